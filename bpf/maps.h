@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Every map, and what it holds. Nothing is pinned: all of it goes with the last descriptor. */
+#ifndef NGX_BPF_MAPS_H
+#define NGX_BPF_MAPS_H
+
+#include "wire.h"
+
+enum {
+	/* Room for every part of a record at its longest. */
+	TAIL_BYTES = READS_MAX * sizeof(struct read) + ATTEMPTS_MAX * sizeof(struct attempt) +
+		     METHOD_MAX + 2 * URI_MAX + HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX +
+		     ATTEMPTS_MAX * ADDR_MAX,
+	RING_BYTES = 4 << 20,
+	CONNECTIONS_MAX = 1 << 16,
+};
+
+enum worker_flag {
+	WORKER_FOLLOW = 1, /* a master: the processes it starts are traced too */
+};
+
+/* A traced process. One record is drafted at a time: nginx ends requests in its main thread. */
+struct worker {
+	__u32 flags;
+	__u32 pid;
+	__u64 accepted;	  /* the ngx_connection_t that was initialised last */
+	__u64 generation; /* the last one given to a request */
+	__u32 tail_len;	  /* of `tail`, as far as it is drafted */
+	__u32 pad;
+	struct request_record draft;
+	__u8 tail[TAIL_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct worker);
+} workers SEC(".maps");
+
+enum socket_kind {
+	SOCKET_UNKNOWN = 0,
+	SOCKET_CLIENT = 1,
+	SOCKET_UPSTREAM = 2,
+};
+
+enum upstream_phase {
+	UPSTREAM_IDLE = 0, /* the next bytes out begin an attempt, or follow a connect */
+	UPSTREAM_SENDING = 1,
+	UPSTREAM_RECEIVING = 2,
+};
+
+/* What a socket of a traced process is to nginx. */
+struct socket_state {
+	__u64 connection; /* the ngx_connection_t that nginx registered with epoll */
+	__u64 client;	  /* upstream: the client's ngx_connection_t it works for; 0: none */
+	__u64 generation; /* upstream: of the request it works for */
+	__u64 connect_ns; /* upstream: the connect that no bytes have followed yet */
+	__u32 kind;
+	__u32 phase;
+	__u32 slot; /* upstream: of the attempt in struct connection */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct socket_state);
+} sockets SEC(".maps");
+
+/* What the socket of an attempt told. */
+struct attempt_times {
+	__u64 generation; /* of the request it belongs to */
+	__u64 connect_ns;
+	__u64 request_first_ns;
+	__u64 request_last_ns;
+	__u64 response_first_ns;
+	__u64 response_last_ns;
+	__u32 flags;
+	__u32 index;
+};
+
+/* A client's connection and the one request that is in flight on it. */
+struct connection {
+	__u64 accepted_ns;
+	__u64 generation; /* of the request in flight: no other request of this worker has it */
+	__u64 previous_ended_ns;
+	__u64 header_read_ns;
+	__u64 response_first_ns;
+	__u64 response_last_ns;
+	__u64 start;
+	__u64 received;
+	__u64 last_read_ns;
+	__u32 flags; /* REQUEST_ADOPTED */
+	__u32 reads_len;
+	struct read reads[READS_MAX]; /* since `start`: the first half, and the latest */
+	struct attempt_times attempts[ATTEMPTS_MAX];
+	struct address local;
+	__u32 pad;
+};
+
+struct connection_key {
+	__u64 connection; /* ngx_connection_t */
+	__u32 pid;
+	__u32 pad;
+};
+
+/*
+ * One entry for each ngx_connection_t that a live process has used for a client: nginx takes them
+ * from an array and uses them again, so that worker_connections bounds this map.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, CONNECTIONS_MAX);
+	__type(key, struct connection_key);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_BYTES);
+} events SEC(".maps");
+
+/* Set once everything is attached: no request is seen by half of the probes. */
+bool active = false;
+
+struct counters counters = {};
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The only translation unit: the programs, each no more than the call of what its name says. */
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_tracing.h>
+
+#include "arg.h"
+#include "maps.h"
+#include "request.h"
+#include "socket.h"
+#include "worker.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* For the skeleton: types that no map holds. */
+const struct read unused_read = {};
+const struct attempt unused_attempt = {};
+const struct exit_record unused_exit_record = {};
+const enum record_kind unused_record_kind = RECORD_REQUEST;
+const enum lost_cause unused_lost_cause = LOST_CAUSES;
+const enum request_flag unused_request_flag = REQUEST_ADOPTED;
+const enum attempt_flag unused_attempt_flag = ATTEMPT_SEEN;
+const enum request_text unused_text = TEXTS;
+const enum reg unused_reg = REG_AX;
+const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
+const enum limit unused_limit = READS_MAX;
+
+SEC("uprobe")
+int init_connection(struct pt_regs *ctx)
+{
+	struct worker *w = current_worker();
+
+	if (w)
+		connection_accepted(w, arg(ctx, bpf_get_attach_cookie(ctx), 0), bpf_ktime_get_ns());
+	return 0;
+}
+
+SEC("uprobe")
+int save_body(struct pt_regs *ctx)
+{
+	struct worker *w = current_worker();
+
+	if (w)
+		request_body(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
+	return 0;
+}
+
+SEC("uprobe")
+int free_request(struct pt_regs *ctx)
+{
+	struct worker *w = current_worker();
+	__u64 cookie = bpf_get_attach_cookie(ctx);
+
+	if (w)
+		request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1));
+	return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
+{
+	struct worker *w;
+
+	if (ret > 0 && (w = current_worker()))
+		socket_sent(w, sk);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv, struct sock *sk, int ret, int flags)
+{
+	struct worker *w;
+
+	if (ret != -EAGAIN && !(flags & MSG_PEEK) && (w = current_worker()))
+		socket_received(w, sk, ret);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(sock_state, struct sock *sk, int oldstate, int newstate)
+{
+	struct worker *w;
+
+	if (newstate == TCP_SYN_SENT && (w = current_worker()))
+		socket_connecting(w, sk);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	process_forked(parent, child);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit, struct task_struct *task)
+{
+	process_exited(task);
+	return 0;
+}

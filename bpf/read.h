@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Reads of nginx's memory. They never fault: what can't be read is said, and stays absent. */
+#ifndef NGX_BPF_READ_H
+#define NGX_BPF_READ_H
+
+#include "maps.h"
+#include "nginx.h"
+
+/*
+ * The member's value; 0 and `failed` set when it could not be read. The pointer is evaluated
+ * first, or its own member accesses would be relocated, too.
+ */
+#define NGX_READ(failed, ptr, member)                                                              \
+	({                                                                                         \
+		typeof(ptr) ptr_ = (ptr);                                                          \
+		typeof(ptr_->member) value_ = 0;                                                   \
+		failed |= bpf_core_read_user(&value_, sizeof(value_), &ptr_->member) != 0;         \
+		value_;                                                                            \
+	})
+
+/* The same where 0 can stand for "could not be read". */
+#define NGX_GET(ptr, member)                                                                       \
+	({                                                                                         \
+		typeof(ptr) ptr_ = (ptr);                                                          \
+		typeof(ptr_->member) value_ = 0;                                                   \
+		bpf_core_read_user(&value_, sizeof(value_), &ptr_->member);                        \
+		value_;                                                                            \
+	})
+
+/* A request that nginx has not freed. Whatever pointer comes in, reading it is harmless. */
+static __always_inline bool is_request(struct ngx_http_request_s *r)
+{
+	return NGX_GET(r, signature) == NGX_HTTP_MODULE;
+}
+
+/*
+ * Appends at most `limit` bytes (a constant) of a user text to the tail of the draft. Returns how
+ * many: 0 when there are none or they can't be read. The tail's length is kept in memory, not in
+ * a variable: what the verifier has to follow then is one way through this, not one for each
+ * length that the texts before could have.
+ */
+static __always_inline __u32 append_text(struct worker *w, const void *from, __u64 len, __u32 limit)
+{
+	__u32 at = w->tail_len;
+
+	if (!from || !len || at > TAIL_BYTES - limit)
+		return 0;
+	if (len > limit)
+		len = limit;
+	if (bpf_probe_read_user(&w->tail[at], len, from))
+		return 0;
+	w->tail_len = at + len;
+	return len;
+}
+
+#endif

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The end of a request: what nginx's memory and its connection's entry tell becomes one record. */
+#ifndef NGX_BPF_REQUEST_H
+#define NGX_BPF_REQUEST_H
+
+#include "connection.h"
+#include "upstream.h"
+
+/* Wake the reader when this much is waiting; else it comes by itself, on its timer. */
+enum { WAKEUP_BYTES = RING_BYTES / 8 };
+
+static __always_inline void request_lost(enum lost_cause cause)
+{
+	__sync_fetch_and_add(&counters.lost[cause], 1);
+}
+
+/* As $status, with what ngx_http_free_request(r, rc) is about to set. */
+static __always_inline __u32 request_status(bool *failed, struct ngx_http_request_s *r, long rc,
+					    long sent)
+{
+	__u32 err_status = NGX_READ(*failed, r, err_status);
+	__u32 status = NGX_READ(*failed, r, headers_out.status);
+
+	if (rc > 0 && (status == 0 || sent == 0))
+		status = rc;
+	return err_status ? err_status : status;
+}
+
+/* What the entry of the connection knows of this request. */
+static __always_inline void draft_connection(struct worker *w, struct connection *conn)
+{
+	struct request_record *d = &w->draft;
+	__u32 n = conn->reads_len;
+
+	d->accepted_ns = conn->accepted_ns;
+	d->previous_ended_ns = conn->previous_ended_ns;
+	d->header_read_ns = conn->header_read_ns;
+	d->response_first_ns = conn->response_first_ns;
+	d->response_last_ns = conn->response_last_ns;
+	d->start = conn->start;
+	d->received = conn->received;
+	d->flags |= conn->flags;
+	d->local = conn->local;
+	d->reads_seen = n;
+	if (n > READS_MAX)
+		n = READS_MAX;
+	d->reads_len = n;
+	n *= sizeof(struct read);
+	bpf_probe_read_kernel(w->tail, n, conn->reads);
+	w->tail_len = n;
+}
+
+/* One attempt: the state that nginx keeps, and the times that its socket told. */
+static __always_inline void draft_attempt(struct attempt *out, struct attempt_times *times,
+					  struct ngx_http_upstream_state_t *state, __u64 generation)
+{
+	bool failed = false;
+
+	if (times->generation == generation && times->index == out->index) {
+		out->flags = times->flags;
+		out->connect_ns = times->connect_ns;
+		out->request_first_ns = times->request_first_ns;
+		out->request_last_ns = times->request_last_ns;
+		out->response_first_ns = times->response_first_ns;
+		out->response_last_ns = times->response_last_ns;
+	}
+	out->status = NGX_GET(state, status);
+	out->bytes_sent = NGX_GET(state, bytes_sent);
+	out->bytes_received = NGX_GET(state, bytes_received);
+	if (NGX_READ(failed, state, header_time) != NGX_MSEC_UNSET && !failed)
+		out->flags |= ATTEMPT_HEADER;
+}
+
+/* Appends the attempts: the first ones, and the last. */
+static __always_inline void draft_attempts(struct worker *w, struct connection *conn,
+					   struct ngx_array_t *states)
+{
+	__u64 size = bpf_core_type_size(struct ngx_http_upstream_state_t);
+	struct request_record *d = &w->draft;
+	void *elts = NGX_GET(states, elts);
+
+	d->upstreams_seen = NGX_GET(states, nelts);
+	for (__u32 i = 0; i < ATTEMPTS_MAX; i++) {
+		struct attempt out = {};
+		__u32 at = w->tail_len;
+
+		if (i >= d->upstreams_seen || at > TAIL_BYTES - sizeof(out))
+			break;
+		out.index = i == ATTEMPTS_MAX - 1 ? d->upstreams_seen - 1 : i;
+		draft_attempt(&out, &conn->attempts[i], elts + size * out.index, conn->generation);
+		bpf_probe_read_kernel(&w->tail[at], sizeof(out), &out);
+		w->tail_len = at + sizeof(out);
+		d->attempts_len = i + 1;
+	}
+}
+
+/* Appends the addresses of the attempts, which begin at `first` in the tail. */
+static __always_inline void draft_attempt_addrs(struct worker *w, struct ngx_array_t *states,
+						__u32 first)
+{
+	__u64 size = bpf_core_type_size(struct ngx_http_upstream_state_t);
+	void *elts = NGX_GET(states, elts);
+
+	for (__u32 i = 0; i < ATTEMPTS_MAX; i++) {
+		struct ngx_http_upstream_state_t *state;
+		struct ngx_str_t *peer;
+		struct attempt *out;
+		__u64 len;
+
+		if (i >= w->draft.attempts_len || first > READS_MAX * sizeof(struct read))
+			break;
+		out = (struct attempt *)&w->tail[first + i * sizeof(*out)];
+		state = elts + size * out->index;
+		peer = NGX_GET(state, peer);
+		len = NGX_GET(peer, len);
+		out->addr_len = append_text(w, NGX_GET(peer, data), len, ADDR_MAX);
+		out->addr_cut = len > ADDR_MAX;
+	}
+}
+
+/* Appends one text of the request. `limit` is a constant. */
+static __always_inline void draft_str(struct worker *w, enum request_text text,
+				      struct ngx_str_t *str, __u32 limit)
+{
+	__u64 len = NGX_GET(str, len);
+
+	w->draft.text_len[text] = append_text(w, NGX_GET(str, data), len, limit);
+	if (len > limit)
+		w->draft.text_cut |= 1 << text;
+}
+
+/* The path of a unix listener, which ends with a 0. */
+static __always_inline void draft_local_path(struct worker *w, struct ngx_connection_s *c)
+{
+	void *sockaddr = NGX_GET(c, local_sockaddr);
+	__u32 at = w->tail_len;
+	__u16 family = 0;
+	long len;
+
+	bpf_probe_read_user(&family, sizeof(family), sockaddr);
+	if (family != AF_UNIX || at > TAIL_BYTES - ADDR_MAX)
+		return;
+	len = bpf_probe_read_user_str(&w->tail[at], ADDR_MAX, sockaddr + sizeof(family));
+	if (len <= 1)
+		return;
+	w->draft.text_len[TEXT_LOCAL_PATH] = len - 1;
+	w->tail_len = at + len - 1;
+}
+
+static __always_inline void draft_texts(struct worker *w, struct ngx_http_request_s *r,
+					struct ngx_connection_s *c)
+{
+	struct ngx_table_elt_s *host = NGX_GET(r, headers_in.host);
+
+	draft_str(w, TEXT_METHOD, &r->method_name, METHOD_MAX);
+	draft_str(w, TEXT_REQUEST_URI, &r->unparsed_uri, URI_MAX);
+	draft_str(w, TEXT_URI, &r->uri, URI_MAX);
+	if (host)
+		draft_str(w, TEXT_HOST, &host->value, HOST_MAX);
+	draft_str(w, TEXT_PROTOCOL, &r->http_protocol, PROTOCOL_MAX);
+	draft_str(w, TEXT_REMOTE_ADDR, &c->addr_text, ADDR_MAX);
+	draft_local_path(w, c);
+}
+
+/* Whether what nginx has parsed ends with an empty line; so does a header that is complete. */
+static __always_inline bool ends_with_empty_line(const unsigned char *pos)
+{
+	unsigned char end[3] = {};
+
+	if (bpf_probe_read_user(end, sizeof(end), pos - sizeof(end)))
+		return false;
+	return end[2] == '\n' && (end[1] == '\n' || (end[1] == '\r' && end[0] == '\n'));
+}
+
+/* The members of r and c that are numbers. False when one of them could not be read. */
+static __always_inline bool draft_facts(struct worker *w, struct ngx_http_request_s *r, long rc,
+					struct ngx_connection_s *c)
+{
+	struct request_record *d = &w->draft;
+	const unsigned char *pos, *last;
+	struct ngx_buf_s *header_in;
+	bool failed = false;
+	struct {
+		__u16 family;
+		__be16 port;
+	} remote = {};
+
+	d->pid = w->pid;
+	d->request_length = NGX_READ(failed, r, request_length);
+	d->content_length_n = NGX_READ(failed, r, headers_in.content_length_n);
+	d->http_version = NGX_READ(failed, r, http_version);
+	d->bytes_sent = NGX_READ(failed, c, sent);
+	d->status = request_status(&failed, r, rc, d->bytes_sent);
+	d->connection = NGX_READ(failed, c, number);
+	d->connection_requests = NGX_READ(failed, c, requests);
+	if (bpf_core_field_exists(c->ssl) && NGX_READ(failed, c, ssl))
+		d->flags |= REQUEST_TLS;
+	if (NGX_READ(failed, r, upstream))
+		d->flags |= REQUEST_UPSTREAM;
+	header_in = NGX_READ(failed, r, header_in);
+	if (header_in) {
+		pos = NGX_READ(failed, header_in, pos);
+		last = NGX_READ(failed, header_in, last);
+		if (ends_with_empty_line(pos))
+			d->flags |= REQUEST_HEADER_COMPLETE;
+		if (last > pos)
+			d->unread = last - pos;
+	}
+	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
+	if (!bpf_probe_read_user(&remote, sizeof(remote), NGX_READ(failed, c, sockaddr)) &&
+	    (remote.family == AF_INET || remote.family == AF_INET6))
+		d->remote_port = bpf_ntohs(remote.port);
+	return !failed;
+}
+
+static __always_inline void request_submit(struct worker *w)
+{
+	__u64 flags = BPF_RB_NO_WAKEUP;
+	__u64 size = w->tail_len;
+
+	if (size > TAIL_BYTES) /* never: for the verifier */
+		return request_lost(LOST_BAD_READ);
+	size += sizeof(w->draft);
+	w->draft.kind = RECORD_REQUEST;
+	w->draft.size = size;
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= WAKEUP_BYTES)
+		flags = BPF_RB_FORCE_WAKEUP;
+	if (bpf_ringbuf_output(&events, &w->draft, size, flags))
+		request_lost(LOST_RING_FULL);
+}
+
+/* ngx_http_free_request(r, rc), entered: everything still stands, and is about to be logged. */
+static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct connection *conn;
+	struct ngx_connection_s *c;
+	bool failed = false;
+
+	/* ngx_http_free_request() itself returns at once when the pool is gone. */
+	if (!is_request(r) || !NGX_READ(failed, r, pool))
+		return;
+	__sync_fetch_and_add(&counters.seen, 1);
+	c = NGX_READ(failed, r, connection);
+	__builtin_memset(&w->draft, 0, sizeof(w->draft));
+	w->tail_len = 0;
+	w->draft.ended_ns = now;
+	if (failed || !draft_facts(w, r, rc, c))
+		return request_lost(LOST_BAD_READ);
+
+	conn = connection_find(w, (__u64)c);
+	if (conn) {
+		draft_connection(w, conn);
+	} else {
+		w->draft.flags |= REQUEST_UNTRACED;
+		conn = connection_adopt(w, (__u64)c);
+		if (!conn)
+			return request_lost(LOST_INFLIGHT_FULL);
+	}
+	if (w->draft.flags & REQUEST_UPSTREAM) {
+		struct ngx_array_t *states = NGX_GET(r, upstream_states);
+		__u32 first = w->tail_len;
+
+		draft_attempts(w, conn, states);
+		draft_attempt_addrs(w, states, first);
+	}
+	draft_texts(w, r, c);
+	request_submit(w);
+	connection_next_request(w, conn, w->draft.unread, now);
+}
+
+#endif

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Life of an upstream attempt: connect, request out, response in, on a new or a kept socket. */
+#ifndef NGX_BPF_UPSTREAM_H
+#define NGX_BPF_UPSTREAM_H
+
+#include "connection.h"
+
+/* The slot of an attempt: the first ones keep theirs, all later ones share the last. */
+static __always_inline __u32 attempt_slot(__u32 index)
+{
+	return index < ATTEMPTS_MAX ? index : ATTEMPTS_MAX - 1;
+}
+
+/* ATTEMPTS_MAX is a power of two: the verifier sees that this stays inside the array. */
+static __always_inline struct attempt_times *attempt_at(struct connection *conn, __u64 slot)
+{
+	barrier_var(slot);
+	return &conn->attempts[slot & (ATTEMPTS_MAX - 1)];
+}
+
+/* The attempt that this socket works for, if its request is still the one in flight. */
+static __always_inline struct attempt_times *upstream_attempt(struct worker *w,
+							      struct socket_state *s)
+{
+	struct connection *conn;
+
+	if (!s->client)
+		return NULL;
+	conn = connection_find(w, s->client);
+	if (!conn || conn->generation != s->generation)
+		return NULL;
+	return attempt_at(conn, s->slot);
+}
+
+/*
+ * Joins the socket with the attempt that `r` is at, which is the last of r->upstream_states:
+ * ngx_http_upstream_connect() adds it before it connects. Subrequests are not told of yet.
+ */
+static __always_inline struct attempt_times *upstream_join(struct worker *w, struct socket_state *s,
+							   struct ngx_http_request_s *r)
+{
+	struct ngx_array_t *states;
+	struct attempt_times *a;
+	struct connection *conn;
+	bool failed = false;
+	__u32 nelts;
+
+	s->client = 0;
+	if (!is_request(r) || NGX_READ(failed, r, main) != r)
+		return NULL;
+	states = NGX_READ(failed, r, upstream_states);
+	nelts = NGX_READ(failed, states, nelts);
+	s->client = (__u64)NGX_READ(failed, r, connection);
+	if (failed || !nelts || s->client == s->connection) {
+		s->client = 0;
+		return NULL;
+	}
+	conn = connection_find(w, s->client);
+	if (!conn)
+		return NULL;
+	s->generation = conn->generation;
+	s->slot = attempt_slot(nelts - 1);
+	a = attempt_at(conn, s->slot);
+	if (a->generation != conn->generation || a->index != nelts - 1) {
+		__builtin_memset(a, 0, sizeof(*a));
+		a->generation = conn->generation;
+		a->index = nelts - 1;
+		a->flags = ATTEMPT_SEEN;
+	}
+	return a;
+}
+
+/*
+ * The request that an upstream connection is being opened for. c->data is set only after the
+ * connect, but c->log is the client connection's since ngx_get_connection().
+ */
+static __always_inline struct ngx_http_request_s *request_of_log(__u64 c)
+{
+	struct ngx_http_log_ctx_s *ctx;
+	struct ngx_log_s *log;
+
+	log = NGX_GET((struct ngx_connection_s *)c, log);
+	ctx = NGX_GET(log, data);
+	return NGX_GET(ctx, current_request);
+}
+
+/* The connect begins; nginx has registered the connection with epoll before. */
+static __always_inline void upstream_connecting(struct worker *w, struct socket_state *s, __u64 now)
+{
+	struct attempt_times *a;
+
+	s->phase = UPSTREAM_IDLE;
+	s->connect_ns = now;
+	a = upstream_join(w, s, request_of_log(s->connection));
+	if (a)
+		a->connect_ns = now;
+}
+
+/* The first bytes of a request on this socket, or more after bytes of a response. */
+static __always_inline struct attempt_times *upstream_request_out(struct worker *w,
+								  struct socket_state *s, __u64 now)
+{
+	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
+	struct attempt_times *a;
+
+	s->phase = UPSTREAM_SENDING;
+	a = upstream_join(w, s, NGX_GET(c, data));
+	if (!a || a->request_first_ns)
+		return a;
+	if (NGX_GET(c, requests) > 1)
+		a->flags |= ATTEMPT_REUSED;
+	if (NGX_GET(c, ssl))
+		a->flags |= ATTEMPT_TLS;
+	if (!a->connect_ns)
+		a->connect_ns = s->connect_ns ? s->connect_ns : now;
+	s->connect_ns = 0;
+	a->request_first_ns = now;
+	return a;
+}
+
+static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
+{
+	struct attempt_times *a;
+
+	if (s->phase == UPSTREAM_SENDING)
+		a = upstream_attempt(w, s);
+	else
+		a = upstream_request_out(w, s, now);
+	if (a)
+		a->request_last_ns = now;
+}
+
+static __always_inline void upstream_received(struct worker *w, struct socket_state *s, int ret,
+					      __u64 now)
+{
+	struct attempt_times *a;
+
+	/* A kept connection that the upstream closes while nobody uses it: not of an attempt. */
+	if (ret > 0)
+		s->phase = UPSTREAM_RECEIVING;
+	a = upstream_attempt(w, s);
+	if (!a)
+		return;
+	if (ret <= 0) {
+		a->flags |= ret ? ATTEMPT_ERROR : ATTEMPT_EOF;
+		return;
+	}
+	if (!a->response_first_ns)
+		a->response_first_ns = now;
+	a->response_last_ns = now;
+}
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Records sent to user space, and the numbers both sides share. This is their only definition:
+ * src/skel.rs gets the same types from the skeleton.
+ *
+ * Times are CLOCK_MONOTONIC nanoseconds; 0 says that the moment was not seen.
+ */
+#ifndef NGX_BPF_WIRE_H
+#define NGX_BPF_WIRE_H
+
+/* How much of a request is kept. What is beyond is cut, and said to be cut. */
+enum limit {
+	READS_MAX = 16,	  /* reads of the client's socket that a request remembers */
+	ATTEMPTS_MAX = 8, /* upstream attempts told of: the first seven and the last */
+	METHOD_MAX = 64,  /* bytes, as all below */
+	URI_MAX = 4096,
+	HOST_MAX = 512,
+	PROTOCOL_MAX = 16,
+	ADDR_MAX = 128,
+};
+
+/* What a record is; the first member of each. */
+enum record_kind {
+	RECORD_REQUEST = 1,
+	RECORD_EXIT = 2,
+};
+
+/* Why a request could not be delivered. */
+enum lost_cause {
+	LOST_RING_FULL = 0,
+	LOST_INFLIGHT_FULL = 1,
+	LOST_BAD_READ = 2,
+	LOST_CAUSES = 3,
+};
+
+enum request_flag {
+	REQUEST_ADOPTED = 1,	     /* the connection was accepted before tracing began */
+	REQUEST_UNTRACED = 2,	     /* nothing of its connection was seen before its end */
+	REQUEST_TLS = 4,	     /* the client's bytes are encrypted */
+	REQUEST_UPSTREAM = 8,	     /* r->upstream was there */
+	REQUEST_HEADER_COMPLETE = 16 /* an empty line ends what was read of the header */
+};
+
+enum attempt_flag {
+	ATTEMPT_SEEN = 1,   /* its socket was seen: the times are right */
+	ATTEMPT_REUSED = 2, /* on a kept connection */
+	ATTEMPT_TLS = 4,    /* the upstream's bytes are encrypted */
+	ATTEMPT_HEADER = 8, /* nginx has parsed the response's header */
+	ATTEMPT_EOF = 16,   /* the upstream closed the connection */
+	ATTEMPT_ERROR = 32, /* a read failed: the connection was reset */
+};
+
+/* The texts of a request, in the order in which their bytes follow in the tail. */
+enum request_text {
+	TEXT_METHOD = 0,
+	TEXT_REQUEST_URI = 1,
+	TEXT_URI = 2,
+	TEXT_HOST = 3,
+	TEXT_PROTOCOL = 4,
+	TEXT_REMOTE_ADDR = 5,
+	TEXT_LOCAL_PATH = 6,
+	TEXTS = 7,
+};
+
+/* One end of a socket, as the kernel has it. */
+struct address {
+	__u16 family;	/* AF_INET, AF_INET6; 0 when it was not seen or is none of these */
+	__u16 port;	/* host byte order */
+	__u8 bytes[16]; /* network byte order; the first four for AF_INET */
+};
+
+/* One read of the client's socket. */
+struct read {
+	__u64 at_ns;
+	__u64 end; /* bytes read from this socket so far, this read included */
+};
+
+/* One attempt at an upstream, as the sockets told it and nginx keeps it in r->upstream_states. */
+struct attempt {
+	__u64 connect_ns;
+	__u64 request_first_ns;
+	__u64 request_last_ns;
+	__u64 response_first_ns;
+	__u64 response_last_ns;
+	__s64 bytes_sent;     /* u->state->bytes_sent */
+	__s64 bytes_received; /* u->state->bytes_received */
+	__u32 status;	      /* u->state->status; 0: none */
+	__u32 flags;	      /* enum attempt_flag */
+	__u32 index;	      /* in r->upstream_states */
+	__u16 addr_len;	      /* bytes of u->state->peer in the tail; 0: none */
+	__u16 addr_cut;	      /* 1: the address is longer than these */
+};
+
+/*
+ * A request that has ended. Its tail follows at once: reads_len times struct read, attempts_len
+ * times struct attempt, the bytes of the attempts' addresses, the bytes of the texts.
+ */
+struct request_record {
+	__u32 kind;		   /* RECORD_REQUEST */
+	__u32 size;		   /* bytes of the whole record, the tail included */
+	__u64 ended_ns;		   /* ngx_http_free_request was entered */
+	__u64 accepted_ns;	   /* ngx_http_init_connection was entered */
+	__u64 previous_ended_ns;   /* the end of the request before on this connection */
+	__u64 header_read_ns;	   /* the read that completed the header, where a body follows */
+	__u64 response_first_ns;   /* first bytes of the response sent to the client */
+	__u64 response_last_ns;	   /* last bytes of it */
+	__u64 start;		   /* where this request begins in the bytes of its connection */
+	__u64 received;		   /* bytes read from the connection so far */
+	__u64 unread;		   /* of these, what nginx has not yet parsed */
+	__s64 request_length;	   /* r->request_length */
+	__s64 bytes_sent;	   /* c->sent */
+	__s64 content_length_n;	   /* r->headers_in.content_length_n; -1: none */
+	__u64 connection;	   /* c->number */
+	__u64 connection_requests; /* c->requests */
+	__u32 pid;
+	__u32 flags;	      /* enum request_flag */
+	__u32 status;	      /* as $status; 0: none */
+	__u32 http_version;   /* r->http_version: 9, 1000, 1001, 2000, 3000 */
+	__u32 reads_seen;     /* of the reads since `start`, READS_MAX at most are told */
+	__u32 upstreams_seen; /* r->upstream_states->nelts */
+	__u16 reads_len;
+	__u16 attempts_len;
+	__u16 remote_port; /* of c->sockaddr; 0: none */
+	__u16 text_cut;	   /* bit n: text n is longer than what is here */
+	__u16 text_len[TEXTS];
+	struct address local; /* the client's connection, nginx's end */
+	__u16 pad[3];
+};
+
+/* A traced process has ended. */
+struct exit_record {
+	__u32 kind; /* RECORD_EXIT */
+	__u32 size;
+	__u32 pid;
+	__u32 pad;
+};
+
+/* What was counted since tracing began. */
+struct counters {
+	__u64 seen;
+	__u64 lost[LOST_CAUSES];
+	__u64 untraced_processes; /* no memory for what a new worker needs */
+};
+
+#endif

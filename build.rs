@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Compiles `bpf/ngx.bpf.c` and writes its Rust skeleton to `OUT_DIR`; nothing else.
+
+use std::env;
+use std::error::Error;
+use std::path::PathBuf;
+
+use libbpf_cargo::SkeletonBuilder;
+
+/// The only translation unit of the BPF side.
+const SOURCE: &str = "bpf/ngx.bpf.c";
+
+/// Folders whose change asks for a new skeleton.
+const INPUTS: [&str; 3] = ["bpf", "vmlinux", "nginx_headers"];
+
+/// What the compiler is told besides libbpf-cargo's own arguments. `-isystem` keeps `-Wpadded` to
+/// the records that are ours.
+const CLANG_ARGS: [&str; 9] = [
+    "-isystem",
+    "vmlinux",
+    "-isystem",
+    "nginx_headers",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wpadded",
+    "-Werror",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    SkeletonBuilder::new()
+        .source(SOURCE)
+        .clang_args(CLANG_ARGS)
+        .build_and_generate(out.join("ngx.skel.rs"))?;
+    for input in INPUTS {
+        println!("cargo:rerun-if-changed={input}");
+    }
+    Ok(())
+}

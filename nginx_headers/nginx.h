@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * nginx's structs, as far as bpf/ reads them, under nginx's own names. No offset in this file
+ * counts: members are relocated at load against the layout of the traced binary, which must know
+ * every one of them (README.md says how to add one).
+ */
+
+#ifndef _NGX_BPF_NGINX_H_INCLUDED_
+#define _NGX_BPF_NGINX_H_INCLUDED_
+
+
+typedef long              ngx_int_t;
+typedef unsigned long     ngx_uint_t;
+typedef unsigned long     ngx_msec_t;
+typedef int               ngx_socket_t;
+
+
+/* r->signature of every ngx_http_request_t that is alive: "HTTP" */
+#define NGX_HTTP_MODULE   0x50545448
+
+/* not a state, but what nginx writes into a time that has not come yet */
+#define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
+
+
+#pragma clang attribute push (__attribute__((preserve_access_index)), apply_to = record)
+
+
+struct ngx_str_t {
+    unsigned long                    len;
+    unsigned char                   *data;
+};
+
+
+struct ngx_array_t {
+    void                            *elts;
+    ngx_uint_t                       nelts;
+};
+
+
+struct ngx_buf_s {
+    unsigned char                   *pos;
+    unsigned char                   *last;
+};
+
+
+struct ngx_table_elt_s {
+    struct ngx_str_t                 value;
+};
+
+
+struct ngx_http_log_ctx_s {
+    struct ngx_http_request_s       *current_request;
+};
+
+
+struct ngx_log_s {
+    struct ngx_http_log_ctx_s       *data;
+};
+
+
+struct ngx_connection_s {
+    void                            *data;
+    ngx_socket_t                     fd;
+    void                            *listening;
+    long                             sent;
+    struct ngx_log_s                *log;
+    void                            *sockaddr;
+    struct ngx_str_t                 addr_text;
+    void                            *ssl;
+    void                            *local_sockaddr;
+    unsigned long                    number;
+    ngx_uint_t                       requests;
+};
+
+
+struct ngx_http_headers_in_t {
+    struct ngx_table_elt_s          *host;
+    long                             content_length_n;
+};
+
+
+struct ngx_http_headers_out_t {
+    ngx_uint_t                       status;
+};
+
+
+struct ngx_http_upstream_state_t {
+    ngx_uint_t                       status;
+    ngx_msec_t                       header_time;
+    long                             bytes_received;
+    long                             bytes_sent;
+    struct ngx_str_t                *peer;
+};
+
+
+struct ngx_http_request_s {
+    unsigned int                     signature;
+    struct ngx_connection_s         *connection;
+    void                            *upstream;
+    struct ngx_array_t              *upstream_states;
+    void                            *pool;
+    struct ngx_buf_s                *header_in;
+    struct ngx_http_headers_in_t     headers_in;
+    struct ngx_http_headers_out_t    headers_out;
+    ngx_uint_t                       http_version;
+    struct ngx_str_t                 uri;
+    struct ngx_str_t                 unparsed_uri;
+    struct ngx_str_t                 method_name;
+    struct ngx_str_t                 http_protocol;
+    struct ngx_http_request_s       *main;
+    long                             request_length;
+    ngx_uint_t                       err_status;
+};
+
+
+#pragma clang attribute pop
+
+
+#endif /* _NGX_BPF_NGINX_H_INCLUDED_ */

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One attempt at an upstream: its times, what nginx keeps of it, and why it failed.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeMap as _;
+
+use crate::event::AttemptEvent;
+use crate::phases::Phase;
+use crate::phases::Phases;
+use crate::request::lossy;
+use crate::request::nonzero;
+use crate::skel::types::attempt_flag;
+
+/// What nginx gives an attempt that brought no response: see `ngx_http_upstream_next()`.
+const BAD_GATEWAY: u32 = 502;
+/// What it gives one that took too long.
+const GATEWAY_TIME_OUT: u32 = 504;
+/// What a request ends with whose client has left.
+const CLIENT_CLOSED_REQUEST: u32 = 499;
+
+/// What followed an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another one, at the next server (`proxy_next_upstream`).
+    Attempt,
+    /// An internal redirect, and another upstream there.
+    Redirect,
+    /// The response to the client, with this status.
+    Answer(u32),
+}
+
+/// One attempt, as users see it.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    /// `address:port`, or `unix:` and the path; the upstream's name when no server was chosen.
+    pub addr: Option<Cow<'a, str>>,
+    /// As in `$upstream_status`.
+    pub status: Option<u32>,
+    /// On a kept connection. `None` when nothing was sent.
+    pub reused: Option<bool>,
+    /// The five upstream times.
+    pub phases: Phases,
+    /// As in `$upstream_bytes_sent`.
+    pub bytes_sent: i64,
+    /// As in `$upstream_bytes_received`.
+    pub bytes_received: i64,
+    /// Why it failed, as far as that is certain.
+    pub failure: Option<&'static str>,
+}
+
+impl<'a> Attempt<'a> {
+    /// From its event. `origin` is what the request's phases count from.
+    pub fn new(event: &AttemptEvent<'a>, origin: Option<u64>, next: Next) -> Self {
+        let record = &event.record;
+        let seen = Seen {
+            flags: record.flags,
+            sent: record.request_first_ns != 0,
+            received: record.bytes_received > 0,
+        };
+        Self {
+            addr: lossy(event.addr),
+            status: Some(record.status).filter(|status| *status != 0),
+            reused: seen.sent.then(|| seen.has(attempt_flag::ATTEMPT_REUSED)),
+            phases: phases(event, origin, &seen),
+            bytes_sent: record.bytes_sent,
+            bytes_received: record.bytes_received,
+            failure: failure(event, &seen, next),
+        }
+    }
+}
+
+impl Serialize for Attempt<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(addr) = &self.addr {
+            map.serialize_entry("addr", addr)?;
+        }
+        if let Some(status) = self.status {
+            map.serialize_entry("status", &status)?;
+        }
+        if let Some(reused) = self.reused {
+            map.serialize_entry("reused", &reused)?;
+        }
+        for (name, time) in self.phases.iter() {
+            map.serialize_entry(name, &time)?;
+        }
+        map.serialize_entry("bytes_sent", &self.bytes_sent)?;
+        map.serialize_entry("bytes_received", &self.bytes_received)?;
+        if let Some(failure) = self.failure {
+            map.serialize_entry("failure", failure)?;
+        }
+        map.end()
+    }
+}
+
+/// What the attempt's socket told.
+struct Seen {
+    /// `enum attempt_flag`
+    flags: u32,
+    /// Bytes of the request were sent.
+    sent: bool,
+    /// Bytes of a response were read.
+    received: bool,
+}
+
+impl Seen {
+    /// Whether a flag of wire.h is set.
+    fn has(&self, flag: attempt_flag) -> bool {
+        self.flags & flag.0 != 0
+    }
+}
+
+/// The upstream's side of the phases. Bytes of a TLS connection are not yet told from those of
+/// its handshake.
+fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases {
+    let mut phases = Phases::default();
+    let record = &event.record;
+    let Some(origin) = origin else {
+        return phases;
+    };
+    let mut set = |phase, ns| {
+        phases.set(phase, nonzero(ns).and_then(|ns| ns.checked_sub(origin)));
+    };
+    set(Phase::UpstreamConnect, record.connect_ns);
+    if !seen.has(attempt_flag::ATTEMPT_TLS) {
+        set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
+        set(Phase::UpstreamRequestLastByte, record.request_last_ns);
+        set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
+        set(Phase::UpstreamResponseLastByte, record.response_last_ns);
+    }
+    phases
+}
+
+/// Why an attempt failed. nginx keeps a status only, so that what remains is to tell its own
+/// answers from the upstream's, and the stage from what passed on the socket.
+fn failure(event: &AttemptEvent<'_>, seen: &Seen, next: Next) -> Option<&'static str> {
+    let status = event.record.status;
+    if seen.has(attempt_flag::ATTEMPT_HEADER) {
+        /* A response came; when nginx went on all the same, it did so for its status. */
+        return match (next, status) {
+            (Next::Attempt, 500) => Some("http_500"),
+            (Next::Attempt, 502) => Some("http_502"),
+            (Next::Attempt, 503) => Some("http_503"),
+            (Next::Attempt, 504) => Some("http_504"),
+            (Next::Attempt, 403) => Some("http_403"),
+            (Next::Attempt, 404) => Some("http_404"),
+            (Next::Attempt, 429) => Some("http_429"),
+            _ => None,
+        };
+    }
+    if status == 0 {
+        return (next == Next::Answer(CLIENT_CLOSED_REQUEST)).then_some("client_closed");
+    }
+    if !seen.has(attempt_flag::ATTEMPT_SEEN) {
+        /* A server's name always has a port or is a path; an upstream's has neither. */
+        let is_server = event.addr.contains(&b':');
+        return (!is_server).then_some("no_live_upstreams");
+    }
+    match status {
+        GATEWAY_TIME_OUT if !seen.sent => Some("connect_timeout"),
+        GATEWAY_TIME_OUT => Some("timeout"),
+        BAD_GATEWAY if !seen.sent => Some("connect_error"),
+        BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_ERROR) => Some("reset"),
+        BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_EOF) => Some("closed"),
+        BAD_GATEWAY if seen.received => Some("invalid_header"),
+        BAD_GATEWAY => Some("error"),
+        _ => None,
+    }
+}

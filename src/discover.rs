@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which nginx to trace: from pids, or all that run, to processes with their binaries held open.
+//! What is in a binary is `elf.rs`'s.
+
+use std::fs;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::event::poll;
+use rustix::process::Pid;
+use rustix::process::PidfdFlags;
+use rustix::process::pidfd_open;
+
+/// What nginx's processes are called in `/proc/PID/comm`.
+const COMM: &str = "nginx";
+
+/// What a process is among nginx's, by the title that it gives itself (ngx_process_cycle.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Starts the workers.
+    Master,
+    /// Serves requests.
+    Worker,
+    /// Cache manager or loader.
+    Helper,
+    /// `master_process off`: no title.
+    Single,
+}
+
+/// One process to trace, alive when it was found; `pidfd` tells when it no longer is.
+#[derive(Debug)]
+pub struct Process {
+    /// As the caller's `/proc` counts.
+    pub pid: u32,
+    /// What it is.
+    pub role: Role,
+    /// Keeps the pid from meaning another process.
+    pub pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Fails when there is no such process.
+    pub fn open(pid: u32) -> Result<Self> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.with_context(|| format!("{pid} is no pid"))?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty())
+            .with_context(|| format!("no process with pid {pid}"))?;
+        let title = fs::read(format!("/proc/{pid}/cmdline"))
+            .with_context(|| format!("no process with pid {pid}"))?;
+        Ok(Self {
+            pid,
+            role: role(&String::from_utf8_lossy(&title)),
+            pidfd,
+        })
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready == 0)
+    }
+
+    /// Its children that serve requests or may start to.
+    pub fn children(&self) -> Result<Vec<Self>> {
+        let mut children = Vec::new();
+        for pid in pids()? {
+            if parent(pid) != Some(self.pid) {
+                continue;
+            }
+            /* One that has ended since is no loss. */
+            if let Ok(child) = Self::open(pid) {
+                children.push(child);
+            }
+        }
+        Ok(children)
+    }
+}
+
+/// An nginx to trace: its process and its binary, the very file that the process runs.
+#[derive(Debug)]
+pub struct Target {
+    /// The master, or the one worker that was asked for.
+    pub process: Process,
+    /// The file behind `/proc/PID/exe`, whatever stands at its path by now.
+    pub binary: File,
+    /// Its path, to show to people.
+    pub path: PathBuf,
+    /// Device and inode: what probes are attached to.
+    pub inode: (u64, u64),
+}
+
+impl Target {
+    /// Fails when the process is gone or its binary can't be opened.
+    fn open(pid: u32) -> Result<Self> {
+        let process = Process::open(pid)?;
+        let link = format!("/proc/{pid}/exe");
+        let context = || format!("failed to open the program of pid {pid}");
+        let binary = File::open(&link).with_context(context)?;
+        let path = fs::read_link(&link).with_context(context)?;
+        let metadata = binary.metadata().with_context(context)?;
+        ensure!(process.is_alive(), "no process with pid {pid}");
+        Ok(Self {
+            process,
+            binary,
+            path,
+            inode: (metadata.dev(), metadata.ino()),
+        })
+    }
+}
+
+/// The processes with these pids; without any, every nginx that runs.
+///
+/// Fails when one of the pids can't be traced, or when nothing is found. Whether a program is
+/// nginx is not looked at here, unless nobody asked for it by pid.
+pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
+    let mut found: Vec<Target> = Vec::new();
+    if !asked.is_empty() {
+        for pid in asked {
+            if found.iter().all(|target| target.process.pid != *pid) {
+                found.push(Target::open(*pid)?);
+            }
+        }
+        return Ok(found);
+    }
+    for pid in pids()? {
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if comm.trim_end() != COMM {
+            continue;
+        }
+        let role = Process::open(pid).map(|process| process.role);
+        let is_child = parent(pid).is_some_and(|parent| {
+            fs::read_to_string(format!("/proc/{parent}/comm"))
+                .is_ok_and(|comm| comm.trim_end() == COMM)
+        });
+        match role {
+            Ok(Role::Master) => {}
+            Ok(Role::Single) if !is_child => {}
+            _ => continue,
+        }
+        found.push(Target::open(pid)?);
+    }
+    ensure!(
+        !found.is_empty(),
+        "no nginx is running: start it, or name a process with --pid"
+    );
+    Ok(found)
+}
+
+/// The role that a command line tells of.
+fn role(title: &str) -> Role {
+    match title.strip_prefix("nginx: ") {
+        Some(rest) if rest.starts_with("master process") => Role::Master,
+        Some(rest) if rest.starts_with("worker process") => Role::Worker,
+        Some(_) => Role::Helper,
+        None => Role::Single,
+    }
+}
+
+/// All processes.
+fn pids() -> Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc").context("failed to read /proc")? {
+        let name = entry.context("failed to read /proc")?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+/// The parent's pid: the second field behind the name in `/proc/PID/stat`, which may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Process;
+    use super::Role;
+    use super::parent;
+    use super::role;
+    use super::targets;
+
+    /// Check the titles that nginx gives its processes.
+    #[test]
+    fn titles() {
+        for (title, expected) in [
+            ("nginx: master process /usr/sbin/nginx\0", Role::Master),
+            ("nginx: worker process\0\0\0", Role::Worker),
+            ("nginx: worker process is shutting down\0", Role::Worker),
+            ("nginx: cache manager process\0", Role::Helper),
+            ("/usr/sbin/nginx\0-g\0daemon off;\0", Role::Single),
+            ("", Role::Single),
+        ] {
+            assert_eq!(role(title), expected, "{title:?}");
+        }
+    }
+
+    /// Check that the parent of this process is who the kernel says.
+    #[test]
+    fn own_parent() {
+        assert_eq!(
+            parent(std::process::id()),
+            Some(std::os::unix::process::parent_id())
+        );
+    }
+
+    /// Check that a child is seen while it lives, and known to be dead when it is.
+    #[test]
+    fn child() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let me = Process::open(std::process::id()).unwrap();
+        let seen = Process::open(child.id()).unwrap();
+        assert!(me.children().unwrap().iter().any(|c| c.pid == child.id()));
+        assert!(seen.is_alive());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!seen.is_alive());
+    }
+
+    /// Check that a pid that nobody has is named.
+    #[test]
+    fn no_process() {
+        let error = targets(&[4_194_305]).unwrap_err();
+        assert!(format!("{error:#}").contains("4194305"));
+        assert!(targets(&[0]).is_err());
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One nginx binary: its build id, which build of nginx it is, and where its exported functions
+//! lie. Read whole and within bounds; nothing in it is trusted, nothing of it is run.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+use object::Object as _;
+use object::ObjectSegment as _;
+use object::ObjectSymbol as _;
+use object::SegmentFlags;
+use object::elf::PF_X;
+
+use crate::layout::Build;
+use crate::version::Version;
+
+/// A static nginx with all its libraries has about 30 MB.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// The longest function that is looked at.
+const FUNCTION_BYTES_MAX: u64 = 1 << 16;
+
+/// The module that every nginx with http has; exported, as all globals are (`-Wl,-E`).
+const HTTP_CORE_MODULE: &str = "ngx_http_core_module";
+
+/// Where `ngx_module_t` has `version`, in every release since 1.9.11.
+const MODULE_VERSION: u64 = 40;
+
+/// Where it has `signature`.
+const MODULE_SIGNATURE: u64 = 48;
+
+/// Longer than any `NGX_MODULE_SIGNATURE`.
+const SIGNATURE_BYTES_MAX: usize = 64;
+
+/// The bytes of a binary. Kept apart from `Elf`, which borrows them.
+pub struct Image(Vec<u8>);
+
+impl Image {
+    /// Reads the whole file. Fails when it is larger than any nginx.
+    pub fn read(file: &File) -> Result<Self> {
+        let size = file.metadata()?.len();
+        ensure!(size <= FILE_BYTES_MAX, "{size} bytes are too many");
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// An exported function.
+#[derive(Debug)]
+pub struct Function<'data> {
+    /// Where it begins in the file: what a uprobe's offset counts from.
+    pub file_offset: u64,
+    /// Where it begins in the process, as linked.
+    pub address: u64,
+    /// Its instructions, to the end that the symbol states.
+    pub code: &'data [u8],
+}
+
+/// A parsed binary.
+pub struct Elf<'data>(object::File<'data>);
+
+impl<'data> Elf<'data> {
+    /// Fails when this is no ELF file for the machine that we run on.
+    pub fn parse(image: &'data Image) -> Result<Self> {
+        let file = object::File::parse(image.0.as_slice()).context("no ELF file")?;
+        ensure!(
+            file.architecture() == object::Architecture::X86_64,
+            "built for {:?}: only x86-64 is known",
+            file.architecture()
+        );
+        Ok(Self(file))
+    }
+
+    /// The build id in hex. `None` when it was linked without one.
+    pub fn build_id(&self) -> Option<String> {
+        let id = self.0.build_id().ok().flatten()?;
+        let mut hex = String::new();
+        for byte in id {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Some(hex)
+    }
+
+    /// Which nginx this is. Fails when it is none, or exports nothing.
+    pub fn build(&self) -> Result<Build> {
+        ensure!(
+            self.0.dynamic_symbols().next().is_some(),
+            "it exports no symbols (a static link), so there is nothing to find its functions by"
+        );
+        let module = self
+            .symbol(HTTP_CORE_MODULE)
+            .with_context(|| format!("not nginx with http: it has no {HTTP_CORE_MODULE}"))?
+            .address();
+        let version = self.word(module + MODULE_VERSION)?;
+        let pointer = self.pointer(module + MODULE_SIGNATURE)?;
+        let bytes = self.bytes(pointer, SIGNATURE_BYTES_MAX)?;
+        let signature = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        ensure!(
+            !signature.is_empty() && signature.iter().all(u8::is_ascii_graphic),
+            "{HTTP_CORE_MODULE} has no signature"
+        );
+        Ok(Build {
+            version: Version::from_number(version),
+            signature: String::from_utf8_lossy(signature).into_owned(),
+        })
+    }
+
+    /// An exported function. Fails when it is not exported, has no size, or is not in code.
+    pub fn function(&self, name: &str) -> Result<Function<'data>> {
+        let symbol = self
+            .symbol(name)
+            .with_context(|| format!("{name} is not exported"))?;
+        let size = symbol.size().min(FUNCTION_BYTES_MAX);
+        ensure!(size > 0, "{name} has no size");
+        for segment in self.0.segments() {
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
+                continue;
+            };
+            let (file_start, file_size) = segment.file_range();
+            let Some(into) = symbol.address().checked_sub(segment.address()) else {
+                continue;
+            };
+            if into >= file_size {
+                continue;
+            }
+            ensure!(p_flags.0 & PF_X.0 != 0, "{name} is not in executable code");
+            let code = segment
+                .data_range(symbol.address(), size)?
+                .with_context(|| format!("{name} ends outside its segment"))?;
+            return Ok(Function {
+                file_offset: file_start + into,
+                address: symbol.address(),
+                code,
+            });
+        }
+        bail!("{name} is not in the file");
+    }
+
+    /// A symbol of `.dynsym`, defined here.
+    fn symbol(&self, name: &str) -> Option<object::Symbol<'data, '_>> {
+        self.0
+            .dynamic_symbols()
+            .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
+    }
+
+    /// At least one byte and at most `limit`, from an address as linked.
+    fn bytes(&self, address: u64, limit: usize) -> Result<&'data [u8]> {
+        for segment in self.0.segments() {
+            let Some(into) = address.checked_sub(segment.address()) else {
+                continue;
+            };
+            let data = segment.data()?;
+            let start = usize::try_from(into)?;
+            if start < data.len() {
+                let end = data.len().min(start + limit);
+                return Ok(&data[start..end]);
+            }
+        }
+        bail!("address {address:#x} is not in the file");
+    }
+
+    /// Eight bytes of data.
+    fn word(&self, address: u64) -> Result<u64> {
+        let bytes = self.bytes(address, 8)?;
+        Ok(u64::from_le_bytes(bytes.try_into()?))
+    }
+
+    /// A pointer in data: what the dynamic linker will put there (`R_*_RELATIVE`), else the word.
+    fn pointer(&self, address: u64) -> Result<u64> {
+        let relocation = self
+            .0
+            .dynamic_relocations()
+            .into_iter()
+            .flatten()
+            .find(|(at, _)| *at == address);
+        match relocation {
+            Some((_, relocation)) => Ok(relocation.addend().cast_unsigned()),
+            None => self.word(address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+
+    use super::Elf;
+    use super::Image;
+
+    /// The image of a file with these bytes.
+    fn image(bytes: &[u8]) -> Image {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        Image::read(&file).unwrap()
+    }
+
+    /// Check that what is no ELF file is an error.
+    #[test]
+    fn no_elf() {
+        for bytes in [&b""[..], b"#!/bin/sh\n", b"\x7fELF", &[0; 4096]] {
+            assert!(Elf::parse(&image(bytes)).is_err());
+        }
+    }
+
+    /// Check that an ELF file that is not nginx says so, and that cutting it anywhere is no panic.
+    #[test]
+    fn not_nginx() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let whole = Image::read(&file).unwrap();
+        let elf = Elf::parse(&whole).unwrap();
+        assert!(elf.build().is_err());
+        assert!(elf.function("ngx_http_free_request").is_err());
+        for size in (0..whole.0.len()).step_by(whole.0.len() / 64) {
+            let cut = Image(whole.0[..size].to_vec());
+            if let Ok(elf) = Elf::parse(&cut) {
+                assert!(elf.build().is_err());
+                let _ = elf.build_id();
+            }
+        }
+    }
+}

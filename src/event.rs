@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bytes of the ring buffer to an `Event`: every length checked, nothing read past the record.
+//! What the numbers mean is `request.rs`'s.
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+use plain::Plain;
+
+use crate::skel::types;
+
+/// One read of the client's socket.
+pub type Read = types::read;
+
+/// One record, which borrows the bytes it came in.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A request has ended.
+    Request(Box<RequestEvent<'a>>),
+    /// A traced process has ended: its pid.
+    Exit(u32),
+}
+
+/// A request record, taken apart.
+#[derive(Debug)]
+pub struct RequestEvent<'a> {
+    /// The numbers.
+    pub record: types::request_record,
+    /// Reads of the client's socket since the request began.
+    pub reads: Vec<Read>,
+    /// Upstream attempts, in order.
+    pub attempts: Vec<AttemptEvent<'a>>,
+    /// By `enum request_text`; empty when it was not there.
+    pub texts: [&'a [u8]; TEXTS],
+}
+
+/// One upstream attempt.
+#[derive(Debug)]
+pub struct AttemptEvent<'a> {
+    /// The numbers.
+    pub record: types::attempt,
+    /// `u->state->peer`; empty when no peer was chosen.
+    pub addr: &'a [u8],
+}
+
+impl AttemptEvent<'_> {
+    /// Whether its socket told anything.
+    pub fn was_seen(&self) -> bool {
+        self.record.flags & types::attempt_flag::ATTEMPT_SEEN.0 != 0
+    }
+}
+
+/// How many texts a record has.
+const TEXTS: usize = types::request_text::TEXTS.0 as usize;
+
+// SAFETY: the records of wire.h hold plain integers only, and no implicit padding (-Wpadded).
+unsafe impl Plain for types::request_record {}
+// SAFETY: as above.
+unsafe impl Plain for types::read {}
+// SAFETY: as above.
+unsafe impl Plain for types::attempt {}
+// SAFETY: as above.
+unsafe impl Plain for types::exit_record {}
+
+/// The two members that every record begins with.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Header {
+    /// `enum record_kind`
+    kind: u32,
+    /// Bytes of the whole record.
+    size: u32,
+}
+
+// SAFETY: two integers.
+unsafe impl Plain for Header {}
+
+/// The first record of `bytes`, and the bytes behind it.
+///
+/// Fails when it is cut short, of an unknown kind, or when its lengths contradict each other.
+pub fn decode(bytes: &[u8]) -> Result<(Event<'_>, &[u8])> {
+    let header: Header = copy(bytes)?;
+    let size = usize::try_from(header.size)?;
+    ensure!(
+        size >= size_of::<Header>() && size <= bytes.len(),
+        "a record of {size} bytes, {} are there",
+        bytes.len()
+    );
+    let (record, rest) = bytes.split_at(size);
+    let event = match types::record_kind(header.kind) {
+        types::record_kind::RECORD_REQUEST => Event::Request(Box::new(decode_request(record)?)),
+        types::record_kind::RECORD_EXIT => Event::Exit(copy::<types::exit_record>(record)?.pid),
+        types::record_kind(kind) => bail!("a record of kind {kind}"),
+    };
+    Ok((event, rest))
+}
+
+/// Takes a request record apart; every byte of its tail must belong to something.
+fn decode_request(bytes: &[u8]) -> Result<RequestEvent<'_>> {
+    let record: types::request_record = copy(bytes)?;
+    let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
+    let reads = tail.array(record.reads_len)?;
+    let attempts: Vec<types::attempt> = tail.array(record.attempts_len)?;
+    let attempts = attempts
+        .into_iter()
+        .map(|record| {
+            Ok(AttemptEvent {
+                record,
+                addr: tail.take(record.addr_len.into())?,
+            })
+        })
+        .collect::<Result<_>>()?;
+    let mut texts = [&[][..]; TEXTS];
+    for (text, len) in texts.iter_mut().zip(record.text_len) {
+        *text = tail.take(len.into())?;
+    }
+    ensure!(tail.0.is_empty(), "{} bytes too many", tail.0.len());
+    Ok(RequestEvent {
+        record,
+        reads,
+        attempts,
+        texts,
+    })
+}
+
+/// What is left of a record.
+struct Tail<'a>(&'a [u8]);
+
+impl<'a> Tail<'a> {
+    /// The next `len` bytes.
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(len)
+            .with_context(|| format!("{len} bytes wanted, {} are there", self.0.len()))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    /// The next `len` records of one type.
+    fn array<T: Plain + Default>(&mut self, len: u16) -> Result<Vec<T>> {
+        (0..len).map(|_| copy(self.take(size_of::<T>())?)).collect()
+    }
+}
+
+/// A copy: the ring buffer aligns records to eight bytes, but not what is packed into a batch.
+fn copy<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
+    let mut value = T::default();
+    value.copy_from_bytes(bytes).map_err(|_| {
+        anyhow::anyhow!("{} bytes wanted, {} are there", size_of::<T>(), bytes.len())
+    })?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Event;
+    use super::decode;
+    use super::types;
+
+    /// The bytes of a plain record.
+    fn bytes<T: plain::Plain>(value: &T) -> Vec<u8> {
+        // SAFETY: `Plain` types have no padding.
+        unsafe { plain::as_bytes(value) }.to_vec()
+    }
+
+    /// A request with two reads, one attempt and some texts.
+    fn request() -> (types::request_record, Vec<u8>) {
+        let mut record = types::request_record {
+            kind: types::record_kind::RECORD_REQUEST.0,
+            reads_len: 2,
+            attempts_len: 1,
+            ..Default::default()
+        };
+        record.text_len[0] = 3;
+        record.text_len[2] = 2;
+        let mut tail = Vec::new();
+        for end in [10, 20] {
+            tail.extend(bytes(&types::read { at_ns: 1, end }));
+        }
+        tail.extend(bytes(&types::attempt {
+            addr_len: 4,
+            ..Default::default()
+        }));
+        tail.extend(b"addrGET/x");
+        record.size = u32::try_from(size_of_val(&record) + tail.len()).unwrap();
+        (record, tail)
+    }
+
+    /// The record and its tail, as the ring buffer has them.
+    fn whole(record: &types::request_record, tail: &[u8]) -> Vec<u8> {
+        let mut all = bytes(record);
+        all.extend(tail);
+        all
+    }
+
+    /// Check that every part of a request is found, and what follows it is left.
+    #[test]
+    fn request_parts() {
+        let (record, tail) = request();
+        let mut all = whole(&record, &tail);
+        all.extend(b"next");
+        let (event, rest) = decode(&all).unwrap();
+        let Event::Request(event) = event else {
+            panic!("{event:?}");
+        };
+        assert_eq!(rest, b"next");
+        assert_eq!(event.reads[1].end, 20);
+        assert_eq!(event.attempts[0].addr, b"addr");
+        assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b""]);
+    }
+
+    /// Check that the end of a process is decoded.
+    #[test]
+    fn exit() {
+        let all = bytes(&types::exit_record {
+            kind: types::record_kind::RECORD_EXIT.0,
+            size: 16,
+            pid: 42,
+            pad: 0,
+        });
+        assert!(matches!(decode(&all), Ok((Event::Exit(42), []))));
+    }
+
+    /// Check that a record cut anywhere is an error and no panic.
+    #[test]
+    fn cut_short() {
+        let (record, tail) = request();
+        let all = whole(&record, &tail);
+        for len in 0..all.len() {
+            assert!(decode(&all[..len]).is_err(), "{len}");
+        }
+    }
+
+    /// Check that lengths that contradict each other are an error.
+    #[test]
+    fn contradictions() {
+        let broken: [fn(&mut types::request_record); 7] = [
+            |record| record.size = 0,
+            |record| record.size = 4,
+            |record| record.size += 1,
+            |record| record.size -= 1,
+            |record| record.kind = 99,
+            |record| record.reads_len = u16::MAX,
+            |record| record.text_len[6] = 1,
+        ];
+        for (n, change) in broken.into_iter().enumerate() {
+            let (mut record, tail) = request();
+            change(&mut record);
+            assert!(decode(&whole(&record, &tail)).is_err(), "{n}");
+        }
+    }
+}

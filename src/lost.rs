@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Requests that ended and could not be delivered: counted where they are lost, told in the stream.
+
+use serde::Serialize;
+
+use crate::skel::types::counters;
+use crate::skel::types::lost_cause;
+
+/// Public names of the causes: those of `enum lost_cause`, in its order, then our own.
+const CAUSES: [&str; 4] = ["ring_full", "inflight_full", "bad_read", "write_failed"];
+
+/// A record that came and could not be decoded is as lost as one that could not be read.
+const BAD_READ: usize = lost_cause::LOST_BAD_READ.0 as usize;
+
+/// Behind those that BPF counts.
+const WRITE_FAILED: usize = lost_cause::LOST_CAUSES.0 as usize;
+
+/// How many were lost since the last time, and why.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// When this was found out: RFC 3339, UTC.
+    pub time: String,
+    /// Requests.
+    pub count: u64,
+    /// Why.
+    pub cause: &'static str,
+}
+
+/// What was counted since tracing began, summed over all objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that ended.
+    pub seen: u64,
+    /// Requests lost, by cause.
+    pub lost: [u64; CAUSES.len()],
+    /// Processes that could not be traced.
+    pub untraced_processes: u64,
+}
+
+impl Counts {
+    /// Adds the counters of one object.
+    pub fn add(&mut self, counters: &counters) {
+        self.seen += counters.seen;
+        for (sum, count) in self.lost.iter_mut().zip(counters.lost) {
+            *sum += count;
+        }
+        self.untraced_processes += counters.untraced_processes;
+    }
+
+    /// Adds records that could not be decoded.
+    pub fn add_bad_records(&mut self, count: u64) {
+        self.lost[BAD_READ] += count;
+    }
+
+    /// Adds requests that could not be written.
+    pub fn add_unwritten(&mut self, count: u64) {
+        self.lost[WRITE_FAILED] += count;
+    }
+
+    /// All that were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost.iter().sum()
+    }
+
+    /// What was lost since `before`, a record for each cause.
+    pub fn since(&self, before: &Self, time: &str) -> Vec<Lost> {
+        CAUSES
+            .into_iter()
+            .zip(self.lost.into_iter().zip(before.lost))
+            .filter(|(_, (now, before))| now > before)
+            .map(|(cause, (now, before))| Lost {
+                time: time.to_owned(),
+                count: now - before,
+                cause,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    /// Check that only what is new is told, by cause.
+    #[test]
+    fn since() {
+        let before = Counts {
+            lost: [5, 1, 0, 0],
+            ..Default::default()
+        };
+        let now = Counts {
+            lost: [5, 3, 1, 0],
+            ..Default::default()
+        };
+        let lost = now.since(&before, "t");
+        let told: Vec<_> = lost.iter().map(|lost| (lost.count, lost.cause)).collect();
+        assert_eq!(told, [(2, "inflight_full"), (1, "bad_read")]);
+        assert!(now.since(&now, "t").is_empty());
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tells where the time of every nginx request went. This file parses the command line, runs what
+//! it asks for, and turns the result into an exit code; docs/design.md tells the rest.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use libbpf_rs::PrintLevel;
+
+use crate::cli::Cli;
+
+mod attempt;
+mod btf;
+mod cli;
+mod clock;
+mod collect;
+mod discover;
+mod elf;
+mod event;
+mod filter;
+mod layout;
+mod lost;
+mod message;
+mod output;
+mod phases;
+mod preflight;
+mod probe;
+mod program;
+mod request;
+mod site;
+mod skel;
+mod stop;
+mod trace;
+mod version;
+
+/// Exit code for what could not be done.
+const FAILED: u8 = 1;
+
+/// Exit code for what could not be understood.
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            return complain(BAD_USAGE, format_args!("{}", cli::one_line(&error)));
+        }
+        Err(help) => {
+            let _ = help.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    libbpf_rs::set_print(cli.verbose.then_some((PrintLevel::Warn, print_libbpf)));
+    match trace::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(FAILED, format_args!("{error:#}")),
+    }
+}
+
+/// What libbpf and the kernel's verifier say when they refuse something.
+fn print_libbpf(_: PrintLevel, text: String) {
+    let _ = write!(std::io::stderr(), "ngx-bpf: {text}");
+}
+
+/// One line on stderr, and the exit code.
+fn complain(code: u8, what: std::fmt::Arguments<'_>) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "ngx-bpf: {what}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is said on stderr: one line when tracing has started, one at its end, warnings between.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+use crate::cli::Cli;
+use crate::lost::Counts;
+use crate::probe::Hook;
+use crate::version::Version;
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    /// `-q`
+    Errors,
+    /// Without an option.
+    Normal,
+    /// `-v`
+    Verbose,
+}
+
+/// The one way to stderr.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages(Level);
+
+impl Messages {
+    /// From the options.
+    pub fn new(cli: &Cli) -> Self {
+        Self(match (cli.quiet, cli.verbose) {
+            (true, _) => Level::Errors,
+            (_, true) => Level::Verbose,
+            _ => Level::Normal,
+        })
+    }
+
+    /// Tracing has started.
+    pub fn started(self, version: Version, pid: u32, workers: usize) {
+        let plural = if workers == 1 { "" } else { "s" };
+        self.say(
+            Level::Normal,
+            format_args!("tracing nginx {version}, pid {pid}, {workers} worker{plural}"),
+        );
+    }
+
+    /// Where a probe was put.
+    pub fn hook(self, hook: &Hook) {
+        let how = if hook.emulated {
+            "emulated"
+        } else {
+            "single-stepped"
+        };
+        self.say(
+            Level::Verbose,
+            format_args!("probe on {}+{}, {how}", hook.function, hook.entry_offset),
+        );
+    }
+
+    /// Something went wrong, and tracing goes on.
+    pub fn warn(self, error: &anyhow::Error) {
+        self.say(Level::Normal, format_args!("{error:#}"));
+    }
+
+    /// Workers that are not traced.
+    pub fn untraced(self, processes: u64) {
+        self.say(
+            Level::Normal,
+            format_args!("{processes} new processes are not traced: no memory for them"),
+        );
+    }
+
+    /// Tracing has ended. What was seen is what was written, filtered or lost.
+    pub fn finished(self, written: u64, filtered: u64, counts: &Counts) {
+        let (lost, seen) = (counts.lost(), counts.seen);
+        self.say(
+            Level::Normal,
+            format_args!("{written} requests, {lost} lost ({seen} seen, {filtered} filtered)"),
+        );
+    }
+
+    /// One line. That nobody reads it is no failure.
+    fn say(self, level: Level, what: impl Display) {
+        if self.0 >= level {
+            let _ = writeln!(std::io::stderr(), "ngx-bpf: {what}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where records go: encoded by one of the formats below, gathered, and written without ever
+//! holding up the end of the program.
+
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::event::poll;
+use rustix::fs::FileType;
+
+use crate::cli::Format;
+use crate::lost::Lost;
+use crate::request::Request;
+use crate::stop::Stop;
+
+mod escape;
+mod json;
+mod text;
+
+/// Turns records into lines.
+pub trait Sink {
+    /// Appends one request.
+    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> Result<()>;
+
+    /// Appends what was lost.
+    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> Result<()>;
+}
+
+/// The sink of a format.
+pub fn sink(format: Format) -> Box<dyn Sink> {
+    match format {
+        Format::Json => Box::new(json::Json),
+        Format::Text => Box::new(text::Text),
+    }
+}
+
+/// Lines are written when so many bytes have been gathered, or nothing more is waiting.
+const GATHER_BYTES: usize = 64 << 10;
+
+/// A pipe that is ready takes so many bytes without blocking (PIPE_BUF).
+const PIPE_BYTES: usize = 4 << 10;
+
+/// How long a reader that takes nothing holds up the end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often a reader that takes nothing is looked after.
+const STALL_CHECK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// Why bytes were not written.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nobody reads any more: time to end.
+    Closed,
+    /// The end was asked for, and the reader takes nothing.
+    Stalled,
+    /// The disk is full, or worse.
+    Failed(io::Error),
+}
+
+/// What became of the lines that waited.
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// Lines that are out, whole.
+    pub written: u64,
+    /// Lines that are gone.
+    pub unwritten: u64,
+    /// Why they are.
+    pub failure: Option<Failure>,
+}
+
+/// stdout or a file, and the lines that wait to be written.
+pub struct Output {
+    /// Where to.
+    file: File,
+    /// Of `-o`; `None` is stdout.
+    path: Option<PathBuf>,
+    /// Whether writing may block for long: all but regular files.
+    may_block: bool,
+    /// Whole lines.
+    waiting: Vec<u8>,
+}
+
+impl Output {
+    /// Opens `path`, or stdout. Fails when the file can't be opened.
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let file = match path {
+            Some(path) => append(path)?,
+            None => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned();
+                File::from(stdout.context("failed to use stdout")?)
+            }
+        };
+        Ok(Self {
+            may_block: may_block(&file),
+            file,
+            path: path.map(Path::to_owned),
+            waiting: Vec::with_capacity(2 * GATHER_BYTES),
+        })
+    }
+
+    /// Opens the file again, as it was moved away. On failure the old one stays in use.
+    pub fn reopen(&mut self) -> Result<()> {
+        if let Some(path) = &self.path {
+            self.file = append(path)?;
+            self.may_block = may_block(&self.file);
+        }
+        Ok(())
+    }
+
+    /// Where a sink appends its lines.
+    pub fn lines(&mut self) -> &mut Vec<u8> {
+        &mut self.waiting
+    }
+
+    /// Whether enough has been gathered to be written.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= GATHER_BYTES
+    }
+
+    /// Writes what waits; nothing waits afterwards.
+    pub fn flush(&mut self, stop: &Stop) -> Flushed {
+        let mut bytes = std::mem::take(&mut self.waiting);
+        let (written, failure) = self.write(&bytes, stop);
+        let mut flushed = Flushed {
+            written: lines(&bytes[..written]),
+            unwritten: 0,
+            failure,
+        };
+        flushed.unwritten = lines(&bytes) - flushed.written;
+        if flushed.failure.is_some() {
+            self.take_back_torn_line(&bytes[..written]);
+        }
+        bytes.clear();
+        self.waiting = bytes;
+        flushed
+    }
+
+    /// Whether the reader of a pipe has gone.
+    pub fn is_closed(&self) -> bool {
+        if !self.may_block {
+            return false;
+        }
+        let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
+        ready && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
+    /// Writes all bytes; says how many it were if not. A reader that does not read is waited for
+    /// until the end is asked for, and a little longer.
+    fn write(&mut self, bytes: &[u8], stop: &Stop) -> (usize, Option<Failure>) {
+        let mut written = 0;
+        let mut deadline = None;
+        while written < bytes.len() {
+            let mut chunk = &bytes[written..];
+            if self.may_block {
+                chunk = &chunk[..chunk.len().min(PIPE_BYTES)];
+                if !self.is_ready() {
+                    if stop.is_asked() {
+                        let end = *deadline.get_or_insert_with(|| Instant::now() + GRACE);
+                        if Instant::now() >= end {
+                            return (written, Some(Failure::Stalled));
+                        }
+                    }
+                    continue;
+                }
+            }
+            match self.file.write(chunk) {
+                Ok(0) => {
+                    let error = io::ErrorKind::WriteZero.into();
+                    return (written, Some(Failure::Failed(error)));
+                }
+                Ok(n) => written += n,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
+                    io::ErrorKind::BrokenPipe => return (written, Some(Failure::Closed)),
+                    _ => return (written, Some(Failure::Failed(error))),
+                },
+            }
+        }
+        (written, None)
+    }
+
+    /// A full disk takes part of a line: what the file has of it would spoil the next one.
+    fn take_back_torn_line(&self, written: &[u8]) {
+        let torn = written
+            .iter()
+            .rev()
+            .take_while(|byte| **byte != b'\n')
+            .count();
+        if self.may_block || torn == 0 {
+            return;
+        }
+        if let Ok(metadata) = self.file.metadata() {
+            let _ = self
+                .file
+                .set_len(metadata.len().saturating_sub(torn as u64));
+        }
+    }
+
+    /// Waits a moment for room. An error counts as room: write() tells which.
+    fn is_ready(&self) -> bool {
+        let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
+        poll(&mut fds, Some(&STALL_CHECK)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+/// Opens a file to append to, for its owner and group to read: requests may hold secrets.
+fn append(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
+        .with_context(|| format!("failed to open \"{}\"", path.display()))
+}
+
+/// Line ends.
+fn lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Whether a write to this may block until somebody reads.
+fn may_block(file: &File) -> bool {
+    rustix::fs::fstat(file)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
+}

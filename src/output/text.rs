@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One line a request, for people: accept time, client `=>` upstream, uri, status, sizes, phases.
+
+use std::fmt;
+use std::io::Write as _;
+
+use anyhow::Result;
+
+use super::Sink;
+use super::escape::is_unsafe;
+use crate::lost::Lost;
+use crate::request::Request;
+
+/// Writes lines for people.
+pub struct Text;
+
+impl Sink for Text {
+    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> Result<()> {
+        if let Some(time) = request.downstream_accept_time {
+            write!(line, "{time},")?;
+        }
+        let client = Address(request.remote_addr.as_deref(), request.remote_port);
+        write!(line, "{client}=>")?;
+        match request.upstream_addr.as_deref() {
+            Some(upstream) => write!(line, "{}", Safe(upstream))?,
+            None => {
+                let server = Address(request.server_addr.as_deref(), request.server_port);
+                write!(line, "{server}")?;
+            }
+        }
+        if let Some(uri) = &request.uri {
+            write!(line, ", {}", Safe(uri))?;
+        }
+        if let Some(status) = request.status {
+            write!(line, ", {status}")?;
+        }
+        write!(
+            line,
+            ", request_size={}, response_size={}",
+            request.request_size, request.response_size
+        )?;
+        for (name, time) in request.phases.iter() {
+            write!(line, ", {name}={time}")?;
+        }
+        line.push(b'\n');
+        Ok(())
+    }
+
+    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> Result<()> {
+        writeln!(line, "lost {} requests: {}", lost.count, lost.cause)?;
+        Ok(())
+    }
+}
+
+/// `address:port` with brackets around IPv6, as far as it is known.
+struct Address<'a>(Option<&'a str>, Option<u16>);
+
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Some(addr), port) = self else {
+            return Ok(());
+        };
+        match port {
+            Some(port) if addr.contains(':') => write!(f, "[{}]:{port}", Safe(addr)),
+            Some(port) => write!(f, "{}:{port}", Safe(addr)),
+            None => write!(f, "{}", Safe(addr)),
+        }
+    }
+}
+
+/// Text that is safe on a terminal: `\x1b` for a control byte, `\u{202e}` for what is wider, and
+/// `\\` for the backslash, so that the bytes can be told.
+struct Safe<'a>(&'a str);
+
+impl fmt::Display for Safe<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '\\' => f.write_str("\\\\")?,
+                c if c.is_ascii() && is_unsafe(c) => write!(f, "\\x{:02x}", u32::from(c))?,
+                c if is_unsafe(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sink as _;
+    use super::Text;
+    use crate::phases::Phase;
+    use crate::request::Request;
+
+    /// The line of a request.
+    fn line(request: &Request<'_>) -> String {
+        let mut line = Vec::new();
+        Text.request(&mut line, request).unwrap();
+        String::from_utf8(line).unwrap()
+    }
+
+    /// Check the line of the mission's document.
+    #[test]
+    fn proxied() {
+        let mut request = Request {
+            downstream_accept_time: Some(4_751_821_449_717_830),
+            remote_addr: Some("10.0.209.200".into()),
+            remote_port: Some(57281),
+            upstream_addr: Some("10.0.229.81:80".into()),
+            uri: Some("/1kb.html".into()),
+            status: Some(404),
+            request_size: 83,
+            response_size: 375,
+            ..Default::default()
+        };
+        request
+            .phases
+            .set(Phase::DownstreamRequestFirstByte, Some(6_567_704));
+        request
+            .phases
+            .set(Phase::DownstreamResponseLastByte, Some(8_064_774));
+        assert_eq!(
+            line(&request),
+            "4751821449717830,10.0.209.200:57281=>10.0.229.81:80, /1kb.html, 404, \
+             request_size=83, response_size=375, downstream_request_first_byte_time=6567704, \
+             downstream_response_last_byte_time=8064774\n"
+        );
+    }
+
+    /// Check that a request writes no control to the terminal, and what is absent is left out.
+    #[test]
+    fn hostile() {
+        let request = Request {
+            remote_addr: Some("::1".into()),
+            remote_port: Some(1),
+            server_addr: Some("unix:/run/x".into()),
+            uri: Some("/\x1b[31m\r\n\u{9b}\u{202e}\\".into()),
+            ..Default::default()
+        };
+        assert_eq!(
+            line(&request),
+            "[::1]:1=>unix:/run/x, /\\x1b[31m\\x0d\\x0a\\u{9b}\\u{202e}\\\\, \
+             request_size=0, response_size=0\n"
+        );
+    }
+}

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The BPF object of one nginx binary: loaded for its layout, attached to its functions and to the
+//! kernel's tracepoints. The only user of libbpf-rs's objects; all of it ends with this value.
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd as _;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::Link;
+use libbpf_rs::MapCore as _;
+use libbpf_rs::MapFlags;
+use libbpf_rs::MapHandle;
+use libbpf_rs::OpenObject;
+use libbpf_rs::ProgramAttachType;
+use libbpf_rs::ProgramMut;
+use libbpf_rs::UprobeMultiOpts;
+use libbpf_rs::UprobeOpts;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::skel::OpenSkel as _;
+use libbpf_rs::skel::SkelBuilder as _;
+use plain::Plain;
+
+use crate::btf;
+use crate::discover::Process;
+use crate::discover::Role;
+use crate::elf::Elf;
+use crate::layout::Layout;
+use crate::lost::Counts;
+use crate::site;
+use crate::skel::NgxSkel;
+use crate::skel::NgxSkelBuilder;
+use crate::skel::types;
+
+/// Called once a connection. This and the two below are exported by every build; the number says
+/// how many of the arguments are read.
+const INIT_CONNECTION: (&str, usize) = ("ngx_http_init_connection", 1);
+/// Called once a request.
+const FREE_REQUEST: (&str, usize) = ("ngx_http_free_request", 2);
+/// Called for each part of a request's body.
+const SAVE_BODY: (&str, usize) = ("ngx_http_request_body_save_filter", 1);
+
+/// Any process: which are traced is decided in BPF, since a master's pid is not its workers'.
+const ANY_PROCESS: i32 = -1;
+
+// SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
+unsafe impl Plain for types::worker {}
+// SAFETY: as above.
+unsafe impl Plain for types::connection_key {}
+
+/// A place in a binary to put a probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// nginx's function.
+    pub function: &'static str,
+    /// Bytes from the function's entry.
+    pub entry_offset: u64,
+    /// Bytes from the beginning of the file.
+    pub file_offset: u64,
+    /// Where the arguments are.
+    pub cookie: u64,
+    /// Whether the kernel emulates the instruction.
+    pub emulated: bool,
+}
+
+/// All places of one binary.
+#[derive(Clone, Copy, Debug)]
+pub struct Hooks {
+    /// A connection begins.
+    init_connection: Hook,
+    /// A request ends.
+    free_request: Hook,
+    /// A part of a body is here.
+    save_body: Hook,
+}
+
+impl Hooks {
+    /// Fails when a function is not exported or its code can't be decoded.
+    pub fn find(elf: &Elf<'_>) -> Result<Self> {
+        let find = |(function, arguments)| {
+            let code = elf.function(function)?;
+            let site = site::find(&code, arguments)
+                .with_context(|| format!("failed to find a place for a probe in {function}"))?;
+            anyhow::Ok(Hook {
+                function,
+                entry_offset: site.offset,
+                file_offset: code.file_offset + site.offset,
+                cookie: site.cookie,
+                emulated: site.emulated,
+            })
+        };
+        Ok(Self {
+            init_connection: find(INIT_CONNECTION)?,
+            free_request: find(FREE_REQUEST)?,
+            save_body: find(SAVE_BODY)?,
+        })
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Hook> {
+        [&self.init_connection, &self.free_request, &self.save_body].into_iter()
+    }
+}
+
+/// How uprobes are attached. Whether a kernel knows the first is seen when it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// `uprobe_multi` links (Linux 6.6), the cheaper ones.
+    Multi,
+    /// One perf event a probe.
+    Perf,
+}
+
+/// A loaded object and its links.
+pub struct Probe<'obj> {
+    /// Gone first: nothing runs in a map that is no more.
+    links: Vec<Link>,
+    /// Programs and maps.
+    skel: NgxSkel<'obj>,
+    /// How uprobes are attached.
+    method: Method,
+}
+
+/// Where libbpf-rs keeps an object; it must outlive the probe.
+pub type Storage = MaybeUninit<OpenObject>;
+
+impl<'obj> Probe<'obj> {
+    /// Loads the object for a layout, and attaches it to the functions of `binary`, to processes
+    /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
+    ///
+    /// Fails when the kernel refuses any of it; then nothing is left attached.
+    pub fn new(
+        storage: &'obj mut [Storage; 2],
+        kernel: &Btf<'_>,
+        layout: &Layout,
+        binary: &File,
+        hooks: &Hooks,
+    ) -> Result<Self> {
+        let relocations = relocations(kernel, layout)?;
+        let [first, second] = storage;
+        let mut probe = Self::load(first, &relocations, Method::Multi)?;
+        if let Err(error) = probe.attach_uprobes(binary, hooks) {
+            if !is_unknown_to_kernel(&error) {
+                return Err(error);
+            }
+            drop(probe);
+            probe = Self::load(second, &relocations, Method::Perf)?;
+            probe.attach_uprobes(binary, hooks)?;
+        }
+        probe.attach_tracepoints()?;
+        Ok(probe)
+    }
+
+    /// Opens and loads the object.
+    fn load(storage: &'obj mut Storage, relocations: &File, method: Method) -> Result<Self> {
+        let mut builder = NgxSkelBuilder::default();
+        let path = descriptor_path(relocations);
+        builder
+            .object_builder_mut()
+            .btf_custom_path(path)
+            .context("failed to use the layout")?;
+        let mut open = builder
+            .open(storage)
+            .context("failed to open the BPF object")?;
+        if method == Method::Multi {
+            let programs = [
+                &mut open.progs.init_connection,
+                &mut open.progs.free_request,
+                &mut open.progs.save_body,
+            ];
+            for program in programs {
+                program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
+            }
+        }
+        let skel = open.load().context("failed to load the BPF object")?;
+        Ok(Self {
+            links: Vec::new(),
+            skel,
+            method,
+        })
+    }
+
+    /// Attaches to the functions of the very file that was read.
+    fn attach_uprobes(&mut self, binary: &File, hooks: &Hooks) -> Result<()> {
+        let Self {
+            links,
+            skel,
+            method,
+        } = self;
+        let programs = [
+            (&skel.progs.init_connection, &hooks.init_connection),
+            (&skel.progs.save_body, &hooks.save_body),
+            (&skel.progs.free_request, &hooks.free_request),
+        ];
+        for (program, hook) in programs {
+            let link = attach_uprobe(program, binary, hook, *method)
+                .with_context(|| format!("failed to attach to {}", hook.function))?;
+            links.push(link);
+        }
+        Ok(())
+    }
+
+    /// Attaches to the kernel's tracepoints.
+    fn attach_tracepoints(&mut self) -> Result<()> {
+        let programs = [
+            (&self.skel.progs.process_fork, "sched_process_fork"),
+            (&self.skel.progs.process_exit, "sched_process_exit"),
+            (&self.skel.progs.sock_state, "inet_sock_set_state"),
+            (&self.skel.progs.sock_recv, "sock_recv_length"),
+            (&self.skel.progs.sock_send, "sock_send_length"),
+        ];
+        for (program, name) in programs {
+            let link = program
+                .attach_trace()
+                .with_context(|| format!("failed to attach to tracepoint {name}"))?;
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    /// Traces a process, and if it is a master all its children, those to come included. Returns
+    /// how many workers there are now.
+    pub fn follow(&self, process: &Process) -> Result<usize> {
+        self.add(process, process.role == Role::Master)?;
+        if process.role != Role::Master {
+            return Ok(1);
+        }
+        /* Children that are born from here on are added by BPF. */
+        let children = process.children()?;
+        for child in &children {
+            self.add(child, false)?;
+        }
+        Ok(children
+            .iter()
+            .filter(|child| child.role == Role::Worker)
+            .count())
+    }
+
+    /// Adds one process. One that has ended since is no failure.
+    fn add(&self, process: &Process, follow: bool) -> Result<()> {
+        let mut worker = types::worker {
+            pid: process.pid,
+            ..Default::default()
+        };
+        if follow {
+            worker.flags = types::worker_flag::WORKER_FOLLOW.0;
+        }
+        let key = process.pidfd.as_raw_fd().to_ne_bytes();
+        // SAFETY: `worker` is plain.
+        let value = unsafe { plain::as_bytes(&worker) };
+        match self
+            .skel
+            .maps
+            .workers
+            .update(&key, value, MapFlags::NO_EXIST)
+        {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::AlreadyExists => {
+                if process.is_alive() {
+                    return Err(error)
+                        .with_context(|| format!("failed to trace pid {}", process.pid));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From here on requests are recorded.
+    pub fn activate(&mut self) {
+        self.set_active(true);
+    }
+
+    /// Ends all probes. What was recorded is still in the ring buffer.
+    pub fn detach(&mut self) {
+        self.set_active(false);
+        self.links.clear();
+    }
+
+    /// Drops what is kept of the connections of a process that has ended.
+    pub fn forget(&self, pid: u32) {
+        let connections = &self.skel.maps.connections;
+        let keys: Vec<_> = connections.keys().collect();
+        for key in keys {
+            let mut parsed = types::connection_key::default();
+            let is_of_pid = parsed.copy_from_bytes(&key).is_ok() && parsed.pid == pid;
+            if is_of_pid {
+                let _ = connections.delete(&key);
+            }
+        }
+    }
+
+    /// A handle to the ring buffer.
+    pub fn events(&self) -> Result<MapHandle> {
+        MapHandle::try_from(&self.skel.maps.events).context("failed to use the ring buffer")
+    }
+
+    /// Adds what this object has counted.
+    pub fn count(&self, counts: &mut Counts) {
+        if let Some(bss) = self.skel.maps.bss_data.as_deref() {
+            let counters: *const types::counters = &raw const bss.counters;
+            // SAFETY: mapped memory that lives as long as the object; BPF changes it meanwhile.
+            counts.add(&unsafe { counters.read_volatile() });
+        }
+    }
+
+    /// Sets the switch that every program looks at first.
+    fn set_active(&mut self, active: bool) {
+        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
+            let switch: *mut bool = &raw mut bss.active;
+            // SAFETY: as above; BPF only reads it.
+            unsafe { switch.write_volatile(active) };
+        }
+    }
+}
+
+/// The BTF that relocates the program: opened once to learn which members it asks for.
+fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
+    let mut storage = Storage::uninit();
+    let open = NgxSkelBuilder::default()
+        .open(&mut storage)
+        .context("failed to open the BPF object")?;
+    let object = open.open_object().as_libbpf_object();
+    // SAFETY: the object lives as long as `open`, and nobody changes it.
+    let program =
+        Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
+    btf::encode(&program, layout, kernel)
+}
+
+/// One uprobe at one place.
+fn attach_uprobe(
+    program: &ProgramMut<'_>,
+    binary: &File,
+    hook: &Hook,
+    method: Method,
+) -> Result<Link> {
+    let path = descriptor_path(binary);
+    let link = match method {
+        Method::Multi => {
+            let opts = UprobeMultiOpts {
+                offsets: vec![usize::try_from(hook.file_offset)?],
+                cookies: vec![hook.cookie],
+                ..Default::default()
+            };
+            program.attach_uprobe_multi_with_opts(ANY_PROCESS, path, "", opts)
+        }
+        Method::Perf => {
+            let opts = UprobeOpts {
+                cookie: hook.cookie,
+                ..Default::default()
+            };
+            let offset = usize::try_from(hook.file_offset)?;
+            program.attach_uprobe_with_opts(ANY_PROCESS, path, offset, opts)
+        }
+    };
+    Ok(link?)
+}
+
+/// A path that leads to the open file itself, whatever happened to its own.
+fn descriptor_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Whether the kernel does not know how to do this, rather than refuses it.
+fn is_unknown_to_kernel(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<libbpf_rs::Error>()
+        .is_some_and(|error| error.kind() == libbpf_rs::ErrorKind::InvalidInput)
+}

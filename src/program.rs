@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One nginx binary that is to be traced: which build it is, where its structs have their members,
+//! where its probes go, and which processes run it.
+
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use anyhow::Result;
+
+use crate::discover::Target;
+use crate::elf::Elf;
+use crate::elf::Image;
+use crate::layout;
+use crate::layout::Build;
+use crate::layout::Layout;
+use crate::probe::Hooks;
+
+/// What there is to know of one binary.
+#[derive(Debug)]
+pub struct Program {
+    /// The file that all its processes run: read, and attached to, through this descriptor.
+    pub binary: File,
+    /// Its path, to show to people.
+    path: PathBuf,
+    /// Of the file that was read.
+    build_id: Option<String>,
+    /// Which nginx it is.
+    pub build: Build,
+    /// Where its structs have their members.
+    pub layout: Layout,
+    /// Where its probes go.
+    pub hooks: Hooks,
+    /// The processes that were asked for.
+    pub targets: Vec<Target>,
+}
+
+impl Program {
+    /// Groups the targets by the file they run, and reads each file once.
+    ///
+    /// Fails when one of them is not nginx, or not one whose layout is known.
+    pub fn all(targets: Vec<Target>, layout: Option<&Path>) -> Result<Vec<Self>> {
+        let mut groups: Vec<Vec<Target>> = Vec::new();
+        for target in targets {
+            match groups
+                .iter_mut()
+                .find(|group| group[0].inode == target.inode)
+            {
+                Some(group) => group.push(target),
+                None => groups.push(vec![target]),
+            }
+        }
+        groups
+            .into_iter()
+            .map(|targets| Self::read(targets, layout))
+            .collect()
+    }
+
+    /// Reads the file that these targets run.
+    fn read(targets: Vec<Target>, layout: Option<&Path>) -> Result<Self> {
+        let pid = targets[0].process.pid;
+        let path = targets[0].path.clone();
+        let binary = targets[0].binary.try_clone()?;
+        let context = || format!("pid {pid} (\"{}\") can't be traced", path.display());
+        let image = Image::read(&binary).with_context(context)?;
+        let elf = Elf::parse(&image).with_context(context)?;
+        let build = elf.build().with_context(context)?;
+        let build_id = elf.build_id();
+        let layout = match layout {
+            Some(file) => layout::from_file(file, &build)?,
+            None => layout::built_in(&build)?.with_context(|| {
+                format!(
+                    "no layout known for {build}, build id {}: pass one with --layout",
+                    build_id.as_deref().unwrap_or("unknown")
+                )
+            })?,
+        };
+        let hooks = Hooks::find(&elf).with_context(context)?;
+        Ok(Self {
+            binary,
+            path,
+            build_id,
+            build,
+            layout,
+            hooks,
+            targets,
+        })
+    }
+
+    /// Whether one of the processes that were asked for has not ended.
+    pub fn is_alive(&self) -> bool {
+        self.targets.iter().any(|target| target.process.is_alive())
+    }
+
+    /// Version and path.
+    pub fn shown(&self) -> String {
+        let build_id = self.build_id.as_deref().unwrap_or("none");
+        format!(
+            "nginx {} at \"{}\" (build id {build_id})",
+            self.build.version,
+            self.path.display()
+        )
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one thing that travels against the flow: that the end was asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use crossbeam_channel::Receiver;
+use crossbeam_channel::bounded;
+
+/// Asked for by a signal (SIGINT, SIGTERM, SIGHUP), or by `--duration`.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// Set by the signals.
+    signalled: Arc<AtomicBool>,
+    /// Of `--duration`.
+    deadline: Option<Instant>,
+}
+
+impl Stop {
+    /// Takes over the signals. The receiver gets a message at the first of them; the second ends
+    /// the process at once: the kernel takes everything back.
+    pub fn on_signals() -> Result<(Self, Receiver<()>)> {
+        let signalled = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = bounded(1);
+        let flag = Arc::clone(&signalled);
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::Relaxed) {
+                std::process::exit(0);
+            }
+            let _ = sender.try_send(());
+        })
+        .context("failed to handle signals")?;
+        let stop = Self {
+            signalled,
+            deadline: None,
+        };
+        Ok((stop, receiver))
+    }
+
+    /// Starts the clock of `--duration`.
+    pub fn after(&mut self, duration: Option<Duration>) {
+        self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_asked(&self) -> bool {
+        self.signalled.load(Ordering::Relaxed)
+            || self.deadline.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// When `--duration` is over.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
