@@ -56,6 +56,11 @@ impl Messages {
         );
     }
 
+    /// The output was opened again.
+    pub fn reopened(self) {
+        self.say(Level::Verbose, "reopened the output");
+    }
+
     /// Something went wrong, and tracing goes on.
     pub fn warn(self, error: &anyhow::Error) {
         self.say(Level::Normal, format_args!("{error:#}"));

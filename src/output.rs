@@ -94,6 +94,8 @@ pub struct Output {
     may_block: bool,
     /// Whole lines.
     waiting: Vec<u8>,
+    /// When the reader is given up: it has taken nothing for a while since the end was asked for.
+    deadline: Option<Instant>,
 }
 
 impl Output {
@@ -111,6 +113,7 @@ impl Output {
             file,
             path: path.map(Path::to_owned),
             waiting: Vec::with_capacity(2 * GATHER_BYTES),
+            deadline: None,
         })
     }
 
@@ -169,18 +172,14 @@ impl Output {
     /// until the end is asked for, and a little longer.
     fn write(&mut self, bytes: &[u8], stop: &Stop) -> (usize, Option<Failure>) {
         let mut written = 0;
-        let mut deadline = None;
         while written < bytes.len() {
             let mut chunk = &bytes[written..];
             if self.may_block {
                 chunk = &chunk[..chunk.len().min(PIPE_BYTES)];
+                if self.is_given_up(stop) {
+                    return (written, Some(Failure::Stalled));
+                }
                 if !self.is_ready() {
-                    if stop.is_asked() {
-                        let end = *deadline.get_or_insert_with(|| Instant::now() + GRACE);
-                        if Instant::now() >= end {
-                            return (written, Some(Failure::Stalled));
-                        }
-                    }
                     continue;
                 }
             }
@@ -189,7 +188,10 @@ impl Output {
                     let error = io::ErrorKind::WriteZero.into();
                     return (written, Some(Failure::Failed(error)));
                 }
-                Ok(n) => written += n,
+                Ok(n) => {
+                    written += n;
+                    self.deadline = None;
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
                     io::ErrorKind::BrokenPipe => return (written, Some(Failure::Closed)),
@@ -215,6 +217,14 @@ impl Output {
                 .file
                 .set_len(metadata.len().saturating_sub(torn as u64));
         }
+    }
+
+    /// Whether nobody seems to read: nothing was taken since the end was asked for, for too long.
+    fn is_given_up(&mut self, stop: &Stop) -> bool {
+        if self.deadline.is_none() && stop.is_asked() {
+            self.deadline = Instant::now().checked_add(GRACE);
+        }
+        self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
     /// Waits a moment for room. An error counts as room: write() tells which.

@@ -174,8 +174,9 @@ impl Tracing<'_> {
             }
             if reopen.swap(false, Ordering::Relaxed) {
                 self.flush();
-                if let Err(error) = self.output.reopen() {
-                    self.messages.warn(&error);
+                match self.output.reopen() {
+                    Ok(()) => self.messages.reopened(),
+                    Err(error) => self.messages.warn(&error),
                 }
             }
         }

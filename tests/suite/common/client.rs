@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A client that sends the bytes it is told to, and reads whole responses.
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use super::PATIENCE;
+
+/// Both ends of a stream socket.
+pub trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+/// One connection.
+pub struct Client(BufReader<Box<dyn Stream>>);
+
+/// What came back.
+#[derive(Debug)]
+pub struct Response {
+    /// Status code.
+    pub status: u32,
+    /// The body, chunks joined.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// To a port of 127.0.0.1.
+    pub fn connect(port: u16) -> Self {
+        Self::to(([127, 0, 0, 1], port).into())
+    }
+
+    /// To an address.
+    pub fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// To a unix socket.
+    pub fn to_path(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Reads one response; `head` if it answers a HEAD request.
+    pub fn receive_to(&mut self, head: bool) -> Response {
+        loop {
+            let response = self.receive_any(head);
+            if response.status >= 200 {
+                return response;
+            }
+        }
+    }
+
+    /// Reads one response with its body.
+    pub fn receive(&mut self) -> Response {
+        self.receive_to(false)
+    }
+
+    /// A GET request and its response.
+    pub fn get(&mut self, uri: &str) -> Response {
+        self.send(format!("GET {uri} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.receive()
+    }
+
+    /// Reads until the other side closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let _ = self.0.read_to_end(&mut bytes);
+        bytes
+    }
+
+    /// Reads one response, final or not.
+    fn receive_any(&mut self, head: bool) -> Response {
+        let status_line = self.line();
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or_else(|| panic!("no status: {status_line:.80?}"));
+        let (mut length, mut chunked) = (None, false);
+        loop {
+            let header = self.line().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            }
+            if let Some(value) = header.strip_prefix("content-length: ") {
+                length = Some(value.parse().unwrap());
+            }
+            chunked |= header == "transfer-encoding: chunked";
+        }
+        let mut body = Vec::new();
+        if head || status < 200 || status == 304 || status == 204 {
+        } else if chunked {
+            loop {
+                let size = usize::from_str_radix(&self.line(), 16).unwrap();
+                self.take(size, &mut body);
+                self.line();
+                if size == 0 {
+                    break;
+                }
+            }
+        } else if let Some(length) = length {
+            self.take(length, &mut body);
+        } else {
+            self.0.read_to_end(&mut body).unwrap();
+        }
+        Response { status, body }
+    }
+
+    /// One line without its end.
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        self.0.read_until(b'\n', &mut line).unwrap();
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    /// So many bytes.
+    fn take(&mut self, size: usize, body: &mut Vec<u8>) {
+        let mut bytes = vec![0; size];
+        self.0.read_exact(&mut bytes).unwrap();
+        body.append(&mut bytes);
+    }
+}

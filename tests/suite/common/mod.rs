@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the tests share.
+
+/// A client that speaks bytes.
+pub mod client;
+/// nginx, started for one test.
+pub mod nginx;
+/// Records, and the access log that they are held against.
+pub mod record;
+/// The tool under test.
+pub mod tool;
+/// An upstream that does as it is told.
+pub mod upstream;
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Read;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use std::time::Instant;
+
+/// No test waits longer for anything.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The lines of a stream, as they come. Ends with the stream.
+pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if sender.send(text).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    receiver
+}
+
+/// Spends a time that a test sets: a delay is its input, not a way to wait for something.
+pub fn delay(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// A port of 127.0.0.1 and [::1] that nobody listens on.
+pub fn free_port() -> u16 {
+    use std::net::TcpListener;
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if TcpListener::bind(("::1", port)).is_ok() {
+            return port;
+        }
+    }
+}

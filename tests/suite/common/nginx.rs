@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! nginx, started for one test: own prefix, own ports, stopped when it is dropped.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+
+use tempfile::TempDir;
+
+use super::PATIENCE;
+use super::free_port;
+use super::lines;
+use super::record::Logged;
+
+/// Debian's nginx, unless the environment names another one.
+pub fn binary() -> PathBuf {
+    std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
+}
+
+/// The variables that records are compared with.
+const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
+
+/// What a test wants of its nginx.
+pub struct Config<'a> {
+    /// Inside `http`. `{port}`, `{upstream}` and `{prefix}` are filled in.
+    pub http: &'a str,
+    /// How many workers.
+    pub workers: usize,
+    /// Port of the upstream, if there is one.
+    pub upstream: u16,
+    /// Main context.
+    pub main: &'a str,
+    /// The binary.
+    pub binary: PathBuf,
+}
+
+impl Default for Config<'_> {
+    fn default() -> Self {
+        Self {
+            http: "server { listen 127.0.0.1:{port}; location / { return 200 'hello\\n'; } }",
+            workers: 1,
+            upstream: 9,
+            main: "",
+            binary: binary(),
+        }
+    }
+}
+
+/// A running nginx.
+pub struct Nginx {
+    /// The master.
+    child: Child,
+    /// Its files.
+    prefix: TempDir,
+    /// Where it listens.
+    pub port: u16,
+    /// Its error log.
+    log: Receiver<String>,
+}
+
+impl Nginx {
+    /// One worker that answers everything.
+    pub fn simple() -> Self {
+        Self::start(&Config::default())
+    }
+
+    /// One worker with this configuration inside `http`.
+    pub fn with(http: &str, upstream: u16) -> Self {
+        Self::start(&Config {
+            http,
+            upstream,
+            ..Config::default()
+        })
+    }
+
+    /// Ready when its workers have been started.
+    pub fn start(config: &Config<'_>) -> Self {
+        let prefix = TempDir::with_prefix("ngx-bpf-test").unwrap();
+        /* Workers run as nobody. */
+        open_to_all(prefix.path());
+        let port = free_port();
+        let root = prefix.path().display().to_string();
+        let http = config
+            .http
+            .replace("{port}", &port.to_string())
+            .replace("{upstream}", &config.upstream.to_string())
+            .replace("{prefix}", &root);
+        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {root}/{name};"))
+            .join("\n");
+        let text = format!(
+            "daemon off;\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{}\n\
+             events {{ worker_connections 512; }}\n\
+             http {{\n{LOG_FORMAT}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
+            config.workers, config.main
+        );
+        fs::write(prefix.path().join("nginx.conf"), text).unwrap();
+        fs::create_dir(prefix.path().join("html")).unwrap();
+        open_to_all(&prefix.path().join("html"));
+        let mut child = Command::new(&config.binary)
+            .arg("-p")
+            .arg(prefix.path())
+            .args(["-c", "nginx.conf", "-e", "stderr"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nginx is installed by make test");
+        let log = lines(child.stderr.take().unwrap());
+        let nginx = Self {
+            child,
+            prefix,
+            port,
+            log,
+        };
+        for _ in 0..config.workers {
+            nginx.wait_for_log("start worker process ");
+        }
+        nginx
+    }
+
+    /// The master's pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder that its files are in.
+    pub fn prefix(&self) -> &Path {
+        self.prefix.path()
+    }
+
+    /// Pids of its workers.
+    pub fn workers(&self) -> Vec<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = fs::read_to_string(children).unwrap();
+        children
+            .split_whitespace()
+            .map(|pid| pid.parse().unwrap())
+            .collect()
+    }
+
+    /// Puts a file under its root.
+    pub fn file(&self, name: &str, content: &[u8]) {
+        fs::write(self.prefix.path().join("html").join(name), content).unwrap();
+    }
+
+    /// Waits for a line of the error log that contains `text`.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("nginx has not said {text:?}:\n{}", seen.join("\n")),
+            }
+        }
+    }
+
+    /// Sends a signal to the master.
+    pub fn signal(&self, name: &str) {
+        kill(name, self.pid());
+    }
+
+    /// Ends it when its last request has ended; what it has logged, in order.
+    pub fn quit(mut self) -> Vec<Logged> {
+        self.signal("QUIT");
+        self.child.wait().unwrap();
+        self.logged()
+    }
+
+    /// The access log so far.
+    pub fn logged(&self) -> Vec<Logged> {
+        let bytes = fs::read(self.prefix.path().join("access.log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            self.signal("TERM");
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Sends a signal, by name.
+pub fn kill(name: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// Lets everybody in.
+pub fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+}

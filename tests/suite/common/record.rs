@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Records as the tests read them (an unplanned key fails), and nginx's own account of the same
+//! requests.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// One JSON line.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Line {
+    /// A request.
+    Request(Box<Record>),
+    /// A loss.
+    Lost(Lost),
+}
+
+/// What was lost.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    pub time: String,
+    pub count: u64,
+    pub cause: String,
+}
+
+/// One request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub time: Option<String>,
+    pub pid: u32,
+    pub connection: u64,
+    pub connection_requests: u64,
+    pub remote_addr: Option<String>,
+    pub remote_port: Option<u16>,
+    pub server_addr: Option<String>,
+    pub server_port: Option<u16>,
+    pub server_protocol: Option<String>,
+    pub request_method: Option<String>,
+    pub request_uri: Option<String>,
+    pub uri: Option<String>,
+    pub http_host: Option<String>,
+    #[serde(default)]
+    pub truncated: Vec<String>,
+    pub status: Option<u32>,
+    pub request_size: i64,
+    pub response_size: i64,
+    pub upstream_addr: Option<String>,
+    pub downstream_accept_time: Option<u64>,
+    #[serde(default)]
+    pub phases: Phases,
+    pub phases_origin: Option<String>,
+    pub duration_ns: Option<u64>,
+    #[serde(default)]
+    pub upstreams: Vec<Attempt>,
+    #[serde(default)]
+    pub partial: bool,
+}
+
+/// The nine times.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Phases {
+    pub downstream_request_first_byte_time: Option<u64>,
+    pub downstream_request_last_byte_time: Option<u64>,
+    pub upstream_connect_time: Option<u64>,
+    pub upstream_request_first_byte_time: Option<u64>,
+    pub upstream_request_last_byte_time: Option<u64>,
+    pub upstream_response_first_byte_time: Option<u64>,
+    pub upstream_response_last_byte_time: Option<u64>,
+    pub downstream_response_first_byte_time: Option<u64>,
+    pub downstream_response_last_byte_time: Option<u64>,
+}
+
+/// One attempt at an upstream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    pub addr: Option<String>,
+    pub status: Option<u32>,
+    pub reused: Option<bool>,
+    pub upstream_connect_time: Option<u64>,
+    pub upstream_request_first_byte_time: Option<u64>,
+    pub upstream_request_last_byte_time: Option<u64>,
+    pub upstream_response_first_byte_time: Option<u64>,
+    pub upstream_response_last_byte_time: Option<u64>,
+    pub bytes_sent: i64,
+    pub bytes_received: i64,
+    pub failure: Option<String>,
+}
+
+/// One line of the access log. nginx writes "" or "-" for what does not exist.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logged {
+    pub pid: u32,
+    pub connection: u64,
+    pub connection_requests: u64,
+    pub remote_addr: String,
+    pub remote_port: String,
+    pub server_addr: String,
+    pub server_port: String,
+    pub server_protocol: String,
+    pub request_method: String,
+    pub request_uri: String,
+    pub uri: String,
+    pub http_host: String,
+    pub status: String,
+    pub request_length: i64,
+    pub bytes_sent: i64,
+    pub upstream_addr: String,
+    pub upstream_status: String,
+    pub upstream_bytes_sent: String,
+    pub upstream_bytes_received: String,
+    pub upstream_response_time: String,
+}
+
+impl Record {
+    /// What nginx numbers a request by.
+    pub fn key(&self) -> (u32, u64, u64) {
+        (self.pid, self.connection, self.connection_requests)
+    }
+
+    /// Checks every value that nginx logs, too.
+    pub fn assert_logged(&self, logged: &Logged) {
+        let number = |value: Option<u16>| value.map(|n| n.to_string()).unwrap_or_default();
+        let status = self.status.map_or("000".into(), |n| format!("{n:03}"));
+        let context = format!("{self:#?}\n{logged:#?}");
+        assert_eq!(self.key(), logged.key(), "{context}");
+        for (name, ours, theirs) in [
+            ("remote_addr", &self.remote_addr, &logged.remote_addr),
+            ("server_addr", &self.server_addr, &logged.server_addr),
+            (
+                "server_protocol",
+                &self.server_protocol,
+                &logged.server_protocol,
+            ),
+            (
+                "request_method",
+                &self.request_method,
+                &logged.request_method,
+            ),
+            ("request_uri", &self.request_uri, &logged.request_uri),
+            ("uri", &self.uri, &logged.uri),
+            ("http_host", &self.http_host, &logged.http_host),
+        ] {
+            let ours = ours.as_deref().unwrap_or_default();
+            if self.truncated.iter().any(|cut| cut == name) {
+                assert!(
+                    theirs.starts_with(ours) && ours != theirs,
+                    "{name}: {context}"
+                );
+            } else {
+                assert_eq!(ours, theirs, "{name}: {context}");
+            }
+        }
+        assert_eq!(number(self.remote_port), logged.remote_port, "{context}");
+        assert_eq!(number(self.server_port), logged.server_port, "{context}");
+        assert_eq!(status, logged.status, "{context}");
+        assert_eq!(self.request_size, logged.request_length, "{context}");
+        assert_eq!(self.response_size, logged.bytes_sent, "{context}");
+        self.assert_logged_upstreams(logged, &context);
+        self.assert_order(&context);
+    }
+
+    /// The same for the attempts.
+    fn assert_logged_upstreams(&self, logged: &Logged, context: &str) {
+        let attempts = |value: fn(&Attempt) -> String| -> Vec<String> {
+            self.upstreams.iter().map(value).collect()
+        };
+        let addrs = attempts(|attempt| attempt.addr.clone().unwrap());
+        assert_eq!(addrs, list(&logged.upstream_addr), "{context}");
+        let or_dash = |attempt: &Attempt| attempt.status.map_or("-".into(), |n| n.to_string());
+        assert_eq!(
+            attempts(or_dash),
+            list(&logged.upstream_status),
+            "{context}"
+        );
+        let sent = attempts(|attempt| attempt.bytes_sent.to_string());
+        assert_eq!(sent, list(&logged.upstream_bytes_sent), "{context}");
+        let received = attempts(|attempt| attempt.bytes_received.to_string());
+        assert_eq!(received, list(&logged.upstream_bytes_received), "{context}");
+        assert_eq!(self.upstream_addr.as_ref(), addrs.last(), "{context}");
+    }
+
+    /// Times that exist never run backwards along one side, and those of the last attempt are the
+    /// request's.
+    fn assert_order(&self, context: &str) {
+        let p = &self.phases;
+        assert_ordered(
+            &[
+                p.downstream_request_first_byte_time,
+                p.downstream_request_last_byte_time,
+                p.downstream_response_first_byte_time,
+                p.downstream_response_last_byte_time,
+            ],
+            context,
+        );
+        let mut last = [None; 5];
+        for attempt in &self.upstreams {
+            last = [
+                attempt.upstream_connect_time,
+                attempt.upstream_request_first_byte_time,
+                attempt.upstream_request_last_byte_time,
+                attempt.upstream_response_first_byte_time,
+                attempt.upstream_response_last_byte_time,
+            ];
+            assert_ordered(&[last[0], last[1], last[3], last[4]], context);
+            assert_ordered(&[last[1], last[2]], context);
+        }
+        let phases = [
+            p.upstream_connect_time,
+            p.upstream_request_first_byte_time,
+            p.upstream_request_last_byte_time,
+            p.upstream_response_first_byte_time,
+            p.upstream_response_last_byte_time,
+        ];
+        assert_eq!(phases, last, "{context}");
+        let first = p
+            .downstream_request_last_byte_time
+            .or(p.downstream_request_first_byte_time);
+        assert_ordered(&[first, p.upstream_connect_time], context);
+    }
+
+    /// Checks that every time of a plain, whole request is there.
+    pub fn assert_complete(&self) {
+        let p = &self.phases;
+        let expected = [
+            p.downstream_request_first_byte_time,
+            p.downstream_request_last_byte_time,
+            p.downstream_response_first_byte_time,
+            p.downstream_response_last_byte_time,
+        ];
+        assert!(expected.iter().all(Option::is_some), "{self:#?}");
+        assert!(
+            self.time.is_some() && self.duration_ns.is_some(),
+            "{self:#?}"
+        );
+        assert_eq!(
+            self.upstreams.is_empty(),
+            p.upstream_connect_time.is_none(),
+            "{self:#?}"
+        );
+        assert!(!self.partial, "{self:#?}");
+        match self.phases_origin.as_deref() {
+            Some("accept") => assert!(self.downstream_accept_time.is_some(), "{self:#?}"),
+            Some("request_first_byte") => {
+                assert_eq!(expected[0], Some(0), "{self:#?}");
+                assert!(self.downstream_accept_time.is_none(), "{self:#?}");
+            }
+            _ => panic!("{self:#?}"),
+        }
+    }
+}
+
+impl Logged {
+    /// What nginx numbers a request by.
+    pub fn key(&self) -> (u32, u64, u64) {
+        (self.pid, self.connection, self.connection_requests)
+    }
+}
+
+/// Checks that both tell of the same requests, each once, in the same order for each worker, and
+/// the same of each.
+pub fn assert_equal(records: &[Record], logged: &[Logged]) {
+    let mut by_worker: BTreeMap<u32, (Vec<&Record>, Vec<&Logged>)> = BTreeMap::new();
+    for record in records {
+        by_worker.entry(record.pid).or_default().0.push(record);
+    }
+    for logged in logged {
+        by_worker.entry(logged.pid).or_default().1.push(logged);
+    }
+    for (records, logged) in by_worker.values() {
+        let ours: Vec<_> = records.iter().map(|record| record.key()).collect();
+        let theirs: Vec<_> = logged.iter().map(|logged| logged.key()).collect();
+        assert_eq!(ours, theirs);
+        for (record, logged) in records.iter().zip(logged) {
+            record.assert_logged(logged);
+        }
+    }
+}
+
+/// `a, b : c` of an upstream variable: attempts, and behind the colon those of a redirect.
+fn list(text: &str) -> Vec<String> {
+    text.split(" : ")
+        .flat_map(|part| part.split(", "))
+        .filter(|item| !item.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Checks that those that exist do not run backwards.
+fn assert_ordered(times: &[Option<u64>], context: &str) {
+    let known: Vec<u64> = times.iter().flatten().copied().collect();
+    assert!(known.is_sorted(), "{known:?} in {context}");
+}

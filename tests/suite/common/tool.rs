@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The tool under test, run as a user runs it.
+
+use std::process::Child;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+
+use super::PATIENCE;
+use super::lines;
+use super::nginx::kill;
+use super::record::Line;
+use super::record::Lost;
+use super::record::Record;
+
+/// The program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ngx-bpf");
+
+/// A running tool.
+pub struct Tool {
+    /// The process.
+    child: Child,
+    /// Lines of stdout; `None` when a test reads it itself.
+    stdout: Option<Receiver<String>>,
+    /// Lines of stderr.
+    stderr: Receiver<String>,
+    /// Lines of stderr that have been read.
+    said: Vec<String>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit status.
+    pub status: ExitStatus,
+    /// Lines of stdout.
+    pub stdout: Vec<String>,
+    /// Lines of stderr.
+    pub stderr: Vec<String>,
+}
+
+impl Tool {
+    /// Traces this process with JSON records; ready when it says so.
+    pub fn trace(pid: u32) -> Self {
+        Self::start(&["--pid", &pid.to_string(), "--json"], 1)
+    }
+
+    /// Ready when it has said that it traces so many nginx.
+    pub fn start(args: &[&str], targets: usize) -> Self {
+        let mut tool = Self::spawn(Command::new(PROGRAM).args(args));
+        tool.stdout = Some(lines(tool.take_stdout()));
+        tool.wait_ready(targets);
+        tool
+    }
+
+    /// Starts it; nobody reads its stdout yet.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = lines(child.stderr.take().unwrap());
+        Self {
+            child,
+            stdout: None,
+            stderr,
+            said: Vec::new(),
+        }
+    }
+
+    /// Waits for its line that it traces, once for each nginx.
+    pub fn wait_ready(&mut self, targets: usize) {
+        for _ in 0..targets {
+            self.wait_for_message("tracing nginx");
+        }
+    }
+
+    /// Waits for a line on stderr that contains `text`.
+    pub fn wait_for_message(&mut self, text: &str) -> String {
+        loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.said.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("it has not said {text:?}: {:?}", self.said),
+            }
+        }
+    }
+
+    /// Its stdout, for a test that reads it itself, or closes it.
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        kill(name, self.pid());
+    }
+
+    /// Asks for the end, and waits for it.
+    pub fn stop(self) -> Ended {
+        self.signal("INT");
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> Ended {
+        let stdout = self.stdout.iter().flat_map(|lines| lines.iter()).collect();
+        let status = self.child.wait().unwrap();
+        let mut stderr = std::mem::take(&mut self.said);
+        stderr.extend(self.stderr.iter());
+        Ended {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The numbers of the last line on stderr.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub written: u64,
+    pub lost: u64,
+    pub seen: u64,
+    pub filtered: u64,
+}
+
+impl Ended {
+    /// Requests, in order.
+    pub fn records(&self) -> Vec<Record> {
+        self.lines()
+            .into_iter()
+            .filter_map(|line| match line {
+                Line::Request(record) => Some(*record),
+                Line::Lost(_) => None,
+            })
+            .collect()
+    }
+
+    /// Losses, in order.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.lines()
+            .into_iter()
+            .filter_map(|line| match line {
+                Line::Request(_) => None,
+                Line::Lost(lost) => Some(lost),
+            })
+            .collect()
+    }
+
+    /// Every line of stdout, which must all be records.
+    fn lines(&self) -> Vec<Line> {
+        self.stdout
+            .iter()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+            })
+            .collect()
+    }
+
+    /// The last line of stderr, with the equation that always holds.
+    pub fn summary(&self) -> Summary {
+        let line = self.stderr.last().expect("a last line");
+        let numbers: Vec<u64> = line
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|part| part.parse().ok())
+            .collect();
+        let [written, lost, seen, filtered] = numbers[..] else {
+            panic!("no summary: {line}");
+        };
+        assert_eq!(seen, written + filtered + lost, "{line}");
+        Summary {
+            written,
+            lost,
+            seen,
+            filtered,
+        }
+    }
+
+    /// Checks that it ended as asked, and that nothing was lost.
+    pub fn assert_clean(&self) {
+        assert_eq!(self.status.code(), Some(0), "{:?}", self.stderr);
+        assert_eq!(self.summary().lost, 0, "{:?}", self.stderr);
+    }
+}

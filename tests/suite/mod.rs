@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The suites.
+
+/// The command line and its complaints; the documentation against the code.
+mod cli;
+/// What the tests share.
+mod common;
+/// Real nginx, real requests, nginx's own access log as the truth.
+mod root;

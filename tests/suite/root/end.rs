@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How tracing ends: as asked, drained, detached, with exit code 0 and the numbers.
+
+use std::fs;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+
+/// Requests over one connection.
+fn requests(nginx: &Nginx, count: usize) {
+    let mut client = Client::connect(nginx.port);
+    for _ in 0..count {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+/// Programs that are loaded under our names.
+fn loaded_programs() -> usize {
+    let output = Command::new("bpftool")
+        .args(["prog", "show"])
+        .output()
+        .expect("bpftool is installed by make test");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| line.contains("name free_request "))
+        .count()
+}
+
+/// Check that each signal drains what is there and ends with 0.
+#[test]
+fn signals() {
+    for signal in ["INT", "TERM", "HUP"] {
+        let nginx = Nginx::simple();
+        let tool = Tool::trace(nginx.pid());
+        requests(&nginx, 100);
+        tool.signal(signal);
+        let ended = tool.wait();
+        ended.assert_clean();
+        assert_eq!(ended.records().len(), 100, "{signal}");
+        assert_eq!(ended.stderr.len(), 2, "{:?}", ended.stderr);
+        assert_equal(&ended.records(), &nginx.quit());
+    }
+}
+
+/// Check that a reader that has what it wants ends it, without a word too many.
+#[test]
+fn closed_pipe() {
+    let nginx = Nginx::simple();
+    let mut tool =
+        Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
+    let mut stdout = BufReader::new(tool.take_stdout());
+    tool.wait_ready(1);
+    requests(&nginx, 1);
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(line.starts_with("{\"type\":\"request\""));
+    /* Nobody reads any more: that is noticed without another request, too. */
+    drop(stdout);
+    let ended = tool.wait();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.stderr.len(), 2, "{:?}", ended.stderr);
+    ended.summary();
+}
+
+/// Check `--count`: so many, and what came behind them is counted as not wanted.
+#[test]
+fn count() {
+    let nginx = Nginx::simple();
+    let tool = Tool::start(&["--json", "-n", "3", "-p", &nginx.pid().to_string()], 1);
+    requests(&nginx, 50);
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 3);
+    assert_eq!(ended.summary().written, 3);
+}
+
+/// Check `--duration`.
+#[test]
+fn duration() {
+    let nginx = Nginx::simple();
+    let tool = Tool::start(
+        &["--json", "-d", "200ms", "-p", &nginx.pid().to_string()],
+        1,
+    );
+    requests(&nginx, 5);
+    let ended = tool.wait();
+    ended.assert_clean();
+}
+
+/// Check that the filters and the sample are applied, and that the equation holds.
+#[test]
+fn filters() {
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location / { return 200; } location /no { return 404; } }",
+        9,
+    );
+    let pid = nginx.pid().to_string();
+    let status = Tool::start(&["--json", "--status", "4xx", "-p", &pid], 1);
+    let sample = Tool::start(&["--json", "--sample", "10", "-p", &pid], 1);
+    let mut client = Client::connect(nginx.port);
+    for n in 0..40 {
+        client.get(if n % 4 == 0 { "/no" } else { "/" });
+    }
+    drop(client);
+    drop(nginx.quit());
+    let status = status.wait();
+    status.assert_clean();
+    assert_eq!(status.summary().filtered, 30);
+    assert_eq!(status.records().len(), 10);
+    assert!(
+        status
+            .records()
+            .iter()
+            .all(|record| record.status == Some(404))
+    );
+    let sample = sample.wait();
+    sample.assert_clean();
+    assert_eq!((sample.records().len(), sample.summary().filtered), (4, 36));
+}
+
+/// Check that the text record is the mission's line.
+#[test]
+fn text() {
+    let nginx = Nginx::simple();
+    let tool = Tool::start(&["-p", &nginx.pid().to_string()], 1);
+    requests(&nginx, 1);
+    let port = nginx.port;
+    drop(nginx.quit());
+    let ended = tool.wait();
+    let [line] = &ended.stdout[..] else {
+        panic!("{ended:?}");
+    };
+    let (accept, rest) = line.split_once(",127.0.0.1:").unwrap();
+    assert!(accept.parse::<u64>().is_ok(), "{line}");
+    assert!(
+        rest.contains(&format!("=>127.0.0.1:{port}, /, 200, request_size=")),
+        "{line}"
+    );
+    assert!(
+        rest.contains(", downstream_response_last_byte_time="),
+        "{line}"
+    );
+    assert!(!rest.contains("upstream_connect_time"), "{line}");
+}
+
+/// Check that `-o` appends, that SIGUSR1 opens a new file where the old one was moved away, and
+/// that no line is lost or split.
+#[test]
+fn output_file() {
+    let nginx = Nginx::simple();
+    let folder = TempDir::new().unwrap();
+    let (file, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+    let path = file.display().to_string();
+    let mut tool = Tool::spawn(Command::new(PROGRAM).args([
+        "--json",
+        "-o",
+        &path,
+        "-v",
+        "-p",
+        &nginx.pid().to_string(),
+    ]));
+    tool.wait_ready(1);
+    requests(&nginx, 30);
+    fs::rename(&file, &moved).unwrap();
+    tool.signal("USR1");
+    tool.wait_for_message("reopened");
+    requests(&nginx, 20);
+    let ended = tool.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.summary().written, 50);
+    let count = |path| fs::read_to_string(path).unwrap().lines().count();
+    assert_eq!(count(&file) + count(&moved), 50);
+    assert!(count(&file) >= 20);
+    let second = Tool::spawn(Command::new(PROGRAM).args([
+        "-n",
+        "1",
+        "-o",
+        &path,
+        "-p",
+        &nginx.pid().to_string(),
+    ]));
+    let mut second = second;
+    second.wait_ready(1);
+    requests(&nginx, 1);
+    assert_eq!(second.wait().status.code(), Some(0));
+    assert!(count(&file) >= 21);
+}
+
+/// Check that a full disk is told of once, that what it costs is counted, and that tracing goes on.
+#[test]
+fn full_disk() {
+    let nginx = Nginx::simple();
+    let mut tool = Tool::spawn(Command::new(PROGRAM).args([
+        "-o",
+        "/dev/full",
+        "-p",
+        &nginx.pid().to_string(),
+    ]));
+    tool.wait_ready(1);
+    requests(&nginx, 10);
+    tool.wait_for_message("failed to write records");
+    requests(&nginx, 10);
+    let ended = tool.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    let complaints = ended
+        .stderr
+        .iter()
+        .filter(|line| line.contains("failed to write"));
+    assert_eq!(complaints.count(), 1, "{:?}", ended.stderr);
+    let summary = ended.summary();
+    assert_eq!((summary.written, summary.lost, summary.seen), (0, 20, 20));
+}
+
+/// Check that a tool that is killed leaves nothing in the kernel, and nginx as it was.
+#[test]
+fn killed() {
+    let nginx = Nginx::simple();
+    for _ in 0..5 {
+        let tool = Tool::trace(nginx.pid());
+        assert!(loaded_programs() > 0);
+        requests(&nginx, 10);
+        tool.signal("KILL");
+        drop(tool.wait());
+    }
+    requests(&nginx, 10);
+    assert_eq!(nginx.quit().len(), 60);
+}

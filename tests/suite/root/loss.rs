@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is seen is written, filtered or lost: nothing is missing without a count.
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::process::Command;
+
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Line;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+
+/// Sends as many requests as nginx takes; how many it answered.
+fn load(nginx: &Nginx, uri: &str, seconds: u32) -> u64 {
+    let output = Command::new("wrk")
+        .args(["-t1", "-c32", &format!("-d{seconds}s")])
+        .arg(format!("http://127.0.0.1:{}{uri}", nginx.port))
+        .output()
+        .expect("wrk is installed by make test");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .find_map(|line| line.split_once(" requests in "))
+        .and_then(|(count, _)| count.trim().parse().ok())
+        .unwrap_or_else(|| panic!("{text}"))
+}
+
+/// nginx without an access log of its own, that answers everything at once.
+fn fast() -> Nginx {
+    Nginx::start(&Config {
+        http: "server { listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
+               location / { return 200 'hello\\n'; } }",
+        workers: 2,
+        ..Config::default()
+    })
+}
+
+/// Check that at full rate every request is written, or every loss is counted and told.
+#[test]
+fn full_rate() {
+    let seconds = std::env::var("NGX_BPF_TEST_LOAD_SECONDS")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(5);
+    let nginx = fast();
+    let tool = Tool::trace(nginx.pid());
+    let answered = load(&nginx, "/", seconds);
+    drop(nginx);
+    let ended = tool.wait();
+    let summary = ended.summary();
+    assert_eq!(ended.status.code(), Some(0));
+    /* wrk leaves some requests behind that it has sent and does not wait for. */
+    assert!(
+        (answered..answered + 64).contains(&summary.seen),
+        "{answered} {summary:?}"
+    );
+    assert_eq!(ended.records().len() as u64, summary.written);
+    let told: u64 = ended.lost().iter().map(|lost| lost.count).sum();
+    assert_eq!(told, summary.lost);
+    println!("{answered} requests answered, {summary:?}");
+}
+
+/// Check a reader that stops to read: nginx goes on, the loss is counted, and told in the stream
+/// as soon as it moves again.
+#[test]
+fn stalled_reader() {
+    let nginx = fast();
+    let mut tool =
+        Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
+    let stdout = tool.take_stdout();
+    tool.wait_ready(1);
+    let answered = load(&nginx, "/", 3);
+    let reader = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        for line in BufReader::new(stdout).lines() {
+            lines.push(serde_json::from_str::<Line>(&line.unwrap()).unwrap());
+        }
+        lines
+    });
+    drop(nginx);
+    let ended = tool.wait();
+    let lines = reader.join().unwrap();
+    let summary = ended.summary();
+    let mut told = 0;
+    let mut written = 0;
+    for line in lines {
+        match line {
+            Line::Request(_) => written += 1,
+            Line::Lost(lost) => {
+                assert_eq!(lost.cause, "ring_full");
+                assert!(lost.time.ends_with('Z'));
+                told += lost.count;
+            }
+        }
+    }
+    assert!(summary.lost > 0, "{summary:?}");
+    assert_eq!((written, told), (summary.written, summary.lost));
+    assert!(
+        (answered..answered + 64).contains(&summary.seen),
+        "{answered} {summary:?}"
+    );
+}
+
+/// Check that a reader that never reads again does not hold up the end, and that what it did not
+/// take is counted.
+#[test]
+fn reader_that_never_reads() {
+    let nginx = fast();
+    let mut tool =
+        Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
+    let stdout = tool.take_stdout();
+    tool.wait_ready(1);
+    load(&nginx, "/", 1);
+    let ended = tool.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.summary().lost > 0);
+    drop(stdout);
+}

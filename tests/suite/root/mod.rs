@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests that trace.
+
+/// Bad input: one line, the right exit code, nginx untouched.
+mod bad_input;
+/// How tracing ends, and what is then said.
+mod end;
+/// Requests that mean harm.
+mod hostile;
+/// What is lost is counted.
+mod loss;
+/// Which processes are traced.
+mod processes;
+/// Every kind of request, against nginx's access log.
+mod requests;
+/// Phases, against delays that the tests make.
+mod times;
+/// Upstreams: attempts, retries, failures.
+mod upstreams;

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which processes are traced, and which are not.
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::kill;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::Tool;
+
+/// nginx with so many workers.
+fn start(workers: usize) -> Nginx {
+    Nginx::start(&Config {
+        workers,
+        ..Config::default()
+    })
+}
+
+/// Requests on connections of their own, so that every worker gets some.
+fn requests(nginx: &Nginx, count: usize) {
+    for _ in 0..count {
+        assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    }
+}
+
+/// Check that another nginx, of the same binary, leaves no record.
+#[test]
+fn another_nginx() {
+    let (traced, other) = (start(2), start(2));
+    let tool = Tool::trace(traced.pid());
+    requests(&other, 20);
+    requests(&traced, 20);
+    requests(&other, 20);
+    let logged = traced.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.summary().seen, 20);
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(other.quit().len(), 40);
+}
+
+/// Check that of a worker that is asked for its requests are told, and not those of its brother.
+#[test]
+fn one_worker() {
+    let nginx = start(2);
+    let worker = nginx.workers()[0];
+    let tool = Tool::trace(worker);
+    requests(&nginx, 200);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let of_worker: Vec<_> = logged
+        .iter()
+        .filter(|logged| logged.pid == worker)
+        .cloned()
+        .collect();
+    assert_equal(&ended.records(), &of_worker);
+    assert_eq!(ended.records().len(), of_worker.len());
+}
+
+/// Check that workers that a reload starts are traced from their first request on, and that
+/// those that it ends are traced to their last.
+#[test]
+fn reload() {
+    let nginx = start(2);
+    let tool = Tool::trace(nginx.pid());
+    let mut kept = Client::connect(nginx.port);
+    for _ in 0..3 {
+        kept.get("/");
+        nginx.signal("HUP");
+        for _ in 0..2 {
+            nginx.wait_for_log("start worker process ");
+        }
+        requests(&nginx, 20);
+        kept = Client::connect(nginx.port);
+    }
+    drop(kept);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(logged.len(), 63);
+    assert_eq!(ended.records().len(), 63);
+}
+
+/// Check that a worker that was killed is replaced by one that is traced.
+#[test]
+fn worker_killed() {
+    let nginx = start(1);
+    let tool = Tool::trace(nginx.pid());
+    requests(&nginx, 5);
+    kill("KILL", nginx.workers()[0]);
+    nginx.wait_for_log("start worker process ");
+    requests(&nginx, 5);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(ended.records().len(), 10);
+}
+
+/// Check that `--pid` may be given more than once, and the same one twice.
+#[test]
+fn two_masters() {
+    let (one, two) = (start(1), start(1));
+    let pids = [one.pid().to_string(), two.pid().to_string()];
+    let tool = Tool::start(
+        &["-p", &pids[0], "--pid", &pids[1], "-p", &pids[0], "--json"],
+        2,
+    );
+    requests(&one, 3);
+    requests(&two, 4);
+    let mut logged = one.quit();
+    requests(&two, 1);
+    logged.extend(two.quit());
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(ended.records().len(), 8);
+}
+
+/// Check that without `--pid` every nginx is found, and named.
+#[test]
+fn found_by_itself() {
+    let nginx = start(1);
+    let mut tool =
+        Tool::spawn(std::process::Command::new(crate::suite::common::tool::PROGRAM).arg("--json"));
+    drop(tool.wait_for_message(&format!("pid {}, 1 worker", nginx.pid())));
+    drop(nginx);
+}
+
+/// Check `master_process off`.
+#[test]
+fn single_process() {
+    let upstream = 9;
+    let nginx = Nginx::start(&Config {
+        main: "master_process off;",
+        workers: 0,
+        upstream,
+        ..Config::default()
+    });
+    nginx.wait_for_log("OS: Linux");
+    let tool = Tool::trace(nginx.pid());
+    requests(&nginx, 3);
+    let ended = tool.stop();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &nginx.logged());
+    assert_eq!(ended.records().len(), 3);
+}
+
+/// Check a connection that was accepted before tracing began: its phases count from the first
+/// byte, and from the next request on nothing else is missing.
+#[test]
+fn accepted_before() {
+    let nginx = start(1);
+    let mut client = Client::connect(nginx.port);
+    client.get("/");
+    let tool = Tool::trace(nginx.pid());
+    client.get("/");
+    client.get("/");
+    drop(client);
+    drop(nginx.quit());
+    let records = tool.wait().records();
+    assert_eq!(records.len(), 2);
+    for record in records {
+        record.assert_complete();
+        assert_eq!(record.phases_origin.as_deref(), Some("request_first_byte"));
+        assert_eq!(record.server_port, Some(record.server_port.unwrap()));
+    }
+}
+
+/// Check that a request under way when tracing began is said to be partial, without a phase, and
+/// that the next one on its connection is whole.
+#[test]
+fn under_way() {
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; client_max_body_size 0; location / { return 200 x; } }",
+        9,
+    );
+    let mut header = Client::connect(nginx.port);
+    header.send("GET /header HTTP/1.1\r\nHo");
+    let mut body = Client::connect(nginx.port);
+    body.send("POST /body HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nab");
+    body.receive();
+    /* The connections were accepted one after the other: what the first sent has been read. */
+    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    let tool = Tool::trace(nginx.pid());
+    header.send("st: t\r\n\r\n");
+    header.receive();
+    header.get("/next");
+    body.send("cd");
+    body.get("/next");
+    drop((header, body));
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged[1..]);
+    assert_eq!(records.len(), 4);
+    for record in records {
+        let uri = record.uri.as_deref();
+        assert_eq!(record.partial, uri != Some("/next"), "{record:#?}");
+        if record.partial {
+            assert_eq!(
+                record.phases,
+                crate::suite::common::record::Phases::default()
+            );
+            assert_eq!(record.duration_ns, None);
+        } else {
+            record.assert_complete();
+        }
+    }
+}

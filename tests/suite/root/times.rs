@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Each delay that a test makes is between the two phases where it belongs, and nowhere else.
+
+use std::time::Duration;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::delay;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Phases;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::root::requests::traced;
+
+/// A proxy that holds nothing back.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        location / { proxy_pass http://127.0.0.1:{upstream}; proxy_buffering off; }
+        location /buffered/ { proxy_pass http://127.0.0.1:{upstream}; }
+        location /return { return 200 'hello\\n'; }
+        location /slow { limit_rate 50k; root {prefix}/html; }
+    }";
+
+/// What a busy machine may add to any delay.
+const SLACK: u64 = 400;
+
+/// Checks that there is a delay of so many milliseconds between two phases.
+fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u64) {
+    let between = to.unwrap().checked_sub(from.unwrap()).unwrap();
+    /* A timer may end within the clock's tick before. */
+    let least = (ms * 1_000_000).saturating_sub(1_000_000);
+    assert!(
+        (least..(ms + SLACK) * 1_000_000).contains(&between),
+        "{between} ns instead of {ms} ms: {phases:#?}"
+    );
+}
+
+/// Check a client that delays its header and its body, and an upstream that delays the first and
+/// the last byte of its response.
+#[test]
+fn every_phase() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        delay(Duration::from_millis(40));
+        client.send("POST /wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\n");
+        delay(Duration::from_millis(20));
+        client.send("Content-Length: 3\r\n\r\n");
+        delay(Duration::from_millis(50));
+        client.send("abc");
+        assert_eq!(client.receive().status, 200);
+    });
+    let p = &records[0].phases;
+    assert_between(p, Some(0), p.downstream_request_first_byte_time, 40);
+    let header = p.downstream_request_last_byte_time;
+    assert_between(p, p.downstream_request_first_byte_time, header, 20);
+    assert_between(p, header, p.upstream_connect_time, 50);
+    assert_between(
+        p,
+        p.upstream_connect_time,
+        p.upstream_request_first_byte_time,
+        0,
+    );
+    let (first, last) = (
+        p.upstream_request_first_byte_time,
+        p.upstream_request_last_byte_time,
+    );
+    assert_between(p, first, last, 0);
+    assert_between(p, last, p.upstream_response_first_byte_time, 60);
+    let response = p.upstream_response_first_byte_time;
+    assert_between(p, response, p.upstream_response_last_byte_time, 30);
+    assert_between(p, response, p.downstream_response_first_byte_time, 0);
+    let response = p.downstream_response_first_byte_time;
+    assert_between(p, response, p.downstream_response_last_byte_time, 30);
+}
+
+/// Check a response that nginx sends slowly itself.
+#[test]
+fn slow_response() {
+    let nginx = Nginx::with(HTTP, 9);
+    nginx.file("slow", &vec![b'x'; 100_000]);
+    let records = traced(nginx, |nginx| {
+        assert_eq!(Client::connect(nginx.port).get("/slow").body.len(), 100_000);
+    });
+    let p = &records[0].phases;
+    let first = p.downstream_response_first_byte_time;
+    let between = p.downstream_response_last_byte_time.unwrap() - first.unwrap();
+    assert!(between >= 900_000_000, "{p:#?}");
+}
+
+/// Check that a request's time is its own: not the idle time of its connection before it, nor the
+/// body of the request before it, whose end came with it.
+#[test]
+fn requests_of_a_connection() {
+    let nginx = Nginx::with(HTTP, 9);
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.get("/return");
+        delay(Duration::from_millis(50));
+        client.send("POST /return HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nab");
+        assert_eq!(client.receive().status, 200);
+        delay(Duration::from_millis(30));
+        client.send("cdGET /return HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(client.receive().status, 200);
+    });
+    let first = |n: usize| records[n].phases.downstream_request_first_byte_time;
+    let p = &records[1].phases;
+    assert_between(
+        p,
+        records[0].phases.downstream_response_last_byte_time,
+        first(1),
+        50,
+    );
+    assert_between(&records[2].phases, first(1), first(2), 30);
+    assert!(records[2].duration_ns < Some(30_000_000 + SLACK * 1_000_000));
+}
+
+/// Check that an interim response is not the response.
+#[test]
+fn interim_response() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send(
+            "POST /wait-60 HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        );
+        client.send("x");
+        assert_eq!(client.receive().status, 200);
+    });
+    let p = &records[0].phases;
+    let header = p.downstream_request_last_byte_time;
+    assert_between(p, header, p.downstream_response_first_byte_time, 60);
+}
+
+/// Check that the upstream's times agree with nginx's own, to its millisecond.
+#[test]
+fn upstream_response_time() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let tool = Tool::trace(nginx.pid());
+    let mut client = Client::connect(nginx.port);
+    for ms in [0, 7, 25, 60] {
+        client.get(&format!("/buffered/wait-{ms}"));
+    }
+    drop(client);
+    let logged = nginx.quit();
+    let records = tool.wait().records();
+    assert_equal(&records, &logged);
+    for (record, logged) in records.iter().zip(&logged) {
+        let p = &record.phases;
+        let ours = p.upstream_response_last_byte_time.unwrap() - p.upstream_connect_time.unwrap();
+        let theirs: f64 = logged.upstream_response_time.parse().unwrap();
+        /* nginx's clock is the time at which its event loop woke up last. */
+        let difference = (ours as f64 / 1e6 - theirs * 1e3).abs();
+        assert!(difference <= 2.0, "{ours} ns, {theirs} s");
+    }
+}
+
+/// Check that the wall clock of a record is that of its first byte.
+#[test]
+fn wall_clock() {
+    let nginx = Nginx::simple();
+    let before = jiff::Timestamp::now();
+    let records = traced(nginx, |nginx| {
+        Client::connect(nginx.port).get("/");
+    });
+    let time = records[0].time.as_deref().unwrap();
+    assert_eq!(time.len(), "2026-11-22T17:17:57.962284664Z".len());
+    let parsed: jiff::Timestamp = time.parse().unwrap();
+    let now = jiff::Timestamp::now();
+    assert!(before <= parsed && parsed <= now, "{before} {parsed} {now}");
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Attempts: one object each, in order, with its times and why it failed.
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::root::requests::traced;
+
+/// Groups whose first servers fail, each in its way, and whose last one works.
+const HTTP: &str = r"
+    upstream refused {
+        server 127.0.0.1:9 max_fails=0;
+        server unix:{prefix}/nobody.sock max_fails=0;
+        server 127.0.0.1:{upstream} backup;
+    }
+    upstream gone { server 127.0.0.1:9 max_fails=1 fail_timeout=60s; server 127.0.0.1:11 down; }
+    upstream many {
+        server 127.0.0.1:1 max_fails=0; server 127.0.0.1:2 max_fails=0;
+        server 127.0.0.1:3 max_fails=0; server 127.0.0.1:4 max_fails=0;
+        server 127.0.0.1:5 max_fails=0; server 127.0.0.1:6 max_fails=0;
+        server 127.0.0.1:7 max_fails=0; server 127.0.0.1:8 max_fails=0;
+        server 127.0.0.1:9 max_fails=0; server 127.0.0.1:{upstream} backup;
+    }
+    upstream twice {
+        server 127.0.0.1:{upstream} max_fails=0;
+        server 127.0.0.1:{upstream} max_fails=0;
+    }
+    server {
+        listen 127.0.0.1:{port};
+        proxy_read_timeout 50ms;
+        proxy_next_upstream error timeout invalid_header http_503;
+        location /refused/ { proxy_pass http://refused; }
+        location /gone/ { proxy_pass http://gone; }
+        location /many/ { proxy_pass http://many; }
+        location /twice/ { proxy_pass http://twice; }
+        location /redirect/ {
+            proxy_intercept_errors on;
+            error_page 404 = /refused/;
+            proxy_pass http://twice;
+        }
+    }";
+
+/// The records of these requests, one connection for all.
+fn requests(uris: &[&str]) -> Vec<Record> {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        for uri in uris {
+            client.get(uri);
+        }
+    })
+}
+
+/// Why each attempt failed.
+fn failures(record: &Record) -> Vec<Option<&str>> {
+    record
+        .upstreams
+        .iter()
+        .map(|attempt| attempt.failure.as_deref())
+        .collect()
+}
+
+/// Check that a server that refuses is tried, timed and passed over, on TCP; on a unix socket that
+/// is not there nothing passes that could be timed.
+#[test]
+fn refused() {
+    let records = requests(&["/refused/"]);
+    let [first, second, third] = &records[0].upstreams[..] else {
+        panic!("{records:#?}");
+    };
+    assert_eq!(first.failure.as_deref(), Some("connect_error"));
+    assert!(first.upstream_connect_time.is_some());
+    assert_eq!(first.upstream_request_first_byte_time, None);
+    assert_eq!(first.reused, None);
+    assert!(second.addr.as_deref().unwrap().starts_with("unix:"));
+    assert_eq!(second.upstream_connect_time, None);
+    assert_eq!(third.failure, None);
+    assert_eq!(third.status, Some(200));
+    assert!(third.upstream_connect_time > first.upstream_connect_time);
+}
+
+/// Check that no server being alive is told of as such.
+#[test]
+fn no_live_upstreams() {
+    let records = requests(&["/gone/", "/gone/"]);
+    assert_eq!(failures(&records[0])[0], Some("connect_error"));
+    let last = records[1].upstreams.last().unwrap();
+    assert_eq!(last.failure.as_deref(), Some("no_live_upstreams"));
+    assert_eq!(last.addr.as_deref(), Some("gone"));
+}
+
+/// Check what an upstream can do wrong after it was reached.
+#[test]
+fn reached() {
+    let records = requests(&[
+        "/twice/close",
+        "/twice/junk",
+        "/twice/wait-100",
+        "/twice/status-503",
+        "/twice/status-500",
+    ]);
+    for (record, expected) in records.iter().zip([
+        [Some("closed"), Some("closed")],
+        [Some("invalid_header"), Some("invalid_header")],
+        [Some("timeout"), Some("timeout")],
+        [Some("http_503"), None],
+    ]) {
+        assert_eq!(failures(record), expected, "{record:#?}");
+    }
+    /* nginx passes on a status that is not in proxy_next_upstream. */
+    assert_eq!(failures(&records[4]), [None]);
+}
+
+/// Check that of more attempts than a record holds the first seven and the last are told.
+#[test]
+fn many() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let tool = crate::suite::common::tool::Tool::trace(nginx.pid());
+    Client::connect(nginx.port).get("/many/");
+    let logged = nginx.quit();
+    let records = tool.wait().records();
+    let record = &records[0];
+    assert_eq!(logged[0].upstream_status.split(", ").count(), 10);
+    assert_eq!(record.upstreams.len(), 8);
+    assert_eq!(record.truncated, ["upstreams"]);
+    let last = record.upstreams.last().unwrap();
+    assert_eq!(last.addr, Some(format!("127.0.0.1:{}", upstream.port)));
+    assert_eq!(record.upstream_addr, last.addr);
+    assert!(record.phases.upstream_response_last_byte_time.is_some());
+    assert_eq!(
+        record.phases.upstream_connect_time,
+        last.upstream_connect_time
+    );
+}
+
+/// Check that a redirect from one upstream to another is no failure of the first.
+#[test]
+fn redirected() {
+    let records = requests(&["/redirect/status-404"]);
+    let record = &records[0];
+    assert_eq!(record.upstreams[0].status, Some(404));
+    assert_eq!(record.upstreams[0].failure, None);
+    assert!(record.upstreams.len() > 1, "{record:#?}");
+    assert_eq!(record.upstreams.last().unwrap().status, Some(200));
+}
