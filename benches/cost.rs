@@ -11,6 +11,7 @@ use std::process::Command;
 #[path = "../tests/suite/common/mod.rs"]
 mod common;
 
+use common::nginx::Config;
 use common::nginx::Nginx;
 use common::tool::PROGRAM;
 use common::tool::Tool;
@@ -51,7 +52,15 @@ struct Sample {
 }
 
 fn main() {
-    let upstream = Nginx::with(UPSTREAM, 9);
+    /* A file of its own: probes on the traced one would hit it, too. */
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("nginx");
+    fs::copy(common::nginx::binary(), &copy).unwrap();
+    let upstream = Nginx::start(&Config {
+        http: UPSTREAM,
+        binary: copy,
+        ..Config::default()
+    });
     let nginx = Nginx::with(HTTP, upstream.port);
     nginx.file("1m.bin", &vec![b'x'; 1 << 20]);
     println!(

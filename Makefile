@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Every command that a person types here; CI types the same.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+PROGRAM := target/release/ngx-bpf
+
+# What a fresh Debian or Ubuntu lacks: command or file, and its package.
+BUILD_NEEDS := clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
+	/usr/include/zlib.h:zlib1g-dev
+TEST_NEEDS := nginx:nginx wrk:wrk bpftool:bpftool curl:curl
+CHECK_NEEDS := clang-format:clang-format
+
+# How long the test of the full rate lasts.
+export NGX_BPF_TEST_LOAD_SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: build-deps ## Build target/release/ngx-bpf
+	$(CARGO) build --release --locked
+
+.PHONY: demo
+demo: build test-deps ## Trace a small nginx: its records beside its own access log
+	tests/demo/run $(PROGRAM)
+
+.PHONY: check
+check: build-deps check-deps ## Format, lints, tests without root: before every commit
+	$(CARGO) fmt --check
+	clang-format --dry-run -Werror bpf/*.c bpf/*.h vmlinux/*.h
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked -- --skip root::
+
+.PHONY: test
+test: build-deps test-deps ## All tests; those that trace need root
+ifeq ($(shell id -u),0)
+	$(CARGO) test --locked
+else
+	$(CARGO) test --locked -- --skip root::
+	@echo 'SKIP root::: not root'
+endif
+
+.PHONY: bench
+bench: build-deps test-deps ## What tracing costs nginx (needs root)
+	$(CARGO) bench --locked --bench cost
+
+.PHONY: format
+format: check-deps ## Format the sources
+	$(CARGO) fmt
+	clang-format -i bpf/*.c bpf/*.h vmlinux/*.h
+
+.PHONY: deny
+deny: ## Check licences and sources of all dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
+
+.PHONY: hooks
+hooks: ## Run make check before every commit
+	git config core.hooksPath .githooks
+
+.PHONY: build-deps test-deps check-deps
+build-deps:
+	@tests/install $(BUILD_NEEDS)
+test-deps:
+	@tests/install $(TEST_NEEDS)
+check-deps:
+	@tests/install $(CHECK_NEEDS)
