@@ -2,8 +2,13 @@
 //! What tracing costs nginx: CPU time of its worker a request, with and without, interleaved in one
 //! run on one machine. Prints a table of medians, spreads and ratios; asserts nothing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-#![allow(dead_code)]
+/* As in tests/integration.rs, of whose harness only a part is used here. */
+#![allow(
+    clippy::expect_used,
+    clippy::missing_docs_in_private_items,
+    clippy::unwrap_used,
+    dead_code
+)]
 
 use std::fs;
 use std::process::Command;

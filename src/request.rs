@@ -329,3 +329,218 @@ pub fn lossy(bytes: &[u8]) -> Option<Cow<'_, str>> {
 pub fn nonzero(ns: u64) -> Option<u64> {
     Some(ns).filter(|ns| *ns != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Request;
+    use crate::clock::Clock;
+    use crate::event::AttemptEvent;
+    use crate::event::Read;
+    use crate::event::RequestEvent;
+    use crate::skel::types;
+
+    /// The documentation of every key.
+    const FIELDS: &str = include_str!("../docs/fields.md");
+
+    /// One request, read at 1,000 and answered at 5,000, on a connection accepted at 500.
+    fn event() -> RequestEvent<'static> {
+        RequestEvent {
+            record: types::request_record {
+                accepted_ns: 500,
+                response_first_ns: 4_000,
+                response_last_ns: 5_000,
+                received: 100,
+                request_length: 100,
+                content_length_n: -1,
+                http_version: 1001,
+                flags: types::request_flag::REQUEST_HEADER_COMPLETE.0,
+                reads_seen: 1,
+                ..Default::default()
+            },
+            reads: vec![Read {
+                at_ns: 1_000,
+                end: 100,
+            }],
+            attempts: Vec::new(),
+            texts: [&[]; 7],
+        }
+    }
+
+    /// The JSON of an event.
+    fn json(event: &RequestEvent<'_>) -> serde_json::Value {
+        serde_json::to_value(Request::new(event, Clock::now())).unwrap()
+    }
+
+    /// The phases of an event, in the order of their names.
+    fn phases(event: &RequestEvent<'_>) -> serde_json::Value {
+        json(event)["phases"].clone()
+    }
+
+    /// Check the plain case: every time since the accept.
+    #[test]
+    fn since_accept() {
+        let json = json(&event());
+        assert_eq!(json["phases_origin"], "accept");
+        assert_eq!(json["duration_ns"], 4_000);
+        assert_eq!(
+            json["phases"],
+            serde_json::json!({
+                "downstream_request_first_byte_time": 500,
+                "downstream_request_last_byte_time": 500,
+                "downstream_response_first_byte_time": 3_500,
+                "downstream_response_last_byte_time": 4_500,
+            })
+        );
+    }
+
+    /// Check that a header whose end came with a later read is timed by that read, and that one
+    /// that nginx never saw complete is not timed.
+    #[test]
+    fn header_end() {
+        let mut event = event();
+        event.reads = vec![
+            Read {
+                at_ns: 1_000,
+                end: 99,
+            },
+            Read {
+                at_ns: 2_000,
+                end: 100,
+            },
+        ];
+        event.record.reads_seen = 2;
+        assert_eq!(phases(&event)["downstream_request_last_byte_time"], 1_500);
+        event.record.header_read_ns = 1_700;
+        assert_eq!(phases(&event)["downstream_request_last_byte_time"], 1_200);
+        event.record.header_read_ns = 0;
+        event.record.flags = 0;
+        assert!(
+            phases(&event)
+                .get("downstream_request_last_byte_time")
+                .is_none()
+        );
+    }
+
+    /// Check that a pipelined request begins when the one before it has ended.
+    #[test]
+    fn pipelined() {
+        let mut event = event();
+        event.record.previous_ended_ns = 3_000;
+        assert_eq!(phases(&event)["downstream_request_first_byte_time"], 500);
+        assert_eq!(phases(&event)["downstream_request_last_byte_time"], 2_500);
+    }
+
+    /// Check that the end of a header among reads that were not kept is absent, and that one among
+    /// the latest, which are kept as a ring, is found.
+    #[test]
+    fn many_reads() {
+        let mut event = event();
+        /* 40 reads of one byte: the first eight, and the last eight from a ring. */
+        let mut reads: Vec<Read> = (1..=8)
+            .map(|n| Read {
+                at_ns: 1_000 + n,
+                end: n,
+            })
+            .collect();
+        reads.extend((33..=40).map(|n| Read {
+            at_ns: 1_000 + n,
+            end: n,
+        }));
+        reads[8..].rotate_left(3);
+        event.reads = reads;
+        event.record.reads_seen = 40;
+        event.record.received = 40;
+        for (length, expected) in [
+            (8, Some(508)),
+            (9, None),
+            (33, None),
+            (34, Some(534)),
+            (40, Some(540)),
+        ] {
+            event.record.request_length = length;
+            let phases = phases(&event);
+            let last = phases.get("downstream_request_last_byte_time");
+            assert_eq!(
+                last.and_then(serde_json::Value::as_u64),
+                expected,
+                "{length}"
+            );
+        }
+    }
+
+    /// Check that of a request that was under way, and of one whose bytes are not its socket's, no
+    /// time is told.
+    #[test]
+    fn no_times() {
+        let adopted = types::request_flag::REQUEST_ADOPTED.0;
+        let changes: [fn(&mut types::request_record); 4] = [
+            |record| record.request_length = 101,
+            |record| record.flags |= types::request_flag::REQUEST_TLS.0,
+            |record| record.http_version = 2000,
+            |record| record.flags |= types::request_flag::REQUEST_UNTRACED.0,
+        ];
+        for change in changes {
+            let mut event = event();
+            event.record.accepted_ns = 0;
+            event.record.flags |= adopted;
+            change(&mut event.record);
+            let json = json(&event);
+            for key in ["phases", "phases_origin", "duration_ns", "time"] {
+                assert!(json.get(key).is_none(), "{json}");
+            }
+        }
+    }
+
+    /// Check that times that contradict each other are left out, never negative.
+    #[test]
+    fn backwards() {
+        let mut event = event();
+        event.record.accepted_ns = 4_500;
+        event.record.response_last_ns = 900;
+        let json = json(&event);
+        assert!(json.get("phases").is_none(), "{json}");
+        assert!(json.get("duration_ns").is_none(), "{json}");
+    }
+
+    /// Check that every key that can be written stands in docs/fields.md, and no other.
+    #[test]
+    fn documented() {
+        let mut event = event();
+        event.record.remote_port = 1;
+        event.record.status = 200;
+        event.record.flags |= types::request_flag::REQUEST_ADOPTED.0;
+        event.record.local.family = super::AF_INET;
+        event.record.text_cut = 1;
+        event.texts = [b"x"; 7];
+        event.attempts = vec![AttemptEvent {
+            record: types::attempt {
+                connect_ns: 2_000,
+                request_first_ns: 2_000,
+                request_last_ns: 2_000,
+                response_first_ns: 3_000,
+                response_last_ns: 3_000,
+                status: 502,
+                flags: types::attempt_flag::ATTEMPT_SEEN.0,
+                ..Default::default()
+            },
+            addr: b"127.0.0.1:80",
+        }];
+        let mut keys: BTreeSet<String> = ["type", "partial", "count", "cause"]
+            .map(str::to_owned)
+            .into();
+        let json = json(&event);
+        for object in [&json, &json["phases"], &json["upstreams"][0]] {
+            keys.extend(object.as_object().unwrap().keys().cloned());
+        }
+        let documented: BTreeSet<String> = FIELDS
+            .lines()
+            .take_while(|line| !line.starts_with("| `failure` | what"))
+            .chain(FIELDS.lines().skip_while(|line| *line != "## `lost`"))
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        assert_eq!(keys, documented);
+    }
+}
