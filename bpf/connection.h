@@ -3,6 +3,7 @@
 #ifndef NGX_BPF_CONNECTION_H
 #define NGX_BPF_CONNECTION_H
 
+#include "address.h"
 #include "read.h"
 
 /* What a new entry begins as. */
@@ -47,20 +48,6 @@ static __always_inline void connection_accepted(struct worker *w, __u64 c, __u64
 	w->accepted = c;
 	if (conn)
 		conn->accepted_ns = now;
-}
-
-static __always_inline void connection_address(struct connection *conn, struct sock *sk)
-{
-	struct address *local = &conn->local;
-
-	local->family = sk->__sk_common.skc_family;
-	local->port = sk->__sk_common.skc_num;
-	if (local->family == AF_INET)
-		bpf_core_read(local->bytes, 4, &sk->__sk_common.skc_rcv_saddr);
-	else if (local->family == AF_INET6)
-		bpf_core_read(local->bytes, 16, &sk->__sk_common.skc_v6_rcv_saddr);
-	else
-		local->family = 0;
 }
 
 /*

@@ -56,7 +56,7 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 {
 	bool failed = false;
 
-	if (times->generation == generation && times->index == out->index) {
+	if (times && times->generation == generation && times->index == out->index) {
 		out->flags = times->flags;
 		out->connect_ns = times->connect_ns;
 		out->request_first_ns = times->request_first_ns;
@@ -87,7 +87,8 @@ static __always_inline void draft_attempts(struct worker *w, struct connection *
 		if (i >= d->upstreams_seen || at > TAIL_BYTES - sizeof(out))
 			break;
 		out.index = i == ATTEMPTS_MAX - 1 ? d->upstreams_seen - 1 : i;
-		draft_attempt(&out, &conn->attempts[i], elts + size * out.index, conn->generation);
+		draft_attempt(&out, conn ? &conn->attempts[i] : NULL, elts + size * out.index,
+			      conn ? conn->generation : 0);
 		bpf_probe_read_kernel(&w->tail[at], sizeof(out), &out);
 		w->tail_len = at + sizeof(out);
 		d->attempts_len = i + 1;
@@ -129,6 +130,26 @@ static __always_inline void draft_str(struct worker *w, enum request_text text,
 		w->draft.text_cut |= 1 << text;
 }
 
+/*
+ * The address of nginx's end where the connection's entry does not have it: HTTP/2 gives each
+ * stream a connection of its own, with the descriptor of the real one. HTTP/3 has one socket for
+ * all clients, which tells nothing.
+ */
+static __always_inline void draft_local_address(struct worker *w, struct ngx_connection_s *c)
+{
+	struct file *file;
+
+	if (w->draft.http_version >= NGX_HTTP_VERSION_30)
+		return;
+	file = file_of(NGX_GET(c, fd));
+	if (file) {
+		struct socket *sock = BPF_CORE_READ(file, private_data);
+
+		if (BPF_CORE_READ(sock, file) == file)
+			address_of(&w->draft.local, BPF_CORE_READ(sock, sk));
+	}
+}
+
 /* The path of a unix listener, which ends with a 0. */
 static __always_inline void draft_local_path(struct worker *w, struct ngx_connection_s *c)
 {
@@ -159,6 +180,8 @@ static __always_inline void draft_texts(struct worker *w, struct ngx_http_reques
 		draft_str(w, TEXT_HOST, &host->value, HOST_MAX);
 	draft_str(w, TEXT_PROTOCOL, &r->http_protocol, PROTOCOL_MAX);
 	draft_str(w, TEXT_REMOTE_ADDR, &c->addr_text, ADDR_MAX);
+	if (!w->draft.local.family)
+		draft_local_address(w, c);
 	draft_local_path(w, c);
 }
 
@@ -253,9 +276,12 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		draft_connection(w, conn);
 	} else {
 		w->draft.flags |= REQUEST_UNTRACED;
-		conn = connection_adopt(w, (__u64)c);
-		if (!conn)
-			return request_lost(LOST_INFLIGHT_FULL);
+		/* A stream's connection is gone with it: there is nothing to adopt. */
+		if (w->draft.http_version < NGX_HTTP_VERSION_20) {
+			conn = connection_adopt(w, (__u64)c);
+			if (!conn)
+				return request_lost(LOST_INFLIGHT_FULL);
+		}
 	}
 	if (w->draft.flags & REQUEST_UPSTREAM) {
 		struct ngx_array_t *states = NGX_GET(r, upstream_states);
@@ -266,7 +292,8 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	}
 	draft_texts(w, r, c);
 	request_submit(w);
-	connection_next_request(w, conn, w->draft.unread, now);
+	if (conn)
+		connection_next_request(w, conn, w->draft.unread, now);
 }
 
 #endif

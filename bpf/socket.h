@@ -38,21 +38,12 @@ static __always_inline __u64 connection_of_epoll(struct sock *sk)
 static __always_inline __u64 connection_of_accept(struct worker *w, struct sock *sk)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)w->accepted;
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct file **files, *file = NULL;
-	struct fdtable *table;
-	bool failed = false;
-	__u32 fd;
+	struct file *file;
 
 	if (!c)
 		return 0;
-	fd = NGX_READ(failed, c, fd);
-	table = BPF_CORE_READ(task, files, fdt);
-	files = BPF_CORE_READ(table, fd);
-	if (failed || fd >= BPF_CORE_READ(table, max_fds) ||
-	    bpf_probe_read_kernel(&file, sizeof(file), &files[fd]))
-		return 0;
-	return BPF_CORE_READ(sk, sk_socket, file) == file ? (__u64)c : 0;
+	file = file_of(NGX_GET(c, fd));
+	return file && BPF_CORE_READ(sk, sk_socket, file) == file ? (__u64)c : 0;
 }
 
 /* Finds out what the socket is, once: accepted connections have a listening socket. */
@@ -80,7 +71,7 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 	if (!conn)
 		conn = connection_adopt(w, s->connection);
 	if (conn)
-		connection_address(conn, sk);
+		address_of(&conn->local, sk);
 }
 
 static __always_inline struct socket_state *socket_of(struct worker *w, struct sock *sk)

@@ -18,6 +18,10 @@ typedef int               ngx_socket_t;
 /* r->signature of every ngx_http_request_t that is alive: "HTTP" */
 #define NGX_HTTP_MODULE   0x50545448
 
+/* r->http_version */
+#define NGX_HTTP_VERSION_20  2000
+#define NGX_HTTP_VERSION_30  3000
+
 /* not a state, but what nginx writes into a time that has not come yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* From a descriptor to its socket, and from a socket to its address. */
+#ifndef NGX_BPF_ADDRESS_H
+#define NGX_BPF_ADDRESS_H
+
+#include "wire.h"
+
+/* The file behind a descriptor of the current process; NULL when there is none. */
+static __always_inline struct file *file_of(__u32 fd)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
+
+	if (fd < BPF_CORE_READ(table, max_fds))
+		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
+
+/* This end of a socket. Leaves the family 0 when it is neither IPv4 nor IPv6. */
+static __always_inline void address_of(struct address *local, struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	if (family == AF_INET)
+		bpf_core_read(local->bytes, 4, &sk->__sk_common.skc_rcv_saddr);
+	else if (family == AF_INET6)
+		bpf_core_read(local->bytes, 16, &sk->__sk_common.skc_v6_rcv_saddr);
+	else
+		return;
+	local->family = family;
+	local->port = BPF_CORE_READ(sk, __sk_common.skc_num);
+}
+
+#endif
