@@ -8,6 +8,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -169,6 +170,18 @@ impl Nginx {
         self.signal("QUIT");
         self.child.wait().unwrap();
         self.logged()
+    }
+
+    /// Waits until so many requests have been logged, which is after their clients have the answer.
+    pub fn wait_logged(&self, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.logged().len() < count {
+            assert!(
+                Instant::now() < end,
+                "{count} requests have not been logged"
+            );
+            std::thread::yield_now();
+        }
     }
 
     /// The access log so far.

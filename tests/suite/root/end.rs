@@ -41,6 +41,7 @@ fn signals() {
         let nginx = Nginx::simple();
         let tool = Tool::trace(nginx.pid());
         requests(&nginx, 100);
+        nginx.wait_logged(100);
         tool.signal(signal);
         let ended = tool.wait();
         ended.assert_clean();
@@ -173,6 +174,7 @@ fn output_file() {
     tool.signal("USR1");
     tool.wait_for_message("reopened");
     requests(&nginx, 20);
+    nginx.wait_logged(50);
     let ended = tool.stop();
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.summary().written, 50);
@@ -208,6 +210,7 @@ fn full_disk() {
     requests(&nginx, 10);
     tool.wait_for_message("failed to write records");
     requests(&nginx, 10);
+    nginx.wait_logged(20);
     let ended = tool.stop();
     assert_eq!(ended.status.code(), Some(0));
     let complaints = ended

@@ -89,6 +89,7 @@ fn worker_killed() {
     let nginx = start(1);
     let tool = Tool::trace(nginx.pid());
     requests(&nginx, 5);
+    nginx.wait_logged(5);
     kill("KILL", nginx.workers()[0]);
     nginx.wait_for_log("start worker process ");
     requests(&nginx, 5);
@@ -142,6 +143,7 @@ fn single_process() {
     nginx.wait_for_log("OS: Linux");
     let tool = Tool::trace(nginx.pid());
     requests(&nginx, 3);
+    nginx.wait_logged(3);
     let ended = tool.stop();
     ended.assert_clean();
     assert_equal(&ended.records(), &nginx.logged());
