@@ -16,6 +16,14 @@ static __always_inline struct connection *connection_find(struct worker *w, __u6
 	return bpf_map_lookup_elem(&connections, &key);
 }
 
+/* What is known of the connection is no longer to be trusted. */
+static __always_inline void connection_forget(struct worker *w, __u64 c)
+{
+	struct connection_key key = {.connection = c, .pid = w->pid};
+
+	bpf_map_delete_elem(&connections, &key);
+}
+
 /* NULL when the map is full. */
 static __always_inline struct connection *connection_new(struct worker *w, __u64 c)
 {
@@ -109,27 +117,48 @@ static __always_inline void request_body(struct worker *w, struct ngx_http_reque
 		conn->header_read_ns = conn->last_read_ns;
 }
 
+/* One entry of the map: gone when it is of the process that ends. */
+static long forget_if_of(struct bpf_map *map, const struct connection_key *key, void *value,
+			 __u32 *pid)
+{
+	if (key->pid == *pid)
+		bpf_map_delete_elem(map, key);
+	return 0;
+}
+
+/* A process ends, and all its connections with it. */
+static __always_inline void connections_forget(__u32 pid)
+{
+	bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
+}
+
 /* The connection's next request begins where nginx stopped to read this one. */
 static __always_inline void connection_next_request(struct worker *w, struct connection *conn,
 						    __u64 unread, __u64 now)
 {
-	/*
-	 * What nginx has read and not parsed came with the last read: it reads on only when it
-	 * has parsed all before.
-	 */
-	conn->reads_len = 0;
-	if (unread) {
-		conn->reads[0].at_ns = conn->last_read_ns;
-		conn->reads[0].end = conn->received;
-		conn->reads_len = 1;
-	}
 	conn->generation = ++w->generation;
 	conn->previous_ended_ns = now;
 	conn->header_read_ns = 0;
 	conn->response_first_ns = 0;
 	conn->response_last_ns = 0;
-	conn->start = conn->received - unread;
+	conn->reads_len = 0;
+	if (unread > conn->received) {
+		/* It was read before tracing began: the next request is under way, too. */
+		conn->flags = REQUEST_ADOPTED;
+		conn->start = conn->received;
+		return;
+	}
 	conn->flags = 0;
+	conn->start = conn->received - unread;
+	if (unread) {
+		/*
+		 * What nginx has read and not parsed came with the last read: it reads on only
+		 * when it has parsed all before.
+		 */
+		conn->reads[0].at_ns = conn->last_read_ns;
+		conn->reads[0].end = conn->received;
+		conn->reads_len = 1;
+	}
 }
 
 #endif

@@ -11,7 +11,7 @@ enum {
 		     METHOD_MAX + 2 * URI_MAX + HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX +
 		     ATTEMPTS_MAX * ADDR_MAX,
 	RING_BYTES = 4 << 20,
-	CONNECTIONS_MAX = 1 << 16,
+	CONNECTIONS_MAX = 1 << 18,
 };
 
 enum worker_flag {

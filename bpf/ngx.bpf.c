@@ -18,7 +18,6 @@ char LICENSE[] SEC("license") = "GPL";
 /* For the skeleton: types that no map holds. */
 const struct read unused_read = {};
 const struct attempt unused_attempt = {};
-const struct exit_record unused_exit_record = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
 const enum lost_cause unused_lost_cause = LOST_CAUSES;
 const enum request_flag unused_request_flag = REQUEST_ADOPTED;

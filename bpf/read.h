@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Reads of nginx's memory. They never fault: what can't be read is said, and stays absent. */
+/* Reads of nginx's memory. They never fault: what can't be read stays absent. */
 #ifndef NGX_BPF_READ_H
 #define NGX_BPF_READ_H
 

@@ -195,7 +195,18 @@ static __always_inline bool ends_with_empty_line(const unsigned char *pos)
 	return end[2] == '\n' && (end[1] == '\n' || (end[1] == '\r' && end[0] == '\n'));
 }
 
-/* The members of r and c that are numbers. False when one of them could not be read. */
+/* 0.9, 1.0 to 1.99, 2, 3: what ngx_http_parse_request_line() and nginx itself set. */
+static __always_inline bool is_http_version(__u32 version)
+{
+	return version == NGX_HTTP_VERSION_9 ||
+	       (version >= NGX_HTTP_VERSION_10 && version < NGX_HTTP_VERSION_10 + 100) ||
+	       version == NGX_HTTP_VERSION_20 || version == NGX_HTTP_VERSION_30;
+}
+
+/*
+ * The members of r and c that are numbers. False when one of them could not be read, or holds what
+ * it can't hold: then the layout is not this binary's.
+ */
 static __always_inline bool draft_facts(struct worker *w, struct ngx_http_request_s *r, long rc,
 					struct ngx_connection_s *c)
 {
@@ -212,12 +223,16 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 	d->request_length = NGX_READ(failed, r, request_length);
 	d->content_length_n = NGX_READ(failed, r, headers_in.content_length_n);
 	d->http_version = NGX_READ(failed, r, http_version);
+	if (!is_http_version(d->http_version) || NGX_READ(failed, r, main) != r)
+		return false;
 	d->bytes_sent = NGX_READ(failed, c, sent);
 	d->status = request_status(&failed, r, rc, d->bytes_sent);
 	d->connection = NGX_READ(failed, c, number);
 	d->connection_requests = NGX_READ(failed, c, requests);
-	if (bpf_core_field_exists(c->ssl) && NGX_READ(failed, c, ssl))
+	if (NGX_READ(failed, c, ssl))
 		d->flags |= REQUEST_TLS;
+	if (NGX_READ(failed, c, proxy_protocol))
+		d->flags |= REQUEST_PROXY_PROTOCOL;
 	if (NGX_READ(failed, r, upstream))
 		d->flags |= REQUEST_UPSTREAM;
 	header_in = NGX_READ(failed, r, header_in);
@@ -268,8 +283,10 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	__builtin_memset(&w->draft, 0, sizeof(w->draft));
 	w->tail_len = 0;
 	w->draft.ended_ns = now;
-	if (failed || !draft_facts(w, r, rc, c))
+	if (failed || !draft_facts(w, r, rc, c)) {
+		connection_forget(w, (__u64)c);
 		return request_lost(LOST_BAD_READ);
+	}
 
 	conn = connection_find(w, (__u64)c);
 	if (conn) {

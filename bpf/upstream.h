@@ -126,7 +126,12 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 		a = upstream_attempt(w, s);
 	else
 		a = upstream_request_out(w, s, now);
-	if (a)
+	if (!a)
+		return;
+	/* A tunnel, or an answer that came before the request's end. */
+	if (a->response_first_ns)
+		a->flags |= ATTEMPT_MORE;
+	else
 		a->request_last_ns = now;
 }
 

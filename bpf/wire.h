@@ -22,7 +22,6 @@ enum limit {
 /* What a record is; the first member of each. */
 enum record_kind {
 	RECORD_REQUEST = 1,
-	RECORD_EXIT = 2,
 };
 
 /* Why a request could not be delivered. */
@@ -34,11 +33,12 @@ enum lost_cause {
 };
 
 enum request_flag {
-	REQUEST_ADOPTED = 1,	     /* the connection was accepted before tracing began */
-	REQUEST_UNTRACED = 2,	     /* nothing of its connection was seen before its end */
-	REQUEST_TLS = 4,	     /* the client's bytes are encrypted */
-	REQUEST_UPSTREAM = 8,	     /* r->upstream was there */
-	REQUEST_HEADER_COMPLETE = 16 /* an empty line ends what was read of the header */
+	REQUEST_ADOPTED = 1,	      /* the connection was accepted before tracing began */
+	REQUEST_UNTRACED = 2,	      /* nothing of its connection was seen before its end */
+	REQUEST_TLS = 4,	      /* the client's bytes are encrypted */
+	REQUEST_UPSTREAM = 8,	      /* r->upstream was there */
+	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
+	REQUEST_PROXY_PROTOCOL = 32,  /* the connection began with a PROXY protocol header */
 };
 
 enum attempt_flag {
@@ -48,6 +48,7 @@ enum attempt_flag {
 	ATTEMPT_HEADER = 8, /* nginx has parsed the response's header */
 	ATTEMPT_EOF = 16,   /* the upstream closed the connection */
 	ATTEMPT_ERROR = 32, /* a read failed: the connection was reset */
+	ATTEMPT_MORE = 64,  /* more was sent after the response had begun */
 };
 
 /* The texts of a request, in the order in which their bytes follow in the tail. */
@@ -125,14 +126,6 @@ struct request_record {
 	__u16 text_len[TEXTS];
 	struct address local; /* the client's connection, nginx's end */
 	__u16 pad[3];
-};
-
-/* A traced process has ended. */
-struct exit_record {
-	__u32 kind; /* RECORD_EXIT */
-	__u32 size;
-	__u32 pid;
-	__u32 pad;
 };
 
 /* What was counted since tracing began. */

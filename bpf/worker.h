@@ -3,7 +3,7 @@
 #ifndef NGX_BPF_WORKER_H
 #define NGX_BPF_WORKER_H
 
-#include "maps.h"
+#include "connection.h"
 
 /* The current process, when it is traced. nginx's thread pools count as their worker. */
 static __always_inline struct worker *current_worker(void)
@@ -33,21 +33,15 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 		__sync_fetch_and_add(&counters.untraced_processes, 1);
 }
 
-/* User space drops what is kept of a process that has ended. */
 static __always_inline void process_exited(struct task_struct *task)
 {
-	struct exit_record *exit;
+	struct worker *w;
 
-	if (task->pid != task->tgid || !bpf_task_storage_get(&workers, task, NULL, 0))
+	if (task->pid != task->tgid)
 		return;
-	exit = bpf_ringbuf_reserve(&events, sizeof(*exit), 0);
-	if (!exit)
-		return;
-	exit->kind = RECORD_EXIT;
-	exit->size = sizeof(*exit);
-	exit->pid = task->tgid;
-	exit->pad = 0;
-	bpf_ringbuf_submit(exit, 0);
+	w = bpf_task_storage_get(&workers, task, NULL, 0);
+	if (w)
+		connections_forget(w->pid);
 }
 
 #endif

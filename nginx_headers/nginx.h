@@ -19,6 +19,8 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_MODULE   0x50545448
 
 /* r->http_version */
+#define NGX_HTTP_VERSION_9   9
+#define NGX_HTTP_VERSION_10  1000
 #define NGX_HTTP_VERSION_20  2000
 #define NGX_HTTP_VERSION_30  3000
 
@@ -70,6 +72,7 @@ struct ngx_connection_s {
     struct ngx_log_s                *log;
     void                            *sockaddr;
     struct ngx_str_t                 addr_text;
+    void                            *proxy_protocol;
     void                            *ssl;
     void                            *local_sockaddr;
     unsigned long                    number;

@@ -14,6 +14,9 @@ use crate::request::lossy;
 use crate::request::nonzero;
 use crate::skel::types::attempt_flag;
 
+/// The upstream's answer to an upgrade.
+const SWITCHING_PROTOCOLS: u32 = 101;
+
 /// What nginx gives an attempt that brought no response: see `ngx_http_upstream_next()`.
 const BAD_GATEWAY: u32 = 502;
 /// What it gives one that took too long.
@@ -57,6 +60,7 @@ impl<'a> Attempt<'a> {
         let record = &event.record;
         let seen = Seen {
             flags: record.flags,
+            traced: origin.is_some(),
             sent: record.request_first_ns != 0,
             received: record.bytes_received > 0,
         };
@@ -100,6 +104,8 @@ impl Serialize for Attempt<'_> {
 struct Seen {
     /// `enum attempt_flag`
     flags: u32,
+    /// Everything that passed on it was seen.
+    traced: bool,
     /// Bytes of the request were sent.
     sent: bool,
     /// Bytes of a response were read.
@@ -127,7 +133,10 @@ fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases 
     set(Phase::UpstreamConnect, record.connect_ns);
     if !seen.has(attempt_flag::ATTEMPT_TLS) {
         set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
-        set(Phase::UpstreamRequestLastByte, record.request_last_ns);
+        /* What goes through a tunnel is no request; else its end came behind the answer's begin. */
+        if record.status == SWITCHING_PROTOCOLS || !seen.has(attempt_flag::ATTEMPT_MORE) {
+            set(Phase::UpstreamRequestLastByte, record.request_last_ns);
+        }
         set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
         set(Phase::UpstreamResponseLastByte, record.response_last_ns);
     }
@@ -154,10 +163,12 @@ fn failure(event: &AttemptEvent<'_>, seen: &Seen, next: Next) -> Option<&'static
     if status == 0 {
         return (next == Next::Answer(CLIENT_CLOSED_REQUEST)).then_some("client_closed");
     }
-    if !seen.has(attempt_flag::ATTEMPT_SEEN) {
-        /* A server's name always has a port or is a path; an upstream's has neither. */
-        let is_server = event.addr.contains(&b':');
-        return (!is_server).then_some("no_live_upstreams");
+    /* A server's name always has a port or is a path; an upstream's has neither. */
+    if !seen.has(attempt_flag::ATTEMPT_SEEN) && !event.addr.contains(&b':') {
+        return Some("no_live_upstreams");
+    }
+    if !seen.traced {
+        return None;
     }
     match status {
         GATEWAY_TIME_OUT if !seen.sent => Some("connect_timeout"),

@@ -27,7 +27,7 @@ impl Clock {
     }
 
     /// The wall clock at the moment, in the same form.
-    pub fn wall_now(self) -> String {
+    pub fn wall_now() -> String {
         format!("{:.9}", Timestamp::now())
     }
 

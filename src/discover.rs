@@ -6,6 +6,7 @@ use std::fs;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -149,7 +150,12 @@ pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
             Ok(Role::Single) if !is_child => {}
             _ => continue,
         }
-        found.push(Target::open(pid)?);
+        match Target::open(pid) {
+            Ok(target) => found.push(target),
+            /* It has ended since it was listed: nothing to trace. */
+            Err(_) if !Path::new("/proc").join(pid.to_string()).exists() => {}
+            Err(error) => return Err(error),
+        }
     }
     ensure!(
         !found.is_empty(),

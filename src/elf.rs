@@ -34,6 +34,9 @@ const MODULE_VERSION: u64 = 40;
 /// Where it has `signature`.
 const MODULE_SIGNATURE: u64 = 48;
 
+/// Forks that keep nginx's version number and not its structs.
+const FORKS: [&str; 4] = ["openresty", "Tengine", "freenginx", "Angie"];
+
 /// Longer than any `NGX_MODULE_SIGNATURE`.
 const SIGNATURE_BYTES_MAX: usize = 64;
 
@@ -105,10 +108,32 @@ impl<'data> Elf<'data> {
             !signature.is_empty() && signature.iter().all(u8::is_ascii_graphic),
             "{HTTP_CORE_MODULE} has no signature"
         );
+        let version = Version::from_number(version);
         Ok(Build {
-            version: Version::from_number(version),
+            fork: self.fork(version)?,
+            version,
             signature: String::from_utf8_lossy(signature).into_owned(),
         })
+    }
+
+    /// The name that a fork calls itself by: text that begins with one of `FORKS`, or anything
+    /// when nginx's own name is nowhere.
+    fn fork(&self, version: Version) -> Result<Option<String>> {
+        let own = format!("\0nginx/{version}");
+        let mut is_nginx = false;
+        for segment in self.0.segments() {
+            let data = segment.data()?;
+            for fork in FORKS {
+                let name = format!("\0{fork}/");
+                if let Some(at) = find(data, name.as_bytes()) {
+                    let text = data[at + 1..].iter().take(SIGNATURE_BYTES_MAX);
+                    let text: Vec<u8> = text.copied().take_while(u8::is_ascii_graphic).collect();
+                    return Ok(Some(String::from_utf8_lossy(&text).into_owned()));
+                }
+            }
+            is_nginx |= find(data, own.as_bytes()).is_some();
+        }
+        Ok((!is_nginx).then(|| "an unknown fork".to_owned()))
     }
 
     /// An exported function. Fails when it is not exported, has no size, or is not in code.
@@ -184,6 +209,13 @@ impl<'data> Elf<'data> {
             None => self.word(address),
         }
     }
+}
+
+/// Where `needle` is first.
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 #[cfg(test)]

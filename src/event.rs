@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes of the ring buffer to an `Event`: every length checked, nothing read past the record.
+//! Bytes of the ring buffer to events: every length checked, nothing read past the record.
 //! What the numbers mean is `request.rs`'s.
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::bail;
 use anyhow::ensure;
 use plain::Plain;
 
@@ -13,21 +12,13 @@ use crate::skel::types;
 /// One read of the client's socket.
 pub type Read = types::read;
 
-/// One record, which borrows the bytes it came in.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A request has ended.
-    Request(Box<RequestEvent<'a>>),
-    /// A traced process has ended: its pid.
-    Exit(u32),
-}
-
 /// A request record, taken apart.
 #[derive(Debug)]
 pub struct RequestEvent<'a> {
     /// The numbers.
     pub record: types::request_record,
-    /// Reads of the client's socket since the request began.
+    /// Reads of the client's socket since the request began, in order: the first half and, of
+    /// what came then, the latest.
     pub reads: Vec<Read>,
     /// Upstream attempts, in order.
     pub attempts: Vec<AttemptEvent<'a>>,
@@ -60,8 +51,6 @@ unsafe impl Plain for types::request_record {}
 unsafe impl Plain for types::read {}
 // SAFETY: as above.
 unsafe impl Plain for types::attempt {}
-// SAFETY: as above.
-unsafe impl Plain for types::exit_record {}
 
 /// The two members that every record begins with.
 #[derive(Clone, Copy, Default)]
@@ -76,10 +65,8 @@ struct Header {
 // SAFETY: two integers.
 unsafe impl Plain for Header {}
 
-/// The first record of `bytes`, and the bytes behind it.
-///
-/// Fails when it is cut short, of an unknown kind, or when its lengths contradict each other.
-pub fn decode(bytes: &[u8]) -> Result<(Event<'_>, &[u8])> {
+/// The first record of `bytes`, and the bytes behind it. Fails when it is cut short.
+pub fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     let header: Header = copy(bytes)?;
     let size = usize::try_from(header.size)?;
     ensure!(
@@ -87,20 +74,23 @@ pub fn decode(bytes: &[u8]) -> Result<(Event<'_>, &[u8])> {
         "a record of {size} bytes, {} are there",
         bytes.len()
     );
-    let (record, rest) = bytes.split_at(size);
-    let event = match types::record_kind(header.kind) {
-        types::record_kind::RECORD_REQUEST => Event::Request(Box::new(decode_request(record)?)),
-        types::record_kind::RECORD_EXIT => Event::Exit(copy::<types::exit_record>(record)?.pid),
-        types::record_kind(kind) => bail!("a record of kind {kind}"),
-    };
-    Ok((event, rest))
+    Ok(bytes.split_at(size))
 }
 
-/// Takes a request record apart; every byte of its tail must belong to something.
-fn decode_request(bytes: &[u8]) -> Result<RequestEvent<'_>> {
+/// Takes one record apart; every byte of its tail must belong to something.
+///
+/// Fails when it is of an unknown kind, or when its lengths contradict each other.
+pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     let record: types::request_record = copy(bytes)?;
+    ensure!(
+        types::record_kind(record.kind) == types::record_kind::RECORD_REQUEST,
+        "a record of kind {}",
+        record.kind
+    );
     let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
-    let reads = tail.array(record.reads_len)?;
+    let mut reads: Vec<Read> = tail.array(record.reads_len)?;
+    /* The second half is a ring. */
+    reads.sort_unstable_by_key(|read| read.end);
     let attempts: Vec<types::attempt> = tail.array(record.attempts_len)?;
     let attempts = attempts
         .into_iter()
@@ -155,8 +145,8 @@ fn copy<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Event;
     use super::decode;
+    use super::split;
     use super::types;
 
     /// The bytes of a plain record.
@@ -201,26 +191,12 @@ mod tests {
         let (record, tail) = request();
         let mut all = whole(&record, &tail);
         all.extend(b"next");
-        let (event, rest) = decode(&all).unwrap();
-        let Event::Request(event) = event else {
-            panic!("{event:?}");
-        };
+        let (record, rest) = split(&all).unwrap();
         assert_eq!(rest, b"next");
+        let event = decode(record).unwrap();
         assert_eq!(event.reads[1].end, 20);
         assert_eq!(event.attempts[0].addr, b"addr");
         assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b""]);
-    }
-
-    /// Check that the end of a process is decoded.
-    #[test]
-    fn exit() {
-        let all = bytes(&types::exit_record {
-            kind: types::record_kind::RECORD_EXIT.0,
-            size: 16,
-            pid: 42,
-            pad: 0,
-        });
-        assert!(matches!(decode(&all), Ok((Event::Exit(42), []))));
     }
 
     /// Check that a record cut anywhere is an error and no panic.
@@ -229,6 +205,7 @@ mod tests {
         let (record, tail) = request();
         let all = whole(&record, &tail);
         for len in 0..all.len() {
+            assert!(split(&all[..len]).is_err(), "{len}");
             assert!(decode(&all[..len]).is_err(), "{len}");
         }
     }
@@ -248,7 +225,9 @@ mod tests {
         for (n, change) in broken.into_iter().enumerate() {
             let (mut record, tail) = request();
             change(&mut record);
-            assert!(decode(&whole(&record, &tail)).is_err(), "{n}");
+            let all = whole(&record, &tail);
+            let decoded = split(&all).and_then(|(record, _)| decode(record).map(drop));
+            assert!(decoded.is_err(), "{n}");
         }
     }
 }

@@ -27,10 +27,15 @@ pub struct Build {
     pub version: Version,
     /// `NGX_MODULE_SIGNATURE`.
     pub signature: String,
+    /// What it calls itself, when that is not nginx.
+    pub fork: Option<String>,
 }
 
 impl fmt::Display for Build {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(fork) = &self.fork {
+            write!(f, "{fork}, which is ")?;
+        }
         write!(f, "nginx {} (signature {})", self.version, self.signature)
     }
 }
@@ -79,8 +84,11 @@ impl Section {
     }
 }
 
-/// The built-in layout of a build. `None` when the table has none.
+/// The built-in layout of a build. `None` when the table has none; it has nginx's own only.
 pub fn built_in(build: &Build) -> Result<Option<Layout>> {
+    if build.fork.is_some() {
+        return Ok(None);
+    }
     let sections = parse(TABLE).context("failed to read the built-in layouts")?;
     find(sections, build)
 }
@@ -209,6 +217,7 @@ mod tests {
         Build {
             version: version.parse().unwrap(),
             signature: signature.to_owned(),
+            fork: None,
         }
     }
 

@@ -57,6 +57,15 @@ impl Counts {
         self.lost[WRITE_FAILED] += count;
     }
 
+    /// Notes that the stream has told of these.
+    pub fn tell(&mut self, lost: &Lost) {
+        for (cause, told) in CAUSES.into_iter().zip(&mut self.lost) {
+            if cause == lost.cause {
+                *told += lost.count;
+            }
+        }
+    }
+
     /// All that were lost.
     pub fn lost(&self) -> u64 {
         self.lost.iter().sum()

@@ -47,8 +47,6 @@ const ANY_PROCESS: i32 = -1;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
-// SAFETY: as above.
-unsafe impl Plain for types::connection_key {}
 
 /// A place in a binary to put a probe.
 #[derive(Clone, Copy, Debug)]
@@ -220,11 +218,13 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
-    /// Traces a process, and if it is a master all its children, those to come included. Returns
-    /// how many workers there are now.
+    /// Traces a process and, unless it is a worker, all its children, those to come included: a
+    /// master that is still starting has no title to be known by. Returns how many workers there
+    /// are now.
     pub fn follow(&self, process: &Process) -> Result<usize> {
-        self.add(process, process.role == Role::Master)?;
-        if process.role != Role::Master {
+        let follow = !matches!(process.role, Role::Worker | Role::Helper);
+        self.add(process, follow)?;
+        if !follow {
             return Ok(1);
         }
         /* Children that are born from here on are added by BPF. */
@@ -232,10 +232,12 @@ impl<'obj> Probe<'obj> {
         for child in &children {
             self.add(child, false)?;
         }
-        Ok(children
+        let workers = children
             .iter()
             .filter(|child| child.role == Role::Worker)
-            .count())
+            .count();
+        let serves_itself = process.role == Role::Single && workers == 0;
+        Ok(if serves_itself { 1 } else { workers })
     }
 
     /// Adds one process. One that has ended since is no failure.
@@ -276,19 +278,6 @@ impl<'obj> Probe<'obj> {
     pub fn detach(&mut self) {
         self.set_active(false);
         self.links.clear();
-    }
-
-    /// Drops what is kept of the connections of a process that has ended.
-    pub fn forget(&self, pid: u32) {
-        let connections = &self.skel.maps.connections;
-        let keys: Vec<_> = connections.keys().collect();
-        for key in keys {
-            let mut parsed = types::connection_key::default();
-            let is_of_pid = parsed.copy_from_bytes(&key).is_ok() && parsed.pid == pid;
-            if is_of_pid {
-                let _ = connections.delete(&key);
-            }
-        }
     }
 
     /// A handle to the ring buffer.

@@ -11,7 +11,6 @@ use serde::Serialize;
 use crate::attempt::Attempt;
 use crate::attempt::Next;
 use crate::clock::Clock;
-use crate::event::Read;
 use crate::event::RequestEvent;
 use crate::phases::Phase;
 use crate::phases::Phases;
@@ -21,8 +20,14 @@ use crate::skel::types::request_text;
 
 /// `r->http_version` of HTTP/0.9.
 const HTTP_VERSION_9: u32 = 9;
-/// `r->http_version` of HTTP/2; that of HTTP/3 is larger.
+/// `r->http_version` of HTTP/3.
+const HTTP_VERSION_30: u32 = 3000;
+
+/// `r->http_version` of HTTP/2.
 const HTTP_VERSION_20: u32 = 2000;
+
+/// So many of the reads that a record tells of are the first ones; the others are the latest.
+const READS_FIRST: usize = types::limit::READS_MAX.0 as usize / 2;
 
 /// A socket of IPv4.
 const AF_INET: u16 = libc::AF_INET as u16;
@@ -117,7 +122,9 @@ impl<'a> Request<'a> {
         let record = &event.record;
         let facts = Facts(event);
         let first_byte = facts.first_byte_ns();
-        let accepted = nonzero(record.accepted_ns).filter(|_| !facts.is_partial());
+        /* A stream of HTTP/3 has a connection of its own, which nobody accepted. */
+        let accepted = nonzero(record.accepted_ns)
+            .filter(|_| !facts.is_partial() && record.http_version < HTTP_VERSION_30);
         let origin = accepted.or(first_byte);
         let mut request = Self {
             time: first_byte.and_then(|ns| clock.wall(ns).ok()),
@@ -135,7 +142,7 @@ impl<'a> Request<'a> {
             status: Some(record.status).filter(|status| *status != 0),
             request_size: record.request_length,
             response_size: record.bytes_sent,
-            downstream_accept_time: nonzero(record.accepted_ns),
+            downstream_accept_time: accepted,
             partial: facts.is_partial(),
             ..Self::default()
         };
@@ -214,8 +221,19 @@ impl<'a> Facts<'_, 'a> {
 
     /// When the request's first byte was read: what was read since it begins there.
     fn first_byte_ns(&self) -> Option<u64> {
-        let first = self.0.reads.first()?;
-        Some(first.at_ns).filter(|_| self.has_downstream_times())
+        if !self.has_downstream_times() {
+            return None;
+        }
+        let record = &self.0.record;
+        let proxied = self.has(request_flag::REQUEST_PROXY_PROTOCOL);
+        if proxied && record.connection_requests == 1 {
+            /* A PROXY protocol header came before it: the request is what ends the header. */
+            let (index, end) = self.header_end()?;
+            let length = u64::try_from(record.request_length).ok()?;
+            let first = self.read_of(end.checked_sub(length)?)?;
+            return Some(first).filter(|first| *first <= self.0.reads[index].at_ns);
+        }
+        Some(self.0.reads.first()?.at_ns)
     }
 
     /// When the header was complete and nginx could start on it: a pipelined request waits for
@@ -227,27 +245,55 @@ impl<'a> Facts<'_, 'a> {
             || self.has(request_flag::REQUEST_HEADER_COMPLETE)
             || record.content_length_n >= 0
             || record.http_version == HTTP_VERSION_9;
-        if !self.has_downstream_times() || !complete {
+        if !self.has_downstream_times() || !complete || record.request_length == 0 {
             return None;
         }
-        let read = nonzero(record.header_read_ns).or_else(|| {
-            /* No body was read, so that $request_length is the header's. */
-            let length = u64::try_from(record.request_length).ok()?;
-            self.read_of(record.start + length.checked_sub(1)?)
-        })?;
+        let read = match nonzero(record.header_read_ns) {
+            Some(read) => read,
+            None if record.content_length_n < 0 => {
+                let (index, _) = self.header_end()?;
+                self.0.reads[index].at_ns
+            }
+            None => {
+                /* A body that nginx discards is not in $request_length. */
+                let length = u64::try_from(record.request_length).ok()?;
+                self.read_of(record.start.checked_add(length)?.checked_sub(1)?)?
+            }
+        };
         Some(read.max(record.previous_ended_ns))
+    }
+
+    /// Of a request without a body: the read that brought the header's end, and the position
+    /// behind it. nginx reads nothing more before it answers.
+    fn header_end(&self) -> Option<(usize, u64)> {
+        let record = &self.0.record;
+        if record.header_read_ns != 0 || record.content_length_n >= 0 {
+            return None;
+        }
+        let answered = nonzero(record.response_first_ns).unwrap_or(u64::MAX);
+        let reads = &self.0.reads;
+        let index = reads.iter().rposition(|read| read.at_ns <= answered)?;
+        let is_last = index + 1 == reads.len();
+        let end = if is_last {
+            record.received.checked_sub(record.unread)?
+        } else {
+            reads[index].end
+        };
+        Some((index, end)).filter(|_| is_last || !self.is_before_gap(index))
     }
 
     /// When the byte at this position was read. `None` when it is among reads that were not kept.
     fn read_of(&self, position: u64) -> Option<u64> {
-        let half = types::limit::READS_MAX.0 as usize / 2;
-        let seen = self.0.record.reads_seen as usize;
-        let mut reads: Vec<Read> = self.0.reads.clone();
-        /* The second half is a ring. */
-        reads[half.min(self.0.reads.len())..].sort_unstable_by_key(|read| read.end);
+        let reads = &self.0.reads;
         let index = reads.iter().position(|read| read.end > position)?;
-        let after_gap = index == half && seen > reads.len();
-        Some(reads[index].at_ns).filter(|_| !after_gap)
+        let is_behind_gap = index > 0 && self.is_before_gap(index - 1);
+        Some(reads[index].at_ns).filter(|_| !is_behind_gap)
+    }
+
+    /// Whether reads that were not kept follow this one.
+    fn is_before_gap(&self, index: usize) -> bool {
+        let has_gap = self.0.record.reads_seen as usize > self.0.reads.len();
+        has_gap && index + 1 == READS_FIRST
     }
 
     /// The client's side of the phases.
@@ -298,7 +344,6 @@ impl<'a> Facts<'_, 'a> {
             (request_text::TEXT_HOST, "http_host"),
             (request_text::TEXT_PROTOCOL, "server_protocol"),
             (request_text::TEXT_REMOTE_ADDR, "remote_addr"),
-            (request_text::TEXT_LOCAL_PATH, "server_addr"),
         ];
         let mut names: Vec<_> = texts
             .into_iter()
@@ -437,7 +482,9 @@ mod tests {
     #[test]
     fn many_reads() {
         let mut event = event();
-        /* 40 reads of one byte: the first eight, and the last eight from a ring. */
+        /* 40 reads of one byte, of a header before a body that is discarded: the first eight and
+         * the last eight. */
+        event.record.content_length_n = 7;
         let mut reads: Vec<Read> = (1..=8)
             .map(|n| Read {
                 at_ns: 1_000 + n,
@@ -448,7 +495,6 @@ mod tests {
             at_ns: 1_000 + n,
             end: n,
         }));
-        reads[8..].rotate_left(3);
         event.reads = reads;
         event.record.reads_seen = 40;
         event.record.received = 40;

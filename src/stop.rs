@@ -12,6 +12,10 @@ use anyhow::Result;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::bounded;
 
+/// A signal so soon after the first is the same one: `timeout` sends it to its child and to the
+/// child's group, a shell and the kernel both send SIGHUP.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Asked for by a signal (SIGINT, SIGTERM, SIGHUP), or by `--duration`.
 #[derive(Clone, Debug)]
 pub struct Stop {
@@ -22,16 +26,19 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Takes over the signals. The receiver gets a message at the first of them; the second ends
-    /// the process at once: the kernel takes everything back.
+    /// Takes over the signals. The receiver gets a message at the first of them; one that comes
+    /// when draining should be over ends the process at once: the kernel takes everything back.
     pub fn on_signals() -> Result<(Self, Receiver<()>)> {
         let signalled = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = bounded(1);
         let flag = Arc::clone(&signalled);
+        let mut first: Option<Instant> = None;
         ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(0);
+            match first {
+                Some(first) if first.elapsed() > SAME_SIGNAL => std::process::exit(0),
+                _ => first = first.or_else(|| Some(Instant::now())),
             }
+            flag.store(true, Ordering::Relaxed);
             let _ = sender.try_send(());
         })
         .context("failed to handle signals")?;

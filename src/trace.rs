@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::discover;
 use crate::event;
-use crate::event::Event;
+use crate::event::RequestEvent;
 use crate::filter::Filter;
 use crate::lost::Counts;
 use crate::message::Messages;
@@ -43,6 +43,9 @@ const TICK: Duration = Duration::from_millis(100);
 pub fn run(cli: &Cli) -> Result<()> {
     let messages = Messages::new(cli);
     let (mut stop, stopped) = Stop::on_signals()?;
+    let reopen = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
+        .context("failed to handle SIGUSR1")?;
     let kernel = preflight::check()?;
     let programs = Program::all(discover::targets(&cli.pids)?, cli.layout.as_deref())?;
     let output = Output::open(cli.output.as_deref())?;
@@ -58,9 +61,6 @@ pub fn run(cli: &Cli) -> Result<()> {
     drop(kernel);
     let rings = probes.iter().map(Probe::events).collect::<Result<_>>()?;
     let collector = Collector::start(rings)?;
-    let reopen = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
-        .context("failed to handle SIGUSR1")?;
     probes.iter_mut().for_each(Probe::activate);
     stop.after(cli.duration);
     for (program, probe) in programs.iter().zip(&probes) {
@@ -186,16 +186,14 @@ impl Tracing<'_> {
     /// The records of one batch.
     fn batch(&mut self, mut bytes: &[u8], is_last: bool) -> Result<()> {
         while !bytes.is_empty() {
-            match event::decode(bytes) {
-                Ok((event, rest)) => {
-                    bytes = rest;
-                    self.event(&event)?;
-                }
+            let (record, rest) = event::split(bytes).context("the ring buffer is garbled")?;
+            bytes = rest;
+            match event::decode(record) {
+                Ok(event) => self.event(&event)?,
                 Err(error) => {
                     self.bad_records += 1;
                     self.messages
                         .warn(&error.context("failed to decode a record"));
-                    break;
                 }
             }
         }
@@ -206,14 +204,7 @@ impl Tracing<'_> {
     }
 
     /// One record.
-    fn event(&mut self, event: &Event<'_>) -> Result<()> {
-        let event = match event {
-            Event::Exit(pid) => {
-                self.probes.iter().for_each(|probe| probe.forget(*pid));
-                return Ok(());
-            }
-            Event::Request(event) => event,
-        };
+    fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
         let request = Request::new(event, self.clock);
         if self.is_over || !self.filter.lets_through(&request) {
             self.filtered += 1;
@@ -243,12 +234,13 @@ impl Tracing<'_> {
             return;
         }
         self.flush();
-        for lost in counts.since(&self.told, &self.clock.wall_now()) {
+        for lost in counts.since(&self.told, &Clock::wall_now()) {
             let line = self.sink.lost(self.output.lines(), &lost);
             let flushed = self.output.flush(&self.stop);
             if line.is_err() || flushed.failure.is_some() {
                 return;
             }
+            self.told.tell(&lost);
         }
         if counts.untraced_processes > self.told.untraced_processes {
             self.messages.untraced(counts.untraced_processes);

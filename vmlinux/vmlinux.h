@@ -31,7 +31,6 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
-	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_RB_NO_WAKEUP = 1,
@@ -100,12 +99,9 @@ struct in6_addr {
 };
 
 struct sock_common {
-	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
-	__be16 skc_dport;
 	__u16 skc_num;
 	unsigned short skc_family;
-	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
 
@@ -120,6 +116,8 @@ struct socket {
 	struct file *file;
 	struct sock *sk;
 };
+
+struct bpf_map;
 
 #pragma clang attribute pop
 

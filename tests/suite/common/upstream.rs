@@ -2,8 +2,8 @@
 //! An upstream that does what the request's uri says: `/STEP/STEP/…`, one after the other.
 //!
 //! `wait-MS` waits, `head` sends the header, `body-BYTES` sends a body of so many bytes, `status-N`
-//! is the status, `close` closes at once, `reset` so that the peer gets a reset, `junk` sends what
-//! is no header, `hang` never answers. Without any of them it sends a small response.
+//! is the status, `close` closes at once, `junk` sends what is no header, `hang` never answers,
+//! `early` sends the header before it reads the request's body. Without any of them it sends a small response.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -52,7 +52,7 @@ impl Upstream {
 
 /// Serves requests until the connection ends.
 fn serve(mut from: BufReader<impl Read>, mut to: impl Write) {
-    while let Some((method, uri)) = read_request(&mut from) {
+    while let Some((method, uri)) = read_request(&mut from, &mut to) {
         if answer(&uri, method == "HEAD", &mut to).is_none() {
             return;
         }
@@ -60,7 +60,7 @@ fn serve(mut from: BufReader<impl Read>, mut to: impl Write) {
 }
 
 /// Reads a request with its body; its method and uri.
-fn read_request(from: &mut BufReader<impl Read>) -> Option<(String, String)> {
+fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<(String, String)> {
     let mut line = String::new();
     from.read_line(&mut line).ok()?;
     let (method, rest) = line.split_once(' ')?;
@@ -79,6 +79,9 @@ fn read_request(from: &mut BufReader<impl Read>) -> Option<(String, String)> {
         }
         chunked |= header == "transfer-encoding: chunked";
     }
+    if uri.contains("/early") {
+        to.write_all(head(200, 3).as_bytes()).ok()?;
+    }
     while chunked {
         let mut size = String::new();
         from.read_line(&mut size).ok()?;
@@ -88,6 +91,11 @@ fn read_request(from: &mut BufReader<impl Read>) -> Option<(String, String)> {
     }
     std::io::copy(&mut from.by_ref().take(length), &mut std::io::sink()).ok()?;
     Some((method, uri))
+}
+
+/// The header of a response.
+fn head(status: usize, size: usize) -> String {
+    format!("HTTP/1.1 {status} Told\r\nContent-Length: {size}\r\n\r\n")
 }
 
 /// Does what the uri says. `None` ends the connection.
@@ -102,8 +110,8 @@ fn answer(uri: &str, is_head: bool, to: &mut impl Write) -> Option<()> {
         .iter()
         .find_map(|step| number(step, "body-"))
         .unwrap_or(3);
-    let head = format!("HTTP/1.1 {status} Told\r\nContent-Length: {size}\r\n\r\n");
-    let (mut head_sent, mut body_sent) = (false, is_head);
+    let head = head(status, size);
+    let (mut head_sent, mut body_sent) = (uri.contains("/early"), is_head);
     for step in steps {
         if let Some(ms) = number(step, "wait-") {
             delay(Duration::from_millis(ms as u64));

@@ -14,6 +14,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
 
 /// Runs it to its end. What it complains of, in one line, with exit code 1.
 fn complaint(command: &mut Command) -> String {
@@ -63,60 +64,139 @@ fn not_nginx() {
 }
 
 /// Check that a release that the table does not have is refused by name, even though everything
-/// else of it fits, and that a layout from a file is used for it.
+/// else of it fits.
 #[test]
 fn unknown_version() {
-    let folder = TempDir::new().unwrap();
-    open_to_all(folder.path());
-    let copy = folder.path().join("nginx");
-    let mut bytes = fs::read(binary()).unwrap();
-    let version = version_number(&bytes);
-    let unknown = (version / 1000 * 1000 + 999).to_le_bytes();
-    let version = version.to_le_bytes();
-    let mut patched = 0;
-    for at in 0..bytes.len() - 8 {
-        if bytes[at..at + 8] == version {
-            bytes[at..at + 8].copy_from_slice(&unknown);
-            patched += 1;
-        }
-    }
-    assert!(patched > 10, "{patched}");
-    fs::write(&copy, bytes).unwrap();
-    open_to_all(&copy);
-    let nginx = Nginx::start(&Config {
-        binary: copy,
-        ..Config::default()
-    });
-    let pid = nginx.pid().to_string();
+    let version = version(&fs::read(binary()).unwrap());
+    let (branch, _) = version.rsplit_once('.').unwrap();
+    let unknown = format!("{branch}.9");
+    let nginx = Patched::start(
+        &version,
+        &[
+            (
+                &number(&version).to_le_bytes(),
+                &number(&unknown).to_le_bytes(),
+            ),
+            (
+                format!("nginx/{version}").as_bytes(),
+                format!("nginx/{unknown}").as_bytes(),
+            ),
+        ],
+    );
+    let pid = nginx.nginx.pid().to_string();
     let line = complaint_of(&["--pid", &pid]);
-    assert!(line.starts_with("no layout known for nginx 1."), "{line}");
-    assert!(line.contains(".999 (signature 8,4,8,"), "{line}");
+    let expected = format!("no layout known for nginx {unknown} (signature 8,4,8,");
+    assert!(line.starts_with(&expected), "{line}");
     assert!(
         line.contains("build id ") && line.contains("--layout"),
         "{line}"
     );
-
-    let broken = folder.path().join("layout");
-    fs::write(&broken, "nginx x 1.2.3\n  ngx_str_t\n    len none\n").unwrap();
-    let broken = broken.display().to_string();
-    let line = complaint_of(&["--pid", &pid, "--layout", &broken]);
-    assert!(line.contains("line 3"), "{line}");
-    let line = complaint_of(&["--pid", &pid, "--layout", "/nowhere/layout"]);
-    assert!(line.contains("/nowhere/layout"), "{line}");
-    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    nginx.assert_untouched();
 }
 
-/// The `nginx_version` that the modules of a binary carry, from the text that it prints.
-fn version_number(bytes: &[u8]) -> u64 {
-    let is_version = |text: &[u8]| text.starts_with(b"nginx/1.");
-    let at = bytes.windows(8).position(is_version).unwrap() + 6;
+/// Check that a fork is not read as the nginx that it says to be compatible with.
+#[test]
+fn fork() {
+    let version = version(&fs::read(binary()).unwrap());
+    let nginx = Patched::start(
+        &version,
+        &[(
+            format!("\0nginx/{version}").as_bytes(),
+            format!("\0Angie/{version}").as_bytes(),
+        )],
+    );
+    let line = complaint_of(&["--pid", &nginx.nginx.pid().to_string()]);
+    let expected = format!("no layout known for Angie/{version}, which is nginx {version} (");
+    assert!(line.starts_with(&expected), "{line}");
+    nginx.assert_untouched();
+}
+
+/// Check layouts from files: broken ones name the line, one that lacks a member names it, and one
+/// that is whole is used.
+#[test]
+fn layout_file() {
+    let nginx = Nginx::simple();
+    let pid = nginx.pid().to_string();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("layout").display().to_string();
+    let complaint = |text: &str| {
+        fs::write(&file, text).unwrap();
+        complaint_of(&["--pid", &pid, "--layout", &file])
+    };
+    let line = complaint("nginx x 1.2.3\n  ngx_str_t\n    len none\n");
+    assert!(line.contains("line 3"), "{line}");
+    let line = complaint("nginx x 1.2.3\n");
+    assert!(line.contains("has nothing for nginx 1."), "{line}");
+    let table = include_str!("../../../nginx_headers/layouts.txt");
+    let line = complaint(&table.replace("    request_length", "    request_width"));
+    assert!(
+        line.contains("the layout has no ngx_http_request_s.request_length"),
+        "{line}"
+    );
+    let line = complaint_of(&["--pid", &pid, "--layout", "/nowhere/layout"]);
+    assert!(line.contains("/nowhere/layout"), "{line}");
+    fs::write(&file, table).unwrap();
+    let tool = Tool::start(&["--json", "--pid", &pid, "--layout", &file], 1);
+    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    drop(nginx.quit());
+    tool.wait().assert_clean();
+}
+
+/// An nginx with some of its bytes changed.
+struct Patched {
+    nginx: Nginx,
+    _folder: TempDir,
+}
+
+impl Patched {
+    /// Each of the texts must be there.
+    fn start(version: &str, changes: &[(&[u8], &[u8])]) -> Self {
+        let folder = TempDir::new().unwrap();
+        open_to_all(folder.path());
+        let copy = folder.path().join("nginx");
+        let mut bytes = fs::read(binary()).unwrap();
+        for (from, to) in changes {
+            assert_eq!(from.len(), to.len(), "{version}");
+            let places: Vec<usize> = (0..bytes.len() - from.len())
+                .filter(|at| bytes[*at..].starts_with(from))
+                .collect();
+            assert!(!places.is_empty(), "{version}");
+            for at in places {
+                bytes[at..at + to.len()].copy_from_slice(to);
+            }
+        }
+        fs::write(&copy, bytes).unwrap();
+        open_to_all(&copy);
+        let nginx = Nginx::start(&Config {
+            binary: copy,
+            ..Config::default()
+        });
+        Self {
+            nginx,
+            _folder: folder,
+        }
+    }
+
+    /// Checks that it still serves.
+    fn assert_untouched(&self) {
+        assert_eq!(Client::connect(self.nginx.port).get("/").status, 200);
+    }
+}
+
+/// The version that a binary prints.
+fn version(bytes: &[u8]) -> String {
+    let is_version = |text: &[u8]| text.starts_with(b"\0nginx/1.");
+    let at = bytes.windows(9).position(is_version).unwrap() + 7;
     let in_version = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
     let text: Vec<u8> = bytes[at..].iter().copied().take_while(in_version).collect();
-    String::from_utf8_lossy(&text)
-        .split('.')
-        .fold(0, |number, part| {
-            number * 1000 + part.parse::<u64>().unwrap()
-        })
+    String::from_utf8(text).unwrap()
+}
+
+/// The `nginx_version` of its modules.
+fn number(version: &str) -> u64 {
+    version.split('.').fold(0, |number, part| {
+        number * 1000 + part.parse::<u64>().unwrap()
+    })
 }
 
 /// Check that without capabilities it says which are missing.

@@ -51,6 +51,20 @@ fn signals() {
     }
 }
 
+/// Check that a signal that comes twice at once, as `timeout` sends it, drains what is there, too.
+#[test]
+fn same_signal_twice() {
+    let nginx = Nginx::simple();
+    let tool = Tool::trace(nginx.pid());
+    requests(&nginx, 100);
+    nginx.wait_logged(100);
+    tool.signal("TERM");
+    tool.signal("TERM");
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 100);
+}
+
 /// Check that a reader that has what it wants ends it, without a word too many.
 #[test]
 fn closed_pipe() {

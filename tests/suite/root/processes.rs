@@ -5,8 +5,10 @@ use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::kill;
+use crate::suite::common::record::Phases;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
 
 /// nginx with so many workers.
 fn start(workers: usize) -> Nginx {
@@ -171,6 +173,45 @@ fn accepted_before() {
     }
 }
 
+/// Check that pipelined requests that had been read when tracing began are partial, too: nobody
+/// knows when they came.
+#[test]
+fn pipelined_under_way() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location / { return 200 x; }
+         location /wait { proxy_pass http://127.0.0.1:{upstream}/wait-1500; } }",
+        upstream.port,
+    );
+    let mut client = Client::connect(nginx.port);
+    let request = |uri: &str| format!("GET {uri} HTTP/1.1\r\nHost: t\r\n\r\n");
+    client.send(format!(
+        "{}{}GET /half HT",
+        request("/wait"),
+        request("/whole")
+    ));
+    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    let tool = Tool::trace(nginx.pid());
+    for _ in 0..2 {
+        assert_eq!(client.receive().status, 200);
+    }
+    client.send("TP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(client.receive().status, 200);
+    assert_eq!(client.get("/next").status, 200);
+    drop(client);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged[1..]);
+    assert_eq!(records.len(), 4);
+    for record in &records[..3] {
+        assert!(record.partial && record.time.is_none(), "{record:#?}");
+        assert_eq!(record.phases, Phases::default());
+    }
+    records[3].assert_complete();
+}
+
 /// Check that a request under way when tracing began is said to be partial, without a phase, and
 /// that the next one on its connection is whole.
 #[test]
@@ -203,10 +244,7 @@ fn under_way() {
         let uri = record.uri.as_deref();
         assert_eq!(record.partial, uri != Some("/next"), "{record:#?}");
         if record.partial {
-            assert_eq!(
-                record.phases,
-                crate::suite::common::record::Phases::default()
-            );
+            assert_eq!(record.phases, Phases::default());
             assert_eq!(record.duration_ns, None);
         } else {
             record.assert_complete();

@@ -117,6 +117,72 @@ fn requests_of_a_connection() {
     assert!(records[2].duration_ns < Some(30_000_000 + SLACK * 1_000_000));
 }
 
+/// Check that an empty line before a request, which some clients send, takes nothing from the end
+/// of its header.
+#[test]
+fn empty_line_before_request() {
+    let nginx = Nginx::with(HTTP, 9);
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send("\r\nGET /return HTTP/1.1\r\nHost: t\r");
+        delay(Duration::from_millis(40));
+        client.send("\n\r");
+        delay(Duration::from_millis(40));
+        client.send("\n");
+        assert_eq!(client.receive().status, 200);
+    });
+    let p = &records[0].phases;
+    let first = p.downstream_request_first_byte_time;
+    assert_between(p, first, p.downstream_request_last_byte_time, 80);
+}
+
+/// Check that the header of the PROXY protocol is not the request's.
+#[test]
+fn proxy_protocol() {
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port} proxy_protocol; location / { return 200 x; } }",
+        9,
+    );
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send("PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n");
+        delay(Duration::from_millis(40));
+        client.send("GET / HTTP/1.1\r\nHost");
+        delay(Duration::from_millis(30));
+        client.send(": t\r\n\r\n");
+        assert_eq!(client.receive().status, 200);
+        assert_eq!(client.get("/").status, 200);
+    });
+    let p = &records[0].phases;
+    assert_between(p, Some(0), p.downstream_request_first_byte_time, 40);
+    let first = p.downstream_request_first_byte_time;
+    assert_between(p, first, p.downstream_request_last_byte_time, 30);
+    records[1].assert_complete();
+}
+
+/// Check an upstream that answers before it has the whole request: the request's end is behind the
+/// answer's beginning, where no time may be.
+#[test]
+fn early_answer() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location / { proxy_pass http://127.0.0.1:{upstream};
+         proxy_http_version 1.1; proxy_request_buffering off; proxy_buffering off; } }",
+        upstream.port,
+    );
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send("POST /early/wait-50 HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc");
+        delay(Duration::from_millis(50));
+        client.send("def");
+        assert_eq!(client.receive().status, 200);
+    });
+    let p = &records[0].phases;
+    assert!(p.upstream_request_first_byte_time.is_some(), "{p:#?}");
+    assert_eq!(p.upstream_request_last_byte_time, None, "{p:#?}");
+    assert!(p.upstream_response_last_byte_time.is_some(), "{p:#?}");
+}
+
 /// Check that an interim response is not the response.
 #[test]
 fn interim_response() {

@@ -76,6 +76,7 @@ fn refused() {
     assert_eq!(first.reused, None);
     assert!(second.addr.as_deref().unwrap().starts_with("unix:"));
     assert_eq!(second.upstream_connect_time, None);
+    assert_eq!(second.failure.as_deref(), Some("connect_error"));
     assert_eq!(third.failure, None);
     assert_eq!(third.status, Some(200));
     assert!(third.upstream_connect_time > first.upstream_connect_time);
