@@ -16,6 +16,7 @@ use std::process::Command;
 #[path = "../tests/suite/common/mod.rs"]
 mod common;
 
+use common::load::wrk;
 use common::nginx::Config;
 use common::nginx::Nginx;
 use common::tool::PROGRAM;
@@ -133,25 +134,11 @@ fn start(nginx: &Nginx) -> Tool {
 fn measure(nginx: &Nginx, uri: &str) -> Sample {
     let worker = nginx.workers()[0];
     let before = cpu_ns(worker);
-    let requests = load(nginx, uri);
+    let requests = wrk(nginx.port, uri, 16, SECONDS);
     Sample {
         cpu_ns: (cpu_ns(worker) - before) as f64 / requests as f64,
         rate: requests as f64 / f64::from(SECONDS),
     }
-}
-
-/// Requests that wrk had answered.
-fn load(nginx: &Nginx, uri: &str) -> u64 {
-    let output = Command::new("wrk")
-        .args(["-t1", "-c16", &format!("-d{SECONDS}s")])
-        .arg(format!("http://127.0.0.1:{}{uri}", nginx.port))
-        .output()
-        .expect("wrk is installed by make bench");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .find_map(|line| line.split_once(" requests in "))
-        .and_then(|(count, _)| count.trim().parse().ok())
-        .unwrap_or_else(|| panic!("{text}"))
 }
 
 /// CPU time of a process, from the scheduler.
@@ -178,7 +165,7 @@ fn hits(nginx: &Nginx, uri: &str) -> f64 {
     let was = fs::read_to_string(SWITCH).unwrap();
     fs::write(SWITCH, "1").unwrap();
     let tool = start(nginx);
-    let requests = load(nginx, uri);
+    let requests = wrk(nginx.port, uri, 16, SECONDS);
     let output = Command::new("bpftool")
         .args(["-j", "prog", "show"])
         .output()

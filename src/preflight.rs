@@ -103,8 +103,65 @@ fn check_features(kernel: &Btf<'_>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+    use std::ptr::NonNull;
+
+    use libbpf_rs::btf::Btf;
+    use libbpf_rs::libbpf_sys;
+
     use super::CapabilitySet;
+    use super::FEATURES;
+    use super::KERNEL_BTF;
+    use super::check_features;
     use super::missing_capabilities;
+
+    /// The types of a kernel that has the first `known` features, and no tracepoint.
+    fn kernel(known: usize) -> Btf<'static> {
+        let c_name = |name: &str| CString::new(name).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // SAFETY: the BTF is ours, every name ends with a NUL, and the bytes are copied at once.
+        let bytes = unsafe {
+            let btf = NonNull::new(libbpf_sys::btf__new_empty()).unwrap();
+            let mut last = "";
+            for (name, enumerator, ..) in FEATURES.iter().take(known) {
+                if *name != last {
+                    libbpf_sys::btf__add_enum(btf.as_ptr(), c_name(name).as_ptr(), 4);
+                }
+                last = name;
+                libbpf_sys::btf__add_enum_value(btf.as_ptr(), c_name(enumerator).as_ptr(), 1);
+            }
+            libbpf_sys::btf__add_int(btf.as_ptr(), c"int".as_ptr(), 4, 0);
+            let mut size = 0;
+            let data = libbpf_sys::btf__raw_data(btf.as_ptr(), &mut size);
+            let bytes = std::slice::from_raw_parts(data.cast::<u8>(), size as usize).to_vec();
+            libbpf_sys::btf__free(btf.as_ptr());
+            bytes
+        };
+        std::fs::write(file.path(), bytes).unwrap();
+        Btf::from_path(file.path()).unwrap()
+    }
+
+    /// Check that the first feature that a kernel lacks is named, with the release that has it.
+    #[test]
+    fn old_kernels() {
+        let complaint = |known| check_features(&kernel(known)).unwrap_err().to_string();
+        assert_eq!(
+            complaint(0),
+            "this kernel has not the BPF ring buffer: it needs Linux 5.8 or newer"
+        );
+        assert!(complaint(2).contains("5.15"), "{}", complaint(2));
+        assert!(complaint(3).contains("tracepoint sock_send_length"));
+    }
+
+    /// Check that the kernel that runs here has everything, if it tells its types at all.
+    #[test]
+    fn this_kernel() {
+        if let Ok(kernel) = Btf::from_path(KERNEL_BTF) {
+            check_features(&kernel).unwrap();
+        } else {
+            println!("SKIP: no {KERNEL_BTF}");
+        }
+    }
 
     /// Check that each missing capability is named, and that `CAP_SYS_ADMIN` stands for two.
     #[test]

@@ -3,6 +3,8 @@
 
 /// A client that speaks bytes.
 pub mod client;
+/// As many requests as nginx takes.
+pub mod load;
 /// nginx, started for one test.
 pub mod nginx;
 /// Records, and the access log that they are held against.

@@ -78,11 +78,25 @@ impl Nginx {
         })
     }
 
+    /// The same, when something must be in its folder before it starts.
+    pub fn prepared(http: &str, upstream: u16, prepare: impl FnOnce(&Path)) -> Self {
+        let prefix = folder();
+        prepare(prefix.path());
+        let config = Config {
+            http,
+            upstream,
+            ..Config::default()
+        };
+        Self::start_in(prefix, &config)
+    }
+
     /// Ready when its workers have been started.
     pub fn start(config: &Config<'_>) -> Self {
-        let prefix = TempDir::with_prefix("ngx-bpf-test").unwrap();
-        /* Workers run as nobody. */
-        open_to_all(prefix.path());
+        Self::start_in(folder(), config)
+    }
+
+    /// Starts it in its folder.
+    fn start_in(prefix: TempDir, config: &Config<'_>) -> Self {
         let port = free_port();
         let root = prefix.path().display().to_string();
         let http = config
@@ -203,6 +217,13 @@ impl Drop for Nginx {
             let _ = self.child.wait();
         }
     }
+}
+
+/// A folder for one nginx, whose workers run as nobody.
+fn folder() -> TempDir {
+    let folder = TempDir::with_prefix("ngx-bpf-test").unwrap();
+    open_to_all(folder.path());
+    folder
 }
 
 /// Sends a signal, by name.

@@ -5,25 +5,12 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;
 
+use crate::suite::common::load::wrk;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Line;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
-
-/// Sends as many requests as nginx takes; how many it answered.
-fn load(nginx: &Nginx, uri: &str, seconds: u32) -> u64 {
-    let output = Command::new("wrk")
-        .args(["-t1", "-c32", &format!("-d{seconds}s")])
-        .arg(format!("http://127.0.0.1:{}{uri}", nginx.port))
-        .output()
-        .expect("wrk is installed by make test");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .find_map(|line| line.split_once(" requests in "))
-        .and_then(|(count, _)| count.trim().parse().ok())
-        .unwrap_or_else(|| panic!("{text}"))
-}
 
 /// nginx without an access log of its own, that answers everything at once.
 fn fast() -> Nginx {
@@ -44,7 +31,7 @@ fn full_rate() {
         .unwrap_or(5);
     let nginx = fast();
     let tool = Tool::trace(nginx.pid());
-    let answered = load(&nginx, "/", seconds);
+    let answered = wrk(nginx.port, "/", 32, seconds);
     drop(nginx);
     let ended = tool.wait();
     let summary = ended.summary();
@@ -69,7 +56,7 @@ fn stalled_reader() {
         Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
     let stdout = tool.take_stdout();
     tool.wait_ready(1);
-    let answered = load(&nginx, "/", 3);
+    let answered = wrk(nginx.port, "/", 32, 3);
     let reader = std::thread::spawn(move || {
         let mut lines = Vec::new();
         for line in BufReader::new(stdout).lines() {
@@ -110,7 +97,7 @@ fn reader_that_never_reads() {
         Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
     let stdout = tool.take_stdout();
     tool.wait_ready(1);
-    load(&nginx, "/", 1);
+    wrk(nginx.port, "/", 32, 1);
     let ended = tool.stop();
     assert_eq!(ended.status.code(), Some(0));
     assert!(ended.summary().lost > 0);

@@ -11,6 +11,8 @@ mod hostile;
 mod loss;
 /// Which processes are traced.
 mod processes;
+/// TLS and HTTP/2, as far as they are told of.
+mod protocols;
 /// Every kind of request, against nginx's access log.
 mod requests;
 /// Phases, against delays that the tests make.
