@@ -57,8 +57,9 @@ struct socket_state {
 	__u64 connect_ns; /* upstream: the connect that no bytes have followed yet */
 	__u32 kind;
 	__u32 phase;
-	__u32 slot; /* upstream: of the attempt in struct connection */
-	__u32 pad;
+	__u32 slot;   /* upstream: of the attempt in struct connection */
+	__u16 served; /* upstream: a request was sent on it */
+	__u16 is_unix;
 };
 
 struct {

@@ -27,6 +27,10 @@
 		value_;                                                                            \
 	})
 
+/* The same for a member that some builds do not have: then it is `otherwise`. */
+#define NGX_GET_OR(ptr, member, otherwise)                                                         \
+	(bpf_core_field_exists((ptr)->member) ? NGX_GET(ptr, member) : (otherwise))
+
 /* A request that nginx has not freed. Whatever pointer comes in, reading it is harmless. */
 static __always_inline bool is_request(struct ngx_http_request_s *r)
 {

@@ -65,8 +65,8 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 		out->response_last_ns = times->response_last_ns;
 	}
 	out->status = NGX_GET(state, status);
-	out->bytes_sent = NGX_GET(state, bytes_sent);
-	out->bytes_received = NGX_GET(state, bytes_received);
+	out->bytes_sent = NGX_GET_OR(state, bytes_sent, -1);
+	out->bytes_received = NGX_GET_OR(state, bytes_received, -1);
 	if (NGX_READ(failed, state, header_time) != NGX_MSEC_UNSET && !failed)
 		out->flags |= ATTEMPT_HEADER;
 }
@@ -229,9 +229,9 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 	d->status = request_status(&failed, r, rc, d->bytes_sent);
 	d->connection = NGX_READ(failed, c, number);
 	d->connection_requests = NGX_READ(failed, c, requests);
-	if (NGX_READ(failed, c, ssl))
+	if (NGX_GET_OR(c, ssl, NULL))
 		d->flags |= REQUEST_TLS;
-	if (NGX_READ(failed, c, proxy_protocol))
+	if (NGX_GET_OR(c, proxy_protocol, NULL))
 		d->flags |= REQUEST_PROXY_PROTOCOL;
 	if (NGX_READ(failed, r, upstream))
 		d->flags |= REQUEST_UPSTREAM;

@@ -64,6 +64,7 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 		return;
 	if (!listening) {
 		s->kind = SOCKET_UPSTREAM;
+		s->is_unix = BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX;
 		return;
 	}
 	s->kind = SOCKET_CLIENT;

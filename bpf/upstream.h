@@ -96,6 +96,22 @@ static __always_inline void upstream_connecting(struct worker *w, struct socket_
 		a->connect_ns = now;
 }
 
+/*
+ * Whether the connection was kept from a request before: nginx counts since 1.15.3. Else it is new
+ * when its connect was seen, and kept when it has served under our eyes, or when it is TCP.
+ */
+static __always_inline void upstream_reuse(struct socket_state *s, struct attempt_times *a,
+					   __u64 requests)
+{
+	if (requests > 1 || s->served)
+		a->flags |= ATTEMPT_REUSED;
+	else if (requests == 1 || s->connect_ns)
+		a->flags |= ATTEMPT_NEW;
+	else if (!s->is_unix)
+		a->flags |= ATTEMPT_REUSED;
+	s->served = 1;
+}
+
 /* The first bytes of a request on this socket, or more after bytes of a response. */
 static __always_inline struct attempt_times *upstream_request_out(struct worker *w,
 								  struct socket_state *s, __u64 now)
@@ -107,9 +123,8 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 	a = upstream_join(w, s, NGX_GET(c, data));
 	if (!a || a->request_first_ns)
 		return a;
-	if (NGX_GET(c, requests) > 1)
-		a->flags |= ATTEMPT_REUSED;
-	if (NGX_GET(c, ssl))
+	upstream_reuse(s, a, NGX_GET(c, requests));
+	if (NGX_GET_OR(c, ssl, NULL))
 		a->flags |= ATTEMPT_TLS;
 	if (!a->connect_ns)
 		a->connect_ns = s->connect_ns ? s->connect_ns : now;

@@ -48,6 +48,7 @@ enum attempt_flag {
 	ATTEMPT_HEADER = 8, /* nginx has parsed the response's header */
 	ATTEMPT_EOF = 16,   /* the upstream closed the connection */
 	ATTEMPT_ERROR = 32, /* a read failed: the connection was reset */
+	ATTEMPT_NEW = 128,  /* on a connection of its own */
 	ATTEMPT_MORE = 64,  /* more was sent after the response had begun */
 };
 
@@ -83,8 +84,8 @@ struct attempt {
 	__u64 request_last_ns;
 	__u64 response_first_ns;
 	__u64 response_last_ns;
-	__s64 bytes_sent;     /* u->state->bytes_sent */
-	__s64 bytes_received; /* u->state->bytes_received */
+	__s64 bytes_sent;     /* u->state->bytes_sent; -1: this nginx does not count them */
+	__s64 bytes_received; /* u->state->bytes_received; -1: likewise */
 	__u32 status;	      /* u->state->status; 0: none */
 	__u32 flags;	      /* enum attempt_flag */
 	__u32 index;	      /* in r->upstream_states */

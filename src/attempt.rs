@@ -47,9 +47,9 @@ pub struct Attempt<'a> {
     /// The five upstream times.
     pub phases: Phases,
     /// As in `$upstream_bytes_sent`.
-    pub bytes_sent: i64,
+    pub bytes_sent: Option<i64>,
     /// As in `$upstream_bytes_received`.
-    pub bytes_received: i64,
+    pub bytes_received: Option<i64>,
     /// Why it failed, as far as that is certain.
     pub failure: Option<&'static str>,
 }
@@ -62,15 +62,15 @@ impl<'a> Attempt<'a> {
             flags: record.flags,
             traced: origin.is_some(),
             sent: record.request_first_ns != 0,
-            received: record.bytes_received > 0,
+            received: record.response_first_ns != 0,
         };
         Self {
             addr: lossy(event.addr),
             status: Some(record.status).filter(|status| *status != 0),
-            reused: seen.sent.then(|| seen.has(attempt_flag::ATTEMPT_REUSED)),
+            reused: seen.reused(),
             phases: phases(event, origin, &seen),
-            bytes_sent: record.bytes_sent,
-            bytes_received: record.bytes_received,
+            bytes_sent: counted(record.bytes_sent),
+            bytes_received: counted(record.bytes_received),
             failure: failure(event, &seen, next),
         }
     }
@@ -91,8 +91,12 @@ impl Serialize for Attempt<'_> {
         for (name, time) in self.phases.iter() {
             map.serialize_entry(name, &time)?;
         }
-        map.serialize_entry("bytes_sent", &self.bytes_sent)?;
-        map.serialize_entry("bytes_received", &self.bytes_received)?;
+        if let Some(bytes) = self.bytes_sent {
+            map.serialize_entry("bytes_sent", &bytes)?;
+        }
+        if let Some(bytes) = self.bytes_received {
+            map.serialize_entry("bytes_received", &bytes)?;
+        }
         if let Some(failure) = self.failure {
             map.serialize_entry("failure", failure)?;
         }
@@ -113,10 +117,27 @@ struct Seen {
 }
 
 impl Seen {
+    /// Whether it was a kept connection; `None` when nothing tells.
+    fn reused(&self) -> Option<bool> {
+        match (
+            self.has(attempt_flag::ATTEMPT_REUSED),
+            self.has(attempt_flag::ATTEMPT_NEW),
+        ) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+
     /// Whether a flag of wire.h is set.
     fn has(&self, flag: attempt_flag) -> bool {
         self.flags & flag.0 != 0
     }
+}
+
+/// What nginx counts; negative when this nginx does not.
+fn counted(bytes: i64) -> Option<i64> {
+    Some(bytes).filter(|bytes| *bytes >= 0)
 }
 
 /// The upstream's side of the phases. Bytes of a TLS connection are not yet told from those of

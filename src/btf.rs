@@ -23,13 +23,16 @@ use rustix::fs::MemfdFlags;
 
 use crate::layout::Layout;
 
+/// Members that some builds of nginx do not have: the program asks for each whether it is there.
+const OPTIONAL: [&str; 4] = ["bytes_received", "bytes_sent", "proxy_protocol", "ssl"];
+
 /// What nginx's struct names begin with.
 const PREFIX: &str = "ngx_";
 
 /// An anonymous file with the BTF of the nginx members that `program` names, at the offsets that
 /// `layout` gives, and of the kernel's types.
 ///
-/// Fails when the layout lacks one of the members.
+/// Fails when the layout lacks one of the members that every nginx has.
 pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<File> {
     let mut writer = Writer::new(program, layout)?;
     for ty in program.type_by_kind::<Struct<'_>>() {
@@ -94,10 +97,11 @@ impl<'a> Writer<'a> {
                 .name
                 .and_then(|name| name.to_str())
                 .with_context(|| format!("a member of {name} has no name"))?;
-            let offset = *known
-                .members
-                .get(member_name)
-                .with_context(|| format!("the layout has no {name}.{member_name}"))?;
+            let offset = match known.members.get(member_name) {
+                Some(offset) => *offset,
+                None if OPTIONAL.contains(&member_name) => continue,
+                None => bail!("the layout has no {name}.{member_name}"),
+            };
             let member_type = self
                 .program
                 .type_by_id::<BtfType<'_>>(member.ty)

@@ -113,6 +113,8 @@ impl<'data> Elf<'data> {
             fork: self.fork(version)?,
             version,
             signature: String::from_utf8_lossy(signature).into_owned(),
+            has_ssl: self.symbol("ngx_ssl_create_connection").is_some(),
+            has_quic: self.symbol("ngx_quic_run").is_some(),
         })
     }
 

@@ -29,6 +29,50 @@ pub struct Build {
     pub signature: String,
     /// What it calls itself, when that is not nginx.
     pub fork: Option<String>,
+    /// Whether it exports `ngx_ssl_create_connection()`: with mail or stream over TLS it does even
+    /// when the signature says that http has none.
+    pub has_ssl: bool,
+    /// Whether it exports `ngx_quic_run()`: the signature tells only since 1.25.3.
+    pub has_quic: bool,
+}
+
+/// What `configure` defines and a signature tells: the name (without `NGX_`), and the digit, counted
+/// from 1. Only those that move a member.
+const DIGITS: [(&str, usize); 9] = [
+    ("QUIC", 18),
+    ("PCRE", 23),
+    ("SSL", 24),
+    ("HTTP_GZIP", 26),
+    ("HTTP_REALIP", 29),
+    ("HTTP_HEADERS", 30),
+    ("HTTP_DAV", 31),
+    ("HTTP_CACHE", 32),
+    ("COMPAT", 34),
+];
+
+/// What the digits of a signature follow: sizes of a pointer, of `sig_atomic_t` and of `time_t`.
+const SIZES: &str = "8,4,8,";
+
+/// The first release whose signature tells of QUIC.
+const QUIC_IN_SIGNATURE: (u64, u64, u64) = (1, 25, 3);
+
+impl Build {
+    /// Whether a macro of `DIGITS` is defined.
+    fn defines(&self, name: &str) -> bool {
+        let digit = |name: &str| {
+            let (_, digit) = DIGITS.iter().find(|(known, _)| *known == name)?;
+            let digits = self.signature.strip_prefix(SIZES)?;
+            digits.as_bytes().get(digit - 1).copied()
+        };
+        let told = digit(name) == Some(b'1');
+        match name {
+            "SSL" => told || self.has_ssl,
+            "QUIC" if self.version < QUIC_IN_SIGNATURE.into() => {
+                self.has_quic || digit("COMPAT") == Some(b'1')
+            }
+            _ => told,
+        }
+    }
 }
 
 impl fmt::Display for Build {
@@ -56,15 +100,64 @@ pub struct Layout {
     pub structs: BTreeMap<String, Struct>,
 }
 
-/// One section of a file of layouts: the builds, and what holds for all of them.
+/// One struct as a file tells of it: what it is without any macro, and what each adds.
+#[derive(Debug, Default)]
+struct Rule {
+    /// Bytes, where the size matters.
+    size: Option<u32>,
+    /// Bytes that a macro puts in front of all that follows.
+    shifts: Vec<(u32, String)>,
+    /// In the order of the struct.
+    members: Vec<MemberRule>,
+}
+
+/// One member as a file tells of it.
+#[derive(Debug)]
+struct MemberRule {
+    /// As in C.
+    name: String,
+    /// Without any macro.
+    offset: u32,
+    /// How many of the shifts stand before it.
+    shifts: usize,
+    /// The macro without which it is not there.
+    only_with: Option<String>,
+}
+
+impl Rule {
+    /// The struct of one build.
+    fn of(&self, build: &Build) -> Struct {
+        let shift = |count: usize| -> u32 {
+            let shifts = self.shifts.iter().take(count);
+            shifts
+                .filter(|(_, name)| build.defines(name))
+                .map(|(bytes, _)| bytes)
+                .sum()
+        };
+        let members = self.members.iter().filter(|member| {
+            member
+                .only_with
+                .as_deref()
+                .is_none_or(|name| build.defines(name))
+        });
+        Struct {
+            size: self.size.map(|size| size + shift(self.shifts.len())),
+            members: members
+                .map(|member| (member.name.clone(), member.offset + shift(member.shifts)))
+                .collect(),
+        }
+    }
+}
+
+/// One section of a file of layouts: the builds, and the rules that hold for all of them.
 #[derive(Debug)]
 struct Section {
     /// First and last release of each branch.
     releases: Vec<(Version, Version)>,
     /// As `NGX_MODULE_SIGNATURE`; a dot stands for a digit that moves nothing.
     signature: String,
-    /// What these builds have in common.
-    layout: Layout,
+    /// By C name.
+    structs: BTreeMap<String, Rule>,
 }
 
 impl Section {
@@ -116,11 +209,17 @@ fn find(sections: Vec<Section>, build: &Build) -> Result<Option<Layout>> {
         .filter(|section| section.holds_for(build));
     let first = found.next();
     ensure!(found.next().is_none(), "two layouts hold for {build}");
-    Ok(first.map(|section| section.layout))
+    Ok(first.map(|section| Layout {
+        structs: section
+            .structs
+            .iter()
+            .map(|(name, rule)| (name.clone(), rule.of(build)))
+            .collect(),
+    }))
 }
 
-/// Reads `nginx SIGNATURE RELEASES…`, then `STRUCT [SIZE]`, then `MEMBER OFFSET` lines, told apart
-/// by their indentation. `#` begins a comment.
+/// Reads `nginx SIGNATURE RELEASES…`, then `STRUCT [SIZE]`, then `MEMBER OFFSET [MACRO]` and
+/// `+BYTES MACRO` lines, told apart by their indentation. `#` begins a comment.
 fn parse(text: &str) -> Result<Vec<Section>> {
     let mut sections: Vec<Section> = Vec::new();
     let mut current = String::new();
@@ -147,17 +246,17 @@ fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> 
     let section = sections
         .last_mut()
         .context("a struct before any \"nginx\" line")?;
-    let structs = &mut section.layout.structs;
+    let structs = &mut section.structs;
     if indentation == 2 {
         let (name, size) = match words[..] {
             [name] => (name, None),
-            [name, size] => (name, Some(size.parse().context("no size")?)),
+            [name, size] => (name, Some(parse_bytes(size)?)),
             _ => bail!("a struct line is \"NAME [SIZE]\""),
         };
         *current = name.to_owned();
-        let new = Struct {
+        let new = Rule {
             size,
-            ..Struct::default()
+            ..Rule::default()
         };
         ensure!(
             structs.insert(current.clone(), new).is_none(),
@@ -165,19 +264,47 @@ fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> 
         );
         return Ok(());
     }
-    let [name, offset] = words[..] else {
-        bail!("a member line is \"NAME OFFSET\"");
-    };
-    let members = &mut structs
+    let rule = structs
         .get_mut(current.as_str())
-        .context("a member before any struct")?
-        .members;
-    let offset = offset.parse().context("no offset")?;
+        .context("a member before any struct")?;
+    if let Some(bytes) = words[0].strip_prefix('+') {
+        let [_, name] = words[..] else {
+            bail!("a shift is \"+BYTES MACRO\"");
+        };
+        rule.shifts.push((parse_bytes(bytes)?, parse_macro(name)?));
+        return Ok(());
+    }
+    let (name, offset, only_with) = match words[..] {
+        [name, offset] => (name, offset, None),
+        [name, offset, only_with] => (name, offset, Some(parse_macro(only_with)?)),
+        _ => bail!("a member line is \"NAME OFFSET [MACRO]\""),
+    };
     ensure!(
-        members.insert(name.to_owned(), offset).is_none(),
+        rule.members.iter().all(|member| member.name != name),
         "{name} stands twice"
     );
+    rule.members.push(MemberRule {
+        name: name.to_owned(),
+        offset: parse_bytes(offset)?,
+        shifts: rule.shifts.len(),
+        only_with,
+    });
     Ok(())
+}
+
+/// An offset or a size. No struct of nginx comes near the limit.
+fn parse_bytes(text: &str) -> Result<u32> {
+    let bytes: u16 = text
+        .parse()
+        .with_context(|| format!("\"{text}\" is no offset"))?;
+    Ok(bytes.into())
+}
+
+/// One of the macros that move members.
+fn parse_macro(name: &str) -> Result<String> {
+    let known = DIGITS.iter().any(|(known, _)| *known == name);
+    ensure!(known, "unknown macro {name}");
+    Ok(name.to_owned())
 }
 
 /// Reads the words of an `nginx` line.
@@ -196,7 +323,7 @@ fn parse_header(words: &[&str]) -> Result<Section> {
     Ok(Section {
         releases,
         signature: (*signature).to_owned(),
-        layout: Layout::default(),
+        structs: BTreeMap::new(),
     })
 }
 
@@ -204,7 +331,6 @@ fn parse_header(words: &[&str]) -> Result<Section> {
 mod tests {
     use super::Build;
     use super::TABLE;
-    use super::Version;
     use super::built_in;
     use super::find;
     use super::parse;
@@ -212,55 +338,113 @@ mod tests {
     /// Debian's and nginx.org's builds since 1.11.5, up to 1.25.2.
     const COMPAT: &str = "8,4,8,0011111111010111001111111111111111";
 
+    /// Layouts of real configurations: a line each, measured with a probe program compiled against
+    /// the release's own headers.
+    const MEASURED: &str = include_str!("../tests/data/layouts.tsv");
+
     /// The build of a release with that signature.
     fn build(version: &str, signature: &str) -> Build {
         Build {
             version: version.parse().unwrap(),
             signature: signature.to_owned(),
             fork: None,
+            has_ssl: true,
+            has_quic: false,
         }
     }
 
-    /// Check that Debian 12's nginx is read where `ngx_http_request_s` has its members.
+    /// Check that every configuration that was measured is told exactly, member by member.
     #[test]
-    fn bookworm() {
-        let layout = built_in(&build("1.22.1", COMPAT)).unwrap().unwrap();
-        let request = &layout.structs["ngx_http_request_s"].members;
-        assert_eq!(request["upstream"], 72);
-        assert_eq!(request["request_length"], 1248);
-        let state = &layout.structs["ngx_http_upstream_state_t"];
-        assert_eq!(state.size, Some(72));
+    fn measured() {
+        let mut lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
+        let names: Vec<&str> = lines.next().unwrap().split('\t').skip(5).collect();
+        let mut count = 0;
+        for line in lines {
+            let [version, flags, signature, ssl, quic, offsets @ ..] =
+                &line.split('\t').collect::<Vec<_>>()[..]
+            else {
+                panic!("{line}");
+            };
+            let build = Build {
+                has_ssl: *ssl == "1",
+                has_quic: *quic == "1",
+                ..build(version, signature)
+            };
+            let layout = built_in(&build).unwrap().unwrap();
+            for (name, offset) in names.iter().zip(offsets) {
+                let (name, member) = name.split_once('.').unwrap();
+                let known = &layout.structs[name];
+                let told = match member {
+                    "(size)" => known.size,
+                    _ => known.members.get(member).copied(),
+                };
+                let told = told.map_or("-".to_owned(), |told| told.to_string());
+                assert_eq!(told, *offset, "{version} {flags} {name}.{member}");
+            }
+            count += 1;
+        }
+        assert_eq!(count, 622);
     }
 
-    /// Check that every release from 1.18.0 on has exactly one layout, and what is newer has none.
+    /// Check that every release from 1.10.0 on has a layout, and what is newer has none.
     #[test]
     fn releases() {
-        let sections = parse(TABLE).unwrap();
-        for section in &sections {
-            for (first, last) in &section.releases {
-                for version in [first, last] {
-                    let build = build(&version.to_string(), COMPAT);
-                    assert!(built_in(&build).unwrap().is_some(), "{version}");
-                }
+        for section in parse(TABLE).unwrap() {
+            for version in section.releases.iter().flat_map(|(a, b)| [a, b]) {
+                let digits = section.signature.len();
+                let build = build(&version.to_string(), &COMPAT[..digits]);
+                assert!(built_in(&build).unwrap().is_some(), "{version}");
             }
         }
-        for version in ["1.17.10", "1.22.2", "1.30.6", "1.31.5", "2.0.0"] {
+        for version in ["1.9.15", "1.12.3", "1.22.2", "1.30.6", "1.31.5", "2.0.0"] {
             assert!(built_in(&build(version, COMPAT)).unwrap().is_none());
         }
-        assert!("1.31.4".parse::<Version>().is_ok());
     }
 
-    /// Check that a build without `--with-compat`, or without the cache, is not taken for one.
+    /// Check that other signatures than nginx's, and forks, are not taken for nginx.
     #[test]
-    fn other_signatures() {
+    fn others() {
         for signature in [
-            "8,4,8,0011111111010111001111111111111110",
-            "8,4,8,0011111111010111001111111111111011",
+            "Angie,8,4,8,00111111110101110011111111111111111",
+            "4,4,4,0011111111010111001111111111111111",
             "8,4,8,001111111101011100111111111111111",
+            "8,4,8,0011111111010111001111111110111111",
             "",
         ] {
-            assert!(built_in(&build("1.22.1", signature)).unwrap().is_none());
+            assert!(
+                built_in(&build("1.22.1", signature)).unwrap().is_none(),
+                "{signature}"
+            );
         }
+        let fork = Build {
+            fork: Some("openresty/1.21.4.1".to_owned()),
+            ..build("1.21.4", COMPAT)
+        };
+        assert!(built_in(&fork).unwrap().is_none());
+    }
+
+    /// Check that a macro moves what stands behind its line, and nothing before it.
+    #[test]
+    fn shifts() {
+        let text = "nginx 8,4,8,.................................. 1.2.3\n  s 16\n    a 0\n    \
+            +8 HTTP_CACHE\n    b 8\n    +4 PCRE\n    c 12 SSL\n";
+        let layout = |signature, has_ssl| {
+            let build = Build {
+                has_ssl,
+                ..build("1.2.3", signature)
+            };
+            find(parse(text).unwrap(), &build).unwrap().unwrap()
+        };
+        let all = &layout(COMPAT, true).structs["s"];
+        assert_eq!(all.size, Some(28));
+        assert_eq!(
+            (all.members["a"], all.members["b"], all.members["c"]),
+            (0, 16, 24)
+        );
+        let none = &layout("8,4,8,0000000000000000000000000000000000", false).structs["s"];
+        assert_eq!(none.size, Some(16));
+        assert_eq!((none.members["a"], none.members["b"]), (0, 8));
+        assert!(!none.members.contains_key("c"));
     }
 
     /// Check that a broken file is refused, and the line named.
@@ -272,6 +456,10 @@ mod tests {
             ("nginx 8,4,8 1.2.3\n    len 0", "line 2"),
             ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len x", "line 3"),
             ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len -8", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len 99999", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    +8", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    +8 THING", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len 0 THING", "line 3"),
             (
                 "nginx 8,4,8 1.2.3\n  ngx_str_t\n    len 0\n    len 8",
                 "line 4",

@@ -568,7 +568,7 @@ mod tests {
                 response_first_ns: 3_000,
                 response_last_ns: 3_000,
                 status: 502,
-                flags: types::attempt_flag::ATTEMPT_SEEN.0,
+                flags: types::attempt_flag::ATTEMPT_SEEN.0 | types::attempt_flag::ATTEMPT_NEW.0,
                 ..Default::default()
             },
             addr: b"127.0.0.1:80",

@@ -18,6 +18,12 @@ impl Version {
     }
 }
 
+impl From<(u64, u64, u64)> for Version {
+    fn from((major, minor, patch): (u64, u64, u64)) -> Self {
+        Self((major * 1000 + minor) * 1000 + patch)
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(n) = self;
