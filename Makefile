@@ -39,10 +39,15 @@ check: build-deps check-deps ## Format, lints, tests without root: before every 
 test: build-deps test-deps ## All tests; those that trace need root
 ifeq ($(shell id -u),0)
 	$(CARGO) test --locked
+	tests/builds/run trixie
 else
 	$(CARGO) test --locked -- --skip root::
 	@echo 'SKIP root::: not root'
 endif
+
+.PHONY: test-nginx
+test-nginx: build-deps test-deps ## The tests that trace, on every nginx of tests/NGINX (needs root)
+	tests/builds/run
 
 .PHONY: bench
 bench: build-deps test-deps ## What tracing costs nginx (needs root)

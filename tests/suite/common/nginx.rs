@@ -119,7 +119,8 @@ impl Nginx {
         let mut child = Command::new(&config.binary)
             .arg("-p")
             .arg(prefix.path())
-            .args(["-c", "nginx.conf", "-e", "stderr"])
+            .args(["-c", "nginx.conf"])
+            .args(early_log(&config.binary))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -217,6 +218,14 @@ impl Drop for Nginx {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Before it has read its configuration nginx logs to the file that it was built for; since 1.19.5
+/// it can be told another one.
+fn early_log(binary: &Path) -> &'static [&'static str] {
+    let help = Command::new(binary).arg("-h").output().unwrap();
+    let knows = String::from_utf8_lossy(&help.stderr).contains("-e filename");
+    if knows { &["-e", "stderr"] } else { &[] }
 }
 
 /// A folder for one nginx, whose workers run as nobody.

@@ -259,7 +259,7 @@ fn own_errors() {
         for (request, status) in [
             ("GET /nowhere HTTP/1.1\r\nHost: t\r\n\r\n", 404),
             ("GARBAGE\r\n\r\n", 400),
-            ("GET / HTTP/1.1\r\nHost: t\r\nbad header\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: t\r\nbad\0: header\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/3.7\r\n\r\n", 505),
             (

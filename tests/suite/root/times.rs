@@ -22,6 +22,10 @@ const HTTP: &str = "
         location /slow { limit_rate 50k; root {prefix}/html; }
     }";
 
+/// Milliseconds that an upstream waits, and how often each.
+const DELAYS: [u32; 4] = [0, 7, 25, 60];
+const REPEATED: usize = 5;
+
 /// What a busy machine may add to any delay.
 const SLACK: u64 = 400;
 
@@ -208,20 +212,30 @@ fn upstream_response_time() {
     let nginx = Nginx::with(HTTP, upstream.port);
     let tool = Tool::trace(nginx.pid());
     let mut client = Client::connect(nginx.port);
-    for ms in [0, 7, 25, 60] {
-        client.get(&format!("/buffered/wait-{ms}"));
+    for ms in DELAYS {
+        for _ in 0..REPEATED {
+            client.get(&format!("/buffered/wait-{ms}"));
+        }
     }
     drop(client);
     let logged = nginx.quit();
     let records = tool.wait().records();
     assert_equal(&records, &logged);
-    for (record, logged) in records.iter().zip(&logged) {
-        let p = &record.phases;
-        let ours = p.upstream_response_last_byte_time.unwrap() - p.upstream_connect_time.unwrap();
-        let theirs: f64 = logged.upstream_response_time.parse().unwrap();
-        /* nginx's clock is the time at which its event loop woke up last. */
-        let difference = (ours as f64 / 1e6 - theirs * 1e3).abs();
-        assert!(difference <= 2.0, "{ours} ns, {theirs} s");
+    let differences: Vec<f64> = records
+        .iter()
+        .zip(&logged)
+        .map(|(record, logged)| {
+            let p = &record.phases;
+            let ours =
+                p.upstream_response_last_byte_time.unwrap() - p.upstream_connect_time.unwrap();
+            let theirs: f64 = logged.upstream_response_time.parse().unwrap();
+            (ours as f64 / 1e6 - theirs * 1e3).abs()
+        })
+        .collect();
+    /* nginx reads its clock when its event loop wakes up, which a busy machine delays now and then:
+     * of the requests with the same delay one has met neither. Half a millisecond is rounding. */
+    for same in differences.chunks(REPEATED) {
+        assert!(same.iter().any(|ms| *ms <= 1.5), "{differences:?}");
     }
 }
 
