@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use clap::Args;
 use clap::Parser;
+use clap::Subcommand;
 use clap::ValueEnum;
 
 /// What the command line asks for.
@@ -18,6 +20,8 @@ use clap::ValueEnum;
     name = "ngx-bpf",
     version,
     disable_version_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
     about = "Tell where the time of every nginx request went, in nanoseconds",
     long_about = "Tell where the time of every nginx request went, in nanoseconds.\n\n\
         Attaches to a running, unmodified nginx and writes one record a request to stdout: when \
@@ -28,6 +32,49 @@ use clap::ValueEnum;
         Exit status: 0 ended as asked, or the traced nginx ended; 1 failed; 2 bad usage."
 )]
 pub struct Cli {
+    /// Something else than tracing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Of tracing.
+    #[command(flatten)]
+    pub trace: Trace,
+
+    /// Print version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// What else there is.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what tracing would do, and attach nothing
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 tracing would work, 1 it would not, 2 bad usage."
+    )]
+    Check(Check),
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Look at this nginx; may be repeated [default: every nginx that runs]
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids: Vec<u32>,
+
+    /// Write one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Take the struct layout of nginx from FILE
+    #[arg(long, value_name = "FILE")]
+    pub layout: Option<PathBuf>,
+}
+
+/// Options of tracing.
+#[derive(Args, Debug)]
+pub struct Trace {
     /// Trace this nginx master and all its workers, or this one worker; may be repeated
     /// [default: every nginx that runs]
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
@@ -88,13 +135,9 @@ pub struct Cli {
     /// Tell errors only on stderr
     #[arg(short, long)]
     pub quiet: bool,
-
-    /// Print version
-    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
-    version: Option<bool>,
 }
 
-impl Cli {
+impl Trace {
     /// The form of the records.
     pub fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }

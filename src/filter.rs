@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::cli::Cli;
 use crate::cli::StatusRange;
+use crate::cli::Trace;
 use crate::request::Request;
 
 /// The filter options, and how many requests have come by.
@@ -28,7 +28,7 @@ pub struct Filter {
 
 impl Filter {
     /// From the options.
-    pub fn new(cli: &Cli) -> Self {
+    pub fn new(cli: &Trace) -> Self {
         Self {
             sample: cli.sample.unwrap_or(1),
             seen: 0,
@@ -98,7 +98,7 @@ mod tests {
     /// The filter of a command line.
     fn filter(args: &[&str]) -> Filter {
         let args = ["ngx-bpf"].iter().chain(args);
-        Filter::new(&Cli::try_parse_from(args).unwrap())
+        Filter::new(&Cli::try_parse_from(args).unwrap().trace)
     }
 
     /// A request with every value that filters look at.

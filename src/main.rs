@@ -9,9 +9,11 @@ use clap::Parser as _;
 use libbpf_rs::PrintLevel;
 
 use crate::cli::Cli;
+use crate::cli::Command;
 
 mod attempt;
 mod btf;
+mod check;
 mod cli;
 mod clock;
 mod collect;
@@ -51,9 +53,18 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    libbpf_rs::set_print(cli.verbose.then_some((PrintLevel::Warn, print_libbpf)));
-    match trace::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    libbpf_rs::set_print(
+        cli.trace
+            .verbose
+            .then_some((PrintLevel::Warn, print_libbpf)),
+    );
+    let result = match &cli.command {
+        None => trace::run(&cli.trace).map(|()| true),
+        Some(Command::Check(options)) => check::run(options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
         Err(error) => complain(FAILED, format_args!("{error:#}")),
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
-use crate::cli::Cli;
+use crate::cli::Trace;
 use crate::lost::Counts;
 use crate::probe::Hook;
 use crate::version::Version;
@@ -26,7 +26,7 @@ pub struct Messages(Level);
 
 impl Messages {
     /// From the options.
-    pub fn new(cli: &Cli) -> Self {
+    pub fn new(cli: &Trace) -> Self {
         Self(match (cli.quiet, cli.verbose) {
             (true, _) => Level::Errors,
             (_, true) => Level::Verbose,
@@ -52,7 +52,10 @@ impl Messages {
         };
         self.say(
             Level::Verbose,
-            format_args!("probe on {}+{}, {how}", hook.function, hook.entry_offset),
+            format_args!(
+                "probe on {}+{}, {}, {how}",
+                hook.function, hook.entry_offset, hook.instruction
+            ),
         );
     }
 

@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
-use anyhow::ensure;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Typedef;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
+use serde::Serialize;
 
 /// Where a kernel built with `CONFIG_DEBUG_INFO_BTF` tells its types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -32,37 +32,86 @@ const FEATURES: [(&str, &str, &str, &str); 3] = [
         "bpf_map_type",
         "BPF_MAP_TYPE_RINGBUF",
         "the BPF ring buffer",
-        "5.8",
+        "Linux 5.8 or newer",
     ),
     (
         "bpf_map_type",
         "BPF_MAP_TYPE_TASK_STORAGE",
         "BPF task storage",
-        "5.11",
+        "Linux 5.11 or newer",
     ),
     (
         "bpf_func_id",
         "BPF_FUNC_get_attach_cookie",
         "BPF attach cookies",
-        "5.15",
+        "Linux 5.15 or newer",
     ),
 ];
 
+/// What this machine has of what tracing needs.
+pub struct Machine {
+    /// Capabilities that are missing.
+    pub missing_capabilities: Vec<&'static str>,
+    /// Features of the kernel, in the order in which they came.
+    pub needs: Vec<Need>,
+    /// The kernel's types.
+    kernel: Option<Btf<'static>>,
+}
+
+/// One feature of the kernel.
+#[derive(Debug, Serialize)]
+pub struct Need {
+    /// What it is.
+    pub name: String,
+    /// Whether it is there.
+    pub found: bool,
+    /// The kernel to get it with.
+    pub needs: &'static str,
+}
+
+impl Machine {
+    /// Looks at everything. Fails when it can't look.
+    pub fn look() -> Result<Self> {
+        let held = capabilities(None).context("failed to read the capabilities")?;
+        let kernel = Path::new(KERNEL_BTF)
+            .exists()
+            .then(|| Btf::from_path(KERNEL_BTF))
+            .transpose()
+            .with_context(|| format!("failed to read {KERNEL_BTF}"))?;
+        let mut needs = vec![Need {
+            name: format!("types in {KERNEL_BTF}"),
+            found: kernel.is_some(),
+            needs: "CONFIG_DEBUG_INFO_BTF",
+        }];
+        needs.extend(kernel.iter().flat_map(features));
+        Ok(Self {
+            missing_capabilities: missing_capabilities(held.effective),
+            needs,
+            kernel,
+        })
+    }
+
+    /// What is missing first, and what to do.
+    pub fn complaint(&self) -> Option<String> {
+        if !self.missing_capabilities.is_empty() {
+            let missing = self.missing_capabilities.join(", ");
+            return Some(format!("missing {missing}: run as root"));
+        }
+        let missing = self.needs.iter().find(|need| !need.found)?;
+        Some(format!(
+            "this kernel lacks {}: it needs {}",
+            missing.name, missing.needs
+        ))
+    }
+}
+
 /// The kernel's types. Fails when a capability or a kernel feature is missing.
 pub fn check() -> Result<Btf<'static>> {
-    let held = capabilities(None).context("failed to read the capabilities")?;
-    let missing = missing_capabilities(held.effective);
-    if !missing.is_empty() {
-        bail!("missing {}: run as root", missing.join(", "));
+    let machine = Machine::look()?;
+    match (machine.complaint(), machine.kernel) {
+        (None, Some(kernel)) => Ok(kernel),
+        (complaint, _) => bail!(complaint.unwrap_or_default()),
     }
-    ensure!(
-        Path::new(KERNEL_BTF).exists(),
-        "this kernel tells no types: it needs {KERNEL_BTF} (CONFIG_DEBUG_INFO_BTF)"
-    );
-    let kernel =
-        Btf::from_path(KERNEL_BTF).with_context(|| format!("failed to read {KERNEL_BTF}"))?;
-    check_features(&kernel)?;
-    Ok(kernel)
 }
 
 /// The names of what is not held: `CAP_SYS_ADMIN` stands for the first two.
@@ -79,26 +128,24 @@ fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
     .collect()
 }
 
-/// Fails at the first feature that these types do not name.
-fn check_features(kernel: &Btf<'_>) -> Result<()> {
-    for (name, enumerator, feature, since) in FEATURES {
-        let known = kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
+/// Which features these types name.
+fn features(kernel: &Btf<'_>) -> Vec<Need> {
+    let enumerators = FEATURES.map(|(name, enumerator, feature, needs)| Need {
+        found: kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
             ty.iter()
                 .any(|member| member.name.is_some_and(|name| name == enumerator))
-        });
-        ensure!(
-            known,
-            "this kernel has not {feature}: it needs Linux {since} or newer"
-        );
-    }
-    for tracepoint in TRACEPOINTS {
-        let name = format!("btf_trace_{tracepoint}");
-        ensure!(
-            kernel.type_by_name::<Typedef<'_>>(&name).is_some(),
-            "this kernel has no tracepoint {tracepoint}: it needs Linux 6.3 or newer"
-        );
-    }
-    Ok(())
+        }),
+        name: feature.to_owned(),
+        needs,
+    });
+    let tracepoints = TRACEPOINTS.map(|tracepoint| Need {
+        found: kernel
+            .type_by_name::<Typedef<'_>>(&format!("btf_trace_{tracepoint}"))
+            .is_some(),
+        name: format!("tracepoint {tracepoint}"),
+        needs: "Linux 6.3 or newer",
+    });
+    enumerators.into_iter().chain(tracepoints).collect()
 }
 
 #[cfg(test)]
@@ -112,7 +159,8 @@ mod tests {
     use super::CapabilitySet;
     use super::FEATURES;
     use super::KERNEL_BTF;
-    use super::check_features;
+    use super::Machine;
+    use super::features;
     use super::missing_capabilities;
 
     /// The types of a kernel that has the first `known` features, and no tracepoint.
@@ -144,10 +192,17 @@ mod tests {
     /// Check that the first feature that a kernel lacks is named, with the release that has it.
     #[test]
     fn old_kernels() {
-        let complaint = |known| check_features(&kernel(known)).unwrap_err().to_string();
+        let complaint = |known| {
+            let machine = Machine {
+                missing_capabilities: Vec::new(),
+                needs: features(&kernel(known)),
+                kernel: None,
+            };
+            machine.complaint().unwrap()
+        };
         assert_eq!(
             complaint(0),
-            "this kernel has not the BPF ring buffer: it needs Linux 5.8 or newer"
+            "this kernel lacks the BPF ring buffer: it needs Linux 5.8 or newer"
         );
         assert!(complaint(2).contains("5.15"), "{}", complaint(2));
         assert!(complaint(3).contains("tracepoint sock_send_length"));
@@ -157,7 +212,7 @@ mod tests {
     #[test]
     fn this_kernel() {
         if let Ok(kernel) = Btf::from_path(KERNEL_BTF) {
-            check_features(&kernel).unwrap();
+            assert!(features(&kernel).iter().all(|need| need.found));
         } else {
             println!("SKIP: no {KERNEL_BTF}");
         }

@@ -22,6 +22,7 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use plain::Plain;
+use serde::Serialize;
 
 use crate::btf;
 use crate::discover::Process;
@@ -49,22 +50,27 @@ const ANY_PROCESS: i32 = -1;
 unsafe impl Plain for types::worker {}
 
 /// A place in a binary to put a probe.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Hook {
     /// nginx's function.
     pub function: &'static str,
     /// Bytes from the function's entry.
+    #[serde(rename = "offset")]
     pub entry_offset: u64,
+    /// The instruction's name.
+    pub instruction: String,
     /// Bytes from the beginning of the file.
+    #[serde(skip)]
     pub file_offset: u64,
     /// Where the arguments are.
+    #[serde(skip)]
     pub cookie: u64,
     /// Whether the kernel emulates the instruction.
     pub emulated: bool,
 }
 
 /// All places of one binary.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Hooks {
     /// A connection begins.
     init_connection: Hook,
@@ -84,6 +90,7 @@ impl Hooks {
             anyhow::Ok(Hook {
                 function,
                 entry_offset: site.offset,
+                instruction: site.mnemonic,
                 file_offset: code.file_offset + site.offset,
                 cookie: site.cookie,
                 emulated: site.emulated,

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use serde::Serialize;
 
 use crate::discover::Target;
 use crate::elf::Elf;
@@ -17,17 +18,29 @@ use crate::layout::Build;
 use crate::layout::Layout;
 use crate::probe::Hooks;
 
+/// Where a layout is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayoutSource {
+    /// Built in: nginx_headers/layouts.txt.
+    Table,
+    /// `--layout`
+    File,
+}
+
 /// What there is to know of one binary.
 #[derive(Debug)]
 pub struct Program {
     /// The file that all its processes run: read, and attached to, through this descriptor.
     pub binary: File,
     /// Its path, to show to people.
-    path: PathBuf,
+    pub path: PathBuf,
     /// Of the file that was read.
-    build_id: Option<String>,
+    pub build_id: Option<String>,
     /// Which nginx it is.
     pub build: Build,
+    /// Where `layout` is from.
+    pub layout_source: LayoutSource,
     /// Where its structs have their members.
     pub layout: Layout,
     /// Where its probes go.
@@ -37,28 +50,20 @@ pub struct Program {
 }
 
 impl Program {
-    /// Groups the targets by the file they run, and reads each file once.
+    /// Reads the file of each group of targets.
     ///
     /// Fails when one of them is not nginx, or not one whose layout is known.
     pub fn all(targets: Vec<Target>, layout: Option<&Path>) -> Result<Vec<Self>> {
-        let mut groups: Vec<Vec<Target>> = Vec::new();
-        for target in targets {
-            match groups
-                .iter_mut()
-                .find(|group| group[0].inode == target.inode)
-            {
-                Some(group) => group.push(target),
-                None => groups.push(vec![target]),
-            }
-        }
-        groups
+        by_binary(targets)
             .into_iter()
             .map(|targets| Self::read(targets, layout))
             .collect()
     }
 
-    /// Reads the file that these targets run.
-    fn read(targets: Vec<Target>, layout: Option<&Path>) -> Result<Self> {
+    /// Reads the file that these targets run. There is at least one.
+    ///
+    /// Fails as `all()` does.
+    pub fn read(targets: Vec<Target>, layout: Option<&Path>) -> Result<Self> {
         let pid = targets[0].process.pid;
         let path = targets[0].path.clone();
         let binary = targets[0].binary.try_clone()?;
@@ -67,14 +72,17 @@ impl Program {
         let elf = Elf::parse(&image).with_context(context)?;
         let build = elf.build().with_context(context)?;
         let build_id = elf.build_id();
-        let layout = match layout {
-            Some(file) => layout::from_file(file, &build)?,
-            None => layout::built_in(&build)?.with_context(|| {
-                format!(
-                    "no layout known for {build}, build id {}: pass one with --layout",
-                    build_id.as_deref().unwrap_or("unknown")
-                )
-            })?,
+        let (layout_source, layout) = match layout {
+            Some(file) => (LayoutSource::File, layout::from_file(file, &build)?),
+            None => {
+                let layout = layout::built_in(&build)?.with_context(|| {
+                    format!(
+                        "no layout known for {build}, build id {}: pass one with --layout",
+                        build_id.as_deref().unwrap_or("unknown")
+                    )
+                })?;
+                (LayoutSource::Table, layout)
+            }
         };
         let hooks = Hooks::find(&elf).with_context(context)?;
         Ok(Self {
@@ -82,6 +90,7 @@ impl Program {
             path,
             build_id,
             build,
+            layout_source,
             layout,
             hooks,
             targets,
@@ -102,4 +111,19 @@ impl Program {
             self.path.display()
         )
     }
+}
+
+/// Groups the targets by the file they run.
+pub fn by_binary(targets: Vec<Target>) -> Vec<Vec<Target>> {
+    let mut groups: Vec<Vec<Target>> = Vec::new();
+    for target in targets {
+        let group = groups
+            .iter_mut()
+            .find(|group| group[0].inode == target.inode);
+        match group {
+            Some(group) => group.push(target),
+            None => groups.push(vec![target]),
+        }
+    }
+    groups
 }

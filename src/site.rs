@@ -31,6 +31,8 @@ pub struct Site {
     pub cookie: u64,
     /// Whether the kernel emulates the instruction (else it single-steps it).
     pub emulated: bool,
+    /// The instruction's name, as in assembly.
+    pub mnemonic: String,
 }
 
 /// The first emulated instruction of the straight line from the entry at which the first
@@ -44,6 +46,7 @@ pub fn find(function: &Function<'_>, arguments: usize) -> Result<Site> {
         offset: 0,
         cookie: live.cookie().context("arguments at the entry")?,
         emulated: code.first().is_some_and(is_emulated),
+        mnemonic: code.first().map(mnemonic).unwrap_or_default(),
     };
     let mut factory = InstructionInfoFactory::new();
     for instruction in &code {
@@ -59,6 +62,7 @@ pub fn find(function: &Function<'_>, arguments: usize) -> Result<Site> {
                 offset,
                 cookie,
                 emulated: true,
+                mnemonic: mnemonic(instruction),
             });
         }
         if instruction.flow_control() != FlowControl::Next {
@@ -67,6 +71,11 @@ pub fn find(function: &Function<'_>, arguments: usize) -> Result<Site> {
         live.step(instruction, &mut factory);
     }
     Ok(entry)
+}
+
+/// `push`, `endbr64`
+fn mnemonic(instruction: &Instruction) -> String {
+    format!("{:?}", instruction.mnemonic()).to_lowercase()
 }
 
 /// Decodes the whole function. Fails at the first bytes that are no instruction.
@@ -194,6 +203,7 @@ mod tests {
             offset: 0,
             cookie: cookie(Register::RDI, Register::RSI),
             emulated: true,
+            mnemonic: "push".to_owned(),
         };
         assert_eq!(site(b"\x41\x55\xc3"), expected); // push %r13; ret
         assert_eq!(site(b"\x55\xc3"), expected); // push %rbp; ret

@@ -16,7 +16,7 @@ use crossbeam_channel::tick;
 use libbpf_rs::btf::Btf;
 use signal_hook::consts::SIGUSR1;
 
-use crate::cli::Cli;
+use crate::cli::Trace;
 use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::discover;
@@ -40,7 +40,7 @@ use crate::stop::Stop;
 const TICK: Duration = Duration::from_millis(100);
 
 /// Traces until the end is asked for, or nothing is left to trace.
-pub fn run(cli: &Cli) -> Result<()> {
+pub fn run(cli: &Trace) -> Result<()> {
     let messages = Messages::new(cli);
     let (mut stop, stopped) = Stop::on_signals()?;
     let reopen = Arc::new(AtomicBool::new(false));

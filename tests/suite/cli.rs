@@ -44,6 +44,10 @@ fn bad_usage() {
         &["--json", "--format", "text"],
         &["-v", "-q"],
         &["--output"],
+        &["check", "--sample", "2"],
+        &["check", "--pid", "0"],
+        &["--json", "check"],
+        &["help"],
     ] {
         let output = run(args);
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -3,6 +3,8 @@
 
 /// Bad input: one line, the right exit code, nginx untouched.
 mod bad_input;
+/// What `ngx-bpf check` finds.
+mod check;
 /// How tracing ends, and what is then said.
 mod end;
 /// Requests that mean harm.

@@ -32,8 +32,8 @@ const SLACK: u64 = 400;
 /// Checks that there is a delay of so many milliseconds between two phases.
 fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u64) {
     let between = to.unwrap().checked_sub(from.unwrap()).unwrap();
-    /* A timer may end within the clock's tick before. */
-    let least = (ms * 1_000_000).saturating_sub(1_000_000);
+    /* A busy nginx may come late to the earlier of the two, too. */
+    let least = ms * 500_000;
     assert!(
         (least..(ms + SLACK) * 1_000_000).contains(&between),
         "{between} ns instead of {ms} ms: {phases:#?}"

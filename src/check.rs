@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf check`: what tracing would do on this machine, without doing it.
+
+use std::fmt;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli::Check;
+use crate::discover;
+use crate::discover::Role;
+use crate::discover::Target;
+use crate::preflight::Machine;
+use crate::preflight::Need;
+use crate::probe::Hook;
+use crate::program::LayoutSource;
+use crate::program::Program;
+use crate::program::by_binary;
+
+/// What was found. The names of the members are the JSON keys.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// The machine.
+    kernel: Kernel,
+    /// Every nginx that was asked for.
+    nginx: Vec<Nginx>,
+    /// Whether tracing would work in full.
+    works: bool,
+    /// Why it would not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What the machine has.
+#[derive(Debug, Serialize)]
+struct Kernel {
+    /// As `uname -r`.
+    release: String,
+    /// Capabilities that are missing.
+    missing_capabilities: Vec<&'static str>,
+    /// What tracing needs.
+    features: Vec<Need>,
+}
+
+/// One nginx binary and its processes.
+#[derive(Debug, Serialize)]
+struct Nginx {
+    /// The processes that were asked for, and their workers.
+    processes: Vec<Processes>,
+    /// Its path.
+    path: String,
+    /// What is known of the binary, if it can be traced.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    program: Option<Known>,
+    /// Why it can't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// A process that was asked for.
+#[derive(Debug, Serialize)]
+struct Processes {
+    /// The master, or a worker.
+    pid: u32,
+    /// Pids of its workers; none when it is one itself.
+    workers: Vec<u32>,
+}
+
+/// What is known of a binary.
+#[derive(Debug, Serialize)]
+struct Known {
+    /// The release.
+    version: String,
+    /// Of the file.
+    build_id: Option<String>,
+    /// `NGX_MODULE_SIGNATURE`
+    signature: String,
+    /// Where the layout of its structs is from.
+    layout: LayoutSource,
+    /// Where probes would go.
+    probes: Vec<Hook>,
+}
+
+/// Looks, and writes the report to stdout. Whether tracing would work in full.
+pub fn run(options: &Check) -> Result<bool> {
+    let machine = Machine::look()?;
+    let mut reason = machine.complaint();
+    let mut nginx = Vec::new();
+    match discover::targets(&options.pids) {
+        Ok(targets) => {
+            for targets in by_binary(targets) {
+                nginx.push(look(targets, options.layout.as_deref())?);
+            }
+        }
+        Err(error) => reason = reason.or_else(|| Some(format!("{error:#}"))),
+    }
+    let errors = nginx.iter().find_map(|nginx| nginx.error.clone());
+    let reason = reason.or(errors);
+    let report = Report {
+        kernel: Kernel {
+            release: release()?,
+            missing_capabilities: machine.missing_capabilities,
+            features: machine.needs,
+        },
+        nginx,
+        works: reason.is_none(),
+        reason,
+    };
+    let text = if options.json {
+        serde_json::to_string(&report).context("failed to encode the report")? + "\n"
+    } else {
+        report.to_string()
+    };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(report.works)
+}
+
+/// What is known of one binary. There is at least one target.
+fn look(targets: Vec<Target>, layout: Option<&Path>) -> Result<Nginx> {
+    let path = targets[0].path.display().to_string();
+    let mut processes = Vec::new();
+    for target in &targets {
+        let mut workers = target.process.children()?;
+        workers.retain(|child| child.role == Role::Worker);
+        processes.push(Processes {
+            pid: target.process.pid,
+            workers: workers.iter().map(|worker| worker.pid).collect(),
+        });
+    }
+    let (program, error) = match Program::read(targets, layout) {
+        Ok(program) => (Some(program), None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    Ok(Nginx {
+        processes,
+        path,
+        program: program.map(|program| Known {
+            version: program.build.version.to_string(),
+            build_id: program.build_id,
+            signature: program.build.signature,
+            layout: program.layout_source,
+            probes: program.hooks.iter().cloned().collect(),
+        }),
+        error,
+    })
+}
+
+/// The kernel's release.
+fn release() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    let release = release.context("failed to read the kernel's release")?;
+    Ok(release.trim_end().to_owned())
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "kernel {}", self.kernel.release)?;
+        let missing = &self.kernel.missing_capabilities;
+        if missing.is_empty() {
+            writeln!(f, "  found    capabilities")?;
+        } else {
+            writeln!(f, "  missing  {}", missing.join(", "))?;
+        }
+        for need in &self.kernel.features {
+            let found = if need.found { "found  " } else { "missing" };
+            writeln!(f, "  {found}  {}", need.name)?;
+        }
+        for nginx in &self.nginx {
+            write!(f, "{nginx}")?;
+        }
+        match &self.reason {
+            None => writeln!(f, "tracing would work"),
+            Some(reason) => writeln!(f, "tracing would not work: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Nginx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Processes { pid, workers } in &self.processes {
+            write!(f, "pid {pid}, workers")?;
+            for worker in workers {
+                write!(f, " {worker}")?;
+            }
+            writeln!(f, "{}", if workers.is_empty() { " none" } else { "" })?;
+        }
+        writeln!(f, "  path       {}", self.path)?;
+        let Some(program) = &self.program else {
+            return Ok(());
+        };
+        writeln!(f, "  version    {}", program.version)?;
+        let build_id = program.build_id.as_deref().unwrap_or("none");
+        writeln!(f, "  build id   {build_id}")?;
+        writeln!(f, "  signature  {}", program.signature)?;
+        let layout = match program.layout {
+            LayoutSource::Table => "built-in table",
+            LayoutSource::File => "file",
+        };
+        writeln!(f, "  layout     {layout}")?;
+        for hook in &program.probes {
+            let how = if hook.emulated {
+                "emulated"
+            } else {
+                "single-stepped: slow"
+            };
+            writeln!(
+                f,
+                "  probe      {}+{}, {}, {how}",
+                hook.function, hook.entry_offset, hook.instruction
+            )?;
+        }
+        Ok(())
+    }
+}
