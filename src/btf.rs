@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
 use std::ptr::NonNull;
@@ -21,6 +22,7 @@ use libbpf_rs::btf::types::Struct;
 use libbpf_rs::libbpf_sys;
 use rustix::fs::MemfdFlags;
 
+use crate::dwarf::Wanted;
 use crate::layout::Layout;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
@@ -51,6 +53,19 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
     file.write_all(writer.bytes()?)
         .context("failed to write BTF")?;
     Ok(file)
+}
+
+/// The nginx members that `program` names, by struct.
+pub fn wanted(program: &Btf<'_>) -> Wanted {
+    let text = |name: &OsStr| name.to_str().map(str::to_owned);
+    program
+        .type_by_kind::<Struct<'_>>()
+        .filter_map(|ty| {
+            let name = ty.name().and_then(text)?;
+            let members = ty.iter().filter_map(|member| member.name.and_then(text));
+            name.starts_with(PREFIX).then(|| (name, members.collect()))
+        })
+        .collect()
 }
 
 /// BTF in the making.

@@ -4,13 +4,13 @@
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 
 use anyhow::Context as _;
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::Check;
+use crate::cli::LayoutOptions;
 use crate::discover;
 use crate::discover::Role;
 use crate::discover::Target;
@@ -93,7 +93,7 @@ pub fn run(options: &Check) -> Result<bool> {
     match discover::targets(&options.pids) {
         Ok(targets) => {
             for targets in by_binary(targets) {
-                nginx.push(look(targets, options.layout.as_deref())?);
+                nginx.push(look(targets, &options.layout)?);
             }
         }
         Err(error) => reason = reason.or_else(|| Some(format!("{error:#}"))),
@@ -120,7 +120,7 @@ pub fn run(options: &Check) -> Result<bool> {
 }
 
 /// What is known of one binary. There is at least one target.
-fn look(targets: Vec<Target>, layout: Option<&Path>) -> Result<Nginx> {
+fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
     let path = targets[0].path.display().to_string();
     let mut processes = Vec::new();
     for target in &targets {
@@ -199,6 +199,7 @@ impl fmt::Display for Nginx {
         let layout = match program.layout {
             LayoutSource::Table => "built-in table",
             LayoutSource::File => "file",
+            LayoutSource::Dwarf => "debug information",
         };
         writeln!(f, "  layout     {layout}")?;
         for hook in &program.probes {

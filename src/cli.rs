@@ -54,6 +54,25 @@ pub enum Command {
         after_help = "Exit status: 0 tracing would work, 1 it would not, 2 bad usage."
     )]
     Check(Check),
+
+    /// Print the struct layout found in an nginx binary or its debug file
+    #[command(disable_version_flag = true)]
+    Layout {
+        /// An nginx binary; its debug file is found as gdb finds it
+        file: PathBuf,
+    },
+}
+
+/// Where the layout of nginx's structs is from, when it is not to be found.
+#[derive(Args, Debug)]
+pub struct LayoutOptions {
+    /// Take the struct layout of nginx from FILE, as "ngx-bpf layout" prints it
+    #[arg(long, value_name = "FILE", conflicts_with = "debug_info")]
+    pub layout: Option<PathBuf>,
+
+    /// Take it from the debug information in FILE, which must be of the same build
+    #[arg(long, value_name = "FILE")]
+    pub debug_info: Option<PathBuf>,
 }
 
 /// Options of `check`.
@@ -67,9 +86,9 @@ pub struct Check {
     #[arg(long)]
     pub json: bool,
 
-    /// Take the struct layout of nginx from FILE
-    #[arg(long, value_name = "FILE")]
-    pub layout: Option<PathBuf>,
+    /// Of the layout.
+    #[command(flatten)]
+    pub layout: LayoutOptions,
 }
 
 /// Options of tracing.
@@ -124,9 +143,9 @@ pub struct Trace {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: Option<u64>,
 
-    /// Take the struct layout of nginx from FILE
-    #[arg(long, value_name = "FILE")]
-    pub layout: Option<PathBuf>,
+    /// Of the layout.
+    #[command(flatten)]
+    pub layout: LayoutOptions,
 
     /// Tell more on stderr
     #[arg(short, long, conflicts_with = "quiet")]

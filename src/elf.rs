@@ -2,6 +2,7 @@
 //! One nginx binary: its build id, which build of nginx it is, and where its exported functions
 //! lie. Read whole and within bounds; nothing in it is trusted, nothing of it is run.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
@@ -11,6 +12,7 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 use object::Object as _;
+use object::ObjectSection as _;
 use object::ObjectSegment as _;
 use object::ObjectSymbol as _;
 use object::SegmentFlags;
@@ -136,6 +138,29 @@ impl<'data> Elf<'data> {
             is_nginx |= find(data, own.as_bytes()).is_some();
         }
         Ok((!is_nginx).then(|| "an unknown fork".to_owned()))
+    }
+
+    /// A section, inflated where it is compressed. `None` when there is none, or nothing of it in
+    /// this file. Fails when it claims to be larger than any nginx's.
+    pub fn section(&self, name: &str) -> Result<Option<Cow<'data, [u8]>>> {
+        let Some(section) = self.0.section_by_name(name) else {
+            return Ok(None);
+        };
+        let context = || format!("failed to read section {name}");
+        let data = section.compressed_data().with_context(context)?;
+        let size = data.uncompressed_size;
+        ensure!(
+            size <= FILE_BYTES_MAX,
+            "section {name} claims to have {size} bytes"
+        );
+        let data = data.decompress().with_context(context)?;
+        Ok(Some(data).filter(|data| !data.is_empty()))
+    }
+
+    /// The name in `.gnu_debuglink`: of the file that the debug information was moved to.
+    pub fn debug_link(&self) -> Option<String> {
+        let (name, _) = self.0.gnu_debuglink().ok().flatten()?;
+        Some(String::from_utf8_lossy(name).into_owned())
     }
 
     /// An exported function. Fails when it is not exported, has no size, or is not in code.

@@ -100,6 +100,23 @@ pub struct Layout {
     pub structs: BTreeMap<String, Struct>,
 }
 
+impl Layout {
+    /// The section of a file of layouts that tells of this layout, for one build.
+    pub fn section(&self, build: &Build) -> String {
+        let mut lines = vec![format!("nginx {} {}", build.signature, build.version)];
+        for (name, known) in &self.structs {
+            let size = known.size.map(|size| format!(" {size}"));
+            lines.push(format!("  {name}{}", size.unwrap_or_default()));
+            let mut members: Vec<_> = known.members.iter().collect();
+            members.sort_by_key(|(_, offset)| **offset);
+            for (member, offset) in members {
+                lines.push(format!("    {member} {offset}"));
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
 /// One struct as a file tells of it: what it is without any macro, and what each adds.
 #[derive(Debug, Default)]
 struct Rule {
@@ -445,6 +462,15 @@ mod tests {
         assert_eq!(none.size, Some(16));
         assert_eq!((none.members["a"], none.members["b"]), (0, 8));
         assert!(!none.members.contains_key("c"));
+    }
+
+    /// Check that what is written for one build is read again as the same.
+    #[test]
+    fn written() {
+        let build = build("1.22.1", COMPAT);
+        let layout = built_in(&build).unwrap().unwrap();
+        let again = find(parse(&layout.section(&build)).unwrap(), &build);
+        assert_eq!(again.unwrap(), Some(layout));
     }
 
     /// Check that a broken file is refused, and the line named.

@@ -17,7 +17,9 @@ mod check;
 mod cli;
 mod clock;
 mod collect;
+mod debug_file;
 mod discover;
+mod dwarf;
 mod elf;
 mod event;
 mod filter;
@@ -27,6 +29,7 @@ mod message;
 mod output;
 mod phases;
 mod preflight;
+mod print;
 mod probe;
 mod program;
 mod request;
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => trace::run(&cli.trace).map(|()| true),
         Some(Command::Check(options)) => check::run(options),
+        Some(Command::Layout { file }) => print::run(file).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::btf;
 use crate::discover::Process;
 use crate::discover::Role;
+use crate::dwarf::Wanted;
 use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::lost::Counts;
@@ -311,8 +312,18 @@ impl<'obj> Probe<'obj> {
     }
 }
 
-/// The BTF that relocates the program: opened once to learn which members it asks for.
+/// The nginx members that the program reads, by struct.
+pub fn wanted() -> Result<Wanted> {
+    with_program(|program| Ok(btf::wanted(program)))
+}
+
+/// The BTF that relocates the program.
 fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
+    with_program(|program| btf::encode(program, layout, kernel))
+}
+
+/// The program's own types: it is opened, not loaded, to learn which members it asks for.
+fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
     let mut storage = Storage::uninit();
     let open = NgxSkelBuilder::default()
         .open(&mut storage)
@@ -321,7 +332,7 @@ fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
     // SAFETY: the object lives as long as `open`, and nobody changes it.
     let program =
         Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
-    btf::encode(&program, layout, kernel)
+    use_it(&program)
 }
 
 /// One uprobe at one place.

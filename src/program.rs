@@ -10,12 +10,15 @@ use anyhow::Context as _;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::cli::LayoutOptions;
+use crate::debug_file;
 use crate::discover::Target;
 use crate::elf::Elf;
 use crate::elf::Image;
 use crate::layout;
 use crate::layout::Build;
 use crate::layout::Layout;
+use crate::probe;
 use crate::probe::Hooks;
 
 /// Where a layout is from.
@@ -26,6 +29,37 @@ pub enum LayoutSource {
     Table,
     /// `--layout`
     File,
+    /// Debug information: of the binary, of its debug file, or `--debug-info`.
+    Dwarf,
+}
+
+/// From the first that is there: `--layout`, `--debug-info`, the binary's own debug information or
+/// its debug file's, the table.
+fn find_layout(
+    path: &Path,
+    elf: &Elf<'_>,
+    build: &Build,
+    from: &LayoutOptions,
+) -> Result<(LayoutSource, Layout)> {
+    if let Some(file) = &from.layout {
+        return Ok((LayoutSource::File, layout::from_file(file, build)?));
+    }
+    let wanted = probe::wanted()?;
+    if let Some(file) = &from.debug_info {
+        let layout = debug_file::layout_from(file, elf, &wanted)?;
+        return Ok((LayoutSource::Dwarf, layout));
+    }
+    if let Some(layout) = debug_file::layout(path, elf, &wanted)? {
+        return Ok((LayoutSource::Dwarf, layout));
+    }
+    let layout = layout::built_in(build)?.with_context(|| {
+        format!(
+            "no layout known for {build}, build id {}: install its debug symbols, or pass --layout \
+             or --debug-info",
+            elf.build_id().as_deref().unwrap_or("none")
+        )
+    })?;
+    Ok((LayoutSource::Table, layout))
 }
 
 /// What there is to know of one binary.
@@ -53,17 +87,17 @@ impl Program {
     /// Reads the file of each group of targets.
     ///
     /// Fails when one of them is not nginx, or not one whose layout is known.
-    pub fn all(targets: Vec<Target>, layout: Option<&Path>) -> Result<Vec<Self>> {
+    pub fn all(targets: Vec<Target>, from: &LayoutOptions) -> Result<Vec<Self>> {
         by_binary(targets)
             .into_iter()
-            .map(|targets| Self::read(targets, layout))
+            .map(|targets| Self::read(targets, from))
             .collect()
     }
 
     /// Reads the file that these targets run. There is at least one.
     ///
     /// Fails as `all()` does.
-    pub fn read(targets: Vec<Target>, layout: Option<&Path>) -> Result<Self> {
+    pub fn read(targets: Vec<Target>, from: &LayoutOptions) -> Result<Self> {
         let pid = targets[0].process.pid;
         let path = targets[0].path.clone();
         let binary = targets[0].binary.try_clone()?;
@@ -72,18 +106,7 @@ impl Program {
         let elf = Elf::parse(&image).with_context(context)?;
         let build = elf.build().with_context(context)?;
         let build_id = elf.build_id();
-        let (layout_source, layout) = match layout {
-            Some(file) => (LayoutSource::File, layout::from_file(file, &build)?),
-            None => {
-                let layout = layout::built_in(&build)?.with_context(|| {
-                    format!(
-                        "no layout known for {build}, build id {}: pass one with --layout",
-                        build_id.as_deref().unwrap_or("unknown")
-                    )
-                })?;
-                (LayoutSource::Table, layout)
-            }
-        };
+        let (layout_source, layout) = find_layout(&path, &elf, &build, from)?;
         let hooks = Hooks::find(&elf).with_context(context)?;
         Ok(Self {
             binary,

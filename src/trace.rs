@@ -47,7 +47,7 @@ pub fn run(cli: &Trace) -> Result<()> {
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
     let kernel = preflight::check()?;
-    let programs = Program::all(discover::targets(&cli.pids)?, cli.layout.as_deref())?;
+    let programs = Program::all(discover::targets(&cli.pids)?, &cli.layout)?;
     let output = Output::open(cli.output.as_deref())?;
 
     let mut storages: Vec<[Storage; 2]> = programs

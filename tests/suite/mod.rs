@@ -5,5 +5,7 @@
 mod cli;
 /// What the tests share.
 mod common;
+/// Layouts from debug information.
+mod layout;
 /// Real nginx, real requests, nginx's own access log as the truth.
 mod root;

@@ -3,6 +3,8 @@
 
 /// A client that speaks bytes.
 pub mod client;
+/// A program that looks like nginx.
+pub mod imitation;
 /// As many requests as nginx takes.
 pub mod load;
 /// nginx, started for one test.

@@ -2,12 +2,16 @@
 //! `ngx-bpf check`: what it finds is true, and tracing does as it says.
 
 use std::os::unix::process::CommandExt as _;
+use std::process::Child;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::suite::common::imitation::compile;
+use crate::suite::common::imitation::run;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::PROGRAM;
@@ -81,7 +85,7 @@ fn does_not_work() {
 /// Check that somebody who may not trace is told what is missing.
 #[test]
 fn without_capabilities() {
-    let folder = tempfile::TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
     crate::suite::common::nginx::open_to_all(folder.path());
     let copy = folder.path().join("ngx-bpf");
     std::fs::copy(PROGRAM, &copy).unwrap();
@@ -98,4 +102,55 @@ fn without_capabilities() {
         line,
         "tracing would not work: missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE: run as root"
     );
+}
+
+/// Check that a layout is taken from a binary's own debug information, from `--debug-info` once that
+/// was stripped, and from the table without either; never from a file of another build.
+#[test]
+fn layout_sources() {
+    let folder = TempDir::new().unwrap();
+    let file = compile(folder.path(), &["-g"]);
+    let objcopy = |args: &[&str]| {
+        run(Command::new("objcopy")
+            .args(args)
+            .current_dir(folder.path()));
+    };
+    objcopy(&["--only-keep-debug", "nginx", "symbols"]);
+    objcopy(&["--strip-debug", "nginx", "stripped"]);
+    let symbols = folder.path().join("symbols").display().to_string();
+    let other = TempDir::new().unwrap();
+    let other = compile(other.path(), &["-g", "-O2"]).display().to_string();
+
+    let mut child = Command::new(file).spawn().unwrap();
+    assert_eq!(layout_of(&child, &[]), "dwarf");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = Command::new(folder.path().join("stripped"))
+        .spawn()
+        .unwrap();
+    assert_eq!(layout_of(&child, &[]), "table");
+    assert_eq!(layout_of(&child, &["--debug-info", &symbols]), "dwarf");
+    let pid = child.id().to_string();
+    for wrong in [other.as_str(), "/proc/self/exe", "/nowhere"] {
+        let output = check(&["--pid", &pid, "--debug-info", wrong]);
+        assert_eq!(output.status.code(), Some(1));
+        let line = last_line(&output);
+        let expected =
+            line.contains("is no debug file of build id") || line.contains("failed to read");
+        assert!(expected, "{line}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Where the layout of a process is from.
+fn layout_of(child: &Child, args: &[&str]) -> String {
+    let pid = child.id().to_string();
+    let output = check(&[&["--json", "--pid", &pid], args].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let layout = &report["nginx"][0]["layout"];
+    layout
+        .as_str()
+        .unwrap_or_else(|| panic!("{report:#}"))
+        .to_owned()
 }

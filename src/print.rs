@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf layout FILE`: the struct layout that an nginx binary's debug information tells, in the
+//! form that `--layout` reads and the built-in table is written in.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use anyhow::Result;
+
+use crate::debug_file;
+use crate::elf::Elf;
+use crate::probe;
+
+/// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
+/// file of the same build tells one.
+pub fn run(path: &Path) -> Result<()> {
+    let context = || format!("failed to read \"{}\"", path.display());
+    let image = debug_file::open(path).with_context(context)?;
+    let elf = Elf::parse(&image).with_context(context)?;
+    let build = elf.build().with_context(context)?;
+    let layout = debug_file::layout(path, &elf, &probe::wanted()?)?.with_context(|| {
+        format!(
+            "\"{}\" has no debug information, nor has a debug file of build id {}: install its \
+             debug symbols, or build it with -g",
+            path.display(),
+            elf.build_id().as_deref().unwrap_or("none")
+        )
+    })?;
+    let _ = std::io::stdout().write_all(layout.section(&build).as_bytes());
+    Ok(())
+}

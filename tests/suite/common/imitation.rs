@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A program that looks like an nginx to `ngx-bpf`, with debug information: its structs are as
+//! nginx_headers/nginx.h declares them, and it does nothing.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The structs, and behind them what makes a program an nginx to `ngx-bpf`.
+const STRUCTS: &str = include_str!("../../../nginx_headers/nginx.h");
+const SOURCE: &str = r#"
+struct { unsigned long before[5], version; const char *signature; } ngx_http_core_module =
+    { { 0 }, 1022001, "8,4,8,0011111111010111001111111111111111" };
+const char version[] = "\0nginx/1.22.1";
+struct ngx_http_request_s r;
+struct ngx_connection_s c;
+struct ngx_http_upstream_state_t state;
+struct ngx_buf_s b; struct ngx_table_elt_s h; struct ngx_array_t a; struct ngx_log_s l;
+struct ngx_http_log_ctx_s x;
+void ngx_http_init_connection(void *c) { (void)c; }
+void ngx_http_free_request(void *r, long rc) { (void)r; (void)rc; }
+void ngx_http_request_body_save_filter(void *r, void *in) { (void)r; (void)in; }
+int pause(void);
+int main(void) { return pause() + version[0]; }
+"#;
+
+/// Compiles the program in a folder.
+pub fn compile(folder: &Path, args: &[&str]) -> PathBuf {
+    let structs: Vec<&str> = STRUCTS
+        .lines()
+        .filter(|line| !line.starts_with("#pragma"))
+        .collect();
+    fs::write(folder.join("nginx.c"), structs.join("\n") + SOURCE).unwrap();
+    run(Command::new("clang")
+        .args([
+            "-rdynamic",
+            "-fPIE",
+            "-pie",
+            "-Wl,--build-id",
+            "-o",
+            "nginx",
+            "nginx.c",
+        ])
+        .args(args)
+        .current_dir(folder));
+    folder.join("nginx")
+}
+
+/// Runs a tool that must succeed.
+pub fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .expect("clang and binutils are installed by make test");
+    assert!(output.status.success(), "{output:?}");
+}
