@@ -154,3 +154,65 @@ fn layout_of(child: &Child, args: &[&str]) -> String {
         .unwrap_or_else(|| panic!("{report:#}"))
         .to_owned()
 }
+
+/// Check each probe against objdump: it must sit on the first instruction of the function that the
+/// kernel emulates, and nothing before it may be a branch.
+#[test]
+fn probes_as_objdump_has_it() {
+    let nginx = Nginx::simple();
+    let output = check(&["--json", "--pid", &nginx.pid().to_string()]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let binary = format!("/proc/{}/exe", nginx.pid());
+    for probe in report["nginx"][0]["probes"].as_array().unwrap() {
+        let function = probe["function"].as_str().unwrap();
+        let line = disassemble(&binary, function);
+        let (offset, instruction) = line.last().unwrap();
+        assert_eq!(
+            probe["offset"].as_u64(),
+            Some(*offset),
+            "{function}: {line:?}"
+        );
+        let name = instruction.split(' ').next();
+        let ours = probe["instruction"].as_str();
+        assert_eq!(ours, name, "{function}: {line:?}");
+    }
+}
+
+/// The instructions of a function, with their offsets, up to the first that is emulated.
+fn disassemble(binary: &str, function: &str) -> Vec<(u64, String)> {
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).arg(binary).output();
+        String::from_utf8(output.expect("binutils are installed by make test").stdout).unwrap()
+    };
+    let symbols = run("nm", &["-D", "-S"]);
+    let symbol: Vec<&str> = symbols
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.len() == 4 && words[3] == function)
+        .unwrap();
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    let (start, size) = (hex(symbol[0]), hex(symbol[1]));
+    let code = run(
+        "objdump",
+        &[
+            "-d",
+            "--insn-width=16",
+            &format!("--start-address={start}"),
+            &format!("--stop-address={}", start + size),
+        ],
+    );
+    let mut line = Vec::new();
+    for row in code.lines() {
+        let [address, bytes, text] = row.split('\t').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let offset = hex(address.trim().trim_end_matches(':')) - start;
+        line.push((offset, text.to_owned()));
+        let is_branch = text.starts_with('j') || text.starts_with("call");
+        let is_branch = is_branch && !text.contains('*');
+        if text.starts_with("push") || is_branch || bytes.trim() == "90" {
+            return line;
+        }
+    }
+    panic!("{function} has no instruction that is emulated: {code}");
+}
