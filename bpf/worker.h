@@ -33,6 +33,17 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 		__sync_fetch_and_add(&counters.untraced_processes, 1);
 }
 
+/* nginx replaces its binary (USR2): the child that executes the new one is a master itself. */
+static __always_inline void process_executed(struct task_struct *task)
+{
+	struct worker *w = bpf_task_storage_get(&workers, task, NULL, 0);
+
+	if (!w)
+		return;
+	w->flags |= WORKER_FOLLOW;
+	__sync_fetch_and_add(&counters.executed, 1);
+}
+
 static __always_inline void process_exited(struct task_struct *task)
 {
 	struct worker *w;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From the ring buffer to a bounded channel, by a thread that waits for nobody but its receiver.
+//! From ring buffers to one bounded channel, by threads that wait for nobody but its receiver.
 //! When that is slow, the ring buffer fills, and BPF counts what does not fit: there is one place
 //! where records are lost.
 
@@ -37,62 +37,78 @@ const INTERVAL: Timespec = Timespec {
     tv_nsec: 50_000_000,
 };
 
-/// The thread that reads.
+/// The threads that read, one for each ring buffer.
 pub struct Collector {
     /// Records, one behind the other.
     pub batches: Receiver<Vec<u8>>,
+    /// The other end, for threads to come.
+    sender: Option<Sender<Vec<u8>>>,
     /// Asks for the last round.
     last_round: Arc<AtomicBool>,
-    /// Ends after it.
-    thread: JoinHandle<Result<()>>,
+    /// They end after it.
+    threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Collector {
-    /// Starts to read these ring buffers.
-    pub fn start(rings: Vec<MapHandle>) -> Result<Self> {
+    /// Nothing is read yet.
+    pub fn new() -> Self {
         let (sender, batches) = bounded(BATCHES_WAITING);
-        let last_round = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&last_round);
+        Self {
+            batches,
+            sender: Some(sender),
+            last_round: Arc::default(),
+            threads: Vec::new(),
+        }
+    }
+
+    /// Starts to read a ring buffer.
+    pub fn add(&mut self, ring: MapHandle) -> Result<()> {
+        let last_round = Arc::clone(&self.last_round);
+        let sender = self.sender.clone().context("reading has ended")?;
         let thread = thread::Builder::new()
             .name("collect".to_owned())
-            .spawn(move || run(&rings, &sender, &flag))
+            .spawn(move || run(&ring, &sender, &last_round))
             .context("failed to start a thread")?;
-        Ok(Self {
-            batches,
-            last_round,
-            thread,
-        })
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// Drains the ring buffers: the channel ends behind the last record.
-    pub fn finish(&self) {
+    pub fn finish(&mut self) {
+        self.sender = None;
         self.last_round.store(true, Ordering::Release);
     }
 
-    /// What the thread failed with. Nobody receives any more.
+    /// What a thread failed with. Nobody receives any more.
     pub fn join(self) -> Result<()> {
         drop(self.batches);
-        match self.thread.join() {
-            Ok(result) => result,
-            Err(_) => anyhow::bail!("the reader thread panicked"),
+        for thread in self.threads {
+            match thread.join() {
+                Ok(result) => result?,
+                Err(_) => anyhow::bail!("the reader thread panicked"),
+            }
         }
+        Ok(())
+    }
+
+    /// Whether a thread has ended before it was asked to.
+    pub fn has_failed(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 }
 
 /// Reads until the last round is over, or nobody receives.
-fn run(rings: &[MapHandle], sender: &Sender<Vec<u8>>, last_round: &AtomicBool) -> Result<()> {
+fn run(ring: &MapHandle, sender: &Sender<Vec<u8>>, last_round: &AtomicBool) -> Result<()> {
     let batch = Rc::new(RefCell::new(Vec::new()));
+    let gathered = Rc::clone(&batch);
+    let add = move |record: &[u8]| {
+        gathered.borrow_mut().extend_from_slice(record);
+        0
+    };
     let mut builder = RingBufferBuilder::new();
-    for ring in rings {
-        let batch = Rc::clone(&batch);
-        let add = move |record: &[u8]| {
-            batch.borrow_mut().extend_from_slice(record);
-            0
-        };
-        builder
-            .add(ring, add)
-            .context("failed to read the ring buffer")?;
-    }
+    builder
+        .add(ring, add)
+        .context("failed to read the ring buffer")?;
     let ring = builder.build().context("failed to read the ring buffer")?;
     // SAFETY: the descriptor belongs to `ring`, which lives longer.
     let epoll = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };

@@ -105,7 +105,12 @@ pub struct Target {
 impl Target {
     /// Fails when the process is gone or its binary can't be opened.
     fn open(pid: u32) -> Result<Self> {
-        let process = Process::open(pid)?;
+        Self::of(Process::open(pid)?)
+    }
+
+    /// Fails as `open()` does.
+    pub fn of(process: Process) -> Result<Self> {
+        let pid = process.pid;
         let link = format!("/proc/{pid}/exe");
         let context = || format!("failed to open the program of pid {pid}");
         let binary = File::open(&link).with_context(context)?;

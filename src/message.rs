@@ -43,6 +43,14 @@ impl Messages {
         );
     }
 
+    /// The new master of an upgrade is traced; it may have served before.
+    pub fn upgraded(self, pid: u32) {
+        self.say(
+            Level::Normal,
+            format_args!("nginx was upgraded: what pid {pid} served until now was not seen"),
+        );
+    }
+
     /// Where a probe was put.
     pub fn hook(self, hook: &Hook) {
         let how = if hook.emulated {

@@ -17,11 +17,12 @@ use serde::Serialize;
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// What the kernel must have: its BTF name, and what it is.
-const TRACEPOINTS: [&str; 5] = [
+const TRACEPOINTS: [&str; 6] = [
     "sock_send_length",
     "sock_recv_length",
     "inet_sock_set_state",
     "sched_process_fork",
+    "sched_process_exec",
     "sched_process_exit",
 ];
 

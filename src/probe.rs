@@ -13,7 +13,6 @@ use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
-use libbpf_rs::OpenObject;
 use libbpf_rs::ProgramAttachType;
 use libbpf_rs::ProgramMut;
 use libbpf_rs::UprobeMultiOpts;
@@ -120,39 +119,29 @@ enum Method {
 }
 
 /// A loaded object and its links.
-pub struct Probe<'obj> {
+pub struct Probe {
     /// Gone first: nothing runs in a map that is no more.
     links: Vec<Link>,
     /// Programs and maps.
-    skel: NgxSkel<'obj>,
+    skel: NgxSkel<'static>,
     /// How uprobes are attached.
     method: Method,
 }
 
-/// Where libbpf-rs keeps an object; it must outlive the probe.
-pub type Storage = MaybeUninit<OpenObject>;
-
-impl<'obj> Probe<'obj> {
+impl Probe {
     /// Loads the object for a layout, and attaches it to the functions of `binary`, to processes
     /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
-    pub fn new(
-        storage: &'obj mut [Storage; 2],
-        kernel: &Btf<'_>,
-        layout: &Layout,
-        binary: &File,
-        hooks: &Hooks,
-    ) -> Result<Self> {
+    pub fn new(kernel: &Btf<'_>, layout: &Layout, binary: &File, hooks: &Hooks) -> Result<Self> {
         let relocations = relocations(kernel, layout)?;
-        let [first, second] = storage;
-        let mut probe = Self::load(first, &relocations, Method::Multi)?;
+        let mut probe = Self::load(&relocations, Method::Multi)?;
         if let Err(error) = probe.attach_uprobes(binary, hooks) {
             if !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);
-            probe = Self::load(second, &relocations, Method::Perf)?;
+            probe = Self::load(&relocations, Method::Perf)?;
             probe.attach_uprobes(binary, hooks)?;
         }
         probe.attach_tracepoints()?;
@@ -160,7 +149,10 @@ impl<'obj> Probe<'obj> {
     }
 
     /// Opens and loads the object.
-    fn load(storage: &'obj mut Storage, relocations: &File, method: Method) -> Result<Self> {
+    fn load(relocations: &File, method: Method) -> Result<Self> {
+        /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
+         * known here, and there is one for each binary that is ever traced. */
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut builder = NgxSkelBuilder::default();
         let path = descriptor_path(relocations);
         builder
@@ -212,6 +204,7 @@ impl<'obj> Probe<'obj> {
     fn attach_tracepoints(&mut self) -> Result<()> {
         let programs = [
             (&self.skel.progs.process_fork, "sched_process_fork"),
+            (&self.skel.progs.process_exec, "sched_process_exec"),
             (&self.skel.progs.process_exit, "sched_process_exit"),
             (&self.skel.progs.sock_state, "inet_sock_set_state"),
             (&self.skel.progs.sock_recv, "sock_recv_length"),
@@ -246,6 +239,17 @@ impl<'obj> Probe<'obj> {
             .count();
         let serves_itself = process.role == Role::Single && workers == 0;
         Ok(if serves_itself { 1 } else { workers })
+    }
+
+    /// Whether a traced process is a master: it was followed, or has executed another program.
+    pub fn is_master(&self, process: &Process) -> bool {
+        let key = process.pidfd.as_raw_fd().to_ne_bytes();
+        let mut worker = types::worker::default();
+        let value = self.skel.maps.workers.lookup(&key, MapFlags::ANY);
+        value.ok().flatten().is_some_and(|value| {
+            worker.copy_from_bytes(&value).is_ok()
+                && worker.flags & types::worker_flag::WORKER_FOLLOW.0 != 0
+        })
     }
 
     /// Adds one process. One that has ended since is no failure.
@@ -324,7 +328,7 @@ fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
 
 /// The program's own types: it is opened, not loaded, to learn which members it asks for.
 fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
-    let mut storage = Storage::uninit();
+    let mut storage = MaybeUninit::uninit();
     let open = NgxSkelBuilder::default()
         .open(&mut storage)
         .context("failed to open the BPF object")?;

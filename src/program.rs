@@ -84,19 +84,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads the file of each group of targets.
-    ///
-    /// Fails when one of them is not nginx, or not one whose layout is known.
-    pub fn all(targets: Vec<Target>, from: &LayoutOptions) -> Result<Vec<Self>> {
-        by_binary(targets)
-            .into_iter()
-            .map(|targets| Self::read(targets, from))
-            .collect()
-    }
-
     /// Reads the file that these targets run. There is at least one.
     ///
-    /// Fails as `all()` does.
+    /// Fails when it is not nginx, or not one whose layout is known.
     pub fn read(targets: Vec<Target>, from: &LayoutOptions) -> Result<Self> {
         let pid = targets[0].process.pid;
         let path = targets[0].path.clone();
@@ -123,6 +113,11 @@ impl Program {
     /// Whether one of the processes that were asked for has not ended.
     pub fn is_alive(&self) -> bool {
         self.targets.iter().any(|target| target.process.is_alive())
+    }
+
+    /// The file that all its processes run.
+    pub fn inode(&self) -> (u64, u64) {
+        self.targets[0].inode
     }
 
     /// Version and path.

@@ -20,6 +20,7 @@ use crate::cli::Trace;
 use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::discover;
+use crate::discover::Target;
 use crate::event;
 use crate::event::RequestEvent;
 use crate::filter::Filter;
@@ -31,8 +32,8 @@ use crate::output::Output;
 use crate::output::Sink;
 use crate::preflight;
 use crate::probe::Probe;
-use crate::probe::Storage;
 use crate::program::Program;
+use crate::program::by_binary;
 use crate::request::Request;
 use crate::stop::Stop;
 
@@ -42,36 +43,16 @@ const TICK: Duration = Duration::from_millis(100);
 /// Traces until the end is asked for, or nothing is left to trace.
 pub fn run(cli: &Trace) -> Result<()> {
     let messages = Messages::new(cli);
-    let (mut stop, stopped) = Stop::on_signals()?;
+    let (stop, stopped) = Stop::on_signals()?;
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
     let kernel = preflight::check()?;
-    let programs = Program::all(discover::targets(&cli.pids)?, &cli.layout)?;
-    let output = Output::open(cli.output.as_deref())?;
-
-    let mut storages: Vec<[Storage; 2]> = programs
-        .iter()
-        .map(|_| [Storage::uninit(), Storage::uninit()])
-        .collect();
-    let mut probes = Vec::new();
-    for (program, storage) in programs.iter().zip(&mut storages) {
-        probes.push(attach(program, storage, &kernel, &messages)?);
-    }
-    drop(kernel);
-    let rings = probes.iter().map(Probe::events).collect::<Result<_>>()?;
-    let collector = Collector::start(rings)?;
-    probes.iter_mut().for_each(Probe::activate);
-    stop.after(cli.duration);
-    for (program, probe) in programs.iter().zip(&probes) {
-        for target in &program.targets {
-            let workers = probe.follow(&target.process)?;
-            messages.started(program.build.version, target.process.pid, workers);
-        }
-    }
-
+    let programs = programs(cli, messages)?;
     let mut tracing = Tracing {
+        cli,
         sink: output::sink(cli.format()),
+        output: Output::open(cli.output.as_deref())?,
         filter: Filter::new(cli),
         clock: Clock::now(),
         count: cli.count,
@@ -80,39 +61,62 @@ pub fn run(cli: &Trace) -> Result<()> {
         unwritten: 0,
         bad_records: 0,
         told: Counts::default(),
+        executed: 0,
         is_over: false,
         is_failing: false,
-        output,
-        probes,
+        collector: Collector::new(),
+        traced: Vec::new(),
         stop,
         messages,
     };
-    tracing.run(&collector.batches, &stopped, &programs, &reopen)?;
-    tracing.finish(collector)
+    for program in programs {
+        tracing.attach(program, &kernel)?;
+    }
+    drop(kernel);
+    for n in 0..tracing.traced.len() {
+        tracing.activate(n)?;
+    }
+    tracing.stop.after(cli.duration);
+    tracing.run(&stopped, &reopen)?;
+    tracing.finish()
 }
 
-/// Loads and attaches the probes of one binary.
-fn attach<'obj>(
-    program: &Program,
-    storage: &'obj mut [Storage; 2],
-    kernel: &Btf<'_>,
-    messages: &Messages,
-) -> Result<Probe<'obj>> {
-    for hook in program.hooks.iter() {
-        messages.hook(hook);
+/// What is asked for. Of what was found without being asked for, one that can't be traced does not
+/// stand in the way of the others.
+fn programs(cli: &Trace, messages: Messages) -> Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    let mut failed = None;
+    for targets in by_binary(discover::targets(&cli.pids)?) {
+        match Program::read(targets, &cli.layout) {
+            Ok(program) => programs.push(program),
+            Err(error) if !cli.pids.is_empty() => return Err(error),
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    messages.warn(&before);
+                }
+            }
+        }
     }
-    let Program {
-        binary,
-        layout,
-        hooks,
-        ..
-    } = program;
-    Probe::new(storage, kernel, layout, binary, hooks)
-        .with_context(|| format!("failed to trace {}", program.shown()))
+    match failed {
+        Some(error) if programs.is_empty() => return Err(error),
+        Some(error) => messages.warn(&error),
+        None => {}
+    }
+    Ok(programs)
+}
+
+/// One nginx binary, and its probes.
+struct Traced {
+    /// What is known of it, and its processes.
+    program: Program,
+    /// Attached to it.
+    probe: Probe,
 }
 
 /// Everything between the first record and the last.
-struct Tracing<'obj> {
+struct Tracing<'cli> {
+    /// The options.
+    cli: &'cli Trace,
     /// The format.
     sink: Box<dyn Sink>,
     /// Which requests are told of.
@@ -131,14 +135,18 @@ struct Tracing<'obj> {
     bad_records: u64,
     /// What the stream has told of losses.
     told: Counts,
+    /// Traced processes that had executed another program when that was looked at last.
+    executed: u64,
     /// `--count` is reached, or nobody reads any more.
     is_over: bool,
     /// Writing fails, and that was said.
     is_failing: bool,
     /// Where the lines go.
     output: Output,
+    /// Reads what is recorded.
+    collector: Collector,
     /// What is traced.
-    probes: Vec<Probe<'obj>>,
+    traced: Vec<Traced>,
     /// Whether the end was asked for.
     stop: Stop,
     /// What is said on stderr.
@@ -146,26 +154,45 @@ struct Tracing<'obj> {
 }
 
 impl Tracing<'_> {
+    /// Loads and attaches the probes of one binary. Nothing is traced yet.
+    fn attach(&mut self, program: Program, kernel: &Btf<'_>) -> Result<()> {
+        for hook in program.hooks.iter() {
+            self.messages.hook(hook);
+        }
+        let probe = Probe::new(kernel, &program.layout, &program.binary, &program.hooks)
+            .with_context(|| format!("failed to trace {}", program.shown()))?;
+        self.collector.add(probe.events()?)?;
+        self.traced.push(Traced { program, probe });
+        Ok(())
+    }
+
+    /// Starts to trace the processes of the nth binary.
+    fn activate(&mut self, n: usize) -> Result<()> {
+        let Traced { program, probe } = &mut self.traced[n];
+        probe.activate();
+        for target in &program.targets {
+            let workers = probe.follow(&target.process)?;
+            self.messages
+                .started(program.build.version, target.process.pid, workers);
+        }
+        Ok(())
+    }
+
     /// Until the end is asked for, nobody reads any more, or every traced process has ended.
-    fn run(
-        &mut self,
-        batches: &Receiver<Vec<u8>>,
-        stopped: &Receiver<()>,
-        programs: &[Program],
-        reopen: &AtomicBool,
-    ) -> Result<()> {
+    fn run(&mut self, stopped: &Receiver<()>, reopen: &AtomicBool) -> Result<()> {
         let ticks = tick(TICK);
         let deadline = self.stop.deadline().map_or_else(never, at);
+        let batches = self.collector.batches.clone();
         while !self.is_over && !self.stop.is_asked() {
             select! {
                 recv(batches) -> batch => match batch {
                     Ok(batch) => self.batch(&batch, batches.is_empty())?,
-                    /* The reader failed: finish() tells with what. */
                     Err(_) => return Ok(()),
                 },
                 recv(ticks) -> _ => {
                     self.tick();
-                    if !programs.iter().any(Program::is_alive) {
+                    /* finish() tells what a reader failed with. */
+                    if !self.is_alive() || self.collector.has_failed() {
                         return Ok(());
                     }
                 }
@@ -181,6 +208,11 @@ impl Tracing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a traced process has not ended.
+    fn is_alive(&self) -> bool {
+        self.traced.iter().any(|traced| traced.program.is_alive())
     }
 
     /// The records of one batch.
@@ -222,9 +254,62 @@ impl Tracing<'_> {
     fn tick(&mut self) {
         self.clock = Clock::now();
         self.tell_losses();
+        let executed = self.counts().executed;
+        if executed != self.executed {
+            self.executed = executed;
+            if let Err(error) = self.follow_upgrades() {
+                let error = error.context("failed to follow an upgrade of nginx");
+                self.messages.warn(&error);
+            }
+        }
         if self.output.is_closed() {
             self.is_over = true;
         }
+    }
+
+    /// nginx replaces its binary by starting the new one from the old master: the new master and
+    /// its workers are traced, too, with a layout of their own.
+    fn follow_upgrades(&mut self) -> Result<()> {
+        let mut masters = Vec::new();
+        for Traced { program, probe } in &self.traced {
+            for target in program.targets.iter().filter(|t| t.process.is_alive()) {
+                let children = target.process.children()?;
+                masters.extend(children.into_iter().filter(|child| probe.is_master(child)));
+            }
+        }
+        for master in masters {
+            let is_known = |traced: &Traced| {
+                let mut targets = traced.program.targets.iter();
+                targets.any(|target| target.process.pid == master.pid)
+            };
+            if !self.traced.iter().any(is_known) {
+                self.follow_master(Target::of(master)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Traces a new master.
+    fn follow_master(&mut self, target: Target) -> Result<()> {
+        let inode = target.inode;
+        let same = self
+            .traced
+            .iter_mut()
+            .find(|traced| traced.program.inode() == inode);
+        if let Some(Traced { program, probe }) = same {
+            /* Its probes are there, and its workers were followed since it was executed. */
+            let workers = probe.follow(&target.process)?;
+            self.messages
+                .started(program.build.version, target.process.pid, workers);
+            program.targets.push(target);
+            return Ok(());
+        }
+        let pid = target.process.pid;
+        let program = Program::read(vec![target], &self.cli.layout)?;
+        self.attach(program, &preflight::check()?)?;
+        self.activate(self.traced.len() - 1)?;
+        self.messages.upgraded(pid);
+        Ok(())
     }
 
     /// What is new among the losses goes into the stream.
@@ -272,13 +357,18 @@ impl Tracing<'_> {
     }
 
     /// Detaches, takes what is left, and says how it ended.
-    fn finish(mut self, collector: Collector) -> Result<()> {
-        self.probes.iter_mut().for_each(Probe::detach);
-        collector.finish();
-        while let Ok(batch) = collector.batches.recv() {
-            self.batch(&batch, collector.batches.is_empty())?;
+    fn finish(mut self) -> Result<()> {
+        for traced in &mut self.traced {
+            traced.probe.detach();
         }
+        self.collector.finish();
+        let batches = self.collector.batches.clone();
+        while let Ok(batch) = batches.recv() {
+            self.batch(&batch, batches.is_empty())?;
+        }
+        drop(batches);
         self.flush();
+        let collector = std::mem::replace(&mut self.collector, Collector::new());
         let result = collector.join();
         self.tell_losses();
         let counts = self.counts();
@@ -289,8 +379,8 @@ impl Tracing<'_> {
     /// All counters, BPF's and ours.
     fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for probe in &self.probes {
-            probe.count(&mut counts);
+        for traced in &self.traced {
+            traced.probe.count(&mut counts);
         }
         counts.add_bad_records(self.bad_records);
         counts.add_unwritten(self.unwritten);

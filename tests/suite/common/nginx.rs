@@ -37,6 +37,8 @@ pub struct Config<'a> {
     pub main: &'a str,
     /// The binary.
     pub binary: PathBuf,
+    /// Whether it leaves its parent, as an nginx that is to be upgraded must have.
+    pub daemon: bool,
 }
 
 impl Default for Config<'_> {
@@ -47,14 +49,17 @@ impl Default for Config<'_> {
             upstream: 9,
             main: "",
             binary: binary(),
+            daemon: false,
         }
     }
 }
 
 /// A running nginx.
 pub struct Nginx {
-    /// The master.
-    child: Child,
+    /// What was started: the master, unless that left.
+    child: Option<Child>,
+    /// The master's pid.
+    master: u32,
     /// Its files.
     prefix: TempDir,
     /// Where it listens.
@@ -108,10 +113,12 @@ impl Nginx {
             .map(|name| format!("{name}_temp_path {root}/{name};"))
             .join("\n");
         let text = format!(
-            "daemon off;\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{}\n\
+            "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{}\n\
              events {{ worker_connections 512; }}\n\
              http {{\n{LOG_FORMAT}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
-            config.workers, config.main
+            if config.daemon { "on" } else { "off" },
+            config.workers,
+            config.main
         );
         fs::write(prefix.path().join("nginx.conf"), text).unwrap();
         fs::create_dir(prefix.path().join("html")).unwrap();
@@ -126,8 +133,10 @@ impl Nginx {
             .spawn()
             .expect("nginx is installed by make test");
         let log = lines(child.stderr.take().unwrap());
-        let nginx = Self {
-            child,
+        let master = child.id();
+        let mut nginx = Self {
+            child: Some(child),
+            master,
             prefix,
             port,
             log,
@@ -135,12 +144,22 @@ impl Nginx {
         for _ in 0..config.workers {
             nginx.wait_for_log("start worker process ");
         }
+        if config.daemon {
+            nginx.child.take().unwrap().wait().unwrap();
+            nginx.master = nginx.pid_of_file();
+        }
         nginx
     }
 
     /// The master's pid.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.master
+    }
+
+    /// The pid of the newest master.
+    pub fn pid_of_file(&self) -> u32 {
+        let pid = fs::read_to_string(self.prefix.path().join("nginx.pid")).unwrap();
+        pid.trim().parse().unwrap()
     }
 
     /// The folder that its files are in.
@@ -183,7 +202,7 @@ impl Nginx {
     /// Ends it when its last request has ended; what it has logged, in order.
     pub fn quit(mut self) -> Vec<Logged> {
         self.signal("QUIT");
-        self.child.wait().unwrap();
+        self.wait();
         self.logged()
     }
 
@@ -196,6 +215,14 @@ impl Nginx {
                 "{count} requests have not been logged"
             );
             std::thread::yield_now();
+        }
+    }
+
+    /// Waits until it has ended: all its processes, when they are not ours to wait for.
+    fn wait(&mut self) {
+        match self.child.take() {
+            Some(mut child) => drop(child.wait()),
+            None => while self.log.recv_timeout(PATIENCE).is_ok() {},
         }
     }
 
@@ -213,9 +240,13 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+        let Some(mut child) = self.child.take() else {
+            let _ = Command::new("kill").arg(self.master.to_string()).output();
+            return;
+        };
+        if child.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal("TERM");
-            let _ = self.child.wait();
+            let _ = child.wait();
         }
     }
 }

@@ -19,5 +19,7 @@ mod protocols;
 mod requests;
 /// Phases, against delays that the tests make.
 mod times;
+/// nginx replaced while it runs.
+mod upgrade;
 /// Upstreams: attempts, retries, failures.
 mod upstreams;
