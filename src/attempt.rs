@@ -8,10 +8,10 @@ use serde::Serializer;
 use serde::ser::SerializeMap as _;
 
 use crate::event::AttemptEvent;
+use crate::facts::lossy;
+use crate::facts::nonzero;
 use crate::phases::Phase;
 use crate::phases::Phases;
-use crate::request::lossy;
-use crate::request::nonzero;
 use crate::skel::types::attempt_flag;
 
 /// The upstream's answer to an upgrade.

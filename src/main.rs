@@ -22,6 +22,7 @@ mod discover;
 mod dwarf;
 mod elf;
 mod event;
+mod facts;
 mod filter;
 mod layout;
 mod lost;

@@ -9,7 +9,7 @@ use std::process::Output;
 use tempfile::TempDir;
 
 use super::common::imitation::compile;
-use super::common::imitation::run;
+use super::common::imitation::objcopy;
 use super::common::tool::PROGRAM;
 
 /// Runs `ngx-bpf layout`.
@@ -72,11 +72,7 @@ fn dwarf() {
 fn debug_file() {
     let folder = TempDir::new().unwrap();
     let file = compile(folder.path(), &["-g"]);
-    let objcopy = |args: &[&str]| {
-        run(Command::new("objcopy")
-            .args(args)
-            .current_dir(folder.path()));
-    };
+    let objcopy = |args: &[&str]| objcopy(folder.path(), args);
     objcopy(&["--only-keep-debug", "nginx", "nginx.debug"]);
     objcopy(&["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"]);
     assert_found(&file);

@@ -47,8 +47,13 @@ pub fn compile(folder: &Path, args: &[&str]) -> PathBuf {
     folder.join("nginx")
 }
 
+/// Runs objcopy in a folder.
+pub fn objcopy(folder: &Path, args: &[&str]) {
+    run(Command::new("objcopy").args(args).current_dir(folder));
+}
+
 /// Runs a tool that must succeed.
-pub fn run(command: &mut Command) {
+fn run(command: &mut Command) {
     let output = command
         .output()
         .expect("clang and binutils are installed by make test");

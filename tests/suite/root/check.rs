@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::suite::common::imitation::compile;
-use crate::suite::common::imitation::run;
+use crate::suite::common::imitation::objcopy;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::PROGRAM;
@@ -113,11 +113,7 @@ fn without_capabilities() {
 fn layout_sources() {
     let folder = TempDir::new().unwrap();
     let file = compile(folder.path(), &["-g"]);
-    let objcopy = |args: &[&str]| {
-        run(Command::new("objcopy")
-            .args(args)
-            .current_dir(folder.path()));
-    };
+    let objcopy = |args: &[&str]| objcopy(folder.path(), args);
     objcopy(&["--only-keep-debug", "nginx", "symbols"]);
     objcopy(&["--strip-debug", "nginx", "stripped"]);
     let symbols = folder.path().join("symbols").display().to_string();

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files of layouts, as nginx_headers/README.md tells of them: the builds that a section holds for,
+//! and rules that make the layout of each.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+
+use super::Build;
+use super::DIGITS;
+use super::Layout;
+use super::Struct;
+use crate::version::Version;
+
+/// One struct as a file tells of it: what it is without any macro, and what each adds.
+#[derive(Debug, Default)]
+struct Rule {
+    /// Bytes, where the size matters.
+    size: Option<u32>,
+    /// Bytes that a macro puts in front of all that follows.
+    shifts: Vec<(u32, String)>,
+    /// In the order of the struct.
+    members: Vec<MemberRule>,
+}
+
+/// One member as a file tells of it.
+#[derive(Debug)]
+struct MemberRule {
+    /// As in C.
+    name: String,
+    /// Without any macro.
+    offset: u32,
+    /// How many of the shifts stand before it.
+    shifts: usize,
+    /// The macro without which it is not there.
+    only_with: Option<String>,
+}
+
+impl Rule {
+    /// The struct of one build.
+    fn of(&self, build: &Build) -> Struct {
+        let shift = |count: usize| -> u32 {
+            let shifts = self.shifts.iter().take(count);
+            shifts
+                .filter(|(_, name)| build.defines(name))
+                .map(|(bytes, _)| bytes)
+                .sum()
+        };
+        let members = self.members.iter().filter(|member| {
+            member
+                .only_with
+                .as_deref()
+                .is_none_or(|name| build.defines(name))
+        });
+        Struct {
+            size: self.size.map(|size| size + shift(self.shifts.len())),
+            members: members
+                .map(|member| (member.name.clone(), member.offset + shift(member.shifts)))
+                .collect(),
+        }
+    }
+}
+
+/// One section of a file of layouts: the builds, and the rules that hold for all of them.
+#[derive(Debug)]
+pub struct Section {
+    /// First and last release of each branch.
+    pub releases: Vec<(Version, Version)>,
+    /// As `NGX_MODULE_SIGNATURE`; a dot stands for a digit that moves nothing.
+    pub signature: String,
+    /// By C name.
+    structs: BTreeMap<String, Rule>,
+}
+
+impl Section {
+    /// Whether this section speaks of that build.
+    fn holds_for(&self, build: &Build) -> bool {
+        let known = self
+            .releases
+            .iter()
+            .any(|(first, last)| (first..=last).contains(&&build.version));
+        known
+            && self.signature.len() == build.signature.len()
+            && self
+                .signature
+                .bytes()
+                .zip(build.signature.bytes())
+                .all(|(ours, theirs)| ours == b'.' || ours == theirs)
+    }
+}
+
+/// The one section that holds for the build.
+pub fn find(sections: Vec<Section>, build: &Build) -> Result<Option<Layout>> {
+    let mut found = sections
+        .into_iter()
+        .filter(|section| section.holds_for(build));
+    let first = found.next();
+    ensure!(found.next().is_none(), "two layouts hold for {build}");
+    Ok(first.map(|section| Layout {
+        structs: section
+            .structs
+            .iter()
+            .map(|(name, rule)| (name.clone(), rule.of(build)))
+            .collect(),
+    }))
+}
+
+/// Reads `nginx SIGNATURE RELEASES…`, then `STRUCT [SIZE]`, then `MEMBER OFFSET [MACRO]` and
+/// `+BYTES MACRO` lines, told apart by their indentation. `#` begins a comment.
+pub fn parse(text: &str) -> Result<Vec<Section>> {
+    let mut sections: Vec<Section> = Vec::new();
+    let mut current = String::new();
+    for (index, line) in text.lines().enumerate() {
+        let content = line.split('#').next().unwrap_or_default().trim_end();
+        if content.is_empty() {
+            continue;
+        }
+        parse_line(content, &mut sections, &mut current)
+            .with_context(|| format!("line {}", index + 1))?;
+    }
+    Ok(sections)
+}
+
+/// Reads one line into the last section; `current` names the struct that members belong to.
+fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> Result<()> {
+    let indentation = line.len() - line.trim_start().len();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if indentation == 0 {
+        sections.push(parse_header(&words)?);
+        current.clear();
+        return Ok(());
+    }
+    let section = sections
+        .last_mut()
+        .context("a struct before any \"nginx\" line")?;
+    let structs = &mut section.structs;
+    if indentation == 2 {
+        let (name, size) = match words[..] {
+            [name] => (name, None),
+            [name, size] => (name, Some(parse_bytes(size)?)),
+            _ => bail!("a struct line is \"NAME [SIZE]\""),
+        };
+        *current = name.to_owned();
+        let new = Rule {
+            size,
+            ..Rule::default()
+        };
+        ensure!(
+            structs.insert(current.clone(), new).is_none(),
+            "{name} stands twice"
+        );
+        return Ok(());
+    }
+    let rule = structs
+        .get_mut(current.as_str())
+        .context("a member before any struct")?;
+    if let Some(bytes) = words[0].strip_prefix('+') {
+        let [_, name] = words[..] else {
+            bail!("a shift is \"+BYTES MACRO\"");
+        };
+        rule.shifts.push((parse_bytes(bytes)?, parse_macro(name)?));
+        return Ok(());
+    }
+    let (name, offset, only_with) = match words[..] {
+        [name, offset] => (name, offset, None),
+        [name, offset, only_with] => (name, offset, Some(parse_macro(only_with)?)),
+        _ => bail!("a member line is \"NAME OFFSET [MACRO]\""),
+    };
+    ensure!(
+        rule.members.iter().all(|member| member.name != name),
+        "{name} stands twice"
+    );
+    rule.members.push(MemberRule {
+        name: name.to_owned(),
+        offset: parse_bytes(offset)?,
+        shifts: rule.shifts.len(),
+        only_with,
+    });
+    Ok(())
+}
+
+/// An offset or a size. No struct of nginx comes near the limit.
+fn parse_bytes(text: &str) -> Result<u32> {
+    let bytes: u16 = text
+        .parse()
+        .with_context(|| format!("\"{text}\" is no offset"))?;
+    Ok(bytes.into())
+}
+
+/// One of the macros that move members.
+fn parse_macro(name: &str) -> Result<String> {
+    let known = DIGITS.iter().any(|(known, _)| *known == name);
+    ensure!(known, "unknown macro {name}");
+    Ok(name.to_owned())
+}
+
+/// Reads the words of an `nginx` line.
+fn parse_header(words: &[&str]) -> Result<Section> {
+    let ["nginx", signature, ranges @ ..] = words else {
+        bail!("a section begins with \"nginx SIGNATURE RELEASE…\"");
+    };
+    ensure!(!ranges.is_empty(), "no release named");
+    let releases = ranges
+        .iter()
+        .map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Ok((first.parse()?, last.parse()?))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Section {
+        releases,
+        signature: (*signature).to_owned(),
+        structs: BTreeMap::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find;
+    use super::parse;
+    use crate::layout::Build;
+    use crate::layout::tests::COMPAT;
+    use crate::layout::tests::build;
+
+    /// Check that a macro moves what stands behind its line, and nothing before it.
+    #[test]
+    fn shifts() {
+        let text = "nginx 8,4,8,.................................. 1.2.3\n  s 16\n    a 0\n    \
+            +8 HTTP_CACHE\n    b 8\n    +4 PCRE\n    c 12 SSL\n";
+        let layout = |signature, has_ssl| {
+            let build = Build {
+                has_ssl,
+                ..build("1.2.3", signature)
+            };
+            find(parse(text).unwrap(), &build).unwrap().unwrap()
+        };
+        let all = &layout(COMPAT, true).structs["s"];
+        assert_eq!(all.size, Some(28));
+        assert_eq!(
+            (all.members["a"], all.members["b"], all.members["c"]),
+            (0, 16, 24)
+        );
+        let none = &layout("8,4,8,0000000000000000000000000000000000", false).structs["s"];
+        assert_eq!(none.size, Some(16));
+        assert_eq!((none.members["a"], none.members["b"]), (0, 8));
+        assert!(!none.members.contains_key("c"));
+    }
+
+    /// Check that a broken file is refused, and the line named.
+    #[test]
+    fn broken() {
+        for (text, line) in [
+            ("ngx_str_t", "line 1"),
+            ("  ngx_str_t", "line 1"),
+            ("nginx 8,4,8 1.2.3\n    len 0", "line 2"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len x", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len -8", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len 99999", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    +8", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    +8 THING", "line 3"),
+            ("nginx 8,4,8 1.2.3\n  ngx_str_t\n    len 0 THING", "line 3"),
+            (
+                "nginx 8,4,8 1.2.3\n  ngx_str_t\n    len 0\n    len 8",
+                "line 4",
+            ),
+            ("nginx 8,4,8", "line 1"),
+            ("nginx 8,4,8 1.2", "line 1"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.to_string(), line, "{text}");
+        }
+    }
+
+    /// Check that a build that two sections claim is an error, not a choice.
+    #[test]
+    fn ambiguous() {
+        let text = "nginx 8 1.2.3\nnginx . 1.2.0-1.2.9\n";
+        assert!(find(parse(text).unwrap(), &build("1.2.3", "8")).is_err());
+        assert!(
+            find(parse(text).unwrap(), &build("1.2.4", "8"))
+                .unwrap()
+                .is_some()
+        );
+    }
+}
