@@ -27,9 +27,16 @@
 		value_;                                                                            \
 	})
 
-/* The same for a member that some builds do not have: then it is `otherwise`. */
+/* The same where a member may be missing in a build, or 0 is a value: then it is `otherwise`. */
 #define NGX_GET_OR(ptr, member, otherwise)                                                         \
-	(bpf_core_field_exists((ptr)->member) ? NGX_GET(ptr, member) : (otherwise))
+	({                                                                                         \
+		typeof(ptr) ptr_ = (ptr);                                                          \
+		typeof(ptr_->member) value_ = (otherwise);                                         \
+		if (bpf_core_field_exists(ptr_->member) &&                                         \
+		    bpf_core_read_user(&value_, sizeof(value_), &ptr_->member))                    \
+			value_ = (otherwise);                                                      \
+		value_;                                                                            \
+	})
 
 /* A request that nginx has not freed. Whatever pointer comes in, reading it is harmless. */
 static __always_inline bool is_request(struct ngx_http_request_s *r)
