@@ -85,6 +85,24 @@ fn reload() {
     assert_eq!(ended.records().len(), 63);
 }
 
+/// Check that of 64 workers each is traced.
+#[test]
+fn many_workers() {
+    let nginx = start(64);
+    let tool = Tool::start(&["--json", "--pid", &nginx.pid().to_string()], 1);
+    requests(&nginx, 300);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert!(
+        ended.stderr[0].ends_with("64 workers"),
+        "{:?}",
+        ended.stderr
+    );
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(ended.records().len(), 300);
+}
+
 /// Check that a worker that was killed is replaced by one that is traced.
 #[test]
 fn worker_killed() {
