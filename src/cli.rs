@@ -99,6 +99,10 @@ pub struct Trace {
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
 
+    /// Wait for an nginx to start, if none runs
+    #[arg(long, conflicts_with = "pids")]
+    pub wait: bool,
+
     /// Write JSON lines; the same as --format json
     #[arg(long, conflicts_with = "format")]
     pub json: bool,

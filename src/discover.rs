@@ -141,19 +141,14 @@ pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
         return Ok(found);
     }
     for pid in pids()? {
-        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if comm.trim_end() != COMM {
+        let is_wanted = match role_of(pid) {
+            Role::Master => true,
+            /* Without a title it is known by its name, and is nobody's worker to be. */
+            Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
+            Role::Worker | Role::Helper => false,
+        };
+        if !is_wanted {
             continue;
-        }
-        let role = Process::open(pid).map(|process| process.role);
-        let is_child = parent(pid).is_some_and(|parent| {
-            fs::read_to_string(format!("/proc/{parent}/comm"))
-                .is_ok_and(|comm| comm.trim_end() == COMM)
-        });
-        match role {
-            Ok(Role::Master) => {}
-            Ok(Role::Single) if !is_child => {}
-            _ => continue,
         }
         match Target::open(pid) {
             Ok(target) => found.push(target),
@@ -167,6 +162,24 @@ pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
         "no nginx is running: start it, or name a process with --pid"
     );
     Ok(found)
+}
+
+/// Whether an nginx master runs. One that is still starting, or only tests its configuration, has
+/// no title yet.
+pub fn has_master() -> Result<bool> {
+    Ok(pids()?.into_iter().any(|pid| role_of(pid) == Role::Master))
+}
+
+/// Whether `/proc/PID/comm` is nginx's.
+fn is_named_nginx(pid: u32) -> bool {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+    comm.is_ok_and(|comm| comm.trim_end() == COMM)
+}
+
+/// The role of a process, if it is one of nginx's.
+fn role_of(pid: u32) -> Role {
+    let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    role(&String::from_utf8_lossy(&title))
 }
 
 /// The role that a command line tells of.

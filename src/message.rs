@@ -67,6 +67,11 @@ impl Messages {
         );
     }
 
+    /// No nginx runs yet.
+    pub fn waiting(self) {
+        self.say(Level::Normal, "waiting for nginx to start");
+    }
+
     /// The output was opened again.
     pub fn reopened(self) {
         self.say(Level::Verbose, "reopened the output");

@@ -40,6 +40,9 @@ use crate::stop::Stop;
 /// How often the counters, the clock and the traced processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often `--wait` looks for an nginx.
+const WAIT: Duration = Duration::from_millis(200);
+
 /// Traces until the end is asked for, or nothing is left to trace.
 pub fn run(cli: &Trace) -> Result<()> {
     let messages = Messages::new(cli);
@@ -48,6 +51,9 @@ pub fn run(cli: &Trace) -> Result<()> {
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
     let kernel = preflight::check()?;
+    if cli.wait && !wait_for_nginx(&stopped, messages)? {
+        return Ok(());
+    }
     let programs = programs(cli, messages)?;
     let mut tracing = Tracing {
         cli,
@@ -79,6 +85,19 @@ pub fn run(cli: &Trace) -> Result<()> {
     tracing.stop.after(cli.duration);
     tracing.run(&stopped, &reopen)?;
     tracing.finish()
+}
+
+/// Waits until a master runs. False when the end was asked for before.
+fn wait_for_nginx(stopped: &Receiver<()>, messages: Messages) -> Result<bool> {
+    if !discover::has_master()? {
+        messages.waiting();
+    }
+    while !discover::has_master()? {
+        if stopped.recv_timeout(WAIT).is_ok() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What is asked for. Of what was found without being asked for, one that can't be traced does not

@@ -43,6 +43,7 @@ fn bad_usage() {
         &["--format", "xml"],
         &["--json", "--format", "text"],
         &["-v", "-q"],
+        &["--wait", "--pid", "1"],
         &["--output"],
         &["check", "--sample", "2"],
         &["check", "--pid", "0"],

@@ -150,6 +150,41 @@ fn found_by_itself() {
     drop(nginx);
 }
 
+/// Check that `--wait` waits where no nginx runs, which is so in a pid namespace of its own, and
+/// ends when it is asked to.
+#[test]
+fn waits() {
+    let mut tool = Tool::spawn(
+        std::process::Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args([crate::suite::common::tool::PROGRAM, "--wait"]),
+    );
+    tool.wait_for_message("waiting for nginx to start");
+    let children = format!("/proc/{0}/task/{0}/children", tool.pid());
+    let child = std::fs::read_to_string(children).unwrap();
+    kill("INT", child.trim().parse().unwrap());
+    let ended = tool.wait();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.stderr.len(), 1, "{:?}", ended.stderr);
+}
+
+/// Check that an nginx is found whatever its file is called, and that `--wait` does not wait then.
+#[test]
+fn found_by_title() {
+    let folder = tempfile::TempDir::new().unwrap();
+    crate::suite::common::nginx::open_to_all(folder.path());
+    let copy = folder.path().join("other-name");
+    std::fs::copy(crate::suite::common::nginx::binary(), &copy).unwrap();
+    let nginx = Nginx::start(&Config {
+        binary: copy,
+        ..Config::default()
+    });
+    let mut tool = Tool::spawn(
+        std::process::Command::new(crate::suite::common::tool::PROGRAM).args(["--wait", "--json"]),
+    );
+    tool.wait_for_message(&format!("pid {}, 1 worker", nginx.pid()));
+}
+
 /// Check `master_process off`.
 #[test]
 fn single_process() {

@@ -32,7 +32,13 @@ fn upgrade(nginx: &Nginx) {
     nginx.signal("WINCH");
     nginx.wait_for_log("gracefully shutting down");
     nginx.signal("QUIT");
-    nginx.wait_for_log(&format!("{}#{0}: exit", nginx.pid()));
+    let old_master = format!(" {}#", nginx.pid());
+    loop {
+        let line = nginx.wait_for_log(": exit");
+        if line.contains(&old_master) && line.ends_with(": exit") {
+            break;
+        }
+    }
     for _ in 0..5 {
         assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     }
