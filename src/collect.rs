@@ -79,10 +79,9 @@ impl Collector {
         self.last_round.store(true, Ordering::Release);
     }
 
-    /// What a thread failed with. Nobody receives any more.
-    pub fn join(self) -> Result<()> {
-        drop(self.batches);
-        for thread in self.threads {
+    /// What a thread failed with. They have ended when the channel has.
+    pub fn join(&mut self) -> Result<()> {
+        for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(result) => result?,
                 Err(_) => anyhow::bail!("the reader thread panicked"),

@@ -177,6 +177,7 @@ mod tests {
     use super::Function;
     use super::Site;
     use super::find;
+    use crate::skel::types::reg;
 
     /// The site of a function with this code and two arguments.
     fn site(code: &[u8]) -> Site {
@@ -194,6 +195,22 @@ mod tests {
     /// The cookie for two registers.
     fn cookie(first: Register, second: Register) -> u64 {
         (first.number() | second.number() << 8) as u64
+    }
+
+    /// Check that both sides number registers alike.
+    #[test]
+    fn register_numbers() {
+        for (register, number) in [
+            (Register::RAX, reg::REG_AX),
+            (Register::RBX, reg::REG_BX),
+            (Register::RBP, reg::REG_BP),
+            (Register::RSI, reg::REG_SI),
+            (Register::RDI, reg::REG_DI),
+            (Register::R8, reg::REG_R8),
+            (Register::R15, reg::REG_R15),
+        ] {
+            assert_eq!(register.number(), number.0 as usize);
+        }
     }
 
     /// Check that a push at the entry is taken.

@@ -89,38 +89,36 @@ pub fn run(cli: &Trace) -> Result<()> {
 
 /// Waits until a master runs. False when the end was asked for before.
 fn wait_for_nginx(stopped: &Receiver<()>, messages: Messages) -> Result<bool> {
-    if !discover::has_master()? {
-        messages.waiting();
+    if discover::has_master()? {
+        return Ok(true);
     }
-    while !discover::has_master()? {
-        if stopped.recv_timeout(WAIT).is_ok() {
-            return Ok(false);
+    messages.waiting();
+    while stopped.recv_timeout(WAIT).is_err() {
+        if discover::has_master()? {
+            return Ok(true);
         }
     }
-    Ok(true)
+    Ok(false)
 }
 
 /// What is asked for. Of what was found without being asked for, one that can't be traced does not
 /// stand in the way of the others.
 fn programs(cli: &Trace, messages: Messages) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
-    let mut failed = None;
+    let mut errors = Vec::new();
     for targets in by_binary(discover::targets(&cli.pids)?) {
         match Program::read(targets, &cli.layout) {
             Ok(program) => programs.push(program),
             Err(error) if !cli.pids.is_empty() => return Err(error),
-            Err(error) => {
-                if let Some(before) = failed.replace(error) {
-                    messages.warn(&before);
-                }
-            }
+            Err(error) => errors.push(error),
         }
     }
-    match failed {
-        Some(error) if programs.is_empty() => return Err(error),
-        Some(error) => messages.warn(&error),
-        None => {}
+    if programs.is_empty()
+        && let Some(error) = errors.pop()
+    {
+        return Err(error);
     }
+    errors.iter().for_each(|error| messages.warn(error));
     Ok(programs)
 }
 
@@ -387,8 +385,7 @@ impl Tracing<'_> {
         }
         drop(batches);
         self.flush();
-        let collector = std::mem::replace(&mut self.collector, Collector::new());
-        let result = collector.join();
+        let result = self.collector.join();
         self.tell_losses();
         let counts = self.counts();
         self.messages.finished(self.written, self.filtered, &counts);
