@@ -14,6 +14,9 @@ enum {
 	CONNECTIONS_MAX = 1 << 18,
 };
 
+/* Settings: written before the object is loaded, and the verifier drops what they rule out. */
+const volatile bool layout_inferred; /* nobody states this layout, it is the one that fits */
+
 enum worker_flag {
 	WORKER_FOLLOW = 1, /* a master: the processes it starts are traced too */
 };

@@ -75,7 +75,7 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 static __always_inline void draft_attempts(struct worker *w, struct connection *conn,
 					   struct ngx_array_t *states)
 {
-	__u64 size = bpf_core_type_size(struct ngx_http_upstream_state_t);
+	__u64 size = NGX_GET(states, size);
 	struct request_record *d = &w->draft;
 	void *elts = NGX_GET(states, elts);
 
@@ -99,7 +99,7 @@ static __always_inline void draft_attempts(struct worker *w, struct connection *
 static __always_inline void draft_attempt_addrs(struct worker *w, struct ngx_array_t *states,
 						__u32 first)
 {
-	__u64 size = bpf_core_type_size(struct ngx_http_upstream_state_t);
+	__u64 size = NGX_GET(states, size);
 	void *elts = NGX_GET(states, elts);
 
 	for (__u32 i = 0; i < ATTEMPTS_MAX; i++) {
@@ -229,6 +229,8 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 	d->status = request_status(&failed, r, rc, d->bytes_sent);
 	d->connection = NGX_READ(failed, c, number);
 	d->connection_requests = NGX_READ(failed, c, requests);
+	if (layout_inferred)
+		d->flags |= REQUEST_INFERRED;
 	if (NGX_GET_OR(c, ssl, NULL))
 		d->flags |= REQUEST_TLS;
 	if (NGX_GET_OR(c, proxy_protocol, NULL))

@@ -39,6 +39,7 @@ enum request_flag {
 	REQUEST_UPSTREAM = 8,	      /* r->upstream was there */
 	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
 	REQUEST_PROXY_PROTOCOL = 32,  /* the connection began with a PROXY protocol header */
+	REQUEST_INFERRED = 64,	      /* read with a layout that nobody states */
 };
 
 enum attempt_flag {

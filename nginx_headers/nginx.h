@@ -40,6 +40,7 @@ struct ngx_str_t {
 struct ngx_array_t {
     void                            *elts;
     ngx_uint_t                       nelts;
+    unsigned long                    size;
 };
 
 

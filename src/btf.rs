@@ -106,13 +106,13 @@ impl<'a> Writer<'a> {
             .get(&name)
             .with_context(|| format!("the layout has no {name}"))?;
         let mut members = Vec::new();
-        let mut size = known.size.unwrap_or_default();
+        let mut size = 0;
         for member in ty.iter() {
             let member_name = member
                 .name
                 .and_then(|name| name.to_str())
                 .with_context(|| format!("a member of {name} has no name"))?;
-            let offset = match known.members.get(member_name) {
+            let offset = match known.get(member_name) {
                 Some(offset) => *offset,
                 None if OPTIONAL.contains(&member_name) => continue,
                 None => bail!("the layout has no {name}.{member_name}"),

@@ -17,9 +17,9 @@ use crate::discover::Target;
 use crate::preflight::Machine;
 use crate::preflight::Need;
 use crate::probe::Hook;
-use crate::program::LayoutSource;
 use crate::program::Program;
 use crate::program::by_binary;
+use crate::source::Source;
 
 /// What was found. The names of the members are the JSON keys.
 #[derive(Debug, Serialize)]
@@ -79,10 +79,24 @@ struct Known {
     build_id: Option<String>,
     /// `NGX_MODULE_SIGNATURE`
     signature: String,
+    /// What it calls itself, when that is not nginx.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fork: Option<String>,
     /// Where the layout of its structs is from.
-    layout: LayoutSource,
+    layout: Source,
+    /// How well it fits.
+    layout_fit: LayoutFit,
     /// Where probes would go.
     probes: Vec<Hook>,
+}
+
+/// Members that are where the binary's own code has them.
+#[derive(Debug, Serialize)]
+struct LayoutFit {
+    /// How many are.
+    agree: usize,
+    /// Of how many.
+    asked: usize,
 }
 
 /// Looks, and writes the report to stdout. Whether tracing would work in full.
@@ -142,7 +156,12 @@ fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
             version: program.build.version.to_string(),
             build_id: program.build_id,
             signature: program.build.signature,
-            layout: program.layout_source,
+            fork: program.build.fork,
+            layout: program.layout.source,
+            layout_fit: LayoutFit {
+                agree: program.layout.fit.agree,
+                asked: program.layout.fit.asked(),
+            },
             probes: program.hooks.iter().cloned().collect(),
         }),
         error,
@@ -193,15 +212,24 @@ impl fmt::Display for Nginx {
             return Ok(());
         };
         writeln!(f, "  version    {}", program.version)?;
+        if let Some(fork) = &program.fork {
+            writeln!(f, "  fork       {fork}")?;
+        }
         let build_id = program.build_id.as_deref().unwrap_or("none");
         writeln!(f, "  build id   {build_id}")?;
         writeln!(f, "  signature  {}", program.signature)?;
         let layout = match program.layout {
-            LayoutSource::Table => "built-in table",
-            LayoutSource::File => "file",
-            LayoutSource::Dwarf => "debug information",
+            Source::Table => "built-in table",
+            Source::File => "file",
+            Source::Dwarf => "debug information",
+            Source::Inferred => "inferred: this build is not known, and fits one that is",
         };
-        writeln!(f, "  layout     {layout}")?;
+        let fit = &program.layout_fit;
+        writeln!(
+            f,
+            "  layout     {layout}; {} of {} members are where its code has them",
+            fit.agree, fit.asked
+        )?;
         for hook in &program.probes {
             let how = if hook.emulated {
                 "emulated"

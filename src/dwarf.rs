@@ -20,7 +20,7 @@ use gimli::UnitOffset;
 
 use crate::elf::Elf;
 use crate::layout::Layout;
-use crate::layout::Struct;
+use crate::layout::Members;
 
 /// Entries that are looked at; all of nginx with OpenSSL linked in has a fiftieth.
 const ENTRIES_MAX: u32 = 50_000_000;
@@ -132,16 +132,11 @@ impl<'a> Search<'a> {
         let mut tree = unit.entries_tree(Some(offset))?;
         let root = tree.root()?;
         let entry = root.entry();
-        let size = entry
-            .attr_value(gimli::DW_AT_byte_size)
-            .and_then(|size| size.udata_value());
-        let (gimli::DW_TAG_structure_type, Some(size)) = (entry.tag(), size) else {
+        let is_defined = entry.attr(gimli::DW_AT_byte_size).is_some();
+        if entry.tag() != gimli::DW_TAG_structure_type || !is_defined {
             return Ok(());
-        };
-        let mut found = Struct {
-            size: Some(u32::try_from(size)?),
-            ..Struct::default()
-        };
+        }
+        let mut found = Members::new();
         let mut children = root.children();
         while let Some(child) = children.next()? {
             self.count()?;
@@ -152,7 +147,7 @@ impl<'a> Search<'a> {
             if let (Some(member), Some(location)) = (self.name(unit, entry)?, location)
                 && self.wanted[name].contains(&member)
             {
-                found.members.insert(member, u32::try_from(location)?);
+                found.insert(member, u32::try_from(location)?);
             }
         }
         self.found.structs.insert(name.to_owned(), found);

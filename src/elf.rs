@@ -39,6 +39,9 @@ const MODULE_SIGNATURE: u64 = 48;
 /// Forks that keep nginx's version number and not its structs.
 const FORKS: [&str; 4] = ["openresty", "Tengine", "freenginx", "Angie"];
 
+/// What has nginx's modules, and its name nowhere.
+const UNNAMED_FORK: &str = "unnamed-fork";
+
 /// Longer than any `NGX_MODULE_SIGNATURE`.
 const SIGNATURE_BYTES_MAX: usize = 64;
 
@@ -137,7 +140,7 @@ impl<'data> Elf<'data> {
             }
             is_nginx |= find(data, own.as_bytes()).is_some();
         }
-        Ok((!is_nginx).then(|| "an unknown fork".to_owned()))
+        Ok((!is_nginx).then(|| UNNAMED_FORK.to_owned()))
     }
 
     /// A section, inflated where it is compressed. `None` when there is none, or nothing of it in
@@ -194,6 +197,42 @@ impl<'data> Elf<'data> {
         bail!("{name} is not in the file");
     }
 
+    /// All pointers in data: where each is, and where it points. Those that the dynamic linker puts
+    /// there (`R_*_RELATIVE`); in a program that is linked to fixed addresses, every word that could
+    /// be one.
+    pub fn pointers(&self) -> impl Iterator<Item = (u64, u64)> {
+        let relocations = self.0.dynamic_relocations().into_iter().flatten();
+        let relative = relocations.map(|(at, to)| (at, to.addend().cast_unsigned()));
+        let is_fixed = self.0.kind() == object::ObjectKind::Executable;
+        let data = self.0.segments().filter(move |segment| {
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
+                return false;
+            };
+            is_fixed && p_flags.0 & PF_X.0 == 0
+        });
+        let words = data.flat_map(|segment| {
+            let words = segment.data().unwrap_or_default().chunks_exact(8);
+            let address = segment.address();
+            words.zip(0..).filter_map(move |(word, n)| {
+                let word = u64::from_le_bytes(word.try_into().ok()?);
+                Some((address.checked_add(n * 8)?, word))
+            })
+        });
+        relative.chain(words)
+    }
+
+    /// Instructions from an address on, to the end of their segment. `None` where there is no code.
+    pub fn code(&self, address: u64) -> Option<&'data [u8]> {
+        self.0.segments().find_map(|segment| {
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
+                return None;
+            };
+            let into = usize::try_from(address.checked_sub(segment.address())?).ok()?;
+            let is_code = p_flags.0 & PF_X.0 != 0;
+            segment.data().ok()?.get(into..).filter(|_| is_code)
+        })
+    }
+
     /// A symbol of `.dynsym`, defined here.
     fn symbol(&self, name: &str) -> Option<object::Symbol<'data, '_>> {
         self.0
@@ -202,7 +241,7 @@ impl<'data> Elf<'data> {
     }
 
     /// At least one byte and at most `limit`, from an address as linked.
-    fn bytes(&self, address: u64, limit: usize) -> Result<&'data [u8]> {
+    pub fn bytes(&self, address: u64, limit: usize) -> Result<&'data [u8]> {
         for segment in self.0.segments() {
             let Some(into) = address.checked_sub(segment.address()) else {
                 continue;
@@ -218,7 +257,7 @@ impl<'data> Elf<'data> {
     }
 
     /// Eight bytes of data.
-    fn word(&self, address: u64) -> Result<u64> {
+    pub fn word(&self, address: u64) -> Result<u64> {
         let bytes = self.bytes(address, 8)?;
         Ok(u64::from_le_bytes(bytes.try_into()?))
     }

@@ -33,7 +33,7 @@ pub struct Facts<'e, 'a>(pub &'e RequestEvent<'a>);
 
 impl<'a> Facts<'_, 'a> {
     /// Whether a flag of wire.h is set.
-    fn has(&self, flag: request_flag) -> bool {
+    pub fn has(&self, flag: request_flag) -> bool {
         self.0.record.flags & flag.0 != 0
     }
 

@@ -29,7 +29,7 @@ pub struct Build {
     pub version: Version,
     /// `NGX_MODULE_SIGNATURE`.
     pub signature: String,
-    /// What it calls itself, when that is not nginx.
+    /// What it calls itself, when that is not nginx: name and release.
     pub fork: Option<String>,
     /// Whether it exports `ngx_ssl_create_connection()`: with mail or stream over TLS it does even
     /// when the signature says that http has none.
@@ -86,30 +86,27 @@ impl fmt::Display for Build {
     }
 }
 
-/// One struct.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Struct {
-    /// Bytes, where the size matters.
-    pub size: Option<u32>,
-    /// Byte offset of each member.
-    pub members: BTreeMap<String, u32>,
-}
+/// Byte offset of each member of a struct.
+pub type Members = BTreeMap<String, u32>;
 
 /// Every struct that is read, by its C name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     /// By C name.
-    pub structs: BTreeMap<String, Struct>,
+    pub structs: BTreeMap<String, Members>,
 }
 
 impl Layout {
     /// The section of a file of layouts that tells of this layout, for one build.
     pub fn section(&self, build: &Build) -> String {
-        let mut lines = vec![format!("nginx {} {}", build.signature, build.version)];
-        for (name, known) in &self.structs {
-            let size = known.size.map(|size| format!(" {size}"));
-            lines.push(format!("  {name}{}", size.unwrap_or_default()));
-            let mut members: Vec<_> = known.members.iter().collect();
+        let release = match &build.fork {
+            Some(fork) => fork.clone(),
+            None => build.version.to_string(),
+        };
+        let mut lines = vec![format!("nginx {} {release}", build.signature)];
+        for (name, members) in &self.structs {
+            lines.push(format!("  {name}"));
+            let mut members: Vec<_> = members.iter().collect();
             members.sort_by_key(|(_, offset)| **offset);
             for (member, offset) in members {
                 lines.push(format!("    {member} {offset}"));
@@ -119,13 +116,17 @@ impl Layout {
     }
 }
 
-/// The built-in layout of a build. `None` when the table has none; it has nginx's own only.
+/// The built-in layout of a build. `None` when the table has none.
 pub fn built_in(build: &Build) -> Result<Option<Layout>> {
-    if build.fork.is_some() {
-        return Ok(None);
-    }
     let sections = table::parse(TABLE).context("failed to read the built-in layouts")?;
     table::find(sections, build)
+}
+
+/// Every layout of the table as this build's options make it, and the newest release that has it:
+/// for builds that the table does not know.
+pub fn candidates(build: &Build) -> Result<Vec<(Version, Layout)>> {
+    let sections = table::parse(TABLE).context("failed to read the built-in layouts")?;
+    Ok(table::all(&sections, build))
 }
 
 /// The layout of a build from a user's file. Fails when the file can't be read or parsed, or has
@@ -145,10 +146,11 @@ pub fn from_file(path: &Path, build: &Build) -> Result<Layout> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::Build;
     use super::TABLE;
     use super::built_in;
+    use super::table::Releases;
     use super::table::find;
     use super::table::parse;
 
@@ -190,12 +192,8 @@ mod tests {
             let layout = built_in(&build).unwrap().unwrap();
             for (name, offset) in names.iter().zip(offsets) {
                 let (name, member) = name.split_once('.').unwrap();
-                let known = &layout.structs[name];
-                let told = match member {
-                    "(size)" => known.size,
-                    _ => known.members.get(member).copied(),
-                };
-                let told = told.map_or("-".to_owned(), |told| told.to_string());
+                let told = layout.structs[name].get(member);
+                let told = told.map_or("-".to_owned(), u32::to_string);
                 assert_eq!(told, *offset, "{version} {flags} {name}.{member}");
             }
             count += 1;
@@ -207,7 +205,11 @@ mod tests {
     #[test]
     fn releases() {
         for section in parse(TABLE).unwrap() {
-            for version in section.releases.iter().flat_map(|(a, b)| [a, b]) {
+            let versions = section.releases.iter().flat_map(|releases| match releases {
+                Releases::Nginx(first, last) => [first, last],
+                Releases::Fork(name) => panic!("{name}"),
+            });
+            for version in versions {
                 let digits = section.signature.len();
                 let build = build(&version.to_string(), &COMPAT[..digits]);
                 assert!(built_in(&build).unwrap().is_some(), "{version}");

@@ -24,6 +24,7 @@ mod elf;
 mod event;
 mod facts;
 mod filter;
+mod fit;
 mod layout;
 mod lost;
 mod message;
@@ -33,11 +34,14 @@ mod preflight;
 mod print;
 mod probe;
 mod program;
+mod reads;
 mod request;
 mod site;
 mod skel;
+mod source;
 mod stop;
 mod trace;
+mod variables;
 mod version;
 
 /// Exit code for what could not be done.

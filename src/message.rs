@@ -7,6 +7,7 @@ use std::io::Write as _;
 use crate::cli::Trace;
 use crate::lost::Counts;
 use crate::probe::Hook;
+use crate::program::Program;
 use crate::version::Version;
 
 /// How much is said.
@@ -63,6 +64,19 @@ impl Messages {
             format_args!(
                 "probe on {}+{}, {}, {how}",
                 hook.function, hook.entry_offset, hook.instruction
+            ),
+        );
+    }
+
+    /// The layout of a binary was chosen by how it fits.
+    pub fn inferred(self, program: &Program) {
+        self.say(
+            Level::Normal,
+            format_args!(
+                "{} is not known: its layout is inferred from its code, which agrees in all {} \
+                 members that were asked for",
+                program.build,
+                program.layout.fit.asked()
             ),
         );
     }

@@ -34,6 +34,8 @@ use crate::site;
 use crate::skel::NgxSkel;
 use crate::skel::NgxSkelBuilder;
 use crate::skel::types;
+use crate::source::Found;
+use crate::source::Source;
 
 /// Called once a connection. This and the two below are exported by every build; the number says
 /// how many of the arguments are read.
@@ -133,15 +135,15 @@ impl Probe {
     /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
-    pub fn new(kernel: &Btf<'_>, layout: &Layout, binary: &File, hooks: &Hooks) -> Result<Self> {
-        let relocations = relocations(kernel, layout)?;
-        let mut probe = Self::load(&relocations, Method::Multi)?;
+    pub fn new(kernel: &Btf<'_>, found: &Found, binary: &File, hooks: &Hooks) -> Result<Self> {
+        let relocations = relocations(kernel, &found.layout)?;
+        let mut probe = Self::load(&relocations, found.source, Method::Multi)?;
         if let Err(error) = probe.attach_uprobes(binary, hooks) {
             if !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);
-            probe = Self::load(&relocations, Method::Perf)?;
+            probe = Self::load(&relocations, found.source, Method::Perf)?;
             probe.attach_uprobes(binary, hooks)?;
         }
         probe.attach_tracepoints()?;
@@ -149,7 +151,7 @@ impl Probe {
     }
 
     /// Opens and loads the object.
-    fn load(relocations: &File, method: Method) -> Result<Self> {
+    fn load(relocations: &File, source: Source, method: Method) -> Result<Self> {
         /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
          * known here, and there is one for each binary that is ever traced. */
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -162,6 +164,9 @@ impl Probe {
         let mut open = builder
             .open(storage)
             .context("failed to open the BPF object")?;
+        let settings = open.maps.rodata_data.as_deref_mut();
+        let settings = settings.context("the BPF object has no settings")?;
+        settings.layout_inferred = source == Source::Inferred;
         if method == Method::Multi {
             let programs = [
                 &mut open.progs.init_connection,

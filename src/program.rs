@@ -3,64 +3,19 @@
 //! where its probes go, and which processes run it.
 
 use std::fs::File;
-use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use serde::Serialize;
 
 use crate::cli::LayoutOptions;
-use crate::debug_file;
 use crate::discover::Target;
 use crate::elf::Elf;
 use crate::elf::Image;
-use crate::layout;
 use crate::layout::Build;
-use crate::layout::Layout;
-use crate::probe;
 use crate::probe::Hooks;
-
-/// Where a layout is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LayoutSource {
-    /// Built in: nginx_headers/layouts.txt.
-    Table,
-    /// `--layout`
-    File,
-    /// Debug information: of the binary, of its debug file, or `--debug-info`.
-    Dwarf,
-}
-
-/// From the first that is there: `--layout`, `--debug-info`, the binary's own debug information or
-/// its debug file's, the table.
-fn find_layout(
-    path: &Path,
-    elf: &Elf<'_>,
-    build: &Build,
-    from: &LayoutOptions,
-) -> Result<(LayoutSource, Layout)> {
-    if let Some(file) = &from.layout {
-        return Ok((LayoutSource::File, layout::from_file(file, build)?));
-    }
-    let wanted = probe::wanted()?;
-    if let Some(file) = &from.debug_info {
-        let layout = debug_file::layout_from(file, elf, &wanted)?;
-        return Ok((LayoutSource::Dwarf, layout));
-    }
-    if let Some(layout) = debug_file::layout(path, elf, &wanted)? {
-        return Ok((LayoutSource::Dwarf, layout));
-    }
-    let layout = layout::built_in(build)?.with_context(|| {
-        format!(
-            "no layout known for {build}, build id {}: install its debug symbols, or pass --layout \
-             or --debug-info",
-            elf.build_id().as_deref().unwrap_or("none")
-        )
-    })?;
-    Ok((LayoutSource::Table, layout))
-}
+use crate::source;
+use crate::source::Found;
 
 /// What there is to know of one binary.
 #[derive(Debug)]
@@ -73,10 +28,8 @@ pub struct Program {
     pub build_id: Option<String>,
     /// Which nginx it is.
     pub build: Build,
-    /// Where `layout` is from.
-    pub layout_source: LayoutSource,
     /// Where its structs have their members.
-    pub layout: Layout,
+    pub layout: Found,
     /// Where its probes go.
     pub hooks: Hooks,
     /// The processes that were asked for.
@@ -96,14 +49,13 @@ impl Program {
         let elf = Elf::parse(&image).with_context(context)?;
         let build = elf.build().with_context(context)?;
         let build_id = elf.build_id();
-        let (layout_source, layout) = find_layout(&path, &elf, &build, from)?;
+        let layout = source::find(&path, &elf, &build, from).with_context(context)?;
         let hooks = Hooks::find(&elf).with_context(context)?;
         Ok(Self {
             binary,
             path,
             build_id,
             build,
-            layout_source,
             layout,
             hooks,
             targets,

@@ -13,7 +13,9 @@ use crate::event::RequestEvent;
 use crate::facts::Facts;
 use crate::facts::nonzero;
 use crate::phases::Phases;
+use crate::skel::types::request_flag;
 use crate::skel::types::request_text;
+use crate::source::Source;
 
 /// `r->http_version` of HTTP/3.
 const HTTP_VERSION_30: u32 = 3000;
@@ -95,6 +97,9 @@ pub struct Request<'a> {
     /// Every attempt, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<Attempt<'a>>,
+    /// `inferred` when nobody states where this nginx has its members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Source>,
     /// Tracing began inside this request.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
@@ -127,6 +132,9 @@ impl<'a> Request<'a> {
             request_size: record.request_length,
             response_size: record.bytes_sent,
             downstream_accept_time: accepted,
+            layout: facts
+                .has(request_flag::REQUEST_INFERRED)
+                .then_some(Source::Inferred),
             partial: facts.is_partial(),
             ..Self::default()
         };
@@ -353,6 +361,7 @@ mod tests {
         event.record.remote_port = 1;
         event.record.status = 200;
         event.record.flags |= types::request_flag::REQUEST_ADOPTED.0;
+        event.record.flags |= types::request_flag::REQUEST_INFERRED.0;
         event.record.local.family = libc::AF_INET as u16;
         event.record.text_cut = 1;
         event.texts = [b"x"; 7];

@@ -35,6 +35,7 @@ use crate::probe::Probe;
 use crate::program::Program;
 use crate::program::by_binary;
 use crate::request::Request;
+use crate::source::Source;
 use crate::stop::Stop;
 
 /// How often the counters, the clock and the traced processes are looked at.
@@ -175,6 +176,9 @@ impl Tracing<'_> {
     fn attach(&mut self, program: Program, kernel: &Btf<'_>) -> Result<()> {
         for hook in program.hooks.iter() {
             self.messages.hook(hook);
+        }
+        if program.layout.source == Source::Inferred {
+            self.messages.inferred(&program);
         }
         let probe = Probe::new(kernel, &program.layout, &program.binary, &program.hooks)
             .with_context(|| format!("failed to trace {}", program.shown()))?;

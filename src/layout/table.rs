@@ -12,14 +12,12 @@ use anyhow::ensure;
 use super::Build;
 use super::DIGITS;
 use super::Layout;
-use super::Struct;
+use super::Members;
 use crate::version::Version;
 
 /// One struct as a file tells of it: what it is without any macro, and what each adds.
 #[derive(Debug, Default)]
 struct Rule {
-    /// Bytes, where the size matters.
-    size: Option<u32>,
     /// Bytes that a macro puts in front of all that follows.
     shifts: Vec<(u32, String)>,
     /// In the order of the struct.
@@ -41,7 +39,7 @@ struct MemberRule {
 
 impl Rule {
     /// The struct of one build.
-    fn of(&self, build: &Build) -> Struct {
+    fn of(&self, build: &Build) -> Members {
         let shift = |count: usize| -> u32 {
             let shifts = self.shifts.iter().take(count);
             shifts
@@ -55,11 +53,28 @@ impl Rule {
                 .as_deref()
                 .is_none_or(|name| build.defines(name))
         });
-        Struct {
-            size: self.size.map(|size| size + shift(self.shifts.len())),
-            members: members
-                .map(|member| (member.name.clone(), member.offset + shift(member.shifts)))
-                .collect(),
+        members
+            .map(|member| (member.name.clone(), member.offset + shift(member.shifts)))
+            .collect()
+    }
+}
+
+/// What a section is for.
+#[derive(Debug)]
+pub enum Releases {
+    /// nginx itself: the first and the last release.
+    Nginx(Version, Version),
+    /// One release of a fork, as it names itself.
+    Fork(String),
+}
+
+impl Releases {
+    /// Whether the build is one of them.
+    fn contains(&self, build: &Build) -> bool {
+        match (self, &build.fork) {
+            (Self::Nginx(first, last), None) => (first..=last).contains(&&build.version),
+            (Self::Fork(ours), Some(theirs)) => ours == theirs,
+            _ => false,
         }
     }
 }
@@ -67,8 +82,8 @@ impl Rule {
 /// One section of a file of layouts: the builds, and the rules that hold for all of them.
 #[derive(Debug)]
 pub struct Section {
-    /// First and last release of each branch.
-    pub releases: Vec<(Version, Version)>,
+    /// Of each branch.
+    pub releases: Vec<Releases>,
     /// As `NGX_MODULE_SIGNATURE`; a dot stands for a digit that moves nothing.
     pub signature: String,
     /// By C name.
@@ -78,11 +93,9 @@ pub struct Section {
 impl Section {
     /// Whether this section speaks of that build.
     fn holds_for(&self, build: &Build) -> bool {
-        let known = self
-            .releases
+        self.releases
             .iter()
-            .any(|(first, last)| (first..=last).contains(&&build.version));
-        known
+            .any(|releases| releases.contains(build))
             && self.signature.len() == build.signature.len()
             && self
                 .signature
@@ -90,6 +103,35 @@ impl Section {
                 .zip(build.signature.bytes())
                 .all(|(ours, theirs)| ours == b'.' || ours == theirs)
     }
+
+    /// The layout of one build.
+    fn of(&self, build: &Build) -> Layout {
+        let structs = self.structs.iter();
+        Layout {
+            structs: structs
+                .map(|(name, rule)| (name.clone(), rule.of(build)))
+                .collect(),
+        }
+    }
+
+    /// The newest release of nginx that this section speaks of.
+    fn newest(&self) -> Option<Version> {
+        let releases = self.releases.iter();
+        releases
+            .filter_map(|releases| match releases {
+                Releases::Nginx(_, last) => Some(*last),
+                Releases::Fork(_) => None,
+            })
+            .max()
+    }
+}
+
+/// What each section of nginx's own releases would make of the build.
+pub fn all(sections: &[Section], build: &Build) -> Vec<(Version, Layout)> {
+    let sections = sections.iter();
+    sections
+        .filter_map(|section| Some((section.newest()?, section.of(build))))
+        .collect()
 }
 
 /// The one section that holds for the build.
@@ -99,16 +141,10 @@ pub fn find(sections: Vec<Section>, build: &Build) -> Result<Option<Layout>> {
         .filter(|section| section.holds_for(build));
     let first = found.next();
     ensure!(found.next().is_none(), "two layouts hold for {build}");
-    Ok(first.map(|section| Layout {
-        structs: section
-            .structs
-            .iter()
-            .map(|(name, rule)| (name.clone(), rule.of(build)))
-            .collect(),
-    }))
+    Ok(first.map(|section| section.of(build)))
 }
 
-/// Reads `nginx SIGNATURE RELEASES…`, then `STRUCT [SIZE]`, then `MEMBER OFFSET [MACRO]` and
+/// Reads `nginx SIGNATURE RELEASES…`, then `STRUCT`, then `MEMBER OFFSET [MACRO]` and
 /// `+BYTES MACRO` lines, told apart by their indentation. `#` begins a comment.
 pub fn parse(text: &str) -> Result<Vec<Section>> {
     let mut sections: Vec<Section> = Vec::new();
@@ -138,18 +174,12 @@ fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> 
         .context("a struct before any \"nginx\" line")?;
     let structs = &mut section.structs;
     if indentation == 2 {
-        let (name, size) = match words[..] {
-            [name] => (name, None),
-            [name, size] => (name, Some(parse_bytes(size)?)),
-            _ => bail!("a struct line is \"NAME [SIZE]\""),
+        let [name] = words[..] else {
+            bail!("a struct line is \"NAME\"");
         };
         *current = name.to_owned();
-        let new = Rule {
-            size,
-            ..Rule::default()
-        };
         ensure!(
-            structs.insert(current.clone(), new).is_none(),
+            structs.insert(current.clone(), Rule::default()).is_none(),
             "{name} stands twice"
         );
         return Ok(());
@@ -182,7 +212,7 @@ fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> 
     Ok(())
 }
 
-/// An offset or a size. No struct of nginx comes near the limit.
+/// An offset. No struct of nginx comes near the limit.
 fn parse_bytes(text: &str) -> Result<u32> {
     let bytes: u16 = text
         .parse()
@@ -206,8 +236,11 @@ fn parse_header(words: &[&str]) -> Result<Section> {
     let releases = ranges
         .iter()
         .map(|range| {
+            if !range.starts_with(|c: char| c.is_ascii_digit()) {
+                return Ok(Releases::Fork((*range).to_owned()));
+            }
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Ok((first.parse()?, last.parse()?))
+            Ok(Releases::Nginx(first.parse()?, last.parse()?))
         })
         .collect::<Result<_>>()?;
     Ok(Section {
@@ -228,7 +261,7 @@ mod tests {
     /// Check that a macro moves what stands behind its line, and nothing before it.
     #[test]
     fn shifts() {
-        let text = "nginx 8,4,8,.................................. 1.2.3\n  s 16\n    a 0\n    \
+        let text = "nginx 8,4,8,.................................. 1.2.3\n  s\n    a 0\n    \
             +8 HTTP_CACHE\n    b 8\n    +4 PCRE\n    c 12 SSL\n";
         let layout = |signature, has_ssl| {
             let build = Build {
@@ -238,15 +271,10 @@ mod tests {
             find(parse(text).unwrap(), &build).unwrap().unwrap()
         };
         let all = &layout(COMPAT, true).structs["s"];
-        assert_eq!(all.size, Some(28));
-        assert_eq!(
-            (all.members["a"], all.members["b"], all.members["c"]),
-            (0, 16, 24)
-        );
+        assert_eq!((all["a"], all["b"], all["c"]), (0, 16, 24));
         let none = &layout("8,4,8,0000000000000000000000000000000000", false).structs["s"];
-        assert_eq!(none.size, Some(16));
-        assert_eq!((none.members["a"], none.members["b"]), (0, 8));
-        assert!(!none.members.contains_key("c"));
+        assert_eq!((none["a"], none["b"]), (0, 8));
+        assert!(!none.contains_key("c"));
     }
 
     /// Check that a broken file is refused, and the line named.
@@ -272,6 +300,23 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert_eq!(error.to_string(), line, "{text}");
         }
+    }
+
+    /// Check that a fork has its own sections, by its own release, and nginx never has them.
+    #[test]
+    fn forks() {
+        let text = "nginx 8 1.2.3\n  s\n    a 0\nnginx 8 fork/1.2.3.4\n  s\n    a 8\n";
+        let of = |fork: Option<&str>| {
+            let build = Build {
+                fork: fork.map(str::to_owned),
+                ..build("1.2.3", "8")
+            };
+            let layout = find(parse(text).unwrap(), &build).unwrap();
+            layout.map(|layout| layout.structs["s"]["a"])
+        };
+        assert_eq!(of(None), Some(0));
+        assert_eq!(of(Some("fork/1.2.3.4")), Some(8));
+        assert_eq!(of(Some("fork/1.2.3.5")), None);
     }
 
     /// Check that a build that two sections claim is an error, not a choice.

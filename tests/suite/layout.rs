@@ -34,8 +34,8 @@ fn assert_found(file: &Path) {
         "nginx 8,4,8,0011111111010111001111111111111111 1.22.1"
     );
     for section in [
-        "  ngx_str_t 16\n    len 0\n    data 8\n",
-        "  ngx_http_upstream_state_t 40\n    status 0\n    header_time 8\n    bytes_received 16\n",
+        "  ngx_str_t\n    len 0\n    data 8\n",
+        "  ngx_http_upstream_state_t\n    status 0\n    header_time 8\n    bytes_received 16\n",
         "    signature 0\n    connection 8\n    upstream 16\n    upstream_states 24\n",
     ] {
         assert!(text.contains(section), "{text}");

@@ -10,15 +10,20 @@ use std::process::Command;
 /// The structs, and behind them what makes a program an nginx to `ngx-bpf`.
 const STRUCTS: &str = include_str!("../../../nginx_headers/nginx.h");
 const SOURCE: &str = r#"
+#ifndef VERSION
+#define VERSION 1022001
+#define NAME "nginx/1.22.1"
+#endif
 struct { unsigned long before[5], version; const char *signature; } ngx_http_core_module =
-    { { 0 }, 1022001, "8,4,8,0011111111010111001111111111111111" };
-const char version[] = "\0nginx/1.22.1";
+    { { 0 }, VERSION, "8,4,8,0011111111010111001111111111111111" };
+const char version[] = "\0" NAME;
 struct ngx_http_request_s r;
 struct ngx_connection_s c;
 struct ngx_http_upstream_state_t state;
 struct ngx_buf_s b; struct ngx_table_elt_s h; struct ngx_array_t a; struct ngx_log_s l;
 struct ngx_http_log_ctx_s x;
-void ngx_http_init_connection(void *c) { (void)c; }
+/* c->log->data, where the release that it says to be has it. */
+void ngx_http_init_connection(char *c) { *(void **)(*(char **)(c + 80) + 40) = c; }
 void ngx_http_free_request(void *r, long rc) { (void)r; (void)rc; }
 void ngx_http_request_body_save_filter(void *r, void *in) { (void)r; (void)in; }
 int pause(void);

@@ -55,6 +55,7 @@ pub struct Record {
     pub duration_ns: Option<u64>,
     #[serde(default)]
     pub upstreams: Vec<Attempt>,
+    pub layout: Option<String>,
     #[serde(default)]
     pub partial: bool,
 }

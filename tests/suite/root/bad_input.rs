@@ -9,9 +9,7 @@ use std::process::Stdio;
 use tempfile::TempDir;
 
 use crate::suite::common::client::Client;
-use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
@@ -63,54 +61,6 @@ fn not_nginx() {
     );
 }
 
-/// Check that a release that the table does not have is refused by name, even though everything
-/// else of it fits.
-#[test]
-fn unknown_version() {
-    let version = version(&fs::read(binary()).unwrap());
-    let (branch, _) = version.rsplit_once('.').unwrap();
-    let unknown = format!("{branch}.9");
-    let nginx = Patched::start(
-        &version,
-        &[
-            (
-                &number(&version).to_le_bytes(),
-                &number(&unknown).to_le_bytes(),
-            ),
-            (
-                format!("nginx/{version}").as_bytes(),
-                format!("nginx/{unknown}").as_bytes(),
-            ),
-        ],
-    );
-    let pid = nginx.nginx.pid().to_string();
-    let line = complaint_of(&["--pid", &pid]);
-    let expected = format!("no layout known for nginx {unknown} (signature 8,4,8,");
-    assert!(line.starts_with(&expected), "{line}");
-    assert!(
-        line.contains("build id ") && line.contains("--layout"),
-        "{line}"
-    );
-    nginx.assert_untouched();
-}
-
-/// Check that a fork is not read as the nginx that it says to be compatible with.
-#[test]
-fn fork() {
-    let version = version(&fs::read(binary()).unwrap());
-    let nginx = Patched::start(
-        &version,
-        &[(
-            format!("\0nginx/{version}").as_bytes(),
-            format!("\0Angie/{version}").as_bytes(),
-        )],
-    );
-    let line = complaint_of(&["--pid", &nginx.nginx.pid().to_string()]);
-    let expected = format!("no layout known for Angie/{version}, which is nginx {version} (");
-    assert!(line.starts_with(&expected), "{line}");
-    nginx.assert_untouched();
-}
-
 /// Check layouts from files: broken ones name the line, one that lacks a member names it, and one
 /// that is whole is used.
 #[test]
@@ -140,63 +90,6 @@ fn layout_file() {
     assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     drop(nginx.quit());
     tool.wait().assert_clean();
-}
-
-/// An nginx with some of its bytes changed.
-struct Patched {
-    nginx: Nginx,
-    _folder: TempDir,
-}
-
-impl Patched {
-    /// Each of the texts must be there.
-    fn start(version: &str, changes: &[(&[u8], &[u8])]) -> Self {
-        let folder = TempDir::new().unwrap();
-        open_to_all(folder.path());
-        let copy = folder.path().join("nginx");
-        let mut bytes = fs::read(binary()).unwrap();
-        for (from, to) in changes {
-            assert_eq!(from.len(), to.len(), "{version}");
-            let places: Vec<usize> = (0..bytes.len() - from.len())
-                .filter(|at| bytes[*at..].starts_with(from))
-                .collect();
-            assert!(!places.is_empty(), "{version}");
-            for at in places {
-                bytes[at..at + to.len()].copy_from_slice(to);
-            }
-        }
-        fs::write(&copy, bytes).unwrap();
-        open_to_all(&copy);
-        let nginx = Nginx::start(&Config {
-            binary: copy,
-            ..Config::default()
-        });
-        Self {
-            nginx,
-            _folder: folder,
-        }
-    }
-
-    /// Checks that it still serves.
-    fn assert_untouched(&self) {
-        assert_eq!(Client::connect(self.nginx.port).get("/").status, 200);
-    }
-}
-
-/// The version that a binary prints.
-fn version(bytes: &[u8]) -> String {
-    let is_version = |text: &[u8]| text.starts_with(b"\0nginx/1.");
-    let at = bytes.windows(9).position(is_version).unwrap() + 7;
-    let in_version = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-    let text: Vec<u8> = bytes[at..].iter().copied().take_while(in_version).collect();
-    String::from_utf8(text).unwrap()
-}
-
-/// The `nginx_version` of its modules.
-fn number(version: &str) -> u64 {
-    version.split('.').fold(0, |number, part| {
-        number * 1000 + part.parse::<u64>().unwrap()
-    })
 }
 
 /// Check that without capabilities it says which are missing.

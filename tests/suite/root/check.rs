@@ -53,10 +53,14 @@ fn works() {
     let mut workers = nginx.workers();
     workers.sort_unstable();
     assert_eq!(found["processes"][0]["workers"], serde_json::json!(workers));
+    let sources = ["table", "dwarf", "inferred"];
     assert!(
-        found["layout"] == "table" || found["layout"] == "dwarf",
+        sources.contains(&found["layout"].as_str().unwrap()),
         "{found:#}"
     );
+    let fit = &found["layout_fit"];
+    assert_eq!(fit["agree"], fit["asked"]);
+    assert!(fit["asked"].as_u64() > Some(25), "{fit}");
     let probes = found["probes"].as_array().unwrap();
     assert_eq!(probes.len(), 3);
     assert!(

@@ -19,6 +19,8 @@ mod protocols;
 mod requests;
 /// Phases, against delays that the tests make.
 mod times;
+/// Builds that nobody has looked at.
+mod unknown_build;
 /// nginx replaced while it runs.
 mod upgrade;
 /// Upstreams: attempts, retries, failures.

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether a layout is that of a binary: its own code is the witness. Each member that moves between
+//! releases has a function that is known, from nginx's sources, to touch it in every release; there
+//! the layout's offset must be among those that the code uses.
+
+use std::collections::HashMap;
+
+use crate::elf::Elf;
+use crate::layout::Layout;
+use crate::reads;
+use crate::reads::Touched;
+use crate::variables;
+use crate::variables::Variable;
+
+/// Where a function that is a witness is from.
+#[derive(Clone, Copy, Debug)]
+enum Witness {
+    /// The handler of one of nginx's variables (src/http/ngx_http_variables.c, ngx_http_upstream.c).
+    Handler(&'static str),
+    /// No function: what stands beside a variable is `offsetof(ngx_http_request_t, …)` itself.
+    Data(&'static str),
+    /// A function that every build exports, and what its first argument points to.
+    Exported(&'static str, &'static str),
+}
+
+use Witness::Data;
+use Witness::Exported;
+use Witness::Handler;
+
+/// A request.
+const REQUEST: &str = "ngx_http_request_s";
+/// A connection, of a client or to an upstream.
+const CONNECTION: &str = "ngx_connection_s";
+/// Within a request.
+const HEADERS_IN: &str = "ngx_http_headers_in_t";
+/// Within a request.
+const HEADERS_OUT: &str = "ngx_http_headers_out_t";
+/// What nginx keeps of an attempt at an upstream.
+const STATE: &str = "ngx_http_upstream_state_t";
+
+/// A member, or a member of an embedded struct: the offsets add up.
+type Place = &'static [(&'static str, &'static str)];
+
+/// Every member that is not at the same place in all releases, and who touches it.
+const WITNESSES: &[(Witness, Place)] = &[
+    (
+        Data("http_host"),
+        &[(REQUEST, "headers_in"), (HEADERS_IN, "host")],
+    ),
+    (Data("server_protocol"), &[(REQUEST, "http_protocol")]),
+    (Data("request_uri"), &[(REQUEST, "unparsed_uri")]),
+    (Data("uri"), &[(REQUEST, "uri")]),
+    (Handler("status"), &[(REQUEST, "err_status")]),
+    (
+        Handler("status"),
+        &[(REQUEST, "headers_out"), (HEADERS_OUT, "status")],
+    ),
+    (Handler("status"), &[(REQUEST, "http_version")]),
+    (Handler("status"), &[(REQUEST, "pool")]),
+    (Handler("request_length"), &[(REQUEST, "request_length")]),
+    (Handler("request_method"), &[(REQUEST, "main")]),
+    (Handler("request_method"), &[(REQUEST, "method_name")]),
+    (
+        Handler("content_length"),
+        &[(REQUEST, "headers_in"), (HEADERS_IN, "content_length_n")],
+    ),
+    (Handler("connection"), &[(REQUEST, "connection")]),
+    (Handler("connection"), &[(CONNECTION, "number")]),
+    (Handler("connection_requests"), &[(CONNECTION, "requests")]),
+    (Handler("bytes_sent"), &[(CONNECTION, "sent")]),
+    (Handler("remote_addr"), &[(CONNECTION, "addr_text")]),
+    (Handler("remote_port"), &[(CONNECTION, "sockaddr")]),
+    (
+        Handler("proxy_protocol_addr"),
+        &[(CONNECTION, "proxy_protocol")],
+    ),
+    (Handler("https"), &[(CONNECTION, "ssl")]),
+    (Handler("upstream_status"), &[(REQUEST, "upstream_states")]),
+    (Handler("upstream_status"), &[(STATE, "status")]),
+    (Handler("upstream_header_time"), &[(STATE, "header_time")]),
+    (
+        Handler("upstream_bytes_received"),
+        &[(STATE, "bytes_received")],
+    ),
+    (Handler("upstream_bytes_sent"), &[(STATE, "bytes_sent")]),
+    (Handler("upstream_addr"), &[(STATE, "peer")]),
+    (
+        Exported("ngx_http_upstream_create", REQUEST),
+        &[(REQUEST, "upstream")],
+    ),
+    (
+        Exported("ngx_http_discard_request_body", REQUEST),
+        &[(REQUEST, "header_in")],
+    ),
+    (
+        Exported("ngx_connection_local_sockaddr", CONNECTION),
+        &[(CONNECTION, "local_sockaddr")],
+    ),
+    (
+        Exported("ngx_http_init_connection", CONNECTION),
+        &[(CONNECTION, "log")],
+    ),
+    (
+        Exported("ngx_http_init_connection", CONNECTION),
+        &[("ngx_log_s", "data")],
+    ),
+];
+
+/// Which struct a member points to.
+const POINTERS: &[((&str, &str), &str)] = &[
+    ((REQUEST, "connection"), CONNECTION),
+    ((REQUEST, "main"), REQUEST),
+    ((REQUEST, "upstream_states"), "ngx_array_t"),
+    (("ngx_array_t", "elts"), STATE),
+    ((CONNECTION, "log"), "ngx_log_s"),
+];
+
+/// How well a layout fits a binary.
+#[derive(Debug, Default)]
+pub struct Fit {
+    /// How many members are where the code has them.
+    pub agree: usize,
+    /// Members that the code does not touch where the layout has them.
+    pub differ: Vec<String>,
+    /// Members whose witness is not in this binary.
+    pub unknown: Vec<String>,
+}
+
+impl Fit {
+    /// How many members were asked for.
+    pub fn asked(&self) -> usize {
+        self.agree + self.differ.len() + self.unknown.len()
+    }
+
+    /// Whether every witness is there and agrees.
+    pub fn is_full(&self) -> bool {
+        self.agree > 0 && self.agree == self.asked()
+    }
+}
+
+/// A binary's witnesses.
+pub struct Witnesses<'a> {
+    /// The binary.
+    elf: &'a Elf<'a>,
+    /// Its variables.
+    variables: HashMap<String, Variable>,
+}
+
+impl<'a> Witnesses<'a> {
+    /// Finds them.
+    pub fn of(elf: &'a Elf<'a>) -> Self {
+        Self {
+            elf,
+            variables: variables::find(elf),
+        }
+    }
+
+    /// Asks them all.
+    pub fn ask(&self, layout: &Layout) -> Fit {
+        let mut fit = Fit::default();
+        for (witness, place) in WITNESSES {
+            let Some(offset) = offset(layout, place) else {
+                continue;
+            };
+            let (first, _) = place[0];
+            match self.touches(*witness, layout, (first, offset)) {
+                Some(true) => fit.agree += 1,
+                Some(false) => fit.differ.push(name(place)),
+                None => fit.unknown.push(name(place)),
+            }
+        }
+        fit
+    }
+
+    /// Whether a witness touches a member. `None` when it is not there.
+    fn touches(&self, witness: Witness, layout: &Layout, member: Touched) -> Option<bool> {
+        let (address, argument) = match witness {
+            Data(name) => {
+                let (_, offset) = member;
+                return Some(self.variables.get(name)?.data == offset.cast_unsigned());
+            }
+            Handler(name) => (self.variables.get(name)?.handler, REQUEST),
+            Exported(name, argument) => (self.elf.function(name).ok()?.address, argument),
+        };
+        let follow = |(name, at): Touched| {
+            let (_, to) = POINTERS
+                .iter()
+                .find(|(member, _)| member.0 == name && offset(layout, &[*member]) == Some(at))?;
+            Some(*to)
+        };
+        Some(reads::of(self.elf, address, argument, &follow).contains(&member))
+    }
+}
+
+/// Where a layout has a member. `None` when this build has none.
+fn offset(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
+    let offsets = place
+        .iter()
+        .map(|(name, member)| layout.structs.get(*name)?.get(*member).copied());
+    offsets.map(|offset| offset.map(i64::from)).sum()
+}
+
+/// As in C.
+fn name(place: Place) -> String {
+    let members: Vec<&str> = place.iter().map(|(_, member)| *member).collect();
+    format!("{}.{}", place[0].0, members.join("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::WITNESSES;
+    use super::offset;
+    use crate::layout::built_in;
+    use crate::layout::tests::COMPAT;
+    use crate::layout::tests::build;
+    use crate::probe;
+
+    /// Members that are at the same place in all releases, and in all forks that were looked at.
+    const CONSTANT: [&str; 13] = [
+        "ngx_array_t.elts",
+        "ngx_array_t.nelts",
+        "ngx_array_t.size",
+        "ngx_buf_s.last",
+        "ngx_buf_s.pos",
+        "ngx_connection_s.data",
+        "ngx_connection_s.fd",
+        "ngx_connection_s.listening",
+        "ngx_http_log_ctx_s.current_request",
+        "ngx_http_request_s.signature",
+        "ngx_str_t.data",
+        "ngx_str_t.len",
+        "ngx_table_elt_s.value",
+    ];
+
+    /// Check that every member that is read, and is not known to be constant, has a witness.
+    #[test]
+    fn complete() {
+        let members = probe::wanted().unwrap();
+        let wanted: BTreeSet<String> = members
+            .iter()
+            .flat_map(|(name, members)| members.iter().map(move |m| format!("{name}.{m}")))
+            .collect();
+        let places = WITNESSES.iter().flat_map(|(_, place)| place.iter());
+        let mut covered: BTreeSet<String> = places
+            .map(|(name, member)| format!("{name}.{member}"))
+            .collect();
+        covered.extend(CONSTANT.map(str::to_owned));
+        assert_eq!(wanted, covered);
+    }
+
+    /// Check that every place that a witness is asked for is in the layouts.
+    #[test]
+    fn known() {
+        let layout = built_in(&build("1.22.1", COMPAT)).unwrap().unwrap();
+        for (witness, place) in WITNESSES {
+            assert!(offset(&layout, place).is_some(), "{witness:?}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Builds that nobody has looked at: their own code says which layout is theirs, or that none of the
+//! known ones is.
+
+use std::fs;
+use std::process::Command;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::imitation::compile;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::binary;
+use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+
+/// What `ngx-bpf check` finds of a process.
+fn check(pid: &str) -> Value {
+    let output = Command::new(PROGRAM)
+        .args(["check", "--json", "--pid", pid])
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Check that a release that the table does not have is traced with the layout that its code agrees
+/// with, and that stderr, every record and `check` say so.
+#[test]
+fn release() {
+    let version = version();
+    let (branch, _) = version.rsplit_once('.').unwrap();
+    let unknown = format!("{branch}.9");
+    let Patched { nginx, _folder } = Patched::of_version(&unknown);
+    let found = &check(&nginx.pid().to_string())["nginx"][0];
+    assert_eq!(found["version"], unknown);
+    assert_eq!(found["layout"], "inferred");
+    assert_eq!(found["layout_fit"]["agree"], found["layout_fit"]["asked"]);
+    let tool = Tool::trace(nginx.pid());
+    let mut client = Client::connect(nginx.port);
+    for n in 0..10 {
+        assert_eq!(client.get(&format!("/?{n}")).status, 200);
+    }
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged);
+    assert_eq!(records.len(), 10);
+    assert!(
+        records
+            .iter()
+            .all(|r| r.layout.as_deref() == Some("inferred"))
+    );
+    let said = format!("nginx {unknown} (signature 8,4,8,");
+    let said = |line: &String| line.contains(&said) && line.contains("is inferred from its code");
+    assert!(ended.stderr.iter().any(said), "{:?}", ended.stderr);
+}
+
+/// Check that a fork is known by its name, and traced when its code agrees with nginx's layout.
+#[test]
+fn fork() {
+    let patched = Patched::of_name("Angie");
+    let found = &check(&patched.pid())["nginx"][0];
+    assert_eq!(found["fork"], format!("Angie/{}", version()));
+    assert_eq!(found["layout"], "inferred");
+    let tool = Tool::trace(patched.nginx.pid());
+    assert_eq!(Client::connect(patched.nginx.port).get("/").status, 200);
+    let logged = patched.nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &logged);
+}
+
+/// Check that a row of the table that the binary's code contradicts is refused, and that nothing was
+/// done to nginx.
+#[test]
+fn misfit() {
+    let other = if version() == "1.18.0" {
+        "1.24.0"
+    } else {
+        "1.18.0"
+    };
+    let patched = Patched::of_version(other);
+    let tool = Command::new(PROGRAM)
+        .args(["--pid", &patched.pid()])
+        .output()
+        .unwrap();
+    assert_eq!(tool.status.code(), Some(1));
+    let said = String::from_utf8(tool.stderr).unwrap();
+    let expected = format!("the layout of nginx {other} (signature 8,4,8,");
+    assert!(said.contains(&expected), "{said}");
+    assert!(
+        said.contains("does not fit this binary, build id "),
+        "{said}"
+    );
+    assert!(said.contains("--debug-info"), "{said}");
+    assert_eq!(Client::connect(patched.nginx.port).get("/").status, 200);
+    assert_eq!(patched.nginx.quit().len(), 1);
+}
+
+/// Check that a program which no known layout fits is an error that names it, and the ways out.
+#[test]
+fn nothing_fits() {
+    let folder = TempDir::new().unwrap();
+    let file = compile(
+        folder.path(),
+        &["-DVERSION=1099000", "-DNAME=\"nginx/1.99.0\""],
+    );
+    let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
+    let tool = Command::new(PROGRAM)
+        .args(["--pid", &child.id().to_string()])
+        .output()
+        .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(tool.status.code(), Some(1));
+    let said = String::from_utf8(tool.stderr).unwrap();
+    let expected = "no layout known for nginx 1.99.0 (signature 8,4,8,00111111110101110011";
+    assert!(said.contains(expected), "{said}");
+    assert!(
+        said.contains("none of the known ones fits (the nearest, "),
+        "{said}"
+    );
+    assert!(said.contains("--layout or --debug-info"), "{said}");
+    assert_eq!(said.lines().count(), 1);
+}
+
+/// An nginx with some of its bytes changed.
+struct Patched {
+    nginx: Nginx,
+    _folder: TempDir,
+}
+
+impl Patched {
+    /// Each of the texts must be there.
+    fn start(changes: &[(&[u8], &[u8])]) -> Self {
+        let folder = TempDir::new().unwrap();
+        open_to_all(folder.path());
+        let copy = folder.path().join("nginx");
+        let mut bytes = fs::read(binary()).unwrap();
+        for (from, to) in changes {
+            assert_eq!(from.len(), to.len());
+            let places: Vec<usize> = (0..bytes.len() - from.len())
+                .filter(|at| bytes[*at..].starts_with(from))
+                .collect();
+            assert!(!places.is_empty());
+            for at in places {
+                bytes[at..at + to.len()].copy_from_slice(to);
+            }
+        }
+        fs::write(&copy, bytes).unwrap();
+        open_to_all(&copy);
+        let nginx = Nginx::start(&Config {
+            binary: copy,
+            ..Config::default()
+        });
+        Self {
+            nginx,
+            _folder: folder,
+        }
+    }
+
+    /// One that says to be another release.
+    fn of_version(new: &str) -> Self {
+        let old = version();
+        Self::start(&[
+            (&number(&old).to_le_bytes(), &number(new).to_le_bytes()),
+            (
+                format!("nginx/{old}").as_bytes(),
+                format!("nginx/{new}").as_bytes(),
+            ),
+        ])
+    }
+
+    /// One that says to be another program.
+    fn of_name(new: &str) -> Self {
+        let version = version();
+        Self::start(&[(
+            format!("\0nginx/{version}").as_bytes(),
+            format!("\0{new}/{version}").as_bytes(),
+        )])
+    }
+
+    /// Its pid, as an argument.
+    fn pid(&self) -> String {
+        self.nginx.pid().to_string()
+    }
+}
+
+/// The version that the tests' nginx prints.
+fn version() -> String {
+    let bytes = fs::read(binary()).unwrap();
+    let is_version = |text: &[u8]| text.starts_with(b"\0nginx/1.");
+    let at = bytes.windows(9).position(is_version).unwrap() + 7;
+    let in_version = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let text: Vec<u8> = bytes[at..].iter().copied().take_while(in_version).collect();
+    String::from_utf8(text).unwrap()
+}
+
+/// The `nginx_version` of its modules.
+fn number(version: &str) -> u64 {
+    version.split('.').fold(0, |number, part| {
+        number * 1000 + part.parse::<u64>().unwrap()
+    })
+}
