@@ -16,6 +16,29 @@ static __always_inline struct worker *current_worker(void)
 	return bpf_task_storage_get(&workers, task->group_leader, NULL, 0);
 }
 
+/* The pid namespace that pids are told in, the tool's own, by the inode of /proc/self/ns/pid. */
+const volatile __u32 pid_namespace = 0;
+
+enum {
+	PID_NAMESPACES_MAX = 33, /* MAX_PID_NS_LEVEL, and the first */
+};
+
+/* A process has a pid in its own namespace and in each above it. 0 in any other. */
+static __always_inline __u32 pid_of(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct upid number;
+
+	for (__u32 level = 0; level < PID_NAMESPACES_MAX; level++) {
+		if (level > BPF_CORE_READ(pid, level) ||
+		    bpf_core_read(&number, sizeof(number), &pid->numbers[level]))
+			break;
+		if (BPF_CORE_READ(number.ns, ns.inum) == pid_namespace)
+			return number.nr;
+	}
+	return 0;
+}
+
 /* A master's children are its workers; its other helpers never end a request. */
 static __always_inline void process_forked(struct task_struct *parent, struct task_struct *child)
 {
@@ -28,7 +51,7 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 		return;
 	w = bpf_task_storage_get(&workers, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (w)
-		w->pid = child->tgid;
+		w->pid = pid_of(child);
 	else
 		__sync_fetch_and_add(&counters.untraced_processes, 1);
 }

@@ -131,6 +131,7 @@ impl Target {
 /// Fails when one of the pids can't be traced, or when nothing is found. Whether a program is
 /// nginx is not looked at here, unless nobody asked for it by pid.
 pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
+    check_proc()?;
     let mut found: Vec<Target> = Vec::new();
     if !asked.is_empty() {
         for pid in asked {
@@ -167,7 +168,27 @@ pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
 /// Whether an nginx master runs. One that is still starting, or only tests its configuration, has
 /// no title yet.
 pub fn has_master() -> Result<bool> {
+    check_proc()?;
     Ok(pids()?.into_iter().any(|pid| role_of(pid) == Role::Master))
+}
+
+/// The pid namespace of this process, by its inode: pids are what they are in there.
+pub fn pid_namespace() -> Result<u32> {
+    let metadata = fs::metadata("/proc/self/ns/pid").context("failed to read the pid namespace")?;
+    u32::try_from(metadata.ino()).context("failed to read the pid namespace")
+}
+
+/// Fails when `/proc` counts pids in another namespace than this process, so that they would not
+/// mean the same to the kernel.
+fn check_proc() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    /* One pid for each namespace, from that of /proc down to this process's. */
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    ensure!(
+        pids.is_some_and(|pids| pids.split_whitespace().count() == 1),
+        "/proc is of another pid namespace: mount this one's, as \"unshare --mount-proc\" does"
+    );
+    Ok(())
 }
 
 /// Whether `/proc/PID/comm` is nginx's.

@@ -24,6 +24,7 @@ use plain::Plain;
 use serde::Serialize;
 
 use crate::btf;
+use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
 use crate::dwarf::Wanted;
@@ -167,6 +168,7 @@ impl Probe {
         let settings = open.maps.rodata_data.as_deref_mut();
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = source == Source::Inferred;
+        settings.pid_namespace = discover::pid_namespace()?;
         if method == Method::Multi {
             let programs = [
                 &mut open.progs.init_connection,

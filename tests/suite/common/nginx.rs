@@ -39,6 +39,8 @@ pub struct Config<'a> {
     pub binary: PathBuf,
     /// Whether it leaves its parent, as an nginx that is to be upgraded must have.
     pub daemon: bool,
+    /// Whether the binary is a script that starts it in a pid namespace.
+    pub namespace: bool,
 }
 
 impl Default for Config<'_> {
@@ -50,6 +52,7 @@ impl Default for Config<'_> {
             main: "",
             binary: binary(),
             daemon: false,
+            namespace: false,
         }
     }
 }
@@ -69,6 +72,20 @@ pub struct Nginx {
 }
 
 impl Nginx {
+    /// Two workers for a load that goes on: 2000 requests a second for `/file`, which nobody loses;
+    /// what comes faster is answered later.
+    pub fn steady(config: Config<'_>) -> Self {
+        let nginx = Self::start(&Config {
+            http: "limit_req_zone $server_port zone=steady:64k rate=2000r/s; keepalive_requests 50;
+                   server { listen 127.0.0.1:{port}; root {prefix}/html;
+                            location / { limit_req zone=steady burst=1000; } }",
+            workers: 2,
+            ..config
+        });
+        nginx.file("file", b"hello");
+        nginx
+    }
+
     /// One worker that answers everything.
     pub fn simple() -> Self {
         Self::start(&Config::default())
@@ -148,6 +165,9 @@ impl Nginx {
             nginx.child.take().unwrap().wait().unwrap();
             nginx.master = nginx.pid_of_file();
         }
+        if config.namespace {
+            nginx.master = nginx.workers()[0];
+        }
         nginx
     }
 
@@ -206,14 +226,27 @@ impl Nginx {
         self.logged()
     }
 
+    /// Waits for the next worker that the master starts. Its pid.
+    pub fn wait_for_worker(&self) -> u32 {
+        let line = self.wait_for_log("start worker process ");
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
     /// Waits until so many requests have been logged, which is after their clients have the answer.
     pub fn wait_logged(&self, count: usize) {
+        self.wait_until(|logged| logged.len() >= count);
+    }
+
+    /// Waits until one of these workers has logged a request.
+    pub fn wait_served(&self, workers: &[u32]) {
+        self.wait_until(|logged| logged.iter().any(|logged| workers.contains(&logged.pid)));
+    }
+
+    /// Waits until what is logged is as it should be.
+    fn wait_until(&self, is_there: impl Fn(&[Logged]) -> bool) {
         let end = Instant::now() + PATIENCE;
-        while self.logged().len() < count {
-            assert!(
-                Instant::now() < end,
-                "{count} requests have not been logged"
-            );
+        while !is_there(&self.logged()) {
+            assert!(Instant::now() < end, "it has not been logged");
             std::thread::yield_now();
         }
     }

@@ -50,7 +50,7 @@ impl Tool {
     /// Ready when it has said that it traces so many nginx.
     pub fn start(args: &[&str], targets: usize) -> Self {
         let mut tool = Self::spawn(Command::new(PROGRAM).args(args));
-        tool.stdout = Some(lines(tool.take_stdout()));
+        tool.read_stdout();
         tool.wait_ready(targets);
         tool
     }
@@ -94,6 +94,11 @@ impl Tool {
         }
     }
 
+    /// Reads its stdout from here on.
+    pub fn read_stdout(&mut self) {
+        self.stdout = Some(lines(self.take_stdout()));
+    }
+
     /// Its stdout, for a test that reads it itself, or closes it.
     pub fn take_stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().unwrap()
@@ -102,6 +107,13 @@ impl Tool {
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its own pid where another program has started it.
+    pub fn child(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).unwrap();
+        children.trim().parse().unwrap()
     }
 
     /// Sends a signal.

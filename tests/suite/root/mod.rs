@@ -11,6 +11,8 @@ mod end;
 mod hostile;
 /// What is lost is counted.
 mod loss;
+/// nginx in a container.
+mod namespaces;
 /// Which processes are traced.
 mod processes;
 /// TLS and HTTP/2, as far as they are told of.

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which processes are traced, and which are not.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
 use crate::suite::common::client::Client;
+use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::kill;
+use crate::suite::common::record::Logged;
 use crate::suite::common::record::Phases;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
@@ -85,6 +94,37 @@ fn reload() {
     assert_eq!(ended.records().len(), 63);
 }
 
+/// Check that reloads under load lose no request and tell none twice: records and access log have
+/// the same, of every generation of workers.
+#[test]
+fn reload_under_load() {
+    let nginx = Nginx::steady(Config::default());
+    let tool = Tool::trace(nginx.pid());
+    let mut generations = vec![nginx.workers()];
+    let load = Load::start(nginx.port, "/file");
+    nginx.wait_served(&generations[0]);
+    for _ in 0..3 {
+        nginx.signal("HUP");
+        generations.push(vec![nginx.wait_for_worker(), nginx.wait_for_worker()]);
+        nginx.wait_served(generations.last().unwrap());
+    }
+    drop(load);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged);
+    assert_eq!(ended.summary().written, logged.len() as u64);
+    let keys: BTreeSet<_> = records.iter().map(Record::key).collect();
+    assert_eq!(keys.len(), records.len());
+    for workers in generations {
+        let served = records
+            .iter()
+            .filter(|record| workers.contains(&record.pid));
+        assert!(served.count() > 0, "{workers:?}");
+    }
+}
+
 /// Check that of 64 workers each is traced.
 #[test]
 fn many_workers() {
@@ -118,6 +158,72 @@ fn worker_killed() {
     ended.assert_clean();
     assert_equal(&ended.records(), &logged);
     assert_eq!(ended.records().len(), 10);
+}
+
+/// Check workers that are killed under load: every request that was logged is told of, of the one
+/// that each was killed in it may be, and nothing of the dead is kept.
+#[test]
+fn worker_killed_under_load() {
+    let nginx = Nginx::steady(Config::default());
+    let tool = Tool::trace(nginx.pid());
+    let load = Load::start(nginx.port, "/file");
+    let mut killed = BTreeSet::new();
+    for _ in 0..3 {
+        let worker = nginx.workers()[0];
+        nginx.wait_served(&[worker]);
+        kill("KILL", worker);
+        nginx.wait_served(&[nginx.wait_for_worker()]);
+        killed.insert(worker);
+    }
+    drop(load);
+    let known: BTreeSet<u32> = connections(tool.pid()).into_iter().collect();
+    assert!(known.is_disjoint(&killed), "{known:?} {killed:?}");
+    assert!(nginx.workers().iter().all(|worker| known.contains(worker)));
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let keys: BTreeSet<_> = logged.iter().map(Logged::key).collect();
+    let (known, unlogged): (Vec<_>, Vec<_>) = ended
+        .records()
+        .into_iter()
+        .partition(|record| keys.contains(&record.key()));
+    assert_equal(&known, &logged);
+    let mut deaths = BTreeMap::new();
+    for record in unlogged {
+        assert!(killed.contains(&record.pid), "{record:#?}");
+        *deaths.entry(record.pid).or_insert(0) += 1;
+    }
+    assert!(deaths.values().all(|count| *count == 1), "{deaths:?}");
+}
+
+/// The workers of the connections that a tool has entries of in the kernel.
+fn connections(tool: u32) -> Vec<u32> {
+    let bpftool = |args: &[&str]| -> Value {
+        let output = Command::new("bpftool").arg("--json").args(args).output();
+        serde_json::from_slice(&output.expect("bpftool is installed by make test").stdout).unwrap()
+    };
+    let descriptors = std::fs::read_dir(format!("/proc/{tool}/fdinfo")).unwrap();
+    let ids: BTreeSet<String> = descriptors
+        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+        .filter_map(|text| {
+            Some(
+                text.split_once("map_id:")?
+                    .1
+                    .lines()
+                    .next()?
+                    .trim()
+                    .to_owned(),
+            )
+        })
+        .collect();
+    let is_wanted = |id: &&String| bpftool(&["map", "show", "id", id])["name"] == "connections";
+    let id = ids.iter().find(is_wanted).unwrap();
+    let entries = bpftool(&["map", "dump", "id", id]);
+    let pid = |entry: &Value| entry["formatted"]["key"]["pid"].as_u64().unwrap();
+    let entries = entries.as_array().unwrap().iter();
+    entries
+        .map(|entry| u32::try_from(pid(entry)).unwrap())
+        .collect()
 }
 
 /// Check that `--pid` may be given more than once, and the same one twice.
@@ -160,9 +266,7 @@ fn waits() {
             .args([crate::suite::common::tool::PROGRAM, "--wait"]),
     );
     tool.wait_for_message("waiting for nginx to start");
-    let children = format!("/proc/{0}/task/{0}/children", tool.pid());
-    let child = std::fs::read_to_string(children).unwrap();
-    kill("INT", child.trim().parse().unwrap());
+    kill("INT", tool.child());
     let ended = tool.wait();
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.stderr.len(), 1, "{:?}", ended.stderr);

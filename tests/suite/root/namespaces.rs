@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! nginx in namespaces of its own, as in a container, with the tool outside and inside.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::binary;
+use crate::suite::common::nginx::kill;
+use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+
+/// nginx in pid and mount namespaces of its own, in another root, at a path that exists only there.
+struct Contained {
+    nginx: Nginx,
+    _folder: TempDir,
+}
+
+impl Contained {
+    /// With two workers.
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        open_to_all(folder.path());
+        let script = folder.path().join("script");
+        let text = format!(
+            "#!/bin/sh\nexec unshare --mount --pid --fork --mount-proc --kill-child sh -ec '
+             mount --rbind / /mnt\nmount -t tmpfs none /mnt/srv\ncp {} /mnt/srv/nginx
+             exec chroot /mnt /srv/nginx \"$@\"' sh \"$@\"\n",
+            binary().display()
+        );
+        fs::write(&script, text).unwrap();
+        open_to_all(&script);
+        let nginx = Nginx::start(&Config {
+            binary: script,
+            workers: 2,
+            namespace: true,
+            ..Config::default()
+        });
+        assert!(!PathBuf::from("/srv/nginx").exists());
+        Self {
+            nginx,
+            _folder: folder,
+        }
+    }
+
+    /// Requests, a reload, and requests of the new workers. What the host calls each worker that
+    /// nginx knows by its own pid.
+    fn serve(&self) -> BTreeMap<u32, u32> {
+        let mut pids = BTreeMap::new();
+        self.requests(20);
+        pids.extend(self.workers());
+        self.nginx.signal("HUP");
+        for _ in 0..2 {
+            self.nginx.wait_for_worker();
+        }
+        self.requests(20);
+        pids.extend(self.workers());
+        self.nginx.wait_logged(40);
+        pids
+    }
+
+    /// Requests on connections of their own.
+    fn requests(&self, count: usize) {
+        for _ in 0..count {
+            assert_eq!(Client::connect(self.nginx.port).get("/").status, 200);
+        }
+    }
+
+    /// Pids of the workers: in the namespace, and on the host.
+    fn workers(&self) -> BTreeMap<u32, u32> {
+        let workers = self.nginx.workers().into_iter();
+        workers.map(|pid| (inner_pid(pid), pid)).collect()
+    }
+}
+
+/// What a process is called in its own namespace.
+fn inner_pid(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("NSpid:"));
+    let last = line.unwrap().split_whitespace().last();
+    last.unwrap().parse().unwrap()
+}
+
+/// Check that an nginx in a container is traced from the host, reload included, and that pids are
+/// the host's.
+#[test]
+fn from_host() {
+    let contained = Contained::start();
+    let tool = Tool::trace(contained.nginx.pid());
+    let pids = contained.serve();
+    let mut logged = contained.nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    for logged in &mut logged {
+        assert_ne!(pids[&logged.pid], logged.pid);
+        logged.pid = pids[&logged.pid];
+    }
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(ended.records().len(), 40);
+}
+
+/// Check that in the container pids are the container's, of workers that were there and of those
+/// that a reload starts.
+#[test]
+fn from_inside() {
+    let contained = Contained::start();
+    let mut tool = Tool::spawn(
+        Command::new("nsenter")
+            .args(["--pid", "--mount", "--target"])
+            .args([&contained.nginx.pid().to_string(), PROGRAM, "--json"])
+            .args(["--pid", "1"]),
+    );
+    tool.read_stdout();
+    tool.wait_ready(1);
+    contained.serve();
+    /* The first process of a namespace takes all others with it: the tool ends before. */
+    kill("INT", tool.child());
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert!(ended.stderr[0].ends_with("pid 1, 2 workers"), "{ended:?}");
+    assert_equal(&ended.records(), &contained.nginx.quit());
+    assert_eq!(ended.records().len(), 40);
+}
+
+/// Check that pids are not mixed up where `/proc` is another namespace's: that is refused.
+#[test]
+fn foreign_proc() {
+    let nginx = Nginx::simple();
+    let pid = nginx.pid().to_string();
+    for args in [&["--pid", &pid][..], &["check", "--pid", &pid], &["--wait"]] {
+        let output = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", PROGRAM])
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        let expected =
+            "/proc is of another pid namespace: mount this one's, as \"unshare --mount-proc\" does";
+        assert!(text.trim_end().ends_with(expected), "{text}");
+    }
+}
