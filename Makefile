@@ -38,6 +38,7 @@ check: build-deps check-deps ## Format, lints, tests without root: before every 
 .PHONY: test
 test: build-deps test-deps ## All tests; those that trace need root
 ifeq ($(shell id -u),0)
+	tests/builds/run --fetch trixie
 	$(CARGO) test --locked
 	tests/builds/run trixie
 else

@@ -12,6 +12,7 @@ enum {
 		     ATTEMPTS_MAX * ADDR_MAX,
 	RING_BYTES = 4 << 20,
 	CONNECTIONS_MAX = 1 << 18,
+	UPGRADES_MAX = 64,
 };
 
 /* Settings: written before the object is loaded, and the verifier drops what they rule out. */
@@ -19,12 +20,14 @@ const volatile bool layout_inferred; /* nobody states this layout, it is the one
 
 enum worker_flag {
 	WORKER_FOLLOW = 1, /* a master: the processes it starts are traced too */
+	WORKER_OTHER = 2,  /* runs another program by now: not traced here */
 };
 
 /* A traced process. One record is drafted at a time: nginx ends requests in its main thread. */
 struct worker {
 	__u32 flags;
 	__u32 pid;
+	__u64 program;	  /* inode that it was started from; 0: not known */
 	__u64 accepted;	  /* the ngx_connection_t that was initialised last */
 	__u64 generation; /* the last one given to a request */
 	__u32 tail_len;	  /* of `tail`, as far as it is drafted */
@@ -39,6 +42,13 @@ struct {
 	__type(key, int);
 	__type(value, struct worker);
 } workers SEC(".maps");
+
+/* Pids of traced processes that have executed a program: the masters of an upgrade. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, UPGRADES_MAX);
+	__type(value, __u32);
+} upgrades SEC(".maps");
 
 enum socket_kind {
 	SOCKET_UNKNOWN = 0,

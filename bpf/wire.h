@@ -134,7 +134,6 @@ struct request_record {
 struct counters {
 	__u64 seen;
 	__u64 lost[LOST_CAUSES];
-	__u64 executed;		  /* traced processes that have executed another program */
 	__u64 untraced_processes; /* no memory for what a new worker needs */
 };
 

@@ -9,11 +9,19 @@
 static __always_inline struct worker *current_worker(void)
 {
 	struct task_struct *task;
+	struct worker *w;
 
 	if (!active)
 		return NULL;
 	task = bpf_get_current_task_btf();
-	return bpf_task_storage_get(&workers, task->group_leader, NULL, 0);
+	w = bpf_task_storage_get(&workers, task->group_leader, NULL, 0);
+	return w && !(w->flags & WORKER_OTHER) ? w : NULL;
+}
+
+/* What a process runs: compared, never followed. */
+static __always_inline __u64 program_of(struct task_struct *task)
+{
+	return (__u64)BPF_CORE_READ(task, mm, exe_file, f_inode);
 }
 
 /* The pid namespace that pids are told in, the tool's own, by the inode of /proc/self/ns/pid. */
@@ -50,21 +58,26 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 	if (!master || !(master->flags & WORKER_FOLLOW))
 		return;
 	w = bpf_task_storage_get(&workers, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (w)
-		w->pid = pid_of(child);
-	else
+	if (!w) {
 		__sync_fetch_and_add(&counters.untraced_processes, 1);
+		return;
+	}
+	w->pid = pid_of(child);
+	w->program = program_of(child);
 }
 
-/* nginx replaces its binary (USR2): the child that executes the new one is a master itself. */
+/*
+ * nginx replaces its binary (USR2): the child that executes the new one is a master itself. With
+ * another file its layout is another, too: user space has to load the program anew for it.
+ */
 static __always_inline void process_executed(struct task_struct *task)
 {
 	struct worker *w = bpf_task_storage_get(&workers, task, NULL, 0);
 
 	if (!w)
 		return;
-	w->flags |= WORKER_FOLLOW;
-	__sync_fetch_and_add(&counters.executed, 1);
+	w->flags = program_of(task) == w->program ? WORKER_FOLLOW : WORKER_OTHER;
+	bpf_map_push_elem(&upgrades, &w->pid, BPF_EXIST);
 }
 
 static __always_inline void process_exited(struct task_struct *task)

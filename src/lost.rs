@@ -33,8 +33,6 @@ pub struct Counts {
     pub seen: u64,
     /// Requests lost, by cause.
     pub lost: [u64; CAUSES.len()],
-    /// Traced processes that have executed another program.
-    pub executed: u64,
     /// Processes that could not be traced.
     pub untraced_processes: u64,
 }
@@ -46,7 +44,6 @@ impl Counts {
         for (sum, count) in self.lost.iter_mut().zip(counters.lost) {
             *sum += count;
         }
-        self.executed += counters.executed;
         self.untraced_processes += counters.untraced_processes;
     }
 

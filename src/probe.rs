@@ -248,15 +248,11 @@ impl Probe {
         Ok(if serves_itself { 1 } else { workers })
     }
 
-    /// Whether a traced process is a master: it was followed, or has executed another program.
-    pub fn is_master(&self, process: &Process) -> bool {
-        let key = process.pidfd.as_raw_fd().to_ne_bytes();
-        let mut worker = types::worker::default();
-        let value = self.skel.maps.workers.lookup(&key, MapFlags::ANY);
-        value.ok().flatten().is_some_and(|value| {
-            worker.copy_from_bytes(&value).is_ok()
-                && worker.flags & types::worker_flag::WORKER_FOLLOW.0 != 0
-        })
+    /// The pid of a traced process that has executed a program since, each once: the master of an
+    /// upgrade. It may have ended.
+    pub fn upgraded(&self) -> Option<u32> {
+        let pid = self.skel.maps.upgrades.lookup_and_delete(&[]).ok()??;
+        Some(u32::from_ne_bytes(pid.try_into().ok()?))
     }
 
     /// Adds one process. One that has ended since is no failure.
@@ -265,18 +261,16 @@ impl Probe {
             pid: process.pid,
             ..Default::default()
         };
+        /* What BPF knows of a worker is not to be lost; of a master it may not know all. */
+        let mut how = MapFlags::NO_EXIST;
         if follow {
             worker.flags = types::worker_flag::WORKER_FOLLOW.0;
+            how = MapFlags::ANY;
         }
         let key = process.pidfd.as_raw_fd().to_ne_bytes();
         // SAFETY: `worker` is plain.
         let value = unsafe { plain::as_bytes(&worker) };
-        match self
-            .skel
-            .maps
-            .workers
-            .update(&key, value, MapFlags::NO_EXIST)
-        {
+        match self.skel.maps.workers.update(&key, value, how) {
             Err(error) if error.kind() != libbpf_rs::ErrorKind::AlreadyExists => {
                 if process.is_alive() {
                     return Err(error)

@@ -20,6 +20,7 @@ use crate::cli::Trace;
 use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::discover;
+use crate::discover::Process;
 use crate::discover::Target;
 use crate::event;
 use crate::event::RequestEvent;
@@ -68,7 +69,6 @@ pub fn run(cli: &Trace) -> Result<()> {
         unwritten: 0,
         bad_records: 0,
         told: Counts::default(),
-        executed: 0,
         is_over: false,
         is_failing: false,
         collector: Collector::new(),
@@ -153,8 +153,6 @@ struct Tracing<'cli> {
     bad_records: u64,
     /// What the stream has told of losses.
     told: Counts,
-    /// Traced processes that had executed another program when that was looked at last.
-    executed: u64,
     /// `--count` is reached, or nobody reads any more.
     is_over: bool,
     /// Writing fails, and that was said.
@@ -275,14 +273,7 @@ impl Tracing<'_> {
     fn tick(&mut self) {
         self.clock = Clock::now();
         self.tell_losses();
-        let executed = self.counts().executed;
-        if executed != self.executed {
-            self.executed = executed;
-            if let Err(error) = self.follow_upgrades() {
-                let error = error.context("failed to follow an upgrade of nginx");
-                self.messages.warn(&error);
-            }
-        }
+        self.follow_upgrades();
         if self.output.is_closed() {
             self.is_over = true;
         }
@@ -290,28 +281,21 @@ impl Tracing<'_> {
 
     /// nginx replaces its binary by starting the new one from the old master: the new master and
     /// its workers are traced, too, with a layout of their own.
-    fn follow_upgrades(&mut self) -> Result<()> {
-        let mut masters = Vec::new();
-        for Traced { program, probe } in &self.traced {
-            for target in program.targets.iter().filter(|t| t.process.is_alive()) {
-                let children = target.process.children()?;
-                masters.extend(children.into_iter().filter(|child| probe.is_master(child)));
+    fn follow_upgrades(&mut self) {
+        while let Some(pid) = self.traced.iter().find_map(|t| t.probe.upgraded()) {
+            if let Err(error) = self.follow_master(pid) {
+                let what = format!("failed to follow the upgrade of nginx to pid {pid}");
+                self.messages.warn(&error.context(what));
             }
         }
-        for master in masters {
-            let is_known = |traced: &Traced| {
-                let mut targets = traced.program.targets.iter();
-                targets.any(|target| target.process.pid == master.pid)
-            };
-            if !self.traced.iter().any(is_known) {
-                self.follow_master(Target::of(master)?)?;
-            }
-        }
-        Ok(())
     }
 
-    /// Traces a new master.
-    fn follow_master(&mut self, target: Target) -> Result<()> {
+    /// Traces a new master, unless it has ended again.
+    fn follow_master(&mut self, pid: u32) -> Result<()> {
+        let Ok(process) = Process::open(pid) else {
+            return Ok(());
+        };
+        let target = Target::of(process)?;
         let inode = target.inode;
         let same = self
             .traced
@@ -325,7 +309,6 @@ impl Tracing<'_> {
             program.targets.push(target);
             return Ok(());
         }
-        let pid = target.process.pid;
         let program = Program::read(vec![target], &self.cli.layout)?;
         self.attach(program, &preflight::check()?)?;
         self.activate(self.traced.len() - 1)?;

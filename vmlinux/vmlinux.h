@@ -24,6 +24,7 @@ enum { false = 0, true = 1 };
 /* include/uapi/linux/bpf.h */
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -31,6 +32,7 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_EXIST = 2,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_RB_NO_WAKEUP = 1,
@@ -61,6 +63,7 @@ struct hlist_head {
 };
 
 struct file {
+	struct inode *f_inode;
 	struct hlist_head *f_ep;
 	void *private_data;
 };
@@ -92,7 +95,12 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct mm_struct {
+	struct file *exe_file;
+};
+
 struct task_struct {
+	struct mm_struct *mm;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;

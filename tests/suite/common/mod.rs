@@ -9,6 +9,8 @@ pub mod imitation;
 pub mod load;
 /// nginx, started for one test.
 pub mod nginx;
+/// nginx with some of its bytes changed.
+pub mod patched;
 /// Records, and the access log that they are held against.
 pub mod record;
 /// The tool under test.

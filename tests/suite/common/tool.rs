@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool under test, run as a user runs it.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::process::Child;
 use std::process::ChildStdout;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
+
+use serde_json::Value;
 
 use super::PATIENCE;
 use super::lines;
@@ -114,6 +118,37 @@ impl Tool {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = std::fs::read_to_string(children).unwrap();
         children.trim().parse().unwrap()
+    }
+
+    /// The workers of the connections that it keeps in the kernel, for each binary that it traces.
+    pub fn known_workers(&self) -> Vec<BTreeSet<u32>> {
+        let bpftool = |args: &[&str]| -> Value {
+            let output = Command::new("bpftool").arg("--json").args(args).output();
+            let output = output.expect("bpftool is installed by make test");
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        let maps: BTreeSet<String> = descriptors
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+            .filter_map(|text| {
+                Some(
+                    text.split_once("map_id:")?
+                        .1
+                        .lines()
+                        .next()?
+                        .trim()
+                        .to_owned(),
+                )
+            })
+            .filter(|id| bpftool(&["map", "show", "id", id])["name"] == "connections")
+            .collect();
+        let pid = |entry: &Value| entry["formatted"]["key"]["pid"].as_u64().unwrap();
+        let workers = |id: &String| {
+            let entries = bpftool(&["map", "dump", "id", id]);
+            let pids = entries.as_array().unwrap().iter().map(pid);
+            pids.map(|pid| u32::try_from(pid).unwrap()).collect()
+        };
+        maps.iter().map(workers).collect()
     }
 
     /// Sends a signal.

@@ -3,9 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::process::Command;
-
-use serde_json::Value;
 
 use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
@@ -176,7 +173,7 @@ fn worker_killed_under_load() {
         killed.insert(worker);
     }
     drop(load);
-    let known: BTreeSet<u32> = connections(tool.pid()).into_iter().collect();
+    let known = tool.known_workers().remove(0);
     assert!(known.is_disjoint(&killed), "{known:?} {killed:?}");
     assert!(nginx.workers().iter().all(|worker| known.contains(worker)));
     let logged = nginx.quit();
@@ -194,36 +191,6 @@ fn worker_killed_under_load() {
         *deaths.entry(record.pid).or_insert(0) += 1;
     }
     assert!(deaths.values().all(|count| *count == 1), "{deaths:?}");
-}
-
-/// The workers of the connections that a tool has entries of in the kernel.
-fn connections(tool: u32) -> Vec<u32> {
-    let bpftool = |args: &[&str]| -> Value {
-        let output = Command::new("bpftool").arg("--json").args(args).output();
-        serde_json::from_slice(&output.expect("bpftool is installed by make test").stdout).unwrap()
-    };
-    let descriptors = std::fs::read_dir(format!("/proc/{tool}/fdinfo")).unwrap();
-    let ids: BTreeSet<String> = descriptors
-        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
-        .filter_map(|text| {
-            Some(
-                text.split_once("map_id:")?
-                    .1
-                    .lines()
-                    .next()?
-                    .trim()
-                    .to_owned(),
-            )
-        })
-        .collect();
-    let is_wanted = |id: &&String| bpftool(&["map", "show", "id", id])["name"] == "connections";
-    let id = ids.iter().find(is_wanted).unwrap();
-    let entries = bpftool(&["map", "dump", "id", id]);
-    let pid = |entry: &Value| entry["formatted"]["key"]["pid"].as_u64().unwrap();
-    let entries = entries.as_array().unwrap().iter();
-    entries
-        .map(|entry| u32::try_from(pid(entry)).unwrap())
-        .collect()
 }
 
 /// Check that `--pid` may be given more than once, and the same one twice.
@@ -244,6 +211,35 @@ fn two_masters() {
     ended.assert_clean();
     assert_equal(&ended.records(), &logged);
     assert_eq!(ended.records().len(), 8);
+}
+
+/// Check that two nginx of different binaries are traced, each request once.
+#[test]
+fn two_binaries() {
+    let folder = tempfile::TempDir::new().unwrap();
+    crate::suite::common::nginx::open_to_all(folder.path());
+    let copy = folder.path().join("nginx");
+    std::fs::copy(crate::suite::common::nginx::binary(), &copy).unwrap();
+    let (one, two) = (
+        start(2),
+        Nginx::start(&Config {
+            binary: copy,
+            workers: 2,
+            ..Config::default()
+        }),
+    );
+    let pids = [one.pid().to_string(), two.pid().to_string()];
+    let tool = Tool::start(&["-p", &pids[0], "-p", &pids[1], "--json"], 2);
+    for _ in 0..10 {
+        requests(&one, 2);
+        requests(&two, 1);
+    }
+    let mut logged = one.quit();
+    logged.extend(two.quit());
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(ended.records().len(), 30);
 }
 
 /// Check that without `--pid` every nginx is found, and named.

@@ -2,7 +2,6 @@
 //! Builds that nobody has looked at: their own code says which layout is theirs, or that none of the
 //! known ones is.
 
-use std::fs;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -15,6 +14,10 @@ use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::patched::Change;
+use crate::suite::common::patched::patch;
+use crate::suite::common::patched::renumbered;
+use crate::suite::common::patched::version;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
@@ -32,7 +35,7 @@ fn check(pid: &str) -> Value {
 /// with, and that stderr, every record and `check` say so.
 #[test]
 fn release() {
-    let version = version();
+    let version = version(&binary());
     let (branch, _) = version.rsplit_once('.').unwrap();
     let unknown = format!("{branch}.9");
     let Patched { nginx, _folder } = Patched::of_version(&unknown);
@@ -66,7 +69,7 @@ fn release() {
 fn fork() {
     let patched = Patched::of_name("Angie");
     let found = &check(&patched.pid())["nginx"][0];
-    assert_eq!(found["fork"], format!("Angie/{}", version()));
+    assert_eq!(found["fork"], format!("Angie/{}", version(&binary())));
     assert_eq!(found["layout"], "inferred");
     let tool = Tool::trace(patched.nginx.pid());
     assert_eq!(Client::connect(patched.nginx.port).get("/").status, 200);
@@ -80,7 +83,7 @@ fn fork() {
 /// done to nginx.
 #[test]
 fn misfit() {
-    let other = if version() == "1.18.0" {
+    let other = if version(&binary()) == "1.18.0" {
         "1.24.0"
     } else {
         "1.18.0"
@@ -137,24 +140,12 @@ struct Patched {
 }
 
 impl Patched {
-    /// Each of the texts must be there.
-    fn start(changes: &[(&[u8], &[u8])]) -> Self {
+    /// One worker.
+    fn start(changes: &[Change]) -> Self {
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
         let copy = folder.path().join("nginx");
-        let mut bytes = fs::read(binary()).unwrap();
-        for (from, to) in changes {
-            assert_eq!(from.len(), to.len());
-            let places: Vec<usize> = (0..bytes.len() - from.len())
-                .filter(|at| bytes[*at..].starts_with(from))
-                .collect();
-            assert!(!places.is_empty());
-            for at in places {
-                bytes[at..at + to.len()].copy_from_slice(to);
-            }
-        }
-        fs::write(&copy, bytes).unwrap();
-        open_to_all(&copy);
+        patch(&binary(), &copy, changes);
         let nginx = Nginx::start(&Config {
             binary: copy,
             ..Config::default()
@@ -167,22 +158,15 @@ impl Patched {
 
     /// One that says to be another release.
     fn of_version(new: &str) -> Self {
-        let old = version();
-        Self::start(&[
-            (&number(&old).to_le_bytes(), &number(new).to_le_bytes()),
-            (
-                format!("nginx/{old}").as_bytes(),
-                format!("nginx/{new}").as_bytes(),
-            ),
-        ])
+        Self::start(&renumbered(&version(&binary()), new))
     }
 
     /// One that says to be another program.
     fn of_name(new: &str) -> Self {
-        let version = version();
+        let version = version(&binary());
         Self::start(&[(
-            format!("\0nginx/{version}").as_bytes(),
-            format!("\0{new}/{version}").as_bytes(),
+            format!("\0nginx/{version}").into_bytes(),
+            format!("\0{new}/{version}").into_bytes(),
         )])
     }
 
@@ -190,21 +174,4 @@ impl Patched {
     fn pid(&self) -> String {
         self.nginx.pid().to_string()
     }
-}
-
-/// The version that the tests' nginx prints.
-fn version() -> String {
-    let bytes = fs::read(binary()).unwrap();
-    let is_version = |text: &[u8]| text.starts_with(b"\0nginx/1.");
-    let at = bytes.windows(9).position(is_version).unwrap() + 7;
-    let in_version = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-    let text: Vec<u8> = bytes[at..].iter().copied().take_while(in_version).collect();
-    String::from_utf8(text).unwrap()
-}
-
-/// The `nginx_version` of its modules.
-fn number(version: &str) -> u64 {
-    version.split('.').fold(0, |number, part| {
-        number * 1000 + part.parse::<u64>().unwrap()
-    })
 }

@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! nginx replaced while it runs (USR2, WINCH, QUIT): the new master's workers are traced, too.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
 use crate::suite::common::client::Client;
+use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::kill;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::patched::patch;
+use crate::suite::common::patched::renumbered;
+use crate::suite::common::patched::version;
+use crate::suite::common::record::Logged;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 
@@ -29,16 +38,7 @@ fn upgrade(nginx: &Nginx) {
         started.contains(&format!("pid {new_master}, ")),
         "{started}"
     );
-    nginx.signal("WINCH");
-    nginx.wait_for_log("gracefully shutting down");
-    nginx.signal("QUIT");
-    let old_master = format!(" {}#", nginx.pid());
-    loop {
-        let line = nginx.wait_for_log(": exit");
-        if line.contains(&old_master) && line.ends_with(": exit") {
-            break;
-        }
-    }
+    retire(nginx);
     for _ in 0..5 {
         assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     }
@@ -52,6 +52,25 @@ fn upgrade(nginx: &Nginx) {
     let pids: std::collections::BTreeSet<u32> =
         ended.records().iter().map(|record| record.pid).collect();
     assert_eq!(pids.len(), 2);
+}
+
+/// Ends the old master and its workers.
+fn retire(nginx: &Nginx) {
+    nginx.signal("WINCH");
+    nginx.wait_for_log("gracefully shutting down");
+    nginx.signal("QUIT");
+    wait_for_end(nginx, nginx.pid());
+}
+
+/// Waits until a master has ended.
+fn wait_for_end(nginx: &Nginx, master: u32) {
+    let master = format!(" {master}#");
+    loop {
+        let line = nginx.wait_for_log(": exit");
+        if line.contains(&master) && line.ends_with(": exit") {
+            break;
+        }
+    }
 }
 
 /// Check an upgrade to the same binary.
@@ -82,6 +101,208 @@ fn another_binary() {
     });
     put();
     upgrade(&nginx);
+}
+
+/// Debian's own nginx, which is not what the environment names.
+const DEBIAN: &str = "/usr/sbin/nginx";
+
+/// The root folder of another Debian, which `make test` has made.
+fn trixie() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
+    cache.unwrap_or_else(home).join("ngx-bpf/trixie")
+}
+
+/// A folder with a binary that can be replaced, and a script that runs it under another root, which
+/// has the libraries of both releases.
+fn replaceable(from: &str, root: &Path) -> (TempDir, PathBuf, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let (program, script) = (folder.path().join("nginx"), folder.path().join("script"));
+    fs::copy(from, &program).unwrap();
+    let text = format!(
+        "#!/bin/sh\nexec unshare --mount sh -ec '
+         mount --bind /tmp \"$0/tmp\"; exec chroot \"$0\" {} \"$@\"' {} \"$@\"\n",
+        program.display(),
+        root.display()
+    );
+    fs::write(&script, text).unwrap();
+    open_to_all(&script);
+    (folder, program, script)
+}
+
+/// Puts another file in the place of one that may run.
+fn replace(program: &Path, put: impl FnOnce(&Path)) {
+    let new = program.with_extension("new");
+    put(&new);
+    fs::rename(new, program).unwrap();
+}
+
+/// Check an upgrade to another release under load: of the old workers every request is told of, of
+/// the new ones every request from some one on, and that some were missed is said.
+#[test]
+fn another_release() {
+    let root = trixie();
+    let new_binary = root.join("usr/sbin/nginx");
+    if !root.join(".complete").exists() {
+        println!(
+            "SKIP: no {}: run tests/builds/run --fetch trixie",
+            root.display()
+        );
+        return;
+    }
+    let versions = [version(Path::new(DEBIAN)), version(&new_binary)];
+    if versions[0] == versions[1] {
+        println!("SKIP: {DEBIAN} is trixie's own");
+        return;
+    }
+    let (_folder, program, script) = replaceable(DEBIAN, &root);
+    let nginx = Nginx::steady(Config {
+        binary: script,
+        daemon: true,
+        ..Config::default()
+    });
+    let mut tool = Tool::spawn(
+        std::process::Command::new(crate::suite::common::tool::PROGRAM).args([
+            "--json",
+            "--pid",
+            &nginx.pid().to_string(),
+        ]),
+    );
+    tool.read_stdout();
+    tool.wait_for_message(&format!(
+        "tracing nginx {}, pid {}, 2 ",
+        versions[0],
+        nginx.pid()
+    ));
+    let load = Load::start(nginx.port, "/file");
+    nginx.wait_served(&nginx.workers());
+    replace(&program, |new| {
+        assert!(fs::copy(&new_binary, new).unwrap() > 0)
+    });
+    nginx.signal("USR2");
+    nginx.wait_for_log("start new binary process ");
+    let workers = [nginx.wait_for_worker(), nginx.wait_for_worker()];
+    let master = nginx.pid_of_file();
+    tool.wait_for_message(&format!("tracing nginx {}, pid {master}, ", versions[1]));
+    tool.wait_for_message(&format!("what pid {master} served until now was not seen"));
+    retire(&nginx);
+    nginx.wait_logged(nginx.logged().len() + 1000);
+    drop(load);
+    /* The probes of the old release have nothing to do with the new one's workers. */
+    let known = tool.known_workers();
+    assert_eq!(known.len(), 2);
+    assert!(known[0].is_disjoint(&known[1]), "{known:?}");
+    kill("QUIT", master);
+    let ended = tool.wait();
+    ended.assert_clean();
+    let is_new = |pid: u32| workers.contains(&pid);
+    let (new, old): (Vec<_>, Vec<_>) = ended.records().into_iter().partition(|r| is_new(r.pid));
+    let (new_logged, old_logged): (Vec<_>, Vec<_>) =
+        nginx.logged().into_iter().partition(|l| is_new(l.pid));
+    assert_equal(&old, &old_logged);
+    assert!(
+        !old.is_empty() && new.len() >= 1000,
+        "{}, {}",
+        old.len(),
+        new.len()
+    );
+    assert_tail(&new, &new_logged);
+}
+
+/// Checks that of each worker its last requests are told of, from some one on.
+fn assert_tail(records: &[Record], logged: &[Logged]) {
+    let mut by_worker: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        by_worker.entry(record.pid).or_default().push(record);
+    }
+    for (worker, records) in by_worker {
+        let logged: Vec<_> = logged
+            .iter()
+            .filter(|logged| logged.pid == worker)
+            .collect();
+        let first = logged.len().checked_sub(records.len()).unwrap();
+        for (record, logged) in records.into_iter().zip(&logged[first..]) {
+            assert_eq!(record.key(), logged.key());
+            /* Of one that was under way when tracing began something may be missing. */
+            if !record.partial {
+                record.assert_logged(logged);
+            }
+        }
+    }
+}
+
+/// Check an upgrade to a release whose layout is unknown: that is said once, and the old workers are
+/// still traced, also after the way back.
+#[test]
+fn unknown_release() {
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let program = folder.path().join("nginx");
+    fs::copy(DEBIAN, &program).unwrap();
+    let nginx = Nginx::start(&Config {
+        binary: program.clone(),
+        daemon: true,
+        ..Config::default()
+    });
+    let mut tool = Tool::trace(nginx.pid());
+    let serve = || assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    let old = nginx.workers()[0];
+    serve();
+    let changes = renumbered(&version(Path::new(DEBIAN)), "1.9.15");
+    replace(&program, |new| patch(Path::new(DEBIAN), new, &changes));
+    nginx.signal("USR2");
+    let new = nginx.wait_for_worker();
+    let warning = tool.wait_for_message("upgrade");
+    let new_master = nginx.pid_of_file();
+    let expected = format!(
+        "failed to follow the upgrade of nginx to pid {new_master}: no layout known for nginx 1.9.15 ("
+    );
+    assert!(warning.contains(&expected), "{warning}");
+    /* Both serve: the new one is stopped for a moment, so that the old one does. */
+    kill("STOP", new);
+    serve();
+    kill("CONT", new);
+    nginx.signal("WINCH");
+    wait_for_end(&nginx, old);
+    serve();
+    nginx.signal("HUP");
+    nginx.wait_for_worker();
+    kill("QUIT", new_master);
+    wait_for_end(&nginx, new_master);
+    serve();
+    nginx.wait_logged(4);
+    let ended = tool.stop();
+    ended.assert_clean();
+    assert_eq!(ended.stderr.len(), 3, "{:?}", ended.stderr);
+    let (missed, told): (Vec<_>, Vec<_>) = nginx.logged().into_iter().partition(|l| l.pid == new);
+    assert_eq!((missed.len(), told.len()), (1, 3));
+    assert_equal(&ended.records(), &told);
+    assert_eq!(ended.records().len(), 3);
+}
+
+/// Check that an upgrade is followed when the old master ends before anybody has looked.
+#[test]
+fn at_once() {
+    let nginx = Nginx::start(&Config {
+        daemon: true,
+        ..Config::default()
+    });
+    let mut tool = Tool::trace(nginx.pid());
+    tool.signal("STOP");
+    nginx.signal("USR2");
+    nginx.wait_for_worker();
+    let new_master = nginx.pid_of_file();
+    nginx.signal("QUIT");
+    wait_for_end(&nginx, nginx.pid());
+    tool.signal("CONT");
+    tool.wait_for_message(&format!("pid {new_master}, 1 worker"));
+    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    kill("QUIT", new_master);
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &nginx.logged());
+    assert_eq!(ended.records().len(), 1);
 }
 
 /// Check that tracing begins and goes on when the binary is no longer there.
