@@ -122,26 +122,8 @@ impl Tool {
 
     /// The workers of the connections that it keeps in the kernel, for each binary that it traces.
     pub fn known_workers(&self) -> Vec<BTreeSet<u32>> {
-        let bpftool = |args: &[&str]| -> Value {
-            let output = Command::new("bpftool").arg("--json").args(args).output();
-            let output = output.expect("bpftool is installed by make test");
-            serde_json::from_slice(&output.stdout).unwrap()
-        };
-        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
-        let maps: BTreeSet<String> = descriptors
-            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
-            .filter_map(|text| {
-                Some(
-                    text.split_once("map_id:")?
-                        .1
-                        .lines()
-                        .next()?
-                        .trim()
-                        .to_owned(),
-                )
-            })
-            .filter(|id| bpftool(&["map", "show", "id", id])["name"] == "connections")
-            .collect();
+        let mut maps = self.bpf_ids("map");
+        maps.retain(|id| bpftool(&["map", "show", "id", id])["name"] == "connections");
         let pid = |entry: &Value| entry["formatted"]["key"]["pid"].as_u64().unwrap();
         let workers = |id: &String| {
             let entries = bpftool(&["map", "dump", "id", id]);
@@ -149,6 +131,19 @@ impl Tool {
             pids.map(|pid| u32::try_from(pid).unwrap()).collect()
         };
         maps.iter().map(workers).collect()
+    }
+
+    /// Ids of what it has in the kernel: `map`, `prog` or `link`.
+    pub fn bpf_ids(&self, kind: &str) -> BTreeSet<String> {
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        descriptors
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+            .filter_map(|text| {
+                let mut lines = text.lines();
+                let id = lines.find_map(|line| line.strip_prefix(&format!("{kind}_id:")))?;
+                Some(id.trim().to_owned())
+            })
+            .collect()
     }
 
     /// Sends a signal.
@@ -174,6 +169,13 @@ impl Tool {
             stderr,
         }
     }
+}
+
+/// What bpftool says.
+pub fn bpftool(args: &[&str]) -> Value {
+    let output = Command::new("bpftool").arg("--json").args(args).output();
+    let output = output.expect("bpftool is installed by make test");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 impl Drop for Tool {

@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How tracing ends: as asked, drained, detached, with exit code 0 and the numbers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
+use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
+use crate::suite::common::load::Load;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::tool::bpftool;
 
 /// Requests over one connection.
 fn requests(nginx: &Nginx, count: usize) {
@@ -20,18 +26,6 @@ fn requests(nginx: &Nginx, count: usize) {
     for _ in 0..count {
         assert_eq!(client.get("/").status, 200);
     }
-}
-
-/// Programs that are loaded under our names.
-fn loaded_programs() -> usize {
-    let output = Command::new("bpftool")
-        .args(["prog", "show"])
-        .output()
-        .expect("bpftool is installed by make test");
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter(|line| line.contains("name free_request "))
-        .count()
 }
 
 /// Check that each signal drains what is there and ends with 0.
@@ -236,17 +230,40 @@ fn full_disk() {
     assert_eq!((summary.written, summary.lost, summary.seen), (0, 20, 20));
 }
 
-/// Check that a tool that is killed leaves nothing in the kernel, and nginx as it was.
+/// Check that a tool that is killed under load leaves nothing in the kernel, and nginx as it was.
 #[test]
 fn killed() {
-    let nginx = Nginx::simple();
-    for _ in 0..5 {
+    let nginx = Nginx::steady(Config::default());
+    let load = Load::start(nginx.port, "/file");
+    for _ in 0..10 {
         let tool = Tool::trace(nginx.pid());
-        assert!(loaded_programs() > 0);
-        requests(&nginx, 10);
+        nginx.wait_logged(nginx.logged().len() + 100);
+        let ids = ["prog", "map", "link"].map(|kind| (kind, tool.bpf_ids(kind)));
+        assert!(ids.iter().all(|(_, ids)| !ids.is_empty()), "{ids:?}");
         tool.signal("KILL");
         drop(tool.wait());
+        for (kind, ids) in &ids {
+            wait_until_gone(kind, ids);
+        }
     }
-    requests(&nginx, 10);
-    assert_eq!(nginx.quit().len(), 60);
+    drop(load);
+    /* wrk leaves requests behind when it ends. */
+    let logged = nginx.quit();
+    let served = logged.iter().filter(|logged| logged.status == "200");
+    assert!(served.count() >= 1000);
+    assert!(
+        logged
+            .iter()
+            .all(|logged| ["200", "499"].contains(&logged.status.as_str()))
+    );
+}
+
+/// The kernel takes back what a process had a moment after its end.
+fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
+    let end = Instant::now() + PATIENCE;
+    for id in ids {
+        while bpftool(&[kind, "show", "id", id])["error"].is_null() {
+            assert!(Instant::now() < end, "{kind} {id} is still there");
+        }
+    }
 }

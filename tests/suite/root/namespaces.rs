@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -14,37 +14,56 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::kill;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::record::Logged;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// nginx in pid and mount namespaces of its own, in another root, at a path that exists only there.
+/// nginx in pid and mount namespaces of its own.
 struct Contained {
     nginx: Nginx,
     _folder: TempDir,
 }
 
 impl Contained {
-    /// With two workers.
+    /// With another root, too, and at a path that exists only there.
     fn start() -> Self {
+        let contained = Self::with(
+            "mount --rbind / /mnt; mount -t tmpfs none /mnt/srv; cp BINARY /mnt/srv/nginx
+             exec chroot /mnt /srv/nginx \"$@\"",
+        );
+        assert!(!Path::new("/srv/nginx").exists());
+        contained
+    }
+
+    /// On an overlay of its own, over the folder of a binary that others may use as well.
+    fn over(lower: &Path) -> Self {
+        Self::with(&format!(
+            "mount -t tmpfs none /mnt; mkdir /mnt/upper /mnt/work /mnt/root
+             mount -t overlay none /mnt/root -o lowerdir={},upperdir=/mnt/upper,workdir=/mnt/work
+             exec /mnt/root/nginx \"$@\"",
+            lower.display()
+        ))
+    }
+
+    /// Two workers, started by a script.
+    fn with(script: &str) -> Self {
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
-        let script = folder.path().join("script");
+        let file = folder.path().join("script");
+        let script = script.replace("BINARY", &binary().display().to_string());
         let text = format!(
-            "#!/bin/sh\nexec unshare --mount --pid --fork --mount-proc --kill-child sh -ec '
-             mount --rbind / /mnt\nmount -t tmpfs none /mnt/srv\ncp {} /mnt/srv/nginx
-             exec chroot /mnt /srv/nginx \"$@\"' sh \"$@\"\n",
-            binary().display()
+            "#!/bin/sh\nexec unshare --mount --pid --fork --mount-proc --kill-child \
+             sh -ec '{script}' sh \"$@\"\n"
         );
-        fs::write(&script, text).unwrap();
-        open_to_all(&script);
+        fs::write(&file, text).unwrap();
+        open_to_all(&file);
         let nginx = Nginx::start(&Config {
-            binary: script,
+            binary: file,
             workers: 2,
             namespace: true,
             ..Config::default()
         });
-        assert!(!PathBuf::from("/srv/nginx").exists());
         Self {
             nginx,
             _folder: folder,
@@ -89,6 +108,15 @@ fn inner_pid(pid: u32) -> u32 {
     last.unwrap().parse().unwrap()
 }
 
+/// What nginx has logged, with the host's pids.
+fn as_host(mut logged: Vec<Logged>, pids: &BTreeMap<u32, u32>) -> Vec<Logged> {
+    for logged in &mut logged {
+        assert_ne!(pids[&logged.pid], logged.pid);
+        logged.pid = pids[&logged.pid];
+    }
+    logged
+}
+
 /// Check that an nginx in a container is traced from the host, reload included, and that pids are
 /// the host's.
 #[test]
@@ -96,13 +124,9 @@ fn from_host() {
     let contained = Contained::start();
     let tool = Tool::trace(contained.nginx.pid());
     let pids = contained.serve();
-    let mut logged = contained.nginx.quit();
+    let logged = as_host(contained.nginx.quit(), &pids);
     let ended = tool.wait();
     ended.assert_clean();
-    for logged in &mut logged {
-        assert_ne!(pids[&logged.pid], logged.pid);
-        logged.pid = pids[&logged.pid];
-    }
     assert_equal(&ended.records(), &logged);
     assert_eq!(ended.records().len(), 40);
 }
@@ -128,6 +152,33 @@ fn from_inside() {
     assert!(ended.stderr[0].ends_with("pid 1, 2 workers"), "{ended:?}");
     assert_equal(&ended.records(), &contained.nginx.quit());
     assert_eq!(ended.records().len(), 40);
+}
+
+/// Check containers that share the layer their binary is in: probes see all of them, and only the
+/// one that is traced is told of; of two that are traced each request once.
+#[test]
+fn shared_layer() {
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    fs::copy("/usr/sbin/nginx", folder.path().join("nginx")).unwrap();
+    let (one, two) = (
+        Contained::over(folder.path()),
+        Contained::over(folder.path()),
+    );
+    let tool_of_one = Tool::trace(one.nginx.pid());
+    let pids = [one.nginx.pid().to_string(), two.nginx.pid().to_string()];
+    let tool_of_both = Tool::start(&["--json", "--pid", &pids[0], "--pid", &pids[1]], 2);
+    let (one_pids, two_pids) = (one.serve(), two.serve());
+    let logged = as_host(one.nginx.quit(), &one_pids);
+    let ended = tool_of_one.wait();
+    ended.assert_clean();
+    assert_eq!(ended.summary().seen, 40);
+    assert_equal(&ended.records(), &logged);
+    let logged = [logged, as_host(two.nginx.quit(), &two_pids)].concat();
+    let ended = tool_of_both.wait();
+    ended.assert_clean();
+    assert_eq!(ended.summary().seen, 80);
+    assert_equal(&ended.records(), &logged);
 }
 
 /// Check that pids are not mixed up where `/proc` is another namespace's: that is refused.

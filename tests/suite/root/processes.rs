@@ -9,6 +9,7 @@ use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::kill;
+use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::Phases;
 use crate::suite::common::record::Record;
@@ -213,11 +214,32 @@ fn two_masters() {
     assert_eq!(ended.records().len(), 8);
 }
 
+/// Check two tools on one nginx: each tells of everything, whether the other comes or goes.
+#[test]
+fn two_tools() {
+    let nginx = start(2);
+    let one = Tool::trace(nginx.pid());
+    requests(&nginx, 5);
+    let two = Tool::trace(nginx.pid());
+    requests(&nginx, 5);
+    nginx.wait_logged(10);
+    let ended = one.stop();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &nginx.logged());
+    requests(&nginx, 5);
+    let logged = nginx.quit();
+    let ended = two.wait();
+    ended.assert_clean();
+    let since: Vec<_> = logged[5..].to_vec();
+    assert_equal(&ended.records(), &since);
+    assert_eq!(ended.records().len(), 10);
+}
+
 /// Check that two nginx of different binaries are traced, each request once.
 #[test]
 fn two_binaries() {
     let folder = tempfile::TempDir::new().unwrap();
-    crate::suite::common::nginx::open_to_all(folder.path());
+    open_to_all(folder.path());
     let copy = folder.path().join("nginx");
     std::fs::copy(crate::suite::common::nginx::binary(), &copy).unwrap();
     let (one, two) = (
@@ -268,11 +290,45 @@ fn waits() {
     assert_eq!(ended.stderr.len(), 1, "{:?}", ended.stderr);
 }
 
+/// Check that an nginx that starts later is traced by one that waits for it.
+#[test]
+fn waits_for_start() {
+    let mut tool = Tool::spawn(
+        std::process::Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args([crate::suite::common::tool::PROGRAM, "--wait", "--json"]),
+    );
+    tool.read_stdout();
+    tool.wait_for_message("waiting for nginx to start");
+    let folder = tempfile::TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let script = folder.path().join("script");
+    let text = format!(
+        "#!/bin/sh\nexec nsenter --pid --mount --target {} {} \"$@\"\n",
+        tool.child(),
+        crate::suite::common::nginx::binary().display()
+    );
+    std::fs::write(&script, text).unwrap();
+    open_to_all(&script);
+    let nginx = Nginx::start(&Config {
+        binary: script,
+        namespace: true,
+        ..Config::default()
+    });
+    tool.wait_ready(1);
+    requests(&nginx, 5);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_equal(&ended.records(), &logged);
+    assert_eq!(ended.records().len(), 5);
+}
+
 /// Check that an nginx is found whatever its file is called, and that `--wait` does not wait then.
 #[test]
 fn found_by_title() {
     let folder = tempfile::TempDir::new().unwrap();
-    crate::suite::common::nginx::open_to_all(folder.path());
+    open_to_all(folder.path());
     let copy = folder.path().join("other-name");
     std::fs::copy(crate::suite::common::nginx::binary(), &copy).unwrap();
     let nginx = Nginx::start(&Config {
