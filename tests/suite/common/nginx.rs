@@ -262,7 +262,9 @@ impl Nginx {
     /// The access log so far.
     pub fn logged(&self) -> Vec<Logged> {
         let bytes = fs::read(self.prefix.path().join("access.log")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes)
+        /* Of a line that is being written the end may be missing. */
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..whole])
             .lines()
             .map(|line| {
                 serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
