@@ -356,7 +356,8 @@ impl Tracing<'_> {
                 }
                 self.is_failing = true;
             }
-            None => self.is_failing = false,
+            /* With nothing to write nothing is told of the output. */
+            None => self.is_failing &= flushed.written == 0,
         }
     }
 

@@ -6,12 +6,14 @@ use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;
+use std::time::Duration;
 use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
+use crate::suite::common::delay;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
@@ -217,6 +219,8 @@ fn full_disk() {
     tool.wait_ready(1);
     requests(&nginx, 10);
     tool.wait_for_message("failed to write records");
+    /* So long that it has tried to tell of the loss, which fails as well. */
+    delay(Duration::from_millis(300));
     requests(&nginx, 10);
     nginx.wait_logged(20);
     let ended = tool.stop();
