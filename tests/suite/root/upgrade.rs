@@ -305,6 +305,34 @@ fn at_once() {
     assert_eq!(ended.records().len(), 1);
 }
 
+/// Check a tool that starts in the middle of an upgrade: workers that a reload of the new master
+/// starts are traced, though to the old one that master is a child as any other.
+#[test]
+fn under_way() {
+    let nginx = Nginx::steady(Config {
+        daemon: true,
+        ..Config::default()
+    });
+    nginx.signal("USR2");
+    nginx.wait_for_worker();
+    let new_master = nginx.pid_of_file();
+    let pids = [nginx.pid().to_string(), new_master.to_string()];
+    let tool = Tool::start(&["--json", "-p", &pids[0], "-p", &pids[1]], 2);
+    kill("HUP", new_master);
+    nginx.wait_for_log("reconfiguring");
+    let workers = [nginx.wait_for_worker(), nginx.wait_for_worker()];
+    let load = Load::start(nginx.port, "/file");
+    nginx.wait_served(&workers);
+    retire(&nginx);
+    drop(load);
+    kill("QUIT", new_master);
+    let ended = tool.wait();
+    ended.assert_clean();
+    let logged = nginx.logged();
+    assert_equal(&ended.records(), &logged);
+    assert!(logged.iter().any(|logged| workers.contains(&logged.pid)));
+}
+
 /// Check that tracing begins and goes on when the binary is no longer there.
 #[test]
 fn deleted_binary() {
