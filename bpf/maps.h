@@ -17,6 +17,7 @@ enum {
 
 /* Settings: written before the object is loaded, and the verifier drops what they rule out. */
 const volatile bool layout_inferred; /* nobody states this layout, it is the one that fits */
+const volatile __u32 pid_namespace;  /* inode of the one that pids are told in, the tool's own */
 
 enum worker_flag {
 	WORKER_FOLLOW = 1, /* a master: the processes it starts are traced too */

@@ -24,9 +24,6 @@ static __always_inline __u64 program_of(struct task_struct *task)
 	return (__u64)BPF_CORE_READ(task, mm, exe_file, f_inode);
 }
 
-/* The pid namespace that pids are told in, the tool's own, by the inode of /proc/self/ns/pid. */
-const volatile __u32 pid_namespace = 0;
-
 enum {
 	PID_NAMESPACES_MAX = 33, /* MAX_PID_NS_LEVEL, and the first */
 };

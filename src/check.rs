@@ -40,9 +40,11 @@ struct Report {
 struct Kernel {
     /// As `uname -r`.
     release: String,
+    /// Capabilities that are needed, and held.
+    capabilities: Vec<&'static str>,
     /// Capabilities that are missing.
     missing_capabilities: Vec<&'static str>,
-    /// What tracing needs.
+    /// What tracing needs, or does better with.
     features: Vec<Need>,
 }
 
@@ -117,6 +119,7 @@ pub fn run(options: &Check) -> Result<bool> {
     let report = Report {
         kernel: Kernel {
             release: release()?,
+            capabilities: machine.capabilities,
             missing_capabilities: machine.missing_capabilities,
             features: machine.needs,
         },
@@ -178,15 +181,18 @@ fn release() -> Result<String> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel {}", self.kernel.release)?;
-        let missing = &self.kernel.missing_capabilities;
-        if missing.is_empty() {
-            writeln!(f, "  found    capabilities")?;
-        } else {
-            writeln!(f, "  missing  {}", missing.join(", "))?;
+        for capability in &self.kernel.capabilities {
+            writeln!(f, "  found    {capability}")?;
+        }
+        for capability in &self.kernel.missing_capabilities {
+            writeln!(f, "  missing  {capability}")?;
         }
         for need in &self.kernel.features {
-            let found = if need.found { "found  " } else { "missing" };
-            writeln!(f, "  {found}  {}", need.name)?;
+            match (need.found, need.optional) {
+                (true, _) => writeln!(f, "  found    {}", need.name)?,
+                (false, true) => writeln!(f, "  missing  {} (not needed)", need.name)?,
+                (false, false) => writeln!(f, "  missing  {}", need.name)?,
+            }
         }
         for nginx in &self.nginx {
             write!(f, "{nginx}")?;

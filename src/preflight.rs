@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What tracing needs of this machine and does not find, said before anything is loaded.
 
+use std::os::fd::FromRawFd as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -8,7 +10,9 @@ use anyhow::Result;
 use anyhow::bail;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
+use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Typedef;
+use libbpf_rs::libbpf_sys;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 use serde::Serialize;
@@ -24,6 +28,13 @@ const TRACEPOINTS: [&str; 6] = [
     "sched_process_fork",
     "sched_process_exec",
     "sched_process_exit",
+];
+
+/// Without these nothing can be loaded, attached, or read.
+const NEEDED: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
 ];
 
 /// Enumerators that stand for a feature: the enum, the name, the feature, and the kernel that
@@ -49,8 +60,21 @@ const FEATURES: [(&str, &str, &str, &str); 3] = [
     ),
 ];
 
+/// The same for what is used where it is there, and done without where not.
+const BETTER: [(&str, &str, &str, &str); 1] = [(
+    "bpf_attach_type",
+    "BPF_TRACE_UPROBE_MULTI",
+    "uprobe_multi",
+    "Linux 6.6 or newer",
+)];
+
+/// A function that every kernel with TCP has, to see whether `fentry` programs are let in.
+const TRACED_FUNCTION: &str = "tcp_sendmsg";
+
 /// What this machine has of what tracing needs.
 pub struct Machine {
+    /// Those of the needed capabilities that are held.
+    pub capabilities: Vec<&'static str>,
     /// Capabilities that are missing.
     pub missing_capabilities: Vec<&'static str>,
     /// Features of the kernel, in the order in which they came.
@@ -66,6 +90,8 @@ pub struct Need {
     pub name: String,
     /// Whether it is there.
     pub found: bool,
+    /// Whether tracing can do without it.
+    pub optional: bool,
     /// The kernel to get it with.
     pub needs: &'static str,
 }
@@ -82,11 +108,22 @@ impl Machine {
         let mut needs = vec![Need {
             name: format!("types in {KERNEL_BTF}"),
             found: kernel.is_some(),
+            optional: false,
             needs: "CONFIG_DEBUG_INFO_BTF",
         }];
         needs.extend(kernel.iter().flat_map(features));
+        needs.extend(kernel.as_ref().map(|kernel| Need {
+            name: "fentry".to_owned(),
+            found: lets_fentry_in(kernel),
+            optional: true,
+            needs: "CONFIG_FUNCTION_TRACER, and a kernel that lets it in",
+        }));
+        let missing_capabilities = missing_capabilities(held.effective);
+        let mut capabilities = NEEDED.map(|(_, name)| name).to_vec();
+        capabilities.retain(|name| !missing_capabilities.contains(name));
         Ok(Self {
-            missing_capabilities: missing_capabilities(held.effective),
+            capabilities,
+            missing_capabilities,
             needs,
             kernel,
         })
@@ -98,7 +135,10 @@ impl Machine {
             let missing = self.missing_capabilities.join(", ");
             return Some(format!("missing {missing}: run as root"));
         }
-        let missing = self.needs.iter().find(|need| !need.found)?;
+        let missing = self
+            .needs
+            .iter()
+            .find(|need| !need.found && !need.optional)?;
         Some(format!(
             "this kernel lacks {}: it needs {}",
             missing.name, missing.needs
@@ -115,38 +155,76 @@ pub fn check() -> Result<Btf<'static>> {
     }
 }
 
-/// The names of what is not held: `CAP_SYS_ADMIN` stands for the first two.
+/// The names of what is not held: `CAP_SYS_ADMIN` stands for all but the last.
 fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
     let admin = held.contains(CapabilitySet::SYS_ADMIN);
-    [
-        (CapabilitySet::BPF, admin, "CAP_BPF"),
-        (CapabilitySet::PERFMON, admin, "CAP_PERFMON"),
-        (CapabilitySet::SYS_PTRACE, false, "CAP_SYS_PTRACE"),
-    ]
-    .into_iter()
-    .filter(|(capability, otherwise, _)| !held.contains(*capability) && !otherwise)
-    .map(|(_, _, name)| name)
-    .collect()
+    NEEDED
+        .into_iter()
+        .filter(|(capability, _)| {
+            let otherwise = admin && *capability != CapabilitySet::SYS_PTRACE;
+            !held.contains(*capability) && !otherwise
+        })
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Which features these types name.
 fn features(kernel: &Btf<'_>) -> Vec<Need> {
-    let enumerators = FEATURES.map(|(name, enumerator, feature, needs)| Need {
+    let enumerator = |(name, enumerator, feature, needs): (_, &str, &str, _), optional| Need {
         found: kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
             ty.iter()
                 .any(|member| member.name.is_some_and(|name| name == enumerator))
         }),
         name: feature.to_owned(),
+        optional,
         needs,
-    });
+    };
+    let enumerators = FEATURES.map(|feature| enumerator(feature, false));
+    let better = BETTER.map(|feature| enumerator(feature, true));
     let tracepoints = TRACEPOINTS.map(|tracepoint| Need {
         found: kernel
             .type_by_name::<Typedef<'_>>(&format!("btf_trace_{tracepoint}"))
             .is_some(),
+        optional: false,
         name: format!("tracepoint {tracepoint}"),
         needs: "Linux 6.3 or newer",
     });
-    enumerators.into_iter().chain(tracepoints).collect()
+    let needs = enumerators.into_iter().chain(tracepoints);
+    needs.chain(better).collect()
+}
+
+/// Whether a program may be loaded for the entry of a kernel function. It is not attached: some
+/// kernels know the type and refuse it.
+fn lets_fentry_in(kernel: &Btf<'_>) -> bool {
+    let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
+        return false;
+    };
+    /* r0 = 0; exit */
+    let code = [0xb7_u64, 0x95].map(u64::to_le_bytes).concat();
+    let options = libbpf_sys::bpf_prog_load_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
+        expected_attach_type: libbpf_sys::BPF_TRACE_FENTRY,
+        attach_btf_id: function.type_id().into(),
+        ..Default::default()
+    };
+    // SAFETY: the code has the two instructions that it is said to have, every pointer outlives the
+    // call.
+    let fd = unsafe {
+        libbpf_sys::bpf_prog_load(
+            libbpf_sys::BPF_PROG_TYPE_TRACING,
+            c"ngx_bpf_check".as_ptr(),
+            c"GPL".as_ptr(),
+            code.as_ptr().cast(),
+            2,
+            &raw const options as *mut _,
+        )
+    };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: the descriptor is ours, and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    true
 }
 
 #[cfg(test)]
@@ -195,6 +273,7 @@ mod tests {
     fn old_kernels() {
         let complaint = |known| {
             let machine = Machine {
+                capabilities: Vec::new(),
                 missing_capabilities: Vec::new(),
                 needs: features(&kernel(known)),
                 kernel: None,
@@ -213,7 +292,11 @@ mod tests {
     #[test]
     fn this_kernel() {
         if let Ok(kernel) = Btf::from_path(KERNEL_BTF) {
-            assert!(features(&kernel).iter().all(|need| need.found));
+            assert!(
+                features(&kernel)
+                    .iter()
+                    .all(|need| need.found || need.optional)
+            );
         } else {
             println!("SKIP: no {KERNEL_BTF}");
         }

@@ -232,10 +232,10 @@ fn assert_tail(records: &[Record], logged: &[Logged]) {
     }
 }
 
-/// Check an upgrade to a release whose layout is unknown: that is said once, and the old workers are
-/// still traced, also after the way back.
+/// Check an upgrade to a binary that is not what it says to be: that is said once, and the old workers
+/// are still traced, also after the way back.
 #[test]
-fn unknown_release() {
+fn untraceable() {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let program = folder.path().join("nginx");
@@ -249,16 +249,17 @@ fn unknown_release() {
     let serve = || assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     let old = nginx.workers()[0];
     serve();
-    let changes = renumbered(&version(Path::new(DEBIAN)), "1.9.15");
+    let changes = renumbered(&version(Path::new(DEBIAN)), "1.18.0");
     replace(&program, |new| patch(Path::new(DEBIAN), new, &changes));
     nginx.signal("USR2");
     let new = nginx.wait_for_worker();
     let warning = tool.wait_for_message("upgrade");
     let new_master = nginx.pid_of_file();
     let expected = format!(
-        "failed to follow the upgrade of nginx to pid {new_master}: no layout known for nginx 1.9.15 ("
+        "failed to follow the upgrade of nginx to pid {new_master}: pid {new_master} ("
     );
     assert!(warning.contains(&expected), "{warning}");
+    assert!(warning.contains("does not fit this binary"), "{warning}");
     /* Both serve: the new one is stopped for a moment, so that the old one does. */
     kill("STOP", new);
     serve();
