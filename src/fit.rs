@@ -3,6 +3,7 @@
 //! releases has a function that is known, from nginx's sources, to touch it in every release; there
 //! the layout's offset must be among those that the code uses.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 use crate::elf::Elf;
@@ -158,12 +159,13 @@ impl<'a> Witnesses<'a> {
     /// Asks them all.
     pub fn ask(&self, layout: &Layout) -> Fit {
         let mut fit = Fit::default();
+        let mut walked = HashMap::new();
         for (witness, place) in WITNESSES {
             let Some(offset) = offset(layout, place) else {
                 continue;
             };
             let (first, _) = place[0];
-            match self.touches(*witness, layout, (first, offset)) {
+            match self.touches(*witness, layout, (first, offset), &mut walked) {
                 Some(true) => fit.agree += 1,
                 Some(false) => fit.differ.push(name(place)),
                 None => fit.unknown.push(name(place)),
@@ -173,7 +175,14 @@ impl<'a> Witnesses<'a> {
     }
 
     /// Whether a witness touches a member. `None` when it is not there.
-    fn touches(&self, witness: Witness, layout: &Layout, member: Touched) -> Option<bool> {
+    /// What each function touches is kept in `walked`.
+    fn touches(
+        &self,
+        witness: Witness,
+        layout: &Layout,
+        member: Touched,
+        walked: &mut HashMap<u64, BTreeSet<Touched>>,
+    ) -> Option<bool> {
         let (address, argument) = match witness {
             Data(name) => {
                 let (_, offset) = member;
@@ -188,7 +197,10 @@ impl<'a> Witnesses<'a> {
                 .find(|(member, _)| member.0 == name && offset(layout, &[*member]) == Some(at))?;
             Some(*to)
         };
-        Some(reads::of(self.elf, address, argument, &follow).contains(&member))
+        let touched = walked
+            .entry(address)
+            .or_insert_with(|| reads::of(self.elf, address, argument, &follow));
+        Some(touched.contains(&member))
     }
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which members a function of nginx touches: its code is followed along every branch, with what is
-//! known of each register, as a pointer into one of nginx's structs. Nothing is run.
+//! known of each register, as a pointer into one of nginx's structs. Nothing is run. Where branches
+//! meet, what both agree in stays known, so that every instruction is looked at a few times only.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use iced_x86::Code;
 use iced_x86::Decoder;
@@ -38,7 +39,7 @@ const CALLEE_SAVED: [Register; 6] = [
 pub type Touched = (&'static str, i64);
 
 /// What a register or a place on the stack is known to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pointer {
     /// Into the function's own frame: bytes from its return address.
     Stack(i64),
@@ -62,7 +63,7 @@ impl Pointer {
 }
 
 /// What is known before an instruction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
     /// By number.
     registers: [Option<Pointer>; 16],
@@ -87,6 +88,18 @@ impl State {
         if register.is_gpr() {
             self.registers[register.full_register().number()] = value.filter(is_inside);
         }
+    }
+
+    /// What is known wherever one comes from: of this and of another way here. Whether anything of
+    /// this is lost by it.
+    fn meet(&mut self, other: &Self) -> bool {
+        let before = self.clone();
+        for (ours, theirs) in self.registers.iter_mut().zip(&other.registers) {
+            *ours = ours.filter(|_| ours == theirs);
+        }
+        self.stack
+            .retain(|at, ours| other.stack.get(at) == Some(ours));
+        *self != before
     }
 
     /// Where an instruction's memory operand points.
@@ -125,7 +138,7 @@ pub fn of(
         factory: InstructionInfoFactory::new(),
         touched: BTreeSet::new(),
     };
-    let mut seen = HashSet::new();
+    let mut known: HashMap<u64, State> = HashMap::new();
     let mut open = vec![(address, entry)];
     let mut steps = 0;
     while let Some((address, mut state)) = open.pop() {
@@ -137,8 +150,13 @@ pub fn of(
             if instruction.is_invalid() || steps > STEPS_MAX {
                 break;
             }
-            if !seen.insert((instruction.ip(), state.clone())) {
-                break;
+            if let Some(before) = known.get_mut(&instruction.ip()) {
+                if !before.meet(&state) {
+                    break;
+                }
+                state.clone_from(before);
+            } else {
+                known.insert(instruction.ip(), state.clone());
             }
             walk.step(&instruction, &mut state);
             match instruction.flow_control() {
@@ -269,5 +287,83 @@ fn store(state: &mut State, address: Option<Pointer>, value: Option<Pointer>) {
             Some(value) => state.stack.insert(at, value),
             None => state.stack.remove(&at),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::process::Command;
+
+    use super::Touched;
+    use super::of;
+    use crate::elf::Elf;
+    use crate::elf::Image;
+
+    /// What the code touches of `s`, a struct whose member at 8 points to another `s`.
+    fn touched(code: &str) -> BTreeSet<Touched> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("a.s");
+        let text = format!(
+            ".globl f\n.type f,@function\nf:\n{}\n.size f,.-f\n",
+            code.replace("; ", "\n")
+        );
+        File::create(&source)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let library = folder.path().join("a.so");
+        let status = Command::new("clang")
+            .args(["-shared", "-nostdlib", "-o"])
+            .args([&library, &source])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let image = Image::read(&File::open(library).unwrap()).unwrap();
+        let elf = Elf::parse(&image).unwrap();
+        let address = elf.function("f").unwrap().address;
+        of(&elf, address, "s", &|member| {
+            (member == ("s", 8)).then_some("s")
+        })
+    }
+
+    /// Check that copies, the stack and constants that are added keep a pointer known, and that what
+    /// is overwritten is not.
+    #[test]
+    fn registers() {
+        let touched = touched(
+            "push %rbx; mov %rdi, %rbx; mov %rdi, -24(%rsp); xor %edi, %edi; mov 100(%rdi), %rax; \
+             mov 16(%rbx), %rax; lea 32(%rbx), %rcx; add $8, %rcx; mov (%rcx), %rax; \
+             mov -24(%rsp), %rdx; mov %rax, 48(%rdx); pop %rbx; mov 200(%rbx), %rax; ret",
+        );
+        assert_eq!(touched, [("s", 16), ("s", 40), ("s", 48)].into());
+    }
+
+    /// Check that pointers are followed, a call loses what it may overwrite, and both ways of a branch
+    /// are gone, each with what is known on it.
+    #[test]
+    fn ways() {
+        let touched = touched(
+            "mov %rdi, %rbx; call *%rax; mov 100(%rdi), %rax; test %eax, %eax; je 1f; \
+             mov 8(%rbx), %rcx; cmpq $0, 24(%rcx); jmp 2f; 1: mov 32(%rbx), %eax; \
+             2: mov 200(%rcx), %rax; mov 40(%rbx), %rax; ret",
+        );
+        let expected = [8, 24, 32, 40, 200].map(|at| ("s", at));
+        assert_eq!(touched, expected.into());
+    }
+
+    /// Check that a walk through an array, and a loop without an end, end.
+    #[test]
+    fn loops() {
+        let touched = touched(
+            "1: mov 16(%rdi), %rax; add $64, %rdi; add %rdx, %rdi; test %eax, %eax; jne 1b; \
+             2: jmp 2b",
+        );
+        assert!(
+            touched.contains(&("s", 16)) && touched.len() < 4,
+            "{touched:?}"
+        );
     }
 }

@@ -41,8 +41,10 @@ pub struct Ended {
     pub status: ExitStatus,
     /// Lines of stdout.
     pub stdout: Vec<String>,
-    /// Lines of stderr.
+    /// Lines of stderr, but for those below.
     pub stderr: Vec<String>,
+    /// What was said of inferred layouts: of some builds that the suite runs on, it is.
+    pub inferred: Vec<String>,
 }
 
 impl Tool {
@@ -163,10 +165,13 @@ impl Tool {
         let status = self.child.wait().unwrap();
         let mut stderr = std::mem::take(&mut self.said);
         stderr.extend(self.stderr.iter());
+        let is_inferred = |line: &mut String| line.contains("is inferred from its code");
+        let inferred = stderr.extract_if(.., is_inferred).collect();
         Ended {
             status,
             stdout,
             stderr,
+            inferred,
         }
     }
 }

@@ -16,7 +16,6 @@ use crate::suite::common::upstream::Upstream;
 /// A server with every kind of location.
 pub const HTTP: &str = r"
     upstream kept { server 127.0.0.1:{upstream}; keepalive 8; }
-    upstream at_path { server unix:{prefix}/upstream.sock; }
     upstream kept_at_path { server unix:{prefix}/upstream.sock; keepalive 8; }
     server {
         listen 127.0.0.1:{port};
@@ -33,7 +32,7 @@ pub const HTTP: &str = r"
         location /bye { return 444; }
         location /proxy/ { proxy_pass http://127.0.0.1:{upstream}; }
         location /kept/ { proxy_pass http://kept; }
-        location /path/ { proxy_pass http://at_path; }
+        location /path/ { proxy_pass http://unix:{prefix}/upstream.sock:/path/; }
         location /kept_path/ { proxy_pass http://kept_at_path; }
         location /down/ { proxy_pass http://127.0.0.1:9; }
         location /small { client_max_body_size 10; return 200; }

@@ -255,9 +255,8 @@ fn untraceable() {
     let new = nginx.wait_for_worker();
     let warning = tool.wait_for_message("upgrade");
     let new_master = nginx.pid_of_file();
-    let expected = format!(
-        "failed to follow the upgrade of nginx to pid {new_master}: pid {new_master} ("
-    );
+    let expected =
+        format!("failed to follow the upgrade of nginx to pid {new_master}: pid {new_master} (");
     assert!(warning.contains(&expected), "{warning}");
     assert!(warning.contains("does not fit this binary"), "{warning}");
     /* Both serve: the new one is stopped for a moment, so that the old one does. */
