@@ -20,6 +20,7 @@ use crate::probe::Hook;
 use crate::program::Program;
 use crate::program::by_binary;
 use crate::source::Source;
+use crate::uses::Uses;
 
 /// What was found. The names of the members are the JSON keys.
 #[derive(Debug, Serialize)]
@@ -242,10 +243,16 @@ impl fmt::Display for Nginx {
             } else {
                 "single-stepped: slow"
             };
+            let place = match hook.body {
+                None => hook.function.to_owned(),
+                Some(body) => format!("{:#x}, the body of {}, which is dead:", body, hook.function),
+            };
+            let Uses { calls, pointers } = hook.uses;
+            let symbol = hook.symbol.name();
             writeln!(
                 f,
-                "  probe      {}+{}, {}, {how}",
-                hook.function, hook.entry_offset, hook.instruction
+                "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
+                hook.entry_offset, hook.instruction
             )?;
         }
         Ok(())

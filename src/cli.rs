@@ -70,7 +70,8 @@ pub struct LayoutOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "debug_info")]
     pub layout: Option<PathBuf>,
 
-    /// Take it from the debug information in FILE, which must be of the same build
+    /// Take it from the debug information in FILE, which must be of the same build, and from there
+    /// the symbols that the binary lacks
     #[arg(long, value_name = "FILE")]
     pub debug_info: Option<PathBuf>,
 }

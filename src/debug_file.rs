@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a binary's debug information is: in itself, or in a file of the same build.
+//! Where a binary's debug information and its symbols are: in itself, or in a file of the same
+//! build.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,13 +8,23 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::bail;
 use anyhow::ensure;
+use lzma_rust2::XzReader;
 
 use crate::dwarf;
 use crate::dwarf::Wanted;
+use crate::elf::Budget;
 use crate::elf::Elf;
 use crate::elf::Image;
 use crate::layout::Layout;
+use crate::symbols::Source;
+
+/// What a `.gnu_debugdata` may have, unpacked; Fedora's have some hundred kB.
+const DEBUGDATA_BYTES_MAX: u64 = 64 << 20;
+
+/// Memory to unpack it with; `xz -9` asks for 65 MB.
+const XZ_MEMORY_KIB_MAX: u32 = 80 << 10;
 
 /// Where distributions put debug files.
 const DEBUG_FOLDER: &str = "/usr/lib/debug";
@@ -38,13 +49,57 @@ pub fn layout(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layo
 /// The layout that the debug file at `path` tells. Fails when it is not of the binary's build, or
 /// has no debug information.
 pub fn layout_from(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Layout> {
-    read(path, elf, wanted)?.with_context(|| {
-        format!(
-            "\"{}\" is no debug file of build id {}",
-            path.display(),
-            elf.build_id().as_deref().unwrap_or("none")
-        )
-    })
+    read(path, elf, wanted)?.with_context(|| not_of_build(path, elf))
+}
+
+/// Adds what the binary at `path` lacks of these symbols: from `debug_info` if it is told, else from
+/// the debug file that is found, then from `.gnu_debugdata`.
+///
+/// Fails when one of them is broken, or `debug_info` is of another build; not when a symbol is in
+/// none.
+pub fn add_symbols(
+    path: &Path,
+    elf: &mut Elf<'_>,
+    debug_info: Option<&Path>,
+    names: &[&str],
+) -> Result<()> {
+    let lacks_one = |elf: &Elf<'_>| names.iter().any(|name| elf.symbol(name).is_none());
+    let files = match debug_info {
+        Some(file) => vec![file.to_owned()],
+        None => candidates(path, elf),
+    };
+    for file in files {
+        if !lacks_one(elf) || (debug_info.is_none() && !file.is_file()) {
+            continue;
+        }
+        let context = || format!("failed to read \"{}\"", file.display());
+        let image = open(&file).with_context(context)?;
+        let debug = Elf::parse(&image).with_context(context)?;
+        if debug.is_of_build(elf) {
+            elf.add_symbols(&debug, Source::DebugFile);
+        } else if debug_info.is_some() {
+            bail!(not_of_build(&file, elf));
+        }
+    }
+    if lacks_one(elf)
+        && let Some(packed) = elf.section(".gnu_debugdata", &mut Budget::default())?
+    {
+        let reader = XzReader::new_mem_limit(&*packed, false, XZ_MEMORY_KIB_MAX);
+        let image = Image::read_up_to(DEBUGDATA_BYTES_MAX, reader)
+            .context("failed to unpack .gnu_debugdata")?;
+        let debug = Elf::parse(&image).context("failed to read .gnu_debugdata")?;
+        elf.add_symbols(&debug, Source::GnuDebugdata);
+    }
+    Ok(())
+}
+
+/// A file that was told to be the binary's debug file, and is not.
+fn not_of_build(path: &Path, elf: &Elf<'_>) -> String {
+    format!(
+        "\"{}\" is no debug file of build id {}",
+        path.display(),
+        elf.build_id().as_deref().unwrap_or("none")
+    )
 }
 
 /// What a file tells. `None` when it is of another build, or has no debug information.
@@ -52,7 +107,7 @@ fn read(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
     let context = || format!("failed to read \"{}\"", path.display());
     let image = open(path).with_context(context)?;
     let debug = Elf::parse(&image).with_context(context)?;
-    if elf.build_id().is_none() || debug.build_id() != elf.build_id() {
+    if !debug.is_of_build(elf) {
         return Ok(None);
     }
     dwarf::layout(&debug, wanted).with_context(context)

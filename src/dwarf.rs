@@ -18,6 +18,7 @@ use gimli::LittleEndian;
 use gimli::Unit;
 use gimli::UnitOffset;
 
+use crate::elf::Budget;
 use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::layout::Members;
@@ -35,11 +36,12 @@ pub type Wanted = BTreeMap<String, Vec<String>>;
 ///
 /// Fails when a struct is not in it, or when it is broken or too large.
 pub fn layout(elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
-    if elf.section(".debug_info")?.is_none() {
+    let mut budget = Budget::default();
+    if elf.section(".debug_info", &mut budget)?.is_none() {
         return Ok(None);
     }
     let sections = DwarfSections::load(|id| {
-        let data = elf.section(id.name())?;
+        let data = elf.section(id.name(), &mut Budget::default())?;
         anyhow::Ok::<Cow<'_, [u8]>>(data.unwrap_or_default())
     })?;
     let mut search = Search {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One nginx binary: its build id, which build of nginx it is, and where its exported functions
-//! lie. Read whole and within bounds; nothing in it is trusted, nothing of it is run.
+//! One nginx binary: its build id, which build of nginx it is, and the code of its functions. Read
+//! whole and within bounds; nothing in it is trusted, nothing of it is run.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::Read;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -14,21 +14,48 @@ use anyhow::ensure;
 use object::Object as _;
 use object::ObjectSection as _;
 use object::ObjectSegment as _;
-use object::ObjectSymbol as _;
+use object::SectionKind;
 use object::SegmentFlags;
+use object::elf::ET_EXEC;
 use object::elf::PF_X;
+use object::elf::R_X86_64_RELATIVE;
+use object::elf::RelocationType;
+use object::elf::SHF_ALLOC;
+use object::elf::SHT_NOBITS;
+use object::elf::SHT_RELA;
+use object::read::elf::ElfFile64;
+use object::read::elf::FileHeader as _;
+use object::read::elf::ProgramHeader as _;
+use object::read::elf::Rela as _;
+use object::read::elf::SectionHeader as _;
+use object::read::elf::Sym as _;
 
 use crate::layout::Build;
+use crate::symbols::Source;
+use crate::symbols::Symbol;
+use crate::symbols::Symbols;
 use crate::version::Version;
 
 /// A static nginx with all its libraries has about 30 MB.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
+/// No program has addresses from here on.
+pub const ADDRESS_MAX: u64 = 1 << 47;
+
+/// Linkers make about 40 sections; more would each be looked at for each name.
+const SECTIONS_MAX: usize = 512;
+
+/// Linkers make about 13 segments.
+const SEGMENTS_MAX: usize = 64;
+
+/// All sections' names have some hundred bytes.
+const SECTION_NAMES_BYTES_MAX: u64 = 1 << 16;
+
 /// The longest function that is looked at.
 const FUNCTION_BYTES_MAX: u64 = 1 << 16;
 
 /// The module that every nginx with http has; exported, as all globals are (`-Wl,-E`).
-const HTTP_CORE_MODULE: &str = "ngx_http_core_module";
+pub const HTTP_CORE_MODULE: &str = "ngx_http_core_module";
 
 /// Where `ngx_module_t` has `version`, in every release since 1.9.11.
 const MODULE_VERSION: u64 = 40;
@@ -53,13 +80,20 @@ impl Image {
     pub fn read(file: &File) -> Result<Self> {
         let size = file.metadata()?.len();
         ensure!(size <= FILE_BYTES_MAX, "{size} bytes are too many");
+        Self::read_up_to(FILE_BYTES_MAX, file)
+    }
+
+    /// Reads to the end. Fails when that does not come within `limit`.
+    pub fn read_up_to(limit: u64, reader: impl Read) -> Result<Self> {
         let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        reader.take(limit + 1).read_to_end(&mut bytes)?;
+        let size = bytes.len() as u64;
+        ensure!(size <= limit, "more than {limit} bytes");
         Ok(Self(bytes))
     }
 }
 
-/// An exported function.
+/// A function.
 #[derive(Debug)]
 pub struct Function<'data> {
     /// Where it begins in the file: what a uprobe's offset counts from.
@@ -70,24 +104,54 @@ pub struct Function<'data> {
     pub code: &'data [u8],
 }
 
+/// What the dynamic linker does to one word.
+pub struct Relocation {
+    /// `R_X86_64_…`
+    pub kind: RelocationType,
+    /// The word's address, as linked.
+    pub place: u64,
+    /// The address of its symbol; 0 when it has none, or none that is defined here.
+    pub symbol: u64,
+    /// What is added.
+    pub addend: u64,
+}
+
+impl Relocation {
+    /// What will stand there, as linked: `R_X86_64_RELATIVE` and `R_X86_64_64`.
+    pub fn value(&self) -> u64 {
+        self.symbol.wrapping_add(self.addend)
+    }
+}
+
 /// A parsed binary.
-pub struct Elf<'data>(object::File<'data>);
+pub struct Elf<'data> {
+    /// Its headers and tables.
+    file: ElfFile64<'data>,
+    /// Its own, and what was added to them.
+    symbols: Symbols,
+}
 
 impl<'data> Elf<'data> {
-    /// Fails when this is no ELF file for the machine that we run on.
+    /// Fails when this is no ELF file for the machine that we run on, or not one that a linker
+    /// makes: what overlaps, or is there a thousand times, would be read as often.
     pub fn parse(image: &'data Image) -> Result<Self> {
         let file = object::File::parse(image.0.as_slice()).context("no ELF file")?;
+        let architecture = file.architecture();
+        let object::File::Elf64(file) = file else {
+            bail!("built for {architecture:?}: only x86-64 is known");
+        };
         ensure!(
-            file.architecture() == object::Architecture::X86_64,
-            "built for {:?}: only x86-64 is known",
-            file.architecture()
+            architecture == object::Architecture::X86_64,
+            "built for {architecture:?}: only x86-64 is known"
         );
-        Ok(Self(file))
+        check_tables(&file)?;
+        let symbols = Symbols::read(&file).context("failed to read its symbols")?;
+        Ok(Self { file, symbols })
     }
 
     /// The build id in hex. `None` when it was linked without one.
     pub fn build_id(&self) -> Option<String> {
-        let id = self.0.build_id().ok().flatten()?;
+        let id = self.file.build_id().ok().flatten()?;
         let mut hex = String::new();
         for byte in id {
             let _ = write!(hex, "{byte:02x}");
@@ -95,16 +159,24 @@ impl<'data> Elf<'data> {
         Some(hex)
     }
 
-    /// Which nginx this is. Fails when it is none, or exports nothing.
+    /// Whether both are of one build.
+    pub fn is_of_build(&self, other: &Elf<'_>) -> bool {
+        let build_id = self.build_id();
+        build_id.is_some() && build_id == other.build_id()
+    }
+
+    /// Which nginx this is. Fails when it is none, or has no symbols.
     pub fn build(&self) -> Result<Build> {
         ensure!(
-            self.0.dynamic_symbols().next().is_some(),
-            "it exports no symbols (a static link), so there is nothing to find its functions by"
+            !self.symbols.is_empty(),
+            "it has no symbols (stripped, and a static link exports none), so there is nothing to \
+             find its functions by: pass the debug file of its build with --debug-info, or run an \
+             nginx that is not stripped or not static"
         );
         let module = self
             .symbol(HTTP_CORE_MODULE)
             .with_context(|| format!("not nginx with http: it has no {HTTP_CORE_MODULE}"))?
-            .address();
+            .address;
         let version = self.word(module + MODULE_VERSION)?;
         let pointer = self.pointer(module + MODULE_SIGNATURE)?;
         let bytes = self.bytes(pointer, SIGNATURE_BYTES_MAX)?;
@@ -128,7 +200,7 @@ impl<'data> Elf<'data> {
     fn fork(&self, version: Version) -> Result<Option<String>> {
         let own = format!("\0nginx/{version}");
         let mut is_nginx = false;
-        for segment in self.0.segments() {
+        for segment in self.file.segments() {
             let data = segment.data()?;
             for fork in FORKS {
                 let name = format!("\0{fork}/");
@@ -144,76 +216,93 @@ impl<'data> Elf<'data> {
     }
 
     /// A section, inflated where it is compressed. `None` when there is none, or nothing of it in
-    /// this file. Fails when it claims to be larger than any nginx's.
-    pub fn section(&self, name: &str) -> Result<Option<Cow<'data, [u8]>>> {
-        let Some(section) = self.0.section_by_name(name) else {
+    /// this file. Fails when it, with those that were read on the same budget, claims to be larger
+    /// than any nginx's.
+    pub fn section(&self, name: &str, budget: &mut Budget) -> Result<Option<Cow<'data, [u8]>>> {
+        let Some(section) = self.file.section_by_name(name) else {
             return Ok(None);
         };
         let context = || format!("failed to read section {name}");
         let data = section.compressed_data().with_context(context)?;
         let size = data.uncompressed_size;
-        ensure!(
-            size <= FILE_BYTES_MAX,
-            "section {name} claims to have {size} bytes"
-        );
+        budget.0 = budget
+            .0
+            .checked_sub(size)
+            .with_context(|| format!("section {name} claims to have {size} bytes: too many"))?;
         let data = data.decompress().with_context(context)?;
         Ok(Some(data).filter(|data| !data.is_empty()))
     }
 
     /// The name in `.gnu_debuglink`: of the file that the debug information was moved to.
     pub fn debug_link(&self) -> Option<String> {
-        let (name, _) = self.0.gnu_debuglink().ok().flatten()?;
+        let (name, _) = self.file.gnu_debuglink().ok().flatten()?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
-    /// An exported function. Fails when it is not exported, has no size, or is not in code.
+    /// A function. Fails when there is none of that name, it has no size, or is not in code.
     pub fn function(&self, name: &str) -> Result<Function<'data>> {
         let symbol = self
             .symbol(name)
-            .with_context(|| format!("{name} is not exported"))?;
-        let size = symbol.size().min(FUNCTION_BYTES_MAX);
-        ensure!(size > 0, "{name} has no size");
-        for segment in self.0.segments() {
-            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
-                continue;
-            };
+            .with_context(|| format!("it has no function {name}"))?;
+        ensure!(symbol.size > 0, "{name} has no size");
+        self.code_at(symbol.address, symbol.size)
+            .with_context(|| format!("failed to read {name}"))
+    }
+
+    /// Code that no symbol tells the end of: it reaches to the next symbol, or the segment's end.
+    pub fn function_at(&self, address: u64) -> Result<Function<'data>> {
+        let next = self.symbols.next(address);
+        let next = next.map_or(FUNCTION_BYTES_MAX, |next| next - address);
+        let left = self
+            .code()
+            .filter_map(|(start, code)| (start + code.len() as u64).checked_sub(address))
+            .min();
+        self.code_at(address, next.min(left.unwrap_or_default()))
+    }
+
+    /// Instructions. Fails when they are not in executable code.
+    fn code_at(&self, address: u64, size: u64) -> Result<Function<'data>> {
+        let size = size.min(FUNCTION_BYTES_MAX);
+        for segment in self.file.segments() {
             let (file_start, file_size) = segment.file_range();
-            let Some(into) = symbol.address().checked_sub(segment.address()) else {
+            let Some(into) = address.checked_sub(segment.address()) else {
                 continue;
             };
             if into >= file_size {
                 continue;
             }
-            ensure!(p_flags.0 & PF_X.0 != 0, "{name} is not in executable code");
+            ensure!(is_code(segment.flags()), "not in executable code");
             let code = segment
-                .data_range(symbol.address(), size)?
-                .with_context(|| format!("{name} ends outside its segment"))?;
+                .data_range(address, size)?
+                .context("ends outside its segment")?;
             return Ok(Function {
                 file_offset: file_start + into,
-                address: symbol.address(),
+                address,
                 code,
             });
         }
-        bail!("{name} is not in the file");
+        bail!("not in the file");
+    }
+
+    /// Executable segments: address and bytes.
+    pub fn code(&self) -> impl Iterator<Item = (u64, &'data [u8])> {
+        let segments = self.file.segments();
+        segments
+            .filter(|segment| is_code(segment.flags()))
+            .filter_map(|segment| Some((segment.address(), segment.data().ok()?)))
     }
 
     /// All pointers in data: where each is, and where it points. Those that the dynamic linker puts
-    /// there (`R_*_RELATIVE`); in a program that is linked to fixed addresses, every word that could
-    /// be one.
+    /// there; in a program that is linked to fixed addresses, every word that could be one.
     pub fn pointers(&self) -> impl Iterator<Item = (u64, u64)> {
-        let relocations = self.0.dynamic_relocations().into_iter().flatten();
-        let relative = relocations.map(|(at, to)| (at, to.addend().cast_unsigned()));
-        let is_fixed = self.0.kind() == object::ObjectKind::Executable;
-        let data = self.0.segments().filter(move |segment| {
-            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
-                return false;
-            };
-            is_fixed && p_flags.0 & PF_X.0 == 0
-        });
-        let words = data.flat_map(|segment| {
-            let words = segment.data().unwrap_or_default().chunks_exact(8);
-            let address = segment.address();
-            words.zip(0..).filter_map(move |(word, n)| {
+        let relative = self
+            .relocations()
+            .filter(|relocation| relocation.kind == R_X86_64_RELATIVE)
+            .map(|relocation| (relocation.place, relocation.addend));
+        let data = self.data().filter(|_| self.is_fixed());
+        let words = data.flat_map(|(address, bytes)| {
+            let words = bytes.chunks_exact(8).zip(0..);
+            words.filter_map(move |(word, n)| {
                 let word = u64::from_le_bytes(word.try_into().ok()?);
                 Some((address.checked_add(n * 8)?, word))
             })
@@ -222,27 +311,86 @@ impl<'data> Elf<'data> {
     }
 
     /// Instructions from an address on, to the end of their segment. `None` where there is no code.
-    pub fn code(&self, address: u64) -> Option<&'data [u8]> {
-        self.0.segments().find_map(|segment| {
-            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
-                return None;
-            };
-            let into = usize::try_from(address.checked_sub(segment.address())?).ok()?;
-            let is_code = p_flags.0 & PF_X.0 != 0;
-            segment.data().ok()?.get(into..).filter(|_| is_code)
+    pub fn code_from(&self, address: u64) -> Option<&'data [u8]> {
+        self.code().find_map(|(start, code)| {
+            let into = usize::try_from(address.checked_sub(start)?).ok()?;
+            code.get(into..)
         })
     }
 
-    /// A symbol of `.dynsym`, defined here.
-    fn symbol(&self, name: &str) -> Option<object::Symbol<'data, '_>> {
-        self.0
-            .dynamic_symbols()
-            .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
+    /// Sections of nginx's data: address and bytes. Not segments, which have the symbols, too.
+    pub fn data(&self) -> impl Iterator<Item = (u64, &'data [u8])> {
+        let sections = self.file.sections();
+        sections
+            .filter(|section| {
+                matches!(
+                    section.kind(),
+                    SectionKind::Data
+                        | SectionKind::ReadOnlyData
+                        | SectionKind::ReadOnlyDataWithRel
+                )
+            })
+            .filter_map(|section| Some((section.address(), section.data().ok()?)))
+    }
+
+    /// What the dynamic linker does, whether or not the file has a table of dynamic symbols.
+    pub fn relocations(&self) -> impl Iterator<Item = Relocation> {
+        let endian = self.file.endian();
+        let dynamic = self.file.elf_dynamic_symbol_table();
+        let sections = self.file.elf_section_table().iter();
+        sections
+            .filter(move |section| {
+                let is_loaded = section.sh_flags(endian).0 & SHF_ALLOC.0 != 0;
+                is_loaded && section.sh_type(endian) == SHT_RELA
+            })
+            .filter_map(move |section| section.rela(endian, self.file.data()).ok()?)
+            .flat_map(|(relocations, _)| relocations)
+            .map(move |relocation| Relocation {
+                kind: relocation.r_type(endian, false),
+                place: relocation.r_offset(endian),
+                symbol: relocation
+                    .symbol(endian, false)
+                    .and_then(|index| dynamic.symbol(index).ok())
+                    .map_or(0, |symbol| symbol.st_value(endian)),
+                addend: relocation.r_addend(endian).cast_unsigned(),
+            })
+    }
+
+    /// Whether it runs where it is linked to (no PIE).
+    pub fn is_fixed(&self) -> bool {
+        self.file.elf_header().e_type(self.file.endian()) == ET_EXEC
+    }
+
+    /// Whether two addresses are in the same section.
+    pub fn are_together(&self, a: u64, b: u64) -> bool {
+        let mut sections = self.file.sections();
+        sections.any(|section| {
+            let is_inside = |address: u64| {
+                let into = address.checked_sub(section.address());
+                into.is_some_and(|into| into < section.size())
+            };
+            section.address() > 0 && is_inside(a) && is_inside(b)
+        })
+    }
+
+    /// Its symbols, and what was added to them.
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// Where a function or data is.
+    pub fn symbol(&self, name: &str) -> Option<&Symbol> {
+        self.symbols.find(name)
+    }
+
+    /// Adds those symbols that a file of the same build has.
+    pub fn add_symbols(&mut self, other: &Elf<'_>, source: Source) {
+        self.symbols.add_from(&other.symbols, source);
     }
 
     /// At least one byte and at most `limit`, from an address as linked.
     pub fn bytes(&self, address: u64, limit: usize) -> Result<&'data [u8]> {
-        for segment in self.0.segments() {
+        for segment in self.file.segments() {
             let Some(into) = address.checked_sub(segment.address()) else {
                 continue;
             };
@@ -264,17 +412,65 @@ impl<'data> Elf<'data> {
 
     /// A pointer in data: what the dynamic linker will put there (`R_*_RELATIVE`), else the word.
     fn pointer(&self, address: u64) -> Result<u64> {
-        let relocation = self
-            .0
-            .dynamic_relocations()
-            .into_iter()
-            .flatten()
-            .find(|(at, _)| *at == address);
-        match relocation {
-            Some((_, relocation)) => Ok(relocation.addend().cast_unsigned()),
+        let mut relocations = self.relocations();
+        match relocations.find(|relocation| relocation.place == address) {
+            Some(relocation) => Ok(relocation.value()),
             None => self.word(address),
         }
     }
+}
+
+/// Bytes of sections that may still be read.
+pub struct Budget(u64);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(FILE_BYTES_MAX)
+    }
+}
+
+/// Whether a segment is executable.
+fn is_code(flags: SegmentFlags) -> bool {
+    matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.0 & PF_X.0 != 0)
+}
+
+/// Fails when there are more sections or segments than a linker makes, or they overlap.
+fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
+    let endian = file.endian();
+    let sections = file.elf_section_table();
+    let segments = file.elf_program_headers();
+    ensure!(
+        sections.len() <= SECTIONS_MAX && segments.len() <= SEGMENTS_MAX,
+        "{} sections and {} segments are too many",
+        sections.len(),
+        segments.len()
+    );
+    if let Ok(names) = file.elf_header().shstrndx(endian, file.data())
+        && let Ok(names) = sections.section(object::SectionIndex(names as usize))
+    {
+        let size = names.sh_size(endian);
+        ensure!(
+            size <= SECTION_NAMES_BYTES_MAX,
+            "{size} bytes of names of sections are too many"
+        );
+    }
+    let sections = sections
+        .iter()
+        .filter(|section| section.sh_type(endian) != SHT_NOBITS)
+        .map(|section| (section.sh_addr(endian), section.sh_size(endian)));
+    let segments = segments
+        .iter()
+        .map(|segment| (segment.p_vaddr(endian), segment.p_filesz(endian)));
+    for ranges in [sections.collect::<Vec<_>>(), segments.collect()] {
+        let mut left = 2 * FILE_BYTES_MAX;
+        for (address, size) in ranges {
+            ensure!(address < ADDRESS_MAX, "address {address:#x} is none");
+            left = left
+                .checked_sub(size)
+                .context("its sections or segments overlap")?;
+        }
+    }
+    Ok(())
 }
 
 /// Where `needle` is first.
@@ -289,6 +485,7 @@ mod tests {
     use std::fs::File;
     use std::io::Write as _;
 
+    use super::Budget;
     use super::Elf;
     use super::Image;
 
@@ -306,6 +503,19 @@ mod tests {
         for bytes in [&b""[..], b"#!/bin/sh\n", b"\x7fELF", &[0; 4096]] {
             assert!(Elf::parse(&image(bytes)).is_err());
         }
+    }
+
+    /// Check that sections share one budget, and that none is read beyond it.
+    #[test]
+    fn budget() {
+        let image = Image::read(&File::open("/proc/self/exe").unwrap()).unwrap();
+        let elf = Elf::parse(&image).unwrap();
+        let text = elf.section(".text", &mut Budget::default());
+        let size = text.unwrap().unwrap().len() as u64;
+        assert!(elf.section(".text", &mut Budget(size - 1)).is_err());
+        let mut budget = Budget(size + 1);
+        assert!(elf.section(".text", &mut budget).is_ok());
+        assert!(elf.section(".text", &mut budget).is_err());
     }
 
     /// Check that an ELF file that is not nginx says so, and that cutting it anywhere is no panic.

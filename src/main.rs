@@ -12,6 +12,7 @@ use crate::cli::Cli;
 use crate::cli::Command;
 
 mod attempt;
+mod body;
 mod btf;
 mod check;
 mod cli;
@@ -40,7 +41,9 @@ mod site;
 mod skel;
 mod source;
 mod stop;
+mod symbols;
 mod trace;
+mod uses;
 mod variables;
 mod version;
 

@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use libbpf_rs::AsRawLibbpf as _;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
@@ -23,12 +24,14 @@ use libbpf_rs::skel::SkelBuilder as _;
 use plain::Plain;
 use serde::Serialize;
 
+use crate::body;
 use crate::btf;
 use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
 use crate::dwarf::Wanted;
 use crate::elf::Elf;
+use crate::elf::HTTP_CORE_MODULE;
 use crate::layout::Layout;
 use crate::lost::Counts;
 use crate::site;
@@ -37,14 +40,26 @@ use crate::skel::NgxSkelBuilder;
 use crate::skel::types;
 use crate::source::Found;
 use crate::source::Source;
+use crate::symbols;
+use crate::symbols::Symbol;
+use crate::uses;
+use crate::uses::Uses;
 
-/// Called once a connection. This and the two below are exported by every build; the number says
-/// how many of the arguments are read.
+/// Called once a connection. This and the two below are exported by every build that exports
+/// anything; the number says how many of the arguments are read.
 const INIT_CONNECTION: (&str, usize) = ("ngx_http_init_connection", 1);
 /// Called once a request.
 const FREE_REQUEST: (&str, usize) = ("ngx_http_free_request", 2);
 /// Called for each part of a request's body.
 const SAVE_BODY: (&str, usize) = ("ngx_http_request_body_save_filter", 1);
+
+/// Everything that a binary must have by name.
+pub const SYMBOLS: [&str; 4] = [
+    HTTP_CORE_MODULE,
+    INIT_CONNECTION.0,
+    FREE_REQUEST.0,
+    SAVE_BODY.0,
+];
 
 /// Any process: which are traced is decided in BPF, since a master's pid is not its workers'.
 const ANY_PROCESS: i32 = -1;
@@ -57,7 +72,15 @@ unsafe impl Plain for types::worker {}
 pub struct Hook {
     /// nginx's function.
     pub function: &'static str,
-    /// Bytes from the function's entry.
+    /// Where its symbol is from.
+    pub symbol: symbols::Source,
+    /// How often the binary uses it.
+    #[serde(flatten)]
+    pub uses: Uses,
+    /// When nothing does: the address of what its callers use instead, where the probe is then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<u64>,
+    /// Bytes from the function's entry, or the body's.
     #[serde(rename = "offset")]
     pub entry_offset: u64,
     /// The instruction's name.
@@ -72,6 +95,37 @@ pub struct Hook {
     pub emulated: bool,
 }
 
+impl Hook {
+    /// In the function, or in what is called instead of it.
+    fn find(elf: &Elf<'_>, function: &'static str, arguments: usize, uses: Uses) -> Result<Self> {
+        let symbol = elf
+            .symbol(function)
+            .context("there is no symbol of that name")?
+            .source;
+        let mut code = elf.function(function)?;
+        let mut body = None;
+        if uses.is_dead() {
+            code = body::find(elf, function, &code, arguments)?.context(
+                "no code calls it (link-time optimisation gave each caller a copy), nor a part of \
+                 it: run an nginx that was built without -flto",
+            )?;
+            body = Some(code.address);
+        }
+        let site = site::find(&code, arguments)?;
+        Ok(Self {
+            function,
+            symbol,
+            uses,
+            body,
+            entry_offset: site.offset,
+            instruction: site.mnemonic,
+            file_offset: code.file_offset + site.offset,
+            cookie: site.cookie,
+            emulated: site.emulated,
+        })
+    }
+}
+
 /// All places of one binary.
 #[derive(Clone, Debug)]
 pub struct Hooks {
@@ -84,25 +138,23 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Fails when a function is not exported or its code can't be decoded.
+    /// Fails when a function is not there, is not used, or its code can't be decoded.
     pub fn find(elf: &Elf<'_>) -> Result<Self> {
-        let find = |(function, arguments)| {
-            let code = elf.function(function)?;
-            let site = site::find(&code, arguments)
+        let hooks = [INIT_CONNECTION, FREE_REQUEST, SAVE_BODY];
+        let ranges = hooks.map(|(function, _)| elf.symbol(function).map_or(0..0, Symbol::range));
+        let uses = uses::count(elf, &ranges.map(|range| (range.start, range)));
+        let mut found = Vec::new();
+        for ((function, arguments), uses) in hooks.into_iter().zip(uses) {
+            let hook = Hook::find(elf, function, arguments, uses)
                 .with_context(|| format!("failed to find a place for a probe in {function}"))?;
-            anyhow::Ok(Hook {
-                function,
-                entry_offset: site.offset,
-                instruction: site.mnemonic,
-                file_offset: code.file_offset + site.offset,
-                cookie: site.cookie,
-                emulated: site.emulated,
-            })
-        };
+            found.push(hook);
+        }
+        let [init_connection, free_request, save_body] =
+            found.try_into().map_err(|_| anyhow!("a hook too few"))?;
         Ok(Self {
-            init_connection: find(INIT_CONNECTION)?,
-            free_request: find(FREE_REQUEST)?,
-            save_body: find(SAVE_BODY)?,
+            init_connection,
+            free_request,
+            save_body,
         })
     }
 

@@ -10,9 +10,11 @@ use anyhow::Result;
 
 use crate::cli::LayoutOptions;
 use crate::discover::Target;
+use crate::debug_file;
 use crate::elf::Elf;
 use crate::elf::Image;
 use crate::layout::Build;
+use crate::probe;
 use crate::probe::Hooks;
 use crate::source;
 use crate::source::Found;
@@ -46,7 +48,10 @@ impl Program {
         let binary = targets[0].binary.try_clone()?;
         let context = || format!("pid {pid} (\"{}\") can't be traced", path.display());
         let image = Image::read(&binary).with_context(context)?;
-        let elf = Elf::parse(&image).with_context(context)?;
+        let mut elf = Elf::parse(&image).with_context(context)?;
+        let debug_info = from.debug_info.as_deref();
+        debug_file::add_symbols(&path, &mut elf, debug_info, &probe::SYMBOLS)
+            .with_context(context)?;
         let build = elf.build().with_context(context)?;
         let build_id = elf.build_id();
         let layout = source::find(&path, &elf, &build, from).with_context(context)?;

@@ -142,7 +142,7 @@ pub fn of(
     let mut open = vec![(address, entry)];
     let mut steps = 0;
     while let Some((address, mut state)) = open.pop() {
-        let Some(code) = elf.code(address) else {
+        let Some(code) = elf.code_from(address) else {
             continue;
         };
         for instruction in Decoder::with_ip(64, code, address, DecoderOptions::NONE) {

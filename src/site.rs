@@ -22,6 +22,16 @@ use crate::elf::Function;
 /// Registers of the first arguments in the System V ABI.
 const ARGUMENTS: [Register; 2] = [Register::RDI, Register::RSI];
 
+/// Registers that a call leaves as they are.
+const KEPT: [Register; 6] = [
+    Register::RBX,
+    Register::RBP,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+
 /// A place for a probe.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Site {
@@ -71,6 +81,34 @@ pub fn find(function: &Function<'_>, arguments: usize) -> Result<Site> {
         live.step(instruction, &mut factory);
     }
     Ok(entry)
+}
+
+/// Where the straight line from the entry jumps out of the function with the arguments where the
+/// caller put them. `None` when it does not, or can be entered on the way.
+///
+/// Fails when the function's code does not decode.
+pub fn tail_jump(function: &Function<'_>, arguments: usize) -> Result<Option<u64>> {
+    let code = decode(function)?;
+    let end = function.address + function.code.len() as u64;
+    let mut live = Arguments::at_entry(arguments);
+    let mut factory = InstructionInfoFactory::new();
+    for instruction in &code {
+        match instruction.flow_control() {
+            FlowControl::Next => live.step(instruction, &mut factory),
+            FlowControl::Call | FlowControl::IndirectCall => live.call(),
+            FlowControl::ConditionalBranch => {}
+            FlowControl::UnconditionalBranch => {
+                let target = instruction.near_branch_target();
+                let offset = instruction.ip() - function.address;
+                let is_tail = !(function.address..end).contains(&target)
+                    && live.are_at_home()
+                    && !is_branched_into(&code, function.address, offset);
+                return Ok(is_tail.then_some(target));
+            }
+            _ => break,
+        }
+    }
+    Ok(None)
 }
 
 /// `push`, `endbr64`
@@ -132,6 +170,19 @@ impl Arguments {
                 .map(|register| vec![*register])
                 .collect(),
         )
+    }
+
+    /// Whether each is where a caller passes it.
+    fn are_at_home(&self) -> bool {
+        let mut arguments = self.0.iter().zip(ARGUMENTS);
+        arguments.all(|(registers, home)| registers.contains(&home))
+    }
+
+    /// What a call leaves of them.
+    fn call(&mut self) {
+        for registers in &mut self.0 {
+            registers.retain(|register| KEPT.contains(register));
+        }
     }
 
     /// One byte an argument; `None` when one of them is lost.

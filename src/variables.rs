@@ -68,7 +68,7 @@ fn read(elf: &Elf<'_>, pointers: &HashMap<u64, u64>, at: u64) -> Option<(String,
         return None;
     }
     let handler = *pointers.get(&at.wrapping_add(GET_HANDLER))?;
-    elf.code(handler)?;
+    elf.code_from(handler)?;
     let variable = Variable {
         handler,
         data: elf.word(at.wrapping_add(DATA)).ok()?,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A program that looks like an nginx to `ngx-bpf`, with debug information: its structs are as
-//! nginx_headers/nginx.h declares them, and it does nothing.
+//! nginx_headers/nginx.h declares them, and it does nothing. With `-DBODY=…` nothing calls
+//! `ngx_http_free_request()`, which only jumps to its body; with `-DCALL=…` `main()` does that.
 
 use std::fs;
 use std::path::Path;
@@ -24,10 +25,26 @@ struct ngx_buf_s b; struct ngx_table_elt_s h; struct ngx_array_t a; struct ngx_l
 struct ngx_http_log_ctx_s x;
 /* c->log->data, where the release that it says to be has it. */
 void ngx_http_init_connection(char *c) { *(void **)(*(char **)(c + 80) + 40) = c; }
+#ifdef BODY
+__attribute__((noinline)) static void body(void *r, long rc) { BODY; (void)r; (void)rc; }
+void ngx_http_free_request(void *r, long rc) { body(r, rc); }
+#else
 void ngx_http_free_request(void *r, long rc) { (void)r; (void)rc; }
+#endif
 void ngx_http_request_body_save_filter(void *r, void *in) { (void)r; (void)in; }
+void *const hooks[] = { ngx_http_init_connection, ngx_http_request_body_save_filter,
+#ifndef BODY
+    ngx_http_free_request,
+#endif
+};
 int pause(void);
-int main(void) { return pause() + version[0]; }
+int main(void)
+{
+#ifdef CALL
+    CALL;
+#endif
+    return pause() + version[0];
+}
 "#;
 
 /// Compiles the program in a folder.
@@ -54,13 +71,18 @@ pub fn compile(folder: &Path, args: &[&str]) -> PathBuf {
 
 /// Runs objcopy in a folder.
 pub fn objcopy(folder: &Path, args: &[&str]) {
-    run(Command::new("objcopy").args(args).current_dir(folder));
+    tool(folder, "objcopy", args);
+}
+
+/// Runs a tool in a folder.
+pub fn tool(folder: &Path, name: &str, args: &[&str]) {
+    run(Command::new(name).args(args).current_dir(folder));
 }
 
 /// Runs a tool that must succeed.
 fn run(command: &mut Command) {
     let output = command
         .output()
-        .expect("clang and binutils are installed by make test");
+        .expect("clang, binutils and xz are installed by make test");
     assert!(output.status.success(), "{output:?}");
 }

@@ -22,6 +22,18 @@ pub fn binary() -> PathBuf {
     std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
 }
 
+/// A file that `make test-nginx` keeps. Tells when it is not there.
+pub fn kept(path: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let file = cache?.join("ngx-bpf").join(path);
+    if !file.exists() {
+        eprintln!("SKIP {}: make test-nginx makes it", file.display());
+        return None;
+    }
+    Some(file)
+}
+
 /// The variables that records are compared with.
 const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
 

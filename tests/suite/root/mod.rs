@@ -19,6 +19,8 @@ mod processes;
 mod protocols;
 /// Every kind of request, against nginx's access log.
 mod requests;
+/// Where nginx's functions are found, and which of them are used.
+mod symbols;
 /// Phases, against delays that the tests make.
 mod times;
 /// Builds that nobody has looked at.

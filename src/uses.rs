@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How often a binary uses its own functions. Under LTO nginx exports functions that no code calls
+//! any more: every caller has a copy of its own. A probe there would see nothing.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use object::elf::R_X86_64_64;
+use object::elf::R_X86_64_GLOB_DAT;
+use object::elf::R_X86_64_JUMP_SLOT;
+use object::elf::R_X86_64_RELATIVE;
+use serde::Serialize;
+
+use crate::elf::Elf;
+
+/// Of one function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Uses {
+    /// Instructions that call it, or jump to it.
+    pub calls: u32,
+    /// Instructions and data that have its address.
+    pub pointers: u32,
+}
+
+impl Uses {
+    /// Whether nothing uses it.
+    pub fn is_dead(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// How often functions are used: each by its address, and the code whose calls do not count (a
+/// function that only calls itself is dead).
+///
+/// One pass over all code, which is not decoded: that bytes inside of other instructions look like a
+/// call to one of few functions is as good as impossible.
+pub fn count(elf: &Elf<'_>, functions: &[(u64, Range<u64>)]) -> Vec<Uses> {
+    let mut search = Search::new(elf, functions);
+    for (address, code) in elf.code() {
+        search.code(address, code);
+    }
+    search.data(elf);
+    functions
+        .iter()
+        .map(|(address, _)| search.found[address].uses)
+        .collect()
+}
+
+/// What was found of one function.
+struct Found {
+    /// What counts.
+    uses: Uses,
+    /// Where a call does not count.
+    except: Range<u64>,
+}
+
+/// The search for uses of some functions.
+struct Search {
+    /// By the function's address.
+    found: BTreeMap<u64, Found>,
+    /// Which function each slot of the GOT is for.
+    slots: BTreeMap<u64, u64>,
+    /// The lowest and the highest address of a function or a slot.
+    range: (u64, u64),
+    /// Whether addresses are known when it is linked, and can be in instructions as such.
+    is_fixed: bool,
+}
+
+impl Search {
+    /// Nothing is found yet.
+    fn new(elf: &Elf<'_>, functions: &[(u64, Range<u64>)]) -> Self {
+        let mut found = BTreeMap::new();
+        for (address, except) in functions {
+            let (uses, except) = (Uses::default(), except.clone());
+            found.insert(*address, Found { uses, except });
+        }
+        let slots: BTreeMap<u64, u64> = elf
+            .relocations()
+            .filter(|relocation| {
+                relocation.kind == R_X86_64_GLOB_DAT || relocation.kind == R_X86_64_JUMP_SLOT
+            })
+            .filter(|relocation| found.contains_key(&relocation.symbol))
+            .map(|relocation| (relocation.place, relocation.symbol))
+            .collect();
+        let addresses = || found.keys().chain(slots.keys()).copied();
+        Self {
+            range: (
+                addresses().min().unwrap_or_default(),
+                addresses().max().unwrap_or_default(),
+            ),
+            found,
+            slots,
+            is_fixed: elf.is_fixed(),
+        }
+    }
+
+    /// Looks at every four bytes: an operand stands there, relative to what follows it, or as is.
+    fn code(&mut self, address: u64, code: &[u8]) {
+        let (first, last) = self.range;
+        for (place, (at, bytes)) in (address..).zip(code.windows(4).enumerate()) {
+            let operand = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let target = (place + 4).wrapping_add_signed(i64::from(operand.cast_signed()));
+            if (first..=last).contains(&target) {
+                self.relative(place, target, &code[at.saturating_sub(2)..at]);
+            }
+            if self.is_fixed
+                && let Some(found) = self.found.get_mut(&u64::from(operand))
+            {
+                found.uses.pointers += 1;
+            }
+        }
+    }
+
+    /// Counts an operand that leads to `target`, by the opcode before it.
+    fn relative(&mut self, place: u64, target: u64, opcode: &[u8]) {
+        let is_slot = self.slots.contains_key(&target);
+        let function = self.slots.get(&target).copied().unwrap_or(target);
+        let Some(found) = self.found.get_mut(&function) else {
+            return;
+        };
+        let is_modrm = |byte: u8| byte & 0xc7 == 0x05; // [rip + operand]
+        let is_call = match *opcode {
+            [0xff, 0x15 | 0x25] if is_slot => true, // call, jmp: once for all calls of a PLT
+            [_, modrm] if is_slot && is_modrm(modrm) => false,
+            [0x0f, 0x80..=0x8f] | [.., 0xe8 | 0xe9] if !is_slot => true,
+            [0x8d, modrm] if !is_slot && is_modrm(modrm) => false, // lea
+            _ => return,
+        };
+        if !is_call {
+            found.uses.pointers += 1;
+        } else if !found.except.contains(&place) {
+            found.uses.calls += 1;
+        }
+    }
+
+    /// Looks at what the dynamic linker puts into data, and what stands there anyway (no PIE; packed
+    /// relocations). A word is not counted twice.
+    fn data(&mut self, elf: &Elf<'_>) {
+        let mut places = BTreeSet::new();
+        let relocated = elf
+            .relocations()
+            .filter(|relocation| [R_X86_64_RELATIVE, R_X86_64_64].contains(&relocation.kind))
+            .map(|relocation| (relocation.place, relocation.value()));
+        let words = elf.data().flat_map(|(address, data)| {
+            let words = data.chunks_exact(8).zip((address..).step_by(8));
+            words.map(|(word, place)| {
+                let word = word.try_into().map(u64::from_le_bytes);
+                (place, word.unwrap_or_default())
+            })
+        });
+        for (place, value) in relocated.chain(words) {
+            if let Some(found) = self.found.get_mut(&value)
+                && places.insert(place)
+            {
+                found.uses.pointers += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::fs::File;
+    use std::path::Path;
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::Uses;
+    use super::count;
+    use crate::elf::Elf;
+    use crate::elf::Image;
+
+    /// Uses in Debian's own builds.
+    const RECORDED: &str = include_str!("../tests/data/uses.tsv");
+
+    /// How often each of these functions is used in a file.
+    fn uses(file: &Path, functions: &[&str]) -> Vec<Uses> {
+        let image = Image::read(&File::open(file).unwrap()).unwrap();
+        let elf = Elf::parse(&image).unwrap();
+        let functions: Vec<_> = functions
+            .iter()
+            .map(|name| elf.symbol(name).unwrap().range())
+            .map(|range| (range.start, range))
+            .collect();
+        count(&elf, &functions)
+    }
+
+    /// A file that `make test-nginx` keeps. Tells when it is not there.
+    pub fn kept(path: &str) -> Option<PathBuf> {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        let file = cache?.join("ngx-bpf").join(path);
+        if !file.exists() {
+            eprintln!("SKIP {}: make test-nginx makes it", file.display());
+            return None;
+        }
+        Some(file)
+    }
+
+    /// Check what is counted against what objdump counted, in those of Debian's builds that are
+    /// here.
+    #[test]
+    fn as_objdump_has_it() {
+        let mut rows = RECORDED.lines().filter(|line| !line.starts_with('#'));
+        let mut suites = rows.next().unwrap().split('\t').skip(1);
+        let rows: Vec<Vec<&str>> = rows.map(|row| row.split('\t').collect()).collect();
+        let files = [
+            kept("bullseye/usr/sbin/nginx"),
+            Some("/usr/sbin/nginx".into()).filter(|file: &PathBuf| file.exists()),
+            kept("trixie/usr/sbin/nginx"),
+            kept("sid/usr/sbin/nginx"),
+        ];
+        for (column, file) in files.iter().enumerate() {
+            let suite = suites.next().unwrap();
+            let Some(file) = file else { continue };
+            let rows: Vec<_> = rows.iter().filter(|row| row[column + 1] != "-").collect();
+            let names: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+            for (row, found) in rows.iter().zip(uses(file, &names)) {
+                let found = format!("{}/{}", found.calls, found.pointers);
+                assert_eq!(found, row[column + 1], "{} in {suite}", row[0]);
+            }
+        }
+    }
+
+    /// Check that what link-time optimisation leaves of two functions is dead, and that our own
+    /// hooks are not.
+    #[test]
+    fn link_time_optimisation() {
+        let Some(file) = kept("source-lto/objs/nginx") else {
+            return;
+        };
+        let dead = ["ngx_event_connect_peer", "ngx_ssl_handshake"];
+        assert!(uses(&file, &dead).iter().all(|uses| uses.is_dead()));
+        let alive = [
+            "ngx_http_init_connection",
+            "ngx_http_free_request",
+            "ngx_http_request_body_save_filter",
+        ];
+        assert!(uses(&file, &alive).iter().all(|uses| !uses.is_dead()));
+    }
+
+    /// Check each way to use a function, however the program is linked.
+    #[test]
+    fn every_way() {
+        let source = r#"
+            #define F __attribute__((noinline, visibility("default"))) void
+            F dead(void) { asm volatile("nop"); }
+            F called(void) { asm volatile("nop"); }
+            F jumped_to(void) { asm volatile("nop"); }
+            F branched_to(void) { asm volatile("nop"); }
+            F in_data(void) { asm volatile("nop"); }
+            F in_code(void) { asm volatile("nop"); }
+            void *volatile pointers[] = { in_data, 0 };
+            int main(void)
+            {
+                called();
+                asm volatile("test %eax, %eax; jmp jumped_to; jz branched_to");
+                pointers[1] = in_code;
+                return 0;
+            }
+        "#;
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.c"), source).unwrap();
+        let names = [
+            "dead",
+            "called",
+            "jumped_to",
+            "branched_to",
+            "in_data",
+            "in_code",
+        ];
+        for (args, counts) in [
+            ("-fPIE -pie", [0, 1, 1, 1, 1, 1]),
+            ("-fno-pie -no-pie", [0, 1, 1, 1, 1, 1]),
+            ("-fPIE -pie -Wl,-z,pack-relative-relocs", [0, 1, 1, 1, 1, 1]),
+            ("-fPIE -static-pie", [0, 1, 1, 1, 1, 1]),
+            ("-fno-pie -static", [0, 1, 1, 1, 1, 1]),
+            // What may be replaced is used through the PLT and the GOT.
+            ("-fPIC -shared", [0, 1, 1, 1, 1, 1]),
+            ("-fPIC -shared -fno-plt", [0, 1, 1, 1, 1, 1]),
+        ] {
+            let status = Command::new("clang")
+                .args("-O1 -rdynamic -o a a.c".split(' '))
+                .args(args.split(' '))
+                .current_dir(folder.path())
+                .status();
+            assert!(status.unwrap().success(), "{args}");
+            let found = uses(&folder.path().join("a"), &names);
+            let found: Vec<u32> = found
+                .iter()
+                .map(|uses| uses.calls + uses.pointers)
+                .collect();
+            assert_eq!(found, counts, "{args}");
+        }
+    }
+}
