@@ -1,21 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The layout that a binary's debug information tells. What a file claims of its own size is
-//! checked before it is believed, and the work is bounded.
+//! checked before it is believed, and the work is bounded: entries are read one by one, never by
+//! gimli's trees or units, whose work a file could multiply.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::bail;
 use anyhow::ensure;
+use gimli::Abbreviation;
+use gimli::Abbreviations;
 use gimli::AttributeValue;
-use gimli::DebuggingInformationEntry;
-use gimli::Dwarf;
-use gimli::DwarfSections;
+use gimli::DebugAbbrev;
+use gimli::DebugInfo;
+use gimli::DebugLineStr;
+use gimli::DebugStr;
+use gimli::DebugStrOffsets;
+use gimli::DebugStrOffsetsBase;
 use gimli::EndianSlice;
+use gimli::EntriesRaw;
 use gimli::LittleEndian;
-use gimli::Unit;
+use gimli::Reader as _;
+use gimli::Section as _;
+use gimli::UnitHeader;
 use gimli::UnitOffset;
 
 use crate::elf::Budget;
@@ -23,8 +31,16 @@ use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::layout::Members;
 
-/// Entries that are looked at; all of nginx with OpenSSL linked in has a fiftieth.
-const ENTRIES_MAX: u32 = 50_000_000;
+/// Entries, attributes, declarations of attributes and bytes of names that are looked at: half a
+/// second of work. All of nginx has two million.
+const WORK_MAX: u64 = 50_000_000;
+
+/// Declarations of attributes in one table of abbreviations, of which gimli makes a copy. Compilers
+/// need some thousand.
+const DECLARATIONS_MAX: u64 = 1 << 17;
+
+/// They are read twice, and kept.
+const DECLARATION_WORK: usize = 8;
 
 /// What gimli reads from.
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -37,20 +53,29 @@ pub type Wanted = BTreeMap<String, Vec<String>>;
 /// Fails when a struct is not in it, or when it is broken or too large.
 pub fn layout(elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
     let mut budget = Budget::default();
-    if elf.section(".debug_info", &mut budget)?.is_none() {
+    let Some(info) = elf.section(".debug_info", &mut budget)? else {
         return Ok(None);
-    }
-    let sections = DwarfSections::load(|id| {
-        let data = elf.section(id.name(), &mut Budget::default())?;
+    };
+    let mut load = |name| {
+        let data = elf.section(name, &mut budget)?;
         anyhow::Ok::<Cow<'_, [u8]>>(data.unwrap_or_default())
-    })?;
+    };
+    let abbreviations = load(".debug_abbrev")?;
+    let strings = load(".debug_str")?;
+    let line_strings = load(".debug_line_str")?;
+    let string_offsets = load(".debug_str_offsets")?;
     let mut search = Search {
-        dwarf: sections.borrow(|data| Reader::new(data, LittleEndian)),
+        abbreviations: DebugAbbrev::new(&abbreviations, LittleEndian),
+        strings: DebugStr::new(&strings, LittleEndian),
+        line_strings: DebugLineStr::new(&line_strings, LittleEndian),
+        string_offsets: DebugStrOffsets::from(Reader::new(&string_offsets, LittleEndian)),
         wanted,
-        entries: 0,
+        work: 0,
         found: Layout::default(),
     };
-    search.run().context("broken debug information")?;
+    search
+        .run(DebugInfo::new(&info, LittleEndian))
+        .context("broken debug information")?;
     for name in wanted.keys() {
         ensure!(
             search.found.structs.contains_key(name),
@@ -60,52 +85,124 @@ pub fn layout(elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
     Ok(Some(search.found))
 }
 
+/// What an entry tells, of what is asked for.
+#[derive(Default)]
+struct Attributes<'a> {
+    /// `DW_AT_name`
+    name: Option<AttributeValue<Reader<'a>>>,
+    /// `DW_AT_type`, in the same unit.
+    type_offset: Option<UnitOffset>,
+    /// `DW_AT_byte_size`
+    size: Option<u64>,
+    /// `DW_AT_data_member_location`
+    location: Option<u64>,
+    /// `DW_AT_str_offsets_base`
+    string_offsets_base: Option<DebugStrOffsetsBase>,
+}
+
+/// One unit.
+struct Unit<'a> {
+    /// Where it is, and its form.
+    header: UnitHeader<Reader<'a>>,
+    /// Its kinds of entries.
+    abbreviations: Abbreviations,
+    /// Where its names by number begin.
+    string_offsets_base: DebugStrOffsetsBase,
+}
+
 /// The search through all units.
 struct Search<'a> {
-    /// The sections.
-    dwarf: Dwarf<Reader<'a>>,
+    /// `.debug_abbrev`
+    abbreviations: DebugAbbrev<Reader<'a>>,
+    /// `.debug_str`
+    strings: DebugStr<Reader<'a>>,
+    /// `.debug_line_str`
+    line_strings: DebugLineStr<Reader<'a>>,
+    /// `.debug_str_offsets`
+    string_offsets: DebugStrOffsets<Reader<'a>>,
     /// What is asked for.
     wanted: &'a Wanted,
-    /// How many entries were looked at.
-    entries: u32,
+    /// How much was looked at.
+    work: u64,
     /// What was found.
     found: Layout,
 }
 
 impl<'a> Search<'a> {
     /// Until everything is found, or nothing is left.
-    fn run(&mut self) -> Result<()> {
-        let mut units = self.dwarf.units();
-        while let Some(header) = units.next()? {
-            let unit = self.dwarf.unit(header)?;
-            self.unit(&unit)?;
-            if self.found.structs.len() == self.wanted.len() {
-                break;
+    fn run(&mut self, info: DebugInfo<Reader<'a>>) -> Result<()> {
+        let mut units = info.units();
+        while self.found.structs.len() < self.wanted.len()
+            && let Some(header) = units.next()?
+        {
+            self.count_abbreviations(&header)?;
+            self.unit(Unit {
+                header,
+                abbreviations: header.abbreviations(&self.abbreviations)?,
+                string_offsets_base: DebugStrOffsetsBase(0),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Goes through a unit's table of abbreviations, before gimli makes a copy of it.
+    fn count_abbreviations(&mut self, header: &UnitHeader<Reader<'a>>) -> Result<()> {
+        let mut table = *self.abbreviations.reader();
+        table.skip(header.debug_abbrev_offset().0)?;
+        let mut declarations = 0;
+        while !table.is_empty() && table.read_uleb128()? != 0 {
+            table.read_uleb128()?; // tag
+            table.read_u8()?; // children
+            loop {
+                self.spend(DECLARATION_WORK)?;
+                declarations += 1;
+                ensure!(
+                    declarations <= DECLARATIONS_MAX,
+                    "a table of abbreviations with more than {DECLARATIONS_MAX} attributes"
+                );
+                let (name, form) = (table.read_uleb128()?, table.read_uleb128()?);
+                if form == u64::from(gimli::DW_FORM_implicit_const.0) {
+                    table.read_sleb128()?;
+                }
+                if (name, form) == (0, 0) {
+                    break;
+                }
             }
         }
         Ok(())
     }
 
     /// The structs and typedefs of one unit: C has them at its top.
-    fn unit(&mut self, unit: &Unit<Reader<'a>>) -> Result<()> {
-        let mut tree = unit.entries_tree(None)?;
-        let mut children = tree.root()?.children();
-        while let Some(child) = children.next()? {
-            self.count()?;
-            let entry = child.entry();
-            let offset = match entry.tag() {
-                gimli::DW_TAG_structure_type => Some(entry.offset()),
-                gimli::DW_TAG_typedef => match entry.attr_value(gimli::DW_AT_type) {
-                    Some(AttributeValue::UnitRef(offset)) => Some(offset),
-                    _ => None,
-                },
-                _ => None,
-            };
-            let (Some(offset), Some(name)) = (offset, self.name(unit, entry)?) else {
+    fn unit(&mut self, mut unit: Unit<'a>) -> Result<()> {
+        let header = unit.header;
+        let abbreviations = std::mem::take(&mut unit.abbreviations);
+        let mut entries = header.entries_raw(&abbreviations, None)?;
+        while !entries.is_empty() {
+            let offset = entries.next_offset();
+            let depth = entries.next_depth();
+            let Some(abbreviation) = self.next(&mut entries)? else {
                 continue;
             };
-            if let Some(wanted) = self.wanted_name(&name) {
-                self.structure(unit, offset, wanted)?;
+            let tag = abbreviation.tag();
+            let is_type = tag == gimli::DW_TAG_structure_type || tag == gimli::DW_TAG_typedef;
+            if depth > 1 || (depth == 1 && !is_type) {
+                entries.skip_attributes(abbreviation.attributes())?;
+                continue;
+            }
+            let known = attributes(&mut entries, abbreviation)?;
+            if let Some(base) = known.string_offsets_base {
+                unit.string_offsets_base = base;
+            }
+            let offset = match tag {
+                gimli::DW_TAG_structure_type => Some(offset),
+                _ => known.type_offset,
+            };
+            if depth == 1
+                && let Some(offset) = offset
+                && let Some(name) = self.name(&unit, known.name)?
+                && let Some(wanted) = self.wanted_name(&name)
+            {
+                self.structure(&unit, &abbreviations, offset, wanted)?;
             }
         }
         Ok(())
@@ -124,29 +221,33 @@ impl<'a> Search<'a> {
         is_new.then_some(known.as_str())
     }
 
-    /// Takes over a struct's members, if this is where it is defined.
+    /// Takes over a struct's members, if this is where it is defined. A typedef of a typedef is not
+    /// followed: nginx has none.
     fn structure(
         &mut self,
-        unit: &Unit<Reader<'a>>,
+        unit: &Unit<'a>,
+        abbreviations: &Abbreviations,
         offset: UnitOffset,
         name: &'a str,
     ) -> Result<()> {
-        let mut tree = unit.entries_tree(Some(offset))?;
-        let root = tree.root()?;
-        let entry = root.entry();
-        let is_defined = entry.attr(gimli::DW_AT_byte_size).is_some();
-        if entry.tag() != gimli::DW_TAG_structure_type || !is_defined {
+        let mut entries = unit.header.entries_raw(abbreviations, Some(offset))?;
+        let Some(abbreviation) = self.next(&mut entries)? else {
+            return Ok(());
+        };
+        let known = attributes(&mut entries, abbreviation)?;
+        if abbreviation.tag() != gimli::DW_TAG_structure_type || known.size.is_none() {
             return Ok(());
         }
         let mut found = Members::new();
-        let mut children = root.children();
-        while let Some(child) = children.next()? {
-            self.count()?;
-            let entry = child.entry();
-            let location = entry
-                .attr_value(gimli::DW_AT_data_member_location)
-                .and_then(|location| location.udata_value());
-            if let (Some(member), Some(location)) = (self.name(unit, entry)?, location)
+        while !entries.is_empty() && entries.next_depth() > 0 {
+            let is_member = entries.next_depth() == 1;
+            let Some(abbreviation) = self.next(&mut entries)? else {
+                continue;
+            };
+            let known = attributes(&mut entries, abbreviation)?;
+            if is_member
+                && let Some(location) = known.location
+                && let Some(member) = self.name(unit, known.name)?
                 && self.wanted[name].contains(&member)
             {
                 found.insert(member, u32::try_from(location)?);
@@ -156,25 +257,73 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The name of an entry.
+    /// The kind of the next entry, whose attributes are then to be read. `None` at the end of a list.
+    fn next<'abbrev>(
+        &mut self,
+        entries: &mut EntriesRaw<'abbrev, Reader<'a>>,
+    ) -> Result<Option<&'abbrev Abbreviation>> {
+        let abbreviation = entries.read_abbreviation()?;
+        let attributes = abbreviation.map_or(0, |abbreviation| abbreviation.attributes().len());
+        self.spend(1 + attributes)?;
+        Ok(abbreviation)
+    }
+
+    /// The name of an entry. Its bytes count: it may be as long as the section, for each entry.
     fn name(
-        &self,
-        unit: &Unit<Reader<'a>>,
-        entry: &DebuggingInformationEntry<Reader<'a>>,
+        &mut self,
+        unit: &Unit<'a>,
+        value: Option<AttributeValue<Reader<'a>>>,
     ) -> Result<Option<String>> {
-        let Some(value) = entry.attr_value(gimli::DW_AT_name) else {
-            return Ok(None);
+        let offset = match value {
+            Some(AttributeValue::DebugStrOffsetsIndex(index)) => {
+                let format = unit.header.format();
+                let base = unit.string_offsets_base;
+                let offset = self.string_offsets.get_str_offset(format, base, index)?;
+                Some(AttributeValue::DebugStrRef(offset))
+            }
+            other => other,
         };
-        let name = self.dwarf.attr_string(unit, value)?;
+        let name = match offset {
+            Some(AttributeValue::String(name)) => name,
+            Some(AttributeValue::DebugStrRef(offset)) => self.strings.get_str(offset)?,
+            Some(AttributeValue::DebugLineStrRef(offset)) => self.line_strings.get_str(offset)?,
+            _ => return Ok(None),
+        };
+        self.spend(name.len())?;
         Ok(Some(name.to_string_lossy().into_owned()))
     }
 
-    /// Counts one entry. Fails when there are more than any nginx has.
-    fn count(&mut self) -> Result<()> {
-        self.entries += 1;
-        if self.entries > ENTRIES_MAX {
-            bail!("more than {ENTRIES_MAX} entries");
-        }
+    /// Counts work. Fails when it is more than any nginx makes.
+    fn spend(&mut self, work: usize) -> Result<()> {
+        self.work += work as u64;
+        ensure!(
+            self.work <= WORK_MAX,
+            "more than {WORK_MAX} entries, attributes and bytes of names"
+        );
         Ok(())
     }
+}
+
+/// Reads the attributes of an entry.
+fn attributes<'a>(
+    entries: &mut EntriesRaw<'_, Reader<'a>>,
+    abbreviation: &Abbreviation,
+) -> Result<Attributes<'a>> {
+    let mut known = Attributes::default();
+    for declaration in abbreviation.attributes() {
+        let attribute = entries.read_attribute(*declaration)?;
+        match (attribute.name(), attribute.value()) {
+            (gimli::DW_AT_name, value) => known.name = Some(value),
+            (gimli::DW_AT_type, AttributeValue::UnitRef(offset)) => {
+                known.type_offset = Some(offset);
+            }
+            (gimli::DW_AT_byte_size, value) => known.size = value.udata_value(),
+            (gimli::DW_AT_data_member_location, value) => known.location = value.udata_value(),
+            (gimli::DW_AT_str_offsets_base, AttributeValue::DebugStrOffsetsBase(base)) => {
+                known.string_offsets_base = Some(base);
+            }
+            _ => {}
+        }
+    }
+    Ok(known)
 }

@@ -292,22 +292,21 @@ impl<'data> Elf<'data> {
             .filter_map(|segment| Some((segment.address(), segment.data().ok()?)))
     }
 
-    /// All pointers in data: where each is, and where it points. Those that the dynamic linker puts
-    /// there; in a program that is linked to fixed addresses, every word that could be one.
+    /// All that may be pointers in data: where each is, and where it points. What the dynamic linker
+    /// puts there comes last; what stands there anyway are pointers without PIE, and packed relocations.
     pub fn pointers(&self) -> impl Iterator<Item = (u64, u64)> {
-        let relative = self
-            .relocations()
-            .filter(|relocation| relocation.kind == R_X86_64_RELATIVE)
-            .map(|relocation| (relocation.place, relocation.addend));
-        let data = self.data().filter(|_| self.is_fixed());
-        let words = data.flat_map(|(address, bytes)| {
+        let words = self.data().flat_map(|(address, bytes)| {
             let words = bytes.chunks_exact(8).zip(0..);
             words.filter_map(move |(word, n)| {
                 let word = u64::from_le_bytes(word.try_into().ok()?);
                 Some((address.checked_add(n * 8)?, word))
             })
         });
-        relative.chain(words)
+        let relocated = self
+            .relocations()
+            .filter(|relocation| relocation.kind == R_X86_64_RELATIVE)
+            .map(|relocation| (relocation.place, relocation.addend));
+        words.chain(relocated)
     }
 
     /// Instructions from an address on, to the end of their segment. `None` where there is no code.

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -133,13 +134,17 @@ pub fn candidates(build: &Build) -> Result<Vec<(Version, Layout)>> {
 /// no layout for this build.
 pub fn from_file(path: &Path, build: &Build) -> Result<Layout> {
     let context = || format!("failed to read layout \"{}\"", path.display());
-    let size = fs::metadata(path).with_context(context)?.len();
+    let file = File::open(path).with_context(context)?;
+    let mut text = String::new();
+    /* Whatever size it claims: a pipe or a device has none. */
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .with_context(context)?;
     ensure!(
-        size <= FILE_BYTES_MAX,
-        "layout \"{}\" has {size} bytes, more than {FILE_BYTES_MAX}",
+        text.len() as u64 <= FILE_BYTES_MAX,
+        "layout \"{}\" has more than {FILE_BYTES_MAX} bytes",
         path.display()
     );
-    let text = fs::read_to_string(path).with_context(context)?;
     let sections = table::parse(&text).with_context(context)?;
     table::find(sections, build)?
         .with_context(|| format!("layout \"{}\" has nothing for {build}", path.display()))

@@ -15,6 +15,9 @@ use super::Layout;
 use super::Members;
 use crate::version::Version;
 
+/// Lines of one struct; nginx's largest has a tenth of the members. What they add up to fits.
+const LINES_MAX: usize = 1000;
+
 /// One struct as a file tells of it: what it is without any macro, and what each adds.
 #[derive(Debug, Default)]
 struct Rule {
@@ -187,6 +190,10 @@ fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> 
     let rule = structs
         .get_mut(current.as_str())
         .context("a member before any struct")?;
+    ensure!(
+        rule.members.len() + rule.shifts.len() < LINES_MAX,
+        "more than {LINES_MAX} lines of {current}"
+    );
     if let Some(bytes) = words[0].strip_prefix('+') {
         let [_, name] = words[..] else {
             bail!("a shift is \"+BYTES MACRO\"");

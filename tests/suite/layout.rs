@@ -52,7 +52,7 @@ fn complaint(file: &Path) -> String {
     line
 }
 
-/// Check DWARF 4 and 5, and compressed sections.
+/// Check DWARF 4 and 5, and sections compressed with zlib and zstd.
 #[test]
 fn dwarf() {
     for args in [
@@ -64,6 +64,15 @@ fn dwarf() {
         let folder = TempDir::new().unwrap();
         assert_found(&compile(folder.path(), args));
     }
+    let help = Command::new("objcopy").arg("--help").output().unwrap();
+    if !String::from_utf8_lossy(&help.stdout).contains("zstd") {
+        eprintln!("SKIP zstd: this objcopy does not know it");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let file = compile(folder.path(), &["-g"]);
+    objcopy(folder.path(), &["--compress-debug-sections=zstd", "nginx"]);
+    assert_found(&file);
 }
 
 /// Check that the debug file of a stripped binary is found by its link, and only that of its own
@@ -103,24 +112,198 @@ fn refused() {
     assert!(line.contains("not a file"), "{line}");
 }
 
-/// Check that broken debug information is an error at the worst: bytes changed all over the file,
-/// and the file cut.
+/// Check that broken debug information is an error at the worst: the file cut, and bytes changed at
+/// random all over it, a third of them in the tables at its end.
 #[test]
 fn broken() {
     let folder = TempDir::new().unwrap();
-    let whole = fs::read(compile(folder.path(), &["-gdwarf-5"])).unwrap();
     let file = folder.path().join("broken");
-    let step = whole.len() / 150;
-    for at in (0..whole.len()).step_by(step) {
-        let mut bytes = whole.clone();
-        for byte in bytes[at..].iter_mut().take(4) {
-            *byte = 0xff;
-        }
+    let mut seed: u64 = 1;
+    let mut random = |below: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let assert_told = |bytes: &[u8]| {
         fs::write(&file, bytes).unwrap();
-        let code = layout(&file).status.code();
-        assert!(matches!(code, Some(0 | 1)), "{at}: {code:?}");
-        fs::write(&file, &whole[..at]).unwrap();
-        let code = layout(&file).status.code();
-        assert!(matches!(code, Some(0 | 1)), "{at}: {code:?}");
+        let output = layout(&file);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        match output.status.code() {
+            Some(0) => assert_eq!(errors, ""),
+            code => assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}"),
+        }
+    };
+    for args in [&["-gdwarf-5"][..], &["-gdwarf-4"], &["-g", "-gz=zlib"]] {
+        let whole = fs::read(compile(folder.path(), args)).unwrap();
+        for at in (0..whole.len()).step_by(whole.len() / 50) {
+            assert_told(&whole[..at]);
+        }
+        for round in 0..150 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random(8) {
+                let first = if round % 3 == 0 {
+                    whole.len() - 4096
+                } else {
+                    0
+                };
+                bytes[first + random(whole.len() - first)] = random(256).try_into().unwrap();
+            }
+            assert_told(&bytes);
+        }
+    }
+}
+
+/// Check that a file larger than any nginx is not read, as the binary or as its debug file.
+#[test]
+fn huge() {
+    let folder = TempDir::new().unwrap();
+    let file = compile(folder.path(), &["-g"]);
+    let huge = folder.path().join("nginx.debug");
+    fs::copy(&file, &huge).unwrap();
+    let link = ["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"];
+    objcopy(folder.path(), &link);
+    let debug = fs::File::options().write(true).open(&huge).unwrap();
+    debug.set_len(1 << 40).unwrap();
+    for file in [&huge, &file] {
+        let line = complaint(file);
+        let expected = format!("\"{}\": {} bytes are too many", huge.display(), 1_u64 << 40);
+        assert!(line.contains(&expected), "{line}");
+    }
+}
+
+/// Check that a compressed section is not believed to be as large as it says.
+#[test]
+fn claims() {
+    let folder = TempDir::new().unwrap();
+    let file = compile(folder.path(), &["-g", "-gz=zlib"]);
+    let mut bytes = fs::read(&file).unwrap();
+    // A header of such a section: type 1, reserved, size, alignment 1; then zlib's data.
+    let is_header = |at: &usize| {
+        let header = &bytes[*at..at + 26];
+        header[..8] == [1, 0, 0, 0, 0, 0, 0, 0] && header[16..25] == [1, 0, 0, 0, 0, 0, 0, 0, 0x78]
+    };
+    let headers: Vec<usize> = (0..bytes.len() - 26).filter(is_header).collect();
+    assert!(headers.len() > 2, "{headers:?}");
+    for size in [1_u64 << 62, 257 << 20, 255 << 20] {
+        for at in &headers {
+            bytes[at + 8..at + 16].copy_from_slice(&size.to_le_bytes());
+        }
+        fs::write(&file, &bytes).unwrap();
+        let line = complaint(&file);
+        let expected = if size > 256 << 20 {
+            format!("section .debug_info claims to have {size} bytes: too many")
+        } else {
+            "size does not match".to_owned()
+        };
+        assert!(line.contains(&expected), "{line}");
+    }
+}
+
+/// Debug information that no compiler makes: the same unit again and again, with one kind of entry.
+struct Crafted {
+    /// `DW_TAG_…`
+    tag: &'static str,
+    /// `DW_AT_…`, `DW_FORM_…`, in assembly.
+    attributes: &'static str,
+    /// The unit's entries, each with the byte 2 first.
+    entries: &'static str,
+    /// How often.
+    units: u32,
+}
+
+const STRUCT: &str = "0x13";
+const TYPEDEF: &str = "0x16";
+
+impl Crafted {
+    /// What `ngx-bpf layout` complains of.
+    fn complaint(&self) -> String {
+        let Self {
+            tag,
+            attributes,
+            entries,
+            units,
+        } = self;
+        let source = format!(
+            r#"
+            .section .note.GNU-stack,"",@progbits
+            .section .debug_str,"MS",@progbits,1
+            .fill 1000000, 1, 97; .byte 0
+            .section .debug_abbrev,"",@progbits
+            .uleb128 1, 0x11; .byte 1; .uleb128 0, 0
+            .uleb128 2, {tag}; .byte 0; {attributes}; .uleb128 0, 0
+            .byte 0
+            .section .debug_info,"",@progbits
+            .rept {units}
+            .long 8f - 7f
+            7: .short 4; .long 0; .byte 8; .byte 1; {entries}
+            .byte 0
+            8:
+            .endr
+            "#
+        );
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("crafted.s"), source).unwrap();
+        complaint(&compile(folder.path(), &["crafted.s"]))
+    }
+}
+
+/// Check that work that a small file can multiply is given up at the limit: names as long as their
+/// section, for each entry; attributes that take no byte, for each entry; a table, for each unit.
+#[test]
+fn multiplied_work() {
+    for crafted in [
+        Crafted {
+            tag: STRUCT,
+            attributes: ".uleb128 3, 0xe", // DW_AT_name, DW_FORM_strp
+            entries: ".rept 1000; .byte 2; .long 0; .endr",
+            units: 1,
+        },
+        Crafted {
+            tag: TYPEDEF,
+            attributes: ".rept 60000; .uleb128 0x3f, 0x19; .endr", // DW_FORM_flag_present
+            entries: ".fill 10000, 1, 2",
+            units: 1,
+        },
+        Crafted {
+            tag: TYPEDEF,
+            attributes: ".rept 130000; .uleb128 0x3f, 0x19; .endr",
+            entries: "",
+            units: 1000,
+        },
+    ] {
+        let line = crafted.complaint();
+        assert!(line.contains("more than 50000000 entries"), "{line}");
+    }
+    let crafted = Crafted {
+        tag: TYPEDEF,
+        attributes: ".rept 140000; .uleb128 0x3f, 0x19; .endr",
+        entries: "",
+        units: 1,
+    };
+    let line = crafted.complaint();
+    assert!(line.contains("a table of abbreviations with"), "{line}");
+}
+
+/// Check that what leads to itself leads nowhere: a type that is its own, a form that is to be read
+/// from the data a thousand times.
+#[test]
+fn cycles() {
+    for crafted in [
+        Crafted {
+            tag: TYPEDEF,
+            attributes: ".uleb128 3, 8, 0x49, 0x13", // DW_FORM_string; DW_AT_type, DW_FORM_ref4
+            entries: r#".byte 2; .asciz "ngx_str_t"; .long 12"#,
+            units: 1,
+        },
+        Crafted {
+            tag: STRUCT,
+            attributes: ".uleb128 3, 0x16", // DW_FORM_indirect
+            entries: r#".byte 2; .fill 1000, 1, 0x16; .byte 8; .asciz "ngx_str_t""#,
+            units: 1,
+        },
+    ] {
+        let line = crafted.complaint();
+        assert!(line.contains("debug information has no ngx_"), "{line}");
     }
 }

@@ -85,6 +85,19 @@ fn layout_file() {
     );
     let line = complaint_of(&["--pid", &pid, "--layout", "/nowhere/layout"]);
     assert!(line.contains("/nowhere/layout"), "{line}");
+    let line = complaint_of(&["--pid", &pid, "--layout", "/dev/zero"]);
+    assert!(line.contains("has more than 1048576 bytes"), "{line}");
+    let shifts = "    +65535 PCRE\n".repeat(2000);
+    let line = complaint(&format!("nginx x 1.2.3\n  s\n{shifts}"));
+    assert!(line.contains("more than 1000 lines of s"), "{line}");
+    let huge = fs::File::create(&file).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    for option in ["--layout", "--debug-info"] {
+        let line = complaint_of(&["--pid", &pid, option, &file]);
+        let expected = line.contains("has more than") || line.contains("are too many");
+        assert!(expected, "{line}");
+    }
+    fs::remove_file(&file).unwrap();
     fs::write(&file, table).unwrap();
     let tool = Tool::start(&["--json", "--pid", &pid, "--layout", &file], 1);
     assert_eq!(Client::connect(nginx.port).get("/").status, 200);
