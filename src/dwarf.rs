@@ -42,6 +42,9 @@ const DECLARATIONS_MAX: u64 = 1 << 17;
 /// They are read twice, and kept.
 const DECLARATION_WORK: usize = 8;
 
+/// What a unit without anything in it takes.
+const UNIT_WORK: usize = 32;
+
 /// What gimli reads from.
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -135,6 +138,7 @@ impl<'a> Search<'a> {
         while self.found.structs.len() < self.wanted.len()
             && let Some(header) = units.next()?
         {
+            self.spend(UNIT_WORK)?;
             self.count_abbreviations(&header)?;
             self.unit(Unit {
                 header,

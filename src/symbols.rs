@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::elf::ADDRESS_MAX;
 
-/// No nginx with all its libraries linked in has as many.
+/// An nginx with all its libraries linked in has a tenth.
 const SYMBOLS_MAX: usize = 1 << 18;
 
 /// A longer name is not one that we ask for.
@@ -138,6 +138,11 @@ fn table(
     if table.is_empty() {
         return Ok(HashMap::new());
     }
+    ensure!(
+        table.len() <= SYMBOLS_MAX,
+        "{} symbols are too many",
+        table.len()
+    );
     let endian = file.endian();
     let strings = file.elf_section_table().section(table.string_section())?;
     let strings = strings.data(endian, file.data())?;
@@ -168,7 +173,6 @@ fn table(
                 }
             }
         }
-        ensure!(found.len() <= SYMBOLS_MAX, "too many symbols");
     }
     let known = |(name, symbol): (String, Option<Symbol>)| Some((name, symbol?));
     Ok(found.into_iter().filter_map(known).collect())

@@ -200,6 +200,31 @@ fn claims() {
     }
 }
 
+/// Check that tables no linker makes are refused before they are gone through: of a thousand
+/// sections, and of sections that are all as large as the file may be.
+#[test]
+fn tables() {
+    let folder = TempDir::new().unwrap();
+    let sections = (0..1000).map(|n| format!(".section .s{n},\"a\",@progbits\n.byte 0\n"));
+    let sections: String = sections.collect();
+    fs::write(folder.path().join("sections.s"), sections).unwrap();
+    let line = complaint(&compile(folder.path(), &["sections.s"]));
+    assert!(line.contains("segments are too many"), "{line}");
+
+    let file = compile(folder.path(), &["-g"]);
+    let mut bytes = fs::read(&file).unwrap();
+    let start = usize::try_from(u64::from_le_bytes(bytes[0x28..0x30].try_into().unwrap())).unwrap();
+    for header in bytes[start..]
+        .chunks_exact_mut(64)
+        .filter(|header| header[4] == 1)
+    {
+        header[32..40].copy_from_slice(&(200_u64 << 20).to_le_bytes());
+    }
+    fs::write(&file, bytes).unwrap();
+    let line = complaint(&file);
+    assert!(line.contains("its sections or segments overlap"), "{line}");
+}
+
 /// Debug information that no compiler makes: the same unit again and again, with one kind of entry.
 struct Crafted {
     /// `DW_TAG_…`

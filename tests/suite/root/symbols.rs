@@ -16,6 +16,7 @@ use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::tool;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::kept;
 use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::tool::PROGRAM;
@@ -155,10 +156,15 @@ fn traced_by_symtab() {
     let Some(file) = kept("source-symbols/objs/nginx") else {
         return;
     };
+    assert_traced(&without_dynsym(fs::read(file).unwrap()));
+}
+
+/// Checks that a request of an nginx with these bytes is told of.
+fn assert_traced(file: &[u8]) {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("nginx");
-    fs::write(&copy, without_dynsym(fs::read(file).unwrap())).unwrap();
+    fs::write(&copy, file).unwrap();
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     let nginx = Nginx::start(&Config {
         binary: copy,
@@ -222,4 +228,52 @@ fn dead_export() {
         reason.contains(&format!("a probe in {function}: no code calls it")),
         "{reason}"
     );
+}
+
+/// Check that requests are told of when the end of a request is exported and dead: the symbol is moved
+/// to a jump of our own, which nothing calls, to where the function was.
+#[test]
+fn traced_by_body() {
+    let mut file = fs::read(binary()).unwrap();
+    if !file.starts_with(b"\x7fELF") {
+        eprintln!("SKIP: {} is a script", binary().display());
+        return;
+    }
+    let (body, size) = exported(&binary(), "ngx_http_free_request");
+    let symbol = [body.to_le_bytes(), size.to_le_bytes()].concat();
+    let symbols = 0..file.len() - symbol.len();
+    let symbols: Vec<usize> = symbols
+        .filter(|at| file[*at..].starts_with(&symbol))
+        .collect();
+    // ret; nopw: what pads a function. Code is at its address in the file.
+    let padding = [0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+    let body_at = usize::try_from(body).unwrap();
+    let mut code = file[body_at..].windows(padding.len());
+    let Some(into) = code.position(|code| code == padding) else {
+        eprintln!("SKIP: {} has no room for a jump", binary().display());
+        return;
+    };
+    let stub_at = body_at + into + 1;
+    let distance = i32::try_from(body_at).unwrap() - i32::try_from(stub_at + 5).unwrap();
+    file[stub_at] = 0xe9;
+    file[stub_at + 1..stub_at + 5].copy_from_slice(&distance.to_le_bytes());
+    assert!(!symbols.is_empty());
+    for at in symbols {
+        file[at..at + 8].copy_from_slice(&(stub_at as u64).to_le_bytes());
+        file[at + 8..at + 16].copy_from_slice(&5_u64.to_le_bytes());
+    }
+    assert_traced(&file);
+}
+
+/// The address and the size of an exported function.
+fn exported(file: &Path, function: &str) -> (u64, u64) {
+    let symbols = Command::new("nm").args(["-D", "-S"]).arg(file).output();
+    let symbols = String::from_utf8(symbols.unwrap().stdout).unwrap();
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    symbols
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>())
+        .find(|words| words.last() == Some(&function))
+        .map(|words| (hex(words[0]), hex(words[1])))
+        .unwrap()
 }
