@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use anyhow::Result;
 
 use crate::cli::LayoutOptions;
-use crate::discover::Target;
 use crate::debug_file;
+use crate::discover::Target;
 use crate::elf::Elf;
 use crate::elf::Image;
 use crate::layout::Build;

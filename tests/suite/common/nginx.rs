@@ -34,6 +34,21 @@ pub fn kept(path: &str) -> Option<PathBuf> {
     Some(file)
 }
 
+/// The address and the size of a function, exported or not, as nm has them.
+pub fn function(file: &Path, name: &str) -> (u64, u64) {
+    let symbols = |args: &[&str]| {
+        let output = Command::new("nm").arg("-S").args(args).arg(file).output();
+        String::from_utf8(output.expect("binutils are installed by make test").stdout).unwrap()
+    };
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    (symbols(&["-D"]) + &symbols(&[]))
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words.len() == 4 && words[3] == name)
+        .map(|words| (hex(words[0]), hex(words[1])))
+        .unwrap()
+}
+
 /// The variables that records are compared with.
 const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
 

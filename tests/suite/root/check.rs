@@ -2,6 +2,7 @@
 //! `ngx-bpf check`: what it finds is true, and tracing does as it says.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Output;
@@ -187,14 +188,8 @@ fn disassemble(binary: &str, function: &str) -> Vec<(u64, String)> {
         let output = Command::new(program).args(args).arg(binary).output();
         String::from_utf8(output.expect("binutils are installed by make test").stdout).unwrap()
     };
-    let symbols = run("nm", &["-D", "-S"]);
-    let symbol: Vec<&str> = symbols
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|words| words.len() == 4 && words[3] == function)
-        .unwrap();
+    let (start, size) = crate::suite::common::nginx::function(Path::new(binary), function);
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
-    let (start, size) = (hex(symbol[0]), hex(symbol[1]));
     let code = run(
         "objdump",
         &[

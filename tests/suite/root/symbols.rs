@@ -17,6 +17,7 @@ use crate::suite::common::imitation::tool;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
+use crate::suite::common::nginx::function;
 use crate::suite::common::nginx::kept;
 use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::tool::PROGRAM;
@@ -235,11 +236,12 @@ fn dead_export() {
 #[test]
 fn traced_by_body() {
     let mut file = fs::read(binary()).unwrap();
-    if !file.starts_with(b"\x7fELF") {
-        eprintln!("SKIP: {} is a script", binary().display());
+    let is_pie = file.starts_with(b"\x7fELF") && file[16] == 3;
+    if !is_pie {
+        eprintln!("SKIP: {} is no PIE", binary().display());
         return;
     }
-    let (body, size) = exported(&binary(), "ngx_http_free_request");
+    let (body, size) = function(&binary(), "ngx_http_free_request");
     let symbol = [body.to_le_bytes(), size.to_le_bytes()].concat();
     let symbols = 0..file.len() - symbol.len();
     let symbols: Vec<usize> = symbols
@@ -263,17 +265,4 @@ fn traced_by_body() {
         file[at + 8..at + 16].copy_from_slice(&5_u64.to_le_bytes());
     }
     assert_traced(&file);
-}
-
-/// The address and the size of an exported function.
-fn exported(file: &Path, function: &str) -> (u64, u64) {
-    let symbols = Command::new("nm").args(["-D", "-S"]).arg(file).output();
-    let symbols = String::from_utf8(symbols.unwrap().stdout).unwrap();
-    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
-    symbols
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|words| words.last() == Some(&function))
-        .map(|words| (hex(words[0]), hex(words[1])))
-        .unwrap()
 }
