@@ -4,7 +4,7 @@
 #define NGX_BPF_CONNECTION_H
 
 #include "address.h"
-#include "read.h"
+#include "handshake.h"
 
 /* What a new entry begins as. */
 static const struct connection new_connection = {};
@@ -49,32 +49,18 @@ static __always_inline struct connection *connection_adopt(struct worker *w, __u
 }
 
 /* ngx_http_init_connection: whatever the entry of this ngx_connection_t held is over. */
-static __always_inline void connection_accepted(struct worker *w, __u64 c, __u64 now)
+static __always_inline void connection_accepted(struct worker *w, struct ngx_connection_s *c,
+						__u64 now)
 {
-	struct connection *conn = connection_new(w, c);
+	struct connection *conn = connection_new(w, (__u64)c);
 
-	w->accepted = c;
-	if (conn)
-		conn->accepted_ns = now;
-}
-
-/*
- * Remembers the first half of READS_MAX reads, which hold a header that came at once and was
- * followed by a long body, and the latest, which hold the end of a header that came in drops.
- */
-static __always_inline void connection_received(struct connection *conn, __u64 bytes, __u64 now)
-{
-	__u32 n = conn->reads_len;
-
-	conn->received += bytes;
-	conn->last_read_ns = now;
-	conn->reads_len = n + 1;
-	if (n >= READS_MAX)
-		n = READS_MAX / 2 + n % (READS_MAX / 2);
-	if (n < READS_MAX) { /* always: for the verifier */
-		conn->reads[n].at_ns = now;
-		conn->reads[n].end = conn->received;
-	}
+	w->accepted = (__u64)c;
+	learn_plain_recv(w, c);
+	if (!conn)
+		return;
+	conn->accepted_ns = now;
+	/* stream's pass directive hands over connections whose handshake is done. */
+	conn->handshake.is_over = NGX_GET_OR(c, ssl, NULL) != NULL;
 }
 
 /*
@@ -92,29 +78,17 @@ static __always_inline bool response_begun(__u64 c)
 	return NGX_GET(mr, headers_out.status) != 0;
 }
 
-static __always_inline void connection_sent(struct connection *conn, __u64 c, __u64 now)
+/* What was unsure is part of the response when c->sent has grown since. */
+static __always_inline void response_settle(struct connection *conn, __u64 sent)
 {
-	if (!conn->response_first_ns) {
-		if (!response_begun(c))
-			return;
-		conn->response_first_ns = now;
-	}
-	conn->response_last_ns = now;
-}
+	struct unsure *unsure = &conn->unsure;
 
-/*
- * ngx_http_request_body_save_filter(r, in): called for requests with a body only, and for the first
- * time when the header has been parsed and no read has followed the one that completed it.
- */
-static __always_inline void request_body(struct worker *w, struct ngx_http_request_s *r)
-{
-	struct connection *conn;
-
-	if (!is_request(r))
+	if (!unsure->last_ns || sent <= unsure->sent)
 		return;
-	conn = connection_find(w, (__u64)NGX_GET(r, connection));
-	if (conn && !conn->header_read_ns)
-		conn->header_read_ns = conn->last_read_ns;
+	if (!conn->response_first_ns)
+		conn->response_first_ns = unsure->first_ns;
+	conn->response_last_ns = unsure->last_ns;
+	unsure->last_ns = 0;
 }
 
 /* One entry of the map: gone when it is of the process that ends. */
@@ -130,35 +104,38 @@ static long forget_if_of(struct bpf_map *map, const struct connection_key *key, 
 static __always_inline void connections_forget(__u32 pid)
 {
 	bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
+	bpf_for_each_map_elem(&multiplexes, forget_if_of, &pid, 0);
 }
 
-/* The connection's next request begins where nginx stopped to read this one. */
+/*
+ * When the first byte of the request was read. When nothing was read for it alone, it came with the
+ * last read before: pipelined, left in OpenSSL's buffer, or with the end of the handshake, behind
+ * which it begins at the earliest. 0: before tracing began.
+ */
+static __always_inline __u64 request_first_ns(struct connection *conn)
+{
+	__u64 read_ns = conn->previous_read_ns, handshake_ns = conn->handshake.last_ns;
+
+	if (conn->request_first_ns)
+		return conn->request_first_ns;
+	return read_ns > handshake_ns ? read_ns : handshake_ns;
+}
+
+/* The connection's next request begins. */
 static __always_inline void connection_next_request(struct worker *w, struct connection *conn,
-						    __u64 unread, __u64 now)
+						    __u64 now)
 {
 	conn->generation = ++w->generation;
 	conn->previous_ended_ns = now;
-	conn->header_read_ns = 0;
+	conn->previous_read_ns = conn->last_read_ns;
+	conn->request_first_ns = 0;
+	conn->header_ns = 0;
 	conn->response_first_ns = 0;
 	conn->response_last_ns = 0;
-	conn->reads_len = 0;
-	if (unread > conn->received) {
-		/* It was read before tracing began: the next request is under way, too. */
-		conn->flags = REQUEST_ADOPTED;
-		conn->start = conn->received;
-		return;
-	}
-	conn->flags = 0;
-	conn->start = conn->received - unread;
-	if (unread) {
-		/*
-		 * What nginx has read and not parsed came with the last read: it reads on only
-		 * when it has parsed all before.
-		 */
-		conn->reads[0].at_ns = conn->last_read_ns;
-		conn->reads[0].end = conn->received;
-		conn->reads_len = 1;
-	}
+	conn->unsure.last_ns = 0;
+	conn->handshake.is_over = 1;
+	/* What nginx may have read before tracing began is the next request's, too. */
+	conn->flags = conn->last_read_ns ? 0 : REQUEST_ADOPTED;
 }
 
 #endif

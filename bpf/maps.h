@@ -7,11 +7,14 @@
 
 enum {
 	/* Room for every part of a record at its longest. */
-	TAIL_BYTES = READS_MAX * sizeof(struct read) + ATTEMPTS_MAX * sizeof(struct attempt) +
-		     METHOD_MAX + 2 * URI_MAX + HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX +
-		     ATTEMPTS_MAX * ADDR_MAX,
+	TAIL_BYTES = ATTEMPTS_MAX * (sizeof(struct attempt) + ADDR_MAX) + METHOD_MAX + 2 * URI_MAX +
+		     2 * HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX,
 	RING_BYTES = 4 << 20,
 	CONNECTIONS_MAX = 1 << 18,
+	MULTIPLEXES_MAX = 1 << 16,
+	INPUTS_MAX = 64,   /* a power of two */
+	OUTPUTS_MAX = 64,  /* likewise */
+	FRAMES_MAX = 1024, /* of a round, the newest */
 	UPGRADES_MAX = 64,
 };
 
@@ -30,6 +33,7 @@ struct worker {
 	__u32 pid;
 	__u64 program;	  /* inode that it was started from; 0: not known */
 	__u64 accepted;	  /* the ngx_connection_t that was initialised last */
+	__u64 plain_recv; /* c->recv of connections that are not encrypted; 0: not yet seen */
 	__u64 generation; /* the last one given to a request */
 	__u32 tail_len;	  /* of `tail`, as far as it is drafted */
 	__u32 pad;
@@ -63,12 +67,20 @@ enum upstream_phase {
 	UPSTREAM_RECEIVING = 2,
 };
 
+/* What the socket of a connection told of its TLS handshake. */
+struct handshake {
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 is_over; /* or there is none */
+};
+
 /* What a socket of a traced process is to nginx. */
 struct socket_state {
 	__u64 connection; /* the ngx_connection_t that nginx registered with epoll */
 	__u64 client;	  /* upstream: the client's ngx_connection_t it works for; 0: none */
 	__u64 generation; /* upstream: of the request it works for */
 	__u64 connect_ns; /* upstream: the connect that no bytes have followed yet */
+	struct handshake handshake; /* upstream */
 	__u32 kind;
 	__u32 phase;
 	__u32 slot;   /* upstream: of the attempt in struct connection */
@@ -95,23 +107,36 @@ struct attempt_times {
 	__u32 index;
 };
 
-/* A client's connection and the one request that is in flight on it. */
+/*
+ * Bytes sent on an encrypted connection: those of the response when c->sent has grown behind them,
+ * as it does not for an alert (close_notify), which nginx may send before the request ends.
+ */
+struct unsure {
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 sent; /* c->sent when they were */
+};
+
+/* A client's connection, and the one request that is in flight on it; or one of its streams. */
 struct connection {
 	__u64 accepted_ns;
 	__u64 generation; /* of the request in flight: no other request of this worker has it */
 	__u64 previous_ended_ns;
-	__u64 header_read_ns;
+	__u64 previous_read_ns; /* the last read before that: it may have brought this request, too
+				 */
+	__u64 last_read_ns;
+	__u64 request_first_ns;
+	__u64 header_ns;
 	__u64 response_first_ns;
 	__u64 response_last_ns;
-	__u64 start;
-	__u64 received;
-	__u64 last_read_ns;
-	__u32 flags; /* REQUEST_ADOPTED */
-	__u32 reads_len;
-	struct read reads[READS_MAX]; /* since `start`: the first half, and the latest */
+	struct handshake handshake;
+	struct unsure unsure;
+	__u64 first_round;    /* of a stream: of struct multiplex, in which its response began */
+	__u64 last_round;     /* likewise: in which it went on last */
+	__u64 is_multiplexed; /* streams have an entry of their own: struct multiplex */
 	struct attempt_times attempts[ATTEMPTS_MAX];
+	__u32 flags; /* REQUEST_ADOPTED */
 	struct address local;
-	__u32 pad;
 };
 
 struct connection_key {
@@ -131,6 +156,37 @@ struct {
 	__type(key, struct connection_key);
 	__type(value, struct connection);
 } connections SEC(".maps");
+
+/* A read that made streams. */
+struct input {
+	__u64 streams; /* that the connection had had behind it */
+	__u64 at_ns;
+};
+
+/* What was sent in one round. */
+struct output {
+	__u64 round; /* from 1 */
+	__u64 first_ns;
+	__u64 last_ns;
+};
+
+/* What the streams of an HTTP/2 connection share. */
+struct multiplex {
+	__u64 streams; /* that reads before the last one made */
+	__u64 round;   /* in which nginx sends; 0: none yet */
+	__u32 is_blocked;
+	__u32 inputs_seen;
+	struct input inputs[INPUTS_MAX];
+	struct output outputs[OUTPUTS_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MULTIPLEXES_MAX);
+	__type(key, struct connection_key);
+	__type(value, struct multiplex);
+} multiplexes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

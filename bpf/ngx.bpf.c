@@ -16,7 +16,6 @@
 char LICENSE[] SEC("license") = "GPL";
 
 /* For the skeleton: types that no map holds. */
-const struct read unused_read = {};
 const struct attempt unused_attempt = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
 const enum lost_cause unused_lost_cause = LOST_CAUSES;
@@ -25,7 +24,7 @@ const enum attempt_flag unused_attempt_flag = ATTEMPT_SEEN;
 const enum request_text unused_text = TEXTS;
 const enum reg unused_reg = REG_AX;
 const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
-const enum limit unused_limit = READS_MAX;
+const enum limit unused_limit = ATTEMPTS_MAX;
 
 SEC("uprobe")
 int init_connection(struct pt_regs *ctx)
@@ -33,17 +32,18 @@ int init_connection(struct pt_regs *ctx)
 	struct worker *w = current_worker();
 
 	if (w)
-		connection_accepted(w, arg(ctx, bpf_get_attach_cookie(ctx), 0), bpf_ktime_get_ns());
+		connection_accepted(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0),
+				    bpf_ktime_get_ns());
 	return 0;
 }
 
 SEC("uprobe")
-int save_body(struct pt_regs *ctx)
+int send_output_queue(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
 
 	if (w)
-		request_body(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
+		streams_output(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
 	return 0;
 }
 
@@ -63,8 +63,8 @@ int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
 {
 	struct worker *w;
 
-	if (ret > 0 && (w = current_worker()))
-		socket_sent(w, sk);
+	if (ret && (w = current_worker()))
+		socket_sent(w, sk, ret);
 	return 0;
 }
 

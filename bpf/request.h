@@ -30,24 +30,18 @@ static __always_inline __u32 request_status(bool *failed, struct ngx_http_reques
 static __always_inline void draft_connection(struct worker *w, struct connection *conn)
 {
 	struct request_record *d = &w->draft;
-	__u32 n = conn->reads_len;
 
+	response_settle(conn, d->bytes_sent);
 	d->accepted_ns = conn->accepted_ns;
 	d->previous_ended_ns = conn->previous_ended_ns;
-	d->header_read_ns = conn->header_read_ns;
+	d->request_first_ns = request_first_ns(conn);
+	d->header_ns = conn->header_ns;
+	d->handshake_first_ns = conn->handshake.first_ns;
+	d->handshake_last_ns = conn->handshake.last_ns;
 	d->response_first_ns = conn->response_first_ns;
 	d->response_last_ns = conn->response_last_ns;
-	d->start = conn->start;
-	d->received = conn->received;
 	d->flags |= conn->flags;
 	d->local = conn->local;
-	d->reads_seen = n;
-	if (n > READS_MAX)
-		n = READS_MAX;
-	d->reads_len = n;
-	n *= sizeof(struct read);
-	bpf_probe_read_kernel(w->tail, n, conn->reads);
-	w->tail_len = n;
 }
 
 /* One attempt: the state that nginx keeps, and the times that its socket told. */
@@ -95,9 +89,8 @@ static __always_inline void draft_attempts(struct worker *w, struct connection *
 	}
 }
 
-/* Appends the addresses of the attempts, which begin at `first` in the tail. */
-static __always_inline void draft_attempt_addrs(struct worker *w, struct ngx_array_t *states,
-						__u32 first)
+/* Appends the addresses of the attempts, with which the tail begins. */
+static __always_inline void draft_attempt_addrs(struct worker *w, struct ngx_array_t *states)
 {
 	__u64 size = NGX_GET(states, size);
 	void *elts = NGX_GET(states, elts);
@@ -108,9 +101,9 @@ static __always_inline void draft_attempt_addrs(struct worker *w, struct ngx_arr
 		struct attempt *out;
 		__u64 len;
 
-		if (i >= w->draft.attempts_len || first > READS_MAX * sizeof(struct read))
+		if (i >= w->draft.attempts_len)
 			break;
-		out = (struct attempt *)&w->tail[first + i * sizeof(*out)];
+		out = (struct attempt *)&w->tail[i * sizeof(*out)];
 		state = elts + size * out->index;
 		peer = NGX_GET(state, peer);
 		len = NGX_GET(peer, len);
@@ -168,6 +161,23 @@ static __always_inline void draft_local_path(struct worker *w, struct ngx_connec
 	w->tail_len = at + len - 1;
 }
 
+/*
+ * The name that the client asked for in its handshake. nginx keeps it where a server has that name:
+ * ngx_http_ssl_servername().
+ */
+static __always_inline void draft_server_name(struct worker *w, struct ngx_http_request_s *r)
+{
+	struct ngx_http_connection_t *hc;
+	struct ngx_str_t *name;
+
+	if (!(w->draft.flags & REQUEST_TLS))
+		return;
+	hc = NGX_GET(r, http_connection);
+	name = NGX_GET_OR(hc, ssl_servername, NULL);
+	if (name)
+		draft_str(w, TEXT_SERVER_NAME, name, HOST_MAX);
+}
+
 static __always_inline void draft_texts(struct worker *w, struct ngx_http_request_s *r,
 					struct ngx_connection_s *c)
 {
@@ -183,6 +193,7 @@ static __always_inline void draft_texts(struct worker *w, struct ngx_http_reques
 	if (!w->draft.local.family)
 		draft_local_address(w, c);
 	draft_local_path(w, c);
+	draft_server_name(w, r);
 }
 
 /* Whether what nginx has parsed ends with an empty line; so does a header that is complete. */
@@ -211,7 +222,6 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 					struct ngx_connection_s *c)
 {
 	struct request_record *d = &w->draft;
-	const unsigned char *pos, *last;
 	struct ngx_buf_s *header_in;
 	bool failed = false;
 	struct {
@@ -233,19 +243,11 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 		d->flags |= REQUEST_INFERRED;
 	if (NGX_GET_OR(c, ssl, NULL))
 		d->flags |= REQUEST_TLS;
-	if (NGX_GET_OR(c, proxy_protocol, NULL))
-		d->flags |= REQUEST_PROXY_PROTOCOL;
 	if (NGX_READ(failed, r, upstream))
 		d->flags |= REQUEST_UPSTREAM;
 	header_in = NGX_READ(failed, r, header_in);
-	if (header_in) {
-		pos = NGX_READ(failed, header_in, pos);
-		last = NGX_READ(failed, header_in, last);
-		if (ends_with_empty_line(pos))
-			d->flags |= REQUEST_HEADER_COMPLETE;
-		if (last > pos)
-			d->unread = last - pos;
-	}
+	if (header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
+		d->flags |= REQUEST_HEADER_COMPLETE;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
 	if (!bpf_probe_read_user(&remote, sizeof(remote), NGX_READ(failed, c, sockaddr)) &&
 	    (remote.family == AF_INET || remote.family == AF_INET6))
@@ -290,8 +292,10 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		return request_lost(LOST_BAD_READ);
 	}
 
-	conn = connection_find(w, (__u64)c);
+	conn = connection_of(w, r);
 	if (conn) {
+		if (w->draft.http_version == NGX_HTTP_VERSION_20)
+			stream_ended(w, conn, r);
 		draft_connection(w, conn);
 	} else {
 		w->draft.flags |= REQUEST_UNTRACED;
@@ -304,15 +308,17 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	}
 	if (w->draft.flags & REQUEST_UPSTREAM) {
 		struct ngx_array_t *states = NGX_GET(r, upstream_states);
-		__u32 first = w->tail_len;
 
 		draft_attempts(w, conn, states);
-		draft_attempt_addrs(w, states, first);
+		draft_attempt_addrs(w, states);
 	}
 	draft_texts(w, r, c);
 	request_submit(w);
-	if (conn)
-		connection_next_request(w, conn, w->draft.unread, now);
+	/* A stream's connection ends with it, and another one may soon be at the same place. */
+	if (w->draft.http_version >= NGX_HTTP_VERSION_20)
+		connection_forget(w, (__u64)c);
+	else if (conn)
+		connection_next_request(w, conn, now);
 }
 
 #endif

@@ -6,6 +6,7 @@
 #ifndef NGX_BPF_SOCKET_H
 #define NGX_BPF_SOCKET_H
 
+#include "client.h"
 #include "upstream.h"
 
 /*
@@ -85,7 +86,8 @@ static __always_inline struct socket_state *socket_of(struct worker *w, struct s
 	return s;
 }
 
-static __always_inline void socket_sent(struct worker *w, struct sock *sk)
+/* `ret` as send() returned it: bytes, or an error. */
+static __always_inline void socket_sent(struct worker *w, struct sock *sk, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct socket_state *s = socket_of(w, sk);
@@ -94,11 +96,12 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk)
 	if (!s)
 		return;
 	if (s->kind == SOCKET_UPSTREAM) {
-		upstream_sent(w, s, now);
+		if (ret > 0)
+			upstream_sent(w, s, now);
 	} else if (s->kind == SOCKET_CLIENT) {
 		conn = connection_find(w, s->connection);
 		if (conn)
-			connection_sent(conn, s->connection, now);
+			client_sent(w, conn, (void *)s->connection, ret, now);
 	}
 }
 
@@ -116,7 +119,7 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, i
 	} else if (s->kind == SOCKET_CLIENT && ret > 0) {
 		conn = connection_find(w, s->connection);
 		if (conn)
-			connection_received(conn, ret, now);
+			client_received(w, conn, (void *)s->connection, now);
 	}
 }
 

@@ -3,7 +3,7 @@
 #ifndef NGX_BPF_UPSTREAM_H
 #define NGX_BPF_UPSTREAM_H
 
-#include "connection.h"
+#include "http2.h"
 
 /* The slot of an attempt: the first ones keep theirs, all later ones share the last. */
 static __always_inline __u32 attempt_slot(__u32 index)
@@ -55,7 +55,7 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 		s->client = 0;
 		return NULL;
 	}
-	conn = connection_find(w, s->client);
+	conn = connection_of(w, r);
 	if (!conn)
 		return NULL;
 	s->generation = conn->generation;

@@ -10,7 +10,6 @@
 
 /* How much of a request is kept. What is beyond is cut, and said to be cut. */
 enum limit {
-	READS_MAX = 16,	  /* reads of the client's socket that a request remembers */
 	ATTEMPTS_MAX = 8, /* upstream attempts told of: the first seven and the last */
 	METHOD_MAX = 64,  /* bytes, as all below */
 	URI_MAX = 4096,
@@ -38,8 +37,7 @@ enum request_flag {
 	REQUEST_TLS = 4,	      /* the client's bytes are encrypted */
 	REQUEST_UPSTREAM = 8,	      /* r->upstream was there */
 	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
-	REQUEST_PROXY_PROTOCOL = 32,  /* the connection began with a PROXY protocol header */
-	REQUEST_INFERRED = 64,	      /* read with a layout that nobody states */
+	REQUEST_INFERRED = 32,	      /* read with a layout that nobody states */
 };
 
 enum attempt_flag {
@@ -62,7 +60,8 @@ enum request_text {
 	TEXT_PROTOCOL = 4,
 	TEXT_REMOTE_ADDR = 5,
 	TEXT_LOCAL_PATH = 6,
-	TEXTS = 7,
+	TEXT_SERVER_NAME = 7, /* of the TLS handshake */
+	TEXTS = 8,
 };
 
 /* One end of a socket, as the kernel has it. */
@@ -70,12 +69,6 @@ struct address {
 	__u16 family;	/* AF_INET, AF_INET6; 0 when it was not seen or is none of these */
 	__u16 port;	/* host byte order */
 	__u8 bytes[16]; /* network byte order; the first four for AF_INET */
-};
-
-/* One read of the client's socket. */
-struct read {
-	__u64 at_ns;
-	__u64 end; /* bytes read from this socket so far, this read included */
 };
 
 /* One attempt at an upstream, as the sockets told it and nginx keeps it in r->upstream_states. */
@@ -95,8 +88,8 @@ struct attempt {
 };
 
 /*
- * A request that has ended. Its tail follows at once: reads_len times struct read, attempts_len
- * times struct attempt, the bytes of the attempts' addresses, the bytes of the texts.
+ * A request that has ended. Its tail follows at once: attempts_len times struct attempt, the bytes
+ * of the attempts' addresses, the bytes of the texts.
  */
 struct request_record {
 	__u32 kind;		   /* RECORD_REQUEST */
@@ -104,12 +97,12 @@ struct request_record {
 	__u64 ended_ns;		   /* ngx_http_free_request was entered */
 	__u64 accepted_ns;	   /* ngx_http_init_connection was entered */
 	__u64 previous_ended_ns;   /* the end of the request before on this connection */
-	__u64 header_read_ns;	   /* the read that completed the header, where a body follows */
+	__u64 request_first_ns;	   /* the read that brought the request's first byte */
+	__u64 header_ns;	   /* the last read that nginx took for its header */
 	__u64 response_first_ns;   /* first bytes of the response sent to the client */
 	__u64 response_last_ns;	   /* last bytes of it */
-	__u64 start;		   /* where this request begins in the bytes of its connection */
-	__u64 received;		   /* bytes read from the connection so far */
-	__u64 unread;		   /* of these, what nginx has not yet parsed */
+	__u64 handshake_first_ns;  /* first bytes of the connection's TLS handshake read */
+	__u64 handshake_last_ns;   /* last bytes of it read or sent */
 	__s64 request_length;	   /* r->request_length */
 	__s64 bytes_sent;	   /* c->sent */
 	__s64 content_length_n;	   /* r->headers_in.content_length_n; -1: none */
@@ -119,15 +112,13 @@ struct request_record {
 	__u32 flags;	      /* enum request_flag */
 	__u32 status;	      /* as $status; 0: none */
 	__u32 http_version;   /* r->http_version: 9, 1000, 1001, 2000, 3000 */
-	__u32 reads_seen;     /* of the reads since `start`, READS_MAX at most are told */
 	__u32 upstreams_seen; /* r->upstream_states->nelts */
-	__u16 reads_len;
 	__u16 attempts_len;
 	__u16 remote_port; /* of c->sockaddr; 0: none */
 	__u16 text_cut;	   /* bit n: text n is longer than what is here */
 	__u16 text_len[TEXTS];
 	struct address local; /* the client's connection, nginx's end */
-	__u16 pad[3];
+	__u16 pad;
 };
 
 /* What was counted since tracing began. */

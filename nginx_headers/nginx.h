@@ -46,7 +46,6 @@ struct ngx_array_t {
 
 struct ngx_buf_s {
     unsigned char                   *pos;
-    unsigned char                   *last;
 };
 
 
@@ -68,16 +67,22 @@ struct ngx_log_s {
 struct ngx_connection_s {
     void                            *data;
     ngx_socket_t                     fd;
+    void                            *recv;
     void                            *listening;
     long                             sent;
     struct ngx_log_s                *log;
+    int                              type;
     void                            *sockaddr;
     struct ngx_str_t                 addr_text;
-    void                            *proxy_protocol;
     void                            *ssl;
     void                            *local_sockaddr;
     unsigned long                    number;
     ngx_uint_t                       requests;
+};
+
+
+struct ngx_http_connection_t {
+    struct ngx_str_t                *ssl_servername;
 };
 
 
@@ -104,6 +109,7 @@ struct ngx_http_upstream_state_t {
 struct ngx_http_request_s {
     unsigned int                     signature;
     struct ngx_connection_s         *connection;
+    void                            *write_event_handler;
     void                            *upstream;
     struct ngx_array_t              *upstream_states;
     void                            *pool;
@@ -116,8 +122,34 @@ struct ngx_http_request_s {
     struct ngx_str_t                 method_name;
     struct ngx_str_t                 http_protocol;
     struct ngx_http_request_s       *main;
+    struct ngx_http_connection_t    *http_connection;
+    struct ngx_http_v2_stream_s     *stream;
     long                             request_length;
     ngx_uint_t                       err_status;
+};
+
+
+struct ngx_http_v2_stream_s {
+    struct ngx_http_request_s       *request;
+    struct ngx_http_v2_connection_s *connection;
+};
+
+
+struct ngx_http_v2_out_frame_s {
+    struct ngx_http_v2_out_frame_s  *next;
+    struct ngx_http_v2_stream_s     *stream;
+};
+
+
+struct ngx_http_v2_state_t {
+    struct ngx_http_v2_stream_s     *stream;
+};
+
+
+struct ngx_http_v2_connection_s {
+    struct ngx_connection_s         *connection;
+    struct ngx_http_v2_state_t       state;
+    struct ngx_http_v2_out_frame_s  *last_out;
 };
 
 

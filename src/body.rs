@@ -41,7 +41,7 @@ mod tests {
     use super::find;
     use crate::elf::Elf;
     use crate::elf::Image;
-    use crate::probe::Hooks;
+    use crate::hook;
     use crate::uses::tests::kept;
 
     /// Check that a binary which is broken anywhere is an error at the worst.
@@ -51,8 +51,7 @@ mod tests {
             void ngx_http_init_connection(void *c) { (void)c; }
             static __attribute__((noinline)) void body(void *r) { __asm__(\"push %rax\"); (void)r; }
             void ngx_http_free_request(void *r, long rc) { body(r); (void)rc; }
-            void ngx_http_request_body_save_filter(void *r, void *in) { body(r); (void)in; }
-            void *hooks[] = { ngx_http_init_connection, ngx_http_request_body_save_filter };
+            void *hooks[] = { ngx_http_init_connection, body };
             int main(void) { body(hooks); return 0; }";
         let folder = tempfile::TempDir::new().unwrap();
         std::fs::write(folder.path().join("a.c"), source).unwrap();
@@ -64,7 +63,7 @@ mod tests {
         let file = folder.path().join("a");
         let hooks_of = || {
             let image = Image::read(&File::open(&file).unwrap()).unwrap();
-            Hooks::find(&Elf::parse(&image)?)
+            hook::find(&Elf::parse(&image)?)
         };
         let hooks = hooks_of().unwrap();
         assert!(hooks.iter().any(|hook| hook.body.is_some()));

@@ -26,7 +26,13 @@ use crate::dwarf::Wanted;
 use crate::layout::Layout;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
-const OPTIONAL: [&str; 4] = ["bytes_received", "bytes_sent", "proxy_protocol", "ssl"];
+const OPTIONAL: [&str; 5] = [
+    "bytes_received",
+    "bytes_sent",
+    "ssl",
+    "ssl_servername",
+    "stream",
+];
 
 /// What nginx's struct names begin with.
 const PREFIX: &str = "ngx_";

@@ -14,9 +14,9 @@ use crate::cli::LayoutOptions;
 use crate::discover;
 use crate::discover::Role;
 use crate::discover::Target;
+use crate::hook::Hook;
 use crate::preflight::Machine;
 use crate::preflight::Need;
-use crate::probe::Hook;
 use crate::program::Program;
 use crate::program::by_binary;
 use crate::source::Source;
@@ -166,7 +166,7 @@ fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
                 agree: program.layout.fit.agree,
                 asked: program.layout.fit.asked(),
             },
-            probes: program.hooks.iter().cloned().collect(),
+            probes: program.hooks,
         }),
         error,
     })

@@ -4,9 +4,9 @@
 
 use std::fs;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -16,6 +16,7 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::event::poll;
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::pidfd_open;
@@ -153,8 +154,8 @@ pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
         }
         match Target::open(pid) {
             Ok(target) => found.push(target),
-            /* It has ended since it was listed: nothing to trace. */
-            Err(_) if !Path::new("/proc").join(pid.to_string()).exists() => {}
+            /* It has ended since it was listed, and may not have been waited for yet. */
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -163,6 +164,15 @@ pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
         "no nginx is running: start it, or name a process with --pid"
     );
     Ok(found)
+}
+
+/// Whether it failed because there is no such process any more, or none that runs a program.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause();
+    let io = cause.downcast_ref::<io::Error>();
+    let errno = cause.downcast_ref::<Errno>().copied();
+    let errno = errno.or_else(|| Errno::from_io_error(io?));
+    matches!(errno, Some(Errno::NOENT | Errno::SRCH))
 }
 
 /// Whether an nginx master runs. One that is still starting, or only tests its configuration, has

@@ -9,17 +9,11 @@ use plain::Plain;
 
 use crate::skel::types;
 
-/// One read of the client's socket.
-pub type Read = types::read;
-
 /// A request record, taken apart.
 #[derive(Debug)]
 pub struct RequestEvent<'a> {
     /// The numbers.
     pub record: types::request_record,
-    /// Reads of the client's socket since the request began, in order: the first half and, of
-    /// what came then, the latest.
-    pub reads: Vec<Read>,
     /// Upstream attempts, in order.
     pub attempts: Vec<AttemptEvent<'a>>,
     /// By `enum request_text`; empty when it was not there.
@@ -47,8 +41,6 @@ const TEXTS: usize = types::request_text::TEXTS.0 as usize;
 
 // SAFETY: the records of wire.h hold plain integers only, and no implicit padding (-Wpadded).
 unsafe impl Plain for types::request_record {}
-// SAFETY: as above.
-unsafe impl Plain for types::read {}
 // SAFETY: as above.
 unsafe impl Plain for types::attempt {}
 
@@ -88,9 +80,6 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
         record.kind
     );
     let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
-    let mut reads: Vec<Read> = tail.array(record.reads_len)?;
-    /* The second half is a ring. */
-    reads.sort_unstable_by_key(|read| read.end);
     let attempts: Vec<types::attempt> = tail.array(record.attempts_len)?;
     let attempts = attempts
         .into_iter()
@@ -108,7 +97,6 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     ensure!(tail.0.is_empty(), "{} bytes too many", tail.0.len());
     Ok(RequestEvent {
         record,
-        reads,
         attempts,
         texts,
     })
@@ -155,20 +143,16 @@ mod tests {
         unsafe { plain::as_bytes(value) }.to_vec()
     }
 
-    /// A request with two reads, one attempt and some texts.
+    /// A request with one attempt and some texts.
     fn request() -> (types::request_record, Vec<u8>) {
         let mut record = types::request_record {
             kind: types::record_kind::RECORD_REQUEST.0,
-            reads_len: 2,
             attempts_len: 1,
             ..Default::default()
         };
         record.text_len[0] = 3;
         record.text_len[2] = 2;
         let mut tail = Vec::new();
-        for end in [10, 20] {
-            tail.extend(bytes(&types::read { at_ns: 1, end }));
-        }
         tail.extend(bytes(&types::attempt {
             addr_len: 4,
             ..Default::default()
@@ -194,7 +178,6 @@ mod tests {
         let (record, rest) = split(&all).unwrap();
         assert_eq!(rest, b"next");
         let event = decode(record).unwrap();
-        assert_eq!(event.reads[1].end, 20);
         assert_eq!(event.attempts[0].addr, b"addr");
         assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b""]);
     }
@@ -219,7 +202,7 @@ mod tests {
             |record| record.size += 1,
             |record| record.size -= 1,
             |record| record.kind = 99,
-            |record| record.reads_len = u16::MAX,
+            |record| record.attempts_len = u16::MAX,
             |record| record.text_len[6] = 1,
         ];
         for (n, change) in broken.into_iter().enumerate() {

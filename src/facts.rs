@@ -9,7 +9,6 @@ use std::net::Ipv6Addr;
 use crate::event::RequestEvent;
 use crate::phases::Phase;
 use crate::phases::Phases;
-use crate::skel::types;
 use crate::skel::types::request_flag;
 use crate::skel::types::request_text;
 
@@ -19,8 +18,11 @@ const HTTP_VERSION_9: u32 = 9;
 /// `r->http_version` of HTTP/2.
 const HTTP_VERSION_20: u32 = 2000;
 
-/// So many of the reads that a record tells of are the first ones; the others are the latest.
-const READS_FIRST: usize = types::limit::READS_MAX.0 as usize / 2;
+/// Statuses that nginx itself gives a request whose header it can't read.
+const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
+
+/// `r->http_version` of HTTP/3.
+const HTTP_VERSION_30: u32 = 3000;
 
 /// A socket of IPv4.
 const AF_INET: u16 = libc::AF_INET as u16;
@@ -37,104 +39,61 @@ impl<'a> Facts<'_, 'a> {
         self.0.record.flags & flag.0 != 0
     }
 
-    /// Whether the socket's bytes are this request's, one after the other, in plain.
-    fn is_plain_http1(&self) -> bool {
-        !self.has(request_flag::REQUEST_TLS) && self.0.record.http_version < HTTP_VERSION_20
-    }
-
-    /// Whether some of this request may have passed before tracing began. On a connection that
-    /// was there before, a request whose bytes were all seen has as many as nginx counted.
+    /// Whether some of this request may have passed before tracing began.
     pub fn is_partial(&self) -> bool {
-        let record = &self.0.record;
-        if record.http_version >= HTTP_VERSION_20 {
-            return false;
-        }
-        let consumed = record.received.checked_sub(record.unread);
-        let seen = self.is_plain_http1() && consumed == u64::try_from(record.request_length).ok();
-        self.has(request_flag::REQUEST_UNTRACED)
-            || (self.has(request_flag::REQUEST_ADOPTED) && !seen)
+        let is_unseen = self.has(request_flag::REQUEST_UNTRACED)
+            || self.has(request_flag::REQUEST_ADOPTED)
+            || self.0.record.request_first_ns == 0;
+        is_unseen && self.0.record.http_version < HTTP_VERSION_30
     }
 
-    /// Whether the times of the client's socket are this request's.
+    /// Whether the times of the client's socket are known to be this request's.
     fn has_downstream_times(&self) -> bool {
-        self.is_plain_http1() && !self.is_partial()
+        !self.is_partial() && self.0.record.http_version < HTTP_VERSION_30
     }
 
-    /// When the request's first byte was read: what was read since it begins there.
+    /// When the request's first byte was read.
     pub fn first_byte_ns(&self) -> Option<u64> {
-        if !self.has_downstream_times() {
-            return None;
-        }
+        nonzero(self.0.record.request_first_ns).filter(|_| self.has_downstream_times())
+    }
+
+    /// Whether nginx has seen the whole header. A request that has an upstream or a body had one.
+    fn is_header_complete(&self) -> bool {
         let record = &self.0.record;
-        let proxied = self.has(request_flag::REQUEST_PROXY_PROTOCOL);
-        if proxied && record.connection_requests == 1 {
-            /* A PROXY protocol header came before it: the request is what ends the header. */
-            let (index, end) = self.header_end()?;
-            let length = u64::try_from(record.request_length).ok()?;
-            let first = self.read_of(end.checked_sub(length)?)?;
-            return Some(first).filter(|first| *first <= self.0.reads[index].at_ns);
-        }
-        Some(self.0.reads.first()?.at_ns)
+        let is_processed = self.has(request_flag::REQUEST_UPSTREAM) || record.content_length_n >= 0;
+        is_processed
+            || match record.http_version {
+                HTTP_VERSION_9 => true,
+                HTTP_VERSION_20.. => record.status != 0 && !HEADER_ERRORS.contains(&record.status),
+                _ => self.has(request_flag::REQUEST_HEADER_COMPLETE),
+            }
     }
 
     /// When the header was complete and nginx could start on it: a pipelined request waits for
     /// the end of the one before.
     fn header_ns(&self) -> Option<u64> {
         let record = &self.0.record;
-        let complete = record.header_read_ns != 0
-            || self.has(request_flag::REQUEST_UPSTREAM)
-            || self.has(request_flag::REQUEST_HEADER_COMPLETE)
-            || record.content_length_n >= 0
-            || record.http_version == HTTP_VERSION_9;
-        if !self.has_downstream_times() || !complete || record.request_length == 0 {
-            return None;
-        }
-        let read = match nonzero(record.header_read_ns) {
-            Some(read) => read,
-            None if record.content_length_n < 0 => {
-                let (index, _) = self.header_end()?;
-                self.0.reads[index].at_ns
-            }
-            None => {
-                /* A body that nginx discards is not in $request_length. */
-                let length = u64::try_from(record.request_length).ok()?;
-                self.read_of(record.start.checked_add(length)?.checked_sub(1)?)?
-            }
-        };
-        Some(read.max(record.previous_ended_ns))
+        let read = nonzero(record.header_ns).or(self.first_byte_ns())?;
+        let is_known = self.is_header_complete() && record.request_length != 0;
+        (is_known && self.has_downstream_times()).then_some(read.max(record.previous_ended_ns))
     }
 
-    /// Of a request without a body: the read that brought the header's end, and the position
-    /// behind it. nginx reads nothing more before it answers.
-    fn header_end(&self) -> Option<(usize, u64)> {
+    /// How long the TLS handshake took; told of the first request behind it.
+    pub fn tls_handshake_ns(&self) -> Option<u64> {
         let record = &self.0.record;
-        if record.header_read_ns != 0 || record.content_length_n >= 0 {
-            return None;
+        let first = nonzero(record.handshake_first_ns)?;
+        let took = record.handshake_last_ns.checked_sub(first);
+        took.filter(|_| record.connection_requests == 1)
+    }
+
+    /// The protocol that was negotiated with the TLS handshake, where the request itself tells it:
+    /// HTTP/2 and HTTP/3 come no other way.
+    pub fn alpn(&self) -> Option<&'static str> {
+        match self.0.record.http_version {
+            HTTP_VERSION_20 if self.has(request_flag::REQUEST_TLS) => Some("h2"),
+            HTTP_VERSION_30 => Some("h3"),
+            _ => None,
         }
-        let answered = nonzero(record.response_first_ns).unwrap_or(u64::MAX);
-        let reads = &self.0.reads;
-        let index = reads.iter().rposition(|read| read.at_ns <= answered)?;
-        let is_last = index + 1 == reads.len();
-        let end = if is_last {
-            record.received.checked_sub(record.unread)?
-        } else {
-            reads[index].end
-        };
-        Some((index, end)).filter(|_| is_last || !self.is_before_gap(index))
-    }
-
-    /// When the byte at this position was read. `None` when it is among reads that were not kept.
-    fn read_of(&self, position: u64) -> Option<u64> {
-        let reads = &self.0.reads;
-        let index = reads.iter().position(|read| read.end > position)?;
-        let is_behind_gap = index > 0 && self.is_before_gap(index - 1);
-        Some(reads[index].at_ns).filter(|_| !is_behind_gap)
-    }
-
-    /// Whether reads that were not kept follow this one.
-    fn is_before_gap(&self, index: usize) -> bool {
-        let has_gap = self.0.record.reads_seen as usize > self.0.reads.len();
-        has_gap && index + 1 == READS_FIRST
     }
 
     /// The client's side of the phases.
@@ -185,6 +144,7 @@ impl<'a> Facts<'_, 'a> {
             (request_text::TEXT_HOST, "http_host"),
             (request_text::TEXT_PROTOCOL, "server_protocol"),
             (request_text::TEXT_REMOTE_ADDR, "remote_addr"),
+            (request_text::TEXT_SERVER_NAME, "ssl_server_name"),
         ];
         let mut names: Vec<_> = texts
             .into_iter()

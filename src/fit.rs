@@ -22,11 +22,15 @@ enum Witness {
     Data(&'static str),
     /// A function that every build exports, and what its first argument points to.
     Exported(&'static str, &'static str),
+    /// The same where a certain symbol tells that a module is built in; without it the member is not
+    /// read, and nobody is asked.
+    OfModule(&'static str, &'static str, &'static str),
 }
 
 use Witness::Data;
 use Witness::Exported;
 use Witness::Handler;
+use Witness::OfModule;
 
 /// A request.
 const REQUEST: &str = "ngx_http_request_s";
@@ -38,6 +42,16 @@ const HEADERS_IN: &str = "ngx_http_headers_in_t";
 const HEADERS_OUT: &str = "ngx_http_headers_out_t";
 /// What nginx keeps of an attempt at an upstream.
 const STATE: &str = "ngx_http_upstream_state_t";
+
+/// A stream of HTTP/2.
+const STREAM: &str = "ngx_http_v2_stream_s";
+/// A connection of HTTP/2.
+const H2C: &str = "ngx_http_v2_connection_s";
+
+/// What only builds with TLS for http have.
+const SSL_SERVERNAME: &str = "ngx_http_ssl_servername";
+/// What only builds with HTTP/2 have.
+const SEND_OUTPUT_QUEUE: &str = "ngx_http_v2_send_output_queue";
 
 /// A member, or a member of an embedded struct: the offsets add up.
 type Place = &'static [(&'static str, &'static str)];
@@ -71,10 +85,6 @@ const WITNESSES: &[(Witness, Place)] = &[
     (Handler("bytes_sent"), &[(CONNECTION, "sent")]),
     (Handler("remote_addr"), &[(CONNECTION, "addr_text")]),
     (Handler("remote_port"), &[(CONNECTION, "sockaddr")]),
-    (
-        Handler("proxy_protocol_addr"),
-        &[(CONNECTION, "proxy_protocol")],
-    ),
     (Handler("https"), &[(CONNECTION, "ssl")]),
     (Handler("upstream_status"), &[(REQUEST, "upstream_states")]),
     (Handler("upstream_status"), &[(STATE, "status")]),
@@ -105,6 +115,22 @@ const WITNESSES: &[(Witness, Place)] = &[
         Exported("ngx_http_init_connection", CONNECTION),
         &[("ngx_log_s", "data")],
     ),
+    (
+        OfModule(SSL_SERVERNAME, "ngx_http_process_request", REQUEST),
+        &[(REQUEST, "http_connection")],
+    ),
+    (
+        OfModule(SEND_OUTPUT_QUEUE, "ngx_http_subrequest", REQUEST),
+        &[(REQUEST, "stream")],
+    ),
+    (
+        OfModule(SEND_OUTPUT_QUEUE, SEND_OUTPUT_QUEUE, H2C),
+        &[(H2C, "last_out")],
+    ),
+    (
+        OfModule(SEND_OUTPUT_QUEUE, "ngx_http_v2_close_stream", STREAM),
+        &[(H2C, "state"), ("ngx_http_v2_state_t", "stream")],
+    ),
 ];
 
 /// Which struct a member points to.
@@ -114,6 +140,7 @@ const POINTERS: &[((&str, &str), &str)] = &[
     ((REQUEST, "upstream_states"), "ngx_array_t"),
     (("ngx_array_t", "elts"), STATE),
     ((CONNECTION, "log"), "ngx_log_s"),
+    ((STREAM, "connection"), H2C),
 ];
 
 /// How well a layout fits a binary.
@@ -164,6 +191,11 @@ impl<'a> Witnesses<'a> {
             let Some(offset) = offset(layout, place) else {
                 continue;
             };
+            if let OfModule(symbol, ..) = witness
+                && self.elf.symbol(symbol).is_none()
+            {
+                continue;
+            }
             let (first, _) = place[0];
             match self.touches(*witness, layout, (first, offset), &mut walked) {
                 Some(true) => fit.agree += 1,
@@ -189,7 +221,9 @@ impl<'a> Witnesses<'a> {
                 return Some(self.variables.get(name)?.data == offset.cast_unsigned());
             }
             Handler(name) => (self.variables.get(name)?.handler, REQUEST),
-            Exported(name, argument) => (self.elf.function(name).ok()?.address, argument),
+            Exported(name, argument) | OfModule(_, name, argument) => {
+                (self.elf.function(name).ok()?.address, argument)
+            }
         };
         let follow = |(name, at): Touched| {
             let (_, to) = POINTERS
@@ -230,17 +264,25 @@ mod tests {
     use crate::probe;
 
     /// Members that are at the same place in all releases, and in all forks that were looked at.
-    const CONSTANT: [&str; 13] = [
+    const CONSTANT: [&str; 21] = [
         "ngx_array_t.elts",
         "ngx_array_t.nelts",
         "ngx_array_t.size",
-        "ngx_buf_s.last",
         "ngx_buf_s.pos",
         "ngx_connection_s.data",
         "ngx_connection_s.fd",
         "ngx_connection_s.listening",
+        "ngx_connection_s.recv",
+        "ngx_connection_s.type",
+        "ngx_http_connection_t.ssl_servername",
         "ngx_http_log_ctx_s.current_request",
         "ngx_http_request_s.signature",
+        "ngx_http_request_s.write_event_handler",
+        "ngx_http_v2_out_frame_s.next",
+        "ngx_http_v2_out_frame_s.stream",
+        "ngx_http_v2_stream_s.connection",
+        "ngx_http_v2_stream_s.request",
+        "ngx_http_v2_connection_s.connection",
         "ngx_str_t.data",
         "ngx_str_t.len",
         "ngx_table_elt_s.value",

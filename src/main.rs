@@ -26,6 +26,7 @@ mod event;
 mod facts;
 mod filter;
 mod fit;
+mod hook;
 mod layout;
 mod lost;
 mod message;

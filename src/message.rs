@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use crate::cli::Trace;
+use crate::hook::Hook;
 use crate::lost::Counts;
-use crate::probe::Hook;
 use crate::program::Program;
 use crate::version::Version;
 

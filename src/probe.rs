@@ -8,7 +8,6 @@ use std::os::fd::AsRawFd as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::anyhow;
 use libbpf_rs::AsRawLibbpf as _;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
@@ -16,153 +15,34 @@ use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
 use libbpf_rs::ProgramAttachType;
 use libbpf_rs::ProgramMut;
+use libbpf_rs::ProgramType;
 use libbpf_rs::UprobeMultiOpts;
 use libbpf_rs::UprobeOpts;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::OpenSkel as _;
+use libbpf_rs::skel::Skel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use plain::Plain;
-use serde::Serialize;
 
-use crate::body;
 use crate::btf;
 use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
 use crate::dwarf::Wanted;
-use crate::elf::Elf;
-use crate::elf::HTTP_CORE_MODULE;
+use crate::hook::Hook;
 use crate::layout::Layout;
 use crate::lost::Counts;
-use crate::site;
 use crate::skel::NgxSkel;
 use crate::skel::NgxSkelBuilder;
 use crate::skel::types;
 use crate::source::Found;
 use crate::source::Source;
-use crate::symbols;
-use crate::symbols::Symbol;
-use crate::uses;
-use crate::uses::Uses;
-
-/// Called once a connection. This and the two below are exported by every build that exports
-/// anything; the number says how many of the arguments are read.
-const INIT_CONNECTION: (&str, usize) = ("ngx_http_init_connection", 1);
-/// Called once a request.
-const FREE_REQUEST: (&str, usize) = ("ngx_http_free_request", 2);
-/// Called for each part of a request's body.
-const SAVE_BODY: (&str, usize) = ("ngx_http_request_body_save_filter", 1);
-
-/// Everything that a binary must have by name.
-pub const SYMBOLS: [&str; 4] = [
-    HTTP_CORE_MODULE,
-    INIT_CONNECTION.0,
-    FREE_REQUEST.0,
-    SAVE_BODY.0,
-];
 
 /// Any process: which are traced is decided in BPF, since a master's pid is not its workers'.
 const ANY_PROCESS: i32 = -1;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
-
-/// A place in a binary to put a probe.
-#[derive(Clone, Debug, Serialize)]
-pub struct Hook {
-    /// nginx's function.
-    pub function: &'static str,
-    /// Where its symbol is from.
-    pub symbol: symbols::Source,
-    /// How often the binary uses it.
-    #[serde(flatten)]
-    pub uses: Uses,
-    /// When nothing does: the address of what its callers use instead, where the probe is then.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub body: Option<u64>,
-    /// Bytes from the function's entry, or the body's.
-    #[serde(rename = "offset")]
-    pub entry_offset: u64,
-    /// The instruction's name.
-    pub instruction: String,
-    /// Bytes from the beginning of the file.
-    #[serde(skip)]
-    pub file_offset: u64,
-    /// Where the arguments are.
-    #[serde(skip)]
-    pub cookie: u64,
-    /// Whether the kernel emulates the instruction.
-    pub emulated: bool,
-}
-
-impl Hook {
-    /// In the function, or in what is called instead of it.
-    fn find(elf: &Elf<'_>, function: &'static str, arguments: usize, uses: Uses) -> Result<Self> {
-        let symbol = elf
-            .symbol(function)
-            .context("there is no symbol of that name")?
-            .source;
-        let mut code = elf.function(function)?;
-        let mut body = None;
-        if uses.is_dead() {
-            code = body::find(elf, function, &code, arguments)?.context(
-                "no code calls it (link-time optimisation gave each caller a copy), nor a part of \
-                 it: run an nginx that was built without -flto",
-            )?;
-            body = Some(code.address);
-        }
-        let site = site::find(&code, arguments)?;
-        Ok(Self {
-            function,
-            symbol,
-            uses,
-            body,
-            entry_offset: site.offset,
-            instruction: site.mnemonic,
-            file_offset: code.file_offset + site.offset,
-            cookie: site.cookie,
-            emulated: site.emulated,
-        })
-    }
-}
-
-/// All places of one binary.
-#[derive(Clone, Debug)]
-pub struct Hooks {
-    /// A connection begins.
-    init_connection: Hook,
-    /// A request ends.
-    free_request: Hook,
-    /// A part of a body is here.
-    save_body: Hook,
-}
-
-impl Hooks {
-    /// Fails when a function is not there, is not used, or its code can't be decoded.
-    pub fn find(elf: &Elf<'_>) -> Result<Self> {
-        let hooks = [INIT_CONNECTION, FREE_REQUEST, SAVE_BODY];
-        let ranges = hooks.map(|(function, _)| elf.symbol(function).map_or(0..0, Symbol::range));
-        let uses = uses::count(elf, &ranges.map(|range| (range.start, range)));
-        let mut found = Vec::new();
-        for ((function, arguments), uses) in hooks.into_iter().zip(uses) {
-            let hook = Hook::find(elf, function, arguments, uses)
-                .with_context(|| format!("failed to find a place for a probe in {function}"))?;
-            found.push(hook);
-        }
-        let [init_connection, free_request, save_body] =
-            found.try_into().map_err(|_| anyhow!("a hook too few"))?;
-        Ok(Self {
-            init_connection,
-            free_request,
-            save_body,
-        })
-    }
-
-    /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Hook> {
-        [&self.init_connection, &self.free_request, &self.save_body].into_iter()
-    }
-}
 
 /// How uprobes are attached. Whether a kernel knows the first is seen when it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,15 +68,15 @@ impl Probe {
     /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
-    pub fn new(kernel: &Btf<'_>, found: &Found, binary: &File, hooks: &Hooks) -> Result<Self> {
+    pub fn new(kernel: &Btf<'_>, found: &Found, binary: &File, hooks: &[Hook]) -> Result<Self> {
         let relocations = relocations(kernel, &found.layout)?;
-        let mut probe = Self::load(&relocations, found.source, Method::Multi)?;
+        let mut probe = Self::load(&relocations, found.source, hooks, Method::Multi)?;
         if let Err(error) = probe.attach_uprobes(binary, hooks) {
             if !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);
-            probe = Self::load(&relocations, found.source, Method::Perf)?;
+            probe = Self::load(&relocations, found.source, hooks, Method::Perf)?;
             probe.attach_uprobes(binary, hooks)?;
         }
         probe.attach_tracepoints()?;
@@ -204,7 +84,7 @@ impl Probe {
     }
 
     /// Opens and loads the object.
-    fn load(relocations: &File, source: Source, method: Method) -> Result<Self> {
+    fn load(relocations: &File, source: Source, hooks: &[Hook], method: Method) -> Result<Self> {
         /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
          * known here, and there is one for each binary that is ever traced. */
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -221,13 +101,13 @@ impl Probe {
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = source == Source::Inferred;
         settings.pid_namespace = discover::pid_namespace()?;
-        if method == Method::Multi {
-            let programs = [
-                &mut open.progs.init_connection,
-                &mut open.progs.free_request,
-                &mut open.progs.save_body,
-            ];
-            for program in programs {
+        for mut program in open.open_object_mut().progs_mut() {
+            if program.prog_type() != ProgramType::Kprobe {
+                continue;
+            }
+            let is_used = hooks.iter().any(|hook| program.name() == hook.program);
+            program.set_autoload(is_used);
+            if method == Method::Multi {
                 program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
             }
         }
@@ -240,21 +120,15 @@ impl Probe {
     }
 
     /// Attaches to the functions of the very file that was read.
-    fn attach_uprobes(&mut self, binary: &File, hooks: &Hooks) -> Result<()> {
-        let Self {
-            links,
-            skel,
-            method,
-        } = self;
-        let programs = [
-            (&skel.progs.init_connection, &hooks.init_connection),
-            (&skel.progs.save_body, &hooks.save_body),
-            (&skel.progs.free_request, &hooks.free_request),
-        ];
-        for (program, hook) in programs {
-            let link = attach_uprobe(program, binary, hook, *method)
+    fn attach_uprobes(&mut self, binary: &File, hooks: &[Hook]) -> Result<()> {
+        for hook in hooks {
+            let mut programs = self.skel.object().progs_mut();
+            let link = programs
+                .find(|program| program.name() == hook.program)
+                .context("there is no such program")
+                .and_then(|program| attach_uprobe(&program, binary, hook, self.method))
                 .with_context(|| format!("failed to attach to {}", hook.function))?;
-            links.push(link);
+            self.links.push(link);
         }
         Ok(())
     }

@@ -13,9 +13,9 @@ use crate::debug_file;
 use crate::discover::Target;
 use crate::elf::Elf;
 use crate::elf::Image;
+use crate::hook;
+use crate::hook::Hook;
 use crate::layout::Build;
-use crate::probe;
-use crate::probe::Hooks;
 use crate::source;
 use crate::source::Found;
 
@@ -33,7 +33,7 @@ pub struct Program {
     /// Where its structs have their members.
     pub layout: Found,
     /// Where its probes go.
-    pub hooks: Hooks,
+    pub hooks: Vec<Hook>,
     /// The processes that were asked for.
     pub targets: Vec<Target>,
 }
@@ -50,12 +50,12 @@ impl Program {
         let image = Image::read(&binary).with_context(context)?;
         let mut elf = Elf::parse(&image).with_context(context)?;
         let debug_info = from.debug_info.as_deref();
-        debug_file::add_symbols(&path, &mut elf, debug_info, &probe::SYMBOLS)
+        debug_file::add_symbols(&path, &mut elf, debug_info, &hook::SYMBOLS)
             .with_context(context)?;
         let build = elf.build().with_context(context)?;
         let build_id = elf.build_id();
         let layout = source::find(&path, &elf, &build, from).with_context(context)?;
-        let hooks = Hooks::find(&elf).with_context(context)?;
+        let hooks = hook::find(&elf).with_context(context)?;
         Ok(Self {
             binary,
             path,

@@ -94,6 +94,15 @@ pub struct Request<'a> {
     /// First byte read to last byte sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ns: Option<u64>,
+    /// From the first byte of the TLS handshake to its last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_handshake_ns: Option<u64>,
+    /// The name that the client asked for in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_server_name: Option<Cow<'a, str>>,
+    /// The protocol that was negotiated in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpn: Option<&'static str>,
     /// Every attempt, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<Attempt<'a>>,
@@ -132,6 +141,9 @@ impl<'a> Request<'a> {
             request_size: record.request_length,
             response_size: record.bytes_sent,
             downstream_accept_time: accepted,
+            tls_handshake_ns: facts.tls_handshake_ns(),
+            ssl_server_name: facts.text(request_text::TEXT_SERVER_NAME),
+            alpn: facts.alpn(),
             layout: facts
                 .has(request_flag::REQUEST_INFERRED)
                 .then_some(Source::Inferred),
@@ -186,7 +198,6 @@ mod tests {
     use super::Request;
     use crate::clock::Clock;
     use crate::event::AttemptEvent;
-    use crate::event::Read;
     use crate::event::RequestEvent;
     use crate::skel::types;
 
@@ -200,20 +211,15 @@ mod tests {
                 accepted_ns: 500,
                 response_first_ns: 4_000,
                 response_last_ns: 5_000,
-                received: 100,
+                request_first_ns: 1_000,
                 request_length: 100,
                 content_length_n: -1,
                 http_version: 1001,
                 flags: types::request_flag::REQUEST_HEADER_COMPLETE.0,
-                reads_seen: 1,
                 ..Default::default()
             },
-            reads: vec![Read {
-                at_ns: 1_000,
-                end: 100,
-            }],
             attempts: Vec::new(),
-            texts: [&[]; 7],
+            texts: [&[]; 8],
         }
     }
 
@@ -249,27 +255,20 @@ mod tests {
     #[test]
     fn header_end() {
         let mut event = event();
-        event.reads = vec![
-            Read {
-                at_ns: 1_000,
-                end: 99,
-            },
-            Read {
-                at_ns: 2_000,
-                end: 100,
-            },
-        ];
-        event.record.reads_seen = 2;
+        event.record.header_ns = 2_000;
         assert_eq!(phases(&event)["downstream_request_last_byte_time"], 1_500);
-        event.record.header_read_ns = 1_700;
-        assert_eq!(phases(&event)["downstream_request_last_byte_time"], 1_200);
-        event.record.header_read_ns = 0;
         event.record.flags = 0;
-        assert!(
-            phases(&event)
+        let none = |event: &_| {
+            phases(event)
                 .get("downstream_request_last_byte_time")
                 .is_none()
-        );
+        };
+        assert!(none(&event));
+        event.record.http_version = 2000;
+        event.record.status = 200;
+        assert!(!none(&event));
+        event.record.status = 400;
+        assert!(none(&event));
     }
 
     /// Check that a pipelined request begins when the one before it has ended.
@@ -281,66 +280,37 @@ mod tests {
         assert_eq!(phases(&event)["downstream_request_last_byte_time"], 2_500);
     }
 
-    /// Check that the end of a header among reads that were not kept is absent, and that one among
-    /// the latest, which are kept as a ring, is found.
-    #[test]
-    fn many_reads() {
-        let mut event = event();
-        /* 40 reads of one byte, of a header before a body that is discarded: the first eight and
-         * the last eight. */
-        event.record.content_length_n = 7;
-        let mut reads: Vec<Read> = (1..=8)
-            .map(|n| Read {
-                at_ns: 1_000 + n,
-                end: n,
-            })
-            .collect();
-        reads.extend((33..=40).map(|n| Read {
-            at_ns: 1_000 + n,
-            end: n,
-        }));
-        event.reads = reads;
-        event.record.reads_seen = 40;
-        event.record.received = 40;
-        for (length, expected) in [
-            (8, Some(508)),
-            (9, None),
-            (33, None),
-            (34, Some(534)),
-            (40, Some(540)),
-        ] {
-            event.record.request_length = length;
-            let phases = phases(&event);
-            let last = phases.get("downstream_request_last_byte_time");
-            assert_eq!(
-                last.and_then(serde_json::Value::as_u64),
-                expected,
-                "{length}"
-            );
-        }
-    }
-
     /// Check that of a request that was under way, and of one whose bytes are not its socket's, no
     /// time is told.
     #[test]
     fn no_times() {
-        let adopted = types::request_flag::REQUEST_ADOPTED.0;
         let changes: [fn(&mut types::request_record); 4] = [
-            |record| record.request_length = 101,
-            |record| record.flags |= types::request_flag::REQUEST_TLS.0,
-            |record| record.http_version = 2000,
+            |record| record.request_first_ns = 0,
+            |record| record.flags |= types::request_flag::REQUEST_ADOPTED.0,
             |record| record.flags |= types::request_flag::REQUEST_UNTRACED.0,
+            |record| record.http_version = 3000,
         ];
         for change in changes {
             let mut event = event();
             event.record.accepted_ns = 0;
-            event.record.flags |= adopted;
             change(&mut event.record);
             let json = json(&event);
             for key in ["phases", "phases_origin", "duration_ns", "time"] {
                 assert!(json.get(key).is_none(), "{json}");
             }
         }
+    }
+
+    /// Check that the handshake is told of the first request behind it only.
+    #[test]
+    fn handshake() {
+        let mut event = event();
+        event.record.handshake_first_ns = 600;
+        event.record.handshake_last_ns = 900;
+        event.record.connection_requests = 1;
+        assert_eq!(json(&event)["tls_handshake_ns"], 300);
+        event.record.connection_requests = 2;
+        assert!(json(&event).get("tls_handshake_ns").is_none());
     }
 
     /// Check that times that contradict each other are left out, never negative.
@@ -360,11 +330,15 @@ mod tests {
         let mut event = event();
         event.record.remote_port = 1;
         event.record.status = 200;
-        event.record.flags |= types::request_flag::REQUEST_ADOPTED.0;
         event.record.flags |= types::request_flag::REQUEST_INFERRED.0;
         event.record.local.family = libc::AF_INET as u16;
         event.record.text_cut = 1;
-        event.texts = [b"x"; 7];
+        event.record.connection_requests = 1;
+        event.record.handshake_first_ns = 600;
+        event.record.handshake_last_ns = 900;
+        event.record.http_version = 2000;
+        event.record.flags |= types::request_flag::REQUEST_TLS.0;
+        event.texts = [b"x"; 8];
         event.attempts = vec![AttemptEvent {
             record: types::attempt {
                 connect_ns: 2_000,

@@ -172,7 +172,7 @@ struct Tracing<'cli> {
 impl Tracing<'_> {
     /// Loads and attaches the probes of one binary. Nothing is traced yet.
     fn attach(&mut self, program: Program, kernel: &Btf<'_>) -> Result<()> {
-        for hook in program.hooks.iter() {
+        for hook in &program.hooks {
             self.messages.hook(hook);
         }
         if program.layout.source == Source::Inferred {

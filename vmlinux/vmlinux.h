@@ -41,7 +41,15 @@ enum {
 };
 
 /* include/linux/socket.h, include/uapi/linux/in.h, include/net/tcp_states.h */
-enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, MSG_PEEK = 2, TCP_SYN_SENT = 2, EAGAIN = 11 };
+enum {
+	AF_UNIX = 1,
+	AF_INET = 2,
+	AF_INET6 = 10,
+	SOCK_STREAM = 1,
+	MSG_PEEK = 2,
+	TCP_SYN_SENT = 2,
+	EAGAIN = 11,
+};
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -3,6 +3,7 @@
 //! and rules that make the layout of each.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -64,9 +65,9 @@ impl Rule {
 
 /// What a section is for.
 #[derive(Debug)]
-pub enum Releases {
-    /// nginx itself: the first and the last release.
-    Nginx(Version, Version),
+enum Releases {
+    /// nginx itself: the first release and the last, if there is one.
+    Nginx(Version, Option<Version>),
     /// One release of a fork, as it names itself.
     Fork(String),
 }
@@ -75,7 +76,9 @@ impl Releases {
     /// Whether the build is one of them.
     fn contains(&self, build: &Build) -> bool {
         match (self, &build.fork) {
-            (Self::Nginx(first, last), None) => (first..=last).contains(&&build.version),
+            (Self::Nginx(first, last), None) => {
+                *first <= build.version && last.is_none_or(|last| build.version <= last)
+            }
             (Self::Fork(ours), Some(theirs)) => ours == theirs,
             _ => false,
         }
@@ -84,11 +87,12 @@ impl Releases {
 
 /// One section of a file of layouts: the builds, and the rules that hold for all of them.
 #[derive(Debug)]
-pub struct Section {
-    /// Of each branch.
-    pub releases: Vec<Releases>,
-    /// As `NGX_MODULE_SIGNATURE`; a dot stands for a digit that moves nothing.
-    pub signature: String,
+struct Section {
+    /// Any of these.
+    releases: Vec<Releases>,
+    /// As `NGX_MODULE_SIGNATURE`; a dot stands for a digit that moves nothing, and a `*` for all that
+    /// follow.
+    signature: String,
     /// By C name.
     structs: BTreeMap<String, Rule>,
 }
@@ -99,80 +103,121 @@ impl Section {
         self.releases
             .iter()
             .any(|releases| releases.contains(build))
-            && self.signature.len() == build.signature.len()
-            && self
-                .signature
-                .bytes()
-                .zip(build.signature.bytes())
-                .all(|(ours, theirs)| ours == b'.' || ours == theirs)
+            && self.has_signature(&build.signature)
     }
 
-    /// The layout of one build.
-    fn of(&self, build: &Build) -> Layout {
-        let structs = self.structs.iter();
-        Layout {
-            structs: structs
-                .map(|(name, rule)| (name.clone(), rule.of(build)))
-                .collect(),
+    /// Whether the signature is one of this section's.
+    fn has_signature(&self, signature: &str) -> bool {
+        let (ours, theirs) = match self.signature.strip_suffix('*') {
+            Some(ours) => (ours, signature.get(..ours.len())),
+            None => (self.signature.as_str(), Some(signature)),
+        };
+        theirs.is_some_and(|theirs| {
+            let digits = ours.bytes().zip(theirs.bytes());
+            let mut digits = digits.map(|(ours, theirs)| ours == b'.' || ours == theirs);
+            ours.len() == theirs.len() && digits.all(|is_same| is_same)
+        })
+    }
+}
+
+/// A file of layouts.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// First and last of the releases that the sections speak of, when the file says which.
+    pub releases: Vec<(Version, Version)>,
+    /// What they say.
+    sections: Vec<Section>,
+}
+
+impl Table {
+    /// What the sections that hold for the build say together. `None` when none does.
+    ///
+    /// Fails when two of them tell of one struct.
+    pub fn find(&self, build: &Build) -> Result<Option<Layout>> {
+        let is_listed = |(first, last): &(Version, Version)| {
+            (first..=last).contains(&&build.version) && build.fork.is_none()
+        };
+        if !self.releases.is_empty() && !self.releases.iter().any(is_listed) {
+            return Ok(None);
         }
+        let mut layout = Layout::default();
+        for section in self.sections.iter().filter(|s| s.holds_for(build)) {
+            for (name, rule) in &section.structs {
+                let told = layout.structs.insert(name.clone(), rule.of(build));
+                ensure!(told.is_none(), "two layouts of {name} hold for {build}");
+            }
+        }
+        Ok(Some(layout).filter(|layout| !layout.structs.is_empty()))
     }
 
-    /// The newest release of nginx that this section speaks of.
-    fn newest(&self) -> Option<Version> {
-        let releases = self.releases.iter();
-        releases
-            .filter_map(|releases| match releases {
-                Releases::Nginx(_, last) => Some(*last),
-                Releases::Fork(_) => None,
-            })
-            .max()
+    /// Every layout that the listed releases have, as the build's options make it, and the newest
+    /// release with it.
+    pub fn all(&self, build: &Build) -> Result<Vec<(Version, Layout)>> {
+        let mut found: Vec<(Version, Layout)> = Vec::new();
+        for version in self.versions() {
+            let build = Build {
+                version,
+                fork: None,
+                ..build.clone()
+            };
+            let Some(layout) = self.find(&build)? else {
+                continue;
+            };
+            match found.last_mut() {
+                Some((newest, last)) if *last == layout => *newest = version,
+                _ => found.push((version, layout)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The listed releases behind which a layout may change, oldest first: the last of each branch,
+    /// and the last that a section speaks of.
+    fn versions(&self) -> BTreeSet<Version> {
+        let ranges = self.sections.iter().flat_map(|section| &section.releases);
+        let last = ranges.filter_map(|releases| match releases {
+            Releases::Nginx(_, last) => *last,
+            Releases::Fork(_) => None,
+        });
+        last.chain(self.releases.iter().map(|(_, last)| *last))
+            .collect()
     }
 }
 
-/// What each section of nginx's own releases would make of the build.
-pub fn all(sections: &[Section], build: &Build) -> Vec<(Version, Layout)> {
-    let sections = sections.iter();
-    sections
-        .filter_map(|section| Some((section.newest()?, section.of(build))))
-        .collect()
-}
-
-/// The one section that holds for the build.
-pub fn find(sections: Vec<Section>, build: &Build) -> Result<Option<Layout>> {
-    let mut found = sections
-        .into_iter()
-        .filter(|section| section.holds_for(build));
-    let first = found.next();
-    ensure!(found.next().is_none(), "two layouts hold for {build}");
-    Ok(first.map(|section| section.of(build)))
-}
-
-/// Reads `nginx SIGNATURE RELEASES…`, then `STRUCT`, then `MEMBER OFFSET [MACRO]` and
-/// `+BYTES MACRO` lines, told apart by their indentation. `#` begins a comment.
-pub fn parse(text: &str) -> Result<Vec<Section>> {
-    let mut sections: Vec<Section> = Vec::new();
+/// Reads `releases RELEASE…`, `nginx SIGNATURE RELEASE…`, then `STRUCT`, then `MEMBER OFFSET [MACRO]`
+/// and `+BYTES MACRO` lines, told apart by their indentation. `#` begins a comment.
+pub fn parse(text: &str) -> Result<Table> {
+    let mut table = Table::default();
     let mut current = String::new();
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default().trim_end();
         if content.is_empty() {
             continue;
         }
-        parse_line(content, &mut sections, &mut current)
+        parse_line(content, &mut table, &mut current)
             .with_context(|| format!("line {}", index + 1))?;
     }
-    Ok(sections)
+    Ok(table)
 }
 
 /// Reads one line into the last section; `current` names the struct that members belong to.
-fn parse_line(line: &str, sections: &mut Vec<Section>, current: &mut String) -> Result<()> {
+fn parse_line(line: &str, table: &mut Table, current: &mut String) -> Result<()> {
     let indentation = line.len() - line.trim_start().len();
     let words: Vec<&str> = line.split_whitespace().collect();
     if indentation == 0 {
-        sections.push(parse_header(&words)?);
+        if let ["releases", ranges @ ..] = &words[..] {
+            for range in ranges {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                table.releases.push((first.parse()?, last.parse()?));
+            }
+            return Ok(());
+        }
+        table.sections.push(parse_header(&words)?);
         current.clear();
         return Ok(());
     }
-    let section = sections
+    let section = table
+        .sections
         .last_mut()
         .context("a struct before any \"nginx\" line")?;
     let structs = &mut section.structs;
@@ -247,7 +292,8 @@ fn parse_header(words: &[&str]) -> Result<Section> {
                 return Ok(Releases::Fork((*range).to_owned()));
             }
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            Ok(Releases::Nginx(first.parse()?, last.parse()?))
+            let last = (!last.is_empty()).then(|| last.parse()).transpose()?;
+            Ok(Releases::Nginx(first.parse()?, last))
         })
         .collect::<Result<_>>()?;
     Ok(Section {
@@ -259,7 +305,6 @@ fn parse_header(words: &[&str]) -> Result<Section> {
 
 #[cfg(test)]
 mod tests {
-    use super::find;
     use super::parse;
     use crate::layout::Build;
     use crate::layout::tests::COMPAT;
@@ -275,7 +320,7 @@ mod tests {
                 has_ssl,
                 ..build("1.2.3", signature)
             };
-            find(parse(text).unwrap(), &build).unwrap().unwrap()
+            parse(text).unwrap().find(&build).unwrap().unwrap()
         };
         let all = &layout(COMPAT, true).structs["s"];
         assert_eq!((all["a"], all["b"], all["c"]), (0, 16, 24));
@@ -318,7 +363,7 @@ mod tests {
                 fork: fork.map(str::to_owned),
                 ..build("1.2.3", "8")
             };
-            let layout = find(parse(text).unwrap(), &build).unwrap();
+            let layout = parse(text).unwrap().find(&build).unwrap();
             layout.map(|layout| layout.structs["s"]["a"])
         };
         assert_eq!(of(None), Some(0));
@@ -326,15 +371,32 @@ mod tests {
         assert_eq!(of(Some("fork/1.2.3.5")), None);
     }
 
-    /// Check that a build that two sections claim is an error, not a choice.
+    /// Check that a struct that two sections tell of is an error, not a choice.
     #[test]
     fn ambiguous() {
-        let text = "nginx 8 1.2.3\nnginx . 1.2.0-1.2.9\n";
-        assert!(find(parse(text).unwrap(), &build("1.2.3", "8")).is_err());
-        assert!(
-            find(parse(text).unwrap(), &build("1.2.4", "8"))
-                .unwrap()
-                .is_some()
-        );
+        let text = "nginx 8 1.2.3\n  s\nnginx . 1.2.0-1.2.9\n  s\n";
+        let table = parse(text).unwrap();
+        assert!(table.find(&build("1.2.3", "8")).is_err());
+        assert!(table.find(&build("1.2.4", "8")).unwrap().is_some());
+    }
+
+    /// Check that sections add up, that ranges may be open, that releases which are not listed have
+    /// nothing, and that every layout of those that are is a candidate for others.
+    #[test]
+    fn sections() {
+        let text = "releases 1.2.0-1.2.4 1.4.0-1.4.1\nnginx 8* 1.2.0-\n  s\n    a 0\n\
+            nginx 8.* 1.2.0-1.2.2\n  t\n    b 0\nnginx 8.* 1.2.3-\n  t\n    b 8\n";
+        let table = parse(text).unwrap();
+        let b = |version| {
+            let layout = table.find(&build(version, "8,4")).unwrap();
+            layout.map(|layout| (layout.structs["s"]["a"], layout.structs["t"]["b"]))
+        };
+        assert_eq!(b("1.2.2"), Some((0, 0)));
+        assert_eq!(b("1.2.3"), Some((0, 8)));
+        assert_eq!(b("1.4.1"), Some((0, 8)));
+        assert_eq!((b("1.1.9"), b("1.2.5"), b("1.4.2")), (None, None, None));
+        let all = table.all(&build("1.6.0", "8,4")).unwrap();
+        let newest: Vec<String> = all.iter().map(|(version, _)| version.to_string()).collect();
+        assert_eq!(newest, ["1.2.2", "1.4.1"]);
     }
 }

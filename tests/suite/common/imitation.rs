@@ -31,8 +31,7 @@ void ngx_http_free_request(void *r, long rc) { body(r, rc); }
 #else
 void ngx_http_free_request(void *r, long rc) { (void)r; (void)rc; }
 #endif
-void ngx_http_request_body_save_filter(void *r, void *in) { (void)r; (void)in; }
-void *const hooks[] = { ngx_http_init_connection, ngx_http_request_body_save_filter,
+void *const hooks[] = { ngx_http_init_connection,
 #ifndef BODY
     ngx_http_free_request,
 #endif

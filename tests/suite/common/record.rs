@@ -53,6 +53,9 @@ pub struct Record {
     pub phases: Phases,
     pub phases_origin: Option<String>,
     pub duration_ns: Option<u64>,
+    pub tls_handshake_ns: Option<u64>,
+    pub ssl_server_name: Option<String>,
+    pub alpn: Option<String>,
     #[serde(default)]
     pub upstreams: Vec<Attempt>,
     pub layout: Option<String>,

@@ -50,7 +50,7 @@ fn curl(nginx: &Nginx, args: &[&str], scheme: &str, paths: &[&str]) {
     assert_eq!(output.stdout, b"200\n".repeat(paths.len()));
 }
 
-/// The records of these requests.
+/// The records of these requests, which have all their times.
 fn records(args: &[&str], scheme: &str) -> Vec<Record> {
     let upstream = Upstream::start();
     let records = traced(start(upstream.port), |nginx| {
@@ -75,44 +75,41 @@ fn records(args: &[&str], scheme: &str) -> Vec<Record> {
     });
     assert_eq!(records.len(), 2);
     for record in &records {
-        let p = &record.phases;
-        let downstream = [
-            p.downstream_request_first_byte_time,
-            p.downstream_request_last_byte_time,
-            p.downstream_response_first_byte_time,
-            p.downstream_response_last_byte_time,
-            record.duration_ns,
-        ];
-        assert_eq!(downstream, [None; 5], "{record:#?}");
         assert!(!record.partial, "{record:#?}");
+        record.assert_complete();
     }
     records
 }
 
-/// Check HTTP/1.1 over TLS: the bytes of the client's socket are not the request's, those of the
-/// upstream's are.
+/// Check HTTP/1.1 over TLS.
 #[test]
 fn tls() {
     let records = records(&["--http1.1"], "https");
-    assert_eq!(records[0].phases_origin, None);
+    assert!(records[0].tls_handshake_ns.is_some());
+    assert_eq!(records[1].tls_handshake_ns, None);
     assert_eq!(records[1].connection_requests, 2);
-    let p = &records[1].phases;
-    assert!(p.upstream_connect_time < p.upstream_response_last_byte_time);
+    assert!(records.iter().all(|record| record.alpn.is_none()));
+    assert!(
+        records
+            .iter()
+            .all(|record| record.ssl_server_name.is_none())
+    );
 }
 
 /// Check HTTP/2 over TLS, and without it on a unix socket.
 #[test]
 fn http2() {
-    for (args, scheme) in [
-        (&["--http2"][..], "https"),
+    for (args, scheme, alpn) in [
+        (&["--http2"][..], "https", Some("h2")),
         (
             &["--http2-prior-knowledge", "--unix-socket", "{socket}"],
             "http",
+            None,
         ),
     ] {
         for record in records(args, scheme) {
             assert_eq!(record.server_protocol.as_deref(), Some("HTTP/2.0"));
-            assert_eq!(record.phases_origin, None);
+            assert_eq!(record.alpn.as_deref(), alpn);
         }
     }
 }

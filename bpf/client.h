@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Bytes of a client's socket: of its TLS handshake, of its one request, or of its streams. */
+#ifndef NGX_BPF_CLIENT_H
+#define NGX_BPF_CLIENT_H
+
+#include "http2.h"
+
+/*
+ * Bytes read from a client. Before there is a request, c->data is the ngx_http_connection_t, and
+ * what is read then becomes the request: nginx makes one as soon as it has a byte in plain. While
+ * its header is not complete it has no write_event_handler: ngx_http_process_request() sets the
+ * first one.
+ */
+static __always_inline void client_received(struct worker *w, struct connection *conn,
+					    struct ngx_connection_s *c, __u64 now)
+{
+	struct ngx_http_request_s *r;
+
+	if (is_handshake(w, &conn->handshake, c, now)) {
+		conn->request_first_ns = 0; /* that was a PROXY protocol header */
+		return;
+	}
+	r = NGX_GET(c, data);
+	if (is_request(r)) {
+		if (!NGX_GET(r, write_event_handler))
+			conn->header_ns = now;
+	} else if (is_multiplexed(c, (void *)r)) {
+		streams_received(w, conn, c, (void *)r, now);
+	} else {
+		conn->request_first_ns = now;
+		conn->flags = 0;
+	}
+	conn->last_read_ns = now;
+}
+
+/* `ret` as send() returned it: bytes, or an error. */
+static __always_inline void client_sent(struct worker *w, struct connection *conn,
+					struct ngx_connection_s *c, int ret, __u64 now)
+{
+	struct unsure *unsure = &conn->unsure;
+	__u64 sent;
+
+	if (conn->is_multiplexed)
+		return streams_sent(w, conn, c, ret, now);
+	if (ret < 0 || is_handshake(w, &conn->handshake, c, now))
+		return;
+	if (!conn->response_first_ns && !response_begun((__u64)c))
+		return;
+	if (!NGX_GET_OR(c, ssl, NULL)) {
+		if (!conn->response_first_ns)
+			conn->response_first_ns = now;
+		conn->response_last_ns = now;
+		return;
+	}
+	sent = NGX_GET(c, sent);
+	response_settle(conn, sent);
+	if (!unsure->last_ns)
+		unsure->first_ns = now;
+	unsure->last_ns = now;
+	unsure->sent = sent;
+}
+
+#endif

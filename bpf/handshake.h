@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * TLS: which bytes of a socket are its handshake's. nginx reads a connection with the same function
+ * as a plain one until ngx_ssl_handshake() or ngx_ssl_try_early_data() has succeeded, and with
+ * ngx_ssl_recv() from then on: c->recv tells. (It goes back to the plain one when nginx lingers:
+ * hence is_over.)
+ */
+#ifndef NGX_BPF_HANDSHAKE_H
+#define NGX_BPF_HANDSHAKE_H
+
+#include "read.h"
+
+/* A connection has just been accepted: when it is a plain one, it shows how these are read. */
+static __always_inline void learn_plain_recv(struct worker *w, struct ngx_connection_s *c)
+{
+	if (w->plain_recv || NGX_GET(c, type) != SOCK_STREAM || NGX_GET_OR(c, ssl, NULL))
+		return;
+	w->plain_recv = (__u64)NGX_GET(c, recv);
+}
+
+/* Whether the bytes that have just been read or sent are the handshake's: then it is noted. */
+static __always_inline bool is_handshake(struct worker *w, struct handshake *h,
+					 struct ngx_connection_s *c, __u64 now)
+{
+	if (h->is_over || !NGX_GET_OR(c, ssl, NULL))
+		return false;
+	if (!w->plain_recv || (__u64)NGX_GET(c, recv) != w->plain_recv) {
+		h->is_over = 1;
+		return false;
+	}
+	if (!h->first_ns)
+		h->first_ns = now;
+	h->last_ns = now;
+	return true;
+}
+
+#endif

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * HTTP/2: requests at the same time on one connection, each with an ngx_connection_t of its own
+ * that has no socket. What their bytes are is known from two sides. Of those that come in: nginx
+ * counts the streams that a connection has had, and gives each its number (c->requests), so that a
+ * read made those that are counted since the read before. Of those that go out: nginx sends what is
+ * queued in rounds (ngx_http_v2_send_output_queue()), and each queued frame says whose it is.
+ */
+#ifndef NGX_BPF_HTTP2_H
+#define NGX_BPF_HTTP2_H
+
+#include "connection.h"
+
+/* What a new entry begins as. */
+static const struct multiplex new_multiplex = {};
+
+/* Whether c->data is an ngx_http_v2_connection_t: its first member points back. */
+static __always_inline bool is_multiplexed(struct ngx_connection_s *c,
+					   struct ngx_http_v2_connection_s *h2c)
+{
+	return NGX_GET(h2c, connection) == c;
+}
+
+/* The streams of a connection; NULL when the map is full. */
+static __always_inline struct multiplex *multiplex_of(struct worker *w, struct connection *conn,
+						      struct ngx_connection_s *c)
+{
+	struct connection_key key = {.connection = (__u64)c, .pid = w->pid};
+
+	/* What an earlier connection at the same place has left is overwritten. */
+	if (!conn->is_multiplexed &&
+	    bpf_map_update_elem(&multiplexes, &key, &new_multiplex, BPF_ANY))
+		return NULL;
+	conn->is_multiplexed = 1;
+	return bpf_map_lookup_elem(&multiplexes, &key);
+}
+
+/* When the read came that brought the first byte of the stream with this number. */
+static __always_inline __u64 stream_first_ns(struct multiplex *m, struct connection *conn,
+					     __u64 number)
+{
+	__u64 streams = ~0ULL, at_ns = 0;
+
+	if (number > m->streams)
+		return conn->last_read_ns;
+	for (__u32 i = 0; i < INPUTS_MAX; i++) {
+		if (m->inputs[i].streams < number || m->inputs[i].streams >= streams)
+			continue;
+		streams = m->inputs[i].streams;
+		at_ns = m->inputs[i].at_ns;
+	}
+	return at_ns;
+}
+
+/* The connection that the stream of `r` is on. */
+static __always_inline struct ngx_connection_s *connection_of_stream(struct ngx_http_request_s *r)
+{
+	struct ngx_http_v2_stream_s *stream = NGX_GET_OR(r, stream, NULL);
+	struct ngx_http_v2_connection_s *h2c;
+
+	if (!stream)
+		return NULL;
+	h2c = NGX_GET(stream, connection);
+	return NGX_GET(h2c, connection);
+}
+
+/* A new entry for a stream. Not inlined: it is called from where the verifier has much to follow.
+ */
+static __noinline struct connection *stream_new(struct worker *w, struct ngx_http_request_s *r,
+						struct ngx_connection_s *fake)
+{
+	struct ngx_connection_s *c;
+	struct connection *conn, *stream;
+	struct multiplex *m;
+	__u64 number;
+
+	if (!w)
+		return NULL;
+	c = connection_of_stream(r);
+	conn = c ? connection_find(w, (__u64)c) : NULL;
+	m = conn ? multiplex_of(w, conn, c) : NULL;
+	stream = m ? connection_new(w, (__u64)fake) : NULL;
+	if (!stream)
+		return NULL;
+	number = NGX_GET(fake, requests);
+	stream->accepted_ns = conn->accepted_ns;
+	stream->request_first_ns = stream_first_ns(m, conn, number);
+	stream->local = conn->local;
+	if (number == 1)
+		stream->handshake = conn->handshake;
+	if (!stream->request_first_ns)
+		stream->flags = REQUEST_ADOPTED;
+	return stream;
+}
+
+/* The entry of a request: that of its connection, or of its stream. */
+static __always_inline struct connection *connection_of(struct worker *w,
+							struct ngx_http_request_s *r)
+{
+	struct ngx_connection_s *c = NGX_GET(r, connection);
+	struct connection *conn = connection_find(w, (__u64)c);
+
+	return conn ? conn : stream_new(w, r, c);
+}
+
+/* Bytes have been read: streams that are there now were made by the reads before this one. */
+static __always_inline void streams_received(struct worker *w, struct connection *conn,
+					     struct ngx_connection_s *c,
+					     struct ngx_http_v2_connection_s *h2c, __u64 now)
+{
+	struct multiplex *m = multiplex_of(w, conn, c);
+	struct ngx_http_v2_stream_s *stream;
+	struct ngx_http_request_s *r;
+	struct connection *of_stream;
+	struct input *input;
+	__u64 streams;
+
+	if (!m)
+		return;
+	streams = NGX_GET(c, requests);
+	if (streams > m->streams) {
+		input = &m->inputs[m->inputs_seen++ & (INPUTS_MAX - 1)];
+		input->streams = streams;
+		input->at_ns = conn->last_read_ns;
+		m->streams = streams;
+	}
+	/* The stream whose header is not complete yet. */
+	stream = NGX_GET(h2c, state.stream);
+	if (!stream)
+		return;
+	r = NGX_GET(stream, request);
+	if (!is_request(r) || NGX_GET(r, write_event_handler))
+		return;
+	of_stream = connection_of(w, r);
+	if (of_stream)
+		of_stream->header_ns = now;
+}
+
+/* What has been sent, or could not be, belongs to the round that nginx is in. */
+static __always_inline void streams_sent(struct worker *w, struct connection *conn,
+					 struct ngx_connection_s *c, int ret, __u64 now)
+{
+	struct multiplex *m = multiplex_of(w, conn, c);
+	struct output *output;
+
+	if (!m)
+		return;
+	m->is_blocked = ret < 0;
+	if (ret < 0)
+		return;
+	output = &m->outputs[m->round & (OUTPUTS_MAX - 1)];
+	if (output->round != m->round) {
+		output->round = m->round;
+		output->first_ns = now;
+	}
+	output->last_ns = now;
+}
+
+/* The first bytes sent in this round or, when it sent none (OpenSSL's buffer), in one behind it. */
+static __always_inline struct output *output_of(struct multiplex *m, __u64 round)
+{
+	struct output *output;
+
+	for (__u32 i = 0; i < OUTPUTS_MAX && round <= m->round; i++, round++) {
+		output = &m->outputs[round & (OUTPUTS_MAX - 1)];
+		if (output->round == round)
+			return output;
+	}
+	return NULL;
+}
+
+/* When the response began, once that is known: before the rounds are forgotten. */
+static __always_inline void stream_settle(struct multiplex *m, struct connection *stream)
+{
+	struct output *output;
+
+	if (stream->response_first_ns || !stream->first_round)
+		return;
+	output = output_of(m, stream->first_round);
+	if (output)
+		stream->response_first_ns = output->first_ns;
+}
+
+/* When the last bytes of the response went out. Not while some may be in OpenSSL's buffer. */
+static __always_inline void stream_ended(struct worker *w, struct connection *stream,
+					 struct ngx_http_request_s *r)
+{
+	struct ngx_connection_s *c = connection_of_stream(r);
+	struct connection *conn = c ? connection_find(w, (__u64)c) : NULL;
+	struct multiplex *m = conn ? multiplex_of(w, conn, c) : NULL;
+	struct output *output;
+
+	if (!m || !stream->last_round)
+		return;
+	stream_settle(m, stream);
+	if (m->is_blocked && NGX_GET_OR(c, ssl, NULL))
+		return;
+	output = output_of(m, stream->last_round);
+	if (!output)
+		return;
+	stream->response_last_ns =
+		output->round == stream->last_round ? output->last_ns : output->first_ns;
+}
+
+/* A walk through the frames of a round. */
+struct frames {
+	struct worker *w;
+	struct multiplex *m;
+	struct ngx_http_v2_out_frame_s *frame;
+	struct ngx_http_v2_stream_s *stream; /* of the frame before */
+};
+
+/* One frame: the response of its stream goes on in this round, or begins. */
+static long mark_frame(__u64 index, struct frames *frames)
+{
+	struct ngx_http_v2_out_frame_s *frame = frames->frame;
+	struct ngx_http_v2_stream_s *stream;
+	struct ngx_http_request_s *r;
+	struct ngx_connection_s *fake;
+	struct connection *conn;
+
+	if (!frame)
+		return 1;
+	frames->frame = NGX_GET(frame, next);
+	stream = NGX_GET(frame, stream);
+	if (!stream || stream == frames->stream)
+		return 0;
+	frames->stream = stream;
+	r = NGX_GET(stream, request);
+	/* Interim responses are sent before there is a status. */
+	if (!is_request(r) || !NGX_GET(r, headers_out.status))
+		return 0;
+	conn = connection_of(frames->w, r);
+	if (!conn)
+		return 0;
+	stream_settle(frames->m, conn);
+	fake = NGX_GET(r, connection);
+	if (!conn->first_round || !NGX_GET(fake, sent))
+		conn->first_round = frames->m->round;
+	conn->last_round = frames->m->round;
+	return 0;
+}
+
+/* ngx_http_v2_send_output_queue(h2c): a round begins. A frame stays queued until it is sent whole.
+ */
+static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_connection_s *h2c)
+{
+	struct ngx_connection_s *c = NGX_GET(h2c, connection);
+	struct connection *conn = connection_find(w, (__u64)c);
+	struct frames frames = {.w = w};
+
+	if (!conn || !is_multiplexed(c, h2c))
+		return;
+	frames.m = multiplex_of(w, conn, c);
+	if (!frames.m)
+		return;
+	frames.m->round++;
+	frames.frame = NGX_GET(h2c, last_out);
+	bpf_loop(FRAMES_MAX, mark_frame, &frames, 0);
+}
+
+#endif
