@@ -26,6 +26,7 @@ static __always_inline bool is_handshake(struct worker *w, struct handshake *h,
 		return false;
 	if (!w->plain_recv || (__u64)NGX_GET(c, recv) != w->plain_recv) {
 		h->is_over = 1;
+		h->is_unseen = !w->plain_recv;
 		return false;
 	}
 	if (!h->first_ns)

@@ -35,21 +35,24 @@ static __always_inline struct multiplex *multiplex_of(struct worker *w, struct c
 	return bpf_map_lookup_elem(&multiplexes, &key);
 }
 
-/* When the read came that brought the first byte of the stream with this number. */
+/*
+ * When the read came that brought the first byte of the stream with this number; the end of the
+ * handshake, when it came with that. 0: before tracing began.
+ */
 static __always_inline __u64 stream_first_ns(struct multiplex *m, struct connection *conn,
 					     __u64 number)
 {
-	__u64 streams = ~0ULL, at_ns = 0;
+	__u64 streams = ~0ULL, at_ns = 0, handshake_ns = conn->handshake.last_ns;
 
 	if (number > m->streams)
-		return conn->last_read_ns;
+		return conn->last_read_ns ? conn->last_read_ns : handshake_ns;
 	for (__u32 i = 0; i < INPUTS_MAX; i++) {
 		if (m->inputs[i].streams < number || m->inputs[i].streams >= streams)
 			continue;
 		streams = m->inputs[i].streams;
 		at_ns = m->inputs[i].at_ns;
 	}
-	return at_ns;
+	return at_ns ? at_ns : handshake_ns;
 }
 
 /* The connection that the stream of `r` is on. */

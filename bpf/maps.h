@@ -71,7 +71,8 @@ enum upstream_phase {
 struct handshake {
 	__u64 first_ns;
 	__u64 last_ns;
-	__u64 is_over; /* or there is none */
+	__u32 is_over;	 /* or there is none */
+	__u32 is_unseen; /* what was taken for something else may have been the handshake's */
 };
 
 /* What a socket of a traced process is to nginx. */
@@ -81,6 +82,7 @@ struct socket_state {
 	__u64 generation; /* upstream: of the request it works for */
 	__u64 connect_ns; /* upstream: the connect that no bytes have followed yet */
 	struct handshake handshake; /* upstream */
+	__u64 sent;		    /* upstream, encrypted: c->sent at the last send */
 	__u32 kind;
 	__u32 phase;
 	__u32 slot;   /* upstream: of the attempt in struct connection */
@@ -103,6 +105,8 @@ struct attempt_times {
 	__u64 request_last_ns;
 	__u64 response_first_ns;
 	__u64 response_last_ns;
+	__u64 handshake_first_ns;
+	__u64 handshake_last_ns;
 	__u32 flags;
 	__u32 index;
 };

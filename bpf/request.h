@@ -57,10 +57,16 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 		out->request_last_ns = times->request_last_ns;
 		out->response_first_ns = times->response_first_ns;
 		out->response_last_ns = times->response_last_ns;
+		out->handshake_first_ns = times->handshake_first_ns;
+		out->handshake_last_ns = times->handshake_last_ns;
 	}
 	out->status = NGX_GET(state, status);
 	out->bytes_sent = NGX_GET_OR(state, bytes_sent, -1);
 	out->bytes_received = NGX_GET_OR(state, bytes_received, -1);
+	if (out->flags & ATTEMPT_TLS && !out->bytes_received) {
+		out->response_first_ns = 0; /* session tickets */
+		out->response_last_ns = 0;
+	}
 	if (NGX_READ(failed, state, header_time) != NGX_MSEC_UNSET && !failed)
 		out->flags |= ATTEMPT_HEADER;
 }

@@ -91,6 +91,7 @@ static __always_inline void upstream_connecting(struct worker *w, struct socket_
 
 	s->phase = UPSTREAM_IDLE;
 	s->connect_ns = now;
+	learn_plain_recv(w, (void *)s->connection);
 	a = upstream_join(w, s, request_of_log(s->connection));
 	if (a)
 		a->connect_ns = now;
@@ -126,35 +127,89 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 	upstream_reuse(s, a, NGX_GET(c, requests));
 	if (NGX_GET_OR(c, ssl, NULL))
 		a->flags |= ATTEMPT_TLS;
+	if (s->handshake.is_unseen)
+		a->flags |= ATTEMPT_UNSURE;
+	s->handshake.is_over = 1;
 	if (!a->connect_ns)
 		a->connect_ns = s->connect_ns ? s->connect_ns : now;
 	s->connect_ns = 0;
+	s->sent = 0;
 	a->request_first_ns = now;
 	return a;
 }
 
-static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
+/* Bytes of the TLS handshake. On a unix socket there was no connect that joined it with an attempt.
+ */
+static __always_inline void upstream_handshake(struct worker *w, struct socket_state *s)
 {
+	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
 	struct attempt_times *a;
 
+	a = s->client ? upstream_attempt(w, s) : upstream_join(w, s, NGX_GET(c, data));
+	if (!a)
+		return;
+	a->handshake_first_ns = s->handshake.first_ns;
+	a->handshake_last_ns = s->handshake.last_ns;
+}
+
+/*
+ * Whether nginx has had a byte of the response. Over TLS what is read may be session tickets, which
+ * come behind the handshake, long before the response. Before 1.11.4 nginx did not count.
+ */
+static __always_inline bool is_answered(struct attempt_times *a, struct ngx_connection_s *c)
+{
+	struct ngx_http_request_s *r;
+	struct ngx_array_t *states;
+
+	if (!a->response_first_ns || !(a->flags & ATTEMPT_TLS))
+		return a->response_first_ns != 0;
+	r = NGX_GET(c, data);
+	states = NGX_GET(r, upstream_states);
+	return NGX_GET_OR((struct ngx_http_upstream_state_t *)(NGX_GET(states, elts) +
+							       NGX_GET(states, size) * a->index),
+			  bytes_received, 1) != 0;
+}
+
+static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
+{
+	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
+	struct attempt_times *a;
+	__u64 sent;
+
+	if (is_handshake(w, &s->handshake, c, now))
+		return upstream_handshake(w, s);
 	if (s->phase == UPSTREAM_SENDING)
 		a = upstream_attempt(w, s);
 	else
 		a = upstream_request_out(w, s, now);
 	if (!a)
 		return;
-	/* A tunnel, or an answer that came before the request's end. */
-	if (a->response_first_ns)
-		a->flags |= ATTEMPT_MORE;
-	else
+	if (!is_answered(a, c)) {
 		a->request_last_ns = now;
+		return;
+	}
+	/*
+	 * A tunnel, or an answer that came before the request's end. Over TLS it may be an alert,
+	 * the last that nginx sends: then nothing is counted behind it.
+	 */
+	if (a->flags & ATTEMPT_TLS) {
+		sent = NGX_GET(c, sent);
+		if (s->sent && sent > s->sent)
+			a->flags |= ATTEMPT_MORE;
+		s->sent = sent;
+		return;
+	}
+	a->flags |= ATTEMPT_MORE;
 }
 
 static __always_inline void upstream_received(struct worker *w, struct socket_state *s, int ret,
 					      __u64 now)
 {
+	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
 	struct attempt_times *a;
 
+	if (ret > 0 && is_handshake(w, &s->handshake, c, now))
+		return upstream_handshake(w, s);
 	/* A kept connection that the upstream closes while nobody uses it: not of an attempt. */
 	if (ret > 0)
 		s->phase = UPSTREAM_RECEIVING;
@@ -165,7 +220,7 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 		a->flags |= ret ? ATTEMPT_ERROR : ATTEMPT_EOF;
 		return;
 	}
-	if (!a->response_first_ns)
+	if (!is_answered(a, c))
 		a->response_first_ns = now;
 	a->response_last_ns = now;
 }

@@ -41,14 +41,15 @@ enum request_flag {
 };
 
 enum attempt_flag {
-	ATTEMPT_SEEN = 1,   /* its socket was seen: the times are right */
-	ATTEMPT_REUSED = 2, /* on a kept connection */
-	ATTEMPT_TLS = 4,    /* the upstream's bytes are encrypted */
-	ATTEMPT_HEADER = 8, /* nginx has parsed the response's header */
-	ATTEMPT_EOF = 16,   /* the upstream closed the connection */
-	ATTEMPT_ERROR = 32, /* a read failed: the connection was reset */
-	ATTEMPT_NEW = 128,  /* on a connection of its own */
-	ATTEMPT_MORE = 64,  /* more was sent after the response had begun */
+	ATTEMPT_SEEN = 1,     /* its socket was seen: the times are right */
+	ATTEMPT_REUSED = 2,   /* on a kept connection */
+	ATTEMPT_TLS = 4,      /* the upstream's bytes are encrypted */
+	ATTEMPT_HEADER = 8,   /* nginx has parsed the response's header */
+	ATTEMPT_EOF = 16,     /* the upstream closed the connection */
+	ATTEMPT_ERROR = 32,   /* a read failed: the connection was reset */
+	ATTEMPT_NEW = 128,    /* on a connection of its own */
+	ATTEMPT_MORE = 64,    /* more was sent after the response had begun */
+	ATTEMPT_UNSURE = 256, /* some of its bytes may be of a TLS handshake */
 };
 
 /* The texts of a request, in the order in which their bytes follow in the tail. */
@@ -78,13 +79,15 @@ struct attempt {
 	__u64 request_last_ns;
 	__u64 response_first_ns;
 	__u64 response_last_ns;
-	__s64 bytes_sent;     /* u->state->bytes_sent; -1: this nginx does not count them */
-	__s64 bytes_received; /* u->state->bytes_received; -1: likewise */
-	__u32 status;	      /* u->state->status; 0: none */
-	__u32 flags;	      /* enum attempt_flag */
-	__u32 index;	      /* in r->upstream_states */
-	__u16 addr_len;	      /* bytes of u->state->peer in the tail; 0: none */
-	__u16 addr_cut;	      /* 1: the address is longer than these */
+	__u64 handshake_first_ns; /* first bytes of the TLS handshake sent */
+	__u64 handshake_last_ns;  /* last bytes of it sent or read */
+	__s64 bytes_sent;	  /* u->state->bytes_sent; -1: this nginx does not count them */
+	__s64 bytes_received;	  /* u->state->bytes_received; -1: likewise */
+	__u32 status;		  /* u->state->status; 0: none */
+	__u32 flags;		  /* enum attempt_flag */
+	__u32 index;		  /* in r->upstream_states */
+	__u16 addr_len;		  /* bytes of u->state->peer in the tail; 0: none */
+	__u16 addr_cut;		  /* 1: the address is longer than these */
 };
 
 /*

@@ -46,6 +46,8 @@ pub struct Attempt<'a> {
     pub reused: Option<bool>,
     /// The five upstream times.
     pub phases: Phases,
+    /// From the first byte of the TLS handshake to its last.
+    pub upstream_tls_ns: Option<u64>,
     /// As in `$upstream_bytes_sent`.
     pub bytes_sent: Option<i64>,
     /// As in `$upstream_bytes_received`.
@@ -69,6 +71,8 @@ impl<'a> Attempt<'a> {
             status: Some(record.status).filter(|status| *status != 0),
             reused: seen.reused(),
             phases: phases(event, origin, &seen),
+            upstream_tls_ns: nonzero(record.handshake_first_ns)
+                .and_then(|first| record.handshake_last_ns.checked_sub(first)),
             bytes_sent: counted(record.bytes_sent),
             bytes_received: counted(record.bytes_received),
             failure: failure(event, &seen, next),
@@ -90,6 +94,9 @@ impl Serialize for Attempt<'_> {
         }
         for (name, time) in self.phases.iter() {
             map.serialize_entry(name, &time)?;
+        }
+        if let Some(time) = self.upstream_tls_ns {
+            map.serialize_entry("upstream_tls_ns", &time)?;
         }
         if let Some(bytes) = self.bytes_sent {
             map.serialize_entry("bytes_sent", &bytes)?;
@@ -140,8 +147,7 @@ fn counted(bytes: i64) -> Option<i64> {
     Some(bytes).filter(|bytes| *bytes >= 0)
 }
 
-/// The upstream's side of the phases. Bytes of a TLS connection are not yet told from those of
-/// its handshake.
+/// The upstream's side of the phases.
 fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases {
     let mut phases = Phases::default();
     let record = &event.record;
@@ -152,7 +158,7 @@ fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases 
         phases.set(phase, nonzero(ns).and_then(|ns| ns.checked_sub(origin)));
     };
     set(Phase::UpstreamConnect, record.connect_ns);
-    if !seen.has(attempt_flag::ATTEMPT_TLS) {
+    if !seen.has(attempt_flag::ATTEMPT_UNSURE) {
         set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
         /* What goes through a tunnel is no request; else its end came behind the answer's begin. */
         if record.status == SWITCHING_PROTOCOLS || !seen.has(attempt_flag::ATTEMPT_MORE) {
@@ -192,11 +198,17 @@ fn failure(event: &AttemptEvent<'_>, seen: &Seen, next: Next) -> Option<&'static
         return None;
     }
     match status {
+        GATEWAY_TIME_OUT if !seen.sent && event.record.handshake_first_ns != 0 => {
+            Some("tls_timeout")
+        }
         GATEWAY_TIME_OUT if !seen.sent => Some("connect_timeout"),
         GATEWAY_TIME_OUT => Some("timeout"),
+        BAD_GATEWAY if !seen.sent && event.record.handshake_first_ns != 0 => Some("tls_error"),
         BAD_GATEWAY if !seen.sent => Some("connect_error"),
         BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_ERROR) => Some("reset"),
         BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_EOF) => Some("closed"),
+        /* Closed by an alert, behind which nothing is read. */
+        BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_TLS) && !seen.received => Some("closed"),
         BAD_GATEWAY if seen.received => Some("invalid_header"),
         BAD_GATEWAY => Some("error"),
         _ => None,

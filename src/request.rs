@@ -346,6 +346,8 @@ mod tests {
                 request_last_ns: 2_000,
                 response_first_ns: 3_000,
                 response_last_ns: 3_000,
+                handshake_first_ns: 2_000,
+                handshake_last_ns: 2_000,
                 status: 502,
                 flags: types::attempt_flag::ATTEMPT_SEEN.0 | types::attempt_flag::ATTEMPT_NEW.0,
                 ..Default::default()

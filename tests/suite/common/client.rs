@@ -35,6 +35,11 @@ impl Client {
         Self::to(([127, 0, 0, 1], port).into())
     }
 
+    /// On a connection that is there already.
+    pub fn new(stream: Box<dyn Stream>) -> Self {
+        Self(BufReader::new(stream))
+    }
+
     /// To an address.
     pub fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();

@@ -13,6 +13,8 @@ pub mod nginx;
 pub mod patched;
 /// Records, and the access log that they are held against.
 pub mod record;
+/// A client that speaks TLS.
+pub mod tls;
 /// The tool under test.
 pub mod tool;
 /// An upstream that does as it is told.

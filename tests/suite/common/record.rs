@@ -90,6 +90,7 @@ pub struct Attempt {
     pub upstream_request_last_byte_time: Option<u64>,
     pub upstream_response_first_byte_time: Option<u64>,
     pub upstream_response_last_byte_time: Option<u64>,
+    pub upstream_tls_ns: Option<u64>,
     pub bytes_sent: i64,
     pub bytes_received: i64,
     pub failure: Option<String>,

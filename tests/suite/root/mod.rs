@@ -23,6 +23,8 @@ mod requests;
 mod symbols;
 /// Phases, against delays that the tests make.
 mod times;
+/// TLS of clients and of upstreams.
+mod tls;
 /// Builds that nobody has looked at.
 mod unknown_build;
 /// nginx replaced while it runs.

@@ -6,13 +6,12 @@ use std::process::Command;
 
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
+use crate::suite::common::tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
 /// One server with TLS, one with HTTP/2 without it, both in front of an upstream.
 const HTTP: &str = "
-    ssl_certificate {prefix}/cert.pem;
-    ssl_certificate_key {prefix}/key.pem;
     server {
         listen 127.0.0.1:{port} ssl http2;
         listen unix:{prefix}/h2c.sock http2;
@@ -22,20 +21,8 @@ const HTTP: &str = "
 
 /// nginx with a certificate of its own.
 fn start(upstream: u16) -> Nginx {
-    Nginx::prepared(HTTP, upstream, |prefix| {
-        let status = Command::new("openssl")
-            .args([
-                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            ])
-            .args([
-                "-subj", "/CN=test", "-keyout", "key.pem", "-out", "cert.pem",
-            ])
-            .current_dir(prefix)
-            .stderr(std::process::Stdio::null())
-            .status()
-            .expect("openssl is installed by make test");
-        assert!(status.success());
-    })
+    let http = [tls::DIRECTIVES, HTTP].concat();
+    Nginx::prepared(&http, upstream, tls::certificate)
 }
 
 /// Requests over one connection.

@@ -30,7 +30,7 @@ const REPEATED: usize = 5;
 const SLACK: u64 = 400;
 
 /// Checks that there is a delay of so many milliseconds between two phases.
-fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u64) {
+pub fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u64) {
     let between = to.unwrap().checked_sub(from.unwrap()).unwrap();
     /* A busy nginx may come late to the earlier of the two, too. */
     let least = ms * 500_000;

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The client's end of TLS, byte by byte.
+
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::ClientConnection;
+use rustls::DigitallySignedStruct;
+use rustls::SignatureScheme;
+use rustls::StreamOwned;
+use rustls::SupportedProtocolVersion;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::ServerCertVerified;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::UnixTime;
+
+use super::PATIENCE;
+use super::client::Client;
+
+/// Directives for a server that speaks TLS with what `certificate()` leaves.
+pub const DIRECTIVES: &str = "
+    ssl_certificate {prefix}/cert.pem;
+    ssl_certificate_key {prefix}/key.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;";
+
+/// Makes a certificate in a folder.
+pub fn certificate(folder: &Path) {
+    let status = Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2".split(' '),
+        )
+        .args("-subj /CN=test -keyout key.pem -out cert.pem".split(' '))
+        .current_dir(folder)
+        .stderr(Stdio::null())
+        .status()
+        .expect("openssl is installed by make test");
+    assert!(status.success());
+}
+
+/// A connection whose bytes are sent when the test says so.
+pub struct Tls {
+    session: ClientConnection,
+    stream: TcpStream,
+}
+
+impl Tls {
+    /// Connects; the server's part of the handshake has come, and nothing of ours has followed it.
+    pub fn begin(port: u16, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> Self {
+        Self::over(
+            TcpStream::connect(("127.0.0.1", port)).unwrap(),
+            version,
+            alpn,
+        )
+    }
+
+    /// The same on a connection that is there already.
+    pub fn over(
+        stream: TcpStream,
+        version: &'static SupportedProtocolVersion,
+        alpn: &[&str],
+    ) -> Self {
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone))
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = ServerName::try_from("test").unwrap();
+        let session = ClientConnection::new(Arc::new(config), name).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut tls = Self { session, stream };
+        while tls.session.is_handshaking() {
+            let bytes = tls.take();
+            tls.stream.write_all(&bytes).unwrap();
+            tls.session.read_tls(&mut tls.stream).unwrap();
+            tls.session.process_new_packets().unwrap();
+        }
+        tls
+    }
+
+    /// The bytes of the next records: what is left of the handshake, and then this.
+    pub fn seal(&mut self, plain: impl AsRef<[u8]>) -> Vec<u8> {
+        self.session.writer().write_all(plain.as_ref()).unwrap();
+        self.take()
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends what is left of the handshake.
+    pub fn finish(mut self) -> Self {
+        let bytes = self.take();
+        self.send_raw(&bytes);
+        self
+    }
+
+    /// For all that follows.
+    pub fn into_client(self) -> Client {
+        Client::new(Box::new(StreamOwned::new(self.session, self.stream)))
+    }
+
+    /// Waits until there is something from the server.
+    pub fn read_some(&mut self) -> Vec<u8> {
+        loop {
+            let mut plain = vec![0; 16384];
+            match self.session.reader().read(&mut plain) {
+                Ok(size) => {
+                    plain.truncate(size);
+                    return plain;
+                }
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+            self.session.read_tls(&mut self.stream).unwrap();
+            self.session.process_new_packets().unwrap();
+        }
+    }
+
+    /// What the session wants to send.
+    fn take(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.session.wants_write() {
+            self.session.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+}
+
+/// Believes every server: the tests' own.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::RSA_PSS_SHA256,
+        ]
+    }
+}

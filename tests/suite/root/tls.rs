@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! TLS, of clients and to upstreams: times are those of plain bytes, and never the handshake's.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustls::SupportedProtocolVersion;
+use rustls::version::TLS12;
+use rustls::version::TLS13;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::delay;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
+use crate::suite::common::tls;
+use crate::suite::common::tls::Tls;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::root::requests::traced;
+use crate::suite::root::times::assert_between;
+
+/// Both that nginx speaks.
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// A proxy with TLS on both sides that holds nothing back.
+const HTTP: &str = "
+    upstream kept { server 127.0.0.1:{upstream}; keepalive 8; }
+    server {
+        listen 127.0.0.1:{port} ssl;
+        server_name test;
+        proxy_buffering off;
+        proxy_request_buffering off;
+        proxy_http_version 1.1;
+        proxy_ssl_server_name on;
+        location / { proxy_pass https://127.0.0.1:{upstream}; }
+        location /kept/ { proxy_pass https://kept; proxy_set_header Connection ''; }
+        location /plain/ { return 200 'hello\\n'; }
+        location /no_tls/ { proxy_pass https://127.0.0.1:{plain}; }
+    }";
+
+/// A terminator of TLS, which adds no time.
+const BACKEND: &str = "
+    server {
+        listen 127.0.0.1:{port} ssl;
+        proxy_buffering off;
+        proxy_request_buffering off;
+        proxy_http_version 1.1;
+        location / { proxy_pass http://127.0.0.1:{upstream}; }
+    }";
+
+/// An nginx that speaks TLS to its clients and to its upstream, and what stands behind it.
+struct Chain {
+    front: Nginx,
+    back: Nginx,
+    _upstream: Upstream,
+}
+
+impl Chain {
+    /// All of it.
+    fn start() -> Self {
+        let upstream = Upstream::start();
+        let with_tls = |http: &str| [tls::DIRECTIVES, http].concat();
+        let back = Nginx::prepared(&with_tls(BACKEND), upstream.port, tls::certificate);
+        let http = with_tls(HTTP).replace("{plain}", &upstream.port.to_string());
+        Self {
+            front: Nginx::prepared(&http, back.port, tls::certificate),
+            back,
+            _upstream: upstream,
+        }
+    }
+
+    /// The records of these requests.
+    fn traced(self, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
+        let records = traced(self.front, requests);
+        drop(self.back);
+        records
+    }
+}
+
+/// Checks that nothing of the request is within the handshake.
+fn assert_behind_handshake(record: &Record) {
+    let handshake = record.tls_handshake_ns.unwrap();
+    let first = record.phases.downstream_request_first_byte_time.unwrap();
+    assert!(handshake > 0 && first >= handshake, "{record:#?}");
+}
+
+/// Check each delay of a client and of an upstream, in both versions: among them session tickets,
+/// which a server of TLS 1.3 sends long before its response.
+#[test]
+fn every_phase() {
+    for version in VERSIONS {
+        let records = Chain::start().traced(|nginx| {
+            let tls = Tls::begin(nginx.port, version, &[]).finish();
+            delay(Duration::from_millis(40));
+            let mut client = tls.into_client();
+            client.send("POST /wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\n");
+            delay(Duration::from_millis(20));
+            client.send("Content-Length: 3\r\n\r\n");
+            delay(Duration::from_millis(50));
+            client.send("abc");
+            assert_eq!(client.receive().status, 200);
+        });
+        let record = &records[0];
+        record.assert_complete();
+        assert_behind_handshake(record);
+        let p = &record.phases;
+        let handshake = record.tls_handshake_ns;
+        assert_between(p, handshake, p.downstream_request_first_byte_time, 40);
+        let (first, last) = (
+            p.downstream_request_first_byte_time,
+            p.downstream_request_last_byte_time,
+        );
+        assert_between(p, first, last, 20);
+        assert_between(p, last, p.upstream_request_last_byte_time, 50);
+        let (first, last) = (
+            p.upstream_response_first_byte_time,
+            p.upstream_response_last_byte_time,
+        );
+        assert_between(p, p.upstream_request_last_byte_time, first, 60);
+        assert_between(p, first, last, 30);
+        assert_between(
+            p,
+            p.downstream_response_first_byte_time,
+            p.downstream_response_last_byte_time,
+            30,
+        );
+        let attempt = &record.upstreams[0];
+        let connect = attempt.upstream_connect_time.unwrap();
+        let handshake = attempt.upstream_tls_ns.unwrap();
+        assert!(
+            handshake > 0
+                && connect + handshake <= attempt.upstream_request_first_byte_time.unwrap(),
+            "{record:#?}"
+        );
+        assert_eq!(attempt.reused, Some(false));
+    }
+}
+
+/// Check that a kept upstream connection has no handshake, and that the end of each request is told:
+/// nginx sends an alert when it closes the others.
+#[test]
+fn upstream_connections() {
+    let records = Chain::start().traced(|nginx| {
+        let mut client = Tls::begin(nginx.port, &TLS13, &[]).finish().into_client();
+        for uri in ["/kept/", "/kept/", "/", "/"] {
+            assert_eq!(client.get(uri).status, 200);
+        }
+    });
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            record.assert_complete();
+            let attempt = &record.upstreams[0];
+            assert!(
+                attempt.upstream_request_last_byte_time.is_some(),
+                "{record:#?}"
+            );
+            (attempt.reused.unwrap(), attempt.upstream_tls_ns.is_some())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [(false, true), (true, false), (false, true), (false, true)]
+    );
+}
+
+/// Check an upstream that does not speak TLS.
+#[test]
+fn no_upstream_tls() {
+    let records = Chain::start().traced(|nginx| {
+        let mut client = Tls::begin(nginx.port, &TLS13, &[]).finish().into_client();
+        assert_eq!(client.get("/no_tls/").status, 502);
+    });
+    let attempt = &records[0].upstreams[0];
+    assert_eq!(attempt.failure.as_deref(), Some("tls_error"));
+    assert_eq!(attempt.upstream_request_first_byte_time, None);
+}
+
+/// Check a request that comes in one read with the end of the handshake: it begins behind that.
+#[test]
+fn with_the_handshake() {
+    for version in VERSIONS {
+        let records = Chain::start().traced(|nginx| {
+            let mut tls = Tls::begin(nginx.port, version, &[]);
+            delay(Duration::from_millis(30));
+            let bytes = tls.seal("GET /plain/ HTTP/1.1\r\nHost: t\r\n\r\n");
+            tls.send_raw(&bytes);
+            let mut client = tls.into_client();
+            assert_eq!(client.receive().status, 200);
+            assert_eq!(client.get("/plain/").status, 200);
+        });
+        for record in &records {
+            record.assert_complete();
+        }
+        let p = &records[0].phases;
+        assert_behind_handshake(&records[0]);
+        assert_between(p, Some(0), p.downstream_request_first_byte_time, 30);
+        assert_eq!(records[1].tls_handshake_ns, None);
+    }
+}
+
+/// Check that half a record is no byte of a request, and that two requests in one record are two.
+#[test]
+fn records_and_requests() {
+    let records = Chain::start().traced(|nginx| {
+        let mut tls = Tls::begin(nginx.port, &TLS13, &[]).finish();
+        let request = "GET /plain/ HTTP/1.1\r\nHost: t\r\n\r\n";
+        let bytes = tls.seal(request);
+        let (some, others) = bytes.split_at(20);
+        tls.send_raw(some);
+        delay(Duration::from_millis(40));
+        tls.send_raw(others);
+        tls.read_some();
+        let bytes = tls.seal(request.repeat(2));
+        tls.send_raw(&bytes);
+        tls.read_some();
+        let mut client = tls.into_client();
+        client.send("GET /plain/ HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        client.rest();
+    });
+    assert_eq!(records.len(), 4);
+    for record in &records {
+        record.assert_complete();
+    }
+    let p = &records[0].phases;
+    let handshake = records[0].tls_handshake_ns;
+    assert_between(p, handshake, p.downstream_request_first_byte_time, 40);
+    assert_eq!(
+        p.downstream_request_first_byte_time,
+        p.downstream_request_last_byte_time
+    );
+    let [second, third] = [&records[1].phases, &records[2].phases];
+    assert_eq!(
+        second.downstream_request_first_byte_time,
+        third.downstream_request_first_byte_time
+    );
+    assert!(third.downstream_request_last_byte_time >= second.downstream_response_last_byte_time);
+}
+
+/// Check that a PROXY protocol header is neither the handshake's nor the request's, and that the name
+/// of the handshake is told.
+#[test]
+fn proxy_protocol() {
+    let http = [
+        tls::DIRECTIVES,
+        "server { listen 127.0.0.1:{port} ssl proxy_protocol default_server; }
+         server { listen 127.0.0.1:{port} ssl proxy_protocol; server_name test;
+                  location / { return 200 x; } }",
+    ];
+    let nginx = Nginx::prepared(&http.concat(), 9, tls::certificate);
+    let records = traced(nginx, |nginx| {
+        let mut stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+        stream
+            .write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+            .unwrap();
+        delay(Duration::from_millis(30));
+        let mut tls = Tls::over(stream, &TLS13, &[]);
+        let bytes = tls.seal("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        tls.send_raw(&bytes);
+        assert_eq!(tls.into_client().receive().status, 200);
+    });
+    let record = &records[0];
+    record.assert_complete();
+    assert_eq!(record.ssl_server_name.as_deref(), Some("test"));
+    let p = &record.phases;
+    assert_between(p, Some(0), p.downstream_request_first_byte_time, 30);
+    let first = p.downstream_request_first_byte_time.unwrap();
+    assert!(
+        record.tls_handshake_ns.unwrap() < first - 15_000_000,
+        "{record:#?}"
+    );
+}
+
+/// Check that nothing that is no TLS does harm on a port that wants it.
+#[test]
+fn no_tls() {
+    let records = Chain::start().traced(|nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
+        assert_eq!(client.receive().status, 400);
+    });
+    assert_eq!(records[0].status, Some(400));
+    assert_eq!(records[0].tls_handshake_ns, None);
+}
