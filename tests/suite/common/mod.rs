@@ -3,6 +3,8 @@
 
 /// A client that speaks bytes.
 pub mod client;
+/// A client that speaks HTTP/2.
+pub mod http2;
 /// A program that looks like nginx.
 pub mod imitation;
 /// As many requests as nginx takes.

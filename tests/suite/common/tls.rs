@@ -25,6 +25,7 @@ use rustls::pki_types::UnixTime;
 
 use super::PATIENCE;
 use super::client::Client;
+use super::client::Stream;
 
 /// Directives for a server that speaks TLS with what `certificate()` leaves.
 pub const DIRECTIVES: &str = "
@@ -108,8 +109,13 @@ impl Tls {
     }
 
     /// For all that follows.
+    pub fn into_stream(self) -> Box<dyn Stream> {
+        Box::new(StreamOwned::new(self.session, self.stream))
+    }
+
+    /// The same, for HTTP/1.
     pub fn into_client(self) -> Client {
-        Client::new(Box::new(StreamOwned::new(self.session, self.stream)))
+        Client::new(self.into_stream())
     }
 
     /// Waits until there is something from the server.

@@ -9,6 +9,8 @@ mod check;
 mod end;
 /// Requests that mean harm.
 mod hostile;
+/// HTTP/2, stream by stream.
+mod http2;
 /// What is lost is counted.
 mod loss;
 /// nginx in a container.
