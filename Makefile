@@ -9,7 +9,11 @@ PROGRAM := target/release/ngx-bpf
 BUILD_NEEDS := clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
 TEST_NEEDS := nginx:nginx wrk:wrk bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
-	xz:xz-utils
+	xz:xz-utils \
+	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
+	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
+	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
+	memcached:memcached /usr/lib/python3/dist-packages/grpc:python3-grpcio
 CHECK_NEEDS := clang-format:clang-format
 
 # How long the test of the full rate lasts.

@@ -17,19 +17,24 @@ static __always_inline struct file *file_of(__u32 fd)
 	return file;
 }
 
-/* This end of a socket. Leaves the family 0 when it is neither IPv4 nor IPv6. */
-static __always_inline void address_of(struct address *local, struct sock *sk)
+/* Both ends of a socket. Leaves the families 0 when it is neither IPv4 nor IPv6. */
+static __always_inline void addresses_of(struct address *local, struct address *peer,
+					 struct sock *sk)
 {
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 
-	if (family == AF_INET)
+	if (family == AF_INET) {
 		bpf_core_read(local->bytes, 4, &sk->__sk_common.skc_rcv_saddr);
-	else if (family == AF_INET6)
+		bpf_core_read(peer->bytes, 4, &sk->__sk_common.skc_daddr);
+	} else if (family == AF_INET6) {
 		bpf_core_read(local->bytes, 16, &sk->__sk_common.skc_v6_rcv_saddr);
-	else
+		bpf_core_read(peer->bytes, 16, &sk->__sk_common.skc_v6_daddr);
+	} else {
 		return;
-	local->family = family;
+	}
+	local->family = peer->family = family;
 	local->port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	peer->port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 }
 
 #endif

@@ -87,7 +87,8 @@ struct socket_state {
 	__u32 phase;
 	__u32 slot;   /* upstream: of the attempt in struct connection */
 	__u16 served; /* upstream: a request was sent on it */
-	__u16 is_unix;
+	__u8 is_unix;
+	__u8 is_http2; /* upstream: told by its first request */
 };
 
 struct {
@@ -141,6 +142,8 @@ struct connection {
 	struct attempt_times attempts[ATTEMPTS_MAX];
 	__u32 flags; /* REQUEST_ADOPTED */
 	struct address local;
+	struct address peer;
+	__u32 pad;
 };
 
 struct connection_key {

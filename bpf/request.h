@@ -42,6 +42,7 @@ static __always_inline void draft_connection(struct worker *w, struct connection
 	d->response_last_ns = conn->response_last_ns;
 	d->flags |= conn->flags;
 	d->local = conn->local;
+	d->peer = conn->peer;
 }
 
 /* One attempt: the state that nginx keeps, and the times that its socket told. */
@@ -130,11 +131,11 @@ static __always_inline void draft_str(struct worker *w, enum request_text text,
 }
 
 /*
- * The address of nginx's end where the connection's entry does not have it: HTTP/2 gives each
+ * The addresses of the socket where the connection's entry does not have them: HTTP/2 gives each
  * stream a connection of its own, with the descriptor of the real one. HTTP/3 has one socket for
  * all clients, which tells nothing.
  */
-static __always_inline void draft_local_address(struct worker *w, struct ngx_connection_s *c)
+static __always_inline void draft_addresses(struct worker *w, struct ngx_connection_s *c)
 {
 	struct file *file;
 
@@ -145,7 +146,7 @@ static __always_inline void draft_local_address(struct worker *w, struct ngx_con
 		struct socket *sock = BPF_CORE_READ(file, private_data);
 
 		if (BPF_CORE_READ(sock, file) == file)
-			address_of(&w->draft.local, BPF_CORE_READ(sock, sk));
+			addresses_of(&w->draft.local, &w->draft.peer, BPF_CORE_READ(sock, sk));
 	}
 }
 
@@ -197,7 +198,7 @@ static __always_inline void draft_texts(struct worker *w, struct ngx_http_reques
 	draft_str(w, TEXT_PROTOCOL, &r->http_protocol, PROTOCOL_MAX);
 	draft_str(w, TEXT_REMOTE_ADDR, &c->addr_text, ADDR_MAX);
 	if (!w->draft.local.family)
-		draft_local_address(w, c);
+		draft_addresses(w, c);
 	draft_local_path(w, c);
 	draft_server_name(w, r);
 }
@@ -229,6 +230,7 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 {
 	struct request_record *d = &w->draft;
 	struct ngx_buf_s *header_in;
+	struct ngx_http_upstream_s *u;
 	bool failed = false;
 	struct {
 		__u16 family;
@@ -249,8 +251,12 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 		d->flags |= REQUEST_INFERRED;
 	if (NGX_GET_OR(c, ssl, NULL))
 		d->flags |= REQUEST_TLS;
-	if (NGX_READ(failed, r, upstream))
+	u = NGX_READ(failed, r, upstream);
+	if (u) {
 		d->flags |= REQUEST_UPSTREAM;
+		d->cache_status = NGX_GET_OR(u, cache_status, 0) >> NGX_HTTP_CACHE_STATUS_BIT;
+		d->cache_status &= NGX_HTTP_CACHE_STATUS_MASK;
+	}
 	header_in = NGX_READ(failed, r, header_in);
 	if (header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;

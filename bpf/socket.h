@@ -73,7 +73,7 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 	if (!conn)
 		conn = connection_adopt(w, s->connection);
 	if (conn)
-		address_of(&conn->local, sk);
+		addresses_of(&conn->local, &conn->peer, sk);
 }
 
 static __always_inline struct socket_state *socket_of(struct worker *w, struct sock *sk)

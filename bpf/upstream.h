@@ -113,17 +113,57 @@ static __always_inline void upstream_reuse(struct socket_state *s, struct attemp
 	s->served = 1;
 }
 
+/* The request that an upstream connection works for, once it is connected. */
+static __always_inline struct ngx_http_request_s *request_of(struct socket_state *s)
+{
+	return NGX_GET((struct ngx_connection_s *)s->connection, data);
+}
+
+/*
+ * Whether the request goes out as HTTP/2 (grpc; proxy since 1.29.4): then its first buffer begins
+ * with the preface of a connection, which is skipped on a kept one
+ * (ngx_http_grpc_create_request(), ngx_http_grpc_body_output_filter()).
+ */
+static __always_inline bool is_http2(struct ngx_http_request_s *r)
+{
+	struct ngx_http_upstream_s *u = NGX_GET(r, upstream);
+	struct ngx_chain_s *cl = NGX_GET(u, request_bufs);
+	struct ngx_buf_s *b = NGX_GET(cl, buf);
+	char text[8] = {};
+
+	bpf_probe_read_user(text, sizeof(text), NGX_GET(b, start));
+	return !__builtin_memcmp(text, "PRI * HT", sizeof(text));
+}
+
+/*
+ * u->request_body_sent. From its word's bit 10 on (7 without a cache) stand request_sent and
+ * request_body_sent; since 1.19.1 error stands before them. request_sent is set by the time
+ * anything is sent: where the first bit is not, it is error.
+ */
+static __always_inline bool request_body_sent(struct socket_state *s)
+{
+	struct ngx_http_upstream_s *u = NGX_GET(request_of(s), upstream);
+	__u32 bits = NGX_GET(u, store) >> (bpf_core_field_exists(u->cache_status) ? 10 : 7);
+
+	return bits & (bits & 1 ? 2 : 4);
+}
+
 /* The first bytes of a request on this socket, or more after bytes of a response. */
 static __always_inline struct attempt_times *upstream_request_out(struct worker *w,
 								  struct socket_state *s, __u64 now)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
+	struct ngx_http_request_s *r = request_of(s);
 	struct attempt_times *a;
 
 	s->phase = UPSTREAM_SENDING;
-	a = upstream_join(w, s, NGX_GET(c, data));
+	a = upstream_join(w, s, r);
 	if (!a || a->request_first_ns)
 		return a;
+	if (!s->served)
+		s->is_http2 = is_http2(r);
+	if (s->is_http2)
+		a->flags |= ATTEMPT_HTTP2;
 	upstream_reuse(s, a, NGX_GET(c, requests));
 	if (NGX_GET_OR(c, ssl, NULL))
 		a->flags |= ATTEMPT_TLS;
@@ -154,20 +194,21 @@ static __always_inline void upstream_handshake(struct worker *w, struct socket_s
 
 /*
  * Whether nginx has had a byte of the response. Over TLS what is read may be session tickets, which
- * come behind the handshake, long before the response. Before 1.11.4 nginx did not count.
+ * come behind the handshake, long before the response; before 1.11.4 nginx did not count. HTTP/2
+ * has frames of its own before the header, which nginx times when it is complete.
  */
-static __always_inline bool is_answered(struct attempt_times *a, struct ngx_connection_s *c)
+static __always_inline bool is_answered(struct attempt_times *a, struct socket_state *s)
 {
-	struct ngx_http_request_s *r;
+	struct ngx_http_upstream_state_t *state;
 	struct ngx_array_t *states;
 
-	if (!a->response_first_ns || !(a->flags & ATTEMPT_TLS))
+	if (!a->response_first_ns || !(a->flags & (ATTEMPT_TLS | ATTEMPT_HTTP2)))
 		return a->response_first_ns != 0;
-	r = NGX_GET(c, data);
-	states = NGX_GET(r, upstream_states);
-	return NGX_GET_OR((struct ngx_http_upstream_state_t *)(NGX_GET(states, elts) +
-							       NGX_GET(states, size) * a->index),
-			  bytes_received, 1) != 0;
+	states = NGX_GET(request_of(s), upstream_states);
+	state = NGX_GET(states, elts) + NGX_GET(states, size) * a->index;
+	if (a->flags & ATTEMPT_HTTP2)
+		return NGX_GET(state, header_time) != NGX_MSEC_UNSET;
+	return NGX_GET_OR(state, bytes_received, 1) != 0;
 }
 
 static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
@@ -184,7 +225,10 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 		a = upstream_request_out(w, s, now);
 	if (!a)
 		return;
-	if (!is_answered(a, c)) {
+	/* HTTP/2: the connection's own frames (SETTINGS, PING) follow the request. */
+	if (s->is_http2 && request_body_sent(s))
+		return;
+	if (!is_answered(a, s)) {
 		a->request_last_ns = now;
 		return;
 	}
@@ -220,7 +264,7 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 		a->flags |= ret ? ATTEMPT_ERROR : ATTEMPT_EOF;
 		return;
 	}
-	if (!is_answered(a, c))
+	if (!is_answered(a, s))
 		a->response_first_ns = now;
 	a->response_last_ns = now;
 }

@@ -47,9 +47,10 @@ enum attempt_flag {
 	ATTEMPT_HEADER = 8,   /* nginx has parsed the response's header */
 	ATTEMPT_EOF = 16,     /* the upstream closed the connection */
 	ATTEMPT_ERROR = 32,   /* a read failed: the connection was reset */
-	ATTEMPT_NEW = 128,    /* on a connection of its own */
 	ATTEMPT_MORE = 64,    /* more was sent after the response had begun */
+	ATTEMPT_NEW = 128,    /* on a connection of its own */
 	ATTEMPT_UNSURE = 256, /* some of its bytes may be of a TLS handshake */
+	ATTEMPT_HTTP2 = 512,  /* its bytes are of HTTP/2 */
 };
 
 /* The texts of a request, in the order in which their bytes follow in the tail. */
@@ -121,7 +122,9 @@ struct request_record {
 	__u16 text_cut;	   /* bit n: text n is longer than what is here */
 	__u16 text_len[TEXTS];
 	struct address local; /* the client's connection, nginx's end */
-	__u16 pad;
+	struct address peer;  /* its other end */
+	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
+	__u16 pad[2];
 };
 
 /* What was counted since tracing began. */

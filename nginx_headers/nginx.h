@@ -24,6 +24,10 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_VERSION_20  2000
 #define NGX_HTTP_VERSION_30  3000
 
+/* u->cache_status: three bits behind store, cacheable, accel and ssl; 0: none */
+#define NGX_HTTP_CACHE_STATUS_BIT   4
+#define NGX_HTTP_CACHE_STATUS_MASK  7
+
 /* not a state, but what nginx writes into a time that has not come yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 
@@ -46,6 +50,12 @@ struct ngx_array_t {
 
 struct ngx_buf_s {
     unsigned char                   *pos;
+    unsigned char                   *start;
+};
+
+
+struct ngx_chain_s {
+    struct ngx_buf_s                *buf;
 };
 
 
@@ -97,6 +107,13 @@ struct ngx_http_headers_out_t {
 };
 
 
+struct ngx_http_upstream_s {
+    struct ngx_chain_s              *request_bufs;
+    unsigned short                   store;         /* it and the bits behind it */
+    unsigned short                   cache_status;  /* likewise, where there is a cache */
+};
+
+
 struct ngx_http_upstream_state_t {
     ngx_uint_t                       status;
     ngx_msec_t                       header_time;
@@ -110,7 +127,7 @@ struct ngx_http_request_s {
     unsigned int                     signature;
     struct ngx_connection_s         *connection;
     void                            *write_event_handler;
-    void                            *upstream;
+    struct ngx_http_upstream_s      *upstream;
     struct ngx_array_t              *upstream_states;
     void                            *pool;
     struct ngx_buf_s                *header_in;

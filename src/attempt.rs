@@ -164,8 +164,12 @@ fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases 
         if record.status == SWITCHING_PROTOCOLS || !seen.has(attempt_flag::ATTEMPT_MORE) {
             set(Phase::UpstreamRequestLastByte, record.request_last_ns);
         }
-        set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
-        set(Phase::UpstreamResponseLastByte, record.response_last_ns);
+        /* HTTP/2 has frames of its own before a response. */
+        let is_http2 = seen.has(attempt_flag::ATTEMPT_HTTP2);
+        if !is_http2 || seen.has(attempt_flag::ATTEMPT_HEADER) {
+            set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
+            set(Phase::UpstreamResponseLastByte, record.response_last_ns);
+        }
     }
     phases
 }

@@ -26,9 +26,10 @@ use crate::dwarf::Wanted;
 use crate::layout::Layout;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
-const OPTIONAL: [&str; 5] = [
+const OPTIONAL: [&str; 6] = [
     "bytes_received",
     "bytes_sent",
+    "cache_status",
     "ssl",
     "ssl_servername",
     "stream",

@@ -97,7 +97,7 @@ struct Attributes<'a> {
     type_offset: Option<UnitOffset>,
     /// `DW_AT_byte_size`
     size: Option<u64>,
-    /// `DW_AT_data_member_location`
+    /// `DW_AT_data_member_location`, or the byte of `DW_AT_data_bit_offset`.
     location: Option<u64>,
     /// `DW_AT_str_offsets_base`
     string_offsets_base: Option<DebugStrOffsetsBase>,
@@ -323,6 +323,10 @@ fn attributes<'a>(
             }
             (gimli::DW_AT_byte_size, value) => known.size = value.udata_value(),
             (gimli::DW_AT_data_member_location, value) => known.location = value.udata_value(),
+            /* Of a bitfield. DWARF 4 tells its word, where those begin that are asked for. */
+            (gimli::DW_AT_data_bit_offset, value) => {
+                known.location = value.udata_value().map(|bits| bits / 8);
+            }
             (gimli::DW_AT_str_offsets_base, AttributeValue::DebugStrOffsetsBase(base)) => {
                 known.string_offsets_base = Some(base);
             }

@@ -192,6 +192,7 @@ impl<'data> Elf<'data> {
             signature: String::from_utf8_lossy(signature).into_owned(),
             has_ssl: self.symbol("ngx_ssl_create_connection").is_some(),
             has_quic: self.symbol("ngx_quic_run").is_some(),
+            has_sticky: self.symbol("ngx_http_upstream_sticky_module").is_some(),
         })
     }
 

@@ -3,12 +3,14 @@
 //! is not certain. `request.rs` gives the answers their public names.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
 use crate::event::RequestEvent;
 use crate::phases::Phase;
 use crate::phases::Phases;
+use crate::skel::types;
 use crate::skel::types::request_flag;
 use crate::skel::types::request_text;
 
@@ -29,6 +31,17 @@ const AF_INET: u16 = libc::AF_INET as u16;
 
 /// A socket of IPv6.
 const AF_INET6: u16 = libc::AF_INET6 as u16;
+
+/// `ngx_http_cache_status[]`, from 1 on.
+const CACHE_STATUS: [&str; 7] = [
+    "MISS",
+    "BYPASS",
+    "EXPIRED",
+    "STALE",
+    "UPDATING",
+    "REVALIDATED",
+    "HIT",
+];
 
 /// What an event's numbers say, each question by itself.
 pub struct Facts<'e, 'a>(pub &'e RequestEvent<'a>);
@@ -121,17 +134,25 @@ impl<'a> Facts<'_, 'a> {
 
     /// nginx's end of the client's connection: from the kernel, or the path of the listener.
     pub fn server(&self) -> (Option<Cow<'a, str>>, Option<u16>) {
-        let local = &self.0.record.local;
-        let [a, b, c, d, ..] = local.bytes;
-        let addr = match local.family {
-            AF_INET => Ipv4Addr::new(a, b, c, d).to_string(),
-            AF_INET6 => Ipv6Addr::from(local.bytes).to_string(),
-            _ => {
-                let path = self.text(request_text::TEXT_LOCAL_PATH);
-                return (path.map(|path| format!("unix:{path}").into()), None);
-            }
+        let Some((addr, port)) = address(&self.0.record.local) else {
+            let path = self.text(request_text::TEXT_LOCAL_PATH);
+            return (path.map(|path| format!("unix:{path}").into()), None);
         };
-        (Some(addr.into()), Some(local.port))
+        (Some(addr.to_string().into()), Some(port))
+    }
+
+    /// The other end of it, from the kernel, where nginx has taken the client for somebody else.
+    pub fn peer(&self) -> Option<(IpAddr, u16)> {
+        let remote = self.text(request_text::TEXT_REMOTE_ADDR);
+        let remote: Option<IpAddr> = remote.and_then(|remote| remote.parse().ok());
+        address(&self.0.record.peer)
+            .filter(|(addr, port)| remote != Some(*addr) || *port != self.0.record.remote_port)
+    }
+
+    /// What the cache had for this request, by nginx's name.
+    pub fn cache_status(&self) -> Option<&'static str> {
+        let index = usize::from(self.0.record.cache_status).checked_sub(1)?;
+        CACHE_STATUS.get(index).copied()
     }
 
     /// The keys whose texts are longer than what was kept, and `upstreams` when there were more.
@@ -164,6 +185,17 @@ impl<'a> Facts<'_, 'a> {
         }
         names
     }
+}
+
+/// What a socket has at one end.
+fn address(end: &types::address) -> Option<(IpAddr, u16)> {
+    let [a, b, c, d, ..] = end.bytes;
+    let addr = match end.family {
+        AF_INET => Ipv4Addr::new(a, b, c, d).into(),
+        AF_INET6 => Ipv6Addr::from(end.bytes).into(),
+        _ => return None,
+    };
+    Some((addr, end.port))
 }
 
 /// Text of nginx's; `None` when there is none.

@@ -37,14 +37,19 @@ pub struct Build {
     pub has_ssl: bool,
     /// Whether it exports `ngx_quic_run()`: the signature tells only since 1.25.3.
     pub has_quic: bool,
+    /// Whether it exports `ngx_http_upstream_sticky_module`, which the signature does not tell of.
+    pub has_sticky: bool,
 }
 
 /// What `configure` defines and a signature tells: the name (without `NGX_`), and the digit, counted
 /// from 1. Only those that move a member.
-const DIGITS: [(&str, usize); 10] = [
+const DIGITS: [(&str, usize); 13] = [
+    ("FILE_AIO", 3),
     ("QUIC", 18),
+    ("THREADS", 22),
     ("PCRE", 23),
     ("SSL", 24),
+    ("HTTP_SSL", 24),
     ("HTTP_V2", 25),
     ("HTTP_GZIP", 26),
     ("HTTP_REALIP", 29),
@@ -53,6 +58,9 @@ const DIGITS: [(&str, usize); 10] = [
     ("HTTP_CACHE", 32),
     ("COMPAT", 34),
 ];
+
+/// Sessions that stay at one upstream (`NGX_HTTP_UPSTREAM_SID`, since 1.29.6): no digit.
+const STICKY: &str = "STICKY";
 
 /// What the digits of a signature follow: sizes of a pointer, of `sig_atomic_t` and of `time_t`.
 const SIZES: &str = "8,4,8,";
@@ -74,6 +82,7 @@ impl Build {
             "QUIC" if self.version < QUIC_IN_SIGNATURE.into() => {
                 self.has_quic || digit("COMPAT") == Some(b'1')
             }
+            STICKY => self.has_sticky || digit("COMPAT") == Some(b'1'),
             _ => told,
         }
     }
@@ -176,6 +185,7 @@ pub mod tests {
             fork: None,
             has_ssl: true,
             has_quic: false,
+            has_sticky: false,
         }
     }
 
@@ -183,10 +193,10 @@ pub mod tests {
     #[test]
     fn measured() {
         let mut lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
-        let names: Vec<&str> = lines.next().unwrap().split('\t').skip(5).collect();
+        let names: Vec<&str> = lines.next().unwrap().split('\t').skip(6).collect();
         let mut count = 0;
         for line in lines {
-            let [version, flags, signature, ssl, quic, offsets @ ..] =
+            let [version, flags, signature, ssl, quic, sticky, offsets @ ..] =
                 &line.split('\t').collect::<Vec<_>>()[..]
             else {
                 panic!("{line}");
@@ -194,6 +204,7 @@ pub mod tests {
             let build = Build {
                 has_ssl: *ssl == "1",
                 has_quic: *quic == "1",
+                has_sticky: *sticky == "1",
                 ..build(version, signature)
             };
             let layout = built_in(&build).unwrap().unwrap();

@@ -48,6 +48,12 @@ pub struct Request<'a> {
     /// `$remote_port`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
+    /// The socket's other end, where that is not `remote_addr` and `remote_port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_addr: Option<String>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_port: Option<u16>,
     /// `$server_addr`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_addr: Option<Cow<'a, str>>,
@@ -79,6 +85,9 @@ pub struct Request<'a> {
     pub request_size: i64,
     /// `$bytes_sent`
     pub response_size: i64,
+    /// `$upstream_cache_status`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_cache_status: Option<&'static str>,
     /// Of the last upstream tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_addr: Option<Cow<'a, str>>,
@@ -140,6 +149,7 @@ impl<'a> Request<'a> {
             status: Some(record.status).filter(|status| *status != 0),
             request_size: record.request_length,
             response_size: record.bytes_sent,
+            upstream_cache_status: facts.cache_status(),
             downstream_accept_time: accepted,
             tls_handshake_ns: facts.tls_handshake_ns(),
             ssl_server_name: facts.text(request_text::TEXT_SERVER_NAME),
@@ -151,6 +161,10 @@ impl<'a> Request<'a> {
             ..Self::default()
         };
         (request.server_addr, request.server_port) = facts.server();
+        if let Some((addr, port)) = facts.peer() {
+            request.peer_addr = Some(addr.to_string());
+            request.peer_port = Some(port);
+        }
         if let Some(origin) = origin {
             request.phases = facts.downstream(origin);
             request.phases_origin = Some(match accepted {
@@ -332,6 +346,8 @@ mod tests {
         event.record.status = 200;
         event.record.flags |= types::request_flag::REQUEST_INFERRED.0;
         event.record.local.family = libc::AF_INET as u16;
+        event.record.peer = event.record.local;
+        event.record.cache_status = 7;
         event.record.text_cut = 1;
         event.record.connection_requests = 1;
         event.record.handshake_first_ns = 600;

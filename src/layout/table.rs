@@ -14,6 +14,7 @@ use super::Build;
 use super::DIGITS;
 use super::Layout;
 use super::Members;
+use super::STICKY;
 use crate::version::Version;
 
 /// Lines of one struct; nginx's largest has a tenth of the members. What they add up to fits.
@@ -274,7 +275,7 @@ fn parse_bytes(text: &str) -> Result<u32> {
 
 /// One of the macros that move members.
 fn parse_macro(name: &str) -> Result<String> {
-    let known = DIGITS.iter().any(|(known, _)| *known == name);
+    let known = name == STICKY || DIGITS.iter().any(|(known, _)| *known == name);
     ensure!(known, "unknown macro {name}");
     Ok(name.to_owned())
 }

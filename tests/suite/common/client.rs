@@ -88,6 +88,14 @@ impl Client {
         bytes
     }
 
+    /// Reads what has come, at least a byte.
+    pub fn some(&mut self) -> Vec<u8> {
+        let bytes = self.0.fill_buf().unwrap().to_vec();
+        assert!(!bytes.is_empty(), "the other side has closed");
+        self.0.consume(bytes.len());
+        bytes
+    }
+
     /// Reads one response, final or not.
     fn receive_any(&mut self, head: bool) -> Response {
         let status_line = self.line();
@@ -112,11 +120,13 @@ impl Client {
         } else if chunked {
             loop {
                 let size = usize::from_str_radix(&self.line(), 16).unwrap();
-                self.take(size, &mut body);
-                self.line();
                 if size == 0 {
+                    /* Trailers, and an empty line. */
+                    while !self.line().is_empty() {}
                     break;
                 }
+                self.take(size, &mut body);
+                self.line();
             }
         } else if let Some(length) = length {
             self.take(length, &mut body);

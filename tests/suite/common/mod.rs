@@ -5,6 +5,8 @@
 pub mod client;
 /// A client that speaks HTTP/2.
 pub mod http2;
+/// A name server that knows one address.
+pub mod dns;
 /// A program that looks like nginx.
 pub mod imitation;
 /// As many requests as nginx takes.
@@ -13,8 +15,12 @@ pub mod load;
 pub mod nginx;
 /// nginx with some of its bytes changed.
 pub mod patched;
+/// What upstreams speak besides HTTP.
+pub mod protocol;
 /// Records, and the access log that they are held against.
 pub mod record;
+/// A real server, as Debian has it.
+pub mod server;
 /// A client that speaks TLS.
 pub mod tls;
 /// The tool under test.

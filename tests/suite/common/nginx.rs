@@ -49,8 +49,18 @@ pub fn function(file: &Path, name: &str) -> (u64, u64) {
         .unwrap()
 }
 
+/// Whether this nginx lacks an optional module; then it is said that the test is skipped.
+pub fn is_built_without(module: &str) -> bool {
+    let output = Command::new(binary()).arg("-V").output().unwrap();
+    let is_there = String::from_utf8_lossy(&output.stderr).contains(module);
+    if !is_there {
+        println!("SKIP: this nginx is built without {module}");
+    }
+    !is_there
+}
+
 /// The variables that records are compared with.
-const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
+const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
 
 /// What a test wants of its nginx.
 pub struct Config<'a> {
@@ -148,21 +158,21 @@ impl Nginx {
     fn start_in(prefix: TempDir, config: &Config<'_>) -> Self {
         let port = free_port();
         let root = prefix.path().display().to_string();
-        let http = config
-            .http
-            .replace("{port}", &port.to_string())
-            .replace("{upstream}", &config.upstream.to_string())
-            .replace("{prefix}", &root);
+        let fill_in = |text: &str| {
+            text.replace("{port}", &port.to_string())
+                .replace("{upstream}", &config.upstream.to_string())
+                .replace("{prefix}", &root)
+        };
+        let (main, http) = (fill_in(config.main), fill_in(config.http));
         let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {root}/{name};"))
             .join("\n");
         let text = format!(
-            "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{}\n\
+            "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{main}\n\
              events {{ worker_connections 512; }}\n\
              http {{\n{LOG_FORMAT}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
             if config.daemon { "on" } else { "off" },
             config.workers,
-            config.main
         );
         fs::write(prefix.path().join("nginx.conf"), text).unwrap();
         fs::create_dir(prefix.path().join("html")).unwrap();

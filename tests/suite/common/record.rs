@@ -35,6 +35,8 @@ pub struct Record {
     pub connection_requests: u64,
     pub remote_addr: Option<String>,
     pub remote_port: Option<u16>,
+    pub peer_addr: Option<String>,
+    pub peer_port: Option<u16>,
     pub server_addr: Option<String>,
     pub server_port: Option<u16>,
     pub server_protocol: Option<String>,
@@ -47,6 +49,7 @@ pub struct Record {
     pub status: Option<u32>,
     pub request_size: i64,
     pub response_size: i64,
+    pub upstream_cache_status: Option<String>,
     pub upstream_addr: Option<String>,
     pub downstream_accept_time: Option<u64>,
     #[serde(default)]
@@ -115,6 +118,7 @@ pub struct Logged {
     pub status: String,
     pub request_length: i64,
     pub bytes_sent: i64,
+    pub upstream_cache_status: String,
     pub upstream_addr: String,
     pub upstream_status: String,
     pub upstream_bytes_sent: String,
@@ -166,6 +170,12 @@ impl Record {
         assert_eq!(status, logged.status, "{context}");
         assert_eq!(self.request_size, logged.request_length, "{context}");
         assert_eq!(self.response_size, logged.bytes_sent, "{context}");
+        let cache = self.upstream_cache_status.as_deref();
+        assert_eq!(
+            cache.unwrap_or_default(),
+            logged.upstream_cache_status,
+            "{context}"
+        );
         self.assert_logged_upstreams(logged, &context);
         self.assert_order(&context);
     }
@@ -300,4 +310,11 @@ fn list(text: &str) -> Vec<String> {
 fn assert_ordered(times: &[Option<u64>], context: &str) {
     let known: Vec<u64> = times.iter().flatten().copied().collect();
     assert!(known.is_sorted(), "{known:?} in {context}");
+}
+
+/// Checks that a delay of so many milliseconds lies between two times. A busy machine makes delays
+/// longer, and stamps the earlier time late.
+pub fn assert_delay(from: Option<u64>, to: Option<u64>, ms: u64) {
+    let between = to.unwrap().checked_sub(from.unwrap()).unwrap();
+    assert!(between >= ms * 500_000, "{between} ns instead of {ms} ms");
 }

@@ -3,7 +3,9 @@
 //!
 //! `wait-MS` waits, `head` sends the header, `body-BYTES` sends a body of so many bytes, `status-N`
 //! is the status, `close` closes at once, `junk` sends what is no header, `hang` never answers,
-//! `early` sends the header before it reads the request's body. Without any of them it sends a small response.
+//! `early` sends the header before it reads the request's body, `accel-A-B` redirects to `/A/B`, and
+//! `modified` tells a time of the past, which it answers with 304. Without any of them it sends a small
+//! response. It speaks what nginx's modules for upstreams do, but for gRPC.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -15,6 +17,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::delay;
+use super::protocol::Protocol;
+use super::protocol::Protocol::Fastcgi;
+use super::protocol::Protocol::Http;
+use super::protocol::Protocol::Memcached;
+use super::protocol::Records;
+use super::protocol::Request;
+use super::protocol::head;
 
 /// Ends its thread's work with the test process.
 pub struct Upstream {
@@ -25,13 +34,18 @@ pub struct Upstream {
 impl Upstream {
     /// On a free port of 127.0.0.1.
     pub fn start() -> Self {
+        Self::speaking(Http)
+    }
+
+    /// The same in another protocol.
+    pub fn speaking(protocol: Protocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 stream.set_nodelay(true).unwrap();
                 let other = stream.try_clone().unwrap();
-                std::thread::spawn(move || serve(BufReader::new(stream), other));
+                std::thread::spawn(move || serve(protocol, BufReader::new(stream), other));
             }
         });
         Self { port }
@@ -44,29 +58,43 @@ impl Upstream {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let other = stream.try_clone().unwrap();
-                std::thread::spawn(move || serve(BufReader::new(stream), other));
+                std::thread::spawn(move || serve(Http, BufReader::new(stream), other));
             }
         });
     }
 }
 
 /// Serves requests until the connection ends.
-fn serve(mut from: BufReader<impl Read>, mut to: impl Write) {
-    while let Some((method, uri)) = read_request(&mut from, &mut to) {
-        if answer(&uri, method == "HEAD", &mut to).is_none() {
+fn serve(protocol: Protocol, mut from: BufReader<impl Read>, mut to: impl Write) {
+    loop {
+        let request = match protocol {
+            Http => read_request(&mut from, &mut to),
+            _ => protocol.read(&mut from),
+        };
+        let Some(request) = request else {
+            return;
+        };
+        let answered = match protocol {
+            Fastcgi => {
+                let mut records = Records(&mut to);
+                answer(protocol, &request, &mut records).and_then(|()| records.end().ok())
+            }
+            _ => answer(protocol, &request, &mut to),
+        };
+        if answered.is_none() || !request.is_kept {
             return;
         }
     }
 }
 
-/// Reads a request with its body; its method and uri.
-fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<(String, String)> {
+/// Reads a request with its body.
+fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<Request> {
     let mut line = String::new();
     from.read_line(&mut line).ok()?;
     let (method, rest) = line.split_once(' ')?;
     let uri = rest.split(' ').next()?.to_owned();
     let method = method.to_owned();
-    let (mut length, mut chunked) = (0, false);
+    let (mut length, mut chunked, mut is_known) = (0, false, false);
     loop {
         let mut header = String::new();
         from.read_line(&mut header).ok()?;
@@ -78,9 +106,10 @@ fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<
             length = value.parse().ok()?;
         }
         chunked |= header == "transfer-encoding: chunked";
+        is_known |= header.starts_with("if-modified-since: ");
     }
     if uri.contains("/early") {
-        to.write_all(head(200, 3).as_bytes()).ok()?;
+        to.write_all(head(Http, "", 200, 3).as_bytes()).ok()?;
     }
     while chunked {
         let mut size = String::new();
@@ -90,28 +119,34 @@ fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<
         chunked = size > 0;
     }
     std::io::copy(&mut from.by_ref().take(length), &mut std::io::sink()).ok()?;
-    Some((method, uri))
-}
-
-/// The header of a response.
-fn head(status: usize, size: usize) -> String {
-    format!("HTTP/1.1 {status} Told\r\nContent-Length: {size}\r\n\r\n")
+    Some(Request {
+        is_head: method == "HEAD" || is_known,
+        is_known,
+        uri,
+        is_kept: true,
+    })
 }
 
 /// Does what the uri says. `None` ends the connection.
-fn answer(uri: &str, is_head: bool, to: &mut impl Write) -> Option<()> {
+fn answer(protocol: Protocol, request: &Request, to: &mut impl Write) -> Option<()> {
+    let uri = &request.uri[..];
     let steps: Vec<&str> = uri.split(['/', '?']).collect();
     let number = |step: &str, name: &str| step.strip_prefix(name)?.parse::<usize>().ok();
     let status = steps
         .iter()
         .find_map(|step| number(step, "status-"))
-        .unwrap_or(200);
+        .unwrap_or(if request.is_known { 304 } else { 200 });
     let size = steps
         .iter()
         .find_map(|step| number(step, "body-"))
         .unwrap_or(3);
-    let head = head(status, size);
-    let (mut head_sent, mut body_sent) = (uri.contains("/early"), is_head);
+    let head = head(protocol, uri, status, size);
+    let mut body = vec![b'x'; size];
+    if protocol == Memcached {
+        body.extend(b"\r\nEND\r\n");
+    }
+    let mut head_sent = uri.contains("/early");
+    let mut body_sent = request.is_head || protocol == Memcached && status == 404;
     for step in steps {
         if let Some(ms) = number(step, "wait-") {
             delay(Duration::from_millis(ms as u64));
@@ -124,7 +159,7 @@ fn answer(uri: &str, is_head: bool, to: &mut impl Write) -> Option<()> {
                 head_sent = true;
             }
             if !body_sent {
-                to.write_all(&vec![b'x'; size]).ok()?;
+                to.write_all(&body).ok()?;
                 body_sent = true;
             }
         } else if step == "junk" {
@@ -142,7 +177,7 @@ fn answer(uri: &str, is_head: bool, to: &mut impl Write) -> Option<()> {
         to.write_all(head.as_bytes()).ok()?;
     }
     if !body_sent {
-        to.write_all(&vec![b'x'; size]).ok()?;
+        to.write_all(&body).ok()?;
     }
     to.flush().ok()
 }

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests that trace.
 
+/// Who the client is.
+mod addresses;
 /// Bad input: one line, the right exit code, nginx untouched.
 mod bad_input;
+/// Whatever chooses the server.
+mod balancers;
+/// What a cache had.
+mod cache;
 /// What `ngx-bpf check` finds.
 mod check;
 /// How tracing ends, and what is then said.
@@ -11,10 +17,16 @@ mod end;
 mod hostile;
 /// HTTP/2, stream by stream.
 mod http2;
+/// What happens to a request inside nginx.
+mod locations;
 /// What is lost is counted.
 mod loss;
+/// Every module for upstreams.
+mod modules;
 /// nginx in a container.
 mod namespaces;
+/// stream and mail.
+mod neighbours;
 /// Which processes are traced.
 mod processes;
 /// TLS and HTTP/2, as far as they are told of.
@@ -27,6 +39,8 @@ mod symbols;
 mod times;
 /// TLS of clients and of upstreams.
 mod tls;
+/// Connections that stop to be HTTP.
+mod tunnels;
 /// Builds that nobody has looked at.
 mod unknown_build;
 /// nginx replaced while it runs.

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What nginx's upstream modules speak besides HTTP: requests taken apart, responses put together.
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+
+/// What an upstream speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Fastcgi,
+    Uwsgi,
+    Scgi,
+    Memcached,
+}
+
+use Protocol::Fastcgi;
+use Protocol::Memcached;
+
+/// `FCGI_BEGIN_REQUEST` and so on.
+const FASTCGI_BEGIN: u8 = 1;
+const FASTCGI_END: u8 = 3;
+const FASTCGI_PARAMS: u8 = 4;
+const FASTCGI_STDIN: u8 = 5;
+const FASTCGI_STDOUT: u8 = 6;
+
+impl Protocol {
+    /// The next request, with its body. `None` at the end of the connection. HTTP is `upstream.rs`'s.
+    pub fn read(self, from: &mut BufReader<impl Read>) -> Option<Request> {
+        match self {
+            Self::Http => None,
+            Self::Fastcgi => read_fastcgi(from),
+            Self::Uwsgi => read_uwsgi(from),
+            Self::Scgi => read_scgi(from),
+            Self::Memcached => read_memcached(from),
+        }
+    }
+}
+
+/// A request.
+#[derive(Default)]
+pub struct Request {
+    /// Its client has what it asks for, if that is as old as before.
+    pub is_known: bool,
+    /// Its response has no body.
+    pub is_head: bool,
+    /// What to do.
+    pub uri: String,
+    /// The connection stays open behind it.
+    pub is_kept: bool,
+}
+
+/// The header of a response.
+pub fn head(protocol: Protocol, uri: &str, status: usize, size: usize) -> String {
+    match protocol {
+        Memcached if status == 404 => "END\r\n".to_owned(),
+        Memcached => format!("VALUE {uri} 0 {size}\r\n"),
+        Fastcgi => format!("Status: {status} Told\r\nContent-Length: {size}\r\n\r\n"),
+        _ => {
+            let mut more = String::new();
+            if uri.contains("/modified") {
+                more += "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+            }
+            if let Some((_, place)) = uri.split_once("/accel-") {
+                more += &format!("X-Accel-Redirect: /{}\r\n", place.replace('-', "/"));
+            }
+            format!("HTTP/1.1 {status} Told\r\n{more}Content-Length: {size}\r\n\r\n")
+        }
+    }
+}
+
+/// What is written comes in records of FastCGI.
+pub struct Records<W>(pub W);
+
+impl<W: Write> Records<W> {
+    /// The last record of a response.
+    pub fn end(&mut self) -> std::io::Result<()> {
+        self.record(FASTCGI_END, &[0; 8])
+    }
+
+    /// One record.
+    fn record(&mut self, kind: u8, content: &[u8]) -> std::io::Result<()> {
+        let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
+        let mut record = vec![1, kind, 0, 1, high, low, 0, 0];
+        record.extend(content);
+        self.0.write_all(&record)
+    }
+}
+
+impl<W: Write> Write for Records<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let part = &bytes[..bytes.len().min(u16::MAX.into())];
+        self.record(FASTCGI_STDOUT, part)?;
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// So many bytes.
+fn take(from: &mut impl Read, size: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    from.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Records up to the end of the body.
+fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
+    let (mut params, mut is_kept) = (Vec::new(), false);
+    loop {
+        let header = take(from, 8)?;
+        let size = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let mut content = take(from, size + usize::from(header[6]))?;
+        content.truncate(size);
+        match header[1] {
+            FASTCGI_BEGIN => is_kept = content[2] == 1,
+            FASTCGI_PARAMS => params.extend(content),
+            FASTCGI_STDIN if size == 0 => break,
+            _ => {}
+        }
+    }
+    let value = |name: &str| {
+        let mut rest = &params[..];
+        while !rest.is_empty() {
+            let mut sizes = [0, 0];
+            for size in &mut sizes {
+                let long = rest[0] & 0x80 != 0;
+                let (bytes, behind) = rest.split_at(if long { 4 } else { 1 });
+                *size = bytes
+                    .iter()
+                    .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+                *size &= if long { 0x7fff_ffff } else { 0x7f };
+                rest = behind;
+            }
+            let (pair, behind) = rest.split_at(sizes[0] + sizes[1]);
+            let (key, value) = pair.split_at(sizes[0]);
+            if key == name.as_bytes() {
+                return String::from_utf8(value.to_vec()).ok();
+            }
+            rest = behind;
+        }
+        None
+    };
+    Some(Request {
+        uri: value("REQUEST_URI")?,
+        is_kept,
+        ..Request::default()
+    })
+}
+
+/// A packet of variables, and the body.
+fn read_uwsgi(from: &mut BufReader<impl Read>) -> Option<Request> {
+    let header = take(from, 4)?;
+    let vars = take(from, u16::from_le_bytes([header[1], header[2]]).into())?;
+    let mut texts = Vec::new();
+    let mut rest = &vars[..];
+    while let [low, high, behind @ ..] = rest {
+        let (text, behind) = behind.split_at(u16::from_le_bytes([*low, *high]).into());
+        texts.push(String::from_utf8(text.to_vec()).ok()?);
+        rest = behind;
+    }
+    read_variables(from, &texts)
+}
+
+/// A netstring of variables, and the body.
+fn read_scgi(from: &mut BufReader<impl Read>) -> Option<Request> {
+    let mut size = Vec::new();
+    from.read_until(b':', &mut size).ok()?;
+    let size: usize = String::from_utf8(size)
+        .ok()?
+        .strip_suffix(':')?
+        .parse()
+        .ok()?;
+    let vars = String::from_utf8(take(from, size + 1)?).ok()?;
+    let texts: Vec<String> = vars.split('\0').map(str::to_owned).collect();
+    read_variables(from, &texts)
+}
+
+/// Names and values in turn; then the body, and the end of the connection.
+fn read_variables(from: &mut BufReader<impl Read>, texts: &[String]) -> Option<Request> {
+    let value = |name| {
+        let mut pairs = texts.chunks_exact(2).filter(|pair| pair[0] == name);
+        Some(pairs.next()?[1].clone())
+    };
+    take(from, value("CONTENT_LENGTH")?.parse().unwrap_or(0))?;
+    Some(Request {
+        uri: value("REQUEST_URI")?,
+        ..Request::default()
+    })
+}
+
+/// `get KEY`
+fn read_memcached(from: &mut BufReader<impl Read>) -> Option<Request> {
+    let mut line = String::new();
+    from.read_line(&mut line).ok()?;
+    Some(Request {
+        uri: line.trim_end().strip_prefix("get ")?.to_owned(),
+        is_kept: true,
+        ..Request::default()
+    })
+}

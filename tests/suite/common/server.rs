@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A real server behind nginx, started for one test and ended with it.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use super::PATIENCE;
+use super::lines;
+use super::nginx::open_to_all;
+
+/// A running one.
+pub struct Server {
+    /// Its process.
+    child: Child,
+    /// Its stdout.
+    stdout: Receiver<String>,
+}
+
+impl Server {
+    /// Starts it.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("servers are installed by make test");
+        let stdout = lines(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    /// Starts it; ready when it listens at a path.
+    pub fn at(path: &Path, command: &mut Command) -> Self {
+        let server = Self::start(command);
+        let end = Instant::now() + PATIENCE;
+        while UnixStream::connect(path).is_err() {
+            assert!(Instant::now() < end, "nobody listens at {}", path.display());
+            std::thread::yield_now();
+        }
+        open_to_all(path);
+        server
+    }
+
+    /// The next line that it says.
+    pub fn line(&self) -> String {
+        self.stdout.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who the client is: what nginx takes it for, and what its socket says.
+
+use std::net::SocketAddr;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::is_built_without;
+use crate::suite::common::record::Record;
+use crate::suite::root::requests::traced;
+
+/// Check the header of the PROXY protocol, in both versions, and that its bytes are none of the
+/// request's: without realip nginx takes the proxy for the client.
+#[test]
+fn proxy_protocol() {
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port} proxy_protocol; location / { return 200; } }",
+        9,
+    );
+    let records = traced(nginx, |nginx| {
+        for header in [V1.as_bytes(), V2] {
+            let mut client = Client::connect(nginx.port);
+            client.send(header);
+            assert_eq!(client.get("/").status, 200);
+        }
+    });
+    for record in records {
+        record.assert_complete();
+        assert_eq!(record.remote_addr.as_deref(), Some("127.0.0.1"));
+        assert_eq!((record.peer_addr, record.peer_port), (None, None));
+    }
+}
+
+/// 192.0.2.7, port 1234.
+const V1: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 1234 80\r\n";
+
+/// 192.0.2.8, port 1235, in the second version.
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x08\xc0\0\x02\x01\x04\xd3\0\x50";
+
+/// Check realip, by the PROXY protocol and by a header, over IPv4, IPv6 and a unix socket: the
+/// client is who it says, the peer who is connected.
+#[test]
+fn real_ip() {
+    if is_built_without("http_realip_module") {
+        return;
+    }
+    let nginx = Nginx::with(
+        "set_real_ip_from 127.0.0.1; set_real_ip_from ::1; set_real_ip_from unix:;
+         server { listen 127.0.0.1:{port} proxy_protocol; real_ip_header proxy_protocol;
+                  location / { return 200; } }
+         server { listen [::1]:{port}; listen unix:{prefix}/client.sock; real_ip_header X-Real-IP;
+                  location / { return 200; } }",
+        9,
+    );
+    let request = "GET / HTTP/1.1\r\nHost: t\r\nX-Real-IP: 2001:db8::9\r\n\r\n";
+    let records = traced(nginx, |nginx| {
+        for header in [V1.as_bytes(), V2] {
+            let mut client = Client::connect(nginx.port);
+            client.send(header);
+            assert_eq!(client.get("/").status, 200);
+            assert_eq!(client.get("/").status, 200);
+        }
+        let address: SocketAddr = format!("[::1]:{}", nginx.port).parse().unwrap();
+        let path = nginx.prefix().join("client.sock");
+        for mut client in [Client::to(address), Client::to_path(&path)] {
+            client.send(request);
+            assert_eq!(client.receive().status, 200);
+        }
+        assert_eq!(Client::to(address).get("/").status, 200);
+    });
+    let who = |record: &Record| {
+        record.assert_complete();
+        (record.remote_addr.clone(), record.peer_addr.clone())
+    };
+    let told: Vec<_> = records.iter().map(who).collect();
+    let both = |remote: &str, peer: &str| (Some(remote.to_owned()), Some(peer.to_owned()));
+    let expected = [
+        both("192.0.2.7", "127.0.0.1"),
+        both("192.0.2.7", "127.0.0.1"),
+        both("192.0.2.8", "127.0.0.1"),
+        both("192.0.2.8", "127.0.0.1"),
+        both("2001:db8::9", "::1"),
+        (Some("2001:db8::9".to_owned()), None),
+        (Some("::1".to_owned()), None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(records[2].remote_port, Some(1235));
+    assert!(records[2].peer_port.is_some_and(|port| port != 1235));
+    assert_eq!(records[6].peer_port, None);
+}

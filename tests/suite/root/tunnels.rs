@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connections that stop to be HTTP: one record, when the tunnel ends.
+
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::delay;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::assert_delay;
+use crate::suite::root::requests::traced;
+
+/// The upstream's answer to an upgrade.
+const SWITCHING: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+
+/// Waits 40 ms, switches, waits 40 ms, says five bytes, hears four, waits 40 ms, says the last five.
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        request.push(byte[0]);
+    }
+    let pause = || delay(Duration::from_millis(40));
+    pause();
+    stream.write_all(SWITCHING.as_bytes())?;
+    pause();
+    stream.write_all(b"first")?;
+    stream.read_exact(&mut [0; 4])?;
+    pause();
+    stream.write_all(b"final")
+}
+
+/// Check a WebSocket: its sizes are the tunnel's, too, its response begins with the 101, its
+/// request has an end, and what goes through the tunnel is none of the request's.
+#[test]
+fn websocket() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().flatten().try_for_each(serve));
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location / {
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+            proxy_pass http://127.0.0.1:{upstream}; } }",
+        port,
+    );
+    let request = "GET / HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send(request);
+        /* The header of a 101, and the first five bytes behind it. */
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"first") {
+            heard.extend(client.some());
+        }
+        client.send("four");
+        assert_eq!(client.rest(), b"final");
+    });
+    assert_eq!(records.len(), 1);
+    let record = &records[0];
+    record.assert_complete();
+    assert_eq!(record.status, Some(101));
+    assert_eq!(record.request_size, i64::try_from(request.len()).unwrap());
+    let p = &record.phases;
+    let (first, last) = (
+        p.downstream_response_first_byte_time,
+        p.downstream_response_last_byte_time,
+    );
+    let sent = p.upstream_request_last_byte_time;
+    assert_delay(sent, p.upstream_response_first_byte_time, 40);
+    assert!(p.upstream_response_first_byte_time <= first, "{record:#?}");
+    assert_delay(first, last, 80);
+    assert_delay(first, p.upstream_response_last_byte_time, 80);
+    let attempt = &record.upstreams[0];
+    assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
+}
