@@ -49,15 +49,27 @@ pub fn function(file: &Path, name: &str) -> (u64, u64) {
         .unwrap()
 }
 
+/// The arguments of `./configure` that it was built with.
+fn configured(binary: &Path) -> String {
+    let output = Command::new(binary).arg("-V").output().unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 /// Whether this nginx lacks an optional module; then it is said that the test is skipped.
 pub fn is_built_without(module: &str) -> bool {
-    let output = Command::new(binary()).arg("-V").output().unwrap();
-    let is_there = String::from_utf8_lossy(&output.stderr).contains(module);
+    let configured = configured(&binary());
+    let is_there = match module {
+        "http-cache" => !configured.contains(WITHOUT_CACHE),
+        _ => configured.contains(module),
+    };
     if !is_there {
         println!("SKIP: this nginx is built without {module}");
     }
     !is_there
 }
+
+/// Then there is no `$upstream_cache_status`.
+const WITHOUT_CACHE: &str = "--without-http-cache";
 
 /// The variables that records are compared with.
 const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
@@ -163,6 +175,10 @@ impl Nginx {
                 .replace("{upstream}", &config.upstream.to_string())
                 .replace("{prefix}", &root)
         };
+        let mut log_format = LOG_FORMAT.to_owned();
+        if configured(&config.binary).contains(WITHOUT_CACHE) {
+            log_format = log_format.replace("$upstream_cache_status", "");
+        }
         let (main, http) = (fill_in(config.main), fill_in(config.http));
         let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {root}/{name};"))
@@ -170,7 +186,7 @@ impl Nginx {
         let text = format!(
             "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{main}\n\
              events {{ worker_connections 512; }}\n\
-             http {{\n{LOG_FORMAT}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
+             http {{\n{log_format}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
             if config.daemon { "on" } else { "off" },
             config.workers,
         );

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::common::upstream::Upstream;
@@ -73,6 +74,9 @@ fn assert_alone(record: &Record) {
 /// what is not cached at all.
 #[test]
 fn hit_and_miss() {
+    if is_built_without("http-cache") {
+        return;
+    }
     let records = records(|client| {
         for uri in ["/wait-40", "/wait-40", "/bypass/", "/bypass/"] {
             assert_eq!(client.get(uri).status, 200);
@@ -91,6 +95,9 @@ fn hit_and_miss() {
 /// since the upstream fails.
 #[test]
 fn expired() {
+    if is_built_without("http-cache") {
+        return;
+    }
     let records = records(|client| {
         for uri in [
             "/expired/",
@@ -117,6 +124,9 @@ fn expired() {
 /// it has its answer before the upstream, and its record when that has ended.
 #[test]
 fn background_update() {
+    if is_built_without("http-cache") {
+        return;
+    }
     let records = records(|client| {
         assert_eq!(client.get("/updating/wait-60").status, 200);
         delay(EXPIRY);
@@ -132,6 +142,9 @@ fn background_update() {
 /// Check two that want the same: one asks the upstream, the other waits for the cache.
 #[test]
 fn lock() {
+    if is_built_without("http-cache") {
+        return;
+    }
     let upstream = Upstream::start();
     let records = traced(Nginx::with(HTTP, upstream.port), |nginx| {
         let mut clients = [(); 2].map(|()| Client::connect(nginx.port));
