@@ -105,6 +105,7 @@ static __always_inline void connections_forget(__u32 pid)
 {
 	bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&multiplexes, forget_if_of, &pid, 0);
+	bpf_for_each_map_elem(&subrequests, forget_if_of, &pid, 0);
 }
 
 /*
@@ -133,6 +134,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->response_first_ns = 0;
 	conn->response_last_ns = 0;
 	conn->unsure.last_ns = 0;
+	conn->subrequests_seen = 0;
 	conn->handshake.is_over = 1;
 	/* What nginx may have read before tracing began is the next request's, too. */
 	conn->flags = conn->last_read_ns ? 0 : REQUEST_ADOPTED;

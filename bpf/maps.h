@@ -7,11 +7,15 @@
 
 enum {
 	/* Room for every part of a record at its longest. */
+	SUBREQUEST_BYTES = sizeof(struct subrequest) + SUBREQUEST_URI_MAX +
+			   SUBREQUEST_ATTEMPTS_MAX * (sizeof(struct attempt) + ADDR_MAX),
 	TAIL_BYTES = ATTEMPTS_MAX * (sizeof(struct attempt) + ADDR_MAX) + METHOD_MAX + 2 * URI_MAX +
-		     2 * HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX,
+		     SUBREQUESTS_MAX * SUBREQUEST_BYTES + 2 * HOST_MAX + PROTOCOL_MAX +
+		     2 * ADDR_MAX,
 	RING_BYTES = 4 << 20,
 	CONNECTIONS_MAX = 1 << 18,
 	MULTIPLEXES_MAX = 1 << 16,
+	SUBREQUESTS_IN_FLIGHT_MAX = 1 << 16,
 	INPUTS_MAX = 64,   /* a power of two */
 	OUTPUTS_MAX = 64,  /* likewise */
 	FRAMES_MAX = 1024, /* of a round, the newest */
@@ -80,6 +84,7 @@ struct socket_state {
 	__u64 connection; /* the ngx_connection_t that nginx registered with epoll */
 	__u64 client;	  /* upstream: the client's ngx_connection_t it works for; 0: none */
 	__u64 generation; /* upstream: of the request it works for */
+	__u64 subrequest; /* upstream: of that, if it works for one; 0: none */
 	__u64 connect_ns; /* upstream: the connect that no bytes have followed yet */
 	struct handshake handshake; /* upstream */
 	__u64 sent;		    /* upstream, encrypted: c->sent at the last send */
@@ -140,10 +145,11 @@ struct connection {
 	__u64 last_round;     /* likewise: in which it went on last */
 	__u64 is_multiplexed; /* streams have an entry of their own: struct multiplex */
 	struct attempt_times attempts[ATTEMPTS_MAX];
+	__u64 subrequests[SUBREQUESTS_MAX]; /* ngx_http_request_t of each that had an upstream */
+	__u32 subrequests_seen;
 	__u32 flags; /* REQUEST_ADOPTED */
 	struct address local;
 	struct address peer;
-	__u32 pad;
 };
 
 struct connection_key {
@@ -163,6 +169,21 @@ struct {
 	__type(key, struct connection_key);
 	__type(value, struct connection);
 } connections SEC(".maps");
+
+/* The attempts of a subrequest. Its ngx_http_request_t lives as long as that of the main request.
+ */
+struct subrequest_times {
+	struct attempt_times attempts[SUBREQUEST_ATTEMPTS_MAX];
+};
+
+/* Keyed by its ngx_http_request_t. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, SUBREQUESTS_IN_FLIGHT_MAX);
+	__type(key, struct connection_key);
+	__type(value, struct subrequest_times);
+} subrequests SEC(".maps");
 
 /* A read that made streams. */
 struct input {

@@ -17,6 +17,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* For the skeleton: types that no map holds. */
 const struct attempt unused_attempt = {};
+const struct subrequest unused_subrequest = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
 const enum lost_cause unused_lost_cause = LOST_CAUSES;
 const enum request_flag unused_request_flag = REQUEST_ADOPTED;

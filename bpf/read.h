@@ -45,6 +45,17 @@ static __always_inline bool is_request(struct ngx_http_request_s *r)
 }
 
 /*
+ * Puts what is drafted on the stack into the tail. The place is checked here, once more: elsewhere
+ * the compiler may keep an address that the verifier has not seen checked.
+ */
+static __always_inline void put(struct worker *w, __u32 at, const void *from, __u32 size)
+{
+	barrier_var(at);
+	if (at <= TAIL_BYTES - size)
+		bpf_probe_read_kernel(&w->tail[at], size, from);
+}
+
+/*
  * Appends at most `limit` bytes (a constant) of a user text to the tail of the draft. Returns how
  * many: 0 when there are none or they can't be read. The tail's length is kept in memory, not in
  * a variable: what the verifier has to follow then is one way through this, not one for each

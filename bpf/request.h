@@ -72,51 +72,110 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 		out->flags |= ATTEMPT_HEADER;
 }
 
-/* Appends the attempts: the first ones, and the last. */
-static __always_inline void draft_attempts(struct worker *w, struct connection *conn,
-					   struct ngx_array_t *states)
+/*
+ * Appends the attempts: the first ones, and the last, `max` (a constant) at most. Returns how many;
+ * what is known of their times may be NULL.
+ */
+static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
+					    __u32 max, struct ngx_array_t *states, __u64 generation)
 {
 	__u64 size = NGX_GET(states, size);
-	struct request_record *d = &w->draft;
+	__u32 seen = NGX_GET(states, nelts);
 	void *elts = NGX_GET(states, elts);
+	__u32 i;
 
-	d->upstreams_seen = NGX_GET(states, nelts);
-	for (__u32 i = 0; i < ATTEMPTS_MAX; i++) {
+	for (i = 0; i < max; i++) {
 		struct attempt out = {};
 		__u32 at = w->tail_len;
 
-		if (i >= d->upstreams_seen || at > TAIL_BYTES - sizeof(out))
+		if (i >= seen || at > TAIL_BYTES - sizeof(out))
 			break;
-		out.index = i == ATTEMPTS_MAX - 1 ? d->upstreams_seen - 1 : i;
-		draft_attempt(&out, conn ? &conn->attempts[i] : NULL, elts + size * out.index,
-			      conn ? conn->generation : 0);
-		bpf_probe_read_kernel(&w->tail[at], sizeof(out), &out);
+		out.index = i == max - 1 ? seen - 1 : i;
+		draft_attempt(&out, times ? &times[i] : NULL, elts + size * out.index, generation);
+		put(w, at, &out, sizeof(out));
 		w->tail_len = at + sizeof(out);
-		d->attempts_len = i + 1;
 	}
+	return i;
 }
 
-/* Appends the addresses of the attempts, with which the tail begins. */
-static __always_inline void draft_attempt_addrs(struct worker *w, struct ngx_array_t *states)
+/* Appends the addresses of `count` attempts, which begin at `first` in the tail. */
+static __always_inline void draft_attempt_addrs(struct worker *w, __u32 first, __u32 count,
+						__u32 max, struct ngx_array_t *states)
 {
 	__u64 size = NGX_GET(states, size);
 	void *elts = NGX_GET(states, elts);
 
-	for (__u32 i = 0; i < ATTEMPTS_MAX; i++) {
+	for (__u32 i = 0; i < max; i++) {
 		struct ngx_http_upstream_state_t *state;
 		struct ngx_str_t *peer;
 		struct attempt *out;
+		__u32 at;
 		__u64 len;
 
-		if (i >= w->draft.attempts_len)
+		at = first + i * sizeof(*out);
+		barrier_var(at);
+		if (i >= count || at > TAIL_BYTES - sizeof(*out))
 			break;
-		out = (struct attempt *)&w->tail[i * sizeof(*out)];
+		out = (struct attempt *)&w->tail[at];
 		state = elts + size * out->index;
 		peer = NGX_GET(state, peer);
 		len = NGX_GET(peer, len);
 		out->addr_len = append_text(w, NGX_GET(peer, data), len, ADDR_MAX);
 		out->addr_cut = len > ADDR_MAX;
 	}
+}
+
+/* A walk through the subrequests of a request that has ended. */
+struct subrequest_walk {
+	struct worker *w;
+	struct connection *conn;
+};
+
+/* Appends one of them. nginx frees none before the main request. */
+static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
+{
+	struct connection *conn = walk->conn;
+	struct worker *w = walk->w;
+	struct connection_key key = {.pid = w->pid};
+	struct subrequest_times *sub;
+	struct ngx_http_request_s *r;
+	struct subrequest out = {};
+	struct ngx_array_t *states;
+	__u32 at = w->tail_len, first;
+	__u32 err_status;
+	__u64 len;
+
+	if (index >= conn->subrequests_seen || at > TAIL_BYTES - sizeof(out))
+		return 1;
+	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
+	key.connection = (__u64)r;
+	sub = bpf_map_lookup_elem(&subrequests, &key);
+	if (sub && is_request(r)) {
+		err_status = NGX_GET(r, err_status);
+		out.status = err_status ? err_status : NGX_GET(r, headers_out.status);
+		states = NGX_GET(r, upstream_states);
+		out.upstreams_seen = NGX_GET(states, nelts);
+		first = at + sizeof(out);
+		w->tail_len = first;
+		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX, states,
+						  conn->generation);
+		draft_attempt_addrs(w, first, out.attempts_len, SUBREQUEST_ATTEMPTS_MAX, states);
+		len = NGX_GET(r, uri.len);
+		out.uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
+		out.uri_cut = len > SUBREQUEST_URI_MAX;
+		put(w, at, &out, sizeof(out));
+		w->draft.subrequests_len++;
+	}
+	bpf_map_delete_elem(&subrequests, &key);
+	return 0;
+}
+
+static __always_inline void draft_subrequests(struct worker *w, struct connection *conn)
+{
+	struct subrequest_walk walk = {.w = w, .conn = conn};
+
+	w->draft.subrequests_seen = conn->subrequests_seen;
+	bpf_loop(SUBREQUESTS_MAX, draft_subrequest, &walk, 0);
 }
 
 /* Appends one text of the request. `limit` is a constant. */
@@ -321,10 +380,15 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	if (w->draft.flags & REQUEST_UPSTREAM) {
 		struct ngx_array_t *states = NGX_GET(r, upstream_states);
 
-		draft_attempts(w, conn, states);
-		draft_attempt_addrs(w, states);
+		w->draft.upstreams_seen = NGX_GET(states, nelts);
+		w->draft.attempts_len =
+			draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, states,
+				       conn ? conn->generation : 0);
+		draft_attempt_addrs(w, 0, w->draft.attempts_len, ATTEMPTS_MAX, states);
 	}
 	draft_texts(w, r, c);
+	if (conn && conn->subrequests_seen)
+		draft_subrequests(w, conn);
 	request_submit(w);
 	/* A stream's connection ends with it, and another one may soon be at the same place. */
 	if (w->draft.http_version >= NGX_HTTP_VERSION_20)

@@ -10,8 +10,11 @@
 
 /* How much of a request is kept. What is beyond is cut, and said to be cut. */
 enum limit {
-	ATTEMPTS_MAX = 8, /* upstream attempts told of: the first seven and the last */
-	METHOD_MAX = 64,  /* bytes, as all below */
+	ATTEMPTS_MAX = 8,	     /* upstream attempts told of: the first seven and the last */
+	SUBREQUESTS_MAX = 8,	     /* of those with an upstream, the first */
+	SUBREQUEST_ATTEMPTS_MAX = 4, /* the first three and the last */
+	SUBREQUEST_URI_MAX = 512,    /* bytes */
+	METHOD_MAX = 64,	     /* bytes, as all below */
 	URI_MAX = 4096,
 	HOST_MAX = 512,
 	PROTOCOL_MAX = 16,
@@ -92,8 +95,22 @@ struct attempt {
 };
 
 /*
+ * A subrequest that had an upstream. Behind it follow attempts_len times struct attempt, the bytes
+ * of their addresses, and the bytes of its uri.
+ */
+struct subrequest {
+	__u32 status;	      /* as $status has it; 0: none */
+	__u32 upstreams_seen; /* as in struct request_record */
+	__u16 attempts_len;
+	__u16 uri_len;
+	__u16 uri_cut; /* 1: the uri is longer */
+	__u16 pad;
+};
+
+/*
  * A request that has ended. Its tail follows at once: attempts_len times struct attempt, the bytes
- * of the attempts' addresses, the bytes of the texts.
+ * of the attempts' addresses, the bytes of the texts, subrequests_len times struct subrequest, each
+ * with what follows it.
  */
 struct request_record {
 	__u32 kind;		   /* RECORD_REQUEST */
@@ -124,7 +141,8 @@ struct request_record {
 	struct address local; /* the client's connection, nginx's end */
 	struct address peer;  /* its other end */
 	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
-	__u16 pad[2];
+	__u16 subrequests_len;
+	__u16 subrequests_seen;
 };
 
 /* What was counted since tracing began. */

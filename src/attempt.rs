@@ -57,8 +57,27 @@ pub struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
-    /// From its event. `origin` is what the request's phases count from.
-    pub fn new(event: &AttemptEvent<'a>, origin: Option<u64>, next: Next) -> Self {
+    /// Every attempt of a request, in order; behind the last one comes `next`. `origin` is what the
+    /// request's phases count from.
+    pub fn all(events: &[AttemptEvent<'a>], origin: Option<u64>, next: Next) -> Vec<Self> {
+        /* nginx puts a state without a peer between the upstreams of two internal redirects. */
+        let tried = events
+            .iter()
+            .filter(|attempt| !attempt.addr.is_empty() || attempt.was_seen());
+        let tried: Vec<_> = tried.collect();
+        let all = tried.iter().enumerate().map(|(n, attempt)| {
+            let next = match tried.get(n + 1) {
+                None => next,
+                Some(next) if next.record.index == attempt.record.index + 1 => Next::Attempt,
+                Some(_) => Next::Redirect,
+            };
+            Self::new(attempt, origin, next)
+        });
+        all.collect()
+    }
+
+    /// From its event.
+    fn new(event: &AttemptEvent<'a>, origin: Option<u64>, next: Next) -> Self {
         let record = &event.record;
         let seen = Seen {
             flags: record.flags,

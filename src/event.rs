@@ -16,6 +16,8 @@ pub struct RequestEvent<'a> {
     pub record: types::request_record,
     /// Upstream attempts, in order.
     pub attempts: Vec<AttemptEvent<'a>>,
+    /// Those with an upstream, in the order of their first connects.
+    pub subrequests: Vec<SubrequestEvent<'a>>,
     /// By `enum request_text`; empty when it was not there.
     pub texts: [&'a [u8]; TEXTS],
 }
@@ -36,6 +38,17 @@ impl AttemptEvent<'_> {
     }
 }
 
+/// One subrequest that had an upstream.
+#[derive(Debug)]
+pub struct SubrequestEvent<'a> {
+    /// The numbers.
+    pub record: types::subrequest,
+    /// Its attempts, in order.
+    pub attempts: Vec<AttemptEvent<'a>>,
+    /// `r->uri`
+    pub uri: &'a [u8],
+}
+
 /// How many texts a record has.
 const TEXTS: usize = types::request_text::TEXTS.0 as usize;
 
@@ -43,6 +56,8 @@ const TEXTS: usize = types::request_text::TEXTS.0 as usize;
 unsafe impl Plain for types::request_record {}
 // SAFETY: as above.
 unsafe impl Plain for types::attempt {}
+// SAFETY: as above.
+unsafe impl Plain for types::subrequest {}
 
 /// The two members that every record begins with.
 #[derive(Clone, Copy, Default)]
@@ -80,24 +95,18 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
         record.kind
     );
     let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
-    let attempts: Vec<types::attempt> = tail.array(record.attempts_len)?;
-    let attempts = attempts
-        .into_iter()
-        .map(|record| {
-            Ok(AttemptEvent {
-                record,
-                addr: tail.take(record.addr_len.into())?,
-            })
-        })
-        .collect::<Result<_>>()?;
+    let attempts = tail.attempts(record.attempts_len)?;
     let mut texts = [&[][..]; TEXTS];
     for (text, len) in texts.iter_mut().zip(record.text_len) {
         *text = tail.take(len.into())?;
     }
+    let subrequests = (0..record.subrequests_len).map(|_| tail.subrequest());
+    let subrequests = subrequests.collect::<Result<_>>()?;
     ensure!(tail.0.is_empty(), "{} bytes too many", tail.0.len());
     Ok(RequestEvent {
         record,
         attempts,
+        subrequests,
         texts,
     })
 }
@@ -114,6 +123,28 @@ impl<'a> Tail<'a> {
             .with_context(|| format!("{len} bytes wanted, {} are there", self.0.len()))?;
         self.0 = rest;
         Ok(taken)
+    }
+
+    /// The next `len` attempts, and behind them their addresses.
+    fn attempts(&mut self, len: u16) -> Result<Vec<AttemptEvent<'a>>> {
+        let attempts: Vec<types::attempt> = self.array(len)?;
+        let attempts = attempts.into_iter().map(|record| {
+            Ok(AttemptEvent {
+                record,
+                addr: self.take(record.addr_len.into())?,
+            })
+        });
+        attempts.collect()
+    }
+
+    /// The next subrequest, with all that belongs to it.
+    fn subrequest(&mut self) -> Result<SubrequestEvent<'a>> {
+        let record: types::subrequest = copy(self.take(size_of::<types::subrequest>())?)?;
+        Ok(SubrequestEvent {
+            record,
+            attempts: self.attempts(record.attempts_len)?,
+            uri: self.take(record.uri_len.into())?,
+        })
     }
 
     /// The next `len` records of one type.
@@ -143,11 +174,12 @@ mod tests {
         unsafe { plain::as_bytes(value) }.to_vec()
     }
 
-    /// A request with one attempt and some texts.
+    /// A request with one attempt, a subrequest and some texts.
     fn request() -> (types::request_record, Vec<u8>) {
         let mut record = types::request_record {
             kind: types::record_kind::RECORD_REQUEST.0,
             attempts_len: 1,
+            subrequests_len: 1,
             ..Default::default()
         };
         record.text_len[0] = 3;
@@ -158,6 +190,16 @@ mod tests {
             ..Default::default()
         }));
         tail.extend(b"addrGET/x");
+        tail.extend(bytes(&types::subrequest {
+            attempts_len: 1,
+            uri_len: 2,
+            ..Default::default()
+        }));
+        tail.extend(bytes(&types::attempt {
+            addr_len: 3,
+            ..Default::default()
+        }));
+        tail.extend(b"two/y");
         record.size = u32::try_from(size_of_val(&record) + tail.len()).unwrap();
         (record, tail)
     }
@@ -179,6 +221,8 @@ mod tests {
         assert_eq!(rest, b"next");
         let event = decode(record).unwrap();
         assert_eq!(event.attempts[0].addr, b"addr");
+        assert_eq!(event.subrequests[0].attempts[0].addr, b"two");
+        assert_eq!(event.subrequests[0].uri, b"/y");
         assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b""]);
     }
 
@@ -196,13 +240,14 @@ mod tests {
     /// Check that lengths that contradict each other are an error.
     #[test]
     fn contradictions() {
-        let broken: [fn(&mut types::request_record); 7] = [
+        let broken: [fn(&mut types::request_record); 8] = [
             |record| record.size = 0,
             |record| record.size = 4,
             |record| record.size += 1,
             |record| record.size -= 1,
             |record| record.kind = 99,
             |record| record.attempts_len = u16::MAX,
+            |record| record.subrequests_len = 2,
             |record| record.text_len[6] = 1,
         ];
         for (n, change) in broken.into_iter().enumerate() {

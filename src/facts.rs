@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
 use crate::event::RequestEvent;
+use crate::event::SubrequestEvent;
 use crate::phases::Phase;
 use crate::phases::Phases;
 use crate::skel::types;
@@ -182,6 +183,14 @@ impl<'a> Facts<'_, 'a> {
         }
         if record.upstreams_seen as usize > self.0.attempts.len() {
             names.push("upstreams");
+        }
+        let is_cut = |sub: &SubrequestEvent<'_>| {
+            sub.record.uri_cut != 0 || sub.record.upstreams_seen as usize > sub.attempts.len()
+        };
+        if usize::from(record.subrequests_seen) > self.0.subrequests.len()
+            || self.0.subrequests.iter().any(is_cut)
+        {
+            names.push("subrequests");
         }
         names
     }

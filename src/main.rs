@@ -42,6 +42,7 @@ mod site;
 mod skel;
 mod source;
 mod stop;
+mod subrequest;
 mod symbols;
 mod trace;
 mod uses;

@@ -16,6 +16,7 @@ use crate::phases::Phases;
 use crate::skel::types::request_flag;
 use crate::skel::types::request_text;
 use crate::source::Source;
+use crate::subrequest::Subrequest;
 
 /// `r->http_version` of HTTP/3.
 const HTTP_VERSION_30: u32 = 3000;
@@ -115,6 +116,9 @@ pub struct Request<'a> {
     /// Every attempt, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<Attempt<'a>>,
+    /// Those that had an upstream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subrequests: Vec<Subrequest<'a>>,
     /// `inferred` when nobody states where this nginx has its members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<Source>,
@@ -184,20 +188,13 @@ impl<'a> Request<'a> {
 
     /// The attempts, and of the last one its address and its phases.
     fn add_attempts(&mut self, event: &RequestEvent<'a>, origin: Option<u64>) {
-        /* nginx puts a state without a peer between the upstreams of two internal redirects. */
-        let tried: Vec<_> = event
-            .attempts
+        let next = Next::Answer(event.record.status);
+        self.upstreams = Attempt::all(&event.attempts, origin, next);
+        self.subrequests = event
+            .subrequests
             .iter()
-            .filter(|attempt| !attempt.addr.is_empty() || attempt.was_seen())
+            .map(|event| Subrequest::new(event, origin))
             .collect();
-        for (n, attempt) in tried.iter().enumerate() {
-            let next = match tried.get(n + 1) {
-                None => Next::Answer(event.record.status),
-                Some(next) if next.record.index == attempt.record.index + 1 => Next::Attempt,
-                Some(_) => Next::Redirect,
-            };
-            self.upstreams.push(Attempt::new(attempt, origin, next));
-        }
         if let Some(last) = self.upstreams.last() {
             self.upstream_addr = last.addr.clone();
             self.phases.extend(&last.phases);
@@ -213,6 +210,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::event::AttemptEvent;
     use crate::event::RequestEvent;
+    use crate::event::SubrequestEvent;
     use crate::skel::types;
 
     /// The documentation of every key.
@@ -233,6 +231,7 @@ mod tests {
                 ..Default::default()
             },
             attempts: Vec::new(),
+            subrequests: Vec::new(),
             texts: [&[]; 8],
         }
     }
@@ -355,7 +354,7 @@ mod tests {
         event.record.http_version = 2000;
         event.record.flags |= types::request_flag::REQUEST_TLS.0;
         event.texts = [b"x"; 8];
-        event.attempts = vec![AttemptEvent {
+        let attempt = || AttemptEvent {
             record: types::attempt {
                 connect_ns: 2_000,
                 request_first_ns: 2_000,
@@ -369,12 +368,26 @@ mod tests {
                 ..Default::default()
             },
             addr: b"127.0.0.1:80",
+        };
+        event.attempts = vec![attempt()];
+        event.subrequests = vec![SubrequestEvent {
+            record: types::subrequest {
+                status: 200,
+                ..Default::default()
+            },
+            attempts: vec![attempt()],
+            uri: b"x",
         }];
         let mut keys: BTreeSet<String> = ["type", "partial", "count", "cause"]
             .map(str::to_owned)
             .into();
         let json = json(&event);
-        for object in [&json, &json["phases"], &json["upstreams"][0]] {
+        for object in [
+            &json,
+            &json["phases"],
+            &json["upstreams"][0],
+            &json["subrequests"][0],
+        ] {
             keys.extend(object.as_object().unwrap().keys().cloned());
         }
         let documented: BTreeSet<String> = FIELDS

@@ -3,10 +3,10 @@
 
 /// A client that speaks bytes.
 pub mod client;
-/// A client that speaks HTTP/2.
-pub mod http2;
 /// A name server that knows one address.
 pub mod dns;
+/// A client that speaks HTTP/2.
+pub mod http2;
 /// A program that looks like nginx.
 pub mod imitation;
 /// As many requests as nginx takes.

@@ -61,6 +61,8 @@ pub struct Record {
     pub alpn: Option<String>,
     #[serde(default)]
     pub upstreams: Vec<Attempt>,
+    #[serde(default)]
+    pub subrequests: Vec<Subrequest>,
     pub layout: Option<String>,
     #[serde(default)]
     pub partial: bool,
@@ -79,6 +81,16 @@ pub struct Phases {
     pub upstream_response_last_byte_time: Option<u64>,
     pub downstream_response_first_byte_time: Option<u64>,
     pub downstream_response_last_byte_time: Option<u64>,
+}
+
+/// One subrequest with an upstream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subrequest {
+    pub uri: Option<String>,
+    pub status: Option<u32>,
+    pub duration_ns: Option<u64>,
+    pub upstreams: Vec<Attempt>,
 }
 
 /// One attempt at an upstream.

@@ -33,6 +33,8 @@ mod processes;
 mod protocols;
 /// Every kind of request, against nginx's access log.
 mod requests;
+/// Subrequests and their upstreams.
+mod subrequests;
 /// Where nginx's functions are found, and which of them are used.
 mod symbols;
 /// Phases, against delays that the tests make.

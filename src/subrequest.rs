@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One subrequest that had an upstream (auth_request, mirror, SSI, slice, a cache's update).
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::attempt::Attempt;
+use crate::attempt::Next;
+use crate::event::SubrequestEvent;
+use crate::facts::lossy;
+use crate::facts::nonzero;
+
+/// One subrequest, as users see it.
+#[derive(Debug, Serialize)]
+pub struct Subrequest<'a> {
+    /// `$uri`, there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<Cow<'a, str>>,
+    /// `$status`, there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u32>,
+    /// First connect to last byte of a response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ns: Option<u64>,
+    /// Every attempt, in order.
+    pub upstreams: Vec<Attempt<'a>>,
+}
+
+impl<'a> Subrequest<'a> {
+    /// From its event. `origin` is what the request's phases count from.
+    pub fn new(event: &SubrequestEvent<'a>, origin: Option<u64>) -> Self {
+        let attempts = &event.attempts;
+        let first = attempts.first().and_then(|a| nonzero(a.record.connect_ns));
+        let last = attempts.iter().map(|a| a.record.response_last_ns).max();
+        let status = event.record.status;
+        Self {
+            uri: lossy(event.uri),
+            status: Some(status).filter(|status| *status != 0),
+            duration_ns: first
+                .zip(last.and_then(nonzero))
+                .and_then(|(first, last)| last.checked_sub(first))
+                .filter(|_| origin.is_some()),
+            upstreams: Attempt::all(attempts, origin, Next::Answer(status)),
+        }
+    }
+}
