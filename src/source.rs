@@ -94,16 +94,39 @@ fn stated(
     Ok(layout::built_in(build)?.map(|layout| (Source::Table, layout)))
 }
 
+/// A struct that embeds no other, nor is embedded, so that it may be another release's than the rest:
+/// a fix of a newer branch that went into an older one moves members of one struct (1.30.6 has that of
+/// 1.31.3 in its HTTP/2).
+const ALONE: &str = "ngx_http_upstream_s";
+
 /// The one layout of the table that every witness agrees with.
 fn infer(elf: &Elf<'_>, build: &Build, witnesses: &Witnesses<'_>) -> Result<Layout> {
-    let asked: Vec<Candidate> = layout::candidates(build)?
-        .into_iter()
-        .map(|(version, layout)| Candidate {
-            version,
-            fit: witnesses.ask(&layout),
-            layout,
+    let candidates = layout::candidates(build)?;
+    let ask = |version: Version, layout: Layout| Candidate {
+        version,
+        fit: witnesses.ask(&layout),
+        layout,
+    };
+    let mut asked: Vec<Candidate> = candidates
+        .iter()
+        .map(|(version, layout)| ask(*version, layout.clone()))
+        .collect();
+    let is_alone = |member: &String| member.split('.').next() == Some(ALONE);
+    let nearly = asked.iter().filter(|candidate| {
+        !candidate.fit.differ.is_empty() && candidate.fit.differ.iter().all(is_alone)
+    });
+    let mixed: Vec<Candidate> = nearly
+        .flat_map(|near| candidates.iter().map(move |(_, other)| (near, other)))
+        .map(|(near, other)| {
+            let mut layout = near.layout.clone();
+            let members = other.structs.get(ALONE).cloned();
+            layout
+                .structs
+                .insert(ALONE.to_owned(), members.unwrap_or_default());
+            ask(near.version, layout)
         })
         .collect();
+    asked.extend(mixed);
     choose(asked).map_err(|why| {
         anyhow::anyhow!(
             "no layout known for {build}, build id {}, and {why}: install its debug symbols, or \
