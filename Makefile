@@ -8,7 +8,7 @@ PROGRAM := target/release/ngx-bpf
 # What a fresh Debian or Ubuntu lacks: command or file, and its package.
 BUILD_NEEDS := clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
-TEST_NEEDS := nginx:nginx wrk:wrk bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
+TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
 	xz:xz-utils \
 	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \

@@ -151,14 +151,19 @@ impl Nginx {
 
     /// The same, when something must be in its folder before it starts.
     pub fn prepared(http: &str, upstream: u16, prepare: impl FnOnce(&Path)) -> Self {
-        let prefix = folder();
-        prepare(prefix.path());
         let config = Config {
             http,
             upstream,
             ..Config::default()
         };
-        Self::start_in(prefix, &config)
+        Self::prepared_with(&config, prepare)
+    }
+
+    /// The same with any configuration.
+    pub fn prepared_with(config: &Config<'_>, prepare: impl FnOnce(&Path)) -> Self {
+        let prefix = folder();
+        prepare(prefix.path());
+        Self::start_in(prefix, config)
     }
 
     /// Ready when its workers have been started.

@@ -21,6 +21,8 @@ mod http2;
 mod locations;
 /// What is lost is counted.
 mod loss;
+/// Everything at once.
+mod mixed;
 /// Every module for upstreams.
 mod modules;
 /// nginx in a container.

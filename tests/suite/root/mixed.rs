@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything at once: every protocol of clients, upstreams of several kinds, four workers, two reloads.
+
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::suite::common::free_port;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::protocol::Protocol;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tls;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+
+/// How many requests there are at least.
+const REQUESTS: usize = 10_000;
+
+/// What a client asks for, one after the other.
+const URIS: [&str; 9] = [
+    "/file",
+    "/large",
+    "/new/",
+    "/kept/body-5000",
+    "/tls/",
+    "/fastcgi/",
+    "/cached/",
+    "/auth/",
+    "/missing",
+];
+
+/// The server, in plain and with TLS.
+const HTTP: &str = "
+    keepalive_requests 40;
+    proxy_cache_path {prefix}/cache keys_zone=cache:1m;
+    upstream kept { server 127.0.0.1:{upstream}; keepalive 8; }
+    upstream tls { server 127.0.0.1:{backend}; keepalive 4; }
+    server {
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls} ssl http2;
+        root {prefix}/html;
+        proxy_http_version 1.1;
+        proxy_set_header Connection '';
+        location / { }
+        location /new/ { proxy_pass http://127.0.0.1:{upstream}; proxy_set_header Connection close; }
+        location /kept/ { proxy_pass http://kept; proxy_buffering off; }
+        location /tls/ { proxy_pass https://tls; }
+        location /fastcgi/ { fastcgi_pass 127.0.0.1:{fastcgi}; fastcgi_param REQUEST_URI $request_uri; }
+        location /cached/ { proxy_cache cache; proxy_cache_valid 200 1s; proxy_pass http://kept; }
+        location /auth/ { auth_request /check; proxy_pass http://kept; }
+        location /check { internal; proxy_pass http://kept; }
+    }";
+
+/// What speaks TLS to the server above.
+const BACKEND: &str = "
+    server { listen 127.0.0.1:{port} ssl; location / { proxy_pass http://127.0.0.1:{upstream}; } }";
+
+/// Asks for so many, in turn.
+fn h2load(args: &[&str], base: &str, count: usize) -> Child {
+    let uris = URIS.map(|uri| format!("{base}{uri}"));
+    Command::new("h2load")
+        .args(["-n", &count.to_string(), "-c", "6", "-t", "1"])
+        .args(args)
+        .args(uris)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("h2load is installed by make test")
+}
+
+/// Check that each of ten thousand requests is told of once, and as nginx logs it, with its phases in
+/// order.
+#[test]
+fn everything_at_once() {
+    let upstream = Upstream::start();
+    let fastcgi = Upstream::speaking(Protocol::Fastcgi);
+    let with_tls = |http: &str| [tls::DIRECTIVES, http].concat();
+    let back = Nginx::prepared(&with_tls(BACKEND), upstream.port, tls::certificate);
+    let port = free_port();
+    let http = with_tls(HTTP)
+        .replace("{tls}", &port.to_string())
+        .replace("{backend}", &back.port.to_string())
+        .replace("{fastcgi}", &fastcgi.port.to_string());
+    let config = Config {
+        http: &http,
+        upstream: upstream.port,
+        workers: 4,
+        ..Config::default()
+    };
+    let nginx = Nginx::prepared_with(&config, tls::certificate);
+    nginx.file("file", b"hello");
+    nginx.file("large", &vec![b'x'; 200_000]);
+    let tool = Tool::trace(nginx.pid());
+    let bases = [
+        (vec!["--h1"], format!("http://127.0.0.1:{}", nginx.port)),
+        (vec!["--h1"], format!("https://127.0.0.1:{port}")),
+        (vec!["-m", "10"], format!("https://127.0.0.1:{port}")),
+    ];
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (args, base) in &bases {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = h2load(args, base, 500).wait();
+                }
+            });
+        }
+        for part in 1..=3 {
+            nginx.wait_logged(REQUESTS * part / 3);
+            if part < 3 {
+                nginx.signal("HUP");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert!(logged.len() >= REQUESTS);
+    let records = ended.records();
+    assert_eq!(records.len(), logged.len());
+    assert_equal(&records, &logged);
+    let of = |what: &str| {
+        records
+            .iter()
+            .filter(|r| r.uri.as_deref() == Some(what))
+            .count()
+    };
+    for uri in URIS {
+        assert!(of(uri) > REQUESTS / 20, "{uri}");
+    }
+    let with_tls = records.iter().filter(|r| r.alpn.as_deref() == Some("h2"));
+    assert!(with_tls.count() > REQUESTS / 10);
+    drop(back);
+}
