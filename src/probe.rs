@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd as _;
 use anyhow::Context as _;
 use anyhow::Result;
 use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::ErrorKind;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
@@ -37,6 +38,10 @@ use crate::skel::NgxSkelBuilder;
 use crate::skel::types;
 use crate::source::Found;
 use crate::source::Source;
+
+/// The kernel says EAGAIN to one of two tools that give a process its first storage at once
+/// (`bpf_local_storage_alloc()`); it has one then.
+const STORAGE_TRIES: usize = 8;
 
 /// Any process: which are traced is decided in BPF, since a master's pid is not its workers'.
 const ANY_PROCESS: i32 = -1;
@@ -196,16 +201,17 @@ impl Probe {
         let key = process.pidfd.as_raw_fd().to_ne_bytes();
         // SAFETY: `worker` is plain.
         let value = unsafe { plain::as_bytes(&worker) };
-        match self.skel.maps.workers.update(&key, value, how) {
-            Err(error) if error.kind() != libbpf_rs::ErrorKind::AlreadyExists => {
-                if process.is_alive() {
+        for tries_left in (0..STORAGE_TRIES).rev() {
+            match self.skel.maps.workers.update(&key, value, how) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && tries_left > 0 => {}
+                Err(error) if error.kind() != ErrorKind::AlreadyExists && process.is_alive() => {
                     return Err(error)
                         .with_context(|| format!("failed to trace pid {}", process.pid));
                 }
-                Ok(())
+                _ => break,
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// From here on requests are recorded.
@@ -304,5 +310,5 @@ fn descriptor_path(file: &File) -> String {
 fn is_unknown_to_kernel(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<libbpf_rs::Error>()
-        .is_some_and(|error| error.kind() == libbpf_rs::ErrorKind::InvalidInput)
+        .is_some_and(|error| error.kind() == ErrorKind::InvalidInput)
 }
