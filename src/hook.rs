@@ -72,10 +72,12 @@ pub struct Hook {
     pub entry_offset: u64,
     /// The instruction's name.
     pub instruction: String,
+    /// The registers that the arguments are in then.
+    pub arguments: Vec<String>,
     /// Bytes from the beginning of the file.
     #[serde(skip)]
     pub file_offset: u64,
-    /// Where the arguments are.
+    /// The same registers, for `bpf/arg.h`.
     #[serde(skip)]
     pub cookie: u64,
     /// Whether the kernel emulates the instruction.
@@ -112,9 +114,10 @@ impl Hook {
             uses,
             body,
             entry_offset: site.offset,
+            arguments: site.register_names(),
+            cookie: site.cookie(),
             instruction: site.mnemonic,
             file_offset: code.file_offset + site.offset,
-            cookie: site.cookie,
             emulated: site.emulated,
         })
     }

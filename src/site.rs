@@ -37,12 +37,31 @@ const KEPT: [Register; 6] = [
 pub struct Site {
     /// Bytes from the function's first instruction.
     pub offset: u64,
-    /// Where each argument is at that moment, for `bpf/arg.h`: one byte an argument.
-    pub cookie: u64,
+    /// Where each argument is at that moment.
+    pub arguments: Vec<Register>,
     /// Whether the kernel emulates the instruction (else it single-steps it).
     pub emulated: bool,
     /// The instruction's name, as in assembly.
     pub mnemonic: String,
+}
+
+impl Site {
+    /// Where the arguments are, for `bpf/arg.h`: one byte an argument.
+    pub fn cookie(&self) -> u64 {
+        let numbers = self.arguments.iter().map(|register| register.number());
+        numbers
+            .rev()
+            .fold(0, |cookie, number| cookie << 8 | number as u64)
+    }
+
+    /// The same, as in assembly: `rdi`.
+    pub fn register_names(&self) -> Vec<String> {
+        let names = self
+            .arguments
+            .iter()
+            .map(|register| format!("{register:?}"));
+        names.map(|name| name.to_lowercase()).collect()
+    }
 }
 
 /// The first emulated instruction of the straight line from the entry at which the first
@@ -54,14 +73,14 @@ pub fn find(function: &Function<'_>, arguments: usize) -> Result<Site> {
     let mut live = Arguments::at_entry(arguments);
     let entry = Site {
         offset: 0,
-        cookie: live.cookie().context("arguments at the entry")?,
+        arguments: live.registers().context("arguments at the entry")?,
         emulated: code.first().is_some_and(is_emulated),
         mnemonic: code.first().map(mnemonic).unwrap_or_default(),
     };
     let mut factory = InstructionInfoFactory::new();
     for instruction in &code {
         let offset = instruction.ip() - function.address;
-        let Some(cookie) = live.cookie() else {
+        let Some(arguments) = live.registers() else {
             break;
         };
         if is_emulated(instruction) {
@@ -70,7 +89,7 @@ pub fn find(function: &Function<'_>, arguments: usize) -> Result<Site> {
             }
             return Ok(Site {
                 offset,
-                cookie,
+                arguments,
                 emulated: true,
                 mnemonic: mnemonic(instruction),
             });
@@ -185,14 +204,10 @@ impl Arguments {
         }
     }
 
-    /// One byte an argument; `None` when one of them is lost.
-    fn cookie(&self) -> Option<u64> {
-        let mut cookie = 0;
-        for (n, registers) in self.0.iter().enumerate() {
-            let number = u64::try_from(registers.first()?.number()).ok()?;
-            cookie |= number << (8 * n);
-        }
-        Some(cookie)
+    /// One for each; `None` when one of them is lost.
+    fn registers(&self) -> Option<Vec<Register>> {
+        let firsts = self.0.iter().map(|registers| registers.first().copied());
+        firsts.collect()
     }
 
     /// What the instruction leaves of them: a register that is written is lost, a copy is gained.
@@ -243,11 +258,6 @@ mod tests {
         .unwrap()
     }
 
-    /// The cookie for two registers.
-    fn cookie(first: Register, second: Register) -> u64 {
-        (first.number() | second.number() << 8) as u64
-    }
-
     /// Check that both sides number registers alike.
     #[test]
     fn register_numbers() {
@@ -269,10 +279,14 @@ mod tests {
     fn push_at_entry() {
         let expected = Site {
             offset: 0,
-            cookie: cookie(Register::RDI, Register::RSI),
+            arguments: vec![Register::RDI, Register::RSI],
             emulated: true,
             mnemonic: "push".to_owned(),
         };
+        assert_eq!(
+            expected.cookie(),
+            u64::from(reg::REG_DI.0 | reg::REG_SI.0 << 8)
+        );
         assert_eq!(site(b"\x41\x55\xc3"), expected); // push %r13; ret
         assert_eq!(site(b"\x55\xc3"), expected); // push %rbp; ret
     }
@@ -290,7 +304,7 @@ mod tests {
         // mov %rdi,%rbx; xor %edi,%edi; push %rbp; ret
         let found = site(b"\x48\x89\xfb\x31\xff\x55\xc3");
         assert_eq!(found.offset, 5);
-        assert_eq!(found.cookie, cookie(Register::RBX, Register::RSI));
+        assert_eq!(found.arguments, [Register::RBX, Register::RSI]);
     }
 
     /// Check that the entry is used, and said to be stepped, when an argument is lost before.

@@ -49,18 +49,18 @@ pub fn function(file: &Path, name: &str) -> (u64, u64) {
         .unwrap()
 }
 
-/// The arguments of `./configure` that it was built with.
-fn configured(binary: &Path) -> String {
-    let output = Command::new(binary).arg("-V").output().unwrap();
+/// Its options, and the arguments of `./configure` that it was built with.
+fn about(binary: &Path) -> String {
+    let output = Command::new(binary).arg("-hV").output().unwrap();
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Whether this nginx lacks an optional module; then it is said that the test is skipped.
 pub fn is_built_without(module: &str) -> bool {
-    let configured = configured(&binary());
+    let about = about(&binary());
     let is_there = match module {
-        "http-cache" => !configured.contains(WITHOUT_CACHE),
-        _ => configured.contains(module),
+        "http-cache" => !about.contains(WITHOUT_CACHE),
+        _ => about.contains(module),
     };
     if !is_there {
         println!("SKIP: this nginx is built without {module}");
@@ -122,8 +122,12 @@ pub struct Nginx {
 
 impl Nginx {
     /// Two workers for a load that goes on: 2000 requests a second for `/file`, which nobody loses;
-    /// what comes faster is answered later.
-    pub fn steady(config: Config<'_>) -> Self {
+    /// what comes faster is answered later. `None` when the build can't do that, which is said.
+    pub fn steady(config: Config<'_>) -> Option<Self> {
+        if about(&config.binary).contains("--without-http_limit_req_module") {
+            eprintln!("SKIP: {} has no limit_req", config.binary.display());
+            return None;
+        }
         let nginx = Self::start(&Config {
             http: "limit_req_zone $server_port zone=steady:64k rate=2000r/s; keepalive_requests 50;
                    server { listen 127.0.0.1:{port}; root {prefix}/html;
@@ -132,7 +136,7 @@ impl Nginx {
             ..config
         });
         nginx.file("file", b"hello");
-        nginx
+        Some(nginx)
     }
 
     /// One worker that answers everything.
@@ -181,10 +185,14 @@ impl Nginx {
                 .replace("{prefix}", &root)
         };
         let mut log_format = LOG_FORMAT.to_owned();
-        if configured(&config.binary).contains(WITHOUT_CACHE) {
+        let about = about(&config.binary);
+        if about.contains(WITHOUT_CACHE) {
             log_format = log_format.replace("$upstream_cache_status", "");
         }
-        let (main, http) = (fill_in(config.main), fill_in(config.http));
+        let (main, mut http) = (fill_in(config.main), fill_in(config.http));
+        if about.contains("--without-http_rewrite_module") {
+            http = without_return(&http);
+        }
         let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {root}/{name};"))
             .join("\n");
@@ -202,7 +210,7 @@ impl Nginx {
             .arg("-p")
             .arg(prefix.path())
             .args(["-c", "nginx.conf"])
-            .args(early_log(&config.binary))
+            .args(early_log(&about))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -334,7 +342,14 @@ impl Nginx {
 impl Drop for Nginx {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else {
-            let _ = Command::new("kill").arg(self.master.to_string()).output();
+            /* After an upgrade there may be two. */
+            let pid_file = self.prefix.path().join("nginx.pid");
+            let newest = fs::read_to_string(pid_file).unwrap_or_default();
+            let mut kill = Command::new("kill");
+            let _ = kill
+                .arg(self.master.to_string())
+                .args(newest.split_whitespace())
+                .output();
             return;
         };
         if child.try_wait().is_ok_and(|status| status.is_none()) {
@@ -346,10 +361,26 @@ impl Drop for Nginx {
 
 /// Before it has read its configuration nginx logs to the file that it was built for; since 1.19.5
 /// it can be told another one.
-fn early_log(binary: &Path) -> &'static [&'static str] {
-    let help = Command::new(binary).arg("-h").output().unwrap();
-    let knows = String::from_utf8_lossy(&help.stderr).contains("-e filename");
+fn early_log(about: &str) -> &'static [&'static str] {
+    let knows = about.contains("-e filename");
     if knows { &["-e", "stderr"] } else { &[] }
+}
+
+/// The same answers without `return`, which is the rewrite module's: status 200 has a body of
+/// nginx's own then, whatever the text. What answers GET only answers any method by way of 405.
+fn without_return(http: &str) -> String {
+    let mut parts = http.split(" return ");
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (answer, rest) = part.split_once(';').unwrap();
+        let (status, _) = answer.split_once(' ').unwrap_or((answer, ""));
+        text += &match status {
+            "200" => " empty_gif; error_page 405 =200 $uri;".to_owned(),
+            status => format!(" try_files /nowhere ={status};"),
+        };
+        text += rest;
+    }
+    text
 }
 
 /// A folder for one nginx, whose workers run as nobody.
@@ -357,6 +388,21 @@ fn folder() -> TempDir {
     let folder = TempDir::with_prefix("ngx-bpf-test").unwrap();
     open_to_all(folder.path());
     folder
+}
+
+/// Copies a program that is run at once. Not in this process: what other tests start meanwhile would
+/// keep the copy open for writing, and as long as it is, it can't be run ("text file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {} {}", from.display(), to.display());
+    open_to_all(to);
+}
+
+/// Writes a program that is run at once.
+pub fn write_program(to: &Path, content: &[u8]) {
+    let written = to.with_extension("written");
+    fs::write(&written, content).unwrap();
+    copy_program(&written, to);
 }
 
 /// Sends a signal, by name.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::nginx::open_to_all;
+use super::nginx::write_program;
 
 /// What is to be found, and what comes in its place.
 pub type Change = (Vec<u8>, Vec<u8>);
@@ -22,8 +22,7 @@ pub fn patch(from: &Path, to: &Path, changes: &[Change]) {
             bytes[at..at + new.len()].copy_from_slice(new);
         }
     }
-    fs::write(to, bytes).unwrap();
-    open_to_all(to);
+    write_program(to, &bytes);
 }
 
 /// What makes one release say that it is another.

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::copy_program;
 use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
@@ -112,8 +114,7 @@ fn no_capabilities() {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("ngx-bpf");
-    fs::copy(PROGRAM, &copy).unwrap();
-    open_to_all(&copy);
+    copy_program(Path::new(PROGRAM), &copy);
     let mut command = Command::new(copy);
     command
         .args(["--pid", &nginx.pid().to_string()])

@@ -15,6 +15,7 @@ use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::copy_program;
 use crate::suite::common::tool::PROGRAM;
 
 /// Runs `ngx-bpf check` to its end.
@@ -68,6 +69,17 @@ fn works() {
         probes.iter().all(|probe| probe["emulated"] == true),
         "{probes:#?}"
     );
+    /* A row of docs/compatibility.md: tests/builds/run reads it. */
+    let places = probes.iter().map(|probe| {
+        let instruction = probe["instruction"].as_str().unwrap();
+        format!("{instruction}+{}", probe["offset"])
+    });
+    println!(
+        "build: {} | {} | {}",
+        found["version"].as_str().unwrap(),
+        found["layout"].as_str().unwrap(),
+        places.collect::<Vec<_>>().join(", ")
+    );
 }
 
 /// Check that what is in the way is told, last, with exit code 1.
@@ -96,8 +108,7 @@ fn without_capabilities() {
     let folder = TempDir::new().unwrap();
     crate::suite::common::nginx::open_to_all(folder.path());
     let copy = folder.path().join("ngx-bpf");
-    std::fs::copy(PROGRAM, &copy).unwrap();
-    crate::suite::common::nginx::open_to_all(&copy);
+    copy_program(Path::new(PROGRAM), &copy);
     let output = Command::new(copy)
         .args(["check"])
         .uid(65534)
@@ -160,25 +171,69 @@ fn layout_of(child: &Child, args: &[&str]) -> String {
 }
 
 /// Check each probe against objdump: it must sit on the first instruction of the function that the
-/// kernel emulates, and nothing before it may be a branch.
+/// kernel emulates, and nothing before it may be a branch; the arguments must be where it says.
 #[test]
 fn probes_as_objdump_has_it() {
     let nginx = Nginx::simple();
     let output = check(&["--json", "--pid", &nginx.pid().to_string()]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let binary = format!("/proc/{}/exe", nginx.pid());
-    for probe in report["nginx"][0]["probes"].as_array().unwrap() {
+    let probes = report["nginx"][0]["probes"].as_array().unwrap();
+    assert_eq!(probes.len(), 3);
+    for probe in probes {
         let function = probe["function"].as_str().unwrap();
         let line = disassemble(&binary, function);
-        let (offset, instruction) = line.last().unwrap();
-        assert_eq!(
-            probe["offset"].as_u64(),
-            Some(*offset),
-            "{function}: {line:?}"
-        );
-        let name = instruction.split(' ').next();
-        let ours = probe["instruction"].as_str();
-        assert_eq!(ours, name, "{function}: {line:?}");
+        let (last, before) = line.split_last().unwrap();
+        let (name, _) = last.1.split_once(' ').unwrap();
+        let arguments = match function {
+            "ngx_http_free_request" => [argument("rdi", before), argument("rsi", before)].to_vec(),
+            _ => vec![argument("rdi", before)],
+        };
+        let expected = serde_json::json!([last.0, name, arguments]);
+        let ours = ["offset", "instruction", "arguments"].map(|key| probe[key].clone());
+        assert_eq!(serde_json::json!(ours), expected, "{function}: {line:?}");
+    }
+}
+
+/// The register that an argument is in, behind these instructions: the one that it came in, or its
+/// oldest copy. Knows what compilers begin functions with, and nothing else.
+fn argument(register: &str, line: &[(u64, String)]) -> String {
+    let mut registers = vec![register.to_owned()];
+    for (_, instruction) in line {
+        let text = instruction.split('#').next().unwrap().trim();
+        let (name, operands) = text.split_once(' ').unwrap_or((text, ""));
+        let is = |names: &[&str]| names.iter().any(|known| name.starts_with(known));
+        if is(&["endbr64", "nop", "cmp", "test"]) {
+            continue;
+        }
+        let writes = ["mov", "lea", "add", "sub", "and", "or", "xor", "sh"];
+        assert!(is(&writes), "{text}: what does it write?");
+        let operands = operands.trim();
+        let (from, to) = operands.rsplit_once(',').unwrap_or(("", operands));
+        let Some(to) = to.strip_prefix('%') else {
+            continue; // memory
+        };
+        let is_copy = name == "mov" && registers.iter().any(|known| from == format!("%{known}"));
+        registers.retain(|register| *register != whole(to));
+        if is_copy && to.starts_with('r') {
+            registers.push(to.to_owned());
+        }
+    }
+    let first = registers.into_iter().next();
+    first.unwrap_or_else(|| panic!("%{register} is lost: {line:?}"))
+}
+
+/// The register of 64 bits that another one is a part of.
+fn whole(register: &str) -> String {
+    if register.starts_with('r') && register.ends_with(|last: char| "dwb0123456789".contains(last))
+    {
+        return register.trim_end_matches(['d', 'w', 'b']).to_owned();
+    }
+    let name = register.trim_start_matches(['r', 'e']);
+    match name.strip_suffix(['l', 'h']) {
+        Some(letter) if letter.len() == 1 => format!("r{letter}x"), // al
+        Some(name) => format!("r{name}"),                           // dil
+        None => format!("r{name}"),                                 // edi
     }
 }
 

@@ -12,8 +12,10 @@ use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
+use crate::suite::common::nginx::copy_program;
 use crate::suite::common::nginx::kill;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::nginx::write_program;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
@@ -56,8 +58,7 @@ impl Contained {
             "#!/bin/sh\nexec unshare --mount --pid --fork --mount-proc --kill-child \
              sh -ec '{script}' sh \"$@\"\n"
         );
-        fs::write(&file, text).unwrap();
-        open_to_all(&file);
+        write_program(&file, text.as_bytes());
         let nginx = Nginx::start(&Config {
             binary: file,
             workers: 2,
@@ -160,7 +161,7 @@ fn from_inside() {
 fn shared_layer() {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
-    fs::copy("/usr/sbin/nginx", folder.path().join("nginx")).unwrap();
+    copy_program(Path::new("/usr/sbin/nginx"), &folder.path().join("nginx"));
     let (one, two) = (
         Contained::over(folder.path()),
         Contained::over(folder.path()),

@@ -8,8 +8,10 @@ use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::copy_program;
 use crate::suite::common::nginx::kill;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::nginx::write_program;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::Phases;
 use crate::suite::common::record::Record;
@@ -96,7 +98,9 @@ fn reload() {
 /// the same, of every generation of workers.
 #[test]
 fn reload_under_load() {
-    let nginx = Nginx::steady(Config::default());
+    let Some(nginx) = Nginx::steady(Config::default()) else {
+        return;
+    };
     let tool = Tool::trace(nginx.pid());
     let mut generations = vec![nginx.workers()];
     let load = Load::start(nginx.port, "/file");
@@ -162,7 +166,9 @@ fn worker_killed() {
 /// that each was killed in it may be, and nothing of the dead is kept.
 #[test]
 fn worker_killed_under_load() {
-    let nginx = Nginx::steady(Config::default());
+    let Some(nginx) = Nginx::steady(Config::default()) else {
+        return;
+    };
     let tool = Tool::trace(nginx.pid());
     let load = Load::start(nginx.port, "/file");
     let mut killed = BTreeSet::new();
@@ -241,7 +247,7 @@ fn two_binaries() {
     let folder = tempfile::TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("nginx");
-    std::fs::copy(crate::suite::common::nginx::binary(), &copy).unwrap();
+    copy_program(&crate::suite::common::nginx::binary(), &copy);
     let (one, two) = (
         start(2),
         Nginx::start(&Config {
@@ -308,8 +314,7 @@ fn waits_for_start() {
         tool.child(),
         crate::suite::common::nginx::binary().display()
     );
-    std::fs::write(&script, text).unwrap();
-    open_to_all(&script);
+    write_program(&script, text.as_bytes());
     let nginx = Nginx::start(&Config {
         binary: script,
         namespace: true,
@@ -330,7 +335,7 @@ fn found_by_title() {
     let folder = tempfile::TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("other-name");
-    std::fs::copy(crate::suite::common::nginx::binary(), &copy).unwrap();
+    copy_program(&crate::suite::common::nginx::binary(), &copy);
     let nginx = Nginx::start(&Config {
         binary: copy,
         ..Config::default()

@@ -3,7 +3,6 @@
 //! exports what is not used.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,6 +19,7 @@ use crate::suite::common::nginx::binary;
 use crate::suite::common::nginx::function;
 use crate::suite::common::nginx::kept;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::nginx::write_program;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
@@ -165,8 +165,7 @@ fn assert_traced(file: &[u8]) {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("nginx");
-    fs::write(&copy, file).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&copy, file);
     let nginx = Nginx::start(&Config {
         binary: copy,
         ..Config::default()

@@ -13,8 +13,10 @@ use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::binary;
+use crate::suite::common::nginx::copy_program;
 use crate::suite::common::nginx::kill;
 use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::nginx::write_program;
 use crate::suite::common::patched::patch;
 use crate::suite::common::patched::renumbered;
 use crate::suite::common::patched::version;
@@ -89,8 +91,7 @@ fn another_binary() {
     open_to_all(folder.path());
     let path = folder.path().join("nginx");
     let put = || {
-        fs::copy(binary(), folder.path().join("new")).unwrap();
-        open_to_all(&folder.path().join("new"));
+        copy_program(&binary(), &folder.path().join("new"));
         fs::rename(folder.path().join("new"), &path).unwrap();
     };
     put();
@@ -119,15 +120,14 @@ fn replaceable(from: &str, root: &Path) -> (TempDir, PathBuf, PathBuf) {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let (program, script) = (folder.path().join("nginx"), folder.path().join("script"));
-    fs::copy(from, &program).unwrap();
+    copy_program(Path::new(from), &program);
     let text = format!(
         "#!/bin/sh\nexec unshare --mount sh -ec '
          mount --bind /tmp \"$0/tmp\"; exec chroot \"$0\" {} \"$@\"' {} \"$@\"\n",
         program.display(),
         root.display()
     );
-    fs::write(&script, text).unwrap();
-    open_to_all(&script);
+    write_program(&script, text.as_bytes());
     (folder, program, script)
 }
 
@@ -157,11 +157,13 @@ fn another_release() {
         return;
     }
     let (_folder, program, script) = replaceable(DEBIAN, &root);
-    let nginx = Nginx::steady(Config {
+    let Some(nginx) = Nginx::steady(Config {
         binary: script,
         daemon: true,
         ..Config::default()
-    });
+    }) else {
+        return;
+    };
     let mut tool = Tool::spawn(
         std::process::Command::new(crate::suite::common::tool::PROGRAM).args([
             "--json",
@@ -177,9 +179,7 @@ fn another_release() {
     ));
     let load = Load::start(nginx.port, "/file");
     nginx.wait_served(&nginx.workers());
-    replace(&program, |new| {
-        assert!(fs::copy(&new_binary, new).unwrap() > 0)
-    });
+    replace(&program, |new| copy_program(&new_binary, new));
     nginx.signal("USR2");
     nginx.wait_for_log("start new binary process ");
     let workers = [nginx.wait_for_worker(), nginx.wait_for_worker()];
@@ -239,7 +239,7 @@ fn untraceable() {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let program = folder.path().join("nginx");
-    fs::copy(DEBIAN, &program).unwrap();
+    copy_program(Path::new(DEBIAN), &program);
     let nginx = Nginx::start(&Config {
         binary: program.clone(),
         daemon: true,
@@ -309,10 +309,12 @@ fn at_once() {
 /// starts are traced, though to the old one that master is a child as any other.
 #[test]
 fn under_way() {
-    let nginx = Nginx::steady(Config {
+    let Some(nginx) = Nginx::steady(Config {
         daemon: true,
         ..Config::default()
-    });
+    }) else {
+        return;
+    };
     nginx.signal("USR2");
     nginx.wait_for_worker();
     let new_master = nginx.pid_of_file();
@@ -339,7 +341,7 @@ fn deleted_binary() {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
     let path = folder.path().join("nginx");
-    fs::copy(binary(), &path).unwrap();
+    copy_program(&binary(), &path);
     let nginx = Nginx::start(&Config {
         binary: path.clone(),
         ..Config::default()
