@@ -56,9 +56,12 @@ struct Nginx {
     processes: Vec<Processes>,
     /// Its path.
     path: String,
-    /// What is known of the binary, if it can be traced.
+    /// Which nginx it is.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    program: Option<Known>,
+    identity: Option<Identity>,
+    /// How it would be traced, if it can be.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    plan: Option<Plan>,
     /// Why it can't.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -73,9 +76,9 @@ struct Processes {
     workers: Vec<u32>,
 }
 
-/// What is known of a binary.
+/// What a binary says of itself.
 #[derive(Debug, Serialize)]
-struct Known {
+struct Identity {
     /// The release.
     version: String,
     /// Of the file.
@@ -85,6 +88,11 @@ struct Known {
     /// What it calls itself, when that is not nginx.
     #[serde(skip_serializing_if = "Option::is_none")]
     fork: Option<String>,
+}
+
+/// How a binary would be traced.
+#[derive(Debug, Serialize)]
+struct Plan {
     /// Where the layout of its structs is from.
     layout: Source,
     /// How well it fits.
@@ -139,7 +147,8 @@ pub fn run(options: &Check) -> Result<bool> {
 
 /// What is known of one binary. There is at least one target.
 fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
-    let path = targets[0].path.display().to_string();
+    let path = targets[0].path.clone();
+    let binary = targets[0].binary.try_clone()?;
     let mut processes = Vec::new();
     for target in &targets {
         let mut workers = target.process.children()?;
@@ -149,25 +158,34 @@ fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
             workers: workers.iter().map(|worker| worker.pid).collect(),
         });
     }
-    let (program, error) = match Program::read(targets, layout) {
-        Ok(program) => (Some(program), None),
-        Err(error) => (None, Some(format!("{error:#}"))),
+    let (known, plan, error) = match Program::read(targets, layout) {
+        Ok(program) => {
+            let fit = &program.layout.fit;
+            let plan = Plan {
+                layout: program.layout.source,
+                layout_fit: LayoutFit {
+                    agree: fit.agree,
+                    asked: fit.asked(),
+                },
+                probes: program.hooks,
+            };
+            (Some((program.build, program.build_id)), Some(plan), None)
+        }
+        Err(error) => {
+            let known = Program::identify(&path, &binary, layout).ok();
+            (known, None, Some(format!("{error:#}")))
+        }
     };
     Ok(Nginx {
         processes,
-        path,
-        program: program.map(|program| Known {
-            version: program.build.version.to_string(),
-            build_id: program.build_id,
-            signature: program.build.signature,
-            fork: program.build.fork,
-            layout: program.layout.source,
-            layout_fit: LayoutFit {
-                agree: program.layout.fit.agree,
-                asked: program.layout.fit.asked(),
-            },
-            probes: program.hooks,
+        path: path.display().to_string(),
+        identity: known.map(|(build, build_id)| Identity {
+            version: build.version.to_string(),
+            build_id,
+            signature: build.signature,
+            fork: build.fork,
         }),
+        plan,
         error,
     })
 }
@@ -215,29 +233,34 @@ impl fmt::Display for Nginx {
             writeln!(f, "{}", if workers.is_empty() { " none" } else { "" })?;
         }
         writeln!(f, "  path       {}", self.path)?;
-        let Some(program) = &self.program else {
+        if let Some(identity) = &self.identity {
+            writeln!(f, "  version    {}", identity.version)?;
+            if let Some(fork) = &identity.fork {
+                writeln!(f, "  fork       {fork}")?;
+            }
+            let build_id = identity.build_id.as_deref().unwrap_or("none");
+            writeln!(f, "  build id   {build_id}")?;
+            writeln!(f, "  signature  {}", identity.signature)?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(f, "  error      {error}")?;
+        }
+        let Some(plan) = &self.plan else {
             return Ok(());
         };
-        writeln!(f, "  version    {}", program.version)?;
-        if let Some(fork) = &program.fork {
-            writeln!(f, "  fork       {fork}")?;
-        }
-        let build_id = program.build_id.as_deref().unwrap_or("none");
-        writeln!(f, "  build id   {build_id}")?;
-        writeln!(f, "  signature  {}", program.signature)?;
-        let layout = match program.layout {
+        let layout = match plan.layout {
             Source::Table => "built-in table",
             Source::File => "file",
             Source::Dwarf => "debug information",
             Source::Inferred => "inferred: this build is not known, and fits one that is",
         };
-        let fit = &program.layout_fit;
+        let fit = &plan.layout_fit;
         writeln!(
             f,
             "  layout     {layout}; {} of {} members are where its code has them",
             fit.agree, fit.asked
         )?;
-        for hook in &program.probes {
+        for hook in &plan.probes {
             let how = if hook.emulated {
                 "emulated"
             } else {

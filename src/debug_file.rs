@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::bail;
 use anyhow::ensure;
 use lzma_rust2::XzReader;
 
@@ -49,7 +48,17 @@ pub fn layout(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layo
 /// The layout that the debug file at `path` tells. Fails when it is not of the binary's build, or
 /// has no debug information.
 pub fn layout_from(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Layout> {
-    read(path, elf, wanted)?.with_context(|| not_of_build(path, elf))
+    let context = || format!("failed to read \"{}\"", path.display());
+    let image = open(path).with_context(context)?;
+    let debug = Elf::parse(&image).with_context(context)?;
+    check_build(path, &debug, elf)?;
+    let layout = dwarf::layout(&debug, wanted).with_context(context)?;
+    layout.with_context(|| {
+        format!(
+            "\"{}\" is of this build, but has symbols only, no debug information: pass a file that has",
+            path.display()
+        )
+    })
 }
 
 /// Adds what the binary at `path` lacks of these symbols: from `debug_info` if it is told, else from
@@ -75,10 +84,11 @@ pub fn add_symbols(
         let context = || format!("failed to read \"{}\"", file.display());
         let image = open(&file).with_context(context)?;
         let debug = Elf::parse(&image).with_context(context)?;
+        if debug_info.is_some() {
+            check_build(&file, &debug, elf)?;
+        }
         if debug.is_of_build(elf) {
             elf.add_symbols(&debug, Source::DebugFile);
-        } else if debug_info.is_some() {
-            bail!(not_of_build(&file, elf));
         }
     }
     if lacks_one(elf)
@@ -93,13 +103,18 @@ pub fn add_symbols(
     Ok(())
 }
 
-/// A file that was told to be the binary's debug file, and is not.
-fn not_of_build(path: &Path, elf: &Elf<'_>) -> String {
-    format!(
-        "\"{}\" is no debug file of build id {}",
+/// Fails when a file that was told to be the binary's debug file is not.
+fn check_build(path: &Path, debug: &Elf<'_>, elf: &Elf<'_>) -> Result<()> {
+    let build_id = elf.build_id();
+    let build_id =
+        build_id.context("it has no build id to know its debug file by: pass --layout")?;
+    ensure!(
+        debug.is_of_build(elf),
+        "\"{}\" is no debug file of build id {build_id}: its own is {}",
         path.display(),
-        elf.build_id().as_deref().unwrap_or("none")
-    )
+        debug.build_id().as_deref().unwrap_or("none")
+    );
+    Ok(())
 }
 
 /// What a file tells. `None` when it is of another build, or has no debug information.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::io::Seek as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -31,6 +32,7 @@ use object::read::elf::SectionHeader as _;
 use object::read::elf::Sym as _;
 
 use crate::layout::Build;
+use crate::layout::SIZES as SIGNATURE_SIZES;
 use crate::symbols::Source;
 use crate::symbols::Symbol;
 use crate::symbols::Symbols;
@@ -76,10 +78,11 @@ const SIGNATURE_BYTES_MAX: usize = 64;
 pub struct Image(Vec<u8>);
 
 impl Image {
-    /// Reads the whole file. Fails when it is larger than any nginx.
-    pub fn read(file: &File) -> Result<Self> {
+    /// Reads the whole file, wherever it was read to before. Fails when it is larger than any nginx.
+    pub fn read(mut file: &File) -> Result<Self> {
         let size = file.metadata()?.len();
         ensure!(size <= FILE_BYTES_MAX, "{size} bytes are too many");
+        file.rewind()?;
         Self::read_up_to(FILE_BYTES_MAX, file)
     }
 
@@ -167,33 +170,58 @@ impl<'data> Elf<'data> {
 
     /// Which nginx this is. Fails when it is none, or has no symbols.
     pub fn build(&self) -> Result<Build> {
-        ensure!(
-            !self.symbols.is_empty(),
-            "it has no symbols (stripped, and a static link exports none), so there is nothing to \
-             find its functions by: pass the debug file of its build with --debug-info, or run an \
-             nginx that is not stripped or not static"
-        );
+        if self.symbols.is_empty() {
+            let build = match self.any_module() {
+                Some((version, signature)) => format!("nginx {version} (signature {signature})"),
+                None => "its build".to_owned(),
+            };
+            bail!(
+                "it has no symbols (stripped, and a static link exports none), so there is nothing \
+                 to find its functions by: pass the debug file of {build} with --debug-info, or run \
+                 an nginx that is not stripped or not static"
+            );
+        }
         let module = self
             .symbol(HTTP_CORE_MODULE)
             .with_context(|| format!("not nginx with http: it has no {HTTP_CORE_MODULE}"))?
             .address;
         let version = self.word(module + MODULE_VERSION)?;
-        let pointer = self.pointer(module + MODULE_SIGNATURE)?;
-        let bytes = self.bytes(pointer, SIGNATURE_BYTES_MAX)?;
-        let signature = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        ensure!(
-            !signature.is_empty() && signature.iter().all(u8::is_ascii_graphic),
-            "{HTTP_CORE_MODULE} has no signature"
-        );
+        let signature = self
+            .signature(self.pointer(module + MODULE_SIGNATURE)?)
+            .with_context(|| format!("{HTTP_CORE_MODULE} has no signature"))?;
         let version = Version::from_number(version);
         Ok(Build {
             fork: self.fork(version)?,
             version,
-            signature: String::from_utf8_lossy(signature).into_owned(),
+            signature: signature.to_owned(),
             has_ssl: self.symbol("ngx_ssl_create_connection").is_some(),
             has_quic: self.symbol("ngx_quic_run").is_some(),
             has_sticky: self.symbol("ngx_http_upstream_sticky_module").is_some(),
         })
+    }
+
+    /// Version and signature of the first module: the text that begins as every signature is
+    /// pointed to by nothing else.
+    fn any_module(&self) -> Option<(Version, &'data str)> {
+        self.pointers().find_map(|(place, text)| {
+            let signature = self.signature(text).ok()?;
+            let version = place.checked_sub(MODULE_SIGNATURE - MODULE_VERSION)?;
+            let version = Version::from_number(self.word(version).ok()?);
+            signature
+                .contains(SIGNATURE_SIZES)
+                .then_some((version, signature))
+        })
+    }
+
+    /// The text at an address, if it can be a signature.
+    fn signature(&self, address: u64) -> Result<&'data str> {
+        let bytes = self.bytes(address, SIGNATURE_BYTES_MAX)?;
+        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        ensure!(
+            !text.is_empty() && text.iter().all(u8::is_ascii_graphic),
+            "no text at {address:#x}"
+        );
+        Ok(std::str::from_utf8(text)?)
     }
 
     /// The name that a fork calls itself by: text that begins with one of `FORKS`, or anything

@@ -63,7 +63,7 @@ const DIGITS: [(&str, usize); 13] = [
 const STICKY: &str = "STICKY";
 
 /// What the digits of a signature follow: sizes of a pointer, of `sig_atomic_t` and of `time_t`.
-const SIZES: &str = "8,4,8,";
+pub const SIZES: &str = "8,4,8,";
 
 /// The first release whose signature tells of QUIC.
 const QUIC_IN_SIGNATURE: (u64, u64, u64) = (1, 25, 3);

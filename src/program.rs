@@ -3,6 +3,7 @@
 //! where its probes go, and which processes run it.
 
 use std::fs::File;
+use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -48,10 +49,7 @@ impl Program {
         let binary = targets[0].binary.try_clone()?;
         let context = || format!("pid {pid} (\"{}\") can't be traced", path.display());
         let image = Image::read(&binary).with_context(context)?;
-        let mut elf = Elf::parse(&image).with_context(context)?;
-        let debug_info = from.debug_info.as_deref();
-        debug_file::add_symbols(&path, &mut elf, debug_info, &hook::SYMBOLS)
-            .with_context(context)?;
+        let elf = parse(&path, &image, from).with_context(context)?;
         let build = elf.build().with_context(context)?;
         let build_id = elf.build_id();
         let layout = source::find(&path, &elf, &build, from).with_context(context)?;
@@ -65,6 +63,17 @@ impl Program {
             hooks,
             targets,
         })
+    }
+
+    /// Which nginx a binary is, and its build id, also when it can't be traced.
+    pub fn identify(
+        path: &Path,
+        binary: &File,
+        from: &LayoutOptions,
+    ) -> Result<(Build, Option<String>)> {
+        let image = Image::read(binary)?;
+        let elf = parse(path, &image, from)?;
+        Ok((elf.build()?, elf.build_id()))
     }
 
     /// Whether one of the processes that were asked for has not ended.
@@ -86,6 +95,14 @@ impl Program {
             self.path.display()
         )
     }
+}
+
+/// A binary, with the symbols that it has elsewhere.
+fn parse<'data>(path: &Path, image: &'data Image, from: &LayoutOptions) -> Result<Elf<'data>> {
+    let mut elf = Elf::parse(image)?;
+    let debug_info = from.debug_info.as_deref();
+    debug_file::add_symbols(path, &mut elf, debug_info, &hook::SYMBOLS)?;
+    Ok(elf)
 }
 
 /// Groups the targets by the file they run.

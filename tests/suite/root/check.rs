@@ -154,6 +154,13 @@ fn layout_sources() {
             line.contains("is no debug file of build id") || line.contains("failed to read");
         assert!(expected, "{line}");
     }
+    objcopy(&["--strip-debug", "symbols", "names"]);
+    let names = folder.path().join("names").display().to_string();
+    let line = last_line(&check(&["--pid", &pid, "--debug-info", &names]));
+    assert!(
+        line.contains("is of this build, but has symbols only, no debug information"),
+        "{line}"
+    );
     child.kill().unwrap();
     child.wait().unwrap();
 }

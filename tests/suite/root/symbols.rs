@@ -91,6 +91,10 @@ fn sources() {
         reason.contains("it has no symbols (stripped, and a static link exports none)"),
         "{reason}"
     );
+    assert!(
+        reason.contains("the debug file of nginx 1.22.1 (signature 8,4,8,0011"),
+        "{reason}"
+    );
     let symbols = folder.path().join("symbols").display().to_string();
     assert_eq!(source(&stripped, &["--debug-info", &symbols]), "debug_file");
     let reason = refusal(&stripped, &["--debug-info", "/proc/self/exe"]);

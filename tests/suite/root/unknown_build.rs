@@ -114,10 +114,14 @@ fn nothing_fits() {
         &["-DVERSION=1099000", "-DNAME=\"nginx/1.99.0\""],
     );
     let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
+    let pid = child.id().to_string();
     let tool = Command::new(PROGRAM)
-        .args(["--pid", &child.id().to_string()])
+        .args(["--pid", &pid])
         .output()
         .unwrap();
+    let found = &check(&pid)["nginx"][0];
+    assert_eq!(found["version"], "1.99.0", "{found:#}");
+    assert_eq!(found["probes"], Value::Null, "{found:#}");
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(tool.status.code(), Some(1));
