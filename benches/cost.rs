@@ -29,7 +29,7 @@ const ROUNDS: usize = 5;
 const SECONDS: u32 = 3;
 
 /// Programs on nginx's functions: each run is a trap in nginx.
-const UPROBES: [&str; 3] = ["init_connection", "free_request", "save_body"];
+const UPROBES: [&str; 3] = ["init_connection", "free_request", "send_output_queue"];
 
 /// The server under load; its own log would be measured, too.
 const HTTP: &str = "
