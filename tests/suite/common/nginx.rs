@@ -60,6 +60,7 @@ pub fn is_built_without(module: &str) -> bool {
     let about = about(&binary());
     let is_there = match module {
         "http-cache" => !about.contains(WITHOUT_CACHE),
+        REWRITE | MEMCACHED => !about.contains(&format!("--without-{module}")),
         _ => about.contains(module),
     };
     if !is_there {
@@ -70,6 +71,10 @@ pub fn is_built_without(module: &str) -> bool {
 
 /// Then there is no `$upstream_cache_status`.
 const WITHOUT_CACHE: &str = "--without-http-cache";
+
+/// Modules that are there unless they are left out: that of `return`, `set` and `if`, and another.
+pub const REWRITE: &str = "http_rewrite_module";
+pub const MEMCACHED: &str = "http_memcached_module";
 
 /// The variables that records are compared with.
 const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
@@ -190,7 +195,7 @@ impl Nginx {
             log_format = log_format.replace("$upstream_cache_status", "");
         }
         let (main, mut http) = (fill_in(config.main), fill_in(config.http));
-        if about.contains("--without-http_rewrite_module") {
+        if about.contains(&format!("--without-{REWRITE}")) {
             http = without_return(&http);
         }
         let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

@@ -4,6 +4,8 @@
 use crate::suite::common::client::Client;
 use crate::suite::common::dns;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::REWRITE;
+use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
@@ -96,6 +98,9 @@ fn assert_in_turn(record: &Record) {
 /// are nobody's upstream.
 #[test]
 fn resolver() {
+    if is_built_without(REWRITE) {
+        return;
+    }
     let upstream = Upstream::start();
     let http = format!(
         "resolver 127.0.0.1:{};

@@ -4,7 +4,10 @@
 use std::process::Command;
 
 use crate::suite::common::client::Client;
+use crate::suite::common::nginx::MEMCACHED;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::REWRITE;
+use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -111,6 +114,9 @@ fn scgi() {
 /// Check memcached, whose connections are kept.
 #[test]
 fn memcached() {
+    if is_built_without(REWRITE) || is_built_without(MEMCACHED) {
+        return;
+    }
     let records = delayed(Protocol::Memcached, "memcached", "");
     assert_eq!(reused(&records)[1], Some(true));
 }
@@ -167,6 +173,9 @@ fn uwsgi_server() {
 /// Check memcached itself: what it has, and what it has not.
 #[test]
 fn memcached_server() {
+    if is_built_without(REWRITE) || is_built_without(MEMCACHED) {
+        return;
+    }
     let server = "unix:{prefix}/server.sock";
     let nginx = Nginx::with(&http("memcached", "", server), 9);
     let path = nginx.prefix().join("server.sock");
