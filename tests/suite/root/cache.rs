@@ -17,7 +17,7 @@ const HTTP: &str = r"
     proxy_cache_path {prefix}/cache keys_zone=one:1m;
     proxy_cache one;
     proxy_cache_key $uri;
-    proxy_read_timeout 100ms;
+    proxy_read_timeout 300ms;
     server {
         listen 127.0.0.1:{port};
         proxy_cache_valid 200 1s;

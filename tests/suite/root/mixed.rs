@@ -11,6 +11,7 @@ use std::thread;
 use crate::suite::common::free_port;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
@@ -76,6 +77,12 @@ fn h2load(args: &[&str], base: &str, count: usize) -> Child {
 /// order.
 #[test]
 fn everything_at_once() {
+    if ["http_auth_request_module", "http-cache"]
+        .into_iter()
+        .any(is_built_without)
+    {
+        return;
+    }
     let upstream = Upstream::start();
     let fastcgi = Upstream::speaking(Protocol::Fastcgi);
     let with_tls = |http: &str| [tls::DIRECTIVES, http].concat();
