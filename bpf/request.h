@@ -136,7 +136,6 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 {
 	struct connection *conn = walk->conn;
 	struct worker *w = walk->w;
-	struct connection_key key = {.pid = w->pid};
 	struct subrequest_times *sub;
 	struct ngx_http_request_s *r;
 	struct subrequest out = {};
@@ -148,8 +147,7 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 	if (index >= conn->subrequests_seen || at > TAIL_BYTES - sizeof(out))
 		return 1;
 	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
-	key.connection = (__u64)r;
-	sub = bpf_map_lookup_elem(&subrequests, &key);
+	sub = subrequest_find(w, (__u64)r);
 	if (sub && is_request(r)) {
 		err_status = NGX_GET(r, err_status);
 		out.status = err_status ? err_status : NGX_GET(r, headers_out.status);
@@ -166,7 +164,7 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 		put(w, at, &out, sizeof(out));
 		w->draft.subrequests_len++;
 	}
-	bpf_map_delete_elem(&subrequests, &key);
+	subrequest_forget(w, (__u64)r);
 	return 0;
 }
 

@@ -29,6 +29,13 @@ static __always_inline struct subrequest_times *subrequest_find(struct worker *w
 	return bpf_map_lookup_elem(&subrequests, &key);
 }
 
+static __always_inline void subrequest_forget(struct worker *w, __u64 r)
+{
+	struct connection_key key = {.connection = r, .pid = w->pid};
+
+	bpf_map_delete_elem(&subrequests, &key);
+}
+
 /* The times of a subrequest of the request in flight; NULL when there are too many. */
 static __noinline struct subrequest_times *subrequest_join(struct worker *w,
 							   struct connection *conn, __u64 r)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One nginx binary: its build id, which build of nginx it is, and the code of its functions. Read
-//! whole and within bounds; nothing in it is trusted, nothing of it is run.
+//! One binary: its build id, its symbols, its data, and the code of its functions. Read whole and
+//! within bounds; nothing in it is trusted, nothing of it is run.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -19,6 +19,7 @@ use object::SectionKind;
 use object::SegmentFlags;
 use object::elf::ET_EXEC;
 use object::elf::PF_X;
+use object::elf::R_X86_64_64;
 use object::elf::R_X86_64_RELATIVE;
 use object::elf::RelocationType;
 use object::elf::SHF_ALLOC;
@@ -31,12 +32,9 @@ use object::read::elf::Rela as _;
 use object::read::elf::SectionHeader as _;
 use object::read::elf::Sym as _;
 
-use crate::layout::Build;
-use crate::layout::SIZES as SIGNATURE_SIZES;
 use crate::symbols::Source;
 use crate::symbols::Symbol;
 use crate::symbols::Symbols;
-use crate::version::Version;
 
 /// A static nginx with all its libraries has about 30 MB.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -55,24 +53,6 @@ const SECTION_NAMES_BYTES_MAX: u64 = 1 << 16;
 
 /// The longest function that is looked at.
 const FUNCTION_BYTES_MAX: u64 = 1 << 16;
-
-/// The module that every nginx with http has; exported, as all globals are (`-Wl,-E`).
-pub const HTTP_CORE_MODULE: &str = "ngx_http_core_module";
-
-/// Where `ngx_module_t` has `version`, in every release since 1.9.11.
-const MODULE_VERSION: u64 = 40;
-
-/// Where it has `signature`.
-const MODULE_SIGNATURE: u64 = 48;
-
-/// Forks that keep nginx's version number and not its structs.
-const FORKS: [&str; 4] = ["openresty", "Tengine", "freenginx", "Angie"];
-
-/// What has nginx's modules, and its name nowhere.
-const UNNAMED_FORK: &str = "unnamed-fork";
-
-/// Longer than any `NGX_MODULE_SIGNATURE`.
-const SIGNATURE_BYTES_MAX: usize = 64;
 
 /// The bytes of a binary. Kept apart from `Elf`, which borrows them.
 pub struct Image(Vec<u8>);
@@ -168,82 +148,6 @@ impl<'data> Elf<'data> {
         build_id.is_some() && build_id == other.build_id()
     }
 
-    /// Which nginx this is. Fails when it is none, or has no symbols.
-    pub fn build(&self) -> Result<Build> {
-        if self.symbols.is_empty() {
-            let build = match self.any_module() {
-                Some((version, signature)) => format!("nginx {version} (signature {signature})"),
-                None => "its build".to_owned(),
-            };
-            bail!(
-                "it has no symbols (stripped, and a static link exports none), so there is nothing \
-                 to find its functions by: pass the debug file of {build} with --debug-info, or run \
-                 an nginx that is not stripped or not static"
-            );
-        }
-        let module = self
-            .symbol(HTTP_CORE_MODULE)
-            .with_context(|| format!("not nginx with http: it has no {HTTP_CORE_MODULE}"))?
-            .address;
-        let version = self.word(module + MODULE_VERSION)?;
-        let signature = self
-            .signature(self.pointer(module + MODULE_SIGNATURE)?)
-            .with_context(|| format!("{HTTP_CORE_MODULE} has no signature"))?;
-        let version = Version::from_number(version);
-        Ok(Build {
-            fork: self.fork(version)?,
-            version,
-            signature: signature.to_owned(),
-            has_ssl: self.symbol("ngx_ssl_create_connection").is_some(),
-            has_quic: self.symbol("ngx_quic_run").is_some(),
-            has_sticky: self.symbol("ngx_http_upstream_sticky_module").is_some(),
-        })
-    }
-
-    /// Version and signature of the first module: the text that begins as every signature is
-    /// pointed to by nothing else.
-    fn any_module(&self) -> Option<(Version, &'data str)> {
-        self.pointers().find_map(|(place, text)| {
-            let signature = self.signature(text).ok()?;
-            let version = place.checked_sub(MODULE_SIGNATURE - MODULE_VERSION)?;
-            let version = Version::from_number(self.word(version).ok()?);
-            signature
-                .contains(SIGNATURE_SIZES)
-                .then_some((version, signature))
-        })
-    }
-
-    /// The text at an address, if it can be a signature.
-    fn signature(&self, address: u64) -> Result<&'data str> {
-        let bytes = self.bytes(address, SIGNATURE_BYTES_MAX)?;
-        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-        ensure!(
-            !text.is_empty() && text.iter().all(u8::is_ascii_graphic),
-            "no text at {address:#x}"
-        );
-        Ok(std::str::from_utf8(text)?)
-    }
-
-    /// The name that a fork calls itself by: text that begins with one of `FORKS`, or anything
-    /// when nginx's own name is nowhere.
-    fn fork(&self, version: Version) -> Result<Option<String>> {
-        let own = format!("\0nginx/{version}");
-        let mut is_nginx = false;
-        for segment in self.file.segments() {
-            let data = segment.data()?;
-            for fork in FORKS {
-                let name = format!("\0{fork}/");
-                if let Some(at) = find(data, name.as_bytes()) {
-                    let text = data[at + 1..].iter().take(SIGNATURE_BYTES_MAX);
-                    let text: Vec<u8> = text.copied().take_while(u8::is_ascii_graphic).collect();
-                    return Ok(Some(String::from_utf8_lossy(&text).into_owned()));
-                }
-            }
-            is_nginx |= find(data, own.as_bytes()).is_some();
-        }
-        Ok((!is_nginx).then(|| UNNAMED_FORK.to_owned()))
-    }
-
     /// A section, inflated where it is compressed. `None` when there is none, or nothing of it in
     /// this file. Fails when it, with those that were read on the same budget, claims to be larger
     /// than any nginx's.
@@ -333,8 +237,8 @@ impl<'data> Elf<'data> {
         });
         let relocated = self
             .relocations()
-            .filter(|relocation| relocation.kind == R_X86_64_RELATIVE)
-            .map(|relocation| (relocation.place, relocation.addend));
+            .filter(|relocation| [R_X86_64_RELATIVE, R_X86_64_64].contains(&relocation.kind))
+            .map(|relocation| (relocation.place, relocation.value()));
         words.chain(relocated)
     }
 
@@ -344,6 +248,12 @@ impl<'data> Elf<'data> {
             let into = usize::try_from(address.checked_sub(start)?).ok()?;
             code.get(into..)
         })
+    }
+
+    /// The bytes of all segments.
+    pub fn segments(&self) -> impl Iterator<Item = &'data [u8]> {
+        let segments = self.file.segments();
+        segments.filter_map(|segment| segment.data().ok())
     }
 
     /// Sections of nginx's data: address and bytes. Not segments, which have the symbols, too.
@@ -439,7 +349,7 @@ impl<'data> Elf<'data> {
     }
 
     /// A pointer in data: what the dynamic linker will put there (`R_*_RELATIVE`), else the word.
-    fn pointer(&self, address: u64) -> Result<u64> {
+    pub fn pointer(&self, address: u64) -> Result<u64> {
         let mut relocations = self.relocations();
         match relocations.find(|relocation| relocation.place == address) {
             Some(relocation) => Ok(relocation.value()),
@@ -501,13 +411,6 @@ fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Where `needle` is first.
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -516,6 +419,7 @@ mod tests {
     use super::Budget;
     use super::Elf;
     use super::Image;
+    use crate::module;
 
     /// The image of a file with these bytes.
     fn image(bytes: &[u8]) -> Image {
@@ -552,12 +456,12 @@ mod tests {
         let file = File::open("/proc/self/exe").unwrap();
         let whole = Image::read(&file).unwrap();
         let elf = Elf::parse(&whole).unwrap();
-        assert!(elf.build().is_err());
+        assert!(module::build(&elf).is_err());
         assert!(elf.function("ngx_http_free_request").is_err());
         for size in (0..whole.0.len()).step_by(whole.0.len() / 64) {
             let cut = Image(whole.0[..size].to_vec());
             if let Ok(elf) = Elf::parse(&cut) {
-                assert!(elf.build().is_err());
+                assert!(module::build(&elf).is_err());
                 let _ = elf.build_id();
             }
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::body;
 use crate::elf::Elf;
-use crate::elf::HTTP_CORE_MODULE;
+use crate::module;
 use crate::site;
 use crate::symbols;
 use crate::symbols::Symbol;
@@ -49,7 +49,11 @@ const PROBED: [Probed; 3] = [
 ];
 
 /// Everything that every binary must have by name.
-pub const SYMBOLS: [&str; 3] = [HTTP_CORE_MODULE, PROBED[0].function, PROBED[1].function];
+pub fn symbols() -> Vec<&'static str> {
+    let probed = PROBED.iter().filter(|probed| !probed.optional);
+    let functions = probed.map(|probed| probed.function);
+    functions.chain([module::HTTP_CORE]).collect()
+}
 
 /// A place in a binary to put a probe.
 #[derive(Clone, Debug, Serialize)]

@@ -30,6 +30,7 @@ mod hook;
 mod layout;
 mod lost;
 mod message;
+mod module;
 mod output;
 mod phases;
 mod preflight;

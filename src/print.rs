@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::debug_file;
 use crate::elf::Elf;
-use crate::elf::HTTP_CORE_MODULE;
+use crate::module;
 use crate::probe;
 
 /// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
@@ -19,8 +19,8 @@ pub fn run(path: &Path) -> Result<()> {
     let context = || format!("failed to read \"{}\"", path.display());
     let image = debug_file::open(path).with_context(context)?;
     let mut elf = Elf::parse(&image).with_context(context)?;
-    debug_file::add_symbols(path, &mut elf, None, &[HTTP_CORE_MODULE])?;
-    let build = elf.build().with_context(context)?;
+    debug_file::add_symbols(path, &mut elf, None, &[module::HTTP_CORE])?;
+    let build = module::build(&elf).with_context(context)?;
     let layout = debug_file::layout(path, &elf, &probe::wanted()?)?.with_context(|| {
         format!(
             "\"{}\" has no debug information, nor has a debug file of build id {}: install its \

@@ -17,6 +17,7 @@ use crate::elf::Image;
 use crate::hook;
 use crate::hook::Hook;
 use crate::layout::Build;
+use crate::module;
 use crate::source;
 use crate::source::Found;
 
@@ -50,7 +51,7 @@ impl Program {
         let context = || format!("pid {pid} (\"{}\") can't be traced", path.display());
         let image = Image::read(&binary).with_context(context)?;
         let elf = parse(&path, &image, from).with_context(context)?;
-        let build = elf.build().with_context(context)?;
+        let build = module::build(&elf).with_context(context)?;
         let build_id = elf.build_id();
         let layout = source::find(&path, &elf, &build, from).with_context(context)?;
         let hooks = hook::find(&elf).with_context(context)?;
@@ -73,7 +74,7 @@ impl Program {
     ) -> Result<(Build, Option<String>)> {
         let image = Image::read(binary)?;
         let elf = parse(path, &image, from)?;
-        Ok((elf.build()?, elf.build_id()))
+        Ok((module::build(&elf)?, elf.build_id()))
     }
 
     /// Whether one of the processes that were asked for has not ended.
@@ -101,7 +102,7 @@ impl Program {
 fn parse<'data>(path: &Path, image: &'data Image, from: &LayoutOptions) -> Result<Elf<'data>> {
     let mut elf = Elf::parse(image)?;
     let debug_info = from.debug_info.as_deref();
-    debug_file::add_symbols(path, &mut elf, debug_info, &hook::SYMBOLS)?;
+    debug_file::add_symbols(path, &mut elf, debug_info, &hook::symbols())?;
     Ok(elf)
 }
 

@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use object::elf::R_X86_64_64;
 use object::elf::R_X86_64_GLOB_DAT;
 use object::elf::R_X86_64_JUMP_SLOT;
-use object::elf::R_X86_64_RELATIVE;
 use serde::Serialize;
 
 use crate::elf::Elf;
@@ -134,22 +132,10 @@ impl Search {
         }
     }
 
-    /// Looks at what the dynamic linker puts into data, and what stands there anyway (no PIE; packed
-    /// relocations). A word is not counted twice.
+    /// Looks at every pointer in data. A word is not counted twice.
     fn data(&mut self, elf: &Elf<'_>) {
         let mut places = BTreeSet::new();
-        let relocated = elf
-            .relocations()
-            .filter(|relocation| [R_X86_64_RELATIVE, R_X86_64_64].contains(&relocation.kind))
-            .map(|relocation| (relocation.place, relocation.value()));
-        let words = elf.data().flat_map(|(address, data)| {
-            let words = data.chunks_exact(8).zip((address..).step_by(8));
-            words.map(|(word, place)| {
-                let word = word.try_into().map(u64::from_le_bytes);
-                (place, word.unwrap_or_default())
-            })
-        });
-        for (place, value) in relocated.chain(words) {
+        for (place, value) in elf.pointers() {
             if let Some(found) = self.found.get_mut(&value)
                 && places.insert(place)
             {

@@ -45,6 +45,8 @@ mod times;
 mod tls;
 /// Connections that stop to be HTTP.
 mod tunnels;
+/// What is under way when tracing begins.
+mod under_way;
 /// Builds that nobody has looked at.
 mod unknown_build;
 /// nginx replaced while it runs.
