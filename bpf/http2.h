@@ -97,10 +97,9 @@ static __noinline struct connection *stream_new(struct worker *w, struct ngx_htt
 }
 
 /* The entry of a request: that of its connection, or of its stream. */
-static __always_inline struct connection *connection_of(struct worker *w,
-							struct ngx_http_request_s *r)
+static __always_inline struct connection *
+connection_of(struct worker *w, struct ngx_http_request_s *r, struct ngx_connection_s *c)
 {
-	struct ngx_connection_s *c = NGX_GET(r, connection);
 	struct connection *conn = connection_find(w, (__u64)c);
 
 	return conn ? conn : stream_new(w, r, c);
@@ -134,7 +133,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 	r = NGX_GET(stream, request);
 	if (!is_request(r) || NGX_GET(r, write_event_handler))
 		return;
-	of_stream = connection_of(w, r);
+	of_stream = connection_of(w, r, NGX_GET(r, connection));
 	if (of_stream)
 		of_stream->header_ns = now;
 }
@@ -233,11 +232,11 @@ static long mark_frame(__u64 index, struct frames *frames)
 	/* Interim responses are sent before there is a status. */
 	if (!is_request(r) || !NGX_GET(r, headers_out.status))
 		return 0;
-	conn = connection_of(frames->w, r);
+	fake = NGX_GET(r, connection);
+	conn = connection_of(frames->w, r, fake);
 	if (!conn)
 		return 0;
 	stream_settle(frames->m, conn);
-	fake = NGX_GET(r, connection);
 	if (!conn->first_round || !NGX_GET(fake, sent))
 		conn->first_round = frames->m->round;
 	conn->last_round = frames->m->round;

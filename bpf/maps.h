@@ -41,6 +41,9 @@ struct worker {
 	__u64 generation; /* the last one given to a request */
 	__u32 tail_len;	  /* of `tail`, as far as it is drafted */
 	__u32 pad;
+	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
+	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
+	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
 	struct request_record draft;
 	__u8 tail[TAIL_BYTES];
 };

@@ -38,6 +38,16 @@
 		value_;                                                                            \
 	})
 
+/*
+ * Copies a struct, as far as it has members that are known here: one read instead of one for each.
+ * Not 0: it could not be read. btf.rs sees to it that the size is at most STRUCT_BYTES_MAX.
+ */
+#define NGX_COPY(copy, ptr) bpf_probe_read_user((copy), bpf_core_type_size(typeof(*(ptr))), (ptr))
+
+/* A member, of the copy of what `ptr` points to. */
+#define NGX_IN(copy, ptr, member)                                                                  \
+	(*(typeof((ptr)->member) *)((void *)(copy) + bpf_core_field_offset(typeof(*(ptr)), member)))
+
 /* A request that nginx has not freed. Whatever pointer comes in, reading it is harmless. */
 static __always_inline bool is_request(struct ngx_http_request_s *r)
 {

@@ -6,7 +6,10 @@
 #include "connection.h"
 #include "upstream.h"
 
-/* Wake the reader when this much is waiting; else it comes by itself, on its timer. */
+/*
+ * Wake the reader each time this much more is waiting; else it comes by itself, on its timer. A
+ * wake-up is an interrupt: one a record would cost more than all else here.
+ */
 enum { WAKEUP_BYTES = RING_BYTES / 8 };
 
 static __always_inline void request_lost(enum lost_cause cause)
@@ -14,12 +17,16 @@ static __always_inline void request_lost(enum lost_cause cause)
 	__sync_fetch_and_add(&counters.lost[cause], 1);
 }
 
+/* Members of the request that ends, and of its connection: of their copies. */
+#define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
+#define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
+
 /* As $status, with what ngx_http_free_request(r, rc) is about to set. */
-static __always_inline __u32 request_status(bool *failed, struct ngx_http_request_s *r, long rc,
-					    long sent)
+static __always_inline __u32 request_status(struct worker *w, long rc)
 {
-	__u32 err_status = NGX_READ(*failed, r, err_status);
-	__u32 status = NGX_READ(*failed, r, headers_out.status);
+	__u32 err_status = OF_REQUEST(w, err_status);
+	__u32 status = OF_REQUEST(w, headers_out.status);
+	long sent = OF_CONNECTION(w, sent);
 
 	if (rc > 0 && (status == 0 || sent == 0))
 		status = rc;
@@ -45,12 +52,14 @@ static __always_inline void draft_connection(struct worker *w, struct connection
 	d->peer = conn->peer;
 }
 
+/* Members of the state of the attempt that is drafted. */
+#define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
+
 /* One attempt: the state that nginx keeps, and the times that its socket told. */
-static __always_inline void draft_attempt(struct attempt *out, struct attempt_times *times,
+static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
+					  struct attempt_times *times,
 					  struct ngx_http_upstream_state_t *state, __u64 generation)
 {
-	bool failed = false;
-
 	if (times && times->generation == generation && times->index == out->index) {
 		out->flags = times->flags;
 		out->connect_ns = times->connect_ns;
@@ -61,14 +70,19 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 		out->handshake_first_ns = times->handshake_first_ns;
 		out->handshake_last_ns = times->handshake_last_ns;
 	}
-	out->status = NGX_GET(state, status);
-	out->bytes_sent = NGX_GET_OR(state, bytes_sent, -1);
-	out->bytes_received = NGX_GET_OR(state, bytes_received, -1);
+	out->bytes_sent = out->bytes_received = -1;
+	if (NGX_COPY(w->state, state))
+		return;
+	out->status = OF_STATE(w, status);
+	if (bpf_core_field_exists(state->bytes_sent))
+		out->bytes_sent = OF_STATE(w, bytes_sent);
+	if (bpf_core_field_exists(state->bytes_received))
+		out->bytes_received = OF_STATE(w, bytes_received);
 	if (out->flags & ATTEMPT_TLS && !out->bytes_received) {
 		out->response_first_ns = 0; /* session tickets */
 		out->response_last_ns = 0;
 	}
-	if (NGX_READ(failed, state, header_time) != NGX_MSEC_UNSET && !failed)
+	if (OF_STATE(w, header_time) != NGX_MSEC_UNSET)
 		out->flags |= ATTEMPT_HEADER;
 }
 
@@ -79,9 +93,7 @@ static __always_inline void draft_attempt(struct attempt *out, struct attempt_ti
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
 					    __u32 max, struct ngx_array_t *states, __u64 generation)
 {
-	__u64 size = NGX_GET(states, size);
-	__u32 seen = NGX_GET(states, nelts);
-	void *elts = NGX_GET(states, elts);
+	__u32 seen = states->nelts;
 	__u32 i;
 
 	for (i = 0; i < max; i++) {
@@ -91,7 +103,8 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 		if (i >= seen || at > TAIL_BYTES - sizeof(out))
 			break;
 		out.index = i == max - 1 ? seen - 1 : i;
-		draft_attempt(&out, times ? &times[i] : NULL, elts + size * out.index, generation);
+		draft_attempt(w, &out, times ? &times[i] : NULL,
+			      states->elts + states->size * out.index, generation);
 		put(w, at, &out, sizeof(out));
 		w->tail_len = at + sizeof(out);
 	}
@@ -102,26 +115,21 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 static __always_inline void draft_attempt_addrs(struct worker *w, __u32 first, __u32 count,
 						__u32 max, struct ngx_array_t *states)
 {
-	__u64 size = NGX_GET(states, size);
-	void *elts = NGX_GET(states, elts);
-
 	for (__u32 i = 0; i < max; i++) {
 		struct ngx_http_upstream_state_t *state;
-		struct ngx_str_t *peer;
+		struct ngx_str_t peer = {};
 		struct attempt *out;
 		__u32 at;
-		__u64 len;
 
 		at = first + i * sizeof(*out);
 		barrier_var(at);
 		if (i >= count || at > TAIL_BYTES - sizeof(*out))
 			break;
 		out = (struct attempt *)&w->tail[at];
-		state = elts + size * out->index;
-		peer = NGX_GET(state, peer);
-		len = NGX_GET(peer, len);
-		out->addr_len = append_text(w, NGX_GET(peer, data), len, ADDR_MAX);
-		out->addr_cut = len > ADDR_MAX;
+		state = states->elts + states->size * out->index;
+		bpf_probe_read_user(&peer, sizeof(peer), NGX_GET(state, peer));
+		out->addr_len = append_text(w, peer.data, peer.len, ADDR_MAX);
+		out->addr_cut = peer.len > ADDR_MAX;
 	}
 }
 
@@ -139,7 +147,7 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 	struct subrequest_times *sub;
 	struct ngx_http_request_s *r;
 	struct subrequest out = {};
-	struct ngx_array_t *states;
+	struct ngx_array_t states = {};
 	__u32 at = w->tail_len, first;
 	__u32 err_status;
 	__u64 len;
@@ -151,13 +159,13 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 	if (sub && is_request(r)) {
 		err_status = NGX_GET(r, err_status);
 		out.status = err_status ? err_status : NGX_GET(r, headers_out.status);
-		states = NGX_GET(r, upstream_states);
-		out.upstreams_seen = NGX_GET(states, nelts);
+		bpf_probe_read_user(&states, sizeof(states), NGX_GET(r, upstream_states));
+		out.upstreams_seen = states.nelts;
 		first = at + sizeof(out);
 		w->tail_len = first;
-		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX, states,
-						  conn->generation);
-		draft_attempt_addrs(w, first, out.attempts_len, SUBREQUEST_ATTEMPTS_MAX, states);
+		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
+						  &states, conn->generation);
+		draft_attempt_addrs(w, first, out.attempts_len, SUBREQUEST_ATTEMPTS_MAX, &states);
 		len = NGX_GET(r, uri.len);
 		out.uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
 		out.uri_cut = len > SUBREQUEST_URI_MAX;
@@ -177,14 +185,22 @@ static __always_inline void draft_subrequests(struct worker *w, struct connectio
 }
 
 /* Appends one text of the request. `limit` is a constant. */
-static __always_inline void draft_str(struct worker *w, enum request_text text,
-				      struct ngx_str_t *str, __u32 limit)
+static __always_inline void draft_text(struct worker *w, enum request_text text, const void *from,
+				       __u64 len, __u32 limit)
 {
-	__u64 len = NGX_GET(str, len);
-
-	w->draft.text_len[text] = append_text(w, NGX_GET(str, data), len, limit);
+	w->draft.text_len[text] = append_text(w, from, len, limit);
 	if (len > limit)
 		w->draft.text_cut |= 1 << text;
+}
+
+/* Likewise, of a string of nginx. */
+static __always_inline void draft_str(struct worker *w, enum request_text text,
+				      struct ngx_str_t *from, __u32 limit)
+{
+	struct ngx_str_t str = {};
+
+	bpf_probe_read_user(&str, sizeof(str), from);
+	draft_text(w, text, str.data, str.len, limit);
 }
 
 /*
@@ -192,13 +208,13 @@ static __always_inline void draft_str(struct worker *w, enum request_text text,
  * stream a connection of its own, with the descriptor of the real one. HTTP/3 has one socket for
  * all clients, which tells nothing.
  */
-static __always_inline void draft_addresses(struct worker *w, struct ngx_connection_s *c)
+static __always_inline void draft_addresses(struct worker *w)
 {
 	struct file *file;
 
 	if (w->draft.http_version >= NGX_HTTP_VERSION_30)
 		return;
-	file = file_of(NGX_GET(c, fd));
+	file = file_of(OF_CONNECTION(w, fd));
 	if (file) {
 		struct socket *sock = BPF_CORE_READ(file, private_data);
 
@@ -208,9 +224,9 @@ static __always_inline void draft_addresses(struct worker *w, struct ngx_connect
 }
 
 /* The path of a unix listener, which ends with a 0. */
-static __always_inline void draft_local_path(struct worker *w, struct ngx_connection_s *c)
+static __always_inline void draft_local_path(struct worker *w)
 {
-	void *sockaddr = NGX_GET(c, local_sockaddr);
+	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
 	__u32 at = w->tail_len;
 	__u16 family = 0;
 	long len;
@@ -229,35 +245,39 @@ static __always_inline void draft_local_path(struct worker *w, struct ngx_connec
  * The name that the client asked for in its handshake. nginx keeps it where a server has that name:
  * ngx_http_ssl_servername().
  */
-static __always_inline void draft_server_name(struct worker *w, struct ngx_http_request_s *r)
+static __always_inline void draft_server_name(struct worker *w)
 {
 	struct ngx_http_connection_t *hc;
 	struct ngx_str_t *name;
 
 	if (!(w->draft.flags & REQUEST_TLS))
 		return;
-	hc = NGX_GET(r, http_connection);
+	hc = OF_REQUEST(w, http_connection);
 	name = NGX_GET_OR(hc, ssl_servername, NULL);
 	if (name)
 		draft_str(w, TEXT_SERVER_NAME, name, HOST_MAX);
 }
 
-static __always_inline void draft_texts(struct worker *w, struct ngx_http_request_s *r,
-					struct ngx_connection_s *c)
+static __always_inline void draft_texts(struct worker *w)
 {
-	struct ngx_table_elt_s *host = NGX_GET(r, headers_in.host);
+	struct ngx_table_elt_s *host = OF_REQUEST(w, headers_in.host);
 
-	draft_str(w, TEXT_METHOD, &r->method_name, METHOD_MAX);
-	draft_str(w, TEXT_REQUEST_URI, &r->unparsed_uri, URI_MAX);
-	draft_str(w, TEXT_URI, &r->uri, URI_MAX);
+	draft_text(w, TEXT_METHOD, OF_REQUEST(w, method_name.data), OF_REQUEST(w, method_name.len),
+		   METHOD_MAX);
+	draft_text(w, TEXT_REQUEST_URI, OF_REQUEST(w, unparsed_uri.data),
+		   OF_REQUEST(w, unparsed_uri.len), URI_MAX);
+	draft_text(w, TEXT_URI, OF_REQUEST(w, uri.data), OF_REQUEST(w, uri.len), URI_MAX);
 	if (host)
 		draft_str(w, TEXT_HOST, &host->value, HOST_MAX);
-	draft_str(w, TEXT_PROTOCOL, &r->http_protocol, PROTOCOL_MAX);
-	draft_str(w, TEXT_REMOTE_ADDR, &c->addr_text, ADDR_MAX);
-	if (!w->draft.local.family)
-		draft_addresses(w, c);
-	draft_local_path(w, c);
-	draft_server_name(w, r);
+	draft_text(w, TEXT_PROTOCOL, OF_REQUEST(w, http_protocol.data),
+		   OF_REQUEST(w, http_protocol.len), PROTOCOL_MAX);
+	draft_text(w, TEXT_REMOTE_ADDR, OF_CONNECTION(w, addr_text.data),
+		   OF_CONNECTION(w, addr_text.len), ADDR_MAX);
+	if (!w->draft.local.family) {
+		draft_addresses(w);
+		draft_local_path(w);
+	}
+	draft_server_name(w);
 }
 
 /* Whether what nginx has parsed ends with an empty line; so does a header that is complete. */
@@ -294,31 +314,33 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 		__be16 port;
 	} remote = {};
 
-	d->pid = w->pid;
-	d->request_length = NGX_READ(failed, r, request_length);
-	d->content_length_n = NGX_READ(failed, r, headers_in.content_length_n);
-	d->http_version = NGX_READ(failed, r, http_version);
-	if (!is_http_version(d->http_version) || NGX_READ(failed, r, main) != r)
+	if (NGX_COPY(w->connection, c))
 		return false;
-	d->bytes_sent = NGX_READ(failed, c, sent);
-	d->status = request_status(&failed, r, rc, d->bytes_sent);
-	d->connection = NGX_READ(failed, c, number);
-	d->connection_requests = NGX_READ(failed, c, requests);
+	d->pid = w->pid;
+	d->request_length = OF_REQUEST(w, request_length);
+	d->content_length_n = OF_REQUEST(w, headers_in.content_length_n);
+	d->http_version = OF_REQUEST(w, http_version);
+	if (!is_http_version(d->http_version) || OF_REQUEST(w, main) != r)
+		return false;
+	d->bytes_sent = OF_CONNECTION(w, sent);
+	d->status = request_status(w, rc);
+	d->connection = OF_CONNECTION(w, number);
+	d->connection_requests = OF_CONNECTION(w, requests);
 	if (layout_inferred)
 		d->flags |= REQUEST_INFERRED;
-	if (NGX_GET_OR(c, ssl, NULL))
+	if (bpf_core_field_exists(c->ssl) && OF_CONNECTION(w, ssl))
 		d->flags |= REQUEST_TLS;
-	u = NGX_READ(failed, r, upstream);
+	u = OF_REQUEST(w, upstream);
 	if (u) {
 		d->flags |= REQUEST_UPSTREAM;
 		d->cache_status = NGX_GET_OR(u, cache_status, 0) >> NGX_HTTP_CACHE_STATUS_BIT;
 		d->cache_status &= NGX_HTTP_CACHE_STATUS_MASK;
 	}
-	header_in = NGX_READ(failed, r, header_in);
+	header_in = OF_REQUEST(w, header_in);
 	if (header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
-	if (!bpf_probe_read_user(&remote, sizeof(remote), NGX_READ(failed, c, sockaddr)) &&
+	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
 	    (remote.family == AF_INET || remote.family == AF_INET6))
 		d->remote_port = bpf_ntohs(remote.port);
 	return !failed;
@@ -327,32 +349,46 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 static __always_inline void request_submit(struct worker *w)
 {
 	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u64 size = w->tail_len;
+	__u64 size = w->tail_len, waiting;
 
 	if (size > TAIL_BYTES) /* never: for the verifier */
 		return request_lost(LOST_BAD_READ);
 	size += sizeof(w->draft);
 	w->draft.kind = RECORD_REQUEST;
 	w->draft.size = size;
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= WAKEUP_BYTES)
+	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+	if (waiting / WAKEUP_BYTES != (waiting + size) / WAKEUP_BYTES)
 		flags = BPF_RB_FORCE_WAKEUP;
 	if (bpf_ringbuf_output(&events, &w->draft, size, flags))
 		request_lost(LOST_RING_FULL);
+}
+
+/* What nginx and the sockets tell of the request's upstreams. */
+static __always_inline void draft_upstreams(struct worker *w, struct connection *conn)
+{
+	struct ngx_array_t states = {};
+
+	bpf_probe_read_user(&states, sizeof(states), OF_REQUEST(w, upstream_states));
+	w->draft.upstreams_seen = states.nelts;
+	w->draft.attempts_len = draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX,
+					       &states, conn ? conn->generation : 0);
+	draft_attempt_addrs(w, 0, w->draft.attempts_len, ATTEMPTS_MAX, &states);
 }
 
 /* ngx_http_free_request(r, rc), entered: everything still stands, and is about to be logged. */
 static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct connection *conn;
+	bool failed = NGX_COPY(w->request, r) != 0;
 	struct ngx_connection_s *c;
-	bool failed = false;
+	struct connection *conn;
 
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
-	if (!is_request(r) || !NGX_READ(failed, r, pool))
+	if (failed ? !is_request(r)
+		   : OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
 		return;
 	__sync_fetch_and_add(&counters.seen, 1);
-	c = NGX_READ(failed, r, connection);
+	c = OF_REQUEST(w, connection);
 	__builtin_memset(&w->draft, 0, sizeof(w->draft));
 	w->tail_len = 0;
 	w->draft.ended_ns = now;
@@ -361,7 +397,7 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		return request_lost(LOST_BAD_READ);
 	}
 
-	conn = connection_of(w, r);
+	conn = connection_of(w, r, c);
 	if (conn) {
 		if (w->draft.http_version == NGX_HTTP_VERSION_20)
 			stream_ended(w, conn, r);
@@ -375,16 +411,9 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 				return request_lost(LOST_INFLIGHT_FULL);
 		}
 	}
-	if (w->draft.flags & REQUEST_UPSTREAM) {
-		struct ngx_array_t *states = NGX_GET(r, upstream_states);
-
-		w->draft.upstreams_seen = NGX_GET(states, nelts);
-		w->draft.attempts_len =
-			draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, states,
-				       conn ? conn->generation : 0);
-		draft_attempt_addrs(w, 0, w->draft.attempts_len, ATTEMPTS_MAX, states);
-	}
-	draft_texts(w, r, c);
+	if (w->draft.flags & REQUEST_UPSTREAM)
+		draft_upstreams(w, conn);
+	draft_texts(w);
 	if (conn && conn->subrequests_seen)
 		draft_subrequests(w, conn);
 	request_submit(w);

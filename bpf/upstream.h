@@ -106,7 +106,7 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 		s->client = 0;
 		return NULL;
 	}
-	conn = connection_of(w, main);
+	conn = connection_of(w, main, (void *)s->client);
 	if (!conn)
 		return NULL;
 	s->generation = conn->generation;

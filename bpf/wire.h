@@ -19,6 +19,7 @@ enum limit {
 	HOST_MAX = 512,
 	PROTOCOL_MAX = 16,
 	ADDR_MAX = 128,
+	STRUCT_BYTES_MAX = 4096, /* of nginx: members are read up to here */
 };
 
 /* What a record is; the first member of each. */

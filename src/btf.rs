@@ -24,6 +24,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::dwarf::Wanted;
 use crate::layout::Layout;
+use crate::skel::types::limit;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
 const OPTIONAL: [&str; 6] = [
@@ -83,8 +84,10 @@ struct Writer<'a> {
     layout: &'a Layout,
     /// From `btf__new_empty()`.
     btf: NonNull<libbpf_sys::btf>,
-    /// Type ids of what has been added.
+    /// Type ids of pointers and numbers that have been added.
     ids: HashMap<String, i32>,
+    /// Those of structs, and their sizes.
+    structs: HashMap<String, (i32, u32)>,
 }
 
 impl<'a> Writer<'a> {
@@ -98,14 +101,15 @@ impl<'a> Writer<'a> {
             layout,
             btf,
             ids: HashMap::new(),
+            structs: HashMap::new(),
         })
     }
 
-    /// Adds one struct, and before it those that it embeds.
-    fn add_struct(&mut self, ty: &Struct<'_>) -> Result<i32> {
+    /// Adds one struct, and before it those that it embeds. Its size is that of what is read of it.
+    fn add_struct(&mut self, ty: &Struct<'_>) -> Result<(i32, u32)> {
         let name = name_of(ty)?;
-        if let Some(id) = self.ids.get(&name) {
-            return Ok(*id);
+        if let Some(added) = self.structs.get(&name) {
+            return Ok(*added);
         }
         let known = self
             .layout
@@ -133,6 +137,10 @@ impl<'a> Writer<'a> {
             size = size.max(offset.saturating_add(bytes));
             members.push((CString::new(member_name)?, id, offset));
         }
+        ensure!(
+            size <= limit::STRUCT_BYTES_MAX.0,
+            "the layout has {name} with members up to byte {size}: no nginx has"
+        );
         let c_name = CString::new(name.as_str())?;
         // SAFETY: the BTF is ours, the name ends with a NUL.
         let id = unsafe { libbpf_sys::btf__add_struct(self.btf.as_ptr(), c_name.as_ptr(), size) };
@@ -147,11 +155,11 @@ impl<'a> Writer<'a> {
             };
             ensure!(result == 0, "failed to add a member of {name} to BTF");
         }
-        self.ids.insert(name, id);
-        Ok(id)
+        self.structs.insert(name, (id, size));
+        Ok((id, size))
     }
 
-    /// A type that a member has: its id, and its size as far as it is known.
+    /// A type that a member has: its id, and its size.
     fn add_type(&mut self, ty: &BtfType<'_>) -> Result<(i32, u32)> {
         match ty.kind() {
             BtfKind::Ptr => Ok((self.add_pointer()?, 8)),
@@ -164,7 +172,7 @@ impl<'a> Writer<'a> {
             BtfKind::Struct => {
                 let embedded =
                     Struct::try_from(*ty).map_err(|_| anyhow::anyhow!("a struct that is none"))?;
-                Ok((self.add_struct(&embedded)?, 0))
+                self.add_struct(&embedded)
             }
             kind => bail!("nginx.h has a member of kind {kind:?}"),
         }
