@@ -24,7 +24,7 @@ static __always_inline void client_received(struct worker *w, struct connection 
 	if (is_request(r)) {
 		if (!NGX_GET(r, write_event_handler))
 			conn->header_ns = now;
-	} else if (is_multiplexed(c, (void *)r)) {
+	} else if (!conn->previous_ended_ns && is_multiplexed(c, (void *)r)) {
 		streams_received(w, conn, c, (void *)r, now);
 	} else {
 		conn->request_first_ns = now;
@@ -46,7 +46,7 @@ static __always_inline void client_sent(struct worker *w, struct connection *con
 		return;
 	if (!conn->response_first_ns && !response_begun((__u64)c))
 		return;
-	if (!NGX_GET_OR(c, ssl, NULL)) {
+	if (!conn->handshake.is_tls) {
 		if (!conn->response_first_ns)
 			conn->response_first_ns = now;
 		conn->response_last_ns = now;

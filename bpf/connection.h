@@ -60,7 +60,8 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 		return;
 	conn->accepted_ns = now;
 	/* stream's pass directive hands over connections whose handshake is done. */
-	conn->handshake.is_over = NGX_GET_OR(c, ssl, NULL) != NULL;
+	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
+	conn->handshake.is_over = conn->handshake.is_tls;
 }
 
 /*
@@ -122,7 +123,7 @@ static __always_inline __u64 request_first_ns(struct connection *conn)
 	return read_ns > handshake_ns ? read_ns : handshake_ns;
 }
 
-/* The connection's next request begins. */
+/* The connection's next request begins, behind the one that is drafted. */
 static __always_inline void connection_next_request(struct worker *w, struct connection *conn,
 						    __u64 now)
 {
@@ -136,6 +137,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->unsure.last_ns = 0;
 	conn->subrequests_seen = 0;
 	conn->handshake.is_over = 1;
+	conn->handshake.is_tls = (w->draft.flags & REQUEST_TLS) != 0;
 	/* What nginx may have read before tracing began is the next request's, too. */
 	conn->flags = conn->last_read_ns ? 0 : REQUEST_ADOPTED;
 }

@@ -24,6 +24,7 @@ static __always_inline bool is_handshake(struct worker *w, struct handshake *h,
 {
 	if (h->is_over || !NGX_GET_OR(c, ssl, NULL))
 		return false;
+	h->is_tls = 1;
 	if (!w->plain_recv || (__u64)NGX_GET(c, recv) != w->plain_recv) {
 		h->is_over = 1;
 		h->is_unseen = !w->plain_recv;

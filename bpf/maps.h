@@ -40,7 +40,7 @@ struct worker {
 	__u64 plain_recv; /* c->recv of connections that are not encrypted; 0: not yet seen */
 	__u64 generation; /* the last one given to a request */
 	__u32 tail_len;	  /* of `tail`, as far as it is drafted */
-	__u32 pad;
+	__u32 texts_at;	  /* where the request's texts begin in it */
 	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
 	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
@@ -79,7 +79,8 @@ struct handshake {
 	__u64 first_ns;
 	__u64 last_ns;
 	__u32 is_over;	 /* or there is none */
-	__u32 is_unseen; /* what was taken for something else may have been the handshake's */
+	__u16 is_tls;	 /* until it is over: as far as is known */
+	__u16 is_unseen; /* what was taken for something else may have been the handshake's */
 };
 
 /* What a socket of a traced process is to nginx. */

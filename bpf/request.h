@@ -55,11 +55,13 @@ static __always_inline void draft_connection(struct worker *w, struct connection
 /* Members of the state of the attempt that is drafted. */
 #define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
 
-/* One attempt: the state that nginx keeps, and the times that its socket told. */
+/* One attempt: the times that its socket told, and the state that nginx keeps. */
 static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 					  struct attempt_times *times,
 					  struct ngx_http_upstream_state_t *state, __u64 generation)
 {
+	struct ngx_str_t peer = {};
+
 	if (times && times->generation == generation && times->index == out->index) {
 		out->flags = times->flags;
 		out->connect_ns = times->connect_ns;
@@ -84,6 +86,9 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 	}
 	if (OF_STATE(w, header_time) != NGX_MSEC_UNSET)
 		out->flags |= ATTEMPT_HEADER;
+	bpf_probe_read_user(&peer, sizeof(peer), OF_STATE(w, peer));
+	out->addr_len = append_text(w, peer.data, peer.len, ADDR_MAX);
+	out->addr_cut = peer.len > ADDR_MAX;
 }
 
 /*
@@ -102,35 +107,13 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 
 		if (i >= seen || at > TAIL_BYTES - sizeof(out))
 			break;
+		w->tail_len = at + sizeof(out);
 		out.index = i == max - 1 ? seen - 1 : i;
 		draft_attempt(w, &out, times ? &times[i] : NULL,
 			      states->elts + states->size * out.index, generation);
 		put(w, at, &out, sizeof(out));
-		w->tail_len = at + sizeof(out);
 	}
 	return i;
-}
-
-/* Appends the addresses of `count` attempts, which begin at `first` in the tail. */
-static __always_inline void draft_attempt_addrs(struct worker *w, __u32 first, __u32 count,
-						__u32 max, struct ngx_array_t *states)
-{
-	for (__u32 i = 0; i < max; i++) {
-		struct ngx_http_upstream_state_t *state;
-		struct ngx_str_t peer = {};
-		struct attempt *out;
-		__u32 at;
-
-		at = first + i * sizeof(*out);
-		barrier_var(at);
-		if (i >= count || at > TAIL_BYTES - sizeof(*out))
-			break;
-		out = (struct attempt *)&w->tail[at];
-		state = states->elts + states->size * out->index;
-		bpf_probe_read_user(&peer, sizeof(peer), NGX_GET(state, peer));
-		out->addr_len = append_text(w, peer.data, peer.len, ADDR_MAX);
-		out->addr_cut = peer.len > ADDR_MAX;
-	}
 }
 
 /* A walk through the subrequests of a request that has ended. */
@@ -148,7 +131,7 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 	struct ngx_http_request_s *r;
 	struct subrequest out = {};
 	struct ngx_array_t states = {};
-	__u32 at = w->tail_len, first;
+	__u32 at = w->tail_len;
 	__u32 err_status;
 	__u64 len;
 
@@ -161,11 +144,9 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 		out.status = err_status ? err_status : NGX_GET(r, headers_out.status);
 		bpf_probe_read_user(&states, sizeof(states), NGX_GET(r, upstream_states));
 		out.upstreams_seen = states.nelts;
-		first = at + sizeof(out);
-		w->tail_len = first;
+		w->tail_len = at + sizeof(out);
 		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
 						  &states, conn->generation);
-		draft_attempt_addrs(w, first, out.attempts_len, SUBREQUEST_ATTEMPTS_MAX, &states);
 		len = NGX_GET(r, uri.len);
 		out.uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
 		out.uri_cut = len > SUBREQUEST_URI_MAX;
@@ -184,23 +165,51 @@ static __always_inline void draft_subrequests(struct worker *w, struct connectio
 	bpf_loop(SUBREQUESTS_MAX, draft_subrequest, &walk, 0);
 }
 
-/* Appends one text of the request. `limit` is a constant. */
-static __always_inline void draft_text(struct worker *w, enum request_text text, const void *from,
-				       __u64 len, __u32 limit)
+/*
+ * The request line, as nginx has it in its buffer: method, uri and protocol of HTTP/1 are parts of
+ * it, and so is `$uri` where nothing in it was decoded. Copied once, at the head of the texts.
+ */
+struct line {
+	const void *from;
+	__u64 len; /* 0: not copied */
+};
+
+static __always_inline void draft_line(struct worker *w, struct line *line)
 {
-	w->draft.text_len[text] = append_text(w, from, len, limit);
-	if (len > limit)
+	__u64 len = OF_REQUEST(w, http_protocol.data) + OF_REQUEST(w, http_protocol.len) -
+		    OF_REQUEST(w, method_name.data);
+
+	line->from = OF_REQUEST(w, method_name.data);
+	line->len = len <= URI_MAX ? append_text(w, line->from, len, URI_MAX) : 0;
+}
+
+/* One text of the request. `limit` is a constant. */
+static __always_inline void draft_text(struct worker *w, struct line *line, enum request_text text,
+				       const void *from, __u64 len, __u32 limit)
+{
+	__u64 into = from - line->from;
+
+	if (len > limit) {
 		w->draft.text_cut |= 1 << text;
+		len = limit;
+	}
+	if (into < line->len && len <= line->len - into) {
+		w->draft.text_at[text] = into;
+		w->draft.text_len[text] = len;
+		return;
+	}
+	w->draft.text_at[text] = w->tail_len - w->texts_at;
+	w->draft.text_len[text] = append_text(w, from, len, limit);
 }
 
 /* Likewise, of a string of nginx. */
-static __always_inline void draft_str(struct worker *w, enum request_text text,
+static __always_inline void draft_str(struct worker *w, struct line *line, enum request_text text,
 				      struct ngx_str_t *from, __u32 limit)
 {
 	struct ngx_str_t str = {};
 
 	bpf_probe_read_user(&str, sizeof(str), from);
-	draft_text(w, text, str.data, str.len, limit);
+	draft_text(w, line, text, str.data, str.len, limit);
 }
 
 /*
@@ -237,6 +246,7 @@ static __always_inline void draft_local_path(struct worker *w)
 	len = bpf_probe_read_user_str(&w->tail[at], ADDR_MAX, sockaddr + sizeof(family));
 	if (len <= 1)
 		return;
+	w->draft.text_at[TEXT_LOCAL_PATH] = at - w->texts_at;
 	w->draft.text_len[TEXT_LOCAL_PATH] = len - 1;
 	w->tail_len = at + len - 1;
 }
@@ -245,7 +255,7 @@ static __always_inline void draft_local_path(struct worker *w)
  * The name that the client asked for in its handshake. nginx keeps it where a server has that name:
  * ngx_http_ssl_servername().
  */
-static __always_inline void draft_server_name(struct worker *w)
+static __always_inline void draft_server_name(struct worker *w, struct line *line)
 {
 	struct ngx_http_connection_t *hc;
 	struct ngx_str_t *name;
@@ -255,29 +265,33 @@ static __always_inline void draft_server_name(struct worker *w)
 	hc = OF_REQUEST(w, http_connection);
 	name = NGX_GET_OR(hc, ssl_servername, NULL);
 	if (name)
-		draft_str(w, TEXT_SERVER_NAME, name, HOST_MAX);
+		draft_str(w, line, TEXT_SERVER_NAME, name, HOST_MAX);
 }
 
 static __always_inline void draft_texts(struct worker *w)
 {
 	struct ngx_table_elt_s *host = OF_REQUEST(w, headers_in.host);
+	struct line line;
 
-	draft_text(w, TEXT_METHOD, OF_REQUEST(w, method_name.data), OF_REQUEST(w, method_name.len),
-		   METHOD_MAX);
-	draft_text(w, TEXT_REQUEST_URI, OF_REQUEST(w, unparsed_uri.data),
+	w->texts_at = w->tail_len;
+	draft_line(w, &line);
+	draft_text(w, &line, TEXT_METHOD, OF_REQUEST(w, method_name.data),
+		   OF_REQUEST(w, method_name.len), METHOD_MAX);
+	draft_text(w, &line, TEXT_REQUEST_URI, OF_REQUEST(w, unparsed_uri.data),
 		   OF_REQUEST(w, unparsed_uri.len), URI_MAX);
-	draft_text(w, TEXT_URI, OF_REQUEST(w, uri.data), OF_REQUEST(w, uri.len), URI_MAX);
-	if (host)
-		draft_str(w, TEXT_HOST, &host->value, HOST_MAX);
-	draft_text(w, TEXT_PROTOCOL, OF_REQUEST(w, http_protocol.data),
+	draft_text(w, &line, TEXT_URI, OF_REQUEST(w, uri.data), OF_REQUEST(w, uri.len), URI_MAX);
+	draft_text(w, &line, TEXT_PROTOCOL, OF_REQUEST(w, http_protocol.data),
 		   OF_REQUEST(w, http_protocol.len), PROTOCOL_MAX);
-	draft_text(w, TEXT_REMOTE_ADDR, OF_CONNECTION(w, addr_text.data),
+	draft_text(w, &line, TEXT_REMOTE_ADDR, OF_CONNECTION(w, addr_text.data),
 		   OF_CONNECTION(w, addr_text.len), ADDR_MAX);
+	if (host)
+		draft_str(w, &line, TEXT_HOST, &host->value, HOST_MAX);
 	if (!w->draft.local.family) {
 		draft_addresses(w);
 		draft_local_path(w);
 	}
-	draft_server_name(w);
+	draft_server_name(w, &line);
+	w->draft.texts_len = w->tail_len - w->texts_at;
 }
 
 /* Whether what nginx has parsed ends with an empty line; so does a header that is complete. */
@@ -337,7 +351,7 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 		d->cache_status &= NGX_HTTP_CACHE_STATUS_MASK;
 	}
 	header_in = OF_REQUEST(w, header_in);
-	if (header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
+	if (!u && header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
 	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
@@ -372,7 +386,6 @@ static __always_inline void draft_upstreams(struct worker *w, struct connection 
 	w->draft.upstreams_seen = states.nelts;
 	w->draft.attempts_len = draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX,
 					       &states, conn ? conn->generation : 0);
-	draft_attempt_addrs(w, 0, w->draft.attempts_len, ATTEMPTS_MAX, &states);
 }
 
 /* ngx_http_free_request(r, rc), entered: everything still stands, and is about to be logged. */

@@ -164,8 +164,10 @@ static __always_inline void upstream_connecting(struct worker *w, struct socket_
  * when its connect was seen, and kept when it has served under our eyes, or when it is TCP.
  */
 static __always_inline void upstream_reuse(struct socket_state *s, struct attempt_times *a,
-					   __u64 requests)
+					   struct ngx_connection_s *c)
 {
+	__u64 requests = s->served ? 0 : NGX_GET(c, requests);
+
 	if (requests > 1 || s->served)
 		a->flags |= ATTEMPT_REUSED;
 	else if (requests == 1 || s->connect_ns)
@@ -226,8 +228,8 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 		s->is_http2 = is_http2(r);
 	if (s->is_http2)
 		a->flags |= ATTEMPT_HTTP2;
-	upstream_reuse(s, a, NGX_GET(c, requests));
-	if (NGX_GET_OR(c, ssl, NULL))
+	upstream_reuse(s, a, c);
+	if (s->handshake.is_tls)
 		a->flags |= ATTEMPT_TLS;
 	if (s->handshake.is_unseen)
 		a->flags |= ATTEMPT_UNSURE;

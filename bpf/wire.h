@@ -57,7 +57,7 @@ enum attempt_flag {
 	ATTEMPT_HTTP2 = 512,  /* its bytes are of HTTP/2 */
 };
 
-/* The texts of a request, in the order in which their bytes follow in the tail. */
+/* The texts of a request. */
 enum request_text {
 	TEXT_METHOD = 0,
 	TEXT_REQUEST_URI = 1,
@@ -91,13 +91,13 @@ struct attempt {
 	__u32 status;		  /* u->state->status; 0: none */
 	__u32 flags;		  /* enum attempt_flag */
 	__u32 index;		  /* in r->upstream_states */
-	__u16 addr_len;		  /* bytes of u->state->peer in the tail; 0: none */
+	__u16 addr_len;		  /* bytes of u->state->peer, which follow; 0: none */
 	__u16 addr_cut;		  /* 1: the address is longer than these */
 };
 
 /*
- * A subrequest that had an upstream. Behind it follow attempts_len times struct attempt, the bytes
- * of their addresses, and the bytes of its uri.
+ * A subrequest that had an upstream. Behind it follow attempts_len times struct attempt with its
+ * address, and the bytes of its uri.
  */
 struct subrequest {
 	__u32 status;	      /* as $status has it; 0: none */
@@ -109,9 +109,8 @@ struct subrequest {
 };
 
 /*
- * A request that has ended. Its tail follows at once: attempts_len times struct attempt, the bytes
- * of the attempts' addresses, the bytes of the texts, subrequests_len times struct subrequest, each
- * with what follows it.
+ * A request that has ended. Its tail follows at once: attempts_len times struct attempt with its
+ * address, the bytes of the texts, subrequests_len times struct subrequest with what follows it.
  */
 struct request_record {
 	__u32 kind;		   /* RECORD_REQUEST */
@@ -136,14 +135,17 @@ struct request_record {
 	__u32 http_version;   /* r->http_version: 9, 1000, 1001, 2000, 3000 */
 	__u32 upstreams_seen; /* r->upstream_states->nelts */
 	__u16 attempts_len;
-	__u16 remote_port; /* of c->sockaddr; 0: none */
-	__u16 text_cut;	   /* bit n: text n is longer than what is here */
+	__u16 remote_port;    /* of c->sockaddr; 0: none */
+	__u16 text_cut;	      /* bit n: text n is longer than what is here */
+	__u16 texts_len;      /* bytes of all texts */
+	__u16 text_at[TEXTS]; /* where each begins in them; two may share bytes */
 	__u16 text_len[TEXTS];
 	struct address local; /* the client's connection, nginx's end */
 	struct address peer;  /* its other end */
 	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
+	__u16 pad[3];
 };
 
 /* What was counted since tracing began. */

@@ -96,9 +96,14 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     );
     let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
     let attempts = tail.attempts(record.attempts_len)?;
+    let all_texts = tail.take(record.texts_len.into())?;
     let mut texts = [&[][..]; TEXTS];
-    for (text, len) in texts.iter_mut().zip(record.text_len) {
-        *text = tail.take(len.into())?;
+    let places = record.text_at.into_iter().zip(record.text_len);
+    for (text, (at, len)) in texts.iter_mut().zip(places) {
+        let (at, len) = (usize::from(at), usize::from(len));
+        *text = all_texts
+            .get(at..at + len)
+            .with_context(|| format!("no text of {len} bytes at {at}"))?;
     }
     let subrequests = (0..record.subrequests_len).map(|_| tail.subrequest());
     let subrequests = subrequests.collect::<Result<_>>()?;
@@ -125,14 +130,12 @@ impl<'a> Tail<'a> {
         Ok(taken)
     }
 
-    /// The next `len` attempts, and behind them their addresses.
+    /// The next `len` attempts, each with its address.
     fn attempts(&mut self, len: u16) -> Result<Vec<AttemptEvent<'a>>> {
-        let attempts: Vec<types::attempt> = self.array(len)?;
-        let attempts = attempts.into_iter().map(|record| {
-            Ok(AttemptEvent {
-                record,
-                addr: self.take(record.addr_len.into())?,
-            })
+        let attempts = (0..len).map(|_| {
+            let record: types::attempt = copy(self.take(size_of::<types::attempt>())?)?;
+            let addr = self.take(record.addr_len.into())?;
+            Ok(AttemptEvent { record, addr })
         });
         attempts.collect()
     }
@@ -145,11 +148,6 @@ impl<'a> Tail<'a> {
             attempts: self.attempts(record.attempts_len)?,
             uri: self.take(record.uri_len.into())?,
         })
-    }
-
-    /// The next `len` records of one type.
-    fn array<T: Plain + Default>(&mut self, len: u16) -> Result<Vec<T>> {
-        (0..len).map(|_| copy(self.take(size_of::<T>())?)).collect()
     }
 }
 
@@ -182,8 +180,10 @@ mod tests {
             subrequests_len: 1,
             ..Default::default()
         };
+        record.texts_len = 5;
         record.text_len[0] = 3;
-        record.text_len[2] = 2;
+        (record.text_at[2], record.text_len[2]) = (3, 2);
+        (record.text_at[3], record.text_len[3]) = (4, 1);
         let mut tail = Vec::new();
         tail.extend(bytes(&types::attempt {
             addr_len: 4,
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(event.attempts[0].addr, b"addr");
         assert_eq!(event.subrequests[0].attempts[0].addr, b"two");
         assert_eq!(event.subrequests[0].uri, b"/y");
-        assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b""]);
+        assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b"x"]);
     }
 
     /// Check that a record cut anywhere is an error and no panic.
@@ -240,7 +240,7 @@ mod tests {
     /// Check that lengths that contradict each other are an error.
     #[test]
     fn contradictions() {
-        let broken: [fn(&mut types::request_record); 8] = [
+        let broken: [fn(&mut types::request_record); 9] = [
             |record| record.size = 0,
             |record| record.size = 4,
             |record| record.size += 1,
@@ -248,7 +248,8 @@ mod tests {
             |record| record.kind = 99,
             |record| record.attempts_len = u16::MAX,
             |record| record.subrequests_len = 2,
-            |record| record.text_len[6] = 1,
+            |record| record.texts_len += 1,
+            |record| record.text_len[6] = 6,
         ];
         for (n, change) in broken.into_iter().enumerate() {
             let (mut record, tail) = request();
