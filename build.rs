@@ -13,9 +13,10 @@ const SOURCE: &str = "bpf/ngx.bpf.c";
 /// Folders whose change asks for a new skeleton.
 const INPUTS: [&str; 3] = ["bpf", "vmlinux", "nginx_headers"];
 
-/// What the compiler is told besides libbpf-cargo's own arguments. `-isystem` keeps `-Wpadded` to
-/// the records that are ours.
-const CLANG_ARGS: [&str; 9] = [
+/// What the compiler is told besides libbpf-cargo's own arguments. `-mcpu=v3` has atomics that
+/// return a value (Linux 5.12); `-isystem` keeps `-Wpadded` to the records that are ours.
+const CLANG_ARGS: [&str; 10] = [
+    "-mcpu=v3",
     "-isystem",
     "vmlinux",
     "-isystem",

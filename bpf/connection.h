@@ -123,9 +123,9 @@ static __always_inline __u64 request_first_ns(struct connection *conn)
 	return read_ns > handshake_ns ? read_ns : handshake_ns;
 }
 
-/* The connection's next request begins, behind the one that is drafted. */
+/* The connection's next request begins. */
 static __always_inline void connection_next_request(struct worker *w, struct connection *conn,
-						    __u64 now)
+						    struct ngx_connection_s *c, __u64 now)
 {
 	conn->generation = ++w->generation;
 	conn->previous_ended_ns = now;
@@ -136,8 +136,9 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->response_last_ns = 0;
 	conn->unsure.last_ns = 0;
 	conn->subrequests_seen = 0;
+	if (!conn->handshake.is_over)
+		conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = 1;
-	conn->handshake.is_tls = (w->draft.flags & REQUEST_TLS) != 0;
 	/* What nginx may have read before tracing began is the next request's, too. */
 	conn->flags = conn->last_read_ns ? 0 : REQUEST_ADOPTED;
 }

@@ -4,6 +4,7 @@
 #define NGX_BPF_REQUEST_H
 
 #include "connection.h"
+#include "filter.h"
 #include "upstream.h"
 
 /*
@@ -153,7 +154,6 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 		put(w, at, &out, sizeof(out));
 		w->draft.subrequests_len++;
 	}
-	subrequest_forget(w, (__u64)r);
 	return 0;
 }
 
@@ -312,12 +312,8 @@ static __always_inline bool is_http_version(__u32 version)
 	       version == NGX_HTTP_VERSION_20 || version == NGX_HTTP_VERSION_30;
 }
 
-/*
- * The members of r and c that are numbers. False when one of them could not be read, or holds what
- * it can't hold: then the layout is not this binary's.
- */
-static __always_inline bool draft_facts(struct worker *w, struct ngx_http_request_s *r, long rc,
-					struct ngx_connection_s *c)
+/* The members of r and c that are numbers. False when one of them could not be read. */
+static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
 {
 	struct request_record *d = &w->draft;
 	struct ngx_buf_s *header_in;
@@ -334,8 +330,6 @@ static __always_inline bool draft_facts(struct worker *w, struct ngx_http_reques
 	d->request_length = OF_REQUEST(w, request_length);
 	d->content_length_n = OF_REQUEST(w, headers_in.content_length_n);
 	d->http_version = OF_REQUEST(w, http_version);
-	if (!is_http_version(d->http_version) || OF_REQUEST(w, main) != r)
-		return false;
 	d->bytes_sent = OF_CONNECTION(w, sent);
 	d->status = request_status(w, rc);
 	d->connection = OF_CONNECTION(w, number);
@@ -388,53 +382,82 @@ static __always_inline void draft_upstreams(struct worker *w, struct connection 
 					       &states, conn ? conn->generation : 0);
 }
 
+/*
+ * Drafts the record and submits it, unless a filter keeps it back. `conn` is NULL for a stream of
+ * which nothing is known. False when a member could not be read.
+ */
+static __always_inline bool request_tell(struct worker *w, struct ngx_http_request_s *r, long rc,
+					 struct ngx_connection_s *c, struct connection *conn,
+					 bool is_traced)
+{
+	if (!draft_facts(w, rc, c))
+		return false;
+	if (!is_traced)
+		w->draft.flags |= REQUEST_UNTRACED;
+	if (conn && is_traced) {
+		if (w->draft.http_version == NGX_HTTP_VERSION_20)
+			stream_ended(w, conn, r);
+		draft_connection(w, conn);
+	}
+	if (!has_status(&w->draft) || !has_duration(&w->draft)) {
+		__sync_fetch_and_add(&counters.filtered, 1);
+		return true;
+	}
+	if (w->draft.flags & REQUEST_UPSTREAM)
+		draft_upstreams(w, is_traced ? conn : NULL);
+	draft_texts(w);
+	if (conn && conn->subrequests_seen)
+		draft_subrequests(w, conn);
+	request_submit(w);
+	return true;
+}
+
 /* ngx_http_free_request(r, rc), entered: everything still stands, and is about to be logged. */
 static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
 {
-	__u64 now = bpf_ktime_get_ns();
-	bool failed = NGX_COPY(w->request, r) != 0;
+	__u64 now = bpf_ktime_get_ns(), nth;
+	bool failed = NGX_COPY(w->request, r) != 0, is_traced;
 	struct ngx_connection_s *c;
 	struct connection *conn;
+	__u32 version;
 
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
 	if (failed ? !is_request(r)
 		   : OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
 		return;
-	__sync_fetch_and_add(&counters.seen, 1);
+	nth = __sync_fetch_and_add(&counters.seen, 1);
 	c = OF_REQUEST(w, connection);
-	__builtin_memset(&w->draft, 0, sizeof(w->draft));
-	w->tail_len = 0;
-	w->draft.ended_ns = now;
-	if (failed || !draft_facts(w, r, rc, c)) {
-		connection_forget(w, (__u64)c);
-		return request_lost(LOST_BAD_READ);
-	}
+	version = OF_REQUEST(w, http_version);
+	/* Or the layout is not this binary's. */
+	if (failed || !is_http_version(version) || OF_REQUEST(w, main) != r)
+		goto bad_read;
 
 	conn = connection_of(w, r, c);
-	if (conn) {
-		if (w->draft.http_version == NGX_HTTP_VERSION_20)
-			stream_ended(w, conn, r);
-		draft_connection(w, conn);
-	} else {
-		w->draft.flags |= REQUEST_UNTRACED;
-		/* A stream's connection is gone with it: there is nothing to adopt. */
-		if (w->draft.http_version < NGX_HTTP_VERSION_20) {
-			conn = connection_adopt(w, (__u64)c);
-			if (!conn)
-				return request_lost(LOST_INFLIGHT_FULL);
-		}
+	is_traced = conn;
+	/* A stream's connection is gone with it: there is nothing to adopt. */
+	if (!conn && version < NGX_HTTP_VERSION_20) {
+		conn = connection_adopt(w, (__u64)c);
+		if (!conn)
+			return request_lost(LOST_INFLIGHT_FULL);
 	}
-	if (w->draft.flags & REQUEST_UPSTREAM)
-		draft_upstreams(w, conn);
-	draft_texts(w);
-	if (conn && conn->subrequests_seen)
-		draft_subrequests(w, conn);
-	request_submit(w);
+	__builtin_memset(&w->draft, 0, sizeof(w->draft));
+	w->draft.ended_ns = now;
+	w->tail_len = 0;
+	if (!is_of_sample(nth))
+		__sync_fetch_and_add(&counters.filtered, 1);
+	else if (!request_tell(w, r, rc, c, conn, is_traced))
+		goto bad_read;
+	if (conn)
+		subrequests_forget(w, conn);
 	/* A stream's connection ends with it, and another one may soon be at the same place. */
-	if (w->draft.http_version >= NGX_HTTP_VERSION_20)
+	if (version >= NGX_HTTP_VERSION_20)
 		connection_forget(w, (__u64)c);
 	else if (conn)
-		connection_next_request(w, conn, now);
+		connection_next_request(w, conn, c, now);
+	return;
+bad_read:
+	connection_forget(w, (__u64)c);
+	request_lost(LOST_BAD_READ);
 }
 
 #endif

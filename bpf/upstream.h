@@ -29,11 +29,15 @@ static __always_inline struct subrequest_times *subrequest_find(struct worker *w
 	return bpf_map_lookup_elem(&subrequests, &key);
 }
 
-static __always_inline void subrequest_forget(struct worker *w, __u64 r)
+/* The main request ends, and its subrequests with it. */
+static __always_inline void subrequests_forget(struct worker *w, struct connection *conn)
 {
-	struct connection_key key = {.connection = r, .pid = w->pid};
+	struct connection_key key = {.pid = w->pid};
 
-	bpf_map_delete_elem(&subrequests, &key);
+	for (__u32 i = 0; i < SUBREQUESTS_MAX && i < conn->subrequests_seen; i++) {
+		key.connection = conn->subrequests[i];
+		bpf_map_delete_elem(&subrequests, &key);
+	}
 }
 
 /* The times of a subrequest of the request in flight; NULL when there are too many. */

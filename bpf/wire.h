@@ -19,6 +19,7 @@ enum limit {
 	HOST_MAX = 512,
 	PROTOCOL_MAX = 16,
 	ADDR_MAX = 128,
+	STATUS_WORDS = 16,	 /* 64 statuses in each */
 	STRUCT_BYTES_MAX = 4096, /* of nginx: members are read up to here */
 };
 
@@ -151,6 +152,7 @@ struct request_record {
 /* What was counted since tracing began. */
 struct counters {
 	__u64 seen;
+	__u64 filtered;
 	__u64 lost[LOST_CAUSES];
 	__u64 untraced_processes; /* no memory for what a new worker needs */
 };

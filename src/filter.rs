@@ -1,23 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which requests are told of: all that hold for every option given.
 
-use std::time::Duration;
-
-use crate::cli::StatusRange;
 use crate::cli::Trace;
 use crate::request::Request;
+use crate::skel::types::limit;
 
-/// The filter options, and how many requests have come by.
+/// What BPF decides by itself (bpf/filter.h): requests that numbers rule out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Early {
+    /// One request in so many, counted over all that are seen.
+    pub sample: u64,
+    /// 0: any.
+    pub min_duration_ns: u64,
+    /// Bit n of all: those with status n. `None`: any.
+    pub statuses: Option<[u64; STATUS_WORDS]>,
+}
+
+/// 64 statuses in each.
+const STATUS_WORDS: usize = limit::STATUS_WORDS.0 as usize;
+
+impl From<&Trace> for Early {
+    fn from(cli: &Trace) -> Self {
+        let min_duration = cli.min_duration.unwrap_or_default();
+        let mut statuses = [0; STATUS_WORDS];
+        for status in cli.status.iter().flat_map(|range| range.first..=range.last) {
+            statuses[status as usize / 64] |= 1 << (status % 64);
+        }
+        Self {
+            sample: cli.sample.unwrap_or(1),
+            min_duration_ns: u64::try_from(min_duration.as_nanos()).unwrap_or(u64::MAX),
+            statuses: Some(statuses).filter(|_| !cli.status.is_empty()),
+        }
+    }
+}
+
+/// What texts decide.
 #[derive(Debug)]
 pub struct Filter {
-    /// One request in so many, counted over all that are seen.
-    sample: u64,
-    /// How many were seen.
-    seen: u64,
-    /// `--min-duration`
-    min_duration: Option<Duration>,
-    /// `--status`; empty: any.
-    status: Vec<StatusRange>,
     /// `--method`; empty: any.
     method: Vec<String>,
     /// `--uri`
@@ -30,10 +49,6 @@ impl Filter {
     /// From the options.
     pub fn new(cli: &Trace) -> Self {
         Self {
-            sample: cli.sample.unwrap_or(1),
-            seen: 0,
-            min_duration: cli.min_duration,
-            status: cli.status.clone(),
             method: cli.method.clone(),
             uri: cli.uri.clone(),
             host: cli.host.clone(),
@@ -41,35 +56,20 @@ impl Filter {
     }
 
     /// Whether this request is told of. What it does not have can't hold.
-    pub fn lets_through(&mut self, request: &Request<'_>) -> bool {
-        let nth = self.seen % self.sample;
-        self.seen += 1;
-        nth == 0
-            && self.min_duration.is_none_or(|min| {
-                request
-                    .duration_ns
-                    .is_some_and(|ns| Duration::from_nanos(ns) >= min)
-            })
-            && any_or(&self.status, |range| {
-                request
-                    .status
-                    .is_some_and(|status| (range.first..=range.last).contains(&status))
-            })
-            && any_or(&self.method, |method| {
-                request.request_method.as_deref() == Some(method)
-            })
-            && self.uri.as_deref().is_none_or(|prefix| {
-                request
-                    .uri
-                    .as_deref()
-                    .is_some_and(|uri| uri.starts_with(prefix))
-            })
-            && self.host.as_deref().is_none_or(|name| {
-                request
-                    .http_host
-                    .as_deref()
-                    .is_some_and(|host| without_port(host).eq_ignore_ascii_case(name))
-            })
+    pub fn lets_through(&self, request: &Request<'_>) -> bool {
+        any_or(&self.method, |method| {
+            request.request_method.as_deref() == Some(method)
+        }) && self.uri.as_deref().is_none_or(|prefix| {
+            request
+                .uri
+                .as_deref()
+                .is_some_and(|uri| uri.starts_with(prefix))
+        }) && self.host.as_deref().is_none_or(|name| {
+            request
+                .http_host
+                .as_deref()
+                .is_some_and(|host| without_port(host).eq_ignore_ascii_case(name))
+        })
     }
 }
 
@@ -90,25 +90,25 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use clap::Parser as _;
 
+    use super::Early;
     use super::Filter;
     use super::without_port;
     use crate::cli::Cli;
+    use crate::cli::Trace;
     use crate::request::Request;
 
-    /// The filter of a command line.
-    fn filter(args: &[&str]) -> Filter {
+    /// A command line.
+    fn options(args: &[&str]) -> Trace {
         let args = ["ngx-bpf"].iter().chain(args);
-        Filter::new(&Cli::try_parse_from(args).unwrap().trace)
+        Cli::try_parse_from(args).unwrap().trace
     }
 
     /// A request with every value that filters look at.
     fn request() -> Request<'static> {
         Request {
-            status: Some(502),
             request_method: Some("GET".into()),
             uri: Some("/api/x".into()),
             http_host: Some("Example.com:8080".into()),
-            duration_ns: Some(10_000_000),
             ..Default::default()
         }
     }
@@ -118,42 +118,47 @@ mod tests {
     fn each() {
         for (args, expected) in [
             (&[][..], true),
-            (&["--status", "404,5xx"], true),
-            (&["--status", "404,503-504"], false),
             (&["--method", "post,get"], true),
             (&["--method", "HEAD"], false),
             (&["--uri", "/api"], true),
             (&["--uri", "/static"], false),
             (&["--host", "example.com"], true),
             (&["--host", "example.org"], false),
-            (&["--min-duration", "10ms"], true),
-            (&["--min-duration", "11ms"], false),
-            (&["--status", "502", "--method", "POST"], false),
+            (&["--uri", "/api", "--method", "POST"], false),
         ] {
-            assert_eq!(filter(args).lets_through(&request()), expected, "{args:?}");
+            let filter = Filter::new(&options(args));
+            assert_eq!(filter.lets_through(&request()), expected, "{args:?}");
         }
     }
 
     /// Check that a request without the value is not let through.
     #[test]
     fn absent() {
-        for args in [
-            ["--status", "200-599"],
-            ["--method", "GET"],
-            ["--uri", ""],
-            ["--host", ""],
-            ["--min-duration", "0ns"],
-        ] {
-            assert!(!filter(&args).lets_through(&Request::default()), "{args:?}");
+        for args in [["--method", "GET"], ["--uri", ""], ["--host", ""]] {
+            let filter = Filter::new(&options(&args));
+            assert!(!filter.lets_through(&Request::default()), "{args:?}");
         }
     }
 
-    /// Check that one request in three is let through, from the first on.
+    /// Check what BPF is told.
     #[test]
-    fn sample() {
-        let mut filter = filter(&["--sample", "3"]);
-        let passed: Vec<_> = (0..7).map(|_| filter.lets_through(&request())).collect();
-        assert_eq!(passed, [true, false, false, true, false, false, true]);
+    fn early() {
+        let early = |args: &[&str]| Early::from(&options(args));
+        let none = early(&[]);
+        assert_eq!(
+            (none.sample, none.min_duration_ns, none.statuses),
+            (1, 0, None)
+        );
+        assert_eq!(early(&["--sample", "100"]).sample, 100);
+        assert_eq!(
+            early(&["--min-duration", "10ms"]).min_duration_ns,
+            10_000_000
+        );
+        let statuses = early(&["--status", "404,5xx"]).statuses.unwrap();
+        let is_in = |status: usize| statuses[status / 64] >> (status % 64) & 1 == 1;
+        let all: Vec<usize> = (0..1000).filter(|status| is_in(*status)).collect();
+        let expected: Vec<usize> = [404].into_iter().chain(500..=599).collect();
+        assert_eq!(all, expected);
     }
 
     /// Check hosts with and without a port.

@@ -31,6 +31,8 @@ pub struct Lost {
 pub struct Counts {
     /// Requests that ended.
     pub seen: u64,
+    /// Requests that BPF's filters did not let through.
+    pub filtered: u64,
     /// Requests lost, by cause.
     pub lost: [u64; CAUSES.len()],
     /// Processes that could not be traced.
@@ -41,6 +43,7 @@ impl Counts {
     /// Adds the counters of one object.
     pub fn add(&mut self, counters: &counters) {
         self.seen += counters.seen;
+        self.filtered += counters.filtered;
         for (sum, count) in self.lost.iter_mut().zip(counters.lost) {
             *sum += count;
         }

@@ -30,13 +30,14 @@ use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
 use crate::dwarf::Wanted;
+use crate::filter::Early;
 use crate::hook::Hook;
 use crate::layout::Layout;
 use crate::lost::Counts;
+use crate::program::Program;
 use crate::skel::NgxSkel;
 use crate::skel::NgxSkelBuilder;
 use crate::skel::types;
-use crate::source::Found;
 use crate::source::Source;
 
 /// The kernel says EAGAIN to one of two tools that give a process its first storage at once
@@ -69,19 +70,21 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Loads the object for a layout, and attaches it to the functions of `binary`, to processes
+    /// Loads the object for the layout of a binary, and attaches it to its functions, to processes
     /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
-    pub fn new(kernel: &Btf<'_>, found: &Found, binary: &File, hooks: &[Hook]) -> Result<Self> {
-        let relocations = relocations(kernel, &found.layout)?;
-        let mut probe = Self::load(&relocations, found.source, hooks, Method::Multi)?;
+    pub fn new(kernel: &Btf<'_>, program: &Program, filter: &Early) -> Result<Self> {
+        let (binary, hooks) = (&program.binary, &program.hooks);
+        let relocations = relocations(kernel, &program.layout.layout)?;
+        let load = |method| Self::load(&relocations, program.layout.source, filter, hooks, method);
+        let mut probe = load(Method::Multi)?;
         if let Err(error) = probe.attach_uprobes(binary, hooks) {
             if !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);
-            probe = Self::load(&relocations, found.source, hooks, Method::Perf)?;
+            probe = load(Method::Perf)?;
             probe.attach_uprobes(binary, hooks)?;
         }
         probe.attach_tracepoints()?;
@@ -89,7 +92,13 @@ impl Probe {
     }
 
     /// Opens and loads the object.
-    fn load(relocations: &File, source: Source, hooks: &[Hook], method: Method) -> Result<Self> {
+    fn load(
+        relocations: &File,
+        source: Source,
+        filter: &Early,
+        hooks: &[Hook],
+        method: Method,
+    ) -> Result<Self> {
         /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
          * known here, and there is one for each binary that is ever traced. */
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -106,6 +115,10 @@ impl Probe {
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = source == Source::Inferred;
         settings.pid_namespace = discover::pid_namespace()?;
+        settings.filter_sample = filter.sample;
+        settings.filter_min_duration_ns = filter.min_duration_ns;
+        settings.filter_by_status = filter.statuses.is_some();
+        settings.filter_statuses = filter.statuses.unwrap_or_default();
         for mut program in open.open_object_mut().progs_mut() {
             if program.prog_type() != ProgramType::Kprobe {
                 continue;

@@ -24,6 +24,7 @@ use crate::discover::Process;
 use crate::discover::Target;
 use crate::event;
 use crate::event::RequestEvent;
+use crate::filter::Early;
 use crate::filter::Filter;
 use crate::lost::Counts;
 use crate::message::Messages;
@@ -145,7 +146,8 @@ struct Tracing<'cli> {
     count: Option<u64>,
     /// Requests written.
     written: u64,
-    /// Requests that the filter did not let through, or that came behind `--count`.
+    /// Requests that the filter did not let through, or that came behind `--count`, besides those
+    /// that BPF has kept back.
     filtered: u64,
     /// Requests that could not be written.
     unwritten: u64,
@@ -178,7 +180,7 @@ impl Tracing<'_> {
         if program.layout.source == Source::Inferred {
             self.messages.inferred(&program);
         }
-        let probe = Probe::new(kernel, &program.layout, &program.binary, &program.hooks)
+        let probe = Probe::new(kernel, &program, &Early::from(self.cli))
             .with_context(|| format!("failed to trace {}", program.shown()))?;
         self.collector.add(probe.events()?)?;
         self.traced.push(Traced { program, probe });
@@ -319,11 +321,11 @@ impl Tracing<'_> {
     /// What is new among the losses goes into the stream.
     fn tell_losses(&mut self) {
         let counts = self.counts();
-        if counts == self.told || self.is_over {
+        if self.is_over {
             return;
         }
-        self.flush();
         for lost in counts.since(&self.told, &Clock::wall_now()) {
+            self.flush();
             let line = self.sink.lost(self.output.lines(), &lost);
             let flushed = self.output.flush(&self.stop);
             if line.is_err() || flushed.failure.is_some() {
@@ -376,7 +378,8 @@ impl Tracing<'_> {
         let result = self.collector.join();
         self.tell_losses();
         let counts = self.counts();
-        self.messages.finished(self.written, self.filtered, &counts);
+        let filtered = self.filtered + counts.filtered;
+        self.messages.finished(self.written, filtered, &counts);
         result
     }
 

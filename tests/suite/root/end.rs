@@ -21,6 +21,7 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::tool::bpftool;
+use crate::suite::common::upstream::Upstream;
 
 /// Requests over one connection.
 fn requests(nginx: &Nginx, count: usize) {
@@ -109,22 +110,26 @@ fn duration() {
 /// Check that the filters and the sample are applied, and that the equation holds.
 #[test]
 fn filters() {
+    let upstream = Upstream::start();
     let nginx = Nginx::with(
-        "server { listen 127.0.0.1:{port}; location / { return 200; } location /no { return 404; } }",
-        9,
+        "server { listen 127.0.0.1:{port}; location / { return 200; } location /no { return 404; }
+         location /slow { proxy_pass http://127.0.0.1:{upstream}/wait-300; } }",
+        upstream.port,
     );
     let pid = nginx.pid().to_string();
+    let slow = Tool::start(&["--json", "--min-duration", "300ms", "-p", &pid], 1);
     let status = Tool::start(&["--json", "--status", "4xx", "-p", &pid], 1);
     let sample = Tool::start(&["--json", "--sample", "10", "-p", &pid], 1);
     let mut client = Client::connect(nginx.port);
     for n in 0..40 {
         client.get(if n % 4 == 0 { "/no" } else { "/" });
     }
+    client.get("/slow");
     drop(client);
     drop(nginx.quit());
     let status = status.wait();
     status.assert_clean();
-    assert_eq!(status.summary().filtered, 30);
+    assert_eq!(status.summary().filtered, 31);
     assert_eq!(status.records().len(), 10);
     assert!(
         status
@@ -134,7 +139,11 @@ fn filters() {
     );
     let sample = sample.wait();
     sample.assert_clean();
-    assert_eq!((sample.records().len(), sample.summary().filtered), (4, 36));
+    assert_eq!((sample.records().len(), sample.summary().filtered), (5, 36));
+    let slow = slow.wait();
+    slow.assert_clean();
+    assert_eq!((slow.records().len(), slow.summary().filtered), (1, 40));
+    assert_eq!(slow.records()[0].uri.as_deref(), Some("/slow"));
 }
 
 /// Check that the text record is the mission's line.

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which requests are told of, as far as their numbers decide it: what is left out here takes no
+ * room in the ring buffer. What texts decide is src/filter.rs's.
+ */
+#ifndef NGX_BPF_FILTER_H
+#define NGX_BPF_FILTER_H
+
+#include "wire.h"
+
+/* Settings: written before the object is loaded, and the verifier drops what they rule out. */
+const volatile __u64 filter_sample;	     /* one request in so many, over all that are seen */
+const volatile __u64 filter_min_duration_ns; /* 0: any */
+const volatile bool filter_by_status;
+const volatile __u64 filter_statuses[STATUS_WORDS]; /* bit n: those with status n */
+
+/* Whether the nth request is of the sample. */
+static __always_inline bool is_of_sample(__u64 nth)
+{
+	return filter_sample < 2 || nth % filter_sample == 0;
+}
+
+static __always_inline bool has_status(const struct request_record *d)
+{
+	__u32 word = d->status / 64;
+
+	return !filter_by_status ||
+	       (word < STATUS_WORDS && filter_statuses[word] >> (d->status % 64) & 1);
+}
+
+/* What is not known does not hold. */
+static __always_inline bool has_duration(const struct request_record *d)
+{
+	if (!filter_min_duration_ns)
+		return true;
+	return !(d->flags & (REQUEST_UNTRACED | REQUEST_ADOPTED)) && d->request_first_ns &&
+	       d->response_last_ns >= d->request_first_ns + filter_min_duration_ns;
+}
+
+#endif
