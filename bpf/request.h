@@ -367,6 +367,8 @@ static __always_inline void request_submit(struct worker *w)
 	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 	if (waiting / WAKEUP_BYTES != (waiting + size) / WAKEUP_BYTES)
 		flags = BPF_RB_FORCE_WAKEUP;
+	if (waiting + size > counters.waiting_max)
+		counters.waiting_max = waiting + size;
 	if (bpf_ringbuf_output(&events, &w->draft, size, flags))
 		request_lost(LOST_RING_FULL);
 }

@@ -19,6 +19,7 @@ enum limit {
 	HOST_MAX = 512,
 	PROTOCOL_MAX = 16,
 	ADDR_MAX = 128,
+	RING_BYTES = 4 << 20,
 	STATUS_WORDS = 16,	 /* 64 statuses in each */
 	STRUCT_BYTES_MAX = 4096, /* of nginx: members are read up to here */
 };
@@ -155,6 +156,7 @@ struct counters {
 	__u64 filtered;
 	__u64 lost[LOST_CAUSES];
 	__u64 untraced_processes; /* no memory for what a new worker needs */
+	__u64 waiting_max;	  /* bytes in the ring buffer, the most there were */
 };
 
 #endif

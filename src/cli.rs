@@ -148,6 +148,17 @@ pub struct Trace {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: Option<u64>,
 
+    /// Tell on stderr what tracing costs, at the end and every TIME if given; counting costs, too
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = parse_interval
+    )]
+    pub self_stats: Option<Interval>,
+
     /// Of the layout.
     #[command(flatten)]
     pub layout: LayoutOptions,
@@ -176,6 +187,10 @@ pub enum Format {
     /// One JSON object a line
     Json,
 }
+
+/// When something is told: every so often, or at the end only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
 
 /// A range of status codes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,6 +246,12 @@ fn parse_time(text: &str) -> Result<Duration> {
         _ => bail!("unknown unit \"{unit}\": ns, us, ms, s, m, h"),
     };
     Ok(Duration::from_nanos(nanoseconds.context("too long")?))
+}
+
+/// A time, or nothing.
+fn parse_interval(text: &str) -> Result<Interval> {
+    let every = (!text.is_empty()).then(|| parse_time(text)).transpose()?;
+    Ok(Interval(every))
 }
 
 /// A method as nginx knows them: upper case.

@@ -37,6 +37,8 @@ pub struct Counts {
     pub lost: [u64; CAUSES.len()],
     /// Processes that could not be traced.
     pub untraced_processes: u64,
+    /// Bytes in a ring buffer, the most there were.
+    pub waiting_max: u64,
 }
 
 impl Counts {
@@ -48,6 +50,7 @@ impl Counts {
             *sum += count;
         }
         self.untraced_processes += counters.untraced_processes;
+        self.waiting_max = self.waiting_max.max(counters.waiting_max);
     }
 
     /// Adds records that could not be decoded.

@@ -18,6 +18,7 @@ mod check;
 mod cli;
 mod clock;
 mod collect;
+mod cost;
 mod debug_file;
 mod discover;
 mod dwarf;

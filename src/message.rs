@@ -5,9 +5,11 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use crate::cli::Trace;
+use crate::cost::Cost;
 use crate::hook::Hook;
 use crate::lost::Counts;
 use crate::program::Program;
+use crate::skel::types::limit;
 use crate::version::Version;
 
 /// How much is said.
@@ -101,6 +103,28 @@ impl Messages {
         self.say(
             Level::Normal,
             format_args!("{processes} new processes are not traced: no memory for them"),
+        );
+    }
+
+    /// What tracing has cost so far.
+    pub fn cost(self, cost: &Cost, waiting_max: u64) {
+        for (program, runs) in &cost.programs {
+            let each = runs.time_ns.checked_div(runs.hits).unwrap_or_default();
+            self.say(
+                Level::Normal,
+                format_args!("{program}: {} hits, {each} ns each", runs.hits),
+            );
+        }
+        self.say(
+            Level::Normal,
+            format_args!(
+                "this process: {:.3} s of cpu, {:.1} MiB resident; ring buffer: at most {} KiB \
+                 of {} KiB used",
+                cost.cpu.as_secs_f64(),
+                cost.resident as f64 / f64::from(1 << 20),
+                waiting_max >> 10,
+                limit::RING_BYTES.0 >> 10,
+            ),
         );
     }
 

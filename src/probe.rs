@@ -2,9 +2,12 @@
 //! The BPF object of one nginx binary: loaded for its layout, attached to its functions and to the
 //! kernel's tracepoints. The only user of libbpf-rs's objects; all of it ends with this value.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
+use std::os::fd::BorrowedFd;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -20,12 +23,14 @@ use libbpf_rs::ProgramType;
 use libbpf_rs::UprobeMultiOpts;
 use libbpf_rs::UprobeOpts;
 use libbpf_rs::btf::Btf;
+use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::Skel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use plain::Plain;
 
 use crate::btf;
+use crate::cost::Runs;
 use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
@@ -252,6 +257,19 @@ impl Probe {
         }
     }
 
+    /// Adds what the kernel has counted of each program that runs.
+    pub fn runs(&self, programs: &mut BTreeMap<String, Runs>) {
+        for program in self.skel.object().progs() {
+            let Some(info) = info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
+                continue;
+            };
+            let name = program.name().to_string_lossy().into_owned();
+            let runs = programs.entry(name).or_default();
+            runs.hits += info.run_cnt;
+            runs.time_ns += info.run_time_ns;
+        }
+    }
+
     /// Sets the switch that every program looks at first.
     fn set_active(&mut self, active: bool) {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
@@ -260,6 +278,17 @@ impl Probe {
             unsafe { switch.write_volatile(active) };
         }
     }
+}
+
+/// What the kernel tells of a program. `None` when it was not loaded.
+fn info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut size = u32::try_from(size_of_val(&info)).ok()?;
+    // SAFETY: the kernel writes at most `size` bytes, which are ours.
+    let result = unsafe {
+        libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size)
+    };
+    (result == 0).then_some(info)
 }
 
 /// The nginx members that the program reads, by struct.

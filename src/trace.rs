@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf` itself: sets everything up, then hands each record to the output until the end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,8 @@ use signal_hook::consts::SIGUSR1;
 use crate::cli::Trace;
 use crate::clock::Clock;
 use crate::collect::Collector;
+use crate::cost::Cost;
+use crate::cost::Meter;
 use crate::discover;
 use crate::discover::Process;
 use crate::discover::Target;
@@ -64,6 +67,7 @@ pub fn run(cli: &Trace) -> Result<()> {
         output: Output::open(cli.output.as_deref())?,
         filter: Filter::new(cli),
         clock: Clock::now(),
+        meter: cli.self_stats.map(Meter::start).transpose()?,
         count: cli.count,
         written: 0,
         filtered: 0,
@@ -152,6 +156,8 @@ struct Tracing<'cli> {
     filter: Filter,
     /// Read again at every tick.
     clock: Clock,
+    /// `--self-stats`
+    meter: Option<Meter>,
     /// `--count`
     count: Option<u64>,
     /// Requests written.
@@ -286,6 +292,9 @@ impl Tracing<'_> {
         self.clock = Clock::now();
         self.tell_losses();
         self.follow_upgrades();
+        if self.meter.as_mut().is_some_and(Meter::is_due) {
+            self.tell_cost();
+        }
         if self.output.is_closed() {
             self.is_over = true;
         }
@@ -349,6 +358,18 @@ impl Tracing<'_> {
         self.told = counts;
     }
 
+    /// What tracing has cost so far.
+    fn tell_cost(&self) {
+        let mut programs = BTreeMap::new();
+        for traced in &self.traced {
+            traced.probe.runs(&mut programs);
+        }
+        match Cost::now(programs) {
+            Ok(cost) => self.messages.cost(&cost, self.counts().waiting_max),
+            Err(error) => self.messages.warn(&error),
+        }
+    }
+
     /// Writes the requests that wait, and counts them.
     fn flush(&mut self) {
         let flushed = self.output.flush(&self.stop);
@@ -387,6 +408,9 @@ impl Tracing<'_> {
         self.flush();
         let result = self.collector.join();
         self.tell_losses();
+        if self.meter.is_some() {
+            self.tell_cost();
+        }
         let counts = self.counts();
         let filtered = self.filtered + counts.filtered;
         self.messages.finished(self.written, filtered, &counts);

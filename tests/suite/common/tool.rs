@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tool under test, run as a user runs it.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Child;
@@ -146,6 +147,27 @@ impl Tool {
                 Some(id.trim().to_owned())
             })
             .collect()
+    }
+
+    /// How many instructions the verifier followed in each of its programs.
+    pub fn verified_instructions(&self) -> BTreeMap<String, u64> {
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+        let programs = infos.filter_map(|text| {
+            let value = |key| text.lines().find_map(|line| line.strip_prefix(key));
+            let verified = value("verified_insns:")?.trim().parse().unwrap();
+            let program = bpftool(&["prog", "show", "id", value("prog_id:")?.trim()]);
+            Some((program["name"].as_str().unwrap().to_owned(), verified))
+        });
+        programs.collect()
+    }
+
+    /// Its memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = value.unwrap().trim().strip_suffix(" kB").unwrap();
+        kib.parse::<u64>().unwrap() << 10
     }
 
     /// Sends a signal.

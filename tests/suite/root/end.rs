@@ -282,3 +282,38 @@ fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
         }
     }
 }
+
+/// Check that what tracing costs is told when it is asked for: while it runs and at its end.
+#[test]
+fn self_stats() {
+    let nginx = Nginx::start(&Config::default());
+    let pid = nginx.pid().to_string();
+    let mut tool = Tool::start(&["--json", "--self-stats=100ms", "-p", &pid], 1);
+    let mut client = Client::connect(nginx.port);
+    for _ in 0..20 {
+        client.get("/");
+    }
+    /* Every nginx of this binary has the probe: those of other tests may hit it, too. */
+    let hits = |line: &str| -> u64 {
+        let rest = line.strip_prefix("ngx-bpf: free_request: ").unwrap();
+        let (hits, rest) = rest.split_once(" hits, ").unwrap();
+        let each: u64 = rest.strip_suffix(" ns each").unwrap().parse().unwrap();
+        assert!(each > 0);
+        hits.parse().unwrap()
+    };
+    while hits(&tool.wait_for_message("free_request: ")) < 20 {}
+    drop(client);
+    drop(nginx.quit());
+    let ended = tool.wait();
+    assert_eq!(ended.records().len(), 20);
+    let mut lines = ended.stderr.iter().rev();
+    let last = lines.find_map(|line| line.strip_prefix("ngx-bpf: this process: "));
+    let last = last.unwrap();
+    let number = |text: &str, unit: &str| -> f64 {
+        let (before, _) = text.split_once(unit).unwrap();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(number(last, " s of cpu") > 0.0, "{last}");
+    assert!(number(last, " MiB resident") > 1.0, "{last}");
+    assert!(number(last, " KiB used") >= 4096.0, "{last}");
+}

@@ -22,7 +22,11 @@ fn fast() -> Nginx {
     })
 }
 
-/// Check that at full rate every request is written, or every loss is counted and told.
+/// What the tool may have resident while it traces.
+const RESIDENT_MAX: u64 = 32 << 20;
+
+/// Check that at full rate every request is written, or every loss is counted and told, in bounded
+/// memory.
 #[test]
 fn full_rate() {
     let seconds = std::env::var("NGX_BPF_TEST_LOAD_SECONDS")
@@ -31,7 +35,10 @@ fn full_rate() {
         .unwrap_or(5);
     let nginx = fast();
     let tool = Tool::trace(nginx.pid());
+    println!("verified instructions: {:?}", tool.verified_instructions());
     let answered = wrk(nginx.port, "/", 32, seconds);
+    let resident = tool.resident();
+    assert!(resident <= RESIDENT_MAX, "{resident}");
     drop(nginx);
     let ended = tool.wait();
     let summary = ended.summary();
@@ -44,7 +51,7 @@ fn full_rate() {
     assert_eq!(ended.records().len() as u64, summary.written);
     let told: u64 = ended.lost().iter().map(|lost| lost.count).sum();
     assert_eq!(told, summary.lost);
-    println!("{answered} requests answered, {summary:?}");
+    println!("{answered} requests answered, {resident} bytes resident, {summary:?}");
 }
 
 /// Check a reader that stops to read: nginx goes on, the loss is counted, and told in the stream
