@@ -89,6 +89,7 @@ static __noinline struct connection *stream_new(struct worker *w, struct ngx_htt
 	stream->accepted_ns = conn->accepted_ns;
 	stream->request_first_ns = stream_first_ns(m, conn, number);
 	stream->local = conn->local;
+	stream->peer = conn->peer;
 	if (number == 1)
 		stream->handshake = conn->handshake;
 	if (!stream->request_first_ns)

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who the client is: what nginx takes it for, and what its socket says.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::net::TcpStream;
 
+use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
+use crate::suite::common::http2;
+use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Record;
@@ -87,4 +92,35 @@ fn real_ip() {
     assert_eq!(records[2].remote_port, Some(1235));
     assert!(records[2].peer_port.is_some_and(|port| port != 1235));
     assert_eq!(records[6].peer_port, None);
+}
+
+/// Check that each stream of HTTP/2 behind a proxy is told of as a request of HTTP/1 is.
+#[test]
+fn real_ip_of_streams() {
+    if is_built_without("http_realip_module") {
+        return;
+    }
+    let nginx = Nginx::with(
+        "set_real_ip_from 127.0.0.1; real_ip_header proxy_protocol;
+         server { listen 127.0.0.1:{port} http2 proxy_protocol; location / { return 200; } }",
+        9,
+    );
+    let mut peer = None;
+    let records = traced(nginx, |nginx| {
+        let mut stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(V1.as_bytes()).unwrap();
+        peer = Some(stream.local_addr().unwrap().port());
+        let mut http = Http2::start(Box::new(stream), 1 << 30);
+        http.send(&[http2::get(1, "/"), http2::get(3, "/")].concat());
+        http.receive([1, 3]);
+    });
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        record.assert_complete();
+        assert_eq!(record.remote_addr.as_deref(), Some("192.0.2.7"));
+        assert_eq!(record.remote_port, Some(1234));
+        assert_eq!(record.peer_addr.as_deref(), Some("127.0.0.1"));
+        assert_eq!(record.peer_port, peer);
+    }
 }
