@@ -332,7 +332,12 @@ impl Nginx {
 
     /// The access log so far.
     pub fn logged(&self) -> Vec<Logged> {
-        let bytes = fs::read(self.prefix.path().join("access.log")).unwrap_or_default();
+        self.logged_in("access.log")
+    }
+
+    /// The same of another log in its folder, which has the same format.
+    pub fn logged_in(&self, file: &str) -> Vec<Logged> {
+        let bytes = fs::read(self.prefix.path().join(file)).unwrap_or_default();
         /* Of a line that is being written the end may be missing. */
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
         String::from_utf8_lossy(&bytes[..whole])

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `proxy_cache`: what it had for each request, and an upstream only where one was asked.
 
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use crate::suite::common::client::Client;
@@ -11,6 +14,7 @@ use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
+use crate::suite::root::subrequests::assert_logged as assert_subrequests;
 
 /// Every kind of cached location.
 const HTTP: &str = r"
@@ -18,6 +22,8 @@ const HTTP: &str = r"
     proxy_cache one;
     proxy_cache_key $uri;
     proxy_read_timeout 300ms;
+    map $upstream_cache_status $is_update { volatile; EXPIRED 1; REVALIDATED 1; default 0; }
+    map $is_update $is_main { volatile; 1 0; default 1; }
     server {
         listen 127.0.0.1:{port};
         proxy_cache_valid 200 1s;
@@ -35,6 +41,11 @@ const HTTP: &str = r"
         location /updating/ {
             proxy_cache_use_stale updating;
             proxy_cache_background_update on;
+            proxy_cache_revalidate on;
+            proxy_read_timeout 60s;
+            log_subrequest on;
+            access_log {prefix}/access.log truth if=$is_main;
+            access_log {prefix}/sub.log truth if=$is_update;
             proxy_pass http://127.0.0.1:{upstream};
         }
         location /locked/ {
@@ -99,12 +110,7 @@ fn expired() {
         return;
     }
     let records = records(|client| {
-        for uri in [
-            "/expired/",
-            "/revalidated/modified",
-            "/stale/?status=200",
-            "/updating/",
-        ] {
+        for uri in ["/expired/", "/revalidated/modified", "/stale/?status=200"] {
             assert_eq!(client.get(uri).status, 200);
         }
         delay(EXPIRY);
@@ -112,31 +118,108 @@ fn expired() {
             assert_eq!(client.get(uri).status, 200);
         }
     });
-    assert_eq!(statuses(&records)[..4], [Some("MISS"); 4]);
+    assert_eq!(statuses(&records)[..3], [Some("MISS"); 3]);
     let expected = [Some("EXPIRED"), Some("REVALIDATED"), Some("STALE")];
-    assert_eq!(statuses(&records)[4..], expected);
-    assert_eq!(records[5].upstreams[0].status, Some(304));
-    assert_eq!(records[6].upstreams[0].status, Some(500));
+    assert_eq!(statuses(&records)[3..], expected);
+    assert_eq!(records[4].upstreams[0].status, Some(304));
+    assert_eq!(records[5].upstreams[0].status, Some(500));
     records.iter().for_each(Record::assert_complete);
 }
 
-/// Check an update in the background: its upstream is a subrequest's, the request itself has none;
-/// it has its answer before the upstream, and its record when that has ended.
+/// What an upstream answers, in two parts.
+const ANSWER: [&str; 2] = [
+    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc",
+    "def",
+];
+
+/// Check an update in the background: its upstream is a subrequest's, the requests themselves have
+/// none. The one that asked for it has its answer before the upstream, and its record when that has
+/// ended; another one meanwhile has nothing to do with it.
 #[test]
 fn background_update() {
     if is_built_without("http-cache") {
         return;
     }
-    let records = records(|client| {
-        assert_eq!(client.get("/updating/wait-60").status, 200);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let accept = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        stream
+    };
+    let nginx = Nginx::with(HTTP, listener.local_addr().unwrap().port());
+    let mut updates = Vec::new();
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send("GET /updating/ HTTP/1.1\r\nHost: t\r\n\r\n");
+        accept().write_all(ANSWER.concat().as_bytes()).unwrap();
+        assert_eq!(client.receive().body, b"abcdef");
         delay(EXPIRY);
-        assert_eq!(client.get("/updating/wait-60").status, 200);
-        assert_eq!(client.get("/updating/wait-60").status, 200);
+        assert_eq!(client.get("/updating/").body, b"abcdef");
+        let mut upstream = accept();
+        let mut other = Client::connect(nginx.port);
+        assert_eq!(other.get("/updating/").body, b"abcdef");
+        delay(Duration::from_millis(60));
+        for part in ANSWER {
+            upstream.write_all(part.as_bytes()).unwrap();
+            delay(Duration::from_millis(40));
+        }
+        drop(upstream);
+        assert_eq!(client.get("/updating/").body, b"abcdef");
+        nginx.wait_logged(4);
+        updates = nginx.logged_in("sub.log");
     });
-    let expected = [Some("MISS"), Some("STALE"), Some("HIT")];
+    let expected = [Some("MISS"), Some("UPDATING"), Some("STALE"), Some("HIT")];
     assert_eq!(statuses(&records), expected);
-    assert_alone(&records[1]);
-    assert!(records[1].duration_ns < records[0].duration_ns);
+    records[1..].iter().for_each(assert_alone);
+    assert_eq!(updates.len(), 1);
+    for record in &records {
+        assert_subrequests(record, &updates);
+    }
+    let record = &records[2];
+    let (p, update) = (&record.phases, &record.subrequests[0]);
+    assert_eq!(update.uri.as_deref(), Some("/updating/"));
+    let attempt = &update.upstreams[0];
+    let first = attempt.upstream_response_first_byte_time;
+    assert_delay(p.downstream_response_last_byte_time, first, 60);
+    assert_delay(attempt.upstream_request_last_byte_time, first, 60);
+    assert_delay(first, attempt.upstream_response_last_byte_time, 40);
+    assert!(update.duration_ns > record.duration_ns, "{record:#?}");
+}
+
+/// Check an update in the background that finds that nothing is new.
+#[test]
+fn background_revalidation() {
+    if is_built_without("http-cache") {
+        return;
+    }
+    let upstream = Upstream::start();
+    let mut updates = Vec::new();
+    let records = traced(Nginx::with(HTTP, upstream.port), |nginx| {
+        let mut client = Client::connect(nginx.port);
+        assert_eq!(client.get("/updating/modified").status, 200);
+        delay(EXPIRY);
+        for _ in 0..2 {
+            assert_eq!(client.get("/updating/modified").status, 200);
+        }
+        nginx.wait_logged(3);
+        updates = nginx.logged_in("sub.log");
+    });
+    assert_eq!(
+        statuses(&records),
+        [Some("MISS"), Some("STALE"), Some("HIT")]
+    );
+    records[1..].iter().for_each(assert_alone);
+    assert_eq!(updates.len(), 1);
+    assert_eq!(updates[0].upstream_cache_status, "REVALIDATED");
+    for record in &records {
+        assert_subrequests(record, &updates);
+    }
+    assert_eq!(records[1].subrequests[0].upstreams[0].status, Some(304));
 }
 
 /// Check two that want the same: one asks the upstream, the other waits for the cache.

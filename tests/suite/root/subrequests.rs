@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Subrequests: the main request's record stands for all, with what their upstreams did.
 
-use std::fs;
-
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::REWRITE;
@@ -76,18 +74,13 @@ fn run(requests: impl FnOnce(&Nginx)) -> (Vec<Record>, Vec<Logged>) {
     let records = traced(nginx, |nginx| {
         requests(nginx);
         nginx.wait_logged(1);
-        let log = nginx.prefix().join("sub.log");
-        let text = fs::read_to_string(log).unwrap_or_default();
-        logged = text
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        logged = nginx.logged_in("sub.log");
     });
     (records, logged)
 }
 
 /// Checks the subrequests of a record against what nginx has logged of them, in any order.
-fn assert_logged(record: &Record, logged: &[Logged]) {
+pub fn assert_logged(record: &Record, logged: &[Logged]) {
     let mut told: Vec<_> = record
         .subrequests
         .iter()
@@ -187,6 +180,13 @@ fn mirror_and_ssi() {
     let p = &records[0].phases;
     assert!(p.upstream_response_last_byte_time.is_some());
     assert_eq!(records[0].subrequests.len(), 1);
+    let copy = &records[0].subrequests[0].upstreams[0];
+    assert_between(
+        p,
+        copy.upstream_request_last_byte_time,
+        copy.upstream_response_first_byte_time,
+        30,
+    );
     let parts = &records[1].subrequests;
     assert_eq!(parts.len(), 2);
     for (part, ms) in parts.iter().zip([20, 30]) {
