@@ -47,6 +47,19 @@ pub fn certificate(folder: &Path) {
     assert!(status.success());
 }
 
+/// What a client speaks.
+pub fn config(version: &'static SupportedProtocolVersion, alpn: &[&str]) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.enable_early_data = true;
+    Arc::new(config)
+}
+
 /// A connection whose bytes are sent when the test says so.
 pub struct Tls {
     session: ClientConnection,
@@ -69,18 +82,7 @@ impl Tls {
         version: &'static SupportedProtocolVersion,
         alpn: &[&str],
     ) -> Self {
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone))
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from("test").unwrap();
-        let session = ClientConnection::new(Arc::new(config), name).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut tls = Self { session, stream };
+        let mut tls = Self::new(stream, config(version, alpn));
         while tls.session.is_handshaking() {
             let bytes = tls.take();
             tls.stream.write_all(&bytes).unwrap();
@@ -88,6 +90,22 @@ impl Tls {
             tls.session.process_new_packets().unwrap();
         }
         tls
+    }
+
+    /// Nothing has been sent yet. Connections of one configuration continue each other's sessions.
+    pub fn new(stream: TcpStream, config: Arc<ClientConfig>) -> Self {
+        let name = ServerName::try_from("test").unwrap();
+        let session = ClientConnection::new(config, name).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { session, stream }
+    }
+
+    /// The bytes of the next records, which do not wait for the handshake (0-RTT).
+    pub fn seal_early(&mut self, plain: impl AsRef<[u8]>) -> Vec<u8> {
+        let mut early = self.session.early_data().expect("a session before this");
+        early.write_all(plain.as_ref()).unwrap();
+        self.take()
     }
 
     /// The bytes of the next records: what is left of the handshake, and then this.
@@ -134,8 +152,8 @@ impl Tls {
         }
     }
 
-    /// What the session wants to send.
-    fn take(&mut self) -> Vec<u8> {
+    /// What the session wants to send of itself.
+    pub fn take(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.session.wants_write() {
             self.session.write_tls(&mut bytes).unwrap();

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::SupportedProtocolVersion;
@@ -269,6 +270,79 @@ fn proxy_protocol() {
         record.tls_handshake_ns.unwrap() < first - 15_000_000,
         "{record:#?}"
     );
+}
+
+/// Check 0-RTT: a request within the handshake begins where its own bytes are, has its response
+/// before the handshake ends, and what ends that is nothing of the next request's.
+#[test]
+fn early_data() {
+    let http = [
+        tls::DIRECTIVES,
+        "server { listen 127.0.0.1:{port} ssl; ssl_early_data on; proxy_buffering off;
+                  location /early { return 200 early=$ssl_early_data; }
+                  location / { proxy_pass http://127.0.0.1:{upstream}; } }",
+    ];
+    let upstream = Upstream::start();
+    let nginx = Nginx::prepared(&http.concat(), upstream.port, tls::certificate);
+    let records = traced(nginx, |nginx| {
+        let config = tls::config(&TLS13, &[]);
+        let connect = || {
+            let stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+            Tls::new(stream, Arc::clone(&config))
+        };
+        let mut client = connect().into_client();
+        assert_eq!(client.get("/early").body, b"early=");
+        for (uri, answer) in [
+            ("/early", "early=1"),
+            ("/wait-50/head/wait-30/body-3", "xxx"),
+        ] {
+            let mut tls = connect();
+            let bytes = tls.take();
+            tls.send_raw(&bytes);
+            delay(Duration::from_millis(40));
+            let bytes = tls.seal_early(format!("GET {uri} HTTP/1.1\r\nHo"));
+            tls.send_raw(&bytes);
+            delay(Duration::from_millis(20));
+            let bytes = tls.seal_early("st: t\r\n\r\n");
+            tls.send_raw(&bytes);
+            let mut response = Vec::new();
+            while !response.ends_with(answer.as_bytes()) {
+                response.extend(tls.read_some());
+            }
+            delay(Duration::from_millis(30));
+            let tls = tls.finish();
+            delay(Duration::from_millis(30));
+            let mut client = tls.into_client();
+            assert_eq!(client.get("/early").body, b"early=");
+        }
+    });
+    assert_eq!(records.len(), 5);
+    for record in &records {
+        record.assert_complete();
+        let is_first = record.connection_requests == 1;
+        assert_eq!(record.tls_handshake_ns.is_some(), is_first, "{record:#?}");
+    }
+    for pair in records[1..].chunks(2) {
+        assert_behind_handshake(&pair[0]);
+        let [p, next] = [&pair[0].phases, &pair[1].phases];
+        let (first, last) = (
+            p.downstream_request_first_byte_time,
+            p.downstream_request_last_byte_time,
+        );
+        assert_between(p, Some(0), first, 40);
+        assert_between(p, first, last, 20);
+        let answered = p.downstream_response_last_byte_time;
+        let first = next.downstream_request_first_byte_time;
+        assert_between(p, answered, first, 60);
+        assert!(first <= next.downstream_request_last_byte_time);
+    }
+    let p = &records[3].phases;
+    let (first, last) = (
+        p.downstream_response_first_byte_time,
+        p.downstream_response_last_byte_time,
+    );
+    assert_between(p, p.downstream_request_last_byte_time, first, 50);
+    assert_between(p, first, last, 30);
 }
 
 /// Check that nothing that is no TLS does harm on a port that wants it.
