@@ -55,9 +55,11 @@ static __noinline struct subrequest_times *subrequest_join(struct worker *w,
 		if (conn->subrequests[i] == r)
 			return subrequest_find(w, r);
 	}
-	conn->subrequests_seen = n + 1;
-	if (n >= SUBREQUESTS_MAX)
+	if (n >= SUBREQUESTS_MAX) {
+		conn->subrequests_seen = SUBREQUESTS_MAX + 1;
 		return NULL;
+	}
+	conn->subrequests_seen = n + 1;
 	if (bpf_map_update_elem(&subrequests, &key, &new_subrequest, BPF_ANY))
 		r = 0;
 	barrier_var(n);
@@ -282,14 +284,15 @@ static __always_inline bool is_answered(struct attempt_times *a, struct socket_s
 static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
-	struct attempt_times *a;
+	struct attempt_times *a = NULL;
 	__u64 sent;
 
 	if (is_handshake(w, &s->handshake, c, now))
 		return upstream_handshake(w, s);
+	/* HTTP/2: the last thing sent for the request before may have been behind its response. */
 	if (s->phase == UPSTREAM_SENDING)
 		a = upstream_attempt(w, s);
-	else
+	if (!a)
 		a = upstream_request_out(w, s, now);
 	if (!a)
 		return;

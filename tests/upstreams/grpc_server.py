@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# A gRPC server that says its port: /test/Wait answers after 200 ms, and pings its client meanwhile;
+# A gRPC server that says its port, with TLS when it is given a certificate and its key: /test/Wait answers after 200 ms, and pings its client meanwhile;
 # /test/Fail answers with an error, /test/Stream with three messages, 20 ms apart.
+import sys
 import time
 from concurrent import futures
 
@@ -37,7 +38,12 @@ OPTIONS = [
 
 server = grpc.server(futures.ThreadPoolExecutor(4), options=OPTIONS)
 server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("test", METHODS)])
-port = server.add_insecure_port("127.0.0.1:0")
+if len(sys.argv) > 1:
+    certificate, key = (open(name, "rb").read() for name in sys.argv[1:])
+    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+else:
+    port = server.add_insecure_port("127.0.0.1:0")
 server.start()
 print(port, flush=True)
 server.wait_for_termination()

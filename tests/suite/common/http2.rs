@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client of HTTP/2, frame by frame. Its headers use no compression.
+//! HTTP/2, frame by frame: a client, and a small server. Headers use no compression.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -12,6 +12,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
@@ -23,13 +24,16 @@ const END_HEADERS: u8 = 4;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
+/// What a client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A connection.
 pub struct Http2(Box<dyn Stream>);
 
 impl Http2 {
     /// Says hello, with a window for each stream, and waits for the answer.
     pub fn start(mut stream: Box<dyn Stream>, window: u32) -> Self {
-        let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut hello = PREFACE.to_vec();
         let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
         setting.extend(window.to_be_bytes());
         hello.extend(frame(SETTINGS, 0, 0, &setting));
@@ -63,17 +67,39 @@ impl Http2 {
         while self.next().0 != DATA {}
     }
 
-    /// One frame, answered where it asks for that.
+    /// One frame.
     fn next(&mut self) -> (u8, u8, u32) {
+        self.try_next().unwrap()
+    }
+
+    /// One frame, answered where it asks for that.
+    fn try_next(&mut self) -> std::io::Result<(u8, u8, u32)> {
         let mut head = [0; 9];
-        self.0.read_exact(&mut head).unwrap();
+        self.0.read_exact(&mut head)?;
         let [a, b, c, kind, flags, stream @ ..] = head;
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.0.read_exact(&mut payload).unwrap();
+        self.0.read_exact(&mut payload)?;
         if kind == SETTINGS && flags & ACK == 0 {
             self.send(&frame(SETTINGS, ACK, 0, &[]));
         }
-        (kind, flags, u32::from_be_bytes(stream))
+        Ok((kind, flags, u32::from_be_bytes(stream)))
+    }
+}
+
+/// Answers requests until the client closes. Within each response is a PING, so that what a client
+/// sends last is the answer to that.
+pub fn serve(mut stream: Box<dyn Stream>) -> std::io::Result<()> {
+    stream.read_exact(&mut PREFACE.clone())?;
+    let mut http = Http2(stream);
+    http.send(&frame(SETTINGS, 0, 0, &[]));
+    loop {
+        let (kind, flags, stream) = http.try_next()?;
+        if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            let header = frame(HEADERS, END_HEADERS, stream, &[0x88]);
+            let ping = frame(PING, 0, 0, &[0; 8]);
+            let answer = [header, ping, frame(DATA, END_STREAM, stream, b"hello")];
+            http.send(&answer.concat());
+        }
     }
 }
 

@@ -69,6 +69,23 @@ pub fn is_built_without(module: &str) -> bool {
     !is_there
 }
 
+/// Whether this nginx is older than a release that brought something; then it is said that the test is
+/// skipped.
+pub fn is_before(release: (u32, u32, u32), what: &str) -> bool {
+    let about = about(&binary());
+    let version = about.split_once("nginx/").unwrap().1;
+    let mut numbers = version
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap());
+    let mut next = || numbers.next().unwrap();
+    let is_before = (next(), next(), next()) < release;
+    if is_before {
+        let (major, minor, patch) = release;
+        println!("SKIP: {what} came with nginx {major}.{minor}.{patch}");
+    }
+    is_before
+}
+
 /// Then there is no `$upstream_cache_status`.
 const WITHOUT_CACHE: &str = "--without-http-cache";
 

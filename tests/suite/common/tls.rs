@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The client's end of TLS, byte by byte.
+//! TLS: the client's end byte by byte, and a server's.
 
-use std::io::Read as _;
-use std::io::Write as _;
+use std::io::Read;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use rustls::ClientConfig;
 use rustls::ClientConnection;
 use rustls::DigitallySignedStruct;
+use rustls::ServerConfig;
+use rustls::ServerConnection;
 use rustls::SignatureScheme;
 use rustls::StreamOwned;
 use rustls::SupportedProtocolVersion;
@@ -20,8 +23,11 @@ use rustls::client::danger::ServerCertVerified;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem::PemObject as _;
+use tempfile::TempDir;
 
 use super::PATIENCE;
 use super::client::Client;
@@ -45,6 +51,55 @@ pub fn certificate(folder: &Path) {
         .status()
         .expect("openssl is installed by make test");
     assert!(status.success());
+}
+
+/// What a server speaks, with a certificate of its own.
+pub fn server_config() -> Arc<ServerConfig> {
+    let folder = TempDir::new().unwrap();
+    certificate(folder.path());
+    let chain = CertificateDer::from_pem_file(folder.path().join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(folder.path().join("key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key);
+    Arc::new(config.unwrap())
+}
+
+/// The server's end, for one thread that reads and writes in turn.
+#[derive(Clone)]
+pub struct Served(Arc<Mutex<StreamOwned<ServerConnection, TcpStream>>>);
+
+impl Served {
+    /// On a connection that has been accepted.
+    pub fn new(stream: TcpStream, config: Arc<ServerConfig>) -> Self {
+        let session = ServerConnection::new(config).unwrap();
+        Self(Arc::new(Mutex::new(StreamOwned::new(session, stream))))
+    }
+
+    /// Says that nothing follows (close_notify).
+    pub fn close(&self) {
+        let mut stream = self.0.lock().unwrap();
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    }
+}
+
+impl Read for Served {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().read(bytes)
+    }
+}
+
+impl Write for Served {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.lock().unwrap().flush()
+    }
 }
 
 /// What a client speaks.

@@ -14,6 +14,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::delay;
@@ -24,6 +25,8 @@ use super::protocol::Protocol::Memcached;
 use super::protocol::Records;
 use super::protocol::Request;
 use super::protocol::head;
+use super::tls;
+use super::tls::Served;
 
 /// Ends its thread's work with the test process.
 pub struct Upstream {
@@ -46,6 +49,24 @@ impl Upstream {
                 stream.set_nodelay(true).unwrap();
                 let other = stream.try_clone().unwrap();
                 std::thread::spawn(move || serve(protocol, BufReader::new(stream), other));
+            }
+        });
+        Self { port }
+    }
+
+    /// The same over TLS.
+    pub fn speaking_tls(protocol: Protocol) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = tls::server_config();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                stream.set_nodelay(true).unwrap();
+                let served = Served::new(stream, Arc::clone(&config));
+                std::thread::spawn(move || {
+                    serve(protocol, BufReader::new(served.clone()), served.clone());
+                    served.close();
+                });
             }
         });
         Self { port }

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every module for upstreams but proxy: real servers for the truth, one of the tests' own for delays.
 
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use crate::suite::common::client::Client;
+use crate::suite::common::http2;
 use crate::suite::common::nginx::MEMCACHED;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::REWRITE;
+use crate::suite::common::nginx::is_before;
 use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::common::server::Server;
+use crate::suite::common::tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
@@ -36,11 +43,18 @@ fn params(module: &str) -> String {
     .replace("{upstreams}", UPSTREAMS)
 }
 
-/// A server that passes everything on, by this module, with these directives.
+/// A server that passes everything on, by this module, with these directives. `uwsgis` and `grpcs` are
+/// modules that speak TLS.
 fn http(module: &str, directives: &str, server: &str) -> String {
+    let (module, scheme) = match module {
+        "uwsgis" => ("uwsgi", "suwsgi://"),
+        "grpcs" => ("grpc", "grpcs://"),
+        "proxy" => ("proxy", "http://"),
+        _ => (module, ""),
+    };
     let params = match module {
         "memcached" => "set $memcached_key $request_uri;".to_owned(),
-        "grpc" => String::new(),
+        "grpc" | "proxy" => String::new(),
         _ => params(module),
     };
     format!(
@@ -48,14 +62,18 @@ fn http(module: &str, directives: &str, server: &str) -> String {
          server {{
             listen 127.0.0.1:{{port}};
             {directives}
-            location / {{ {params} {module}_pass kept; }}
+            location / {{ {params} {module}_pass {scheme}kept; }}
          }}"
     )
 }
 
-/// What the tests' own server answers in its time: the phases are where the delays are.
+/// What the tests' own server answers in its time.
 fn delayed(protocol: Protocol, module: &str, directives: &str) -> Vec<Record> {
-    let upstream = Upstream::speaking(protocol);
+    delayed_by(&Upstream::speaking(protocol), module, directives)
+}
+
+/// The same of this one: the phases are where the delays are.
+fn delayed_by(upstream: &Upstream, module: &str, directives: &str) -> Vec<Record> {
     let server = format!("127.0.0.1:{}", upstream.port);
     let nginx = Nginx::with(&http(module, directives, &server), upstream.port);
     let records = traced(nginx, |nginx| {
@@ -103,6 +121,27 @@ fn fastcgi() {
 #[test]
 fn uwsgi() {
     delayed(Protocol::Uwsgi, "uwsgi", "");
+}
+
+/// Check uwsgi over TLS: the handshake is before the request, and no part of it.
+#[test]
+fn uwsgi_with_tls() {
+    let upstream = Upstream::speaking_tls(Protocol::Uwsgi);
+    let records = delayed_by(&upstream, "uwsgis", "");
+    records.iter().for_each(assert_handshake);
+}
+
+/// Checks that a new connection to the upstream has had its handshake before the request.
+fn assert_handshake(record: &Record) {
+    let attempt = &record.upstreams[0];
+    assert_eq!(attempt.reused, Some(false));
+    let handshake = attempt.upstream_tls_ns.unwrap();
+    let connected = attempt.upstream_connect_time.unwrap() + handshake;
+    assert!(handshake > 0, "{record:#?}");
+    assert!(
+        Some(connected) <= attempt.upstream_request_first_byte_time,
+        "{record:#?}"
+    );
 }
 
 /// Check SCGI.
@@ -199,10 +238,27 @@ fn memcached_server() {
 /// sends after its request (that it has seen them) is no request, on new connections and kept ones.
 #[test]
 fn grpc() {
+    grpc_calls("grpc", &[]);
+}
+
+/// Check gRPC over TLS, of which the same is true.
+#[test]
+fn grpc_with_tls() {
+    let folder = TempDir::new().unwrap();
+    tls::certificate(folder.path());
+    let files = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    let records = grpc_calls("grpcs", &files);
+    assert_handshake(&records[0]);
+    assert_eq!(records[1].upstreams[0].upstream_tls_ns, None);
+}
+
+/// Calls a gRPC server, which may have a certificate and a key.
+fn grpc_calls(module: &str, files: &[PathBuf]) -> Vec<Record> {
     let mut command = Command::new("/usr/bin/python3");
-    let server = Server::start(command.arg(format!("{UPSTREAMS}/grpc_server.py")));
+    command.arg(format!("{UPSTREAMS}/grpc_server.py"));
+    let server = Server::start(command.args(files));
     let address = format!("127.0.0.1:{}", server.line());
-    let nginx = Nginx::with(&http("grpc", "client_body_buffer_size 256k;", &address), 9);
+    let nginx = Nginx::with(&http(module, "client_body_buffer_size 256k;", &address), 9);
     let calls = [
         ("Wait", 3_usize),
         ("Wait", 3),
@@ -242,4 +298,50 @@ fn grpc() {
             assert_delay(first, p.upstream_response_last_byte_time, 40);
         }
     }
+    records
+}
+
+/// Check requests on a kept connection of HTTP/2 on which nginx's last word before them was its own
+/// frame, not a request.
+#[test]
+fn grpc_behind_a_ping() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = http2::serve(Box::new(stream));
+        }
+    });
+    let records = traced(Nginx::with(&http("grpc", "", &address), 9), |nginx| {
+        let mut client = Client::connect(nginx.port);
+        for _ in 0..3 {
+            assert_eq!(client.get("/").body, b"hello");
+        }
+    });
+    assert_eq!(reused(&records), [Some(false), Some(true), Some(true)]);
+    for record in &records {
+        record.assert_complete();
+        let p = &record.phases;
+        assert!(p.upstream_request_last_byte_time.is_some(), "{record:#?}");
+        assert!(p.upstream_response_last_byte_time.is_some(), "{record:#?}");
+    }
+}
+
+/// Check proxy with HTTP/2, new connections and kept ones.
+#[test]
+fn proxy_with_http2() {
+    if is_before((1, 29, 4), "proxy_http_version 2") {
+        return;
+    }
+    let upstream = Upstream::start();
+    let back = Nginx::with(
+        "server { listen 127.0.0.1:{port} http2; proxy_buffering off;
+                  location / { proxy_pass http://127.0.0.1:{upstream}; } }",
+        upstream.port,
+    );
+    let server = Upstream { port: back.port };
+    let records = delayed_by(&server, "proxy", "proxy_http_version 2;");
+    let kept = [Some(false), Some(true), Some(true), Some(true)];
+    assert_eq!(reused(&records), kept);
+    drop(back);
 }

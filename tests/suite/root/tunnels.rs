@@ -79,3 +79,24 @@ fn websocket() {
     let attempt = &record.upstreams[0];
     assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
 }
+
+/// Check CONNECT, which nginx refuses, in whatever form: a record like any other.
+#[test]
+fn connect() {
+    let nginx = Nginx::with("server { listen 127.0.0.1:{port}; }", 9);
+    let targets = ["127.0.0.1:80", "example.org:443", "/"];
+    let records = traced(nginx, |nginx| {
+        for target in targets {
+            let mut client = Client::connect(nginx.port);
+            client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            let status = client.receive().status;
+            assert!(matches!(status, 400 | 405), "{target}: {status}");
+        }
+    });
+    assert_eq!(records.len(), targets.len());
+    for record in &records {
+        let p = &record.phases;
+        assert!(p.downstream_request_first_byte_time.is_some());
+        assert!(p.downstream_response_last_byte_time.is_some());
+    }
+}
