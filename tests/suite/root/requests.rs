@@ -25,12 +25,12 @@ pub const HTTP: &str = r"
         client_body_buffer_size 8k;
         proxy_http_version 1.1;
         proxy_set_header Connection '';
-        proxy_read_timeout 100ms;
         location / { }
         location /return { return 200 'hello\n'; }
         location /empty { return 204; }
         location /bye { return 444; }
         location /proxy/ { proxy_pass http://127.0.0.1:{upstream}; }
+        location /late/ { proxy_read_timeout 100ms; proxy_pass http://127.0.0.1:{upstream}; }
         location /kept/ { proxy_pass http://kept; }
         location /path/ { proxy_pass http://unix:{prefix}/upstream.sock:/path/; }
         location /kept_path/ { proxy_pass http://kept_at_path; }
@@ -266,7 +266,7 @@ fn own_errors() {
                 413,
             ),
             ("GET /down/ HTTP/1.1\r\nHost: t\r\n\r\n", 502),
-            ("GET /proxy/hang HTTP/1.1\r\nHost: t\r\n\r\n", 504),
+            ("GET /late/hang HTTP/1.1\r\nHost: t\r\n\r\n", 504),
         ] {
             let mut client = Client::connect(nginx.port);
             client.send(request);

@@ -254,7 +254,8 @@ fn proxy_protocol() {
         stream
             .write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
             .unwrap();
-        delay(Duration::from_millis(30));
+        /* Long: a busy nginx may come late to the accept. */
+        delay(Duration::from_millis(200));
         let mut tls = Tls::over(stream, &TLS13, &[]);
         let bytes = tls.seal("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         tls.send_raw(&bytes);
@@ -264,10 +265,10 @@ fn proxy_protocol() {
     record.assert_complete();
     assert_eq!(record.ssl_server_name.as_deref(), Some("test"));
     let p = &record.phases;
-    assert_between(p, Some(0), p.downstream_request_first_byte_time, 30);
+    assert_between(p, Some(0), p.downstream_request_first_byte_time, 200);
     let first = p.downstream_request_first_byte_time.unwrap();
     assert!(
-        record.tls_handshake_ns.unwrap() < first - 15_000_000,
+        record.tls_handshake_ns.unwrap() < first - 100_000_000,
         "{record:#?}"
     );
 }
