@@ -93,6 +93,9 @@ const WITHOUT_CACHE: &str = "--without-http-cache";
 pub const REWRITE: &str = "http_rewrite_module";
 pub const MEMCACHED: &str = "http_memcached_module";
 
+/// What the reports of AddressSanitizer are named, in a build that has it.
+const REPORT: &str = "asan";
+
 /// The variables that records are compared with.
 const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
 
@@ -233,6 +236,10 @@ impl Nginx {
             .arg(prefix.path())
             .args(["-c", "nginx.conf"])
             .args(early_log(&about))
+            .env(
+                "ASAN_OPTIONS",
+                format!("detect_leaks=0:log_path={root}/{REPORT}"),
+            )
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -366,8 +373,9 @@ impl Nginx {
     }
 }
 
-impl Drop for Nginx {
-    fn drop(&mut self) {
+impl Nginx {
+    /// Ends what still runs.
+    fn end(&mut self) {
         let Some(mut child) = self.child.take() else {
             /* After an upgrade there may be two. */
             let pid_file = self.prefix.path().join("nginx.pid");
@@ -383,6 +391,28 @@ impl Drop for Nginx {
             self.signal("TERM");
             let _ = child.wait();
         }
+    }
+
+    /// What AddressSanitizer has found in its processes.
+    fn reports(&self) -> Vec<String> {
+        let files = fs::read_dir(self.prefix.path()).unwrap().flatten();
+        let is_report = |name: &str| name.starts_with(&format!("{REPORT}."));
+        files
+            .filter(|file| file.file_name().to_str().is_some_and(is_report))
+            .map(|file| fs::read_to_string(file.path()).unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.end();
+        let reports = self.reports();
+        assert!(
+            reports.is_empty() || std::thread::panicking(),
+            "{}",
+            reports.concat()
+        );
     }
 }
 

@@ -38,7 +38,7 @@ fn pipelined_under_way() {
     let upstream = Upstream::start();
     let nginx = Nginx::with(
         "server { listen 127.0.0.1:{port}; location / { return 200 x; }
-         location /wait { proxy_pass http://127.0.0.1:{upstream}/wait-3000; } }",
+         location /wait { proxy_pass http://127.0.0.1:{upstream}/wait-8000; } }",
         upstream.port,
     );
     let mut client = Client::connect(nginx.port);
