@@ -19,15 +19,26 @@ enum {
 	OUTPUTS_MAX = 64,  /* likewise */
 	FRAMES_MAX = 1024, /* of a round, the newest */
 	UPGRADES_MAX = 64,
+	OPENING_MAX = 128,	  /* a power of two: as many as nginx lets a client have at once */
+	DATAGRAM_SOCKETS_MAX = 4, /* of a worker, on which it serves HTTP/3 */
+	QUIC_FRAMES_MAX = 4096,	  /* of a send */
+	HELD_MAX = 1024,
 };
 
 /* Settings: written before the object is loaded, and the verifier drops what they rule out. */
 const volatile bool layout_inferred; /* nobody states this layout, it is the one that fits */
 const volatile __u32 pid_namespace;  /* inode of the one that pids are told in, the tool's own */
+const volatile bool quic_is_probed;  /* what nginx sends over QUIC is seen */
 
 enum worker_flag {
 	WORKER_FOLLOW = 1, /* a master: the processes it starts are traced too */
 	WORKER_OTHER = 2,  /* runs another program by now: not traced here */
+};
+
+/* The last read from a socket that is no stream. */
+struct datagram {
+	__u64 sk;
+	__u64 at_ns;
 };
 
 /* A traced process. One record is drafted at a time: nginx ends requests in its main thread. */
@@ -38,11 +49,16 @@ struct worker {
 	__u64 accepted;	  /* the ngx_connection_t that was initialised last */
 	__u64 plain_recv; /* c->recv of connections that are not encrypted; 0: not yet seen */
 	__u64 generation; /* the last one given to a request */
-	__u32 tail_len;	  /* of `tail`, as far as it is drafted */
-	__u32 texts_at;	  /* where the request's texts begin in it */
+	__u64 quic;	  /* the ngx_connection_t that sends over QUIC; 0: none has yet */
+	__u64 opening_len;
+	__u64 opening[OPENING_MAX]; /* streams of HTTP/3 without a whole header: ngx_connection_t */
+	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
 	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
 	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
+	/* From here on as struct held. */
+	__u32 tail_len; /* of `tail`, as far as it is drafted */
+	__u32 texts_at; /* where the request's texts begin in it */
 	struct request_record draft;
 	__u8 tail[TAIL_BYTES];
 };
@@ -60,6 +76,26 @@ struct {
 	__uint(max_entries, UPGRADES_MAX);
 	__type(value, __u32);
 } upgrades SEC(".maps");
+
+/* A request whose response nginx has not yet sent to its end: over HTTP/3 it frees it before. */
+struct held {
+	__u32 tail_len;
+	__u32 texts_at;
+	struct request_record draft;
+	__u8 tail[TAIL_BYTES];
+};
+
+_Static_assert(sizeof(struct held) ==
+		       sizeof(struct worker) - __builtin_offsetof(struct worker, tail_len),
+	       "struct worker ends as struct held does");
+
+/* A stream of QUIC. */
+struct stream_key {
+	__u64 connection; /* ngx_connection_t of what it is on; 0: none */
+	__u64 id;
+	__u32 pid;
+	__u32 pad;
+};
 
 enum socket_kind {
 	SOCKET_UNKNOWN = 0,
@@ -147,6 +183,8 @@ struct connection {
 	__u64 first_round;    /* of a stream: of struct multiplex, in which its response began */
 	__u64 last_round;     /* likewise: in which it went on last */
 	__u64 is_multiplexed; /* streams have an entry of their own: struct multiplex */
+	struct stream_key stream; /* HTTP/3 */
+	__u64 is_over;		  /* HTTP/3: nothing more is sent */
 	struct attempt_times attempts[ATTEMPTS_MAX];
 	__u64 subrequests[SUBREQUESTS_MAX]; /* ngx_http_request_t of each that had an upstream */
 	__u32 subrequests_seen;
@@ -218,6 +256,24 @@ struct {
 	__type(key, struct connection_key);
 	__type(value, struct multiplex);
 } multiplexes SEC(".maps");
+
+/* From streams of QUIC to their ngx_connection_t, each of which has one of them at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MULTIPLEXES_MAX);
+	__type(key, struct stream_key);
+	__type(value, __u64);
+} quic_streams SEC(".maps");
+
+/* Small, since a connection that ends goes through all of it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, HELD_MAX);
+	__type(key, struct stream_key);
+	__type(value, struct held);
+} held_requests SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

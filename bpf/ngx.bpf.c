@@ -31,10 +31,10 @@ SEC("uprobe")
 int init_connection(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
+	struct ngx_connection_s *c = (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0);
 
-	if (w)
-		connection_accepted(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0),
-				    bpf_ktime_get_ns());
+	if (w && !stream_opened(w, c))
+		connection_accepted(w, c, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -45,6 +45,26 @@ int send_output_queue(struct pt_regs *ctx)
 
 	if (w)
 		streams_output(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
+	return 0;
+}
+
+SEC("uprobe")
+int quic_output(struct pt_regs *ctx)
+{
+	struct worker *w = current_worker();
+
+	if (w)
+		w->quic = arg(ctx, bpf_get_attach_cookie(ctx), 0);
+	return 0;
+}
+
+SEC("uprobe")
+int quic_close(struct pt_regs *ctx)
+{
+	struct worker *w = current_worker();
+
+	if (w)
+		quic_closed(w, arg(ctx, bpf_get_attach_cookie(ctx), 0));
 	return 0;
 }
 

@@ -3,20 +3,8 @@
 #ifndef NGX_BPF_REQUEST_H
 #define NGX_BPF_REQUEST_H
 
-#include "connection.h"
-#include "filter.h"
+#include "http3.h"
 #include "upstream.h"
-
-/*
- * Wake the reader each time this much more is waiting; else it comes by itself, on its timer. A
- * wake-up is an interrupt: one a record would cost more than all else here.
- */
-enum { WAKEUP_BYTES = RING_BYTES / 8 };
-
-static __always_inline void request_lost(enum lost_cause cause)
-{
-	__sync_fetch_and_add(&counters.lost[cause], 1);
-}
 
 /* Members of the request that ends, and of its connection: of their copies. */
 #define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
@@ -212,6 +200,32 @@ static __always_inline void draft_str(struct worker *w, struct line *line, enum 
 	draft_text(w, line, text, str.data, str.len, limit);
 }
 
+/* nginx's end of a connection, as it is told with each datagram. */
+static __always_inline void draft_local_sockaddr(struct worker *w)
+{
+	struct address *local = &w->draft.local;
+	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
+	struct {
+		__u16 family;
+		__be16 port;
+		__u32 ipv4; /* or a part of what stands before the other */
+		__u8 ipv6[16];
+	} from = {};
+
+	bpf_probe_read_user(&from.family, sizeof(from.family), sockaddr);
+	if (from.family == AF_INET) {
+		bpf_probe_read_user(&from, offsetof(typeof(from), ipv6), sockaddr);
+		__builtin_memcpy(local->bytes, &from.ipv4, sizeof(from.ipv4));
+	} else if (from.family == AF_INET6) {
+		bpf_probe_read_user(&from, sizeof(from), sockaddr);
+		__builtin_memcpy(local->bytes, from.ipv6, sizeof(from.ipv6));
+	} else {
+		return;
+	}
+	local->family = from.family;
+	local->port = bpf_ntohs(from.port);
+}
+
 /*
  * The addresses of the socket where the connection's entry does not have them: HTTP/2 gives each
  * stream a connection of its own, with the descriptor of the real one. HTTP/3 has one socket for
@@ -221,8 +235,8 @@ static __always_inline void draft_addresses(struct worker *w)
 {
 	struct file *file;
 
-	if (w->draft.http_version >= NGX_HTTP_VERSION_30)
-		return;
+	if (knows_quic() && OF_CONNECTION(w, quic))
+		return draft_local_sockaddr(w);
 	file = file_of(OF_CONNECTION(w, fd));
 	if (file) {
 		struct socket *sock = BPF_CORE_READ(file, private_data);
@@ -354,25 +368,6 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 	return !failed;
 }
 
-static __always_inline void request_submit(struct worker *w)
-{
-	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u64 size = w->tail_len, waiting;
-
-	if (size > TAIL_BYTES) /* never: for the verifier */
-		return request_lost(LOST_BAD_READ);
-	size += sizeof(w->draft);
-	w->draft.kind = RECORD_REQUEST;
-	w->draft.size = size;
-	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
-	if (waiting / WAKEUP_BYTES != (waiting + size) / WAKEUP_BYTES)
-		flags = BPF_RB_FORCE_WAKEUP;
-	if (waiting + size > counters.waiting_max)
-		counters.waiting_max = waiting + size;
-	if (bpf_ringbuf_output(&events, &w->draft, size, flags))
-		request_lost(LOST_RING_FULL);
-}
-
 /* What nginx and the sockets tell of the request's upstreams. */
 static __always_inline void draft_upstreams(struct worker *w, struct connection *conn)
 {
@@ -392,6 +387,8 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 					 struct ngx_connection_s *c, struct connection *conn,
 					 bool is_traced)
 {
+	bool is_awaited = conn && response_is_awaited(w, conn);
+
 	if (!draft_facts(w, rc, c))
 		return false;
 	if (!is_traced)
@@ -401,7 +398,7 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 			stream_ended(w, conn, r);
 		draft_connection(w, conn);
 	}
-	if (!has_status(&w->draft) || !has_duration(&w->draft)) {
+	if (!has_status(&w->draft) || (!is_awaited && !has_duration(&w->draft))) {
 		__sync_fetch_and_add(&counters.filtered, 1);
 		return true;
 	}
@@ -410,7 +407,10 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 	draft_texts(w);
 	if (conn && conn->subrequests_seen)
 		draft_subrequests(w, conn);
-	request_submit(w);
+	if (is_awaited)
+		response_hold(w, conn);
+	else
+		request_submit(&w->draft, w->tail_len);
 	return true;
 }
 
@@ -452,13 +452,13 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	if (conn)
 		subrequests_forget(w, conn);
 	/* A stream's connection ends with it, and another one may soon be at the same place. */
-	if (version >= NGX_HTTP_VERSION_20)
-		connection_forget(w, (__u64)c);
+	if (version >= NGX_HTTP_VERSION_20 || (conn && conn->stream.connection))
+		stream_forget(w, (__u64)c);
 	else if (conn)
 		connection_next_request(w, conn, c, now);
 	return;
 bad_read:
-	connection_forget(w, (__u64)c);
+	stream_forget(w, (__u64)c);
 	request_lost(LOST_BAD_READ);
 }
 

@@ -7,6 +7,7 @@
 #define NGX_BPF_SOCKET_H
 
 #include "client.h"
+#include "http3.h"
 #include "upstream.h"
 
 /*
@@ -90,9 +91,12 @@ static __always_inline struct socket_state *socket_of(struct worker *w, struct s
 static __always_inline void socket_sent(struct worker *w, struct sock *sk, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct socket_state *s = socket_of(w, sk);
+	struct socket_state *s;
 	struct connection *conn;
 
+	if (sk->sk_type == SOCK_DGRAM)
+		return datagram_sent(w, ret, now);
+	s = socket_of(w, sk);
 	if (!s)
 		return;
 	if (s->kind == SOCKET_UPSTREAM) {
@@ -109,9 +113,15 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, int r
 static __always_inline void socket_received(struct worker *w, struct sock *sk, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct socket_state *s = socket_of(w, sk);
+	struct socket_state *s;
 	struct connection *conn;
 
+	if (sk->sk_type == SOCK_DGRAM) {
+		if (ret > 0)
+			datagram_received(w, (__u64)sk, now);
+		return;
+	}
+	s = socket_of(w, sk);
 	if (!s)
 		return;
 	if (s->kind == SOCKET_UPSTREAM) {

@@ -3,7 +3,7 @@
 #ifndef NGX_BPF_WORKER_H
 #define NGX_BPF_WORKER_H
 
-#include "connection.h"
+#include "http3.h"
 
 /* The current process, when it is traced. nginx's thread pools count as their worker. */
 static __always_inline struct worker *current_worker(void)
@@ -84,8 +84,10 @@ static __always_inline void process_exited(struct task_struct *task)
 	if (task->pid != task->tgid)
 		return;
 	w = bpf_task_storage_get(&workers, task, NULL, 0);
-	if (w)
-		connections_forget(w->pid);
+	if (!w)
+		return;
+	streams_forget(w->pid);
+	connections_forget(w->pid);
 }
 
 #endif

@@ -28,6 +28,19 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_CACHE_STATUS_BIT   4
 #define NGX_HTTP_CACHE_STATUS_MASK  7
 
+/* frame->type: bytes of a stream, or that there will be no more */
+#define NGX_QUIC_FT_RESET_STREAM  0x04
+#define NGX_QUIC_FT_STREAM        0x08
+
+/* frame->u.stream.fin: behind off and len */
+#define NGX_QUIC_FIN              0x04
+
+/* stream->id: opened by the server, or of one direction: not for a request */
+#define NGX_QUIC_STREAM_OTHER     0x03
+
+/* qc->send_ctx[]: the last is that of what follows the handshake */
+#define NGX_QUIC_SEND_CTX_LAST    2
+
 /* not a state, but what nginx writes into a time that has not come yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 
@@ -84,7 +97,9 @@ struct ngx_connection_s {
     int                              type;
     void                            *sockaddr;
     struct ngx_str_t                 addr_text;
+    struct ngx_quic_stream_s        *quic;
     void                            *ssl;
+    struct ngx_quic_socket_s        *udp;
     void                            *local_sockaddr;
     unsigned long                    number;
     ngx_uint_t                       requests;
@@ -167,6 +182,47 @@ struct ngx_http_v2_connection_s {
     struct ngx_connection_s         *connection;
     struct ngx_http_v2_state_t       state;
     struct ngx_http_v2_out_frame_s  *last_out;
+};
+
+
+struct ngx_queue_s {
+    struct ngx_queue_s              *next;
+};
+
+
+struct ngx_quic_stream_s {
+    struct ngx_connection_s         *parent;
+    unsigned long                    id;
+};
+
+
+struct ngx_quic_socket_s {
+    struct ngx_quic_connection_s    *quic;
+};
+
+
+struct ngx_quic_send_ctx_s {
+    struct ngx_queue_s               sending;
+    ngx_uint_t                       send_ack;      /* the last member: it tells the size */
+};
+
+
+struct ngx_quic_connection_s {
+    struct ngx_quic_send_ctx_s       send_ctx;      /* the first of three */
+};
+
+
+struct ngx_quic_stream_frame_t {
+    unsigned long                    offset;        /* where RESET_STREAM has the stream's id */
+    unsigned long                    stream_id;
+    unsigned char                    fin;           /* it and the bits before it */
+};
+
+
+struct ngx_quic_frame_s {
+    ngx_uint_t                       type;
+    struct ngx_queue_s               queue;
+    struct ngx_quic_stream_frame_t   u;
 };
 
 

@@ -27,14 +27,19 @@ use crate::layout::Layout;
 use crate::skel::types::limit;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
-const OPTIONAL: [&str; 6] = [
+const OPTIONAL: [&str; 8] = [
     "bytes_received",
     "bytes_sent",
     "cache_status",
+    "quic",
     "ssl",
     "ssl_servername",
     "stream",
+    "udp",
 ];
+
+/// What the names of structs begin with that only builds with QUIC have. As above.
+pub const OPTIONAL_STRUCTS: &str = "ngx_quic_";
 
 /// What nginx's struct names begin with.
 const PREFIX: &str = "ngx_";
@@ -50,7 +55,7 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
             .name()
             .and_then(|name| name.to_str())
             .is_some_and(|name| name.starts_with(PREFIX));
-        if is_nginx {
+        if is_nginx && !is_left_out(layout, &name_of(&ty)?) {
             writer.add_struct(&ty)?;
         }
     }
@@ -61,6 +66,11 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
     file.write_all(writer.bytes()?)
         .context("failed to write BTF")?;
     Ok(file)
+}
+
+/// Whether this build has no such struct, and need not have it.
+fn is_left_out(layout: &Layout, name: &str) -> bool {
+    name.starts_with(OPTIONAL_STRUCTS) && !layout.structs.contains_key(name)
 }
 
 /// The nginx members that `program` names, by struct.

@@ -26,6 +26,7 @@ use gimli::Section as _;
 use gimli::UnitHeader;
 use gimli::UnitOffset;
 
+use crate::btf::OPTIONAL_STRUCTS;
 use crate::elf::Budget;
 use crate::elf::Elf;
 use crate::layout::Layout;
@@ -81,7 +82,7 @@ pub fn layout(elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
         .context("broken debug information")?;
     for name in wanted.keys() {
         ensure!(
-            search.found.structs.contains_key(name),
+            search.found.structs.contains_key(name) || name.starts_with(OPTIONAL_STRUCTS),
             "the debug information has no {name}"
         );
     }

@@ -55,20 +55,17 @@ impl<'a> Facts<'_, 'a> {
 
     /// Whether some of this request may have passed before tracing began.
     pub fn is_partial(&self) -> bool {
-        let is_unseen = self.has(request_flag::REQUEST_UNTRACED)
+        /* Of HTTP/3 the read of a stream that was seen from its begin is not always certain. */
+        let is_read =
+            self.0.record.request_first_ns != 0 || self.0.record.http_version == HTTP_VERSION_30;
+        self.has(request_flag::REQUEST_UNTRACED)
             || self.has(request_flag::REQUEST_ADOPTED)
-            || self.0.record.request_first_ns == 0;
-        is_unseen && self.0.record.http_version < HTTP_VERSION_30
-    }
-
-    /// Whether the times of the client's socket are known to be this request's.
-    fn has_downstream_times(&self) -> bool {
-        !self.is_partial() && self.0.record.http_version < HTTP_VERSION_30
+            || !is_read
     }
 
     /// When the request's first byte was read.
     pub fn first_byte_ns(&self) -> Option<u64> {
-        nonzero(self.0.record.request_first_ns).filter(|_| self.has_downstream_times())
+        nonzero(self.0.record.request_first_ns).filter(|_| !self.is_partial())
     }
 
     /// Whether nginx has seen the whole header. A request that has an upstream or a body had one.
@@ -89,7 +86,7 @@ impl<'a> Facts<'_, 'a> {
         let record = &self.0.record;
         let read = nonzero(record.header_ns).or(self.first_byte_ns())?;
         let is_known = self.is_header_complete() && record.request_length != 0;
-        (is_known && self.has_downstream_times()).then_some(read.max(record.previous_ended_ns))
+        (is_known && !self.is_partial()).then_some(read.max(record.previous_ended_ns))
     }
 
     /// How long the TLS handshake took; told of the first request behind it.
@@ -110,10 +107,15 @@ impl<'a> Facts<'_, 'a> {
         }
     }
 
+    /// The version of TLS, where the request itself tells it: QUIC has one only.
+    pub fn ssl_protocol(&self) -> Option<&'static str> {
+        (self.0.record.http_version == HTTP_VERSION_30).then_some("TLSv1.3")
+    }
+
     /// The client's side of the phases.
     pub fn downstream(&self, origin: u64) -> Phases {
         let mut phases = Phases::default();
-        if !self.has_downstream_times() {
+        if self.is_partial() {
             return phases;
         }
         let record = &self.0.record;

@@ -55,6 +55,9 @@ const SSL_SERVERNAME: &str = "ngx_http_ssl_servername";
 /// What only builds with HTTP/2 have.
 const SEND_OUTPUT_QUEUE: &str = "ngx_http_v2_send_output_queue";
 
+/// What only builds with QUIC have.
+const QUIC_OUTPUT: &str = "ngx_quic_output";
+
 /// A member, or a member of an embedded struct: the offsets add up.
 type Place = &'static [(&'static str, &'static str)];
 
@@ -136,6 +139,14 @@ const WITNESSES: &[(Witness, Place)] = &[
     (
         OfModule(SEND_OUTPUT_QUEUE, "ngx_http_v2_close_stream", STREAM),
         &[(H2C, "state"), ("ngx_http_v2_state_t", "stream")],
+    ),
+    (
+        OfModule(QUIC_OUTPUT, QUIC_OUTPUT, CONNECTION),
+        &[(CONNECTION, "udp")],
+    ),
+    (
+        OfModule(QUIC_OUTPUT, "ngx_quic_open_stream", CONNECTION),
+        &[(CONNECTION, "quic")],
     ),
 ];
 
@@ -271,7 +282,7 @@ mod tests {
     use crate::probe;
 
     /// Members that are at the same place in all releases, and in all forks that were looked at.
-    const CONSTANT: [&str; 23] = [
+    const CONSTANT: [&str; 35] = [
         "ngx_array_t.elts",
         "ngx_array_t.nelts",
         "ngx_array_t.size",
@@ -292,16 +303,30 @@ mod tests {
         "ngx_http_v2_stream_s.connection",
         "ngx_http_v2_stream_s.request",
         "ngx_http_v2_connection_s.connection",
+        "ngx_queue_s.next",
+        "ngx_quic_connection_s.send_ctx",
+        "ngx_quic_frame_s.queue",
+        "ngx_quic_frame_s.type",
+        "ngx_quic_send_ctx_s.send_ack",
+        "ngx_quic_send_ctx_s.sending",
+        "ngx_quic_socket_s.quic",
+        "ngx_quic_stream_frame_t.fin",
+        "ngx_quic_stream_frame_t.offset",
+        "ngx_quic_stream_frame_t.stream_id",
+        "ngx_quic_stream_s.id",
+        "ngx_quic_stream_s.parent",
         "ngx_str_t.data",
         "ngx_str_t.len",
         "ngx_table_elt_s.value",
     ];
 
     /// Members that no function tells of which can be found: the first is believed only when it leads
-    /// to the text that begins every connection of HTTP/2, the other is the word of `cache_status`.
-    const TOLD_BY_VALUE: [&str; 2] = [
+    /// to the text that begins every connection of HTTP/2, the second is the word of `cache_status`,
+    /// and the third is read since it is where it is (`hook::QUIC_FRAMES`).
+    const TOLD_OTHERWISE: [&str; 3] = [
         "ngx_http_upstream_s.request_bufs",
         "ngx_http_upstream_s.store",
+        "ngx_quic_frame_s.u",
     ];
 
     /// Check that every member that is read, and is not known to be constant, has a witness.
@@ -317,14 +342,14 @@ mod tests {
             .map(|(name, member)| format!("{name}.{member}"))
             .collect();
         covered.extend(CONSTANT.map(str::to_owned));
-        covered.extend(TOLD_BY_VALUE.map(str::to_owned));
+        covered.extend(TOLD_OTHERWISE.map(str::to_owned));
         assert_eq!(wanted, covered);
     }
 
     /// Check that every place that a witness is asked for is in the layouts.
     #[test]
     fn known() {
-        let layout = built_in(&build("1.22.1", COMPAT)).unwrap().unwrap();
+        let layout = built_in(&build("1.25.2", COMPAT)).unwrap().unwrap();
         for (witness, place) in WITNESSES {
             assert!(offset(&layout, place).is_some(), "{witness:?}");
         }

@@ -22,35 +22,62 @@ struct Probed {
     arguments: usize,
     /// The BPF program that is attached to it (bpf/ngx.bpf.c).
     program: &'static str,
-    /// Whether only builds with a certain module have it: those without never need it.
-    optional: bool,
+    /// Who needs it.
+    need: Need,
 }
 
+/// What a probe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// Every request.
+    Always,
+    /// A module: builds that do not have it have no such function.
+    Module,
+    /// The responses of HTTP/3: where these probes are not all there, they have no times.
+    Quic,
+}
+
+/// What stands beside a function of `Need::Quic` since 1.25.4, when frames became what
+/// nginx_headers/nginx.h reads.
+const QUIC_FRAMES: &str = "ngx_quic_path_limit";
+
 /// All of them.
-const PROBED: [Probed; 3] = [
+const PROBED: [Probed; 5] = [
     Probed {
         function: "ngx_http_init_connection",
         arguments: 1,
         program: "init_connection",
-        optional: false,
+        need: Need::Always,
     },
     Probed {
         function: "ngx_http_free_request",
         arguments: 2,
         program: "free_request",
-        optional: false,
+        need: Need::Always,
     },
     Probed {
         function: "ngx_http_v2_send_output_queue",
         arguments: 1,
         program: "send_output_queue",
-        optional: true,
+        need: Need::Module,
+    },
+    Probed {
+        function: "ngx_quic_output",
+        arguments: 1,
+        program: "quic_output",
+        need: Need::Quic,
+    },
+    Probed {
+        function: "ngx_quic_close_connection",
+        arguments: 1,
+        program: "quic_close",
+        need: Need::Quic,
     },
 ];
 
 /// Everything that every binary must have by name.
 pub fn symbols() -> Vec<&'static str> {
-    let probed = PROBED.iter().filter(|probed| !probed.optional);
+    let probed = PROBED.iter().filter(|probed| probed.need == Need::Always);
     let functions = probed.map(|probed| probed.function);
     functions.chain([module::HTTP_CORE]).collect()
 }
@@ -130,16 +157,38 @@ impl Hook {
 /// The places in one binary. Fails when a function is not there, is not used, or its code can't be
 /// decoded.
 pub fn find(elf: &Elf<'_>) -> Result<Vec<Hook>> {
-    let is_there = |probed: &&Probed| !probed.optional || elf.symbol(probed.function).is_some();
+    let is_there = |probed: &&Probed| match probed.need {
+        Need::Always => true,
+        Need::Module => elf.symbol(probed.function).is_some(),
+        Need::Quic => [probed.function, QUIC_FRAMES]
+            .iter()
+            .all(|name| elf.symbol(name).is_some()),
+    };
     let probed: Vec<&Probed> = PROBED.iter().filter(is_there).collect();
     let ranges = probed.iter().map(|probed| {
         let range = elf.symbol(probed.function).map_or(0..0, Symbol::range);
         (range.start, range)
     });
     let uses = uses::count(elf, &ranges.collect::<Vec<_>>());
-    let hooks = probed.into_iter().zip(uses).map(|(probed, uses)| {
-        Hook::find(elf, probed, uses)
-            .with_context(|| format!("failed to find a place for a probe in {}", probed.function))
-    });
-    hooks.collect()
+    let (mut hooks, mut quic) = (Vec::new(), Vec::new());
+    for (probed, uses) in probed.into_iter().zip(uses) {
+        let hook = Hook::find(elf, probed, uses);
+        if probed.need == Need::Quic {
+            quic.push(hook);
+            continue;
+        }
+        hooks.push(hook.with_context(|| {
+            format!("failed to find a place for a probe in {}", probed.function)
+        })?);
+    }
+    if let Ok(quic) = quic.into_iter().collect::<Result<Vec<_>>>() {
+        hooks.extend(quic);
+    }
+    Ok(hooks)
+}
+
+/// Whether these tell when the response to an HTTP/3 request is sent.
+pub fn see_quic(hooks: &[Hook]) -> bool {
+    let mut quic = PROBED.iter().filter(|probed| probed.need == Need::Quic);
+    quic.all(|probed| hooks.iter().any(|hook| hook.program == probed.program))
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::mem::MaybeUninit;
+use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
@@ -35,7 +36,9 @@ use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
 use crate::dwarf::Wanted;
+use crate::event;
 use crate::filter::Early;
+use crate::hook;
 use crate::hook::Hook;
 use crate::layout::Layout;
 use crate::lost::Counts;
@@ -120,6 +123,7 @@ impl Probe {
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = source == Source::Inferred;
         settings.pid_namespace = discover::pid_namespace()?;
+        settings.quic_is_probed = hook::see_quic(hooks);
         settings.filter_sample = filter.sample;
         settings.filter_min_duration_ns = filter.min_duration_ns;
         settings.filter_by_status = filter.statuses.is_some();
@@ -241,6 +245,22 @@ impl Probe {
     pub fn detach(&mut self) {
         self.set_active(false);
         self.links.clear();
+    }
+
+    /// Takes the records that wait for the end of their responses, once nothing is attached any more.
+    /// Without that end they have no duration.
+    pub fn take_held(&self) -> Vec<Vec<u8>> {
+        const LAST: usize = offset_of!(types::request_record, response_last_ns);
+        let held = &self.skel.maps.held_requests;
+        let values = held
+            .keys()
+            .filter_map(|key| held.lookup_and_delete(&key).ok()?);
+        let records = values.filter_map(|mut value| {
+            let record = value.get_mut(offset_of!(types::held, draft)..)?;
+            record.get_mut(LAST..)?.first_chunk_mut::<8>()?.fill(0);
+            Some(event::split(record).ok()?.0.to_vec())
+        });
+        records.collect()
     }
 
     /// A handle to the ring buffer.

@@ -18,9 +18,6 @@ use crate::skel::types::request_text;
 use crate::source::Source;
 use crate::subrequest::Subrequest;
 
-/// `r->http_version` of HTTP/3.
-const HTTP_VERSION_30: u32 = 3000;
-
 /// Since when a request's phases are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -110,6 +107,9 @@ pub struct Request<'a> {
     /// The name that the client asked for in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssl_server_name: Option<Cow<'a, str>>,
+    /// `$ssl_protocol`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssl_protocol: Option<&'static str>,
     /// The protocol that was negotiated in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpn: Option<&'static str>,
@@ -133,9 +133,7 @@ impl<'a> Request<'a> {
         let record = &event.record;
         let facts = Facts(event);
         let first_byte = facts.first_byte_ns();
-        /* A stream of HTTP/3 has a connection of its own, which nobody accepted. */
-        let accepted = nonzero(record.accepted_ns)
-            .filter(|_| !facts.is_partial() && record.http_version < HTTP_VERSION_30);
+        let accepted = nonzero(record.accepted_ns).filter(|_| !facts.is_partial());
         let origin = accepted.or(first_byte);
         let mut request = Self {
             time: first_byte.and_then(|ns| clock.wall(ns).ok()),
@@ -157,6 +155,7 @@ impl<'a> Request<'a> {
             downstream_accept_time: accepted,
             tls_handshake_ns: facts.tls_handshake_ns(),
             ssl_server_name: facts.text(request_text::TEXT_SERVER_NAME),
+            ssl_protocol: facts.ssl_protocol(),
             alpn: facts.alpn(),
             layout: facts
                 .has(request_flag::REQUEST_INFERRED)
@@ -293,15 +292,13 @@ mod tests {
         assert_eq!(phases(&event)["downstream_request_last_byte_time"], 2_500);
     }
 
-    /// Check that of a request that was under way, and of one whose bytes are not its socket's, no
-    /// time is told.
+    /// Check that of a request that was under way no time is told.
     #[test]
     fn no_times() {
-        let changes: [fn(&mut types::request_record); 4] = [
+        let changes: [fn(&mut types::request_record); 3] = [
             |record| record.request_first_ns = 0,
             |record| record.flags |= types::request_flag::REQUEST_ADOPTED.0,
             |record| record.flags |= types::request_flag::REQUEST_UNTRACED.0,
-            |record| record.http_version = 3000,
         ];
         for change in changes {
             let mut event = event();
@@ -351,7 +348,7 @@ mod tests {
         event.record.connection_requests = 1;
         event.record.handshake_first_ns = 600;
         event.record.handshake_last_ns = 900;
-        event.record.http_version = 2000;
+        event.record.http_version = 3000;
         event.record.flags |= types::request_flag::REQUEST_TLS.0;
         event.texts = [b"x"; 8];
         let attempt = || AttemptEvent {

@@ -405,6 +405,16 @@ impl Tracing<'_> {
             self.batch(&batch, batches.is_empty())?;
         }
         drop(batches);
+        let held: Vec<_> = self
+            .traced
+            .iter()
+            .flat_map(|t| t.probe.take_held())
+            .collect();
+        if self.cli.min_duration.is_some() {
+            self.filtered += held.len() as u64;
+        } else {
+            self.batch(&held.concat(), true)?;
+        }
         self.flush();
         let result = self.collector.join();
         self.tell_losses();

@@ -32,6 +32,7 @@ enum bpf_map_type {
 
 enum {
 	BPF_ANY = 0,
+	BPF_NOEXIST = 1,
 	BPF_EXIST = 2,
 	BPF_F_NO_PREALLOC = 1,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
@@ -46,6 +47,7 @@ enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
 	SOCK_STREAM = 1,
+	SOCK_DGRAM = 2,
 	MSG_PEEK = 2,
 	TCP_SYN_SENT = 2,
 	EAGAIN = 11,
@@ -148,6 +150,7 @@ struct socket;
 struct sock {
 	struct sock_common __sk_common;
 	struct socket *sk_socket;
+	unsigned short sk_type;
 };
 
 struct socket {

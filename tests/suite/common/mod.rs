@@ -7,6 +7,8 @@ pub mod client;
 pub mod dns;
 /// A client that speaks HTTP/2.
 pub mod http2;
+/// A client that speaks HTTP/3.
+pub mod http3;
 /// A program that looks like nginx.
 pub mod imitation;
 /// As many requests as nginx takes.

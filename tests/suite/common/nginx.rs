@@ -55,14 +55,19 @@ fn about(binary: &Path) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Whether this nginx lacks an optional module; then it is said that the test is skipped.
-pub fn is_built_without(module: &str) -> bool {
+/// Whether this nginx has an optional module.
+pub fn is_built_with(module: &str) -> bool {
     let about = about(&binary());
-    let is_there = match module {
+    match module {
         "http-cache" => !about.contains(WITHOUT_CACHE),
         REWRITE | MEMCACHED => !about.contains(&format!("--without-{module}")),
         _ => about.contains(module),
-    };
+    }
+}
+
+/// Whether it lacks one; then it is said that the test is skipped.
+pub fn is_built_without(module: &str) -> bool {
+    let is_there = is_built_with(module);
     if !is_there {
         println!("SKIP: this nginx is built without {module}");
     }
@@ -92,6 +97,9 @@ const WITHOUT_CACHE: &str = "--without-http-cache";
 /// Modules that are there unless they are left out: that of `return`, `set` and `if`, and another.
 pub const REWRITE: &str = "http_rewrite_module";
 pub const MEMCACHED: &str = "http_memcached_module";
+
+/// The module of HTTP/3, which no Debian before trixie has.
+pub const HTTP3: &str = "http_v3_module";
 
 /// What the reports of AddressSanitizer are named, in a build that has it.
 const REPORT: &str = "asan";

@@ -58,6 +58,7 @@ pub struct Record {
     pub duration_ns: Option<u64>,
     pub tls_handshake_ns: Option<u64>,
     pub ssl_server_name: Option<String>,
+    pub ssl_protocol: Option<String>,
     pub alpn: Option<String>,
     #[serde(default)]
     pub upstreams: Vec<Attempt>,

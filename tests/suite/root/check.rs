@@ -14,8 +14,10 @@ use tempfile::TempDir;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
 use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::HTTP3;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::nginx::copy_program;
+use crate::suite::common::nginx::is_built_with;
 use crate::suite::common::tool::PROGRAM;
 
 /// Runs `ngx-bpf check` to its end.
@@ -64,7 +66,7 @@ fn works() {
     assert_eq!(fit["agree"], fit["asked"]);
     assert!(fit["asked"].as_u64() > Some(25), "{fit}");
     let probes = found["probes"].as_array().unwrap();
-    assert_eq!(probes.len(), 3);
+    assert_eq!(probes.len(), probes_wanted());
     assert!(
         probes.iter().all(|probe| probe["emulated"] == true),
         "{probes:#?}"
@@ -177,6 +179,11 @@ fn layout_of(child: &Child, args: &[&str]) -> String {
         .to_owned()
 }
 
+/// How many probes this nginx has: HTTP/3 has two of its own.
+fn probes_wanted() -> usize {
+    if is_built_with(HTTP3) { 5 } else { 3 }
+}
+
 /// Check each probe against objdump: it must sit on the first instruction of the function that the
 /// kernel emulates, and nothing before it may be a branch; the arguments must be where it says.
 #[test]
@@ -186,7 +193,7 @@ fn probes_as_objdump_has_it() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let binary = format!("/proc/{}/exe", nginx.pid());
     let probes = report["nginx"][0]["probes"].as_array().unwrap();
-    assert_eq!(probes.len(), 3);
+    assert_eq!(probes.len(), probes_wanted());
     for probe in probes {
         let function = probe["function"].as_str().unwrap();
         let line = disassemble(&binary, function);

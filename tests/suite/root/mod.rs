@@ -17,6 +17,8 @@ mod end;
 mod hostile;
 /// HTTP/2, stream by stream.
 mod http2;
+/// HTTP/3, stream by stream.
+mod http3;
 /// What happens to a request inside nginx.
 mod locations;
 /// What is lost is counted.

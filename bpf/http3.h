@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * HTTP/3: streams inside datagrams, which a worker reads and sends on one socket for all clients. A
+ * stream has an ngx_connection_t of its own, which goes through ngx_http_init_connection() in the
+ * same turn of nginx's loop as the datagram that opened it; what its header lacks then comes with a
+ * later one. What nginx "sends" on a stream only becomes frames; ngx_quic_output() makes packets of
+ * them, mostly when the request is gone. While such a packet is sent, its frames are in a queue.
+ */
+#ifndef NGX_BPF_HTTP3_H
+#define NGX_BPF_HTTP3_H
+
+#include "connection.h"
+#include "filter.h"
+#include "submit.h"
+
+/* Whether this nginx can speak it. Without, all that reads its structs is dead code. */
+static __always_inline bool knows_quic(void)
+{
+	return bpf_core_field_exists(struct ngx_connection_s, quic) &&
+	       bpf_core_field_exists(struct ngx_quic_stream_s, parent);
+}
+
+/* The stream that a connection is; NULL when it is one of its own. */
+static __always_inline struct ngx_quic_stream_s *quic_stream_of(struct ngx_connection_s *c)
+{
+	return knows_quic() ? NGX_GET(c, quic) : NULL;
+}
+
+/* The socket of a descriptor; 0: there is none. */
+static __always_inline __u64 sock_of(struct ngx_connection_s *c)
+{
+	struct file *file = file_of(NGX_GET(c, fd));
+	struct socket *sock = BPF_CORE_READ(file, private_data);
+
+	return file && BPF_CORE_READ(sock, file) == file ? (__u64)BPF_CORE_READ(sock, sk) : 0;
+}
+
+/* The last read from a connection's socket; 0: not seen. */
+static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection_s *c)
+{
+	__u64 sk = sock_of(c);
+
+	for (__u32 i = 0; sk && i < DATAGRAM_SOCKETS_MAX; i++) {
+		if (w->datagrams[i].sk == sk)
+			return w->datagrams[i].at_ns;
+	}
+	return 0;
+}
+
+/* ngx_http_init_connection(c): false when this is no stream. */
+static __always_inline bool stream_opened(struct worker *w, struct ngx_connection_s *c)
+{
+	struct connection *conn, *parent_conn;
+	struct ngx_connection_s *parent;
+	struct ngx_quic_stream_s *qs = quic_stream_of(c);
+	struct stream_key key = {.pid = w->pid};
+	__u64 value = (__u64)c;
+	__u64 n;
+
+	if (!qs)
+		return false;
+	/* A stream at the same place that ended without a request. */
+	conn = connection_find(w, value);
+	if (conn && conn->stream.connection)
+		bpf_map_delete_elem(&quic_streams, &conn->stream);
+	parent = NGX_GET(qs, parent);
+	parent_conn = connection_find(w, (__u64)parent);
+	if (!parent_conn)
+		parent_conn = connection_adopt(w, (__u64)parent);
+	conn = connection_new(w, value);
+	if (!conn || !parent_conn)
+		return true;
+	conn->accepted_ns = parent_conn->accepted_ns;
+	key.connection = (__u64)parent;
+	key.id = NGX_GET(qs, id);
+	n = w->opening_len;
+	if (key.id & NGX_QUIC_STREAM_OTHER || n >= OPENING_MAX)
+		return true;
+	barrier_var(n);
+	w->opening[n & (OPENING_MAX - 1)] = value;
+	w->opening_len = n + 1;
+	conn->request_first_ns = datagram_ns(w, c);
+	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
+		conn->stream = key;
+	return true;
+}
+
+/* A walk through the streams without a whole header. */
+struct opening {
+	struct worker *w;
+	__u64 now;
+	__u64 len; /* of those that still have none */
+};
+
+/* One of them: what has just been read may be of it. The last such read is the one. */
+static long follow_opening(__u64 index, struct opening *opening)
+{
+	struct worker *w = opening->w;
+	struct ngx_connection_s *c;
+	struct ngx_http_request_s *r;
+	struct connection *conn;
+	__u64 n = opening->len;
+
+	if (index >= w->opening_len)
+		return 1;
+	c = (void *)w->opening[index & (OPENING_MAX - 1)];
+	conn = connection_find(w, (__u64)c);
+	/* Closed: nginx takes the descriptor away. */
+	if (!conn || !quic_stream_of(c) || NGX_GET(c, fd) == (ngx_socket_t)-1)
+		return 0;
+	r = NGX_GET(c, data);
+	if (!is_request(r))
+		conn->request_first_ns = opening->now;
+	else if (!NGX_GET(r, write_event_handler))
+		conn->header_ns = opening->now;
+	else
+		return 0;
+	barrier_var(n);
+	w->opening[n & (OPENING_MAX - 1)] = (__u64)c;
+	opening->len = n + 1;
+	return 0;
+}
+
+/* Bytes have been read from a socket that is no stream. */
+static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 now)
+{
+	struct opening opening = {.w = w, .now = now};
+	__u32 i;
+
+	if (!knows_quic())
+		return;
+	for (i = 0; i < DATAGRAM_SOCKETS_MAX - 1; i++) {
+		if (!w->datagrams[i].sk || w->datagrams[i].sk == sk)
+			break;
+	}
+	w->datagrams[i].sk = sk;
+	w->datagrams[i].at_ns = now;
+	if (!w->opening_len)
+		return;
+	bpf_loop(OPENING_MAX, follow_opening, &opening, 0);
+	w->opening_len = opening.len;
+}
+
+/* A walk through the frames of a datagram. */
+struct quic_frames {
+	struct worker *w;
+	struct ngx_queue_s *last; /* the queue itself */
+	struct ngx_queue_s *next;
+	__u64 now;
+};
+
+/* More of a response has been sent, whose request is there. */
+static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset, __u64 now)
+{
+	struct connection *conn = connection_find(w, c);
+
+	if (!conn)
+		return;
+	if (is_reset)
+		conn->is_over = 1;
+	/* Interim responses are sent before there is a status. */
+	else if (conn->response_first_ns || response_begun(c))
+		conn->response_last_ns = now;
+	if (!conn->response_first_ns)
+		conn->response_first_ns = conn->response_last_ns;
+}
+
+/* What is held has its end, and with it its duration. */
+static __always_inline void held_tell(struct request_record *draft, __u64 tail_len)
+{
+	if (has_duration(draft))
+		request_submit(draft, tail_len);
+	else
+		__sync_fetch_and_add(&counters.filtered, 1);
+}
+
+/* The same where only its record is left: it is told when that was the end. */
+static __always_inline void held_sent(struct stream_key *key, bool is_reset, bool is_last,
+				      __u64 now)
+{
+	struct held *held = bpf_map_lookup_elem(&held_requests, key);
+
+	if (!held)
+		return;
+	if (!is_reset)
+		held->draft.response_last_ns = now;
+	if (!held->draft.response_first_ns)
+		held->draft.response_first_ns = held->draft.response_last_ns;
+	if (!is_reset && !is_last)
+		return;
+	held_tell(&held->draft, held->tail_len);
+	bpf_map_delete_elem(&held_requests, key);
+}
+
+static long send_frame(__u64 index, struct quic_frames *frames)
+{
+	struct worker *w = frames->w;
+	struct stream_key key = {.connection = w->quic, .pid = w->pid};
+	struct ngx_quic_frame_s *f;
+	bool is_reset;
+	__u64 *c;
+
+	if (!frames->next || frames->next == frames->last)
+		return 1;
+	f = (void *)frames->next - bpf_core_field_offset(struct ngx_quic_frame_s, queue);
+	frames->next = NGX_GET(frames->next, next);
+	is_reset = NGX_GET(f, type) == NGX_QUIC_FT_RESET_STREAM;
+	if (is_reset)
+		key.id = NGX_GET(f, u.offset);
+	else if (NGX_GET(f, type) == NGX_QUIC_FT_STREAM)
+		key.id = NGX_GET(f, u.stream_id);
+	else
+		return 0;
+	if (key.id & NGX_QUIC_STREAM_OTHER)
+		return 0;
+	c = bpf_map_lookup_elem(&quic_streams, &key);
+	if (c)
+		stream_sent(w, *c, is_reset, frames->now);
+	else
+		held_sent(&key, is_reset, NGX_GET(f, u.fin) & NGX_QUIC_FIN, frames->now);
+	return 0;
+}
+
+/*
+ * A datagram has been sent, or could not be. When that fails for good, nginx closes the connection
+ * and leaves the queue as it is.
+ */
+static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
+{
+	struct quic_frames frames = {.w = w, .now = now};
+	struct ngx_quic_connection_s *qc;
+	struct ngx_quic_send_ctx_s *ctx;
+	struct ngx_quic_socket_s *qsock;
+	struct ngx_connection_s *c = (void *)w->quic;
+
+	if (!knows_quic() || !c)
+		return;
+	if (ret < 0) {
+		if (ret != -EAGAIN)
+			w->quic = 0;
+		return;
+	}
+	qsock = NGX_GET(c, udp);
+	qc = NGX_GET(qsock, quic);
+	if (!qc)
+		return;
+	ctx = (void *)&qc->send_ctx +
+	      NGX_QUIC_SEND_CTX_LAST * bpf_core_type_size(struct ngx_quic_send_ctx_s);
+	frames.last = &ctx->sending;
+	frames.next = NGX_GET(frames.last, next);
+	bpf_loop(QUIC_FRAMES_MAX, send_frame, &frames, 0);
+}
+
+/*
+ * Whether the stream of a request that ends lives on, until nginx has sent what it has of the
+ * response.
+ */
+static __always_inline bool response_is_awaited(struct worker *w, struct connection *conn)
+{
+	struct connection *parent_conn;
+
+	if (!quic_is_probed || !conn->stream.connection || conn->is_over)
+		return false;
+	parent_conn = connection_find(w, conn->stream.connection);
+	return parent_conn && !parent_conn->is_over;
+}
+
+/* Keeps the record that is drafted until then. */
+static __always_inline void response_hold(struct worker *w, struct connection *conn)
+{
+	struct request_record *d = &w->draft;
+
+	d->kind = RECORD_REQUEST;
+	d->size = sizeof(*d) + w->tail_len;
+	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->tail_len, BPF_NOEXIST))
+		return;
+	/* There are too many: the end is not going to be seen. */
+	d->response_last_ns = 0;
+	held_tell(d, w->tail_len);
+}
+
+/* A stream ends, of whichever protocol, and with it its connection. */
+static __always_inline void stream_forget(struct worker *w, __u64 c)
+{
+	struct connection *conn = connection_find(w, c);
+
+	if (conn && conn->stream.connection)
+		bpf_map_delete_elem(&quic_streams, &conn->stream);
+	connection_forget(w, c);
+}
+
+/* One that is held: told when its connection ends, or with 0 as that, its process. */
+static long release_if_of(struct bpf_map *map, const struct stream_key *key, struct held *held,
+			  struct stream_key *ended)
+{
+	if (key->pid != ended->pid || (ended->connection && key->connection != ended->connection))
+		return 0;
+	held_tell(&held->draft, held->tail_len);
+	bpf_map_delete_elem(map, key);
+	return 0;
+}
+
+static __always_inline void held_release(__u32 pid, __u64 c)
+{
+	struct stream_key ended = {.connection = c, .pid = pid};
+
+	bpf_for_each_map_elem(&held_requests, release_if_of, &ended, 0);
+}
+
+/* ngx_quic_close_connection(c): whatever it has not sent is never sent. */
+static __always_inline void quic_closed(struct worker *w, __u64 c)
+{
+	struct connection *conn = connection_find(w, c);
+
+	if (conn)
+		conn->is_over = 1;
+	if (w->quic == c)
+		w->quic = 0;
+	held_release(w->pid, c);
+}
+
+/* One entry of the map: gone when it is of the process that ends. */
+static long forget_stream_if_of(struct bpf_map *map, const struct stream_key *key, __u64 *value,
+				__u32 *pid)
+{
+	if (key->pid == *pid)
+		bpf_map_delete_elem(map, key);
+	return 0;
+}
+
+/* A process ends. */
+static __always_inline void streams_forget(__u32 pid)
+{
+	held_release(pid, 0);
+	bpf_for_each_map_elem(&quic_streams, forget_stream_if_of, &pid, 0);
+}
+
+#endif

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# A client that speaks QUIC, and of HTTP/3 what it is told to. Its arguments: a port of 127.0.0.1. One
+# command a line on stdin, in this order done; `ok` is said when it is,
+# and when the connection is there:
+#
+# send ID BYTES       bytes of a stream, as hex digits
+# last ID BYTES       the same, and its end
+# reset ID            ends a stream without the rest
+# some ID             waits for bytes of a stream
+# end ID              waits for its end
+# deaf ID BYTES MS    as last, and neither reads nor acknowledges anything for so long then
+import asyncio
+import collections
+import ssl
+import sys
+import time
+
+from aioquic.asyncio import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import StreamDataReceived, StreamReset
+
+
+class Client(QuicConnectionProtocol):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.some = collections.defaultdict(asyncio.Event)
+        self.end = collections.defaultdict(asyncio.Event)
+
+    def quic_event_received(self, event):
+        if isinstance(event, StreamDataReceived):
+            self.some[event.stream_id].set()
+            if event.end_stream:
+                self.end[event.stream_id].set()
+        elif isinstance(event, StreamReset):
+            self.end[event.stream_id].set()
+
+    async def do(self, command, stream, content="", ms=0):
+        stream = int(stream)
+        if command == "some":
+            await self.some[stream].wait()
+        elif command == "end":
+            await self.end[stream].wait()
+        elif command == "reset":
+            self._quic.reset_stream(stream, 0)
+            self._quic.stop_stream(stream, 0)
+            self.transmit()
+        else:
+            self._quic.send_stream_data(
+                stream, bytes.fromhex(content), command != "send"
+            )
+            self.transmit()
+            time.sleep(int(ms) / 1000)
+
+
+async def main():
+    configuration = QuicConfiguration(
+        is_client=True,
+        alpn_protocols=["h3"],
+        server_name="test",
+        verify_mode=ssl.CERT_NONE,
+        max_data=1 << 30,
+        max_stream_data=1 << 14,
+    )
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
+    )
+    async with connect(
+        "127.0.0.1",
+        int(sys.argv[1]),
+        configuration=configuration,
+        create_protocol=Client,
+    ) as client:
+        print("ok", flush=True)
+        while line := await commands.readline():
+            await client.do(*line.decode().split())
+            print("ok", flush=True)
+
+
+asyncio.run(main())

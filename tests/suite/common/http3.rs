@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A client that speaks HTTP/3: aioquic, told what to do step by step.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::Child;
+use std::process::ChildStdin;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+
+use super::PATIENCE;
+use super::lines;
+use super::nginx::HTTP3;
+use super::nginx::is_built_without;
+use super::nginx::kept;
+
+/// What is run: its commands are told there.
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/http3.py");
+
+/// HEADERS and DATA.
+const HEADERS: u8 = 1;
+const DATA: u8 = 0;
+
+/// Whether tests of HTTP/3 can't run with this nginx on this machine, which is said.
+pub fn is_missing() -> bool {
+    is_built_without(HTTP3) || kept("aioquic/bin/python").is_none()
+}
+
+/// A connection.
+pub struct Http3 {
+    child: Child,
+    commands: Option<ChildStdin>,
+    said: Receiver<String>,
+}
+
+impl Http3 {
+    /// Connects.
+    pub fn connect(port: u16) -> Self {
+        let mut child = Command::new(kept("aioquic/bin/python").unwrap())
+            .args([CLIENT, &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let http = Self {
+            commands: child.stdin.take(),
+            said: lines(child.stdout.take().unwrap()),
+            child,
+        };
+        http.wait_done("connect");
+        http
+    }
+
+    /// Waits until what it was told is done.
+    fn wait_done(&self, command: &str) {
+        assert_eq!(self.said.recv_timeout(PATIENCE).unwrap(), "ok", "{command}");
+    }
+
+    /// Tells it something, and waits until it is done.
+    fn tell(&mut self, command: &str) {
+        writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
+        self.wait_done(command);
+    }
+
+    /// Sends bytes of a stream; `last` ends it.
+    pub fn send(&mut self, stream: u64, bytes: &[u8], last: bool) {
+        let command = if last { "last" } else { "send" };
+        self.tell(&format!("{command} {stream} {}", hex(bytes)));
+    }
+
+    /// Sends a request without a body.
+    pub fn get(&mut self, stream: u64, path: &str) {
+        self.send(stream, &header("GET", path), true);
+    }
+
+    /// The same, and neither reads nor acknowledges anything for so many milliseconds then.
+    pub fn get_deaf(&mut self, stream: u64, path: &str, ms: u64) {
+        let bytes = hex(&header("GET", path));
+        self.tell(&format!("deaf {stream} {bytes} {ms}"));
+    }
+
+    /// Ends a stream without the rest of it.
+    pub fn reset(&mut self, stream: u64) {
+        self.tell(&format!("reset {stream}"));
+    }
+
+    /// Waits for bytes of a response.
+    pub fn receive_some(&mut self, stream: u64) {
+        self.tell(&format!("some {stream}"));
+    }
+
+    /// Waits for the end of responses.
+    pub fn receive(&mut self, streams: impl IntoIterator<Item = u64>) {
+        for stream in streams {
+            self.tell(&format!("end {stream}"));
+        }
+    }
+
+    /// Closes the connection.
+    pub fn close(mut self) {
+        drop(self.commands.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Http3 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// As commands have bytes.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
+/// A request's header: names by their numbers in QPACK's static table, values as they are.
+pub fn header(method: &str, path: &str) -> Vec<u8> {
+    let method = match method {
+        "GET" => 0xc0 | 17,
+        "POST" => 0xc0 | 20,
+        _ => unreachable!(),
+    };
+    let https = 0xc0 | 23;
+    let mut fields = vec![0, 0, method, https];
+    for (name, value) in [(0, "test"), (1, path)] {
+        fields.extend([0x50 | name, u8::try_from(value.len()).unwrap()]);
+        fields.extend(value.as_bytes());
+    }
+    frame(HEADERS, &fields)
+}
+
+/// A part of a body.
+pub fn body(bytes: &[u8]) -> Vec<u8> {
+    frame(DATA, bytes)
+}
+
+/// A frame of less than 64 bytes, so that one byte tells its length.
+fn frame(kind: u8, bytes: &[u8]) -> Vec<u8> {
+    assert!(bytes.len() < 64);
+    let mut frame = vec![kind, u8::try_from(bytes.len()).unwrap()];
+    frame.extend(bytes);
+    frame
+}

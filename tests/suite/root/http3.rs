@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! HTTP/3: a record for each stream, with the times of the datagrams that carried it.
+
+use std::time::Duration;
+
+use crate::suite::common::delay;
+use crate::suite::common::http3;
+use crate::suite::common::http3::Http3;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tls;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::root::times::assert_between;
+
+/// A proxy, and files.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port} quic;
+        root {prefix}/html;
+        proxy_buffering off;
+        location / { proxy_pass http://127.0.0.1:{upstream}; }
+        location /return { return 200 'hello\\n'; }
+        location /file { }
+    }";
+
+/// nginx with that server, and its upstream.
+fn start() -> (Nginx, Upstream) {
+    let upstream = Upstream::start();
+    let http = [tls::DIRECTIVES, HTTP].concat();
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    nginx.file("file", &vec![b'x'; 1 << 20]);
+    nginx.file("file-40k", &vec![b'x'; 40_000]);
+    (nginx, upstream)
+}
+
+/// Runs requests while nginx is traced; their records by their places on the connection, equal to
+/// the access log. nginx logs a request when it has made frames of all of its response, and the
+/// record is written when these are sent: in another order.
+fn records(requests: impl FnOnce(&mut Http3)) -> Vec<Record> {
+    let (nginx, _upstream) = start();
+    let tool = Tool::trace(nginx.pid());
+    let mut http = Http3::connect(nginx.port);
+    requests(&mut http);
+    http.close();
+    let mut logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let mut records = ended.records();
+    records.sort_by_key(|record| record.connection_requests);
+    logged.sort_by_key(|logged| logged.connection_requests);
+    assert_equal(&records, &logged);
+    for record in &records {
+        assert_eq!(record.server_protocol.as_deref(), Some("HTTP/3.0"));
+        assert_eq!(record.alpn.as_deref(), Some("h3"));
+        assert_eq!(record.ssl_protocol.as_deref(), Some("TLSv1.3"));
+        assert_eq!(record.phases_origin.as_deref(), Some("accept"));
+        let accept = record.downstream_accept_time;
+        assert_eq!(accept, records[0].downstream_accept_time);
+    }
+    records
+}
+
+/// Check requests one after the other and many at once, each with a delay of its own.
+#[test]
+fn many_streams() {
+    if http3::is_missing() {
+        return;
+    }
+    let path = |n: u64| match n % 3 {
+        0 => "/return".to_owned(),
+        _ => format!("/wait-{}", n % 50),
+    };
+    let records = records(|http| {
+        http.get(0, &path(0));
+        http.receive([0]);
+        for n in 1..100 {
+            http.get(4 * n, &path(n));
+        }
+        http.receive((1..100).map(|n| 4 * n));
+    });
+    assert_eq!(records.len(), 100);
+    for (n, record) in (0..).zip(&records) {
+        assert_eq!(record.connection_requests, n + 1);
+        assert_eq!(record.request_uri, Some(path(n)));
+        record.assert_complete();
+        let p = &record.phases;
+        assert_eq!(
+            p.downstream_request_first_byte_time,
+            p.downstream_request_last_byte_time
+        );
+        if n % 3 != 0 {
+            let response = p.upstream_response_first_byte_time;
+            assert_between(p, p.upstream_request_last_byte_time, response, n % 50);
+            assert!(response < p.downstream_response_first_byte_time, "{p:#?}");
+        }
+    }
+}
+
+/// Check a header in two datagrams, a body behind it, and a response in two parts, with time between
+/// all of them.
+#[test]
+fn every_phase() {
+    if http3::is_missing() {
+        return;
+    }
+    let records = records(|http| {
+        delay(Duration::from_millis(40));
+        let header = http3::header("POST", "/wait-60/head/wait-30/body-10");
+        let (first, second) = header.split_at(20);
+        http.send(0, first, false);
+        delay(Duration::from_millis(20));
+        /* Others go on meanwhile. */
+        http.get(4, "/return");
+        http.receive([4]);
+        http.send(0, second, false);
+        delay(Duration::from_millis(50));
+        http.send(0, &http3::body(b"abc"), true);
+        http.receive([0]);
+    });
+    records.iter().for_each(Record::assert_complete);
+    let p = &records[0].phases;
+    assert_between(p, Some(0), p.downstream_request_first_byte_time, 40);
+    let header = p.downstream_request_last_byte_time;
+    assert_between(p, p.downstream_request_first_byte_time, header, 20);
+    assert_between(p, header, p.upstream_connect_time, 50);
+    let response = p.upstream_response_first_byte_time;
+    assert_between(p, p.upstream_request_last_byte_time, response, 60);
+    let first = p.downstream_response_first_byte_time;
+    assert_between(p, response, first, 0);
+    assert_between(p, first, p.downstream_response_last_byte_time, 30);
+    let other = &records[1].phases;
+    assert!(other.downstream_response_last_byte_time < header);
+}
+
+/// Check responses that wait for the client's window, which it opens when it has read: the first is
+/// logged long before its last byte is sent.
+#[test]
+fn kept_back() {
+    if http3::is_missing() {
+        return;
+    }
+    let records = records(|http| {
+        for (stream, path) in [(0, "/file-40k"), (4, "/file")] {
+            http.get_deaf(stream, path, 100);
+            http.receive([stream]);
+        }
+    });
+    for record in &records {
+        record.assert_complete();
+        let p = &record.phases;
+        let first = p.downstream_response_first_byte_time;
+        assert_between(p, p.downstream_request_last_byte_time, first, 0);
+        assert_between(p, first, p.downstream_response_last_byte_time, 100);
+    }
+    assert!(records[0].response_size > 40_000);
+    assert!(records[1].response_size > 1 << 20);
+}
+
+/// Check requests on a connection that was there before tracing began.
+#[test]
+fn accepted_before() {
+    if http3::is_missing() {
+        return;
+    }
+    let (nginx, _upstream) = start();
+    let mut http = Http3::connect(nginx.port);
+    http.get(0, "/return");
+    http.receive([0]);
+    let tool = Tool::trace(nginx.pid());
+    http.get(4, "/wait-60");
+    http.receive([4]);
+    http.close();
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged[1..]);
+    records[0].assert_complete();
+    assert_eq!(
+        records[0].phases_origin.as_deref(),
+        Some("request_first_byte")
+    );
+}
+
+/// Check a stream that the client ends, and a connection that it leaves inside a response: they are
+/// told, too.
+#[test]
+fn given_up() {
+    if http3::is_missing() {
+        return;
+    }
+    let records = records(|http| {
+        http.get(0, "/file");
+        http.receive_some(0);
+        http.reset(0);
+        http.get(4, "/wait-60");
+        http.reset(4);
+        http.get(8, "/return");
+        http.receive([8]);
+        http.get(12, "/file");
+        http.receive_some(12);
+    });
+    assert_eq!(records.len(), 4);
+    let p = &records[0].phases;
+    assert!(p.downstream_response_first_byte_time.is_some(), "{p:#?}");
+    records[2].assert_complete();
+}
+
+/// Check that a request whose response is still being sent when the tool ends is told of, without the
+/// end of it.
+#[test]
+fn unfinished() {
+    if http3::is_missing() {
+        return;
+    }
+    let (nginx, _upstream) = start();
+    let tool = Tool::trace(nginx.pid());
+    let mut http = Http3::connect(nginx.port);
+    std::thread::scope(|scope| {
+        scope.spawn(|| http.get_deaf(0, "/file-40k", 1000));
+        nginx.wait_logged(1);
+        let ended = tool.stop();
+        ended.assert_clean();
+        let records = ended.records();
+        assert_eq!(records.len(), 1);
+        records[0].assert_logged(&nginx.logged()[0]);
+        let p = &records[0].phases;
+        assert!(p.downstream_request_last_byte_time.is_some(), "{p:#?}");
+        assert!(p.downstream_response_last_byte_time.is_none(), "{p:#?}");
+        assert!(records[0].duration_ns.is_none(), "{p:#?}");
+    });
+}
