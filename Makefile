@@ -14,6 +14,7 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:cur
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
 	memcached:memcached /usr/lib/python3/dist-packages/grpc:python3-grpcio
+BENCH_NEEDS := bpftrace:bpftrace
 CHECK_NEEDS := clang-format:clang-format
 
 # How long the test of the full rate lasts.
@@ -56,7 +57,8 @@ test-nginx: build-deps test-deps ## The tests that trace, on every nginx of test
 	tests/builds/run
 
 .PHONY: bench
-bench: build-deps test-deps ## What tracing costs nginx (needs root)
+bench: build-deps test-deps bench-deps ## What tracing costs (needs root)
+	tests/builds/run --fetch symbols
 	$(CARGO) bench --locked --bench cost
 
 .PHONY: format
@@ -72,10 +74,12 @@ deny: ## Check licences and sources of all dependencies (needs cargo-deny)
 hooks: ## Run make check before every commit
 	git config core.hooksPath .githooks
 
-.PHONY: build-deps test-deps check-deps
+.PHONY: build-deps test-deps bench-deps check-deps
 build-deps:
 	@tests/install $(BUILD_NEEDS)
 test-deps:
 	@tests/install $(TEST_NEEDS)
+bench-deps:
+	@tests/install $(BENCH_NEEDS)
 check-deps:
 	@tests/install $(CHECK_NEEDS)

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What tracing costs: CPU time of nginx's worker a request, without and with, interleaved in one
+//! run on one machine; of the tool a record; of processes that are not traced. Prints tables of
+//! medians, spreads and ratios; asserts nothing.
+
+/* As in tests/integration.rs, of whose harness only a part is used here. */
+#![allow(
+    clippy::expect_used,
+    clippy::missing_docs_in_private_items,
+    clippy::unwrap_used,
+    dead_code
+)]
+
+use std::any::Any;
+use std::fs;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
+
+#[path = "../../tests/suite/common/mod.rs"]
+mod common;
+mod rivals;
+
+use common::client::Client;
+use common::load::wrk;
+use common::nginx::Config;
+use common::nginx::Nginx;
+use common::nginx::kept;
+use common::tool::PROGRAM;
+use common::tool::Tool;
+use common::tool::bpftool;
+use rivals::Bpftrace;
+use rivals::Hooks;
+
+/// How often each is measured.
+const ROUNDS: usize = 5;
+
+/// How long one measurement takes.
+const SECONDS: u32 = 2;
+
+/// nginx that is not stripped, for those that need the names of static functions.
+const UNSTRIPPED: &str = "source-symbols/objs/nginx";
+
+/// The server under load; a log of its own would be measured, too.
+const HTTP: &str = r#"
+    access_log off; keepalive_requests 100000000;
+    log_format times escape=json '{"time":"$time_iso8601","addr":"$remote_addr","method":"$request_method","uri":"$request_uri","status":$status,"size":$bytes_sent,"request_time":$request_time,"upstream_addr":"$upstream_addr","upstream_connect_time":"$upstream_connect_time","upstream_header_time":"$upstream_header_time","upstream_response_time":"$upstream_response_time"}';
+    upstream kept { server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }
+    proxy_http_version 1.1;
+    proxy_set_header Connection '';
+    server {
+        listen 127.0.0.1:{port};
+        location /static { return 200 'hello\n'; }
+        location /proxied { proxy_pass http://kept; }
+        location /logged/static { access_log {prefix}/times.log times; return 200 'hello\n'; }
+        location /logged/proxied { access_log {prefix}/times.log times; proxy_pass http://kept; }
+        location / { root {prefix}/html; sendfile on; }
+    }"#;
+
+/// What the upstream answers.
+const UPSTREAM: &str = "
+    access_log off; keepalive_requests 100000000;
+    server { listen 127.0.0.1:{port}; location / { return 200 'hello\\n'; } }";
+
+/// What is on while nginx is measured, and ends with its value.
+type Start<'a> = Box<dyn Fn() -> Box<dyn Any> + 'a>;
+
+/// One row: its name, the requests, and what is on.
+struct Row<'a> {
+    name: &'static str,
+    uri: &'static str,
+    start: Start<'a>,
+}
+
+fn main() {
+    /* A file of its own: probes on the traced one would hit it, too. */
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("nginx");
+    fs::copy(common::nginx::binary(), &copy).unwrap();
+    let upstream = Nginx::start(&Config {
+        http: UPSTREAM,
+        binary: copy,
+        ..Config::default()
+    });
+    let nginx = Nginx::with(HTTP, upstream.port);
+    nginx.file("1m.bin", &vec![b'x'; 1 << 20]);
+    println!("{ROUNDS} rounds of {SECONDS} s in turn; one worker, 16 connections");
+    println!("nginx CPU a request, medians; spread is (max - min) / median");
+    for (title, uri) in [
+        ("static, return 200", "/static"),
+        ("proxied, kept connections", "/proxied"),
+        ("1 MB file by sendfile", "/1m.bin"),
+    ] {
+        heading(title);
+        compare(&nginx, uri, &[row("ngx-bpf", uri, || tool(&nginx, &[]))]);
+        hits(&nginx, uri);
+    }
+    heading("filters, static");
+    let filters = [
+        row("--sample 100", "/static", || {
+            tool(&nginx, &["--sample", "100"])
+        }),
+        row("--status 5xx", "/static", || {
+            tool(&nginx, &["--status", "5xx"])
+        }),
+        row("ngx-bpf", "/static", || tool(&nginx, &[])),
+    ];
+    compare(&nginx, "/static", &filters);
+    rivals(upstream.port);
+    println!("\nthe tool");
+    for uri in ["/static", "/proxied"] {
+        records(&nginx, uri);
+    }
+    start(&nginx);
+    untraced(&nginx);
+}
+
+/// A row with this on.
+fn row<'a, T: Any>(name: &'static str, uri: &'static str, start: impl Fn() -> T + 'a) -> Row<'a> {
+    Row {
+        name,
+        uri,
+        start: Box::new(move || Box::new(start())),
+    }
+}
+
+fn heading(title: &str) {
+    println!(
+        "\n{title:<28} {:>9} {:>8} {:>7} {:>9}",
+        "us", "spread", "ratio", "more, us"
+    );
+}
+
+/// Other ways to have the times, on an nginx with the names of its static functions.
+fn rivals(upstream: u16) {
+    let Some(binary) = kept(UNSTRIPPED) else {
+        return;
+    };
+    let nginx = Nginx::start(&Config {
+        http: HTTP,
+        upstream,
+        binary: binary.clone(),
+        ..Config::default()
+    });
+    let output = nginx.prefix().join("bpftrace.out");
+    for (title, uri, logged) in [
+        ("rivals, static", "/static", "/logged/static"),
+        ("rivals, proxied", "/proxied", "/logged/proxied"),
+    ] {
+        heading(title);
+        let rows = [
+            row("ngx-bpf", uri, || tool(&nginx, &[])),
+            row("ten hooks at entry and return", uri, || {
+                Hooks::attach(&binary)
+            }),
+            row("bpftrace, seven probes", uri, || {
+                Bpftrace::attach(&binary, &output)
+            }),
+            row("access_log in JSON", logged, || ()),
+        ];
+        compare(&nginx, uri, &rows);
+    }
+}
+
+/// Measures with nothing on, and with each of these, in turn; prints a line for each.
+fn compare(nginx: &Nginx, uri: &str, rows: &[Row<'_>]) {
+    let mut off = Vec::new();
+    let mut on = vec![Vec::new(); rows.len()];
+    measure(nginx, uri);
+    for _ in 0..ROUNDS {
+        off.push(measure(nginx, uri));
+        for (row, samples) in rows.iter().zip(&mut on) {
+            let guard = (row.start)();
+            samples.push(measure(nginx, row.uri));
+            drop(guard);
+        }
+    }
+    let (base, spread) = median(&off);
+    println!("{:<28} {:>9.2} {spread:>7.1}%", "nothing", base / 1e3);
+    for (row, samples) in rows.iter().zip(&on) {
+        let (ns, spread) = median(samples);
+        println!(
+            "{:<28} {:>9.2} {spread:>7.1}% {:>7.3} {:>9.2}",
+            row.name,
+            ns / 1e3,
+            ns / base,
+            (ns - base) / 1e3
+        );
+    }
+}
+
+/// The tool as an operator leaves it on.
+fn tool(nginx: &Nginx, args: &[&str]) -> Tool {
+    attach(nginx.pid(), &nginx.prefix().join("records.json"), args)
+}
+
+/// The tool on this nginx, when it traces.
+fn attach(pid: u32, file: &Path, args: &[&str]) -> Tool {
+    let _ = fs::remove_file(file);
+    let mut tool = Tool::spawn(
+        Command::new(PROGRAM)
+            .args(["--json", "-p", &pid.to_string(), "-o"])
+            .arg(file)
+            .args(args),
+    );
+    tool.wait_ready(1);
+    tool
+}
+
+/// nginx's CPU time a request under load, ns.
+fn measure(nginx: &Nginx, uri: &str) -> f64 {
+    let worker = nginx.workers()[0];
+    let before = cpu_ns(worker, worker);
+    let requests = wrk(nginx.port, uri, 16, SECONDS);
+    (cpu_ns(worker, worker) - before) as f64 / requests as f64
+}
+
+/// CPU time of a thread, from the scheduler.
+fn cpu_ns(pid: u32, thread: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// CPU time of all threads of a process.
+fn process_cpu_ns(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let threads = threads.map(|thread| thread.unwrap().file_name().into_string().unwrap());
+    threads
+        .map(|thread| cpu_ns(pid, thread.parse().unwrap()))
+        .sum()
+}
+
+/// The median, and the spread around it in percent.
+fn median(samples: &[f64]) -> (f64, f64) {
+    let mut values = samples.to_vec();
+    values.sort_by(f64::total_cmp);
+    let median = values[values.len() / 2];
+    let spread = values[values.len() - 1] - values[0];
+    (median, spread / median * 100.0)
+}
+
+/// Runs of the uprobes a request, as the kernel counts them: in a run of its own, since counting
+/// costs, too.
+fn hits(nginx: &Nginx, uri: &str) {
+    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+    let was = fs::read_to_string(SWITCH).unwrap();
+    fs::write(SWITCH, "1").unwrap();
+    let tool = tool(nginx, &[]);
+    let requests = wrk(nginx.port, uri, 16, SECONDS);
+    let programs: Vec<_> = tool
+        .bpf_ids("prog")
+        .iter()
+        .map(|id| bpftool(&["prog", "show", "id", id]))
+        .collect();
+    fs::write(SWITCH, was.trim()).unwrap();
+    drop(tool.stop());
+    let uprobes = programs
+        .iter()
+        .filter(|program| program["type"] == "kprobe");
+    let runs: u64 = uprobes
+        .filter_map(|program| program["run_cnt"].as_u64())
+        .sum();
+    println!(
+        "{:<28} {:>9.2} a request",
+        "uprobe hits",
+        runs as f64 / requests as f64
+    );
+}
+
+/// The tool's own CPU time a record and its memory, at full rate and with a file as its output.
+fn records(nginx: &Nginx, uri: &str) {
+    let tool = tool(nginx, &[]);
+    let before = process_cpu_ns(tool.pid());
+    let requests = wrk(nginx.port, uri, 16, 2 * SECONDS);
+    let cpu = process_cpu_ns(tool.pid()) - before;
+    let resident = tool.resident() as f64 / f64::from(1 << 20);
+    let summary = tool.stop().summary();
+    println!(
+        "{uri:<10} {:>6.2} us of its CPU a record, {resident:.1} MiB resident, {:.0} requests/s, {} lost",
+        cpu as f64 / requests as f64 / 1e3,
+        requests as f64 / f64::from(2 * SECONDS),
+        summary.lost
+    );
+}
+
+/// From the start to the first record, and the longest that a request takes while probes are
+/// attached and detached, with a request each millisecond.
+fn start(nginx: &Nginx) {
+    let mut first = Vec::new();
+    let mut client = Client::connect(nginx.port);
+    for _ in 0..ROUNDS {
+        let file: PathBuf = nginx.prefix().join("first.json");
+        let _ = fs::remove_file(&file);
+        let started = Instant::now();
+        let tool = Tool::spawn(
+            Command::new(PROGRAM)
+                .args(["--json", "-p", &nginx.pid().to_string(), "-o"])
+                .arg(&file),
+        );
+        while !fs::metadata(&file).is_ok_and(|metadata| metadata.len() > 0) {
+            client.get("/static");
+        }
+        first.push(started.elapsed().as_secs_f64());
+        drop(tool.stop());
+    }
+    let (median, spread) = median(&first);
+    println!("start to first record: {median:.2} s (spread {spread:.0} %)");
+    let (pid, file) = (nginx.pid(), nginx.prefix().join("records.json"));
+    let quiet = longest(&mut client, Duration::from_secs(2), || ());
+    let busy = longest(&mut client, Duration::from_secs(2), || {
+        drop(attach(pid, &file, &[]).stop());
+    });
+    println!(
+        "longest of a request each millisecond: {:.2} ms alone, {:.2} ms while probes come and go",
+        quiet.as_secs_f64() * 1e3,
+        busy.as_secs_f64() * 1e3
+    );
+}
+
+/// The longest request while something is done, for so long at least.
+fn longest(client: &mut Client, at_least: Duration, act: impl Fn() + Sync) -> Duration {
+    let end = Instant::now() + at_least;
+    std::thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            while Instant::now() < end {
+                act();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut longest = Duration::ZERO;
+        while !acting.is_finished() {
+            let sent = Instant::now();
+            client.get("/static");
+            longest = longest.max(sent.elapsed());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        longest
+    })
+}
+
+/// What a process that is not traced pays for a small send and the recv that follows it.
+fn untraced(nginx: &Nginx) {
+    const CALLS: u32 = 200_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut out = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut back, _) = listener.accept().unwrap();
+    out.set_nodelay(true).unwrap();
+    let mut round = || {
+        let started = Instant::now();
+        let mut byte = [0];
+        for _ in 0..CALLS {
+            out.write_all(b"x").unwrap();
+            back.read_exact(&mut byte).unwrap();
+        }
+        started.elapsed().as_nanos() as f64 / f64::from(2 * CALLS)
+    };
+    round();
+    let (mut off, mut on) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        off.push(round());
+        let tool = tool(nginx, &[]);
+        on.push(round());
+        drop(tool.stop());
+    }
+    let ((off, off_spread), (on, on_spread)) = (median(&off), median(&on));
+    println!(
+        "a socket call of a process that is not traced: {off:.0} ns (spread {off_spread:.0} %) without, \
+         {on:.0} ns ({on_spread:.0} %) with"
+    );
+}

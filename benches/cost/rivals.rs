@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Other ways to have the same times.
+
+use std::fs;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use libbpf_rs::Link;
+use libbpf_rs::MapCore as _;
+use libbpf_rs::Object;
+use libbpf_rs::ObjectBuilder;
+use libbpf_rs::RingBufferBuilder;
+use libbpf_rs::UprobeOpts;
+
+use crate::common::nginx::kill;
+
+/// The probes of hooks.bpf.c: the program, and nginx's function. Seven of these are static.
+const HOOKS: [(&str, &str); 10] = [
+    ("entry", "ngx_http_create_request"),
+    ("entry", "ngx_http_process_request"),
+    ("entry", "ngx_http_upstream_connect"),
+    ("entry", "ngx_http_upstream_send_request"),
+    ("leave", "ngx_http_upstream_send_request"),
+    ("entry", "ngx_http_upstream_process_header"),
+    ("leave", "ngx_http_upstream_process_header"),
+    ("entry", "ngx_http_send_header"),
+    ("leave", "ngx_http_output_filter"),
+    ("end", "ngx_http_free_request"),
+];
+
+/// The document's hooks, attached, and a reader of their records.
+pub struct Hooks {
+    links: Vec<Link>,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+    _object: Object,
+}
+
+impl Hooks {
+    pub fn attach(nginx: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("hooks.o");
+        let status = Command::new("clang")
+            .args(["-target", "bpf", "-O2", "-g", "-D__TARGET_ARCH_x86"])
+            .args(["-isystem", "vmlinux", "-isystem"])
+            .arg(headers(folder.path()))
+            .args(["-c", "benches/cost/hooks.bpf.c", "-o"])
+            .arg(&object)
+            .status();
+        assert!(status.unwrap().success());
+        let object = ObjectBuilder::default().open_file(&object).unwrap();
+        let object = object.load().unwrap();
+        let links = HOOKS.iter().enumerate().map(|(n, (program, function))| {
+            let opts = UprobeOpts {
+                cookie: n as u64,
+                retprobe: *program == "leave",
+                func_name: Some((*function).to_owned()),
+                ..Default::default()
+            };
+            let program = object.progs_mut().find(|found| found.name() == *program);
+            let program = program.unwrap();
+            program.attach_uprobe_with_opts(-1, nginx, 0, opts).unwrap()
+        });
+        let links = links.collect();
+        let events = object.maps().find(|map| map.name() == "events").unwrap();
+        let events = libbpf_rs::MapHandle::try_from(&events).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let reader = std::thread::spawn(move || {
+            let mut ring = RingBufferBuilder::new();
+            ring.add(&events, |_| 0).unwrap();
+            let ring = ring.build().unwrap();
+            while !asked.load(Ordering::Relaxed) {
+                let _ = ring.poll(Duration::from_millis(50));
+            }
+        });
+        Self {
+            links,
+            stop,
+            reader: Some(reader),
+            _object: object,
+        }
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.links.clear();
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+    }
+}
+
+/// libbpf's own headers, as the crate brings them for skeletons.
+fn headers(folder: &Path) -> std::path::PathBuf {
+    let bpf = folder.join("include/bpf");
+    fs::create_dir_all(&bpf).unwrap();
+    for (name, content) in libbpf_rs::libbpf_sys::API_HEADERS {
+        fs::write(bpf.join(name), content).unwrap();
+    }
+    folder.join("include")
+}
+
+/// A script for the same phases, one line a request.
+pub struct Bpftrace(Child);
+
+impl Bpftrace {
+    pub fn attach(nginx: &Path, output: &Path) -> Self {
+        let nginx = nginx.display();
+        let mut script = String::new();
+        for (n, function) in [
+            "ngx_http_create_request",
+            "ngx_http_process_request",
+            "ngx_http_upstream_connect",
+            "ngx_http_upstream_send_request",
+            "ngx_http_upstream_process_header",
+            "ngx_http_send_header",
+        ]
+        .iter()
+        .enumerate()
+        {
+            script += &format!("uprobe:{nginx}:{function} {{ @t{n}[tid] = nsecs; }}\n");
+        }
+        script += &format!(
+            "uprobe:{nginx}:ngx_http_free_request {{ printf(\"%d %d %d %d %d %d %d\\n\", \
+             @t0[tid], @t1[tid], @t2[tid], @t3[tid], @t4[tid], @t5[tid], nsecs); }}\n\
+             BEGIN {{ printf(\"ready\\n\"); }}\n"
+        );
+        let mut child = Command::new("bpftrace")
+            .args(["-e", &script, "-o"])
+            .arg(output)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("bpftrace is installed by make bench");
+        let _ = child
+            .stderr
+            .as_mut()
+            .map(|stderr| BufReader::new(stderr).fill_buf().map(drop));
+        while fs::read_to_string(output).is_ok_and(|text| !text.contains("ready"))
+            || !output.exists()
+        {
+            assert!(child.try_wait().unwrap().is_none(), "bpftrace has ended");
+            std::thread::yield_now();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Bpftrace {
+    fn drop(&mut self) {
+        kill("INT", self.0.id());
+        let _ = self.0.wait();
+    }
+}
