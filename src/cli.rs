@@ -13,6 +13,7 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use clap::ValueHint;
 
 /// What the command line asks for.
 #[derive(Debug, Parser)]
@@ -40,9 +41,26 @@ pub struct Cli {
     #[command(flatten)]
     pub trace: Trace,
 
+    /// Print the man page, or the completions of a shell
+    #[arg(long, value_name = "WHAT", value_enum, exclusive = true)]
+    pub generate: Option<Generate>,
+
     /// Print version
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
+}
+
+/// What is made of this definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generate {
+    /// The man page, in roff
+    Man,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
 }
 
 /// What else there is.
@@ -59,6 +77,7 @@ pub enum Command {
     #[command(disable_version_flag = true)]
     Layout {
         /// An nginx binary; its debug file is found as gdb finds it
+        #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
 }
@@ -67,12 +86,12 @@ pub enum Command {
 #[derive(Args, Debug)]
 pub struct LayoutOptions {
     /// Take the struct layout of nginx from FILE, as "ngx-bpf layout" prints it
-    #[arg(long, value_name = "FILE", conflicts_with = "debug_info")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "debug_info")]
     pub layout: Option<PathBuf>,
 
     /// Take it from the debug information in FILE, which must be of the same build, and from there
     /// the symbols that the binary lacks
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub debug_info: Option<PathBuf>,
 }
 
@@ -100,7 +119,7 @@ pub struct Trace {
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pub pids: Vec<u32>,
 
-    /// Wait for an nginx to start, if none runs
+    /// Trace those that start later, too, and do not end with the last of them
     #[arg(long, conflicts_with = "pids")]
     pub wait: bool,
 
@@ -113,7 +132,7 @@ pub struct Trace {
     pub format: Format,
 
     /// Append to FILE instead of stdout; opened again on SIGUSR1
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 
     /// Stop after TIME

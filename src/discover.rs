@@ -175,11 +175,13 @@ fn is_gone(error: &anyhow::Error) -> bool {
     matches!(errno, Some(Errno::NOENT | Errno::SRCH))
 }
 
-/// Whether an nginx master runs. One that is still starting, or only tests its configuration, has
-/// no title yet.
-pub fn has_master() -> Result<bool> {
+/// The nginx masters that run. One that is still starting, or only tests its configuration, has no
+/// title yet.
+pub fn masters() -> Result<Vec<u32>> {
     check_proc()?;
-    Ok(pids()?.into_iter().any(|pid| role_of(pid) == Role::Master))
+    let mut masters = pids()?;
+    masters.retain(|pid| role_of(*pid) == Role::Master);
+    Ok(masters)
 }
 
 /// The pid namespace of this process, by its inode: pids are what they are in there.

@@ -30,6 +30,7 @@ mod fit;
 mod hook;
 mod layout;
 mod lost;
+mod manual;
 mod message;
 mod module;
 mod output;
@@ -73,10 +74,11 @@ fn main() -> ExitCode {
             .verbose
             .then_some((PrintLevel::Warn, print_libbpf)),
     );
-    let result = match &cli.command {
-        None => trace::run(&cli.trace).map(|()| true),
-        Some(Command::Check(options)) => check::run(options),
-        Some(Command::Layout { file }) => print::run(file).map(|()| true),
+    let result = match (cli.generate, &cli.command) {
+        (Some(what), _) => manual::run(what).map(|()| true),
+        (None, None) => trace::run(&cli.trace).map(|()| true),
+        (None, Some(Command::Check(options))) => check::run(options),
+        (None, Some(Command::Layout { file })) => print::run(file).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

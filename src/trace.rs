@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -46,8 +47,8 @@ use crate::stop::Stop;
 /// How often the counters, the clock and the traced processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often `--wait` looks for an nginx.
-const WAIT: Duration = Duration::from_millis(200);
+/// How often `--wait` looks for an nginx that has started.
+const WAIT: Duration = Duration::from_millis(500);
 
 /// Traces until the end is asked for, or nothing is left to trace.
 pub fn run(cli: &Trace) -> Result<()> {
@@ -57,10 +58,12 @@ pub fn run(cli: &Trace) -> Result<()> {
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
     let kernel = preflight::check()?;
-    if cli.wait && !wait_for_nginx(&stopped, messages)? {
-        return Ok(());
-    }
-    let programs = programs(cli, messages)?;
+    let (programs, refused) = if cli.wait && discover::masters()?.is_empty() {
+        messages.waiting();
+        Default::default()
+    } else {
+        programs(cli)?
+    };
     let mut tracing = Tracing {
         cli,
         sink: output::sink(cli.format()),
@@ -78,9 +81,14 @@ pub fn run(cli: &Trace) -> Result<()> {
         is_failing: false,
         collector: Collector::new(),
         traced: Vec::new(),
+        passed_over: Vec::new(),
+        looked: Instant::now(),
         stop,
         messages,
     };
+    for (pids, error) in refused {
+        tracing.pass_over(&pids, &error);
+    }
     for program in programs {
         tracing.attach(program, &kernel)?;
     }
@@ -103,39 +111,29 @@ fn give_back_memory() {
     }
 }
 
-/// Waits until a master runs. False when the end was asked for before.
-fn wait_for_nginx(stopped: &Receiver<()>, messages: Messages) -> Result<bool> {
-    if discover::has_master()? {
-        return Ok(true);
-    }
-    messages.waiting();
-    while stopped.recv_timeout(WAIT).is_err() {
-        if discover::has_master()? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
+/// Processes that can't be traced, and why.
+type Refused = (Vec<u32>, anyhow::Error);
 
 /// What is asked for. Of what was found without being asked for, one that can't be traced does not
-/// stand in the way of the others.
-fn programs(cli: &Trace, messages: Messages) -> Result<Vec<Program>> {
+/// stand in the way of the others, nor of those that are waited for.
+fn programs(cli: &Trace) -> Result<(Vec<Program>, Vec<Refused>)> {
     let mut programs = Vec::new();
-    let mut errors = Vec::new();
+    let mut refused = Vec::new();
     for targets in by_binary(discover::targets(&cli.pids)?) {
+        let pids = targets.iter().map(|target| target.process.pid).collect();
         match Program::read(targets, &cli.layout) {
             Ok(program) => programs.push(program),
             Err(error) if !cli.pids.is_empty() => return Err(error),
-            Err(error) => errors.push(error),
+            Err(error) => refused.push((pids, error)),
         }
     }
     if programs.is_empty()
-        && let Some(error) = errors.pop()
+        && !cli.wait
+        && let Some((_, error)) = refused.pop()
     {
         return Err(error);
     }
-    errors.iter().for_each(|error| messages.warn(error));
-    Ok(programs)
+    Ok((programs, refused))
 }
 
 /// One nginx binary, and its probes.
@@ -144,6 +142,14 @@ struct Traced {
     program: Program,
     /// Attached to it.
     probe: Probe,
+}
+
+/// What a new master runs.
+enum Binary {
+    /// One that is traced already.
+    Known,
+    /// One that was not.
+    New,
 }
 
 /// Everything between the first record and the last.
@@ -181,6 +187,10 @@ struct Tracing<'cli> {
     collector: Collector,
     /// What is traced.
     traced: Vec<Traced>,
+    /// Masters that can't be traced, which was said.
+    passed_over: Vec<Process>,
+    /// When it was last looked for a master that has started.
+    looked: Instant,
     /// Whether the end was asked for.
     stop: Stop,
     /// What is said on stderr.
@@ -215,7 +225,7 @@ impl Tracing<'_> {
         Ok(())
     }
 
-    /// Until the end is asked for, nobody reads any more, or every traced process has ended.
+    /// Until the end is asked for, nobody reads any more, or nothing is left to trace.
     fn run(&mut self, stopped: &Receiver<()>, reopen: &AtomicBool) -> Result<()> {
         let ticks = tick(TICK);
         let deadline = self.stop.deadline().map_or_else(never, at);
@@ -247,9 +257,9 @@ impl Tracing<'_> {
         Ok(())
     }
 
-    /// Whether a traced process has not ended.
+    /// Whether a traced process has not ended, or one may come.
     fn is_alive(&self) -> bool {
-        self.traced.iter().any(|traced| traced.program.is_alive())
+        self.cli.wait || self.traced.iter().any(|traced| traced.program.is_alive())
     }
 
     /// The records of one batch.
@@ -292,6 +302,12 @@ impl Tracing<'_> {
         self.clock = Clock::now();
         self.tell_losses();
         self.follow_upgrades();
+        if self.cli.wait && self.looked.elapsed() >= WAIT {
+            if let Err(error) = self.follow_started() {
+                self.messages.warn(&error);
+            }
+            self.looked = Instant::now();
+        }
         if self.meter.as_mut().is_some_and(Meter::is_due) {
             self.tell_cost();
         }
@@ -304,17 +320,55 @@ impl Tracing<'_> {
     /// its workers are traced, too, with a layout of their own.
     fn follow_upgrades(&mut self) {
         while let Some(pid) = self.traced.iter().find_map(|t| t.probe.upgraded()) {
-            if let Err(error) = self.follow_master(pid) {
-                let what = format!("failed to follow the upgrade of nginx to pid {pid}");
-                self.messages.warn(&error.context(what));
+            match self.follow_master(pid) {
+                Ok(Binary::Known) => {}
+                Ok(Binary::New) => self.messages.upgraded(pid),
+                Err(error) => {
+                    let what = format!("failed to follow the upgrade of nginx to pid {pid}");
+                    self.pass_over(&[pid], &error.context(what));
+                }
             }
         }
     }
 
+    /// Traces the masters that have started since.
+    fn follow_started(&mut self) -> Result<()> {
+        let masters = discover::masters()?;
+        /* The master of an upgrade was executed before it could be listed. */
+        self.follow_upgrades();
+        self.passed_over.retain(Process::is_alive);
+        for pid in masters {
+            if !self.is_known(pid)
+                && let Err(error) = self.follow_master(pid)
+            {
+                self.pass_over(&[pid], &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that these can't be traced, and remembers it while they live.
+    fn pass_over(&mut self, pids: &[u32], error: &anyhow::Error) {
+        let processes: Vec<_> = pids.iter().flat_map(|pid| Process::open(*pid)).collect();
+        if !processes.is_empty() {
+            self.messages.warn(error);
+        }
+        self.passed_over.extend(processes);
+    }
+
+    /// Whether this process is traced, or passed over.
+    fn is_known(&self, pid: u32) -> bool {
+        let targets = self.traced.iter().flat_map(|t| &t.program.targets);
+        let mut known = targets
+            .map(|target| &target.process)
+            .chain(&self.passed_over);
+        known.any(|process| process.pid == pid && process.is_alive())
+    }
+
     /// Traces a new master, unless it has ended again.
-    fn follow_master(&mut self, pid: u32) -> Result<()> {
+    fn follow_master(&mut self, pid: u32) -> Result<Binary> {
         let Ok(process) = Process::open(pid) else {
-            return Ok(());
+            return Ok(Binary::Known);
         };
         let target = Target::of(process)?;
         let inode = target.inode;
@@ -327,14 +381,15 @@ impl Tracing<'_> {
             let workers = probe.follow(&target.process)?;
             self.messages
                 .started(program.build.version, target.process.pid, workers);
+            program.targets.retain(|target| target.process.is_alive());
             program.targets.push(target);
-            return Ok(());
+            return Ok(Binary::Known);
         }
         let program = Program::read(vec![target], &self.cli.layout)?;
         self.attach(program, &preflight::check()?)?;
+        give_back_memory();
         self.activate(self.traced.len() - 1)?;
-        self.messages.upgraded(pid);
-        Ok(())
+        Ok(Binary::New)
     }
 
     /// What is new among the losses goes into the stream.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line without root: help, bad usage; and that the documentation tells of every key.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::process::Output;
 
@@ -48,6 +49,8 @@ fn bad_usage() {
         &["check", "--sample", "2"],
         &["check", "--pid", "0"],
         &["--json", "check"],
+        &["--generate", "tcsh"],
+        &["--generate", "man", "--json"],
         &["help"],
     ] {
         let output = run(args);
@@ -56,5 +59,56 @@ fn bad_usage() {
         assert!(output.stdout.is_empty(), "{args:?}");
         assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
         assert!(stderr.starts_with("ngx-bpf: "), "{args:?}: {stderr}");
+    }
+}
+
+/// What `--generate` prints.
+fn generate(what: &str) -> String {
+    let output = run(&["--generate", what]);
+    assert_eq!(output.status.code(), Some(0), "{what}");
+    assert!(output.stderr.is_empty(), "{what}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Long options: words behind `mark`, without what is no letter at the end of a line.
+fn options(text: &str, mark: &str) -> BTreeSet<String> {
+    let ends = |c: char| !(c.is_ascii_lowercase() || c == '-');
+    let behind = text.split(mark).skip(1);
+    let words = behind.map(|rest| rest.split(ends).next().unwrap().to_owned());
+    words.filter(|word| word.len() > 1).collect()
+}
+
+/// Check that help, man page and completions have the same options, and that the page has every
+/// exit status and every key of a record.
+#[test]
+fn generated() {
+    let help: Vec<String> = [&["--help"][..], &["check", "--help"], &["layout", "--help"]]
+        .iter()
+        .map(|args| String::from_utf8(run(args).stdout).unwrap())
+        .collect();
+    let expected = options(&help.concat(), "--");
+    assert!(expected.contains("min-duration") && expected.contains("generate"));
+    let page = generate("man").replace("\\-", "-");
+    assert_eq!(options(&page, "--"), expected);
+    for shell in ["bash", "zsh"] {
+        assert_eq!(options(&generate(shell), "--"), expected, "{shell}");
+    }
+    let fish = generate("fish");
+    let fish: Vec<_> = fish.split("\ncomplete ").skip(1).collect();
+    assert_eq!(options(&fish.concat(), " -l "), expected);
+    for text in [&generate("bash"), &generate("zsh"), &generate("fish")] {
+        assert!(text.contains("check") && text.contains("layout"));
+    }
+    for status in ["0", "1", "2"] {
+        assert!(page.contains(&format!("\n\\fB{status}\\fR\n")), "{status}");
+        assert!(help[0].contains(&format!(" {status} ")), "{status}");
+    }
+    let fields = include_str!("../../docs/fields.md").lines();
+    let keys: Vec<_> = fields
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .collect();
+    assert!(keys.len() > 40);
+    for (key, _) in keys {
+        assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
     }
 }

@@ -290,11 +290,12 @@ fn waits() {
     tool.wait_for_message("waiting for nginx to start");
     kill("INT", tool.child());
     let ended = tool.wait();
-    assert_eq!(ended.status.code(), Some(0));
-    assert_eq!(ended.stderr.len(), 1, "{:?}", ended.stderr);
+    ended.assert_clean();
+    assert_eq!(ended.stderr.len(), 2, "{:?}", ended.stderr);
 }
 
-/// Check that an nginx that starts later is traced by one that waits for it.
+/// Check that one that waits traces an nginx that starts later, one that starts beside it, and one
+/// that starts when both have ended; of what it can't trace it says so once.
 #[test]
 fn waits_for_start() {
     let mut tool = Tool::spawn(
@@ -306,25 +307,46 @@ fn waits_for_start() {
     tool.wait_for_message("waiting for nginx to start");
     let folder = tempfile::TempDir::new().unwrap();
     open_to_all(folder.path());
-    let script = folder.path().join("script");
-    let text = format!(
-        "#!/bin/sh\nexec nsenter --pid --mount --target {} {} \"$@\"\n",
-        tool.child(),
-        crate::suite::common::nginx::binary().display()
-    );
-    write_program(&script, text.as_bytes());
-    let nginx = Nginx::start(&Config {
-        binary: script,
-        namespace: true,
-        ..Config::default()
-    });
+    let enter = format!("nsenter --pid --mount --target {}", tool.child());
+    let script = |name: &str, what: &str| {
+        let path = folder.path().join(name);
+        let text = format!("#!/bin/sh\nexec {enter} {what}\n");
+        write_program(&path, text.as_bytes());
+        path
+    };
+    let binary = crate::suite::common::nginx::binary();
+    let script_of_nginx = script("script", &format!("{} \"$@\"", binary.display()));
+    let start = || {
+        Nginx::start(&Config {
+            binary: script_of_nginx.clone(),
+            namespace: true,
+            ..Config::default()
+        })
+    };
+    let first = start();
     tool.wait_ready(1);
-    requests(&nginx, 5);
-    let logged = nginx.quit();
+    requests(&first, 5);
+    let other = "bash -c 'exec -a \"nginx: master process\" sleep 600'";
+    let mut other = std::process::Command::new(script("other", other));
+    let mut other = other.spawn().unwrap();
+    tool.wait_for_message("can't be traced");
+    let second = start();
+    tool.wait_ready(1);
+    requests(&second, 5);
+    let mut logged = first.quit();
+    logged.extend(second.quit());
+    let third = start();
+    tool.wait_ready(1);
+    requests(&third, 5);
+    logged.extend(third.quit());
+    kill("INT", tool.child());
     let ended = tool.wait();
+    other.wait().unwrap();
     ended.assert_clean();
     assert_equal(&ended.records(), &logged);
-    assert_eq!(ended.records().len(), 5);
+    assert_eq!(ended.records().len(), 15);
+    let refusals = ended.stderr.iter().filter(|line| line.contains("can't be"));
+    assert_eq!(refusals.count(), 1, "{:?}", ended.stderr);
 }
 
 /// Check that an nginx is found whatever its file is called, and that `--wait` does not wait then.
