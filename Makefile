@@ -17,6 +17,18 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:cur
 BENCH_NEEDS := bpftrace:bpftrace
 CHECK_NEEDS := clang-format:clang-format
 
+PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
+PACKAGE_TEST_NEEDS := debootstrap:debootstrap lintian:lintian rpm:rpm man:man-db groff:groff zsh:zsh fish:fish \
+	systemd-analyze:systemd setpriv:util-linux curl:curl logrotate:logrotate
+# From crates.io, into ~/.cache/ngx-bpf/cargo.
+PACKAGE_TOOLS := cargo-auditable@0.7.7 cargo-deb@3.8.0 cargo-generate-rpm@0.21.1 cargo-about@0.9.3 \
+	cargo-cyclonedx@0.5.9
+
+# Where `make install` puts things; DESTDIR stands before all of it.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
+
 # How long the test of the full rate lasts.
 export NGX_BPF_TEST_LOAD_SECONDS ?= 60
 
@@ -24,7 +36,7 @@ export NGX_BPF_TEST_LOAD_SECONDS ?= 60
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-17s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: build-deps ## Build target/release/ngx-bpf
@@ -61,6 +73,52 @@ bench: build-deps test-deps bench-deps ## What tracing costs (needs root)
 	tests/builds/run --fetch symbols
 	$(CARGO) bench --locked --bench cost
 
+.PHONY: install
+install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
+	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DOC)/examples
+	$(PROGRAM) --generate man | gzip -9n >$(DESTDIR)$(PREFIX)/share/man/man8/ngx-bpf.8.gz
+	$(PROGRAM) --generate bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ngx-bpf
+	$(PROGRAM) --generate zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ngx-bpf
+	$(PROGRAM) --generate fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ngx-bpf.fish
+	sed 's:/usr/bin/:$(PREFIX)/bin/:' packaging/ngx-bpf.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ngx-bpf.service
+	install -D -m 644 packaging/ngx-bpf.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/ngx-bpf.conf
+	install -D -m 644 packaging/ngx-bpf.logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/ngx-bpf
+	gzip -9n <CHANGELOG.md >$(DOC)/changelog.gz
+	install -m 644 README.md docs/fields.md docs/design.md docs/compatibility.md $(DOC)
+	install -m 644 packaging/copyright $(DOC)/copyright
+	install -m 644 packaging/examples/* $(DOC)/examples
+
+.PHONY: deb
+deb: build-deps package-deps ## Build target/dist/*.deb
+	packaging/build deb
+
+.PHONY: rpm
+rpm: build-deps package-deps ## Build target/dist/*.rpm
+	packaging/build rpm
+
+.PHONY: tarball
+tarball: build-deps package-deps ## Build target/dist/*.tar.gz: one static binary
+	packaging/build tarball
+
+.PHONY: packages
+packages: build-deps package-deps ## All of them, and their checksums
+	packaging/build deb rpm tarball
+
+.PHONY: test-packages
+test-packages: packages package-test-deps ## Install, run and purge each package in clean roots (needs root)
+	packaging/test
+
+.PHONY: test-reproducible
+test-reproducible: packages ## Build the packages again, elsewhere: equal bytes?
+	packaging/reproduce
+
+.PHONY: release
+release: check test test-packages test-reproducible deny ## All checks, all packages: CONTRIBUTING.md
+	@cat target/dist/SHA256SUMS
+
 .PHONY: format
 format: check-deps ## Format the sources
 	$(CARGO) fmt
@@ -74,7 +132,7 @@ deny: ## Check licences and sources of all dependencies (needs cargo-deny)
 hooks: ## Run make check before every commit
 	git config core.hooksPath .githooks
 
-.PHONY: build-deps test-deps bench-deps check-deps
+.PHONY: build-deps test-deps bench-deps check-deps package-deps package-test-deps
 build-deps:
 	@tests/install $(BUILD_NEEDS)
 test-deps:
@@ -83,3 +141,8 @@ bench-deps:
 	@tests/install $(BENCH_NEEDS)
 check-deps:
 	@tests/install $(CHECK_NEEDS)
+package-deps:
+	@tests/install $(PACKAGE_NEEDS)
+	@packaging/tools $(PACKAGE_TOOLS)
+package-test-deps:
+	@tests/install $(PACKAGE_TEST_NEEDS)

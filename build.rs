@@ -29,10 +29,17 @@ const CLANG_ARGS: [&str; 10] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
+    if arch != "x86_64" {
+        return Err(format!("{arch} is not supported: docs/compatibility.md tells why").into());
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    /* The object names its sources: the same wherever it is built. */
+    let here = env::var("CARGO_MANIFEST_DIR")?;
+    let prefix_map = format!("-ffile-prefix-map={here}=.");
     SkeletonBuilder::new()
         .source(SOURCE)
-        .clang_args(CLANG_ARGS)
+        .clang_args(CLANG_ARGS.into_iter().chain([prefix_map.as_str()]))
         .build_and_generate(out.join("ngx.skel.rs"))?;
     for input in INPUTS {
         println!("cargo:rerun-if-changed={input}");
