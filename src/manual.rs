@@ -76,7 +76,19 @@ fn page() -> io::Result<Vec<u8>> {
     heading("SH", "RECORDS").to_writer(&mut text)?;
     markdown::to_roff(FIELDS, "SS").to_writer(&mut text)?;
     markdown::to_roff(MANUAL, "SH").to_writer(&mut text)?;
-    Ok(text)
+    Ok(ascii(&String::from_utf8_lossy(&text)))
+}
+
+/// What every roff reads, whatever it takes a file's encoding for.
+fn ascii(text: &str) -> Vec<u8> {
+    let mut ascii = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        match u8::try_from(c) {
+            Ok(byte) if byte.is_ascii() => ascii.push(byte),
+            _ => ascii.extend(format!("\\[u{:04X}]", u32::from(c)).into_bytes()),
+        }
+    }
+    ascii
 }
 
 /// A line for each way to call it.
