@@ -19,10 +19,12 @@ CHECK_NEEDS := clang-format:clang-format
 
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
 PACKAGE_TEST_NEEDS := debootstrap:debootstrap lintian:lintian rpm:rpm man:man-db groff:groff zsh:zsh fish:fish \
-	systemd-analyze:systemd setpriv:util-linux curl:curl logrotate:logrotate
+	systemd-analyze:systemd ip:iproute2 pgrep:procps curl:curl jq:jq
 # From crates.io, into ~/.cache/ngx-bpf/cargo.
 PACKAGE_TOOLS := cargo-auditable@0.7.7 cargo-deb@3.8.0 cargo-generate-rpm@0.21.1 cargo-about@0.9.3 \
 	cargo-cyclonedx@0.5.9
+
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf/cargo/bin
 
 # Where `make install` puts things; DESTDIR stands before all of it.
 PREFIX ?= /usr/local
@@ -125,8 +127,9 @@ format: check-deps ## Format the sources
 	clang-format -i bpf/*.c bpf/*.h vmlinux/*.h
 
 .PHONY: deny
-deny: ## Check licences and sources of all dependencies (needs cargo-deny)
-	$(CARGO) deny check bans licenses sources
+deny: ## Check licences and sources of all dependencies
+	@packaging/tools cargo-deny@0.20.2
+	PATH=$(TOOLS):$$PATH $(CARGO) deny check bans licenses sources
 
 .PHONY: hooks
 hooks: ## Run make check before every commit
