@@ -156,8 +156,9 @@ fn rivals(upstream: u16) {
         heading(title);
         let rows = [
             row("ngx-bpf", uri, || tool(&nginx, &[])),
-            row("ten hooks at entry and return", uri, || {
-                Hooks::attach(&binary)
+            row("ten hooks at entry and return", uri, || Hooks::ten(&binary)),
+            row("one uprobe that does nothing", uri, || {
+                Hooks::nothing(&binary)
             }),
             row("bpftrace, seven probes", uri, || {
                 Bpftrace::attach(&binary, &output)

@@ -37,7 +37,10 @@ const HOOKS: [(&str, &str); 10] = [
     ("end", "ngx_http_free_request"),
 ];
 
-/// The document's hooks, attached, and a reader of their records.
+/// One probe where ours is, that does nothing.
+const NOTHING: [(&str, &str); 1] = [("nothing", "ngx_http_free_request")];
+
+/// Some hooks, attached, and a reader of their records.
 pub struct Hooks {
     links: Vec<Link>,
     stop: Arc<AtomicBool>,
@@ -46,7 +49,17 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    pub fn attach(nginx: &Path) -> Self {
+    /// The document's.
+    pub fn ten(nginx: &Path) -> Self {
+        Self::attach(nginx, &HOOKS)
+    }
+
+    /// What any probe costs.
+    pub fn nothing(nginx: &Path) -> Self {
+        Self::attach(nginx, &NOTHING)
+    }
+
+    fn attach(nginx: &Path, hooks: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let object = folder.path().join("hooks.o");
         let status = Command::new("clang")
@@ -59,7 +72,7 @@ impl Hooks {
         assert!(status.unwrap().success());
         let object = ObjectBuilder::default().open_file(&object).unwrap();
         let object = object.load().unwrap();
-        let links = HOOKS.iter().enumerate().map(|(n, (program, function))| {
+        let links = hooks.iter().enumerate().map(|(n, (program, function))| {
             let opts = UprobeOpts {
                 cookie: n as u64,
                 retprobe: *program == "leave",
