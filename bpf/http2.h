@@ -214,7 +214,7 @@ struct frames {
 };
 
 /* One frame: the response of its stream goes on in this round, or begins. */
-static long mark_frame(__u64 index, struct frames *frames)
+static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, struct frames *frames)
 {
 	struct ngx_http_v2_out_frame_s *frame = frames->frame;
 	struct ngx_http_v2_stream_s *stream;
@@ -222,7 +222,7 @@ static long mark_frame(__u64 index, struct frames *frames)
 	struct ngx_connection_s *fake;
 	struct connection *conn;
 
-	if (!frame)
+	if (!frame || *step >= FRAMES_MAX)
 		return 1;
 	frames->frame = NGX_GET(frame, next);
 	stream = NGX_GET(frame, stream);
@@ -259,7 +259,7 @@ static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_
 		return;
 	frames.m->round++;
 	frames.frame = NGX_GET(h2c, last_out);
-	bpf_loop(FRAMES_MAX, mark_frame, &frames, 0);
+	bpf_for_each_map_elem(&steps, mark_frame, &frames, 0);
 }
 
 #endif

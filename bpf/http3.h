@@ -93,15 +93,16 @@ struct opening {
 };
 
 /* One of them: what has just been read may be of it. The last such read is the one. */
-static long follow_opening(__u64 index, struct opening *opening)
+static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
+			   struct opening *opening)
 {
 	struct worker *w = opening->w;
 	struct ngx_connection_s *c;
 	struct ngx_http_request_s *r;
 	struct connection *conn;
-	__u64 n = opening->len;
+	__u64 n = opening->len, index = *step;
 
-	if (index >= w->opening_len)
+	if (index >= OPENING_MAX || index >= w->opening_len)
 		return 1;
 	c = (void *)w->opening[index & (OPENING_MAX - 1)];
 	conn = connection_find(w, (__u64)c);
@@ -137,7 +138,7 @@ static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 
 	w->datagrams[i].at_ns = now;
 	if (!w->opening_len)
 		return;
-	bpf_loop(OPENING_MAX, follow_opening, &opening, 0);
+	bpf_for_each_map_elem(&steps, follow_opening, &opening, 0);
 	w->opening_len = opening.len;
 }
 
@@ -192,7 +193,8 @@ static __always_inline void held_sent(struct stream_key *key, bool is_reset, boo
 	bpf_map_delete_elem(&held_requests, key);
 }
 
-static long send_frame(__u64 index, struct quic_frames *frames)
+static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
+		       struct quic_frames *frames)
 {
 	struct worker *w = frames->w;
 	struct stream_key key = {.connection = w->quic, .pid = w->pid};
@@ -248,7 +250,7 @@ static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
 	      NGX_QUIC_SEND_CTX_LAST * bpf_core_type_size(struct ngx_quic_send_ctx_s);
 	frames.last = &ctx->sending;
 	frames.next = NGX_GET(frames.last, next);
-	bpf_loop(QUIC_FRAMES_MAX, send_frame, &frames, 0);
+	bpf_for_each_map_elem(&steps, send_frame, &frames, 0);
 }
 
 /*

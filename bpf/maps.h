@@ -275,6 +275,14 @@ struct {
 	__type(value, struct held);
 } held_requests SEC(".maps");
 
+/* To walk lists with: a step is an element of it, since bpf_loop() came with Linux 5.17 only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, QUIC_FRAMES_MAX); /* the most that a walk takes */
+	__type(key, __u32);
+	__type(value, __u32);
+} steps SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, RING_BYTES);

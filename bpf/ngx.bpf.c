@@ -79,8 +79,8 @@ int free_request(struct pt_regs *ctx)
 	return 0;
 }
 
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
+/* Bytes on sockets, as send() and recv() return them. */
+static __always_inline int sent(struct sock *sk, int ret)
 {
 	struct worker *w;
 
@@ -89,14 +89,76 @@ int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
 	return 0;
 }
 
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(sock_recv, struct sock *sk, int ret, int flags)
+static __always_inline int received(struct sock *sk, int ret, int flags)
 {
 	struct worker *w;
 
 	if (ret != -EAGAIN && !(flags & MSG_PEEK) && (w = current_worker()))
 		socket_received(w, sk, ret);
 	return 0;
+}
+
+/* From the kernel's tracepoints. */
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
+{
+	return sent(sk, ret);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(sock_recv, struct sock *sk, int ret, int flags)
+{
+	return received(sk, ret, flags);
+}
+
+/* Or from the functions around which these tracepoints stand. */
+SEC("fexit/inet_sendmsg")
+int BPF_PROG(inet_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
+{
+	return sent(sock->sk, ret);
+}
+
+SEC("fexit/inet6_sendmsg")
+int BPF_PROG(inet6_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
+{
+	return sent(sock->sk, ret);
+}
+
+SEC("fexit/unix_stream_sendmsg")
+int BPF_PROG(unix_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
+{
+	return sent(sock->sk, ret);
+}
+
+/* sendfile() before Linux 6.5. */
+SEC("fexit/inet_sendpage")
+int BPF_PROG(inet_sendpage, struct socket *sock, void *page, int at, __u64 size, int flags, int ret)
+{
+	return sent(sock->sk, ret);
+}
+
+SEC("fexit/unix_stream_sendpage")
+int BPF_PROG(unix_sendpage, struct socket *sock, void *page, int at, __u64 size, int flags, int ret)
+{
+	return sent(sock->sk, ret);
+}
+
+SEC("fexit/inet_recvmsg")
+int BPF_PROG(inet_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
+{
+	return received(sock->sk, ret, flags);
+}
+
+SEC("fexit/inet6_recvmsg")
+int BPF_PROG(inet6_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
+{
+	return received(sock->sk, ret, flags);
+}
+
+SEC("fexit/unix_stream_recvmsg")
+int BPF_PROG(unix_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
+{
+	return received(sock->sk, ret, flags);
 }
 
 SEC("tp_btf/inet_sock_set_state")

@@ -112,7 +112,8 @@ struct subrequest_walk {
 };
 
 /* Appends one of them. nginx frees none before the main request. */
-static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
+static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value,
+			     struct subrequest_walk *walk)
 {
 	struct connection *conn = walk->conn;
 	struct worker *w = walk->w;
@@ -120,11 +121,12 @@ static long draft_subrequest(__u64 index, struct subrequest_walk *walk)
 	struct ngx_http_request_s *r;
 	struct subrequest out = {};
 	struct ngx_array_t states = {};
-	__u32 at = w->tail_len;
+	__u32 at = w->tail_len, index = *step;
 	__u32 err_status;
 	__u64 len;
 
-	if (index >= conn->subrequests_seen || at > TAIL_BYTES - sizeof(out))
+	if (index >= SUBREQUESTS_MAX || index >= conn->subrequests_seen ||
+	    at > TAIL_BYTES - sizeof(out))
 		return 1;
 	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
 	sub = subrequest_find(w, (__u64)r);
@@ -150,7 +152,7 @@ static __always_inline void draft_subrequests(struct worker *w, struct connectio
 	struct subrequest_walk walk = {.w = w, .conn = conn};
 
 	w->draft.subrequests_seen = conn->subrequests_seen;
-	bpf_loop(SUBREQUESTS_MAX, draft_subrequest, &walk, 0);
+	bpf_for_each_map_elem(&steps, draft_subrequest, &walk, 0);
 }
 
 /*

@@ -19,6 +19,7 @@ use crate::preflight::Machine;
 use crate::preflight::Need;
 use crate::program::Program;
 use crate::program::by_binary;
+use crate::sockets::Sockets;
 use crate::source::Source;
 use crate::uses::Uses;
 
@@ -47,6 +48,9 @@ struct Kernel {
     missing_capabilities: Vec<&'static str>,
     /// What tracing needs, or does better with.
     features: Vec<Need>,
+    /// What tells of the bytes on sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sockets: Option<Sockets>,
 }
 
 /// One nginx binary and its processes.
@@ -131,6 +135,7 @@ pub fn run(options: &Check) -> Result<bool> {
             capabilities: machine.capabilities,
             missing_capabilities: machine.missing_capabilities,
             features: machine.needs,
+            sockets: machine.sockets,
         },
         nginx,
         works: reason.is_none(),
@@ -212,6 +217,13 @@ impl fmt::Display for Report {
                 (false, true) => writeln!(f, "  missing  {} (not needed)", need.name)?,
                 (false, false) => writeln!(f, "  missing  {}", need.name)?,
             }
+        }
+        if let Some(sockets) = self.kernel.sockets {
+            let told_by = match sockets {
+                Sockets::Tracepoint => "tracepoints",
+                Sockets::Fexit => "fexit",
+            };
+            writeln!(f, "  sockets  {told_by}")?;
         }
         for nginx in &self.nginx {
             write!(f, "{nginx}")?;

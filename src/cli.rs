@@ -15,6 +15,8 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use clap::ValueHint;
 
+use crate::sockets::Sockets;
+
 /// What the command line asks for.
 #[derive(Debug, Parser)]
 #[command(
@@ -181,6 +183,10 @@ pub struct Trace {
     /// Of the layout.
     #[command(flatten)]
     pub layout: LayoutOptions,
+
+    /// Take the bytes on sockets from this source, for tests
+    #[arg(long, value_name = "SOURCE", value_enum, hide = true)]
+    pub sockets: Option<Sockets>,
 
     /// Tell more on stderr
     #[arg(short, long, conflicts_with = "quiet")]

@@ -43,6 +43,7 @@ mod reads;
 mod request;
 mod site;
 mod skel;
+mod sockets;
 mod source;
 mod stop;
 mod subrequest;

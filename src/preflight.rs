@@ -11,19 +11,20 @@ use anyhow::bail;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
-use libbpf_rs::btf::types::Typedef;
+use libbpf_rs::btf::types::Struct;
 use libbpf_rs::libbpf_sys;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 use serde::Serialize;
 
+use crate::sockets;
+use crate::sockets::Sockets;
+
 /// Where a kernel built with `CONFIG_DEBUG_INFO_BTF` tells its types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// What the kernel must have: its BTF name, and what it is.
-const TRACEPOINTS: [&str; 6] = [
-    "sock_send_length",
-    "sock_recv_length",
+/// Tracepoints that the kernel must have.
+const TRACEPOINTS: [&str; 4] = [
     "inet_sock_set_state",
     "sched_process_fork",
     "sched_process_exec",
@@ -37,26 +38,29 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
 ];
 
-/// Enumerators that stand for a feature: the enum, the name, the feature, and the kernel that
-/// brought it.
+/// The oldest kernel that has all that is needed.
+const OLDEST: &str = "Linux 5.15 or newer";
+
+/// Enumerators that stand for a feature: the enum, the name, the feature, and the kernel to get it
+/// with.
 const FEATURES: [(&str, &str, &str, &str); 3] = [
     (
         "bpf_map_type",
         "BPF_MAP_TYPE_RINGBUF",
         "the BPF ring buffer",
-        "Linux 5.8 or newer",
+        OLDEST,
     ),
     (
         "bpf_map_type",
         "BPF_MAP_TYPE_TASK_STORAGE",
         "BPF task storage",
-        "Linux 5.11 or newer",
+        OLDEST,
     ),
     (
         "bpf_func_id",
         "BPF_FUNC_get_attach_cookie",
         "BPF attach cookies",
-        "Linux 5.15 or newer",
+        OLDEST,
     ),
 ];
 
@@ -68,8 +72,13 @@ const BETTER: [(&str, &str, &str, &str); 1] = [(
     "Linux 6.6 or newer",
 )];
 
-/// A function that every kernel with TCP has, to see whether `fentry` programs are let in.
-const TRACED_FUNCTION: &str = "tcp_sendmsg";
+/// What a kernel has whose hash maps allocate memory of their own kind (Linux 6.1). Older ones find
+/// fault with a uprobe that uses a map which is not allocated beforehand: a warning in the kernel's
+/// log, with a trace of the stack.
+const ALLOCATOR: &str = "bpf_mem_alloc";
+
+/// A function that every kernel with TCP has, to see whether `fexit` programs are let in.
+const TRACED_FUNCTION: &str = "inet_sendmsg";
 
 /// What this machine has of what tracing needs.
 pub struct Machine {
@@ -79,8 +88,25 @@ pub struct Machine {
     pub missing_capabilities: Vec<&'static str>,
     /// Features of the kernel, in the order in which they came.
     pub needs: Vec<Need>,
+    /// What tells of the bytes on sockets.
+    pub sockets: Option<Sockets>,
     /// The kernel's types.
-    kernel: Option<Btf<'static>>,
+    types: Option<Btf<'static>>,
+}
+
+/// A kernel that has all that is needed.
+pub struct Kernel {
+    /// Its types.
+    pub types: Btf<'static>,
+    /// What tells of the bytes on sockets.
+    pub sockets: Sockets,
+}
+
+impl Kernel {
+    /// Whether a uprobe may use maps that grow as they fill.
+    pub fn allocates(&self) -> bool {
+        self.types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some()
+    }
 }
 
 /// One feature of the kernel.
@@ -100,24 +126,23 @@ impl Machine {
     /// Looks at everything. Fails when it can't look.
     pub fn look() -> Result<Self> {
         let held = capabilities(None).context("failed to read the capabilities")?;
-        let kernel = Path::new(KERNEL_BTF)
+        let types = Path::new(KERNEL_BTF)
             .exists()
             .then(|| Btf::from_path(KERNEL_BTF))
             .transpose()
             .with_context(|| format!("failed to read {KERNEL_BTF}"))?;
         let mut needs = vec![Need {
             name: format!("types in {KERNEL_BTF}"),
-            found: kernel.is_some(),
+            found: types.is_some(),
             optional: false,
             needs: "CONFIG_DEBUG_INFO_BTF",
         }];
-        needs.extend(kernel.iter().flat_map(features));
-        needs.extend(kernel.as_ref().map(|kernel| Need {
-            name: "fentry".to_owned(),
-            found: lets_fentry_in(kernel),
-            optional: true,
-            needs: "CONFIG_FUNCTION_TRACER, and a kernel that lets it in",
-        }));
+        let mut sockets = None;
+        if let Some(types) = &types {
+            let fexit = lets_fexit_in(types);
+            needs.extend(features(types, fexit));
+            sockets = Sockets::choose(types, fexit);
+        }
         let missing_capabilities = missing_capabilities(held.effective);
         let mut capabilities = NEEDED.map(|(_, name)| name).to_vec();
         capabilities.retain(|name| !missing_capabilities.contains(name));
@@ -125,7 +150,8 @@ impl Machine {
             capabilities,
             missing_capabilities,
             needs,
-            kernel,
+            sockets,
+            types,
         })
     }
 
@@ -146,12 +172,17 @@ impl Machine {
     }
 }
 
-/// The kernel's types. Fails when a capability or a kernel feature is missing.
-pub fn check() -> Result<Btf<'static>> {
+/// The kernel. `sockets` is what to use, whatever would be chosen. Fails when a capability or a
+/// feature of the kernel is missing.
+pub fn check(sockets: Option<Sockets>) -> Result<Kernel> {
     let machine = Machine::look()?;
-    match (machine.complaint(), machine.kernel) {
-        (None, Some(kernel)) => Ok(kernel),
-        (complaint, _) => bail!(complaint.unwrap_or_default()),
+    match (
+        machine.complaint(),
+        machine.types,
+        sockets.or(machine.sockets),
+    ) {
+        (None, Some(types), Some(sockets)) => Ok(Kernel { types, sockets }),
+        (complaint, ..) => bail!(complaint.unwrap_or_default()),
     }
 }
 
@@ -168,8 +199,8 @@ fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
         .collect()
 }
 
-/// Which features these types name.
-fn features(kernel: &Btf<'_>) -> Vec<Need> {
+/// Which features these types name. `fexit` is whether such programs are let in.
+fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
     let enumerator = |(name, enumerator, feature, needs): (_, &str, &str, _), optional| Need {
         found: kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
             ty.iter()
@@ -182,20 +213,38 @@ fn features(kernel: &Btf<'_>) -> Vec<Need> {
     let enumerators = FEATURES.map(|feature| enumerator(feature, false));
     let better = BETTER.map(|feature| enumerator(feature, true));
     let tracepoints = TRACEPOINTS.map(|tracepoint| Need {
-        found: kernel
-            .type_by_name::<Typedef<'_>>(&format!("btf_trace_{tracepoint}"))
-            .is_some(),
+        found: sockets::has_tracepoint(kernel, tracepoint),
         optional: false,
         name: format!("tracepoint {tracepoint}"),
-        needs: "Linux 6.3 or newer",
+        needs: OLDEST,
     });
+    let sources = [
+        Need {
+            name: "tracepoints of all bytes on sockets".to_owned(),
+            found: sockets::have_tracepoints(kernel),
+            optional: true,
+            needs: "Linux 6.5 or newer",
+        },
+        Need {
+            name: "fexit".to_owned(),
+            found: fexit,
+            optional: true,
+            needs: "CONFIG_FUNCTION_TRACER, and a kernel that lets it in",
+        },
+        Need {
+            name: "a source of all bytes on sockets".to_owned(),
+            found: Sockets::choose(kernel, fexit).is_some(),
+            optional: false,
+            needs: "Linux 6.5 or newer, or fexit",
+        },
+    ];
     let needs = enumerators.into_iter().chain(tracepoints);
-    needs.chain(better).collect()
+    needs.chain(sources).chain(better).collect()
 }
 
-/// Whether a program may be loaded for the entry of a kernel function. It is not attached: some
+/// Whether a program may be loaded for the end of a kernel function. It is not attached: some
 /// kernels know the type and refuse it.
-fn lets_fentry_in(kernel: &Btf<'_>) -> bool {
+fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
     let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
         return false;
     };
@@ -203,7 +252,7 @@ fn lets_fentry_in(kernel: &Btf<'_>) -> bool {
     let code = [0xb7_u64, 0x95].map(u64::to_le_bytes).concat();
     let options = libbpf_sys::bpf_prog_load_opts {
         sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
-        expected_attach_type: libbpf_sys::BPF_TRACE_FENTRY,
+        expected_attach_type: libbpf_sys::BPF_TRACE_FEXIT,
         attach_btf_id: function.type_id().into(),
         ..Default::default()
     };
@@ -240,6 +289,7 @@ mod tests {
     use super::KERNEL_BTF;
     use super::Machine;
     use super::features;
+    use super::lets_fexit_in;
     use super::missing_capabilities;
 
     /// The types of a kernel that has the first `known` features, and no tracepoint.
@@ -275,28 +325,26 @@ mod tests {
             let machine = Machine {
                 capabilities: Vec::new(),
                 missing_capabilities: Vec::new(),
-                needs: features(&kernel(known)),
-                kernel: None,
+                needs: features(&kernel(known), false),
+                sockets: None,
+                types: None,
             };
             machine.complaint().unwrap()
         };
         assert_eq!(
             complaint(0),
-            "this kernel lacks the BPF ring buffer: it needs Linux 5.8 or newer"
+            "this kernel lacks the BPF ring buffer: it needs Linux 5.15 or newer"
         );
-        assert!(complaint(2).contains("5.15"), "{}", complaint(2));
-        assert!(complaint(3).contains("tracepoint sock_send_length"));
+        assert!(complaint(2).contains("attach cookies"), "{}", complaint(2));
+        assert!(complaint(3).contains("tracepoint inet_sock_set_state"));
     }
 
     /// Check that the kernel that runs here has everything, if it tells its types at all.
     #[test]
     fn this_kernel() {
         if let Ok(kernel) = Btf::from_path(KERNEL_BTF) {
-            assert!(
-                features(&kernel)
-                    .iter()
-                    .all(|need| need.found || need.optional)
-            );
+            let features = features(&kernel, lets_fexit_in(&kernel));
+            assert!(features.iter().all(|need| need.found || need.optional));
         } else {
             println!("SKIP: no {KERNEL_BTF}");
         }

@@ -3,6 +3,7 @@
 //! kernel's tracepoints. The only user of libbpf-rs's objects; all of it ends with this value.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::mem::offset_of;
@@ -42,9 +43,11 @@ use crate::hook;
 use crate::hook::Hook;
 use crate::layout::Layout;
 use crate::lost::Counts;
+use crate::preflight::Kernel;
 use crate::program::Program;
 use crate::skel::NgxSkel;
 use crate::skel::NgxSkelBuilder;
+use crate::skel::OpenNgxMaps;
 use crate::skel::types;
 use crate::source::Source;
 
@@ -67,6 +70,47 @@ enum Method {
     Perf,
 }
 
+/// Programs on the kernel's tracepoints for processes and connects, and these tracepoints.
+const TRACEPOINTS: [(&str, &str); 4] = [
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
+    ("sock_state", "inet_sock_set_state"),
+];
+
+/// How many entries a map gets when all are allocated beforehand.
+const CONNECTIONS: u32 = 1 << 15;
+/// Likewise of what few connections need.
+const MULTIPLEXES: u32 = 1 << 12;
+/// As always.
+const HELD_REQUESTS: u32 = 1 << 10;
+/// Of few requests.
+const SUBREQUESTS: u32 = 1 << 12;
+
+/// What an object is loaded for.
+struct Plan<'a> {
+    /// Of the layout.
+    source: Source,
+    /// Places in the binary.
+    hooks: &'a [Hook],
+    /// What is left out in BPF.
+    filter: &'a Early,
+    /// How uprobes are attached there.
+    method: Method,
+    /// Programs on places in the kernel, and these places.
+    tracing: Vec<(&'static str, &'static str)>,
+    /// Whether maps may grow as they fill.
+    allocates: bool,
+}
+
+impl Plan<'_> {
+    /// Whether a program is needed.
+    fn uses(&self, program: &OsStr) -> bool {
+        self.hooks.iter().any(|hook| program == hook.program)
+            || self.tracing.iter().any(|(name, _)| program == *name)
+    }
+}
+
 /// A loaded object and its links.
 pub struct Probe {
     /// Gone first: nothing runs in a map that is no more.
@@ -82,31 +126,33 @@ impl Probe {
     /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
-    pub fn new(kernel: &Btf<'_>, program: &Program, filter: &Early) -> Result<Self> {
+    pub fn new(kernel: &Kernel, program: &Program, filter: &Early) -> Result<Self> {
         let (binary, hooks) = (&program.binary, &program.hooks);
-        let relocations = relocations(kernel, &program.layout.layout)?;
-        let load = |method| Self::load(&relocations, program.layout.source, filter, hooks, method);
-        let mut probe = load(Method::Multi)?;
+        let relocations = relocations(&kernel.types, &program.layout.layout)?;
+        let mut plan = Plan {
+            source: program.layout.source,
+            hooks,
+            filter,
+            method: Method::Multi,
+            tracing: tracing(kernel),
+            allocates: kernel.allocates(),
+        };
+        let mut probe = Self::load(&relocations, &plan)?;
         if let Err(error) = probe.attach_uprobes(binary, hooks) {
             if !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);
-            probe = load(Method::Perf)?;
+            plan.method = Method::Perf;
+            probe = Self::load(&relocations, &plan)?;
             probe.attach_uprobes(binary, hooks)?;
         }
-        probe.attach_tracepoints()?;
+        probe.attach_kernel(&plan.tracing)?;
         Ok(probe)
     }
 
     /// Opens and loads the object.
-    fn load(
-        relocations: &File,
-        source: Source,
-        filter: &Early,
-        hooks: &[Hook],
-        method: Method,
-    ) -> Result<Self> {
+    fn load(relocations: &File, plan: &Plan<'_>) -> Result<Self> {
         /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
          * known here, and there is one for each binary that is ever traced. */
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -121,28 +167,28 @@ impl Probe {
             .context("failed to open the BPF object")?;
         let settings = open.maps.rodata_data.as_deref_mut();
         let settings = settings.context("the BPF object has no settings")?;
-        settings.layout_inferred = source == Source::Inferred;
+        settings.layout_inferred = plan.source == Source::Inferred;
         settings.pid_namespace = discover::pid_namespace()?;
-        settings.quic_is_probed = hook::see_quic(hooks);
-        settings.filter_sample = filter.sample;
-        settings.filter_min_duration_ns = filter.min_duration_ns;
-        settings.filter_by_status = filter.statuses.is_some();
-        settings.filter_statuses = filter.statuses.unwrap_or_default();
+        settings.quic_is_probed = hook::see_quic(plan.hooks);
+        settings.filter_sample = plan.filter.sample;
+        settings.filter_min_duration_ns = plan.filter.min_duration_ns;
+        settings.filter_by_status = plan.filter.statuses.is_some();
+        settings.filter_statuses = plan.filter.statuses.unwrap_or_default();
         for mut program in open.open_object_mut().progs_mut() {
-            if program.prog_type() != ProgramType::Kprobe {
-                continue;
-            }
-            let is_used = hooks.iter().any(|hook| program.name() == hook.program);
-            program.set_autoload(is_used);
-            if method == Method::Multi {
+            let is_uprobe = program.prog_type() == ProgramType::Kprobe;
+            program.set_autoload(plan.uses(program.name()));
+            if is_uprobe && plan.method == Method::Multi {
                 program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
             }
+        }
+        if !plan.allocates {
+            preallocate(&mut open.maps)?;
         }
         let skel = open.load().context("failed to load the BPF object")?;
         Ok(Self {
             links: Vec::new(),
             skel,
-            method,
+            method: plan.method,
         })
     }
 
@@ -160,20 +206,15 @@ impl Probe {
         Ok(())
     }
 
-    /// Attaches to the kernel's tracepoints.
-    fn attach_tracepoints(&mut self) -> Result<()> {
-        let programs = [
-            (&self.skel.progs.process_fork, "sched_process_fork"),
-            (&self.skel.progs.process_exec, "sched_process_exec"),
-            (&self.skel.progs.process_exit, "sched_process_exit"),
-            (&self.skel.progs.sock_state, "inet_sock_set_state"),
-            (&self.skel.progs.sock_recv, "sock_recv_length"),
-            (&self.skel.progs.sock_send, "sock_send_length"),
-        ];
-        for (program, name) in programs {
-            let link = program
-                .attach_trace()
-                .with_context(|| format!("failed to attach to tracepoint {name}"))?;
+    /// Attaches to the kernel's tracepoints and functions.
+    fn attach_kernel(&mut self, tracing: &[(&str, &str)]) -> Result<()> {
+        for (name, place) in tracing {
+            let mut programs = self.skel.object().progs_mut();
+            let link = programs
+                .find(|program| program.name() == *name)
+                .context("there is no such program")
+                .and_then(|program| Ok(program.attach_trace()?))
+                .with_context(|| format!("failed to attach to the kernel's {place}"))?;
             self.links.push(link);
         }
         Ok(())
@@ -309,6 +350,29 @@ fn info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size)
     };
     (result == 0).then_some(info)
+}
+
+/// The programs to attach to the kernel, and where.
+fn tracing(kernel: &Kernel) -> Vec<(&'static str, &'static str)> {
+    let sockets = kernel.sockets.programs(&kernel.types);
+    TRACEPOINTS.into_iter().chain(sockets).collect()
+}
+
+/// Has all entries of the maps that uprobes use allocated beforehand.
+fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
+    let all = [
+        (&mut maps.connections, CONNECTIONS),
+        (&mut maps.multiplexes, MULTIPLEXES),
+        (&mut maps.quic_streams, MULTIPLEXES),
+        (&mut maps.held_requests, HELD_REQUESTS),
+        (&mut maps.subrequests, SUBREQUESTS),
+    ];
+    for (map, entries) in all {
+        map.set_map_flags(0)
+            .and_then(|()| map.set_max_entries(entries))
+            .context("failed to size a map")?;
+    }
+    Ok(())
 }
 
 /// The nginx members that the program reads, by struct.

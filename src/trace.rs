@@ -15,7 +15,6 @@ use crossbeam_channel::at;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
-use libbpf_rs::btf::Btf;
 use signal_hook::consts::SIGUSR1;
 
 use crate::cli::Trace;
@@ -37,6 +36,7 @@ use crate::output::Failure;
 use crate::output::Output;
 use crate::output::Sink;
 use crate::preflight;
+use crate::preflight::Kernel;
 use crate::probe::Probe;
 use crate::program::Program;
 use crate::program::by_binary;
@@ -57,7 +57,7 @@ pub fn run(cli: &Trace) -> Result<()> {
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
-    let kernel = preflight::check()?;
+    let kernel = preflight::check(cli.sockets)?;
     let (programs, refused) = if cli.wait && discover::masters()?.is_empty() {
         messages.waiting();
         Default::default()
@@ -199,7 +199,7 @@ struct Tracing<'cli> {
 
 impl Tracing<'_> {
     /// Loads and attaches the probes of one binary. Nothing is traced yet.
-    fn attach(&mut self, program: Program, kernel: &Btf<'_>) -> Result<()> {
+    fn attach(&mut self, program: Program, kernel: &Kernel) -> Result<()> {
         for hook in &program.hooks {
             self.messages.hook(hook);
         }
@@ -386,7 +386,7 @@ impl Tracing<'_> {
             return Ok(Binary::Known);
         }
         let program = Program::read(vec![target], &self.cli.layout)?;
-        self.attach(program, &preflight::check()?)?;
+        self.attach(program, &preflight::check(self.cli.sockets)?)?;
         give_back_memory();
         self.activate(self.traced.len() - 1)?;
         Ok(Binary::New)

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where the bytes on sockets are told from. Each source calls the same two functions of
+//! bpf/socket.h with the same values: which it was makes no difference behind them.
+
+use clap::ValueEnum;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Func;
+use libbpf_rs::btf::types::Typedef;
+use serde::Serialize;
+
+/// The kernel's tracepoints, of Linux 6.3: the program (bpf/ngx.bpf.c), and where it is attached.
+const TRACEPOINTS: [(&str, &str); 2] = [
+    ("sock_send", "sock_send_length"),
+    ("sock_recv", "sock_recv_length"),
+];
+
+/// The functions that the tracepoints stand behind. The first two are in every kernel with TCP.
+const FUNCTIONS: [(&str, &str); 8] = [
+    ("inet_sendmsg", "inet_sendmsg"),
+    ("inet_recvmsg", "inet_recvmsg"),
+    ("inet6_sendmsg", "inet6_sendmsg"),
+    ("inet6_recvmsg", "inet6_recvmsg"),
+    ("unix_sendmsg", "unix_stream_sendmsg"),
+    ("unix_recvmsg", "unix_stream_recvmsg"),
+    ("inet_sendpage", INET_SENDPAGE),
+    ("unix_sendpage", "unix_stream_sendpage"),
+];
+
+/// What `sendfile()` calls before Linux 6.5, past the tracepoints.
+const INET_SENDPAGE: &str = "inet_sendpage";
+
+/// One source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sockets {
+    /// Tracepoints.
+    Tracepoint,
+    /// Programs at the end of functions.
+    Fexit,
+}
+
+impl Sockets {
+    /// The first that tells of everything. `fexit` is whether such programs are let in.
+    pub fn choose(kernel: &Btf<'_>, fexit: bool) -> Option<Self> {
+        if have_tracepoints(kernel) {
+            return Some(Self::Tracepoint);
+        }
+        let has_functions = FUNCTIONS[..2]
+            .iter()
+            .all(|(_, name)| has_function(kernel, name));
+        (fexit && has_functions).then_some(Self::Fexit)
+    }
+
+    /// The programs that this kernel has a place for, and these places.
+    pub fn programs(self, kernel: &Btf<'_>) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Tracepoint => TRACEPOINTS.to_vec(),
+            Self::Fexit => FUNCTIONS
+                .into_iter()
+                .filter(|(_, name)| has_function(kernel, name))
+                .collect(),
+        }
+    }
+}
+
+/// Whether the kernel has a tracepoint of this name.
+pub fn has_tracepoint(kernel: &Btf<'_>, name: &str) -> bool {
+    let name = format!("btf_trace_{name}");
+    kernel.type_by_name::<Typedef<'_>>(&name).is_some()
+}
+
+/// Whether tracepoints tell of all bytes.
+pub fn have_tracepoints(kernel: &Btf<'_>) -> bool {
+    let mut all = TRACEPOINTS.iter();
+    all.all(|(_, name)| has_tracepoint(kernel, name)) && !has_function(kernel, INET_SENDPAGE)
+}
+
+/// Whether it has a function of this name.
+fn has_function(kernel: &Btf<'_>, name: &str) -> bool {
+    kernel.type_by_name::<Func<'_>>(name).is_some()
+}
