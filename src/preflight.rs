@@ -41,9 +41,12 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
 /// The oldest kernel that has all that is needed.
 const OLDEST: &str = "Linux 5.15 or newer";
 
-/// Enumerators that stand for a feature: the enum, the name, the feature, and the kernel to get it
-/// with.
-const FEATURES: [(&str, &str, &str, &str); 3] = [
+/// An enumerator that stands for a feature: the enum, the name, the feature, and the kernel to get
+/// it with.
+type Feature = (&'static str, &'static str, &'static str, &'static str);
+
+/// What is needed.
+const FEATURES: [Feature; 3] = [
     (
         "bpf_map_type",
         "BPF_MAP_TYPE_RINGBUF",
@@ -65,7 +68,7 @@ const FEATURES: [(&str, &str, &str, &str); 3] = [
 ];
 
 /// The same for what is used where it is there, and done without where not.
-const BETTER: [(&str, &str, &str, &str); 1] = [(
+const BETTER: [Feature; 1] = [(
     "bpf_attach_type",
     "BPF_TRACE_UPROBE_MULTI",
     "uprobe_multi",
@@ -103,6 +106,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// Whether `uprobe_multi` links are worth a try.
+    pub fn knows_uprobe_multi(&self) -> bool {
+        BETTER.iter().all(|feature| is_known(&self.types, feature))
+    }
+
     /// Whether a uprobe may use maps that grow as they fill.
     pub fn allocates(&self) -> bool {
         self.types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some()
@@ -199,16 +207,21 @@ fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
         .collect()
 }
 
+/// Whether the kernel has this enumerator.
+fn is_known(kernel: &Btf<'_>, (name, enumerator, ..): &Feature) -> bool {
+    kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
+        let mut members = ty.iter();
+        members.any(|member| member.name.is_some_and(|name| name == *enumerator))
+    })
+}
+
 /// Which features these types name. `fexit` is whether such programs are let in.
 fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
-    let enumerator = |(name, enumerator, feature, needs): (_, &str, &str, _), optional| Need {
-        found: kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
-            ty.iter()
-                .any(|member| member.name.is_some_and(|name| name == enumerator))
-        }),
-        name: feature.to_owned(),
+    let enumerator = |feature: Feature, optional| Need {
+        found: is_known(kernel, &feature),
+        name: feature.2.to_owned(),
         optional,
-        needs,
+        needs: feature.3,
     };
     let enumerators = FEATURES.map(|feature| enumerator(feature, false));
     let better = BETTER.map(|feature| enumerator(feature, true));

@@ -133,13 +133,17 @@ impl Probe {
             source: program.layout.source,
             hooks,
             filter,
-            method: Method::Multi,
+            method: if kernel.knows_uprobe_multi() {
+                Method::Multi
+            } else {
+                Method::Perf
+            },
             tracing: tracing(kernel),
             allocates: kernel.allocates(),
         };
         let mut probe = Self::load(&relocations, &plan)?;
         if let Err(error) = probe.attach_uprobes(binary, hooks) {
-            if !is_unknown_to_kernel(&error) {
+            if plan.method == Method::Perf || !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);

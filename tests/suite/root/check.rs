@@ -52,6 +52,10 @@ fn works() {
         report["kernel"]["missing_capabilities"],
         serde_json::json!([])
     );
+    /* A column of docs/compatibility.md: tests/kernels/run reads it. */
+    let sockets = report["kernel"]["sockets"].as_str().unwrap();
+    assert!(["tracepoint", "fexit"].contains(&sockets), "{sockets}");
+    println!("sockets: {sockets}");
     let found = &report["nginx"][0];
     assert_eq!(found["processes"][0]["pid"], nginx.pid());
     let mut workers = nginx.workers();
