@@ -30,6 +30,10 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf/cargo/bin
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
+GUEST_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static
+
+# Kernels that make test-kernels boots, of those in tests/KERNELS.
+KERNELS ?= 6.1 6.12
 
 # How long the test of the full rate lasts.
 export NGX_BPF_TEST_LOAD_SECONDS ?= 60
@@ -56,11 +60,12 @@ check: build-deps check-deps ## Format, lints, tests without root: before every 
 	$(CARGO) test --locked -- --skip root::
 
 .PHONY: test
-test: build-deps test-deps ## All tests; those that trace need root
+test: build-deps test-deps guest-deps ## All tests; those that trace need root
 ifeq ($(shell id -u),0)
 	tests/builds/run --fetch trixie
 	$(CARGO) test --locked
 	tests/builds/run trixie
+	tests/kernels/run --some 6.1
 else
 	$(CARGO) test --locked -- --skip root::
 	@echo 'SKIP root::: not root'
@@ -69,6 +74,10 @@ endif
 .PHONY: test-nginx
 test-nginx: build-deps test-deps ## The tests that trace, on every nginx of tests/NGINX (needs root)
 	tests/builds/run
+
+.PHONY: test-kernels
+test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="6.1 6.12"
+	tests/kernels/run $(KERNELS)
 
 .PHONY: bench
 bench: build-deps test-deps bench-deps ## What tracing costs (needs root)
@@ -135,13 +144,15 @@ deny: ## Check licences and sources of all dependencies
 hooks: ## Run make check before every commit
 	git config core.hooksPath .githooks
 
-.PHONY: build-deps test-deps bench-deps check-deps package-deps package-test-deps
+.PHONY: build-deps test-deps bench-deps check-deps package-deps package-test-deps guest-deps
 build-deps:
 	@tests/install $(BUILD_NEEDS)
 test-deps:
 	@tests/install $(TEST_NEEDS)
 bench-deps:
 	@tests/install $(BENCH_NEEDS)
+guest-deps:
+	@tests/install $(GUEST_NEEDS)
 check-deps:
 	@tests/install $(CHECK_NEEDS)
 package-deps:

@@ -29,7 +29,7 @@ use crate::sockets::Sockets;
     long_about = "Tell where the time of every nginx request went, in nanoseconds.\n\n\
         Attaches to a running, unmodified nginx and writes one record a request to stdout: when \
         its connection was accepted, when the request was read, forwarded to the upstream and \
-        answered. Needs root, and Linux 6.3 or newer with BTF.",
+        answered. Needs root, and Linux 5.15 or newer with BTF.",
     after_help = "TIME is a number and a unit: 10s, 500ms, 2m.\n\
         LIST has commas between its items, and no spaces.\n\n\
         Exit status: 0 ended as asked, or the traced nginx ended; 1 failed; 2 bad usage."
