@@ -56,6 +56,7 @@ struct worker {
 	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
 	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
+	struct attempt attempt; /* not on the stack, which two calls share before Linux 6.13 */
 	/* From here on as struct held. */
 	__u32 tail_len; /* of `tail`, as far as it is drafted */
 	__u32 texts_at; /* where the request's texts begin in it */

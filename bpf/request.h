@@ -87,20 +87,21 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
 					    __u32 max, struct ngx_array_t *states, __u64 generation)
 {
+	struct attempt *out = &w->attempt;
 	__u32 seen = states->nelts;
 	__u32 i;
 
 	for (i = 0; i < max; i++) {
-		struct attempt out = {};
 		__u32 at = w->tail_len;
 
-		if (i >= seen || at > TAIL_BYTES - sizeof(out))
+		if (i >= seen || at > TAIL_BYTES - sizeof(*out))
 			break;
-		w->tail_len = at + sizeof(out);
-		out.index = i == max - 1 ? seen - 1 : i;
-		draft_attempt(w, &out, times ? &times[i] : NULL,
-			      states->elts + states->size * out.index, generation);
-		put(w, at, &out, sizeof(out));
+		w->tail_len = at + sizeof(*out);
+		__builtin_memset(out, 0, sizeof(*out));
+		out->index = i == max - 1 ? seen - 1 : i;
+		draft_attempt(w, out, times ? &times[i] : NULL,
+			      states->elts + states->size * out->index, generation);
+		put(w, at, out, sizeof(*out));
 	}
 	return i;
 }
