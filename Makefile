@@ -15,6 +15,7 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:cur
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
 	memcached:memcached /usr/lib/python3/dist-packages/grpc:python3-grpcio
 BENCH_NEEDS := bpftrace:bpftrace
+GUEST_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static
 CHECK_NEEDS := clang-format:clang-format
 
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
@@ -30,7 +31,7 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf/cargo/bin
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
-GUEST_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static
+
 
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
 KERNELS ?= 6.1 6.12
