@@ -9,3 +9,5 @@ mod common;
 mod layout;
 /// Real nginx, real requests, nginx's own access log as the truth.
 mod root;
+/// The schema of the records, against their documentation.
+mod schema;

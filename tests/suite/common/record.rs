@@ -3,8 +3,17 @@
 //! requests.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use jsonschema::Validator;
 use serde::Deserialize;
+use serde_json::Value;
+
+/// What is promised of every record.
+static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
+    let schema = include_str!("../../../docs/schema/record.json");
+    jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap()
+});
 
 /// One JSON line.
 #[derive(Clone, Debug, Deserialize)]
@@ -14,6 +23,18 @@ pub enum Line {
     Request(Box<Record>),
     /// A loss.
     Lost(Lost),
+}
+
+impl Line {
+    /// One line, which must hold to the schema.
+    pub fn parse(line: &str) -> Self {
+        let value: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if let Some(error) = SCHEMA.iter_errors(&value).next() {
+            panic!("{error}, at {}: {line}", error.instance_path());
+        }
+        serde_json::from_value(value).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
 }
 
 /// What was lost.

@@ -248,12 +248,7 @@ impl Ended {
 
     /// Every line of stdout, which must all be records.
     fn lines(&self) -> Vec<Line> {
-        self.stdout
-            .iter()
-            .map(|line| {
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-            })
-            .collect()
+        self.stdout.iter().map(|line| Line::parse(line)).collect()
     }
 
     /// The last line of stderr, with the equation that always holds.

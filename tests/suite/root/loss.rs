@@ -67,7 +67,7 @@ fn stalled_reader() {
     let reader = std::thread::spawn(move || {
         let mut lines = Vec::new();
         for line in BufReader::new(stdout).lines() {
-            lines.push(serde_json::from_str::<Line>(&line.unwrap()).unwrap());
+            lines.push(Line::parse(&line.unwrap()));
         }
         lines
     });
