@@ -180,6 +180,14 @@ pub struct Trace {
     )]
     pub self_stats: Option<Interval>,
 
+    /// In query strings, tell REDACTED instead of the values of these keys; "none": tell all
+    #[arg(long, value_name = "KEYS", default_value = DEFAULT_SECRETS)]
+    pub redact: Secrets,
+
+    /// Tell no query strings
+    #[arg(long, conflicts_with = "redact")]
+    pub no_query: bool,
+
     /// Of the layout.
     #[command(flatten)]
     pub layout: LayoutOptions,
@@ -216,6 +224,29 @@ pub enum Format {
 /// When something is told: every so often, or at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval(pub Option<Duration>);
+
+/// What OpenTelemetry's semantic conventions redact by default (`url.query`).
+const DEFAULT_SECRETS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
+    AWSAccessKeyId,Signature,sig,X-Goog-Signature";
+
+/// Keys of query strings whose values are secret.
+#[derive(Clone, Debug)]
+pub struct Secrets(pub Vec<String>);
+
+impl FromStr for Secrets {
+    type Err = anyhow::Error;
+
+    /// `key,key` or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self(Vec::new()));
+        }
+        let keys: Vec<String> = text.split(',').map(str::to_owned).collect();
+        let is_key = |key: &String| !key.is_empty() && !key.contains(['?', '&', ';', '=']);
+        ensure!(keys.iter().all(is_key), "no keys of a query string");
+        Ok(Self(keys))
+    }
+}
 
 /// A range of status codes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

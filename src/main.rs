@@ -40,6 +40,7 @@ mod print;
 mod probe;
 mod program;
 mod reads;
+mod redaction;
 mod request;
 mod site;
 mod skel;

@@ -40,6 +40,7 @@ use crate::preflight::Kernel;
 use crate::probe::Probe;
 use crate::program::Program;
 use crate::program::by_binary;
+use crate::redaction::Redaction;
 use crate::request::Request;
 use crate::source::Source;
 use crate::stop::Stop;
@@ -69,6 +70,7 @@ pub fn run(cli: &Trace) -> Result<()> {
         sink: output::sink(cli.format()),
         output: Output::open(cli.output.as_deref())?,
         filter: Filter::new(cli),
+        redaction: Redaction::new(cli),
         clock: Clock::now(),
         meter: cli.self_stats.map(Meter::start).transpose()?,
         count: cli.count,
@@ -160,6 +162,8 @@ struct Tracing<'cli> {
     sink: Box<dyn Sink>,
     /// Which requests are told of.
     filter: Filter,
+    /// What is told of their query strings.
+    redaction: Redaction,
     /// Read again at every tick.
     clock: Clock,
     /// `--self-stats`
@@ -284,11 +288,12 @@ impl Tracing<'_> {
 
     /// One record.
     fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
-        let request = Request::new(event, self.clock);
+        let mut request = Request::new(event, self.clock);
         if self.is_over || !self.filter.lets_through(&request) {
             self.filtered += 1;
             return Ok(());
         }
+        self.redaction.apply(&mut request);
         self.sink.request(self.output.lines(), &request)?;
         if let Some(count) = &mut self.count {
             *count -= 1;

@@ -39,6 +39,8 @@ mod protocols;
 mod requests;
 /// What tells of the bytes on sockets.
 mod sockets;
+/// Secrets in query strings.
+mod secrets;
 /// Subrequests and their upstreams.
 mod subrequests;
 /// Where nginx's functions are found, and which of them are used.
