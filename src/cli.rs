@@ -188,6 +188,11 @@ pub struct Trace {
     #[arg(long, conflicts_with = "redact")]
     pub no_query: bool,
 
+    /// Cut the longest strings of a record until its line has at most BYTES, its end included;
+    /// "none": cut nothing
+    #[arg(long, value_name = "BYTES", default_value = DEFAULT_MAX_LINE)]
+    pub max_line: MaxLine,
+
     /// Of the layout.
     #[command(flatten)]
     pub layout: LayoutOptions,
@@ -245,6 +250,33 @@ impl FromStr for Secrets {
         let is_key = |key: &String| !key.is_empty() && !key.contains(['?', '&', ';', '=']);
         ensure!(keys.iter().all(is_key), "no keys of a query string");
         Ok(Self(keys))
+    }
+}
+
+/// What Fluent Bit's `exec` reads at once: its buffer of 4 KiB has a 0 at the end.
+const DEFAULT_MAX_LINE: &str = "4095";
+
+/// Every record fits into this, when all that may be cut is cut.
+pub const MAX_LINE_MIN: usize = 3072;
+
+/// Bytes of the longest line, its end included.
+#[derive(Clone, Copy, Debug)]
+pub struct MaxLine(pub Option<usize>);
+
+impl FromStr for MaxLine {
+    type Err = anyhow::Error;
+
+    /// A number or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let bytes = text.parse().context("no number of bytes")?;
+        ensure!(
+            bytes >= MAX_LINE_MIN,
+            "less than {MAX_LINE_MIN}: not every record would fit"
+        );
+        Ok(Self(Some(bytes)))
     }
 }
 

@@ -28,6 +28,7 @@ use crate::stop::Stop;
 
 mod escape;
 mod json;
+mod limit;
 mod text;
 
 /// Turns records into lines.
@@ -37,6 +38,12 @@ pub trait Sink {
 
     /// Appends what was lost.
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> Result<()>;
+
+    /// Whether the text with this key is written at all.
+    fn writes(&self, key: &str) -> bool;
+
+    /// How many bytes a character takes in a text as it is written.
+    fn width(&self, c: char) -> usize;
 }
 
 /// The sink of a format.
@@ -46,6 +53,8 @@ pub fn sink(format: Format) -> Box<dyn Sink> {
         Format::Text => Box::new(text::Text),
     }
 }
+
+pub use limit::append_line;
 
 /// Lines are written when so many bytes have been gathered, or nothing more is waiting.
 const GATHER_BYTES: usize = 64 << 10;

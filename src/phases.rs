@@ -27,6 +27,22 @@ pub enum Phase {
     DownstreamResponseLastByte,
 }
 
+impl Phase {
+    /// All of them, in their order.
+    #[cfg(test)]
+    pub const ALL: [Self; NAMES.len()] = [
+        Self::DownstreamRequestFirstByte,
+        Self::DownstreamRequestLastByte,
+        Self::UpstreamConnect,
+        Self::UpstreamRequestFirstByte,
+        Self::UpstreamRequestLastByte,
+        Self::UpstreamResponseFirstByte,
+        Self::UpstreamResponseLastByte,
+        Self::DownstreamResponseFirstByte,
+        Self::DownstreamResponseLastByte,
+    ];
+}
+
 /// Public names, in the order of `Phase`.
 const NAMES: [&str; 9] = [
     "downstream_request_first_byte_time",

@@ -294,7 +294,8 @@ impl Tracing<'_> {
             return Ok(());
         }
         self.redaction.apply(&mut request);
-        self.sink.request(self.output.lines(), &request)?;
+        let max = self.cli.max_line.0;
+        output::append_line(&mut *self.sink, self.output.lines(), &mut request, max)?;
         if let Some(count) = &mut self.count {
             *count -= 1;
             self.is_over = *count == 0;

@@ -37,6 +37,23 @@ impl Sink for Json {
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> Result<()> {
         write_line(line, "lost", lost)
     }
+
+    fn writes(&self, _: &str) -> bool {
+        true
+    }
+
+    fn width(&self, c: char) -> usize {
+        width(c)
+    }
+}
+
+/// Bytes of a character in a string: serde_json's short escapes, its `\uXXXX`, and ours.
+pub fn width(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => 2,
+        c if is_unsafe(c) => 6,
+        c => c.len_utf8(),
+    }
 }
 
 /// Appends one record; nothing of it when it can't be encoded.

@@ -50,6 +50,14 @@ impl Sink for Text {
         writeln!(line, "lost {} requests: {}", lost.count, lost.cause)?;
         Ok(())
     }
+
+    fn writes(&self, key: &str) -> bool {
+        key == "uri"
+    }
+
+    fn width(&self, c: char) -> usize {
+        Safe(c.encode_utf8(&mut [0; 4])).to_string().len()
+    }
 }
 
 /// `address:port` with brackets around IPv6, as far as it is known.

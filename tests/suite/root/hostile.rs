@@ -47,10 +47,10 @@ fn hostile() -> Vec<Vec<u8>> {
 }
 
 /// Sends them all while nginx is traced.
-fn trace(format: &str) -> (Ended, Vec<crate::suite::common::record::Logged>) {
+fn trace(args: &[&str]) -> (Ended, Vec<crate::suite::common::record::Logged>) {
     let nginx = Nginx::simple();
     let pid = nginx.pid().to_string();
-    let tool = Tool::start(&["--format", format, "--pid", &pid], 1);
+    let tool = Tool::start(&[&["--pid", &pid], args].concat(), 1);
     for request in hostile() {
         let mut client = Client::connect(nginx.port);
         client.send(request);
@@ -68,10 +68,10 @@ fn is_control(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Check JSON: as many lines as requests, no control raw in them, every value as nginx has it.
+/// Check JSON, long lines and all: as many lines as requests, no control raw in them, every value as nginx has it.
 #[test]
 fn json() {
-    let (ended, logged) = trace("json");
+    let (ended, logged) = trace(&["--json", "--max-line", "none"]);
     assert_eq!(ended.stdout.len(), hostile().len());
     for line in &ended.stdout {
         assert!(!line.chars().any(is_control), "{line:?}");
@@ -85,7 +85,7 @@ fn truncated() {
     if is_built_without(REWRITE) {
         return;
     }
-    let (ended, logged) = trace("json");
+    let (ended, logged) = trace(&["--json", "--max-line", "none"]);
     let mut cut = 0;
     for (record, logged) in ended.records().iter().zip(&logged) {
         let expected: Vec<_> = [
@@ -107,9 +107,30 @@ fn truncated() {
 /// Check text: as many lines as requests, no control raw in them.
 #[test]
 fn text() {
-    let (ended, _) = trace("text");
+    let (ended, _) = trace(&["--format", "text"]);
     assert_eq!(ended.stdout.len(), hostile().len());
     for line in &ended.stdout {
         assert!(!line.chars().any(is_control), "{line:?}");
     }
+}
+
+/// Check that no line is longer than it may be, that what was cut for it is named and the beginning of
+/// what nginx has, and that no record is missing.
+#[test]
+fn line_length() {
+    if is_built_without(REWRITE) {
+        return;
+    }
+    let (ended, logged) = trace(&["--json"]);
+    assert_eq!(ended.stdout.len(), hostile().len());
+    assert!(ended.stdout.iter().all(|line| line.len() < 4095));
+    let records = ended.records();
+    let long = records
+        .iter()
+        .filter(|r| r.truncated.contains(&"uri".into()));
+    assert_eq!(long.count(), 4);
+    crate::suite::common::record::assert_equal(&records, &logged);
+    let (ended, _) = trace(&["--format", "text", "--max-line", "3072"]);
+    assert!(ended.stdout.iter().all(|line| line.len() < 3072));
+    assert!(ended.stdout.iter().any(|line| line.len() > 3000));
 }
