@@ -224,6 +224,8 @@ pub enum Format {
     Text,
     /// One JSON object a line
     Json,
+    /// The same under OpenTelemetry's names, flat
+    Otel,
 }
 
 /// When something is told: every so often, or at the end only.
@@ -257,7 +259,7 @@ impl FromStr for Secrets {
 const DEFAULT_MAX_LINE: &str = "4095";
 
 /// Every record fits into this, when all that may be cut is cut.
-pub const MAX_LINE_MIN: usize = 3072;
+pub const MAX_LINE_MIN: usize = 3584;
 
 /// Bytes of the longest line, its end included.
 #[derive(Clone, Copy, Debug)]

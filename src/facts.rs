@@ -97,6 +97,15 @@ impl<'a> Facts<'_, 'a> {
         took.filter(|_| record.connection_requests == 1)
     }
 
+    /// How the client's bytes come: as `$scheme`.
+    pub fn scheme(&self) -> &'static str {
+        let is_tls = self.has(request_flag::REQUEST_TLS);
+        match is_tls || self.0.record.http_version == HTTP_VERSION_30 {
+            true => "https",
+            false => "http",
+        }
+    }
+
     /// The protocol that was negotiated with the TLS handshake, where the request itself tells it:
     /// HTTP/2 and HTTP/3 come no other way.
     pub fn alpn(&self) -> Option<&'static str> {

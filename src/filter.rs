@@ -80,9 +80,14 @@ fn any_or<T>(items: &[T], holds: impl FnMut(&T) -> bool) -> bool {
 
 /// `example.com:8080` without its port; `[::1]:80` likewise.
 fn without_port(host: &str) -> &str {
+    host_and_port(host).0
+}
+
+/// A Host header's two parts, as far as they are there.
+pub fn host_and_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+        _ => (host, None),
     }
 }
 

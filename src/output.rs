@@ -29,6 +29,7 @@ use crate::stop::Stop;
 mod escape;
 mod json;
 mod limit;
+mod otel;
 mod text;
 
 /// Turns records into lines.
@@ -50,6 +51,7 @@ pub trait Sink {
 pub fn sink(format: Format) -> Box<dyn Sink> {
     match format {
         Format::Json => Box::new(json::Json),
+        Format::Otel => Box::new(otel::Otel::new()),
         Format::Text => Box::new(text::Text),
     }
 }

@@ -58,6 +58,8 @@ pub struct Request<'a> {
     /// `$server_port`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_port: Option<u16>,
+    /// `$scheme`
+    pub scheme: &'static str,
     /// `$server_protocol`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_protocol: Option<Cow<'a, str>>,
@@ -142,6 +144,7 @@ impl<'a> Request<'a> {
             connection_requests: record.connection_requests,
             remote_addr: facts.text(request_text::TEXT_REMOTE_ADDR),
             remote_port: Some(record.remote_port).filter(|port| *port != 0),
+            scheme: facts.scheme(),
             server_protocol: facts.text(request_text::TEXT_PROTOCOL),
             request_method: facts.text(request_text::TEXT_METHOD),
             request_uri: facts.text(request_text::TEXT_REQUEST_URI),
@@ -197,6 +200,74 @@ impl<'a> Request<'a> {
         if let Some(last) = self.upstreams.last() {
             self.upstream_addr = last.addr.clone();
             self.phases.extend(&last.phases);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Request<'static> {
+    /// As much of everything as there can be.
+    pub fn longest() -> Self {
+        let text = |len: usize| Some("\u{1b}".repeat(len).into());
+        let plain = |len: usize| Some("x".repeat(len).into());
+        let mut phases = Phases::default();
+        for phase in crate::phases::Phase::ALL {
+            phases.set(phase, Some(u64::MAX));
+        }
+        let mut upstream_phases = Phases::default();
+        for phase in &crate::phases::Phase::ALL[2..7] {
+            upstream_phases.set(*phase, Some(u64::MAX));
+        }
+        let attempt = |status| Attempt {
+            addr: plain(128),
+            status: Some(status),
+            reused: Some(false),
+            phases: upstream_phases.clone(),
+            upstream_tls_ns: Some(u64::MAX),
+            bytes_sent: Some(i64::MAX),
+            bytes_received: Some(i64::MAX),
+            failure: Some("no_live_upstreams"),
+        };
+        let subrequest = || Subrequest {
+            uri: text(512),
+            status: Some(999),
+            duration_ns: Some(u64::MAX),
+            upstreams: (0..4).map(attempt).collect(),
+        };
+        Self {
+            scheme: "https",
+            time: Some("2026-11-22T17:17:57.972980760Z".into()),
+            pid: u32::MAX,
+            connection: u64::MAX,
+            connection_requests: u64::MAX,
+            remote_addr: plain(128),
+            remote_port: Some(u16::MAX),
+            peer_addr: Some("ffff:".repeat(8)),
+            peer_port: Some(u16::MAX),
+            server_addr: plain(128),
+            server_port: Some(u16::MAX),
+            server_protocol: Some("HTTP/0123456789a".into()),
+            request_method: text(64),
+            request_uri: Some(format!("?{}", "\u{1b}".repeat(4095)).into()),
+            uri: text(4096),
+            http_host: Some(format!("{}:65535", "\u{1b}".repeat(506)).into()),
+            truncated: Vec::new(),
+            status: Some(999),
+            request_size: i64::MAX,
+            response_size: i64::MAX,
+            upstream_cache_status: Some("REVALIDATED"),
+            upstream_addr: plain(128),
+            downstream_accept_time: Some(u64::MAX),
+            phases,
+            phases_origin: Some(Origin::RequestFirstByte),
+            duration_ns: Some(u64::MAX),
+            tls_handshake_ns: Some(u64::MAX),
+            ssl_server_name: text(512),
+            alpn: Some("h2"),
+            upstreams: (0..8).map(attempt).collect(),
+            subrequests: (0..8).map(|_| subrequest()).collect(),
+            layout: Some(Source::Inferred),
+            partial: true,
         }
     }
 }

@@ -56,11 +56,15 @@ pub fn width(c: char) -> usize {
     }
 }
 
-/// Appends one record; nothing of it when it can't be encoded.
+/// Appends one record.
 fn write_line<T: Serialize>(line: &mut Vec<u8>, r#type: &'static str, record: &T) -> Result<()> {
+    write_object(line, &Record { r#type, record })
+}
+
+/// Appends an object and the line's end; nothing of it when it can't be encoded.
+pub fn write_object(line: &mut Vec<u8>, object: &impl Serialize) -> Result<()> {
     let start = line.len();
-    let record = Record { r#type, record };
-    let result = record.serialize(&mut Serializer::with_formatter(&mut *line, Safe));
+    let result = object.serialize(&mut Serializer::with_formatter(&mut *line, Safe));
     if result.is_err() {
         line.truncate(start);
     }
@@ -125,7 +129,7 @@ mod tests {
         let mut line = Vec::new();
         Json.request(&mut line, &Request::default()).unwrap();
         let expected = "{\"type\":\"request\",\"pid\":0,\"connection\":0,\
-            \"connection_requests\":0,\"request_size\":0,\"response_size\":0}\n";
+            \"connection_requests\":0,\"scheme\":\"\",\"request_size\":0,\"response_size\":0}\n";
         assert_eq!(String::from_utf8(line).unwrap(), expected);
     }
 }

@@ -60,6 +60,7 @@ pub struct Record {
     pub peer_port: Option<u16>,
     pub server_addr: Option<String>,
     pub server_port: Option<u16>,
+    pub scheme: String,
     pub server_protocol: Option<String>,
     pub request_method: Option<String>,
     pub request_uri: Option<String>,
@@ -144,6 +145,7 @@ pub struct Logged {
     pub remote_port: String,
     pub server_addr: String,
     pub server_port: String,
+    pub scheme: String,
     pub server_protocol: String,
     pub request_method: String,
     pub request_uri: String,
@@ -172,6 +174,7 @@ impl Record {
         let status = self.status.map_or("000".into(), |n| format!("{n:03}"));
         let context = format!("{self:#?}\n{logged:#?}");
         assert_eq!(self.key(), logged.key(), "{context}");
+        assert_eq!(self.scheme, logged.scheme, "{context}");
         for (name, ours, theirs) in [
             ("remote_addr", &self.remote_addr, &logged.remote_addr),
             ("server_addr", &self.server_addr, &logged.server_addr),

@@ -31,6 +31,8 @@ mod modules;
 mod namespaces;
 /// stream and mail.
 mod neighbours;
+/// OpenTelemetry's names.
+mod otel;
 /// Which processes are traced.
 mod processes;
 /// TLS and HTTP/2, as far as they are told of.
