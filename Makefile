@@ -13,7 +13,9 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:cur
 	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
-	memcached:memcached /usr/lib/python3/dist-packages/grpc:python3-grpcio
+	memcached:memcached /usr/lib/python3/dist-packages/grpc:python3-grpcio \
+	rsyslogd:rsyslog prometheus:prometheus jq:jq sqlite3:sqlite3 \
+	/usr/share/doc/python3-venv:python3-venv
 BENCH_NEEDS := bpftrace:bpftrace
 GUEST_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static
 CHECK_NEEDS := clang-format:clang-format
@@ -150,6 +152,7 @@ build-deps:
 	@tests/install $(BUILD_NEEDS)
 test-deps:
 	@tests/install $(TEST_NEEDS)
+	@tests/fetch
 bench-deps:
 	@tests/install $(BENCH_NEEDS)
 guest-deps:

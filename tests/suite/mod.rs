@@ -7,6 +7,8 @@ mod cli;
 mod common;
 /// Layouts from debug information.
 mod layout;
+/// What reads records: log daemons and the like.
+mod pipelines;
 /// Real nginx, real requests, nginx's own access log as the truth.
 mod root;
 /// The schema of the records, against their documentation.

@@ -21,6 +21,8 @@ pub mod patched;
 pub mod protocol;
 /// Records, and the access log that they are held against.
 pub mod record;
+/// Records that were kept.
+pub mod recorded;
 /// A real server, as Debian has it.
 pub mod server;
 /// A client that speaks TLS.

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The configurations of packaging/pipelines, as far as their programs can be had here: what is
+//! recorded goes in, and all of it comes out. Each daemon has its own configuration, files and
+//! sockets.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::common::PATIENCE;
+use super::common::record::Line;
+use super::common::recorded::cached;
+use super::common::recorded::recorded;
+
+/// Records that go through each daemon.
+const RECORDS: usize = 10_000;
+
+/// A daemon in the foreground, ended with the test.
+struct Daemon {
+    /// The process.
+    child: Child,
+    /// All its files.
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// Starts it with the configuration `name` of packaging/pipelines, its paths turned into ones of
+    /// this folder and `header` in front of it. `args` are what it needs to have files of its own.
+    fn start(program: &Path, name: &str, header: &str, args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        let config = fs::read_to_string(configurations().join(name)).unwrap();
+        let config = config.replace("/var/log/ngx-bpf/", &format!("{path}/"));
+        let header = header.replace("{}", path);
+        fs::write(folder.path().join("config"), header + &config).unwrap();
+        fs::write(folder.path().join("requests.json"), "").unwrap();
+        let child = Command::new(program)
+            .args(args.iter().map(|arg| arg.replace("{}", path)))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    /// Writes the records, in two parts, and waits until as many have arrived in the file `name`.
+    fn pass(&mut self, records: &[String], name: &str) -> Vec<String> {
+        let mut input = fs::OpenOptions::new()
+            .append(true)
+            .open(self.folder.path().join("requests.json"))
+            .unwrap();
+        let arrived = self.folder.path().join(name);
+        let (first, second) = records.split_at(RECORDS / 3);
+        input.write_all(first.concat().as_bytes()).unwrap();
+        self.wait_for(&arrived, first.len());
+        input.write_all(second.concat().as_bytes()).unwrap();
+        self.wait_for(&arrived, records.len())
+    }
+
+    /// Waits until a file has so many lines.
+    fn wait_for(&mut self, path: &Path, count: usize) -> Vec<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let bytes = fs::read(path).unwrap_or_default();
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+            if lines.clone().count() >= count && bytes.ends_with(b"\n") {
+                let lines = lines.map(|line| String::from_utf8(line.to_vec()).unwrap());
+                return lines.collect();
+            }
+            assert!(self.child.try_wait().unwrap().is_none(), "it has ended");
+            assert!(Instant::now() < end, "{} of {count}", lines.count());
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The folder that is installed.
+fn configurations() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/pipelines")
+}
+
+/// As many records as there should be, no two the same; among them some that are as long as a line may
+/// be.
+fn records() -> Vec<String> {
+    let recorded: Vec<Value> = recorded()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let numbered = recorded.iter().cycle().take(RECORDS).enumerate();
+    let lines = numbered.map(|(n, record)| {
+        let mut record = record.clone();
+        record["connection"] = n.into();
+        if n % 100 == 0 {
+            let length = format!("{record}\n").len();
+            let uri = record["request_uri"].as_str().unwrap_or("/").to_owned();
+            let fill = 4095_usize.saturating_sub(length);
+            record["request_uri"] = (uri + &"x".repeat(fill)).into();
+        }
+        format!("{record}\n")
+    });
+    let lines: Vec<String> = lines.collect();
+    assert!(lines.iter().all(|line| line.len() <= 4095));
+    lines
+}
+
+/// Checks that every record has arrived whole, in order, and that those of failures were found.
+fn assert_passes(mut daemon: Daemon, name: &str) {
+    let records = records();
+    let arrived = daemon.pass(&records, &format!("{name}.json"));
+    assert!(arrived == records, "{} lines", arrived.len());
+    let is_failed = |line: &&String| {
+        let record: Value = serde_json::from_str(line).unwrap();
+        record["status"].as_u64() >= Some(500)
+    };
+    let expected = records.iter().filter(is_failed).count();
+    let failed = daemon.folder.path().join(format!("{name}-failed.log"));
+    let failed = daemon.wait_for(&failed, expected);
+    assert_eq!(failed.len(), expected);
+    assert!(
+        failed[0].contains(" 502 GET /api/users/1/fail 127.0.0.1:"),
+        "{failed:?}"
+    );
+}
+
+/// Check that rsyslog passes every record on, and can read it.
+#[test]
+fn rsyslog() {
+    let header = "global(workDirectory=\"{}\")\n";
+    let args = ["-n", "-f", "{}/config", "-i", "{}/pid"];
+    let program = Path::new("/usr/sbin/rsyslogd");
+    if !program.exists() {
+        println!("SKIP: there is no rsyslog");
+        return;
+    }
+    assert_passes(
+        Daemon::start(program, "rsyslog/ngx-bpf.conf", header, &args),
+        "rsyslog",
+    );
+}
+
+/// Check the same of syslog-ng.
+#[test]
+fn syslog_ng() {
+    let Some(program) = cached("syslog-ng/run") else {
+        return;
+    };
+    let args = [
+        "--foreground",
+        "--no-caps",
+        "--cfgfile={}/config",
+        "--persist-file={}/persist",
+        "--pidfile={}/pid",
+        "--control={}/control",
+    ];
+    let header = "@version: 3.35\n";
+    assert_passes(
+        Daemon::start(&program, "syslog-ng/ngx-bpf.conf", header, &args),
+        "syslog-ng",
+    );
+}
+
+/// Check that Vector's compiler takes its programs, and what they make of each record: the same, with
+/// its time to the nanosecond.
+#[test]
+fn vector() {
+    let Some(python) = cached("python/bin/python") else {
+        return;
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(python)
+        .arg(root.join("tests/vrl.py"))
+        .arg(configurations())
+        .arg(root.join("tests/data/records.jsonl"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let count = recorded().lines().count();
+    assert_eq!(output.stdout, format!("{count}\n").into_bytes());
+}
+
+/// Check that Fluent Bit's parser names the key, and the format of its values, to the last digit.
+#[test]
+fn fluent_bit() {
+    let parsers = fs::read_to_string(configurations().join("fluent-bit/parsers.conf")).unwrap();
+    let value = |key: &str| {
+        let mut lines = parsers.lines().map(str::trim);
+        let line = lines.find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(
+        (value("Time_Key"), value("Format")),
+        ("time".into(), "json".into())
+    );
+    let formats = [
+        ("%Y", "4"),
+        ("%m", "2"),
+        ("%d", "2"),
+        ("%H", "2"),
+        ("%M", "2"),
+        ("%S", "2"),
+        ("%L", "9"),
+    ];
+    let mut pattern = regex_of(&value("Time_Format"));
+    for (name, digits) in formats {
+        pattern = pattern.replace(name, &format!(r"\d{{{digits}}}"));
+    }
+    let schema = json_schema_of_time();
+    assert_eq!(pattern, schema);
+}
+
+/// A format with its dots escaped, from begin to end.
+fn regex_of(format: &str) -> String {
+    format!("^{}$", format.replace('.', r"\."))
+}
+
+/// How `time` looks, as the schema says.
+fn json_schema_of_time() -> String {
+    let schema = include_str!("../../docs/schema/record.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    schema["$defs"]["time"]["pattern"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// Check that no key of a record is one that Vector's `exec` source fills itself, but for `pid`, which
+/// it leaves alone where there is one.
+#[test]
+fn keys_of_vector() {
+    let schema = include_str!("../../docs/schema/record.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let filled = [
+        "host",
+        "pid",
+        "command",
+        "stream",
+        "source_type",
+        "timestamp",
+        "message",
+    ];
+    let mut common = BTreeSet::new();
+    for record in ["request", "lost"] {
+        let keys = schema["$defs"][record]["properties"]
+            .as_object()
+            .unwrap()
+            .keys();
+        common.extend(keys.filter(|key| filled.contains(&key.as_str())).cloned());
+    }
+    assert_eq!(common, BTreeSet::from(["pid".to_owned()]));
+}
+
+/// Check that what is recorded is what the tool writes: each line holds to the schema.
+#[test]
+fn recorded_lines() {
+    assert!(recorded().lines().map(Line::parse).count() > 100);
+}

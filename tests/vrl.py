@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Compiles Vector's programs with Vector's own compiler, and runs recorded lines through them.
+
+python vrl.py FOLDER RECORDS; says how many events came out."""
+
+import json
+import sys
+
+import pyvrl
+import yaml
+
+folder, records = sys.argv[1:]
+
+
+def program(name, more=""):
+    with open(f"{folder}/vector/{name}") as file:
+        return pyvrl.Transform(f"{file.read()}\n{more}\n.")
+
+
+NANOSECONDS = """if exists(.timestamp) {
+  .ns = to_unix_timestamp!(.timestamp, unit: "nanoseconds")
+  del(.timestamp)
+}"""
+
+record = program("record.vrl", NANOSECONDS)
+measures = program("measures.vrl")
+for name in "vector/vector.yaml", "opentelemetry-collector/config.yaml":
+    with open(f"{folder}/{name}") as file:
+        yaml.safe_load(file)
+
+count = 0
+with open(records) as lines:
+    for line in lines:
+        told = json.loads(line)
+        event = record.remap(told)
+        # The time is the request's, to the nanosecond, and the record is whole.
+        assert f"{event.pop('ns') % 10**9:09}Z" == told["time"].split(".")[1], told
+        assert event == told, (event, told)
+        measured = measures.remap(told)
+        assert measured["status"] == str(told.get("status", "none")), measured
+        assert measured["upstream"] == told.get("upstream_addr", "none"), measured
+        if "duration_ns" in told:
+            assert abs(measured["seconds"] - told["duration_ns"] / 1e9) < 1e-9, measured
+        count += 1
+
+try:
+    measures.remap({"type": "lost", "count": 1})
+    sys.exit("a loss was measured as a request")
+except ValueError:
+    pass
+print(count)
