@@ -9,6 +9,8 @@ mod common;
 mod layout;
 /// What reads records: log daemons and the like.
 mod pipelines;
+/// Questions that records answer.
+mod recipes;
 /// Real nginx, real requests, nginx's own access log as the truth.
 mod root;
 /// The schema of the records, against their documentation.
