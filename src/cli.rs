@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The options, as plain data. Parsing never touches the machine.
 
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use clap::ValueEnum;
 use clap::ValueHint;
 
 use crate::sockets::Sockets;
+
+use crate::metrics::route::Route;
 
 /// What the command line asks for.
 #[derive(Debug, Parser)]
@@ -193,6 +197,14 @@ pub struct Trace {
     #[arg(long, value_name = "BYTES", default_value = DEFAULT_MAX_LINE)]
     pub max_line: MaxLine,
 
+    /// Serve metrics for Prometheus at http://ADDR:PORT/metrics [ADDR: 127.0.0.1]
+    #[arg(long, value_name = "[ADDR:]PORT")]
+    pub metrics: Option<Address>,
+
+    /// In metrics, count requests whose uri is PATTERN ("*": anything) as NAME; may be repeated
+    #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
+    pub route: Vec<Route>,
+
     /// Of the layout.
     #[command(flatten)]
     pub layout: LayoutOptions,
@@ -282,6 +294,26 @@ impl FromStr for MaxLine {
     }
 }
 
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = anyhow::Error;
+
+    /// `127.0.0.1:9913`, `[::1]:9913` or `9913`.
+    fn from_str(text: &str) -> Result<Self> {
+        let local = || Some((Ipv4Addr::LOCALHOST, text.parse().ok()?).into());
+        let address: Option<SocketAddr> = text.parse().ok().or_else(local);
+        let address = address.context("no address and port: 127.0.0.1:9913, [::1]:9913, 9913")?;
+        ensure!(
+            address.port() != 0,
+            "port 0 is any, and nobody would know which"
+        );
+        Ok(Self(address))
+    }
+}
+
 /// A range of status codes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
@@ -360,6 +392,7 @@ mod tests {
 
     use clap::CommandFactory as _;
 
+    use super::Address;
     use super::Cli;
     use super::StatusRange;
     use super::parse_method;
@@ -403,6 +436,18 @@ mod tests {
             "", "x", "xx", "5x", "55xx", "503-500", "40", "4o4", "-500", "500-", "+50",
         ] {
             assert!(range(text).is_err(), "{text}");
+        }
+    }
+
+    /// Check that metrics are served on loopback unless an address is given.
+    #[test]
+    fn addresses() {
+        let address = |text: &str| text.parse::<Address>().map(|address| address.0.to_string());
+        assert_eq!(address("9913").unwrap(), "127.0.0.1:9913");
+        assert_eq!(address("0.0.0.0:9913").unwrap(), "0.0.0.0:9913");
+        assert_eq!(address("[::1]:9913").unwrap(), "[::1]:9913");
+        for text in ["", "0", "localhost:9913", "127.0.0.1", ":9913", "99999"] {
+            assert!(address(text).is_err(), "{text}");
         }
     }
 

@@ -77,6 +77,11 @@ impl Counts {
         self.lost.iter().sum()
     }
 
+    /// How many were lost for each cause.
+    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CAUSES.into_iter().zip(self.lost)
+    }
+
     /// What was lost since `before`, a record for each cause.
     pub fn since(&self, before: &Self, time: &str) -> Vec<Lost> {
         CAUSES

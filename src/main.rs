@@ -33,6 +33,7 @@ mod lost;
 mod manual;
 mod message;
 mod module;
+mod metrics;
 mod output;
 mod phases;
 mod preflight;

@@ -66,6 +66,11 @@ impl Phases {
         self.0[phase as usize] = time;
     }
 
+    /// A time, if it is known.
+    pub fn get(&self, phase: Phase) -> Option<u64> {
+        self.0[phase as usize]
+    }
+
     /// Takes over the times that the other knows.
     pub fn extend(&mut self, other: &Self) {
         for (ours, theirs) in self.0.iter_mut().zip(other.0) {

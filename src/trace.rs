@@ -31,6 +31,7 @@ use crate::filter::Early;
 use crate::filter::Filter;
 use crate::lost::Counts;
 use crate::message::Messages;
+use crate::metrics::Metrics;
 use crate::output;
 use crate::output::Failure;
 use crate::output::Output;
@@ -71,6 +72,7 @@ pub fn run(cli: &Trace) -> Result<()> {
         output: Output::open(cli.output.as_deref())?,
         filter: Filter::new(cli),
         redaction: Redaction::new(cli),
+        metrics: Metrics::serve(cli)?,
         clock: Clock::now(),
         meter: cli.self_stats.map(Meter::start).transpose()?,
         count: cli.count,
@@ -164,6 +166,8 @@ struct Tracing<'cli> {
     filter: Filter,
     /// What is told of their query strings.
     redaction: Redaction,
+    /// `--metrics`
+    metrics: Option<Metrics>,
     /// Read again at every tick.
     clock: Clock,
     /// `--self-stats`
@@ -293,6 +297,9 @@ impl Tracing<'_> {
             self.filtered += 1;
             return Ok(());
         }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.request(&request);
+        }
         self.redaction.apply(&mut request);
         let max = self.cli.max_line.0;
         output::append_line(&mut *self.sink, self.output.lines(), &mut request, max)?;
@@ -316,6 +323,14 @@ impl Tracing<'_> {
         }
         if self.meter.as_mut().is_some_and(Meter::is_due) {
             self.tell_cost();
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.tick(
+                &self.counts(),
+                self.written,
+                self.filtered,
+                self.traced.len(),
+            );
         }
         if self.output.is_closed() {
             self.is_over = true;

@@ -23,6 +23,8 @@ mod http3;
 mod locations;
 /// What is lost is counted.
 mod loss;
+/// Metrics.
+mod metrics;
 /// Everything at once.
 mod mixed;
 /// Every module for upstreams.

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the tool tells of itself: what it has lost, what it costs, what it traces.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
+
+use super::Labels;
+use super::seconds;
+use crate::lost::Counts;
+
+/// Its counters.
+#[derive(Default)]
+pub struct Own {
+    /// Requests that ended.
+    seen: Counter,
+    /// Requests written.
+    written: Counter,
+    /// Requests that were not asked for.
+    filtered: Counter,
+    /// Requests lost, by cause.
+    lost: Family<Labels, Counter>,
+    /// Processes that could not be traced.
+    untraced: Counter,
+    /// nginx binaries that are traced.
+    binaries: Gauge,
+    /// CPU time of the tool.
+    cpu: Counter<f64, AtomicU64>,
+    /// Memory of the tool.
+    resident: Gauge,
+}
+
+impl Own {
+    /// Names all of it.
+    pub fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            (
+                "ngx_bpf_requests_seen",
+                "Requests that have ended",
+                &self.seen,
+            ),
+            (
+                "ngx_bpf_requests_written",
+                "Requests written",
+                &self.written,
+            ),
+            (
+                "ngx_bpf_requests_filtered",
+                "Requests that the options left out",
+                &self.filtered,
+            ),
+            (
+                "ngx_bpf_untraced_processes",
+                "Processes that could not be traced",
+                &self.untraced,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        let lost = "Requests that could not be told of";
+        registry.register("ngx_bpf_requests_lost", lost, self.lost.clone());
+        let binaries = "nginx binaries that are traced";
+        registry.register("ngx_bpf_traced_binaries", binaries, self.binaries.clone());
+        let cpu = "CPU time that ngx-bpf itself has used";
+        registry.register("process_cpu_seconds", cpu, self.cpu.clone());
+        let resident = "Memory that ngx-bpf itself has in use";
+        registry.register(
+            "process_resident_memory_bytes",
+            resident,
+            self.resident.clone(),
+        );
+    }
+
+    /// Takes over the tool's own counters.
+    pub fn tick(&self, counts: &Counts, written: u64, filtered: u64, binaries: usize) {
+        let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
+        set(&self.seen, counts.seen);
+        set(&self.written, written);
+        set(&self.filtered, filtered);
+        set(&self.untraced, counts.untraced_processes);
+        for (cause, count) in counts.by_cause() {
+            let labels = vec![("cause", cause.to_owned())];
+            set(&self.lost.get_or_create(&labels), count);
+        }
+        self.binaries
+            .set(i64::try_from(binaries).unwrap_or(i64::MAX));
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let nanoseconds = u64::try_from(cpu.tv_nsec).unwrap_or_default();
+        let seconds = u64::try_from(cpu.tv_sec).unwrap_or_default() as f64 + seconds(nanoseconds);
+        self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
+        if let Some(bytes) = resident_bytes() {
+            self.resident.set(bytes);
+        }
+    }
+}
+
+/// The second number of statm, in pages.
+fn resident_bytes() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
+}

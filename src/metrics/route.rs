@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Names for groups of paths: there are too many paths to count each.
+
+use std::str::FromStr;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+
+use super::OTHER;
+
+/// `--route NAME=PATTERN`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The label.
+    name: String,
+    /// A uri, in which `*` stands for anything.
+    pattern: String,
+}
+
+impl FromStr for Route {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, pattern) = text.split_once('=').context("no NAME=PATTERN")?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
+        ensure!(
+            !name.is_empty() && name.bytes().all(is_plain),
+            "\"{name}\" is no name: letters, digits, _ - . : /"
+        );
+        ensure!(
+            pattern.starts_with(['/', '*']),
+            "\"{pattern}\" begins with no / or *"
+        );
+        Ok(Self {
+            name: name.to_owned(),
+            pattern: pattern.to_owned(),
+        })
+    }
+}
+
+impl Route {
+    /// The name of the first that a uri matches, or `other`; `None` when there are no routes.
+    pub fn of(routes: &[Self], uri: Option<&str>) -> Option<String> {
+        let matches = |route: &&Self| uri.is_some_and(|uri| matches(&route.pattern, uri));
+        let found = routes
+            .iter()
+            .find(matches)
+            .map_or(OTHER, |route| &route.name);
+        (!routes.is_empty()).then(|| found.to_owned())
+    }
+}
+
+/// Whether a whole text is what the pattern says.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return text.ends_with(part);
+        }
+        let Some((_, behind)) = text.split_once(part) else {
+            return false;
+        };
+        text = behind;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Route;
+    use super::matches;
+
+    /// Check patterns with and without stars.
+    #[test]
+    fn patterns() {
+        for (pattern, text, expected) in [
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/api/*", "/api/", true),
+            ("/api/*", "/api/a/b", true),
+            ("/api/*", "/ap", false),
+            ("/a/*/b", "/a/x/b", true),
+            ("/a/*/b", "/a/b", false),
+            ("*.png", "/x.png", true),
+            ("*.png", "/x.png/y", false),
+            ("/*a*a*", "/aa", true),
+            ("/*a*a*", "/a", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    /// Check that the first route counts, and what is none.
+    #[test]
+    fn first() {
+        let route = |text: &str| text.parse::<Route>();
+        let routes = [route("a=/x*").unwrap(), route("b=/*").unwrap()];
+        let of = |uri| Route::of(&routes, uri).unwrap();
+        assert_eq!((of(Some("/xy")), of(Some("/y"))), ("a".into(), "b".into()));
+        assert_eq!(of(None), "other");
+        assert_eq!(Route::of(&[], Some("/")), None);
+        for text in ["", "a", "=/", "a b=/", "a\"=/", "a=", "a=x"] {
+            assert!(route(text).is_err(), "{text}");
+        }
+    }
+}

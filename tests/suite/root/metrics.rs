@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `--metrics`, read by a real Prometheus.
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::client::Client;
+use crate::suite::common::client::Response;
+use crate::suite::common::free_port;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+
+/// Where a request goes, and where none listens.
+const HTTP: &str = "
+    upstream app { server 127.0.0.1:9; server 127.0.0.1:{upstream}; }
+    server { listen 127.0.0.1:{port};
+             location /static { return 204; }
+             location / { proxy_pass http://app; } }";
+
+/// A request to the tool.
+fn ask(port: u16, request: &str) -> Response {
+    let mut client = Client::connect(port);
+    client.send(format!("{request} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    client.receive()
+}
+
+/// What is served.
+fn served(port: u16) -> String {
+    let response = ask(port, "GET /metrics");
+    assert_eq!(response.status, 200);
+    String::from_utf8(response.body).unwrap()
+}
+
+/// Waits until a text has a line.
+fn wait_for(line: &str, mut text: impl FnMut() -> String) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let text = text();
+        if text.lines().any(|found| found == line) {
+            return;
+        }
+        assert!(Instant::now() < end, "no {line}:\n{text}");
+        std::thread::yield_now();
+    }
+}
+
+/// A Prometheus in the foreground, with files and a port of its own, that asks one target.
+struct Prometheus {
+    /// The process.
+    child: Child,
+    /// Where it is asked.
+    port: u16,
+    /// Its files.
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// Asks this port ten times a second. `None`, and said, when there is none here.
+    fn start(target: u16) -> Option<Self> {
+        let program = Path::new("/usr/bin/prometheus");
+        if !program.exists() {
+            println!("SKIP: there is no Prometheus");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("prometheus.yml");
+        let text = format!(
+            "{{global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}, scrape_configs: [\
+             {{job_name: ngx-bpf, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]}}"
+        );
+        fs::write(&config, text).unwrap();
+        let port = free_port();
+        let child = Command::new(program)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let end = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < end, "it does not listen");
+            std::thread::yield_now();
+        }
+        Some(Self {
+            child,
+            port,
+            _folder: folder,
+        })
+    }
+
+    /// The results of a query; an error when it does not understand it.
+    fn query(&self, query: &str) -> Vec<Value> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let response = ask(self.port, &format!("GET /api/v1/query?query={encoded}"));
+        let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        if response.status == 503 {
+            return Vec::new(); /* it has not begun */
+        }
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        answer["data"]["result"].as_array().unwrap().clone()
+    }
+
+    /// Waits until a query has this value.
+    fn wait_for(&self, query: &str, value: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let results = self.query(query);
+            let values: Vec<_> = results.iter().map(|result| &result["value"][1]).collect();
+            if values == [value] {
+                return;
+            }
+            assert!(Instant::now() < end, "{query}: {values:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Checks that every query of the dashboard is understood, and finds something.
+fn assert_dashboard(prometheus: &Prometheus) {
+    let dashboard = include_str!("../../../packaging/grafana/ngx-bpf.json");
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut count = 0;
+    for target in targets {
+        let query = target["expr"].as_str().unwrap();
+        let query = query.replace("$__rate_interval", "1m");
+        let query = query.replace("$instance", ".*").replace("$upstream", ".*");
+        assert!(!query.contains("$_"), "{query}");
+        assert!(!prometheus.query(&query).is_empty(), "{query}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count} queries");
+}
+
+/// Check that Prometheus takes what is served, and that it is what nginx has logged.
+#[test]
+fn scraped() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let port = free_port();
+    let args = [
+        "--pid",
+        &nginx.pid().to_string(),
+        "--json",
+        "--metrics",
+        &port.to_string(),
+        "--route",
+        "static=/static*",
+        "--route",
+        "status=/status-*",
+    ];
+    let tool = Tool::start(&args, 1);
+    let Some(prometheus) = Prometheus::start(port) else {
+        return;
+    };
+    prometheus.wait_for("ngx_bpf_traced_binaries", "1");
+    let mut client = Client::connect(nginx.port);
+    for _ in 0..4 {
+        client.get("/static");
+        client.get("/wait-20");
+        client.get("/status-503");
+    }
+    prometheus.wait_for("sum(nginx_http_requests_total)", "12");
+    prometheus.wait_for(
+        "sum(nginx_http_requests_total{status=\"5xx\",route=\"status\"})",
+        "4",
+    );
+    prometheus.wait_for(
+        "sum(nginx_http_requests_total{upstream=\"none\",route=\"static\"})",
+        "4",
+    );
+    let waited = "sum(nginx_http_request_phase_seconds_count{phase=\"upstream_wait\"}) \
+                  - sum(nginx_http_request_phase_seconds_bucket{phase=\"upstream_wait\",le=\"0.01\"}) > 3";
+    prometheus.wait_for(waited, "4");
+    prometheus.wait_for("sum(ngx_bpf_requests_lost_total)", "0");
+    let failed = "sum(nginx_http_upstream_failures_total{upstream=\"127.0.0.1:9\"}) > 0";
+    assert_eq!(prometheus.query(failed).len(), 1);
+    /* A rate needs two points: the counters move once more. */
+    for _ in 0..4 {
+        client.get("/static");
+        client.get("/status-503");
+    }
+    prometheus.wait_for("sum(nginx_http_requests_total)", "20");
+    assert_dashboard(&prometheus);
+    drop(prometheus);
+    drop(nginx);
+    tool.wait().assert_clean();
+}
+
+/// Check the server itself: nothing but `GET /metrics`, no connection for long, and the format's end.
+#[test]
+fn served_to_few() {
+    let nginx = Nginx::simple();
+    let port = free_port();
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(&["--pid", &pid, "--metrics", &port.to_string()], 1);
+    wait_for("ngx_bpf_traced_binaries 1", || served(port));
+    assert!(served(port).ends_with("# EOF\n"));
+    assert_eq!(ask(port, "GET /metrics?a=b").status, 200);
+    assert_eq!(ask(port, "GET /").status, 404);
+    assert_eq!(ask(port, "POST /metrics").status, 405);
+    let mut slow = Client::connect(port);
+    slow.send("GET /metrics");
+    served(port); /* only when the slow one was given up */
+    assert!(slow.rest().is_empty());
+    let mut large = Client::connect(port);
+    large.send("GET /".to_owned() + &"x".repeat(20_000));
+    assert!(large.rest().is_empty());
+    served(port);
+    drop(nginx);
+    tool.wait().assert_clean();
+}
+
+/// Check that a port that is taken is an error before anything is traced.
+#[test]
+fn port_taken() {
+    let nginx = Nginx::simple();
+    let (pid, port) = (nginx.pid().to_string(), nginx.port.to_string());
+    let output = Command::new(crate::suite::common::tool::PROGRAM)
+        .args(["--pid", &pid, "--metrics", &port])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let expected =
+        format!("ngx-bpf: failed to serve metrics at 127.0.0.1:{port}: Address already in use");
+    assert!(stderr.starts_with(&expected), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
