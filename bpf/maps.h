@@ -11,7 +11,9 @@ enum {
 			   SUBREQUEST_ATTEMPTS_MAX * (sizeof(struct attempt) + ADDR_MAX),
 	TAIL_BYTES = ATTEMPTS_MAX * (sizeof(struct attempt) + ADDR_MAX) + METHOD_MAX + 2 * URI_MAX +
 		     SUBREQUESTS_MAX * SUBREQUEST_BYTES + 2 * HOST_MAX + PROTOCOL_MAX +
-		     2 * ADDR_MAX,
+		     2 * ADDR_MAX + TRACEPARENT_MAX,
+	HEADER_BYTES = 64,		   /* of an ngx_table_elt_t at most */
+	HEADERS_BYTES = 20 * HEADER_BYTES, /* of a part: ngx_http_alloc_request() */
 	CONNECTIONS_MAX = 1 << 18,
 	MULTIPLEXES_MAX = 1 << 16,
 	SUBREQUESTS_IN_FLIGHT_MAX = 1 << 16,
@@ -56,6 +58,7 @@ struct worker {
 	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
 	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
+	__u8 headers[HEADERS_BYTES];	   /* copy of a part of its r->headers_in.headers */
 	struct attempt attempt; /* not on the stack, which two calls share before Linux 6.13 */
 	/* From here on as struct held. */
 	__u32 tail_len; /* of `tail`, as far as it is drafted */

@@ -48,6 +48,10 @@
 #define NGX_IN(copy, ptr, member)                                                                  \
 	(*(typeof((ptr)->member) *)((void *)(copy) + bpf_core_field_offset(typeof(*(ptr)), member)))
 
+/* Members of the request that ends, and of its connection: of their copies. */
+#define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
+#define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
+
 /* A request that nginx has not freed. Whatever pointer comes in, reading it is harmless. */
 static __always_inline bool is_request(struct ngx_http_request_s *r)
 {

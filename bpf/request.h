@@ -4,11 +4,8 @@
 #define NGX_BPF_REQUEST_H
 
 #include "http3.h"
+#include "traceparent.h"
 #include "upstream.h"
-
-/* Members of the request that ends, and of its connection: of their copies. */
-#define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
-#define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
 
 /* As $status, with what ngx_http_free_request(r, rc) is about to set. */
 static __always_inline __u32 request_status(struct worker *w, long rc)
@@ -288,6 +285,7 @@ static __always_inline void draft_server_name(struct worker *w, struct line *lin
 static __always_inline void draft_texts(struct worker *w)
 {
 	struct ngx_table_elt_s *host = OF_REQUEST(w, headers_in.host);
+	struct ngx_str_t trace;
 	struct line line;
 
 	w->texts_at = w->tail_len;
@@ -308,6 +306,8 @@ static __always_inline void draft_texts(struct worker *w)
 		draft_local_path(w);
 	}
 	draft_server_name(w, &line);
+	trace = traceparent(w);
+	draft_text(w, &line, TEXT_TRACEPARENT, trace.data, trace.len, TRACEPARENT_MAX);
 	w->draft.texts_len = w->tail_len - w->texts_at;
 }
 

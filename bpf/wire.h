@@ -19,6 +19,7 @@ enum limit {
 	HOST_MAX = 512,
 	PROTOCOL_MAX = 16,
 	ADDR_MAX = 128,
+	TRACEPARENT_MAX = 64,
 	RING_BYTES = 4 << 20,
 	STATUS_WORDS = 16,	 /* 64 statuses in each */
 	STRUCT_BYTES_MAX = 4096, /* of nginx: members are read up to here */
@@ -69,7 +70,8 @@ enum request_text {
 	TEXT_REMOTE_ADDR = 5,
 	TEXT_LOCAL_PATH = 6,
 	TEXT_SERVER_NAME = 7, /* of the TLS handshake */
-	TEXTS = 8,
+	TEXT_TRACEPARENT = 8, /* the header of that name */
+	TEXTS = 9,
 };
 
 /* One end of a socket, as the kernel has it. */
@@ -147,7 +149,7 @@ struct request_record {
 	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
-	__u16 pad[3];
+	__u16 pad;
 };
 
 /* What was counted since tracing began. */

@@ -72,7 +72,22 @@ struct ngx_chain_s {
 };
 
 
+struct ngx_list_part_s {
+    void                            *elts;
+    ngx_uint_t                       nelts;
+    struct ngx_list_part_s          *next;
+};
+
+
+struct ngx_list_t {
+    struct ngx_list_part_s           part;
+    ngx_uint_t                       size;
+};
+
+
 struct ngx_table_elt_s {
+    ngx_uint_t                       hash;
+    struct ngx_str_t                 key;
     struct ngx_str_t                 value;
 };
 
@@ -112,6 +127,7 @@ struct ngx_http_connection_t {
 
 
 struct ngx_http_headers_in_t {
+    struct ngx_list_t                headers;
     struct ngx_table_elt_s          *host;
     long                             content_length_n;
 };

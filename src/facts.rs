@@ -14,6 +14,7 @@ use crate::phases::Phases;
 use crate::skel::types;
 use crate::skel::types::request_flag;
 use crate::skel::types::request_text;
+use crate::trace_context::TraceContext;
 
 /// `r->http_version` of HTTP/0.9.
 const HTTP_VERSION_9: u32 = 9;
@@ -95,6 +96,11 @@ impl<'a> Facts<'_, 'a> {
         let first = nonzero(record.handshake_first_ns)?;
         let took = record.handshake_last_ns.checked_sub(first);
         took.filter(|_| record.connection_requests == 1)
+    }
+
+    /// Which trace the request belongs to, as its client says.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.0.texts[request_text::TEXT_TRACEPARENT.0 as usize])
     }
 
     /// How the client's bytes come: as `$scheme`.

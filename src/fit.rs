@@ -282,7 +282,7 @@ mod tests {
     use crate::probe;
 
     /// Members that are at the same place in all releases, and in all forks that were looked at.
-    const CONSTANT: [&str; 35] = [
+    const CONSTANT: [&str; 43] = [
         "ngx_array_t.elts",
         "ngx_array_t.nelts",
         "ngx_array_t.size",
@@ -295,6 +295,7 @@ mod tests {
         "ngx_connection_s.recv",
         "ngx_connection_s.type",
         "ngx_http_connection_t.ssl_servername",
+        "ngx_http_headers_in_t.headers",
         "ngx_http_log_ctx_s.current_request",
         "ngx_http_request_s.signature",
         "ngx_http_request_s.write_event_handler",
@@ -317,6 +318,13 @@ mod tests {
         "ngx_quic_stream_s.parent",
         "ngx_str_t.data",
         "ngx_str_t.len",
+        "ngx_list_part_s.elts",
+        "ngx_list_part_s.nelts",
+        "ngx_list_part_s.next",
+        "ngx_list_t.part",
+        "ngx_list_t.size",
+        "ngx_table_elt_s.hash",
+        "ngx_table_elt_s.key",
         "ngx_table_elt_s.value",
     ];
 

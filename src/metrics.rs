@@ -280,6 +280,7 @@ fn seconds(ns: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::Metrics;
+    use super::SPANS;
     use super::UPSTREAMS_MAX;
     use super::route::Route;
     use crate::lost::Counts;
@@ -333,6 +334,22 @@ mod tests {
             assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
         }
         assert!(!served(&[], &[request("a:1")]).contains("route="));
+    }
+
+    /// Check that docs/metrics.md names all that is served, and every phase.
+    #[test]
+    fn documented() {
+        let document = include_str!("../docs/metrics.md");
+        let text = served(&[], &[Request::longest()]);
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for line in types {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            assert!(document.contains(&format!("`{name}{suffix}`")), "{line}");
+        }
+        for (phase, ..) in SPANS {
+            assert!(document.contains(&format!("| `{phase}` |")), "{phase}");
+        }
     }
 
     /// Check that upstreams are bounded, whatever nginx is told to connect to.

@@ -115,6 +115,12 @@ pub struct Request<'a> {
     /// The protocol that was negotiated in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpn: Option<&'static str>,
+    /// The trace that the client says it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// The client's span in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
     /// Every attempt, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub upstreams: Vec<Attempt<'a>>,
@@ -170,6 +176,10 @@ impl<'a> Request<'a> {
         if let Some((addr, port)) = facts.peer() {
             request.peer_addr = Some(addr.to_string());
             request.peer_port = Some(port);
+        }
+        if let Some(context) = facts.trace_context() {
+            request.trace_id = Some(context.trace_id);
+            request.parent_span_id = Some(context.parent_span_id);
         }
         if let Some(origin) = origin {
             request.phases = facts.downstream(origin);
@@ -264,6 +274,8 @@ impl Request<'static> {
             tls_handshake_ns: Some(u64::MAX),
             ssl_server_name: text(512),
             alpn: Some("h2"),
+            trace_id: Some("f".repeat(32)),
+            parent_span_id: Some("f".repeat(16)),
             upstreams: (0..8).map(attempt).collect(),
             subrequests: (0..8).map(|_| subrequest()).collect(),
             layout: Some(Source::Inferred),
@@ -302,7 +314,7 @@ mod tests {
             },
             attempts: Vec::new(),
             subrequests: Vec::new(),
-            texts: [&[]; 8],
+            texts: [&[]; 9],
         }
     }
 
@@ -421,7 +433,8 @@ mod tests {
         event.record.handshake_last_ns = 900;
         event.record.http_version = 3000;
         event.record.flags |= types::request_flag::REQUEST_TLS.0;
-        event.texts = [b"x"; 8];
+        event.texts = [b"x"; 9];
+        event.texts[8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let attempt = || AttemptEvent {
             record: types::attempt {
                 connect_ns: 2_000,

@@ -325,12 +325,9 @@ impl Tracing<'_> {
             self.tell_cost();
         }
         if let Some(metrics) = &self.metrics {
-            metrics.tick(
-                &self.counts(),
-                self.written,
-                self.filtered,
-                self.traced.len(),
-            );
+            let counts = self.counts();
+            let filtered = self.filtered + counts.filtered;
+            metrics.tick(&counts, self.written, filtered, self.traced.len());
         }
         if self.output.is_closed() {
             self.is_over = true;

@@ -27,8 +27,9 @@ enum Name {
     Status,
 }
 
-/// Keys of the JSON record that have a stable name; `time` becomes the event's own in every pipeline.
-const NAMES: [(&str, Name); 13] = [
+/// Keys of the JSON record that have a stable name; `time` and `trace_id` become
+/// the event's own.
+const NAMES: [(&str, Name); 14] = [
     ("time", Name::Is("time")),
     ("remote_addr", Name::Is("client.address")),
     ("remote_port", Name::Is("client.port")),
@@ -37,6 +38,7 @@ const NAMES: [(&str, Name); 13] = [
     ("server_addr", Name::Is("network.local.address")),
     ("server_port", Name::Is("network.local.port")),
     ("scheme", Name::Is("url.scheme")),
+    ("trace_id", Name::Is("trace_id")),
     ("http_host", Name::Parts(host)),
     ("server_protocol", Name::Parts(protocol)),
     ("request_method", Name::Parts(method)),

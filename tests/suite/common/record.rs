@@ -82,6 +82,8 @@ pub struct Record {
     pub ssl_server_name: Option<String>,
     pub ssl_protocol: Option<String>,
     pub alpn: Option<String>,
+    pub trace_id: Option<String>,
+    pub parent_span_id: Option<String>,
     #[serde(default)]
     pub upstreams: Vec<Attempt>,
     #[serde(default)]

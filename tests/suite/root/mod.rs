@@ -53,6 +53,8 @@ mod symbols;
 mod times;
 /// TLS of clients and of upstreams.
 mod tls;
+/// Requests that belong to a trace.
+mod trace_context;
 /// Connections that stop to be HTTP.
 mod tunnels;
 /// What is under way when tracing begins.

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Records and traces join by the `traceparent` header.
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
+use crate::suite::common::tool::Tool;
+
+/// Valid values.
+const FIRST: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const SECOND: &str = "00-11111111111111111111111111111111-2222222222222222-00";
+
+/// The records of requests with these headers, on one connection.
+fn records(headers: &[String]) -> Vec<Record> {
+    let nginx = Nginx::simple();
+    let tool = Tool::trace(nginx.pid());
+    let mut client = Client::connect(nginx.port);
+    for headers in headers {
+        client.send(format!("GET / HTTP/1.1\r\nHost: test\r\n{headers}\r\n"));
+        client.receive();
+    }
+    drop(nginx);
+    let ended = tool.wait();
+    ended.assert_clean();
+    ended.records()
+}
+
+/// Check the header among others, few and many, in any case.
+#[test]
+fn told() {
+    let many = |count: usize| "X-Other: value\r\n".repeat(count);
+    let headers = [
+        format!("traceparent: {FIRST}\r\n"),
+        format!("TraceParent: {SECOND}\r\nAccept: */*\r\n"),
+        format!("{}traceparent: {FIRST}\r\n", many(18)),
+        format!("{}traceparent: {SECOND}\r\n", many(19)),
+        format!("{}traceparent: {FIRST}\r\n{}", many(70), many(5)),
+    ];
+    let records = records(&headers);
+    assert_eq!(records.len(), headers.len());
+    for (record, headers) in records.iter().zip(&headers) {
+        let (trace_id, parent) = match headers.contains(FIRST) {
+            true => ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"),
+            false => ("11111111111111111111111111111111", "2222222222222222"),
+        };
+        assert_eq!(record.trace_id.as_deref(), Some(trace_id), "{headers}");
+        assert_eq!(record.parent_span_id.as_deref(), Some(parent), "{headers}");
+    }
+}
+
+/// Check that nothing is told without the header, of one that is not valid, and of two.
+#[test]
+fn absent() {
+    let headers = [
+        String::new(),
+        "traceparent: 1\r\n".to_owned(),
+        "tracepartner: x\r\ntrace_parent: x\r\n".to_owned(),
+        format!("tracepa\u{52}ent2: {FIRST}\r\n"),
+        format!("traceparent: {}\r\n", FIRST.to_uppercase()),
+        format!("traceparent: {FIRST}{}\r\n", "0".repeat(500)),
+        format!("traceparent: {FIRST}\r\ntraceparent: {SECOND}\r\n"),
+    ];
+    let records = records(&headers);
+    assert_eq!(records.len(), headers.len());
+    for record in records {
+        assert_eq!((record.trace_id, record.parent_span_id), (None, None));
+    }
+}
