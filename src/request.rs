@@ -273,6 +273,7 @@ impl Request<'static> {
             duration_ns: Some(u64::MAX),
             tls_handshake_ns: Some(u64::MAX),
             ssl_server_name: text(512),
+            ssl_protocol: Some("TLSv1.3"),
             alpn: Some("h2"),
             trace_id: Some("f".repeat(32)),
             parent_span_id: Some("f".repeat(16)),
