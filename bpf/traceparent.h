@@ -37,7 +37,8 @@ static __always_inline bool copy_part(struct header_walk *walk, const void *elts
 #define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
 
 /* Looks at one header. 1 ends the walk. */
-static long look_at_header(__u64 index, struct header_walk *walk)
+static long look_at_header(struct bpf_map *map, const __u32 *step, void *value,
+			   struct header_walk *walk)
 {
 	static const char wanted[NAME_BYTES] = "traceparent";
 	struct ngx_list_part_s *part = walk->next;
@@ -45,6 +46,8 @@ static long look_at_header(__u64 index, struct header_walk *walk)
 	__u32 at;
 	void *elt;
 
+	if (*step >= HEADERS_MAX)
+		return 1;
 	if (walk->index == walk->count) {
 		if (!part)
 			return 1;
@@ -83,7 +86,7 @@ static __always_inline struct ngx_str_t traceparent(struct worker *w)
 	if (!copy_part(&walk, OF_REQUEST(w, headers_in.headers.part.elts),
 		       OF_REQUEST(w, headers_in.headers.part.nelts)))
 		return none;
-	bpf_loop(HEADERS_MAX, look_at_header, &walk, 0);
+	bpf_for_each_map_elem(&steps, look_at_header, &walk, 0);
 	return walk.found == 1 ? walk.value : none;
 }
 
