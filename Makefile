@@ -34,7 +34,6 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
 
-
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
 KERNELS ?= 6.1 6.12
 
@@ -92,7 +91,7 @@ install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/e
 	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DOC)/examples
+		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DOC)/examples $(DOC)/schema
 	$(PROGRAM) --generate man | gzip -9n >$(DESTDIR)$(PREFIX)/share/man/man8/ngx-bpf.8.gz
 	$(PROGRAM) --generate bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ngx-bpf
 	$(PROGRAM) --generate zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ngx-bpf
@@ -101,9 +100,11 @@ install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/e
 	install -D -m 644 packaging/ngx-bpf.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/ngx-bpf.conf
 	install -D -m 644 packaging/ngx-bpf.logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/ngx-bpf
 	gzip -9n <CHANGELOG.md >$(DOC)/changelog.gz
-	install -m 644 README.md docs/fields.md docs/design.md docs/compatibility.md $(DOC)
+	install -m 644 README.md docs/*.md $(DOC)
+	install -m 644 docs/schema/* $(DOC)/schema
 	install -m 644 packaging/copyright $(DOC)/copyright
-	install -m 644 packaging/examples/* $(DOC)/examples
+	install -m 644 packaging/examples/* packaging/grafana/* $(DOC)/examples
+	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
 
 .PHONY: deb
 deb: build-deps package-deps ## Build target/dist/*.deb
