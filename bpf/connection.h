@@ -68,15 +68,18 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
  * Interim responses (100, 103) are no part of the response: nginx sets headers_out.status of the
  * main request before its header is sent, and not for them.
  */
-static __always_inline bool response_begun(__u64 c)
+static __always_inline bool response_begun(struct connection *conn, struct ngx_connection_s *c)
 {
-	struct ngx_http_request_s *r, *mr;
+	struct ngx_http_request_s *r, *main = (struct ngx_http_request_s *)conn->request;
 
-	r = NGX_GET((struct ngx_connection_s *)c, data);
-	if (!is_request(r))
-		return false;
-	mr = NGX_GET(r, main);
-	return NGX_GET(mr, headers_out.status) != 0;
+	if (!main) {
+		r = NGX_GET(c, data);
+		if (!is_request(r))
+			return false;
+		main = NGX_GET(r, main);
+		conn->request = (__u64)main;
+	}
+	return NGX_GET(main, headers_out.status) != 0;
 }
 
 /* What was unsure is part of the response when c->sent has grown since. */
@@ -128,6 +131,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 						    struct ngx_connection_s *c, __u64 now)
 {
 	conn->generation = ++w->generation;
+	conn->request = 0;
 	conn->previous_ended_ns = now;
 	conn->previous_read_ns = conn->last_read_ns;
 	conn->request_first_ns = 0;

@@ -160,7 +160,7 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 	if (is_reset)
 		conn->is_over = 1;
 	/* Interim responses are sent before there is a status. */
-	else if (conn->response_first_ns || response_begun(c))
+	else if (conn->response_first_ns || response_begun(conn, (void *)c))
 		conn->response_last_ns = now;
 	if (!conn->response_first_ns)
 		conn->response_first_ns = conn->response_last_ns;

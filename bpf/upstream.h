@@ -116,6 +116,7 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 	if (!conn)
 		return NULL;
 	s->generation = conn->generation;
+	conn->request = (__u64)main;
 	if (main == r) {
 		s->slot = attempt_slot(nelts - 1, ATTEMPTS_MAX);
 		a = attempt_at(conn->attempts, s->slot, ATTEMPTS_MAX);

@@ -151,7 +151,7 @@ impl Bpftrace {
              BEGIN {{ printf(\"ready\\n\"); }}\n"
         );
         let mut child = Command::new("bpftrace")
-            .args(["-e", &script, "-o"])
+            .args(["-B", "line", "-e", &script, "-o"])
             .arg(output)
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
