@@ -2,8 +2,6 @@
 //! Other ways to have the same times.
 
 use std::fs;
-use std::io::BufRead as _;
-use std::io::BufReader;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -150,22 +148,16 @@ impl Bpftrace {
              @t0[tid], @t1[tid], @t2[tid], @t3[tid], @t4[tid], @t5[tid], nsecs); }}\n\
              BEGIN {{ printf(\"ready\\n\"); }}\n"
         );
+        let file = fs::File::create(output).unwrap();
         let mut child = Command::new("bpftrace")
-            .args(["-B", "line", "-e", &script, "-o"])
-            .arg(output)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
+            .args(["-B", "line", "-e", &script])
+            .stdout(file)
+            .stderr(Stdio::null())
             .spawn()
             .expect("bpftrace is installed by make bench");
-        let _ = child
-            .stderr
-            .as_mut()
-            .map(|stderr| BufReader::new(stderr).fill_buf().map(drop));
-        while fs::read_to_string(output).is_ok_and(|text| !text.contains("ready"))
-            || !output.exists()
-        {
+        while !fs::read_to_string(output).unwrap().contains("ready") {
             assert!(child.try_wait().unwrap().is_none(), "bpftrace has ended");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(10));
         }
         Self(child)
     }

@@ -41,10 +41,10 @@ mod processes;
 mod protocols;
 /// Every kind of request, against nginx's access log.
 mod requests;
-/// What tells of the bytes on sockets.
-mod sockets;
 /// Secrets in query strings.
 mod secrets;
+/// What tells of the bytes on sockets.
+mod sockets;
 /// Subrequests and their upstreams.
 mod subrequests;
 /// Where nginx's functions are found, and which of them are used.
