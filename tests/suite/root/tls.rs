@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rustls::version::TLS13;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::nginx::is_before;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -356,4 +358,36 @@ fn no_tls() {
     });
     assert_eq!(records[0].status, Some(400));
     assert_eq!(records[0].tls_handshake_ns, None);
+}
+
+/// Check a file that is sent by the kernel's own TLS, where the kernel has it: the same record.
+#[test]
+fn kernel_tls() {
+    if is_before((1, 19, 4), "ssl_conf_command") {
+        return;
+    }
+    if !Path::new("/proc/net/tls_stat").exists() {
+        println!("SKIP this kernel: it has no TLS of its own (module tls), OpenSSL encrypts");
+    }
+    let http = [
+        tls::DIRECTIVES,
+        "server {
+            listen 127.0.0.1:{port} ssl; root {prefix}/html;
+            sendfile on; ssl_conf_command Options KTLS;
+        }",
+    ];
+    let nginx = Nginx::prepared(&http.concat(), 9, tls::certificate);
+    nginx.file("large.bin", &vec![b'x'; 300_000]);
+    let records = traced(nginx, |nginx| {
+        for version in VERSIONS {
+            let mut client = Tls::begin(nginx.port, version, &[]).finish().into_client();
+            for _ in 0..2 {
+                assert_eq!(client.get("/large.bin").body.len(), 300_000);
+            }
+        }
+    });
+    assert_eq!(records.len(), 4);
+    for record in records {
+        record.assert_complete();
+    }
 }
