@@ -89,7 +89,6 @@ static __always_inline bool stream_opened(struct worker *w, struct ngx_connectio
 struct opening {
 	struct worker *w;
 	__u64 now;
-	__u64 len; /* of those that still have none */
 };
 
 /* One of them: what has just been read may be of it. The last such read is the one. */
@@ -100,7 +99,7 @@ static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
 	struct ngx_connection_s *c;
 	struct ngx_http_request_s *r;
 	struct connection *conn;
-	__u64 n = opening->len, index = *step;
+	__u64 n = w->opening_kept, index = *step;
 
 	if (index >= OPENING_MAX || index >= w->opening_len)
 		return 1;
@@ -118,7 +117,7 @@ static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
 		return 0;
 	barrier_var(n);
 	w->opening[n & (OPENING_MAX - 1)] = (__u64)c;
-	opening->len = n + 1;
+	w->opening_kept = n + 1;
 	return 0;
 }
 
@@ -138,8 +137,9 @@ static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 
 	w->datagrams[i].at_ns = now;
 	if (!w->opening_len)
 		return;
+	w->opening_kept = 0;
 	bpf_for_each_map_elem(&steps, follow_opening, &opening, 0);
-	w->opening_len = opening.len;
+	w->opening_len = w->opening_kept;
 }
 
 /* A walk through the frames of a datagram. */

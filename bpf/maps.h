@@ -53,6 +53,8 @@ struct worker {
 	__u64 generation; /* the last one given to a request */
 	__u64 quic;	  /* the ngx_connection_t that sends over QUIC; 0: none has yet */
 	__u64 opening_len;
+	__u64 opening_kept; /* of these, while they are walked through: those that still have none
+			     */
 	__u64 opening[OPENING_MAX]; /* streams of HTTP/3 without a whole header: ngx_connection_t */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
 	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
