@@ -34,7 +34,8 @@ static __always_inline bool has_duration(const struct request_record *d)
 	if (!filter_min_duration_ns)
 		return true;
 	return !(d->flags & (REQUEST_UNTRACED | REQUEST_ADOPTED)) && d->request_first_ns &&
-	       d->response_last_ns >= d->request_first_ns + filter_min_duration_ns;
+	       d->response_last_ns >= d->request_first_ns &&
+	       d->response_last_ns - d->request_first_ns >= filter_min_duration_ns;
 }
 
 #endif

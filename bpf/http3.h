@@ -47,6 +47,15 @@ static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection
 	return 0;
 }
 
+/* No longer the stream with this key, unless another one has it by now. */
+static __always_inline void quic_stream_forget(struct connection *conn, __u64 c)
+{
+	__u64 *value = bpf_map_lookup_elem(&quic_streams, &conn->stream);
+
+	if (value && *value == c)
+		bpf_map_delete_elem(&quic_streams, &conn->stream);
+}
+
 /* ngx_http_init_connection(c): false when this is no stream. */
 static __always_inline bool stream_opened(struct worker *w, struct ngx_connection_s *c)
 {
@@ -57,12 +66,14 @@ static __always_inline bool stream_opened(struct worker *w, struct ngx_connectio
 	__u64 value = (__u64)c;
 	__u64 n;
 
-	if (!qs)
+	if (!knows_quic())
 		return false;
 	/* A stream at the same place that ended without a request. */
 	conn = connection_find(w, value);
 	if (conn && conn->stream.connection)
-		bpf_map_delete_elem(&quic_streams, &conn->stream);
+		quic_stream_forget(conn, value);
+	if (!qs)
+		return false;
 	parent = NGX_GET(qs, parent);
 	parent_conn = connection_find(w, (__u64)parent);
 	if (!parent_conn)
@@ -73,15 +84,18 @@ static __always_inline bool stream_opened(struct worker *w, struct ngx_connectio
 	conn->accepted_ns = parent_conn->accepted_ns;
 	key.connection = (__u64)parent;
 	key.id = NGX_GET(qs, id);
+	if (key.id & NGX_QUIC_STREAM_OTHER)
+		return true;
+	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
+		conn->stream = key;
+	/* Where its header's end would not be seen, its begin is not told. */
 	n = w->opening_len;
-	if (key.id & NGX_QUIC_STREAM_OTHER || n >= OPENING_MAX)
+	if (n >= OPENING_MAX)
 		return true;
 	barrier_var(n);
 	w->opening[n & (OPENING_MAX - 1)] = value;
 	w->opening_len = n + 1;
 	conn->request_first_ns = datagram_ns(w, c);
-	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
-		conn->stream = key;
 	return true;
 }
 
@@ -247,7 +261,7 @@ static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
 	if (!qc)
 		return;
 	ctx = (void *)&qc->send_ctx +
-	      NGX_QUIC_SEND_CTX_LAST * bpf_core_type_size(struct ngx_quic_send_ctx_s);
+	      NGX_QUIC_SEND_CTX_APPLICATION * bpf_core_type_size(struct ngx_quic_send_ctx_s);
 	frames.last = &ctx->sending;
 	frames.next = NGX_GET(frames.last, next);
 	bpf_for_each_map_elem(&steps, send_frame, &frames, 0);
@@ -287,7 +301,7 @@ static __always_inline void stream_forget(struct worker *w, __u64 c)
 	struct connection *conn = connection_find(w, c);
 
 	if (conn && conn->stream.connection)
-		bpf_map_delete_elem(&quic_streams, &conn->stream);
+		quic_stream_forget(conn, c);
 	connection_forget(w, c);
 }
 

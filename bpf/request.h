@@ -422,8 +422,8 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 {
 	__u64 now = bpf_ktime_get_ns(), nth;
 	bool failed = NGX_COPY(w->request, r) != 0, is_traced;
+	struct connection *conn = NULL;
 	struct ngx_connection_s *c;
-	struct connection *conn;
 	__u32 version;
 
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
@@ -461,6 +461,8 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		connection_next_request(w, conn, c, now);
 	return;
 bad_read:
+	if (conn)
+		subrequests_forget(w, conn);
 	stream_forget(w, (__u64)c);
 	request_lost(LOST_BAD_READ);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Sockets of traced processes: whose they are, and their bytes. This is all that the programs on
- * kernel sockets call; what tells of the bytes (tracepoints here) is nothing to the code behind.
+ * kernel sockets call; what tells of the bytes (src/sockets.rs) is nothing to the code behind.
  */
 #ifndef NGX_BPF_SOCKET_H
 #define NGX_BPF_SOCKET_H

@@ -20,7 +20,7 @@ static __always_inline void request_lost(enum lost_cause cause)
 static __always_inline void request_submit(struct request_record *draft, __u64 tail_len)
 {
 	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u64 size = tail_len, waiting;
+	__u64 size = tail_len, waiting, taken;
 
 	if (size > TAIL_BYTES) /* never: for the verifier */
 		return request_lost(LOST_BAD_READ);
@@ -28,10 +28,11 @@ static __always_inline void request_submit(struct request_record *draft, __u64 t
 	draft->kind = RECORD_REQUEST;
 	draft->size = size;
 	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
-	if (waiting / WAKEUP_BYTES != (waiting + size) / WAKEUP_BYTES)
+	taken = (BPF_RINGBUF_HDR_SZ + size + 7) & ~7ULL;
+	if (waiting / WAKEUP_BYTES != (waiting + taken) / WAKEUP_BYTES)
 		flags = BPF_RB_FORCE_WAKEUP;
-	if (waiting + size > counters.waiting_max)
-		counters.waiting_max = waiting + size;
+	if (waiting + taken > counters.waiting_max)
+		counters.waiting_max = waiting + taken;
 	if (bpf_ringbuf_output(&events, draft, size, flags))
 		request_lost(LOST_RING_FULL);
 }

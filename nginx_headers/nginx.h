@@ -39,7 +39,7 @@ typedef int               ngx_socket_t;
 #define NGX_QUIC_STREAM_OTHER     0x03
 
 /* qc->send_ctx[]: the last is that of what follows the handshake */
-#define NGX_QUIC_SEND_CTX_LAST    2
+#define NGX_QUIC_SEND_CTX_APPLICATION    2
 
 /* not a state, but what nginx writes into a time that has not come yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)

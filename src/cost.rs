@@ -24,7 +24,7 @@ pub struct Runs {
     pub time_ns: u64,
 }
 
-/// What was used since tracing began.
+/// What was used since this process began, set-up included.
 pub struct Cost {
     /// By the program's name.
     pub programs: BTreeMap<String, Runs>,

@@ -181,7 +181,9 @@ pub fn find(elf: &Elf<'_>) -> Result<Vec<Hook>> {
             format!("failed to find a place for a probe in {}", probed.function)
         })?);
     }
-    if let Ok(quic) = quic.into_iter().collect::<Result<Vec<_>>>() {
+    if let Ok(quic) = quic.into_iter().collect::<Result<Vec<_>>>()
+        && see_quic(&quic)
+    {
         hooks.extend(quic);
     }
     Ok(hooks)

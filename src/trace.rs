@@ -483,7 +483,7 @@ impl Tracing<'_> {
             .iter()
             .flat_map(|t| t.probe.take_held())
             .collect();
-        if self.cli.min_duration.is_some() {
+        if self.cli.min_duration.is_some_and(|least| !least.is_zero()) {
             self.filtered += held.len() as u64;
         } else {
             self.batch(&held.concat(), true)?;

@@ -40,6 +40,7 @@ enum {
 	BPF_RB_NO_WAKEUP = 1,
 	BPF_RB_FORCE_WAKEUP = 2,
 	BPF_RB_AVAIL_DATA = 0,
+	BPF_RINGBUF_HDR_SZ = 8,
 };
 
 /* include/linux/socket.h, include/uapi/linux/in.h, include/net/tcp_states.h */
