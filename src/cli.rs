@@ -17,9 +17,8 @@ use clap::Subcommand;
 use clap::ValueEnum;
 use clap::ValueHint;
 
-use crate::sockets::Sockets;
-
 use crate::metrics::route::Route;
+use crate::sockets::Sockets;
 
 /// What the command line asks for.
 #[derive(Debug, Parser)]

@@ -40,8 +40,8 @@ pub fn run(what: Generate) -> Result<()> {
         Generate::Zsh => completions(Shell::Zsh),
         Generate::Fish => completions(Shell::Fish),
     };
-    let _ = io::stdout().write_all(&text);
-    Ok(())
+    let written = io::stdout().write_all(&text);
+    written.context("failed to write it to stdout")
 }
 
 /// What a shell reads.

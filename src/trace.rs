@@ -327,7 +327,8 @@ impl Tracing<'_> {
         if let Some(metrics) = &self.metrics {
             let counts = self.counts();
             let filtered = self.filtered + counts.filtered;
-            metrics.tick(&counts, self.written, filtered, self.traced.len());
+            let alive = self.traced.iter().filter(|t| t.program.is_alive()).count();
+            metrics.tick(&counts, self.written, filtered, alive);
         }
         if self.output.is_closed() {
             self.is_over = true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tool tells of itself: what it has lost, what it costs, what it traces.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -8,11 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use rustix::time::ClockId;
-use rustix::time::clock_gettime;
 
 use super::Labels;
-use super::seconds;
+use crate::cost::Cost;
 use crate::lost::Counts;
 
 /// Its counters.
@@ -90,19 +89,11 @@ impl Own {
         }
         self.binaries
             .set(i64::try_from(binaries).unwrap_or(i64::MAX));
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let nanoseconds = u64::try_from(cpu.tv_nsec).unwrap_or_default();
-        let seconds = u64::try_from(cpu.tv_sec).unwrap_or_default() as f64 + seconds(nanoseconds);
-        self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
-        if let Some(bytes) = resident_bytes() {
-            self.resident.set(bytes);
+        if let Ok(cost) = Cost::now(BTreeMap::new()) {
+            let seconds = cost.cpu.as_secs_f64();
+            self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
+            self.resident
+                .set(i64::try_from(cost.resident).unwrap_or(i64::MAX));
         }
     }
-}
-
-/// The second number of statm, in pages.
-fn resident_bytes() -> Option<i64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
 }
