@@ -173,7 +173,7 @@ fn same_records() {
     let sources = sources();
     if sources.len() < SOURCES.len() {
         println!(
-            "SKIP comparison: this kernel has {} only",
+            "SKIP this kernel: it has {} only, nothing to compare",
             sources.join(", ")
         );
     }
