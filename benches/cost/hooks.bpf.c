@@ -43,8 +43,9 @@ static __always_inline struct times *note(struct pt_regs *ctx)
 	return times;
 }
 
+/* At an entry or, as this tool itself never does, at a return: how it is attached decides. */
 SEC("uprobe")
-int entry(struct pt_regs *ctx)
+int hook(struct pt_regs *ctx)
 {
 	note(ctx);
 	return 0;
@@ -54,13 +55,6 @@ int entry(struct pt_regs *ctx)
 SEC("uprobe")
 int nothing(struct pt_regs *ctx)
 {
-	return 0;
-}
-
-SEC("uretprobe")
-int leave(struct pt_regs *ctx)
-{
-	note(ctx);
 	return 0;
 }
 

@@ -21,22 +21,29 @@ use libbpf_rs::UprobeOpts;
 
 use crate::common::nginx::kill;
 
+/// Where in a function.
+#[derive(PartialEq, Eq)]
+enum Place {
+    Entry,
+    Return,
+}
+
 /// The probes of hooks.bpf.c: the program, and nginx's function. Seven of these are static.
-const HOOKS: [(&str, &str); 10] = [
-    ("entry", "ngx_http_create_request"),
-    ("entry", "ngx_http_process_request"),
-    ("entry", "ngx_http_upstream_connect"),
-    ("entry", "ngx_http_upstream_send_request"),
-    ("leave", "ngx_http_upstream_send_request"),
-    ("entry", "ngx_http_upstream_process_header"),
-    ("leave", "ngx_http_upstream_process_header"),
-    ("entry", "ngx_http_send_header"),
-    ("leave", "ngx_http_output_filter"),
-    ("end", "ngx_http_free_request"),
+const HOOKS: [(&str, Place, &str); 10] = [
+    ("hook", Place::Entry, "ngx_http_create_request"),
+    ("hook", Place::Entry, "ngx_http_process_request"),
+    ("hook", Place::Entry, "ngx_http_upstream_connect"),
+    ("hook", Place::Entry, "ngx_http_upstream_send_request"),
+    ("hook", Place::Return, "ngx_http_upstream_send_request"),
+    ("hook", Place::Entry, "ngx_http_upstream_process_header"),
+    ("hook", Place::Return, "ngx_http_upstream_process_header"),
+    ("hook", Place::Entry, "ngx_http_send_header"),
+    ("hook", Place::Return, "ngx_http_output_filter"),
+    ("end", Place::Entry, "ngx_http_free_request"),
 ];
 
 /// One probe where ours is, that does nothing.
-const NOTHING: [(&str, &str); 1] = [("nothing", "ngx_http_free_request")];
+const NOTHING: [(&str, Place, &str); 1] = [("nothing", Place::Entry, "ngx_http_free_request")];
 
 /// Some hooks, attached, and a reader of their records.
 pub struct Hooks {
@@ -57,7 +64,7 @@ impl Hooks {
         Self::attach(nginx, &NOTHING)
     }
 
-    fn attach(nginx: &Path, hooks: &[(&str, &str)]) -> Self {
+    fn attach(nginx: &Path, hooks: &[(&str, Place, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let object = folder.path().join("hooks.o");
         let status = Command::new("clang")
@@ -70,17 +77,20 @@ impl Hooks {
         assert!(status.unwrap().success());
         let object = ObjectBuilder::default().open_file(&object).unwrap();
         let object = object.load().unwrap();
-        let links = hooks.iter().enumerate().map(|(n, (program, function))| {
-            let opts = UprobeOpts {
-                cookie: n as u64,
-                retprobe: *program == "leave",
-                func_name: Some((*function).to_owned()),
-                ..Default::default()
-            };
-            let program = object.progs_mut().find(|found| found.name() == *program);
-            let program = program.unwrap();
-            program.attach_uprobe_with_opts(-1, nginx, 0, opts).unwrap()
-        });
+        let links = hooks
+            .iter()
+            .enumerate()
+            .map(|(n, (program, place, function))| {
+                let opts = UprobeOpts {
+                    cookie: n as u64,
+                    retprobe: *place == Place::Return,
+                    func_name: Some((*function).to_owned()),
+                    ..Default::default()
+                };
+                let program = object.progs_mut().find(|found| found.name() == *program);
+                let program = program.unwrap();
+                program.attach_uprobe_with_opts(-1, nginx, 0, opts).unwrap()
+            });
         let links = links.collect();
         let events = object.maps().find(|map| map.name() == "events").unwrap();
         let events = libbpf_rs::MapHandle::try_from(&events).unwrap();

@@ -43,7 +43,6 @@ pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
 
 /// One request and its response.
 fn answer(mut stream: TcpStream, registry: &Registry) -> io::Result<()> {
-    stream.set_write_timeout(Some(TIME))?;
     let header = read_header(&mut stream)?;
     let line = header
         .split(|byte| *byte == b'\r')
@@ -61,12 +60,33 @@ fn answer(mut stream: TcpStream, registry: &Registry) -> io::Result<()> {
         (Some(b"GET"), _) => "404 Not Found",
         _ => "405 Method Not Allowed",
     };
-    write!(
-        stream,
+    let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
-    )
+    );
+    write_all(&mut stream, response.as_bytes())
+}
+
+/// Until the end; an error when that has come.
+fn left(end: Instant) -> io::Result<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    (!left.is_zero())
+        .then_some(left)
+        .ok_or_else(|| io::ErrorKind::TimedOut.into())
+}
+
+/// All of it, in time: a timeout of the socket's alone would count for each part anew.
+fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    let end = Instant::now() + TIME;
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(left(end)?))?;
+        match stream.write(bytes)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            len => bytes = &bytes[len..],
+        }
+    }
+    Ok(())
 }
 
 /// Up to the empty line.
@@ -75,11 +95,10 @@ fn read_header(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut header = Vec::new();
     let mut chunk = [0; 1024];
     while !header.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || header.len() > HEADER_BYTES {
-            return Err(io::ErrorKind::TimedOut.into());
+        if header.len() > HEADER_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
         }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(left(end)?))?;
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             len => header.extend_from_slice(&chunk[..len]),

@@ -326,9 +326,10 @@ fn waits_for_start() {
     let first = start();
     tool.wait_ready(1);
     requests(&first, 5);
-    let other = "bash -c 'exec -a \"nginx: master process\" sleep 600'";
+    /* It reads until the test closes its input. */
+    let other = "bash -c 'exec -a \"nginx: master process\" cat'";
     let mut other = std::process::Command::new(script("other", other));
-    let mut other = other.spawn().unwrap();
+    let mut other = other.stdin(std::process::Stdio::piped()).spawn().unwrap();
     tool.wait_for_message("can't be traced");
     let second = start();
     tool.wait_ready(1);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The upstreams' part of a record: attempts, and subrequests with theirs. */
+#ifndef NGX_BPF_ATTEMPT_H
+#define NGX_BPF_ATTEMPT_H
+
+#include "upstream.h"
+
+/* Members of the state of the attempt that is drafted. */
+#define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
+
+/* One attempt: the times that its socket told, and the state that nginx keeps. */
+static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
+					  struct attempt_times *times,
+					  struct ngx_http_upstream_state_t *state, __u64 generation)
+{
+	struct ngx_str_t peer = {};
+
+	if (times && times->generation == generation && times->index == out->index) {
+		out->flags = times->flags;
+		out->connect_ns = times->connect_ns;
+		out->request_first_ns = times->request_first_ns;
+		out->request_last_ns = times->request_last_ns;
+		out->response_first_ns = times->response_first_ns;
+		out->response_last_ns = times->response_last_ns;
+		out->handshake_first_ns = times->handshake_first_ns;
+		out->handshake_last_ns = times->handshake_last_ns;
+	}
+	out->bytes_sent = out->bytes_received = -1;
+	if (NGX_COPY(w->state, state))
+		return;
+	out->status = OF_STATE(w, status);
+	if (bpf_core_field_exists(state->bytes_sent))
+		out->bytes_sent = OF_STATE(w, bytes_sent);
+	if (bpf_core_field_exists(state->bytes_received))
+		out->bytes_received = OF_STATE(w, bytes_received);
+	if (out->flags & ATTEMPT_TLS && !out->bytes_received) {
+		out->response_first_ns = 0; /* session tickets */
+		out->response_last_ns = 0;
+	}
+	if (OF_STATE(w, header_time) != NGX_MSEC_UNSET)
+		out->flags |= ATTEMPT_HEADER;
+	bpf_probe_read_user(&peer, sizeof(peer), OF_STATE(w, peer));
+	out->addr_len = append_text(w, peer.data, peer.len, ADDR_MAX);
+	out->addr_cut = peer.len > ADDR_MAX;
+}
+
+/*
+ * Appends the attempts: the first ones, and the last, `max` (a constant) at most. Returns how many;
+ * what is known of their times may be NULL.
+ */
+static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
+					    __u32 max, struct ngx_array_t *states, __u64 generation)
+{
+	struct attempt *out = &w->attempt;
+	__u32 seen = states->nelts;
+	__u32 i;
+
+	for (i = 0; i < max; i++) {
+		__u32 at = w->tail_len;
+
+		if (i >= seen || at > TAIL_BYTES - sizeof(*out))
+			break;
+		w->tail_len = at + sizeof(*out);
+		__builtin_memset(out, 0, sizeof(*out));
+		out->index = i == max - 1 ? seen - 1 : i;
+		draft_attempt(w, out, times ? &times[i] : NULL,
+			      states->elts + states->size * out->index, generation);
+		put(w, at, out, sizeof(*out));
+	}
+	return i;
+}
+
+/* A walk through the subrequests of a request that has ended. */
+struct subrequest_walk {
+	struct worker *w;
+	struct connection *conn;
+};
+
+/* Appends one of them. nginx frees none before the main request. */
+static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value,
+			     struct subrequest_walk *walk)
+{
+	struct connection *conn = walk->conn;
+	struct worker *w = walk->w;
+	struct subrequest_times *sub;
+	struct ngx_http_request_s *r;
+	struct subrequest out = {};
+	struct ngx_array_t states = {};
+	__u32 at = w->tail_len, index = *step;
+	__u32 err_status;
+	__u64 len;
+
+	if (index >= SUBREQUESTS_MAX || index >= conn->subrequests_seen ||
+	    at > TAIL_BYTES - sizeof(out))
+		return 1;
+	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
+	sub = subrequest_find(w, (__u64)r);
+	if (sub && is_request(r)) {
+		err_status = NGX_GET(r, err_status);
+		out.status = err_status ? err_status : NGX_GET(r, headers_out.status);
+		bpf_probe_read_user(&states, sizeof(states), NGX_GET(r, upstream_states));
+		out.upstreams_seen = states.nelts;
+		w->tail_len = at + sizeof(out);
+		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
+						  &states, conn->generation);
+		len = NGX_GET(r, uri.len);
+		out.uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
+		out.uri_cut = len > SUBREQUEST_URI_MAX;
+		put(w, at, &out, sizeof(out));
+		w->draft.subrequests_len++;
+	}
+	return 0;
+}
+
+static __always_inline void draft_subrequests(struct worker *w, struct connection *conn)
+{
+	struct subrequest_walk walk = {.w = w, .conn = conn};
+
+	w->draft.subrequests_seen = conn->subrequests_seen;
+	bpf_for_each_map_elem(&steps, draft_subrequest, &walk, 0);
+}
+
+#endif
