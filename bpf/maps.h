@@ -61,6 +61,8 @@ struct worker {
 	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
 	__u8 headers[HEADERS_BYTES];	   /* copy of a part of its r->headers_in.headers */
+	__u64 traceparent;		   /* where the value of such a header is */
+	__u64 traceparent_len;
 	struct attempt attempt; /* not on the stack, which two calls share before Linux 6.13 */
 	/* From here on as struct held. */
 	__u32 tail_len; /* of `tail`, as far as it is drafted */
@@ -175,6 +177,7 @@ struct unsure {
 /* A client's connection, and the one request that is in flight on it; or one of its streams. */
 struct connection {
 	__u64 accepted_ns;
+	__u64 sockaddr;	  /* c->sockaddr when it was; 0: not seen */
 	__u64 generation; /* of the request in flight: no other request of this worker has it */
 	__u64 request;	  /* its ngx_http_request_t; 0: not yet asked for */
 	__u64 previous_ended_ns;

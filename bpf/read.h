@@ -48,6 +48,9 @@
 #define NGX_IN(copy, ptr, member)                                                                  \
 	(*(typeof((ptr)->member) *)((void *)(copy) + bpf_core_field_offset(typeof(*(ptr)), member)))
 
+/* Bytes of a struct up to the end of a member. */
+#define NGX_END(ptr, member) (bpf_core_field_offset(typeof(*(ptr)), member) + sizeof((ptr)->member))
+
 /* Members of the request that ends, and of its connection: of their copies. */
 #define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
 #define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
@@ -66,7 +69,7 @@ static __always_inline void put(struct worker *w, __u32 at, const void *from, __
 {
 	barrier_var(at);
 	if (at <= TAIL_BYTES - size)
-		bpf_probe_read_kernel(&w->tail[at], size, from);
+		__builtin_memcpy(&w->tail[at], from, size);
 }
 
 /*

@@ -40,19 +40,23 @@ static __always_inline void draft_connection(struct worker *w, struct connection
 
 /*
  * The request line, as nginx has it in its buffer: method, uri and protocol of HTTP/1 are parts of
- * it, and so is `$uri` where nothing in it was decoded. Copied once, at the head of the texts.
+ * it, and so is `$uri` where nothing in it was decoded; mostly the host follows at once. Copied
+ * once, at the head of the texts.
  */
 struct line {
 	const void *from;
 	__u64 len; /* 0: not copied */
 };
 
-static __always_inline void draft_line(struct worker *w, struct line *line)
+static __always_inline void draft_line(struct worker *w, struct line *line, struct ngx_str_t *host)
 {
-	__u64 len = OF_REQUEST(w, http_protocol.data) + OF_REQUEST(w, http_protocol.len) -
-		    OF_REQUEST(w, method_name.data);
+	const void *end = OF_REQUEST(w, http_protocol.data) + OF_REQUEST(w, http_protocol.len);
+	__u64 gap = (const void *)host->data - end, len;
 
 	line->from = OF_REQUEST(w, method_name.data);
+	if (gap <= sizeof("\r\nHost: ") && host->len <= HOST_MAX)
+		end = host->data + host->len;
+	len = end - line->from;
 	line->len = len <= URI_MAX ? append_text(w, line->from, len, URI_MAX) : 0;
 }
 
@@ -169,12 +173,15 @@ static __always_inline void draft_server_name(struct worker *w, struct line *lin
 
 static __always_inline void draft_texts(struct worker *w)
 {
-	struct ngx_table_elt_s *host = OF_REQUEST(w, headers_in.host);
-	struct ngx_str_t trace;
+	struct ngx_str_t host;
 	struct line line;
+	__u64 headers;
 
+	headers = copy_part(w, OF_REQUEST(w, headers_in.headers.part.elts),
+			    OF_REQUEST(w, headers_in.headers.part.nelts));
+	host = header_value(w, headers, OF_REQUEST(w, headers_in.host));
 	w->texts_at = w->tail_len;
-	draft_line(w, &line);
+	draft_line(w, &line, &host);
 	draft_text(w, &line, TEXT_METHOD, OF_REQUEST(w, method_name.data),
 		   OF_REQUEST(w, method_name.len), METHOD_MAX);
 	draft_text(w, &line, TEXT_REQUEST_URI, OF_REQUEST(w, unparsed_uri.data),
@@ -184,15 +191,15 @@ static __always_inline void draft_texts(struct worker *w)
 		   OF_REQUEST(w, http_protocol.len), PROTOCOL_MAX);
 	draft_text(w, &line, TEXT_REMOTE_ADDR, OF_CONNECTION(w, addr_text.data),
 		   OF_CONNECTION(w, addr_text.len), ADDR_MAX);
-	if (host)
-		draft_str(w, &line, TEXT_HOST, &host->value, HOST_MAX);
+	draft_text(w, &line, TEXT_HOST, host.data, host.len, HOST_MAX);
 	if (!w->draft.local.family) {
 		draft_addresses(w);
 		draft_local_path(w);
 	}
 	draft_server_name(w, &line);
-	trace = traceparent(w);
-	draft_text(w, &line, TEXT_TRACEPARENT, trace.data, trace.len, TRACEPARENT_MAX);
+	if (traceparents(w, headers) == 1)
+		draft_text(w, &line, TEXT_TRACEPARENT, (void *)w->traceparent, w->traceparent_len,
+			   TRACEPARENT_MAX);
 	w->draft.texts_len = w->tail_len - w->texts_at;
 }
 
@@ -215,7 +222,8 @@ static __always_inline bool is_http_version(__u32 version)
 }
 
 /* The members of r and c that are numbers. False when one of them could not be read. */
-static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
+static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c,
+					struct connection *conn)
 {
 	struct request_record *d = &w->draft;
 	struct ngx_buf_s *header_in;
@@ -249,9 +257,12 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 	header_in = OF_REQUEST(w, header_in);
 	if (!u && header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;
+	/* nginx's realip module puts another one there. */
+	if (conn && conn->sockaddr == (__u64)OF_CONNECTION(w, sockaddr) && conn->peer.family)
+		d->remote_port = conn->peer.port;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
-	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
-	    (remote.family == AF_INET || remote.family == AF_INET6))
+	else if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
+		 (remote.family == AF_INET || remote.family == AF_INET6))
 		d->remote_port = bpf_ntohs(remote.port);
 	return !failed;
 }
@@ -277,7 +288,7 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 {
 	bool is_awaited = conn && response_is_awaited(w, conn);
 
-	if (!draft_facts(w, rc, c))
+	if (!draft_facts(w, rc, c, conn))
 		return false;
 	if (!is_traced)
 		w->draft.flags |= REQUEST_UNTRACED;

@@ -6,88 +6,97 @@
 #include "read.h"
 
 enum {
-	HEADERS_MAX = 128, /* of a request, that are looked at */
-	NAME_BYTES = 11,   /* of "traceparent" */
+	PARTS_MAX = 8,	       /* of a request's headers, that are looked at */
+	PART_HEADERS_MAX = 20, /* in each: ngx_http_alloc_request() */
+	NAME_BYTES = 11,       /* of "traceparent" */
 };
-
-/* A walk through r->headers_in.headers: an ngx_list_t, of which a part at a time is copied. */
-struct header_walk {
-	struct worker *w;
-	struct ngx_list_part_s *next; /* the part behind the one that is copied */
-	__u32 size;		      /* of an element: ngx_table_elt_t has grown in 1.23.0 */
-	__u32 count;		      /* elements of the copy */
-	__u32 index;		      /* of them, the one to be looked at */
-	__u32 found;
-	struct ngx_str_t value; /* of the first that was found */
-};
-
-/* Copies the elements of a part. False when they are more than nginx makes a part of. */
-static __always_inline bool copy_part(struct header_walk *walk, const void *elts, __u64 count)
-{
-	__u64 bytes = count * walk->size;
-
-	walk->index = 0;
-	walk->count = count;
-	barrier_var(bytes);
-	if (!bytes || bytes > HEADERS_BYTES)
-		return false;
-	return !bpf_probe_read_user(walk->w->headers, bytes, elts);
-}
 
 #define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
 
-/* Looks at one header. 1 ends the walk. */
-static long look_at_header(struct bpf_map *map, const __u32 *step, void *value,
-			   struct header_walk *walk)
+/* Whether it is the header's name, in whatever case. */
+static __always_inline bool is_traceparent(const void *from)
 {
-	static const char wanted[NAME_BYTES] = "traceparent";
-	struct ngx_list_part_s *part = walk->next;
-	char name[NAME_BYTES] = {};
-	__u32 at;
-	void *elt;
+	union {
+		char bytes[NAME_BYTES];
+		__u64 words[2];
+	} wanted = {.bytes = "traceparent"}, name = {};
 
-	if (*step >= HEADERS_MAX)
-		return 1;
-	if (walk->index == walk->count) {
-		if (!part)
-			return 1;
-		walk->next = NGX_GET(part, next);
-		if (!copy_part(walk, NGX_GET(part, elts), NGX_GET(part, nelts)))
-			return 1;
-	}
-	at = walk->index++ * walk->size;
-	barrier_var(at);
-	if (at > HEADERS_BYTES - HEADER_BYTES)
-		return 1;
-	elt = &walk->w->headers[at];
-	/* A header without a hash was taken back: ngx_http_variable_unknown_header(). */
-	if (OF_HEADER(elt, key.len) != NAME_BYTES || !OF_HEADER(elt, hash))
-		return 0;
-	bpf_probe_read_user(name, sizeof(name), OF_HEADER(elt, key.data));
-	for (__u32 i = 0; i < NAME_BYTES; i++) {
-		if ((name[i] | 0x20) != wanted[i])
-			return 0;
-	}
-	if (!walk->found++)
-		walk->value = OF_HEADER(elt, value);
-	return 0;
+	bpf_probe_read_user(&name, NAME_BYTES, from);
+	return (name.words[0] | 0x2020202020202020) == wanted.words[0] &&
+	       (name.words[1] | 0x202020) == wanted.words[1];
 }
 
-/* The header's value. Not there when it was not sent, or more than once: then it says nothing. */
-static __always_inline struct ngx_str_t traceparent(struct worker *w)
+/* Copies a part of the list. Returns its bytes; 0 when they can't be read. */
+static __always_inline __u64 copy_part(struct worker *w, const void *elts, __u64 count)
 {
-	struct header_walk walk = {
-		.w = w,
-		.next = OF_REQUEST(w, headers_in.headers.part.next),
-		.size = OF_REQUEST(w, headers_in.headers.size),
-	};
-	struct ngx_str_t none = {};
+	/* ngx_table_elt_t has grown in 1.23.0. */
+	__u64 bytes = count * OF_REQUEST(w, headers_in.headers.size);
 
-	if (!copy_part(&walk, OF_REQUEST(w, headers_in.headers.part.elts),
-		       OF_REQUEST(w, headers_in.headers.part.nelts)))
-		return none;
-	bpf_for_each_map_elem(&steps, look_at_header, &walk, 0);
-	return walk.found == 1 ? walk.value : none;
+	barrier_var(bytes);
+	if (!bytes || bytes > HEADERS_BYTES || bpf_probe_read_user(w->headers, bytes, elts))
+		return 0;
+	return bytes;
+}
+
+/* The value of a header, which mostly is in the first part: that one has been copied. */
+static __always_inline struct ngx_str_t header_value(struct worker *w, __u64 bytes,
+						     struct ngx_table_elt_s *elt)
+{
+	__u64 at = (void *)elt - (void *)OF_REQUEST(w, headers_in.headers.part.elts);
+	struct ngx_str_t value = {};
+
+	barrier_var(at);
+	if (at < bytes && at <= HEADERS_BYTES - HEADER_BYTES)
+		return OF_HEADER(&w->headers[at], value);
+	if (elt)
+		bpf_probe_read_user(&value, sizeof(value), &elt->value);
+	return value;
+}
+
+/*
+ * Looks through what is copied of a part, and keeps where a value is. Returns how many there are.
+ * Global, so that the verifier goes through the loop once, not again for each way that leads here.
+ */
+__noinline int traceparents_of_part(struct worker *w, __u64 bytes)
+{
+	__u64 size, at = 0;
+	int found = 0;
+	void *elt;
+
+	if (!w)
+		return 0;
+	size = OF_REQUEST(w, headers_in.headers.size);
+	for (__u32 i = 0; i < PART_HEADERS_MAX && at < bytes; i++, at += size) {
+		barrier_var(at);
+		if (at > HEADERS_BYTES - HEADER_BYTES)
+			break;
+		elt = &w->headers[at];
+		/* A header without a hash was taken back: ngx_http_variable_unknown_header(). */
+		if (OF_HEADER(elt, key.len) != NAME_BYTES || !OF_HEADER(elt, hash) ||
+		    !is_traceparent(OF_HEADER(elt, key.data)))
+			continue;
+		found++;
+		w->traceparent = (__u64)OF_HEADER(elt, value.data);
+		w->traceparent_len = OF_HEADER(elt, value.len);
+	}
+	return found;
+}
+
+/*
+ * How many such headers the request has; 0 where it has too many of all kinds. More than one say
+ * nothing. `bytes` of the first part are copied.
+ */
+static __always_inline int traceparents(struct worker *w, __u64 bytes)
+{
+	struct ngx_list_part_s *part = OF_REQUEST(w, headers_in.headers.part.next);
+	int found = traceparents_of_part(w, bytes);
+
+	for (__u32 i = 0; i < PARTS_MAX && part; i++) {
+		bytes = copy_part(w, NGX_GET(part, elts), NGX_GET(part, nelts));
+		found += traceparents_of_part(w, bytes);
+		part = NGX_GET(part, next);
+	}
+	return part ? 0 : found;
 }
 
 #endif

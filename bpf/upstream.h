@@ -5,6 +5,10 @@
 
 #include "http2.h"
 
+enum {
+	REQUEST_HEAD_BYTES = 128, /* of an ngx_http_request_t: upstream_states is among its first */
+};
+
 /* What a new entry begins as. */
 static const struct subrequest_times new_subrequest = {};
 
@@ -93,8 +97,8 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 							   struct ngx_http_request_s *r)
 {
 	struct ngx_http_request_s *main;
+	__u64 head[REQUEST_HEAD_BYTES / 8];
 	struct subrequest_times *sub;
-	struct ngx_array_t *states;
 	struct attempt_times *a;
 	struct connection *conn;
 	bool failed = false;
@@ -102,16 +106,14 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 
 	s->client = 0;
 	s->subrequest = 0;
-	if (!is_request(r))
+	if (bpf_probe_read_user(head, NGX_END(r, upstream_states), r) ||
+	    NGX_IN(head, r, signature) != NGX_HTTP_MODULE)
 		return NULL;
 	main = NGX_READ(failed, r, main);
-	states = NGX_READ(failed, r, upstream_states);
-	nelts = NGX_READ(failed, states, nelts);
-	s->client = (__u64)NGX_READ(failed, r, connection);
-	if (failed || !nelts || s->client == s->connection) {
-		s->client = 0;
+	nelts = NGX_READ(failed, NGX_IN(head, r, upstream_states), nelts);
+	if (failed || !nelts || (__u64)NGX_IN(head, r, connection) == s->connection)
 		return NULL;
-	}
+	s->client = (__u64)NGX_IN(head, r, connection);
 	conn = connection_of(w, main, (void *)s->client);
 	if (!conn)
 		return NULL;
