@@ -18,6 +18,15 @@ pub enum Redaction {
     Query,
 }
 
+/// How a uri is written.
+#[derive(Clone, Copy)]
+enum Form {
+    /// As the client sent it.
+    Sent,
+    /// As `$uri`: its question marks and some of its `&` are those that the client has encoded.
+    Decoded,
+}
+
 impl Redaction {
     /// From the options.
     pub fn new(cli: &Trace) -> Self {
@@ -27,22 +36,28 @@ impl Redaction {
         }
     }
 
-    /// Takes the secrets out of every uri of a request: `$uri` is decoded, and a question mark in it
-    /// was one that the client has encoded.
+    /// Takes the secrets out of every uri of a request.
     pub fn apply(&self, request: &mut Request<'_>) {
-        let subrequests = request.subrequests.iter_mut().map(|sub| &mut sub.uri);
-        let uris = [&mut request.request_uri, &mut request.uri];
-        for uri in uris.into_iter().chain(subrequests).flatten() {
-            if let Some(kept) = self.kept(uri) {
-                *uri = Cow::Owned(kept);
-            }
+        self.replace(&mut request.request_uri, Form::Sent);
+        self.replace(&mut request.uri, Form::Decoded);
+        for subrequest in &mut request.subrequests {
+            self.replace(&mut subrequest.uri, Form::Decoded);
+        }
+    }
+
+    /// Takes the secrets out of a uri.
+    fn replace(&self, uri: &mut Option<Cow<'_, str>>, form: Form) {
+        if let Some(uri) = uri
+            && let Some(kept) = self.kept(uri, form)
+        {
+            *uri = Cow::Owned(kept);
         }
     }
 
     /// What is told of a uri, if that is not all of it.
-    fn kept(&self, uri: &str) -> Option<String> {
+    fn kept(&self, uri: &str, form: Form) -> Option<String> {
         match self {
-            Self::Keys(keys) => without_values(uri, keys),
+            Self::Keys(keys) => without_values(uri, form, keys),
             Self::Query => units(uri)
                 .find(|unit| unit.byte == b'?')
                 .map(|unit| uri[..unit.at].to_owned()),
@@ -51,8 +66,9 @@ impl Redaction {
 }
 
 /// The uri without the values of these keys; `None` when it has none of them. A value ends with the
-/// next `&`. Encoded separators count, too: they may be those of a uri within the query.
-fn without_values(uri: &str, keys: &[String]) -> Option<String> {
+/// next `&`; in a decoded uri that may be one of the value, which ends with the uri. Encoded separators
+/// in front of it count, too: they may be those of a uri within the query.
+fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
     let mut kept = String::new();
     /* Up to here `uri` is in `kept`. */
     let mut done = 0;
@@ -73,7 +89,10 @@ fn without_values(uri: &str, keys: &[String]) -> Option<String> {
                 if found.is_some_and(|found| keys.iter().any(|key| key.as_bytes() == found)) {
                     kept.push_str(&uri[done..unit.end]);
                     kept.push_str(REDACTED);
-                    let rest = uri[unit.end..].find('&');
+                    let rest = match form {
+                        Form::Sent => uri[unit.end..].find('&'),
+                        Form::Decoded => None,
+                    };
                     done = rest.map_or(uri.len(), |len| unit.end + len);
                 }
             }
@@ -131,8 +150,8 @@ mod tests {
     use crate::request::Request;
     use crate::subrequest::Subrequest;
 
-    /// What these options leave of a uri.
-    fn kept(args: &[&str], uri: &str) -> String {
+    /// What these options leave of a uri: as it was sent, and decoded.
+    fn kept(args: &[&str], uri: &str) -> (String, String) {
         let args = ["ngx-bpf"].iter().chain(args);
         let redaction = Redaction::new(&Cli::try_parse_from(args).unwrap().trace);
         let mut request = Request {
@@ -147,9 +166,10 @@ mod tests {
             ..Default::default()
         };
         redaction.apply(&mut request);
-        assert_eq!(request.uri, request.request_uri);
-        assert_eq!(request.subrequests[0].uri, request.request_uri);
-        request.request_uri.unwrap().into_owned()
+        assert_eq!(request.subrequests[0].uri, request.uri);
+        let [sent, decoded] =
+            [request.request_uri, request.uri].map(|uri| uri.unwrap().into_owned());
+        (sent, decoded)
     }
 
     /// Check the keys of OpenTelemetry, wherever they stand and however they are written.
@@ -176,7 +196,19 @@ mod tests {
             ),
             ("/a%3Fsig=x", "/a%3Fsig=REDACTED"),
         ] {
-            assert_eq!(kept(&[], uri), expected);
+            assert_eq!(kept(&[], uri).0, expected);
+        }
+    }
+
+    /// Check that nothing of a value is left in a decoded uri, whose `&` may be the value's own.
+    #[test]
+    fn decoded() {
+        for (uri, expected) in [
+            ("/a?sig=x", "/a?sig=REDACTED"),
+            ("/a?b=1&sig=x&y?z;sig=&", "/a?b=1&sig=REDACTED"),
+            ("/a%3Fsig=x%26y&z", "/a%3Fsig=REDACTED"),
+        ] {
+            assert_eq!(kept(&[], uri).1, expected);
         }
     }
 
@@ -200,21 +232,27 @@ mod tests {
             "*",
             "",
         ] {
-            assert_eq!(kept(&[], uri), uri);
+            assert_eq!(kept(&[], uri), (uri.to_owned(), uri.to_owned()));
         }
     }
 
     /// Check keys that are asked for, none, and no query at all.
     #[test]
     fn options() {
-        let uri = "/a?token=x&sig=y";
-        assert_eq!(
-            kept(&["--redact", "token,key"], uri),
-            "/a?token=REDACTED&sig=y"
-        );
-        assert_eq!(kept(&["--redact", "none"], uri), uri);
-        assert_eq!(kept(&["--no-query"], uri), "/a");
-        assert_eq!(kept(&["--no-query"], "/a%3fb"), "/a");
-        assert_eq!(kept(&["--no-query"], "/a"), "/a");
+        let uri = "/a?sig=x&token=y";
+        for (args, uri, expected) in [
+            (
+                &["--redact", "token,key"][..],
+                uri,
+                "/a?sig=x&token=REDACTED",
+            ),
+            (&["--redact", "none"], uri, uri),
+            (&["--no-query"], uri, "/a"),
+            (&["--no-query"], "/a%3fb", "/a"),
+            (&["--no-query"], "/a", "/a"),
+        ] {
+            let expected = expected.to_owned();
+            assert_eq!(kept(args, uri), (expected.clone(), expected));
+        }
     }
 }
