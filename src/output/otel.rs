@@ -75,8 +75,13 @@ impl Otel {
         let record = serde_json::to_value(record).context("failed to encode a record")?;
         let mut attributes = Attributes::new();
         attributes.insert("nginx.type".to_owned(), r#type.into());
+        let cut = record.get("truncated").and_then(Value::as_array);
+        let is_cut = |key: &str| cut.is_some_and(|cut| cut.contains(&key.into()));
         for (key, value) in record.as_object().into_iter().flatten() {
-            self.add(&mut attributes, key, value);
+            /* What is left of a port is another port. */
+            if key != "http_host" || !is_cut(key) {
+                self.add(&mut attributes, key, value);
+            }
         }
         json::write_object(line, &attributes)
     }
@@ -280,6 +285,24 @@ mod tests {
         assert_eq!(told["url.path"], "*");
         assert_eq!(told["server.address"], "::1");
         for absent in ["url.query", "server.port", "error.type"] {
+            assert!(told.get(absent).is_none(), "{absent}");
+        }
+    }
+
+    /// Check that of a Host that was cut neither name nor port is told.
+    #[test]
+    fn cut_host() {
+        let request = Request {
+            http_host: Some("example.com:84".into()),
+            remote_addr: Some("::1".into()),
+            scheme: "https",
+            connection_requests: 1,
+            truncated: vec!["http_host"],
+            ..Default::default()
+        };
+        let told = attributes(&request);
+        assert_eq!(told["nginx.truncated"], json!(["http_host"]));
+        for absent in ["server.address", "server.port"] {
             assert!(told.get(absent).is_none(), "{absent}");
         }
     }
