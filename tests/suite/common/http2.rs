@@ -108,7 +108,26 @@ pub fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(path))
 }
 
-/// The same, its header in two frames.
+/// The same with more header fields, as they are compressed.
+pub fn get_with(stream: u32, path: &str, fields: &[u8]) -> Vec<u8> {
+    let block = [&block(path), fields].concat();
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
+}
+
+/// A header field that the server is to remember: the newest is `NEWEST` then.
+pub fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0x40];
+    for text in [name, value] {
+        field.push(u8::try_from(text.len()).unwrap());
+        field.extend(text.as_bytes());
+    }
+    field
+}
+
+/// The header field that was remembered last.
+pub const NEWEST: &[u8] = &[0x80 | 62];
+
+/// A GET request, its header in two frames.
 pub fn get_in_two(stream: u32, path: &str) -> [Vec<u8>; 2] {
     let block = block(path);
     let (first, second) = block.split_at(block.len() / 2);

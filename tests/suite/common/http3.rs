@@ -119,8 +119,14 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A request's header: names by their numbers in QPACK's static table, values as they are.
+/// A request's header.
 pub fn header(method: &str, path: &str) -> Vec<u8> {
+    header_with(method, path, &[])
+}
+
+/// The same with more fields. What a request must have is named by its number in QPACK's static table;
+/// all else is written as it is.
+pub fn header_with(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let method = match method {
         "GET" => 0xc0 | 17,
         "POST" => 0xc0 | 20,
@@ -132,6 +138,13 @@ pub fn header(method: &str, path: &str) -> Vec<u8> {
         fields.extend([0x50 | name, u8::try_from(value.len()).unwrap()]);
         fields.extend(value.as_bytes());
     }
+    for (name, value) in more {
+        /* Of the name's length the first byte has what fits into three bits. */
+        fields.extend([0x27, u8::try_from(name.len() - 7).unwrap()]);
+        fields.extend(name.as_bytes());
+        fields.push(u8::try_from(value.len()).unwrap());
+        fields.extend(value.as_bytes());
+    }
     frame(HEADERS, &fields)
 }
 
@@ -140,10 +153,11 @@ pub fn body(bytes: &[u8]) -> Vec<u8> {
     frame(DATA, bytes)
 }
 
-/// A frame of less than 64 bytes, so that one byte tells its length.
+/// A frame of less than 16 KiB, so that two bytes tell its length.
 fn frame(kind: u8, bytes: &[u8]) -> Vec<u8> {
-    assert!(bytes.len() < 64);
-    let mut frame = vec![kind, u8::try_from(bytes.len()).unwrap()];
+    let mut frame = vec![kind];
+    assert!(bytes.len() < 1 << 14);
+    frame.extend((u16::try_from(bytes.len()).unwrap() | 1 << 14).to_be_bytes());
     frame.extend(bytes);
     frame
 }

@@ -18,6 +18,8 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
+use crate::suite::root::trace_context;
+use crate::suite::root::trace_context::assert_tells;
 
 /// A proxy in plain, and one with TLS.
 const HTTP: &str = "
@@ -208,5 +210,29 @@ fn long() {
         records[0].assert_complete();
         let p = &records[0].phases;
         assert!(p.downstream_response_first_byte_time < p.downstream_response_last_byte_time);
+    }
+}
+
+/// Check the header that joins a stream to a trace: sent whole, by its number in the table of the
+/// connection, and not at all.
+#[test]
+fn trace_context() {
+    for with_tls in [false, true] {
+        let records = records(with_tls, WIDE, |http| {
+            let [first, second] = [trace_context::FIRST, trace_context::SECOND]
+                .map(|header| http2::field("traceparent", header));
+            http.send(&http2::get_with(1, "/return", &first));
+            http.send(&http2::get_with(3, "/", http2::NEWEST));
+            http.send(&http2::get(5, "/return"));
+            http.send(&http2::get_with(7, "/", &second));
+            http.receive([1, 3, 5, 7]);
+        });
+        let first = Some(trace_context::FIRST);
+        for (n, header) in [first, first, None, Some(trace_context::SECOND)]
+            .iter()
+            .enumerate()
+        {
+            assert_tells(nth(&records, n as u64 + 1), *header);
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::suite::common::tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::times::assert_between;
+use crate::suite::root::trace_context;
+use crate::suite::root::trace_context::assert_tells;
 
 /// A proxy, and files.
 const HTTP: &str = "
@@ -156,6 +158,33 @@ fn kept_back() {
     }
     assert!(records[0].response_size > 40_000);
     assert!(records[1].response_size > 1 << 20);
+}
+
+/// Check the header that joins a stream to a trace.
+#[test]
+fn trace_context() {
+    if http3::is_missing() {
+        return;
+    }
+    let sent = [
+        Some(trace_context::FIRST),
+        None,
+        Some(trace_context::SECOND),
+    ];
+    let records = records(|http| {
+        for (stream, header) in [0, 4, 8].into_iter().zip(sent) {
+            let more: Vec<(&str, &str)> = header
+                .map(|value| ("traceparent", value))
+                .into_iter()
+                .collect();
+            http.send(stream, &http3::header_with("GET", "/", &more), true);
+        }
+        http.receive([0, 4, 8]);
+    });
+    assert_eq!(records.len(), sent.len());
+    for (record, header) in records.iter().zip(sent) {
+        assert_tells(record, header);
+    }
 }
 
 /// Check requests on a connection that was there before tracing began.

@@ -7,8 +7,8 @@ use crate::suite::common::record::Record;
 use crate::suite::common::tool::Tool;
 
 /// Valid values.
-const FIRST: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-const SECOND: &str = "00-11111111111111111111111111111111-2222222222222222-00";
+pub const FIRST: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub const SECOND: &str = "00-11111111111111111111111111111111-2222222222222222-00";
 
 /// The records of requests with these headers, on one connection.
 fn records(headers: &[String]) -> Vec<Record> {
@@ -39,13 +39,18 @@ fn told() {
     let records = records(&headers);
     assert_eq!(records.len(), headers.len());
     for (record, headers) in records.iter().zip(&headers) {
-        let (trace_id, parent) = match headers.contains(FIRST) {
-            true => ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"),
-            false => ("11111111111111111111111111111111", "2222222222222222"),
-        };
-        assert_eq!(record.trace_id.as_deref(), Some(trace_id), "{headers}");
-        assert_eq!(record.parent_span_id.as_deref(), Some(parent), "{headers}");
+        let sent = [FIRST, SECOND]
+            .into_iter()
+            .find(|sent| headers.contains(sent));
+        assert_tells(record, sent);
     }
+}
+
+/// Asserts that a record has what the header says, or nothing without one.
+pub fn assert_tells(record: &Record, header: Option<&str>) {
+    let told = (record.trace_id.as_deref(), record.parent_span_id.as_deref());
+    let sent = header.map(|header| (&header[3..35], &header[36..52]));
+    assert_eq!(told, sent.unzip());
 }
 
 /// Check that nothing is told without the header, of one that is not valid, and of two.
@@ -63,6 +68,6 @@ fn absent() {
     let records = records(&headers);
     assert_eq!(records.len(), headers.len());
     for record in records {
-        assert_eq!((record.trace_id, record.parent_span_id), (None, None));
+        assert_tells(&record, None);
     }
 }
