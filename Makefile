@@ -8,6 +8,7 @@ PROGRAM := target/release/ngx-bpf
 # What a fresh Debian or Ubuntu lacks: command or file, and its package.
 BUILD_NEEDS := clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
+DEMO_NEEDS := nginx:nginx curl:curl
 TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
 	xz:xz-utils \
 	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
@@ -51,7 +52,7 @@ build: build-deps ## Build target/release/ngx-bpf
 	$(CARGO) build --release --locked
 
 .PHONY: demo
-demo: build test-deps ## Trace a small nginx: its records beside its own access log
+demo: build demo-deps ## Trace a small nginx: its records beside its own access log
 	tests/demo/run $(PROGRAM)
 
 .PHONY: check
@@ -148,9 +149,11 @@ deny: ## Check licences and sources of all dependencies
 hooks: ## Run make check before every commit
 	git config core.hooksPath .githooks
 
-.PHONY: build-deps test-deps bench-deps check-deps package-deps package-test-deps guest-deps
+.PHONY: build-deps demo-deps test-deps bench-deps check-deps package-deps package-test-deps guest-deps
 build-deps:
 	@tests/install $(BUILD_NEEDS)
+demo-deps:
+	@tests/install $(DEMO_NEEDS)
 test-deps:
 	@tests/install $(TEST_NEEDS)
 	@tests/fetch
