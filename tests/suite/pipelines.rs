@@ -192,19 +192,65 @@ fn vector() {
     assert_eq!(output.stdout, format!("{count}\n").into_bytes());
 }
 
-/// Check that Fluent Bit's parser names the key, and the format of its values, to the last digit.
+/// Check that Fluent Bit has every record whole, in order and with its time, from a pipe and from the
+/// file. No package brings it.
 #[test]
 fn fluent_bit() {
+    if Command::new("fluent-bit")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("SKIP: there is no fluent-bit on the PATH");
+        return;
+    }
+    let records = records();
+    for config in ["stdin.conf", "tail.conf"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_path_buf();
+        for name in [config, "parsers.conf"] {
+            let text = fs::read_to_string(configurations().join("fluent-bit").join(name)).unwrap();
+            let text = text.replace("/var/log/ngx-bpf", path.to_str().unwrap());
+            let text = text.replace("/var/lib/fluent-bit", path.to_str().unwrap());
+            fs::write(path.join(name), text).unwrap();
+        }
+        fs::write(path.join("requests.json"), records.concat()).unwrap();
+        let mut child = Command::new("fluent-bit")
+            .args(["-c", config])
+            .current_dir(&path)
+            .stdin(Stdio::piped())
+            .stdout(fs::File::create(path.join("out.json")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let mut daemon = Daemon { child, folder };
+        if config == "stdin.conf" {
+            pipe.write_all(records.concat().as_bytes()).unwrap();
+        }
+        let arrived = daemon.wait_for(&path.join("out.json"), RECORDS);
+        assert_eq!(arrived.len(), RECORDS);
+        for (arrived, sent) in arrived.iter().zip(&records) {
+            let mut arrived: Value = serde_json::from_str(arrived).unwrap();
+            let sent: Value = serde_json::from_str(sent).unwrap();
+            let date = arrived.as_object_mut().unwrap().remove("date").unwrap();
+            let microseconds = sent["time"].as_str().unwrap().split_at(26).0;
+            assert_eq!(date, format!("{microseconds}Z"));
+            assert_eq!(arrived, sent);
+        }
+    }
+}
+
+/// Check that Fluent Bit's parsers name the key, and the format of its values, to the last digit.
+#[test]
+fn parsers_of_fluent_bit() {
     let parsers = fs::read_to_string(configurations().join("fluent-bit/parsers.conf")).unwrap();
-    let value = |key: &str| {
-        let mut lines = parsers.lines().map(str::trim);
-        let line = lines.find(|line| line.starts_with(key)).unwrap();
-        line.split_whitespace().nth(1).unwrap().to_owned()
+    let values = |key: &str| {
+        let lines = parsers.lines().map(str::trim);
+        let lines = lines.filter(|line| line.starts_with(key));
+        let values = lines.map(|line| line.split_whitespace().nth(1).unwrap());
+        values.collect::<Vec<&str>>()
     };
-    assert_eq!(
-        (value("Time_Key"), value("Format")),
-        ("time".into(), "json".into())
-    );
+    assert_eq!(values("Time_Key"), ["time"; 2]);
     let formats = [
         ("%Y", "4"),
         ("%m", "2"),
@@ -214,12 +260,16 @@ fn fluent_bit() {
         ("%S", "2"),
         ("%L", "9"),
     ];
-    let mut pattern = regex_of(&value("Time_Format"));
-    for (name, digits) in formats {
-        pattern = pattern.replace(name, &format!(r"\d{{{digits}}}"));
-    }
     let schema = json_schema_of_time();
-    assert_eq!(pattern, schema);
+    let told = values("Time_Format");
+    assert_eq!(told.len(), 2);
+    for format in told {
+        let mut pattern = regex_of(format);
+        for (name, digits) in formats {
+            pattern = pattern.replace(name, &format!(r"\d{{{digits}}}"));
+        }
+        assert_eq!(pattern, schema);
+    }
 }
 
 /// A format with its dots escaped, from begin to end.
