@@ -174,7 +174,7 @@ fn syslog_ng() {
 }
 
 /// Check that Vector's compiler takes its programs, and what they make of each record: the same, with
-/// its time to the nanosecond.
+/// its time to the nanosecond; and that other configurations have the grammar of their programs.
 #[test]
 fn vector() {
     let Some(python) = cached("python/bin/python") else {
@@ -182,7 +182,7 @@ fn vector() {
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(python)
-        .arg(root.join("tests/vrl.py"))
+        .arg(root.join("tests/pipelines.py"))
         .arg(configurations())
         .arg(root.join("tests/data/records.jsonl"))
         .output()

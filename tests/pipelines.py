@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Compiles Vector's programs with Vector's own compiler, and runs recorded lines through them.
+"""Reads the configurations of packaging/pipelines whose programs can't be had: compiles Vector's programs
+with Vector's own compiler and runs recorded lines through them; the others as far as their grammar goes.
 
-python vrl.py FOLDER RECORDS; says how many events came out."""
+python pipelines.py FOLDER RECORDS; says how many events came out."""
 
 import json
 import sys
 
+import logstash_pipeline_parser
 import pyvrl
 import yaml
 
@@ -27,6 +29,9 @@ measures = program("measures.vrl")
 for name in "vector/vector.yaml", "opentelemetry-collector/config.yaml":
     with open(f"{folder}/{name}") as file:
         yaml.safe_load(file)
+with open(f"{folder}/logstash/ngx-bpf.conf") as file:
+    sections = logstash_pipeline_parser.Pipeline(file.read()).parse()
+assert [name for name, _ in sections] == ["input", "filter", "output"], sections
 
 count = 0
 with open(records) as lines:
