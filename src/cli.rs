@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The options, as plain data. Parsing never touches the machine.
 
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use anyhow::Result;
-use anyhow::bail;
-use anyhow::ensure;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
@@ -19,6 +12,15 @@ use clap::ValueHint;
 
 use crate::metrics::route::Route;
 use crate::sockets::Sockets;
+use value::Address;
+use value::DEFAULT_MAX_LINE;
+use value::DEFAULT_SECRETS;
+use value::Interval;
+use value::MaxLine;
+use value::Secrets;
+use value::StatusRange;
+
+pub mod value;
 
 /// What the command line asks for.
 #[derive(Debug, Parser)]
@@ -141,7 +143,7 @@ pub struct Trace {
     pub output: Option<PathBuf>,
 
     /// Stop after TIME
-    #[arg(short, long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(short, long, value_name = "TIME", value_parser = value::time)]
     pub duration: Option<Duration>,
 
     /// Stop after N requests
@@ -149,7 +151,7 @@ pub struct Trace {
     pub count: Option<u64>,
 
     /// Only requests that took at least TIME
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = value::time)]
     pub min_duration: Option<Duration>,
 
     /// Only these statuses: 404, 5xx, 500-503
@@ -157,7 +159,7 @@ pub struct Trace {
     pub status: Vec<StatusRange>,
 
     /// Only these request methods
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_method)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value::method)]
     pub method: Vec<String>,
 
     /// Only requests whose uri begins with PREFIX
@@ -178,8 +180,7 @@ pub struct Trace {
         value_name = "TIME",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "",
-        value_parser = parse_interval
+        default_missing_value = ""
     )]
     pub self_stats: Option<Interval>,
 
@@ -239,109 +240,6 @@ pub enum Format {
     Otel,
 }
 
-/// When something is told: every so often, or at the end only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interval(pub Option<Duration>);
-
-/// What OpenTelemetry's semantic conventions redact by default (`url.query`).
-const DEFAULT_SECRETS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
-    AWSAccessKeyId,Signature,sig,X-Goog-Signature";
-
-/// Keys of query strings whose values are secret.
-#[derive(Clone, Debug)]
-pub struct Secrets(pub Vec<String>);
-
-impl FromStr for Secrets {
-    type Err = anyhow::Error;
-
-    /// `key,key` or `none`.
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "none" {
-            return Ok(Self(Vec::new()));
-        }
-        let keys: Vec<String> = text.split(',').map(str::to_owned).collect();
-        let is_key = |key: &String| !key.is_empty() && !key.contains(['?', '&', ';', '=']);
-        ensure!(keys.iter().all(is_key), "no keys of a query string");
-        Ok(Self(keys))
-    }
-}
-
-/// What Fluent Bit's `exec` reads at once: its buffer of 4 KiB has a 0 at the end.
-const DEFAULT_MAX_LINE: &str = "4095";
-
-/// Every record fits into this, when all that may be cut is cut.
-pub const MAX_LINE_MIN: usize = 3584;
-
-/// Bytes of the longest line, its end included.
-#[derive(Clone, Copy, Debug)]
-pub struct MaxLine(pub Option<usize>);
-
-impl FromStr for MaxLine {
-    type Err = anyhow::Error;
-
-    /// A number or `none`.
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        let bytes = text.parse().context("no number of bytes")?;
-        ensure!(
-            bytes >= MAX_LINE_MIN,
-            "less than {MAX_LINE_MIN}: not every record would fit"
-        );
-        Ok(Self(Some(bytes)))
-    }
-}
-
-/// Where metrics are served.
-#[derive(Clone, Copy, Debug)]
-pub struct Address(pub SocketAddr);
-
-impl FromStr for Address {
-    type Err = anyhow::Error;
-
-    /// `127.0.0.1:9913`, `[::1]:9913` or `9913`.
-    fn from_str(text: &str) -> Result<Self> {
-        let local = || Some((Ipv4Addr::LOCALHOST, text.parse().ok()?).into());
-        let address: Option<SocketAddr> = text.parse().ok().or_else(local);
-        let address = address.context("no address and port: 127.0.0.1:9913, [::1]:9913, 9913")?;
-        ensure!(
-            address.port() != 0,
-            "port 0 is any, and nobody would know which"
-        );
-        Ok(Self(address))
-    }
-}
-
-/// A range of status codes, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusRange {
-    /// The lowest.
-    pub first: u32,
-    /// The highest.
-    pub last: u32,
-}
-
-impl FromStr for StatusRange {
-    type Err = anyhow::Error;
-
-    /// `404`, `5xx` or `500-503`, from 0 to 999 as nginx writes them.
-    fn from_str(text: &str) -> Result<Self> {
-        let code = |text: &str| {
-            let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-            ensure!(digits, "\"{text}\" is no status: 404, 5xx or 500-503");
-            Ok(text.parse()?)
-        };
-        let (first, last) = match (text.strip_suffix("xx"), text.split_once('-')) {
-            (Some(class), _) => (code(&format!("{class}00"))?, code(&format!("{class}99"))?),
-            (None, Some((first, last))) => (code(first)?, code(last)?),
-            (None, None) => (code(text)?, code(text)?),
-        };
-        ensure!(first <= last, "\"{text}\" begins behind its end");
-        Ok(Self { first, last })
-    }
-}
-
 /// clap's complaint in one line: its first line, and where help is.
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -350,113 +248,15 @@ pub fn one_line(error: &clap::Error) -> String {
     format!("{what}; try \"ngx-bpf --help\"")
 }
 
-/// A number with a unit. Zero is a time, too.
-fn parse_time(text: &str) -> Result<Duration> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .context("no unit: 10s, 500ms, 2m")?;
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().context("no time: 10s, 500ms, 2m")?;
-    let nanoseconds = match unit {
-        "ns" => Some(number),
-        "us" => number.checked_mul(1_000),
-        "ms" => number.checked_mul(1_000_000),
-        "s" => number.checked_mul(1_000_000_000),
-        "m" => number.checked_mul(60_000_000_000),
-        "h" => number.checked_mul(3_600_000_000_000),
-        _ => bail!("unknown unit \"{unit}\": ns, us, ms, s, m, h"),
-    };
-    Ok(Duration::from_nanos(nanoseconds.context("too long")?))
-}
-
-/// A time, or nothing.
-fn parse_interval(text: &str) -> Result<Interval> {
-    let every = (!text.is_empty()).then(|| parse_time(text)).transpose()?;
-    Ok(Interval(every))
-}
-
-/// A method as nginx knows them: upper case.
-fn parse_method(text: &str) -> Result<String> {
-    let known = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-');
-    ensure!(
-        !text.is_empty() && text.bytes().all(known),
-        "no request method"
-    );
-    Ok(text.to_ascii_uppercase())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use clap::CommandFactory as _;
 
-    use super::Address;
     use super::Cli;
-    use super::StatusRange;
-    use super::parse_method;
-    use super::parse_time;
 
     /// Check the definition itself, as clap asks for.
     #[test]
     fn definition() {
         Cli::command().debug_assert();
-    }
-
-    /// Check times with every unit, and what is none.
-    #[test]
-    fn times() {
-        assert_eq!(parse_time("10s").unwrap(), Duration::from_secs(10));
-        assert_eq!(parse_time("500ms").unwrap(), Duration::from_millis(500));
-        assert_eq!(parse_time("2m").unwrap(), Duration::from_secs(120));
-        assert_eq!(parse_time("0ns").unwrap(), Duration::ZERO);
-        for text in [
-            "",
-            "s",
-            "10",
-            "-1s",
-            "1.5s",
-            "10 s",
-            "10S",
-            "99999999999999h",
-        ] {
-            assert!(parse_time(text).is_err(), "{text}");
-        }
-    }
-
-    /// Check the three forms of a status, and what is none.
-    #[test]
-    fn statuses() {
-        let range = |text: &str| text.parse::<StatusRange>().map(|r| (r.first, r.last));
-        assert_eq!(range("404").unwrap(), (404, 404));
-        assert_eq!(range("5xx").unwrap(), (500, 599));
-        assert_eq!(range("500-503").unwrap(), (500, 503));
-        for text in [
-            "", "x", "xx", "5x", "55xx", "503-500", "40", "4o4", "-500", "500-", "+50",
-        ] {
-            assert!(range(text).is_err(), "{text}");
-        }
-    }
-
-    /// Check that metrics are served on loopback unless an address is given.
-    #[test]
-    fn addresses() {
-        let address = |text: &str| text.parse::<Address>().map(|address| address.0.to_string());
-        assert_eq!(address("9913").unwrap(), "127.0.0.1:9913");
-        assert_eq!(address("0.0.0.0:9913").unwrap(), "0.0.0.0:9913");
-        assert_eq!(address("[::1]:9913").unwrap(), "[::1]:9913");
-        for text in ["", "0", "localhost:9913", "127.0.0.1", ":9913", "99999"] {
-            assert!(address(text).is_err(), "{text}");
-        }
-    }
-
-    /// Check that methods are folded to upper case, and nothing else is let through.
-    #[test]
-    fn methods() {
-        assert_eq!(parse_method("get").unwrap(), "GET");
-        assert_eq!(parse_method("M-SEARCH").unwrap(), "M-SEARCH");
-        for text in ["", "GET POST", "GET\n", "G1"] {
-            assert!(parse_method(text).is_err(), "{text:?}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use libbpf_rs::libbpf_sys;
 
-use crate::cli::Interval;
+use crate::cli::value::Interval;
 
 /// What the kernel has counted of one program.
 #[derive(Clone, Copy, Debug, Default)]

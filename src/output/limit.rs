@@ -122,7 +122,7 @@ mod tests {
 
     use super::append_line;
     use crate::cli::Format;
-    use crate::cli::MAX_LINE_MIN;
+    use crate::cli::value::MAX_LINE_MIN;
     use crate::output::sink;
     use crate::request::Request;
 

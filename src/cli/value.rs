@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What options take as values, and how each is written.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+
+/// When something is told: every so often, or at the end only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval(pub Option<Duration>);
+
+impl FromStr for Interval {
+    type Err = anyhow::Error;
+
+    /// A time, or nothing.
+    fn from_str(text: &str) -> Result<Self> {
+        let every = (!text.is_empty()).then(|| time(text)).transpose()?;
+        Ok(Self(every))
+    }
+}
+
+/// What OpenTelemetry's semantic conventions redact by default (`url.query`).
+pub const DEFAULT_SECRETS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
+    AWSAccessKeyId,Signature,sig,X-Goog-Signature";
+
+/// Keys of query strings whose values are secret.
+#[derive(Clone, Debug)]
+pub struct Secrets(pub Vec<String>);
+
+impl FromStr for Secrets {
+    type Err = anyhow::Error;
+
+    /// `key,key` or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self(Vec::new()));
+        }
+        let keys: Vec<String> = text.split(',').map(str::to_owned).collect();
+        let is_key = |key: &String| !key.is_empty() && !key.contains(['?', '&', ';', '=']);
+        ensure!(keys.iter().all(is_key), "no keys of a query string");
+        Ok(Self(keys))
+    }
+}
+
+/// What Fluent Bit's `exec` reads at once: its buffer of 4 KiB has a 0 at the end.
+pub const DEFAULT_MAX_LINE: &str = "4095";
+
+/// Every record fits into this, when all that may be cut is cut.
+pub const MAX_LINE_MIN: usize = 3584;
+
+/// Bytes of the longest line, its end included.
+#[derive(Clone, Copy, Debug)]
+pub struct MaxLine(pub Option<usize>);
+
+impl FromStr for MaxLine {
+    type Err = anyhow::Error;
+
+    /// A number or `none`.
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let bytes = text.parse().context("no number of bytes")?;
+        ensure!(
+            bytes >= MAX_LINE_MIN,
+            "less than {MAX_LINE_MIN}: not every record would fit"
+        );
+        Ok(Self(Some(bytes)))
+    }
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = anyhow::Error;
+
+    /// `127.0.0.1:9913`, `[::1]:9913` or `9913`.
+    fn from_str(text: &str) -> Result<Self> {
+        let local = || Some((Ipv4Addr::LOCALHOST, text.parse().ok()?).into());
+        let address: Option<SocketAddr> = text.parse().ok().or_else(local);
+        let address = address.context("no address and port: 127.0.0.1:9913, [::1]:9913, 9913")?;
+        ensure!(
+            address.port() != 0,
+            "port 0 is any, and nobody would know which"
+        );
+        Ok(Self(address))
+    }
+}
+
+/// A range of status codes, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    /// The lowest.
+    pub first: u32,
+    /// The highest.
+    pub last: u32,
+}
+
+impl FromStr for StatusRange {
+    type Err = anyhow::Error;
+
+    /// `404`, `5xx` or `500-503`, from 0 to 999 as nginx writes them.
+    fn from_str(text: &str) -> Result<Self> {
+        let code = |text: &str| {
+            let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+            ensure!(digits, "\"{text}\" is no status: 404, 5xx or 500-503");
+            Ok(text.parse()?)
+        };
+        let (first, last) = match (text.strip_suffix("xx"), text.split_once('-')) {
+            (Some(class), _) => (code(&format!("{class}00"))?, code(&format!("{class}99"))?),
+            (None, Some((first, last))) => (code(first)?, code(last)?),
+            (None, None) => (code(text)?, code(text)?),
+        };
+        ensure!(first <= last, "\"{text}\" begins behind its end");
+        Ok(Self { first, last })
+    }
+}
+
+/// A number with a unit. Zero is a time, too.
+pub fn time(text: &str) -> Result<Duration> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .context("no unit: 10s, 500ms, 2m")?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().context("no time: 10s, 500ms, 2m")?;
+    let nanoseconds = match unit {
+        "ns" => Some(number),
+        "us" => number.checked_mul(1_000),
+        "ms" => number.checked_mul(1_000_000),
+        "s" => number.checked_mul(1_000_000_000),
+        "m" => number.checked_mul(60_000_000_000),
+        "h" => number.checked_mul(3_600_000_000_000),
+        _ => bail!("unknown unit \"{unit}\": ns, us, ms, s, m, h"),
+    };
+    Ok(Duration::from_nanos(nanoseconds.context("too long")?))
+}
+
+/// A method as nginx knows them: upper case.
+pub fn method(text: &str) -> Result<String> {
+    let known = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-');
+    ensure!(
+        !text.is_empty() && text.bytes().all(known),
+        "no request method"
+    );
+    Ok(text.to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Address;
+    use super::StatusRange;
+    use super::method;
+    use super::time;
+
+    /// Check times with every unit, and what is none.
+    #[test]
+    fn times() {
+        assert_eq!(time("10s").unwrap(), Duration::from_secs(10));
+        assert_eq!(time("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(time("2m").unwrap(), Duration::from_secs(120));
+        assert_eq!(time("0ns").unwrap(), Duration::ZERO);
+        for text in [
+            "",
+            "s",
+            "10",
+            "-1s",
+            "1.5s",
+            "10 s",
+            "10S",
+            "99999999999999h",
+        ] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+
+    /// Check the three forms of a status, and what is none.
+    #[test]
+    fn statuses() {
+        let range = |text: &str| text.parse::<StatusRange>().map(|r| (r.first, r.last));
+        assert_eq!(range("404").unwrap(), (404, 404));
+        assert_eq!(range("5xx").unwrap(), (500, 599));
+        assert_eq!(range("500-503").unwrap(), (500, 503));
+        for text in [
+            "", "x", "xx", "5x", "55xx", "503-500", "40", "4o4", "-500", "500-", "+50",
+        ] {
+            assert!(range(text).is_err(), "{text}");
+        }
+    }
+
+    /// Check that metrics are served on loopback unless an address is given.
+    #[test]
+    fn addresses() {
+        let address = |text: &str| text.parse::<Address>().map(|address| address.0.to_string());
+        assert_eq!(address("9913").unwrap(), "127.0.0.1:9913");
+        assert_eq!(address("0.0.0.0:9913").unwrap(), "0.0.0.0:9913");
+        assert_eq!(address("[::1]:9913").unwrap(), "[::1]:9913");
+        for text in ["", "0", "localhost:9913", "127.0.0.1", ":9913", "99999"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    /// Check that methods are folded to upper case, and nothing else is let through.
+    #[test]
+    fn methods() {
+        assert_eq!(method("get").unwrap(), "GET");
+        assert_eq!(method("M-SEARCH").unwrap(), "M-SEARCH");
+        for text in ["", "GET POST", "GET\n", "G1"] {
+            assert!(method(text).is_err(), "{text:?}");
+        }
+    }
+}
