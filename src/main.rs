@@ -12,6 +12,7 @@ use crate::cli::Cli;
 use crate::cli::Command;
 
 mod attempt;
+mod binaries;
 mod body;
 mod btf;
 mod check;
