@@ -276,10 +276,10 @@ mod tests {
 
     use super::WITNESSES;
     use super::offset;
+    use crate::bpf_object;
     use crate::layout::built_in;
     use crate::layout::tests::COMPAT;
     use crate::layout::tests::build;
-    use crate::probe;
 
     /// Members that are at the same place in all releases, and in all forks that were looked at.
     const CONSTANT: [&str; 43] = [
@@ -340,7 +340,7 @@ mod tests {
     /// Check that every member that is read, and is not known to be constant, has a witness.
     #[test]
     fn complete() {
-        let members = probe::wanted().unwrap();
+        let members = bpf_object::wanted().unwrap();
         let wanted: BTreeSet<String> = members
             .iter()
             .flat_map(|(name, members)| members.iter().map(move |m| format!("{name}.{m}")))

@@ -14,6 +14,7 @@ use crate::cli::Command;
 mod attempt;
 mod binaries;
 mod body;
+mod bpf_object;
 mod btf;
 mod check;
 mod cli;

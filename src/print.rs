@@ -8,10 +8,10 @@ use std::path::Path;
 use anyhow::Context as _;
 use anyhow::Result;
 
+use crate::bpf_object;
 use crate::debug_file;
 use crate::elf::Elf;
 use crate::module;
-use crate::probe;
 
 /// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
 /// file of the same build tells one.
@@ -21,7 +21,7 @@ pub fn run(path: &Path) -> Result<()> {
     let mut elf = Elf::parse(&image).with_context(context)?;
     debug_file::add_symbols(path, &mut elf, None, &[module::HTTP_CORE])?;
     let build = module::build(&elf).with_context(context)?;
-    let layout = debug_file::layout(path, &elf, &probe::wanted()?)?.with_context(|| {
+    let layout = debug_file::layout(path, &elf, &bpf_object::wanted()?)?.with_context(|| {
         format!(
             "\"{}\" has no debug information, nor has a debug file of build id {}: install its \
              debug symbols, or build it with -g",

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The BPF object of one nginx binary: loaded for its layout, attached to its functions and to the
-//! kernel's tracepoints. The only user of libbpf-rs's objects; all of it ends with this value.
+//! The probes of one nginx binary: its BPF object, attached to its functions and to the kernel's
+//! tracepoints, and told which processes are traced. All of it ends with this value.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::File;
-use std::mem::MaybeUninit;
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
@@ -13,43 +11,32 @@ use std::os::fd::BorrowedFd;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::AsRawLibbpf as _;
 use libbpf_rs::ErrorKind;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
-use libbpf_rs::ProgramAttachType;
 use libbpf_rs::ProgramMut;
-use libbpf_rs::ProgramType;
 use libbpf_rs::UprobeMultiOpts;
 use libbpf_rs::UprobeOpts;
-use libbpf_rs::btf::Btf;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::Skel as _;
-use libbpf_rs::skel::SkelBuilder as _;
 use plain::Plain;
 
-use crate::btf;
+use crate::bpf_object;
+use crate::bpf_object::Method;
+use crate::bpf_object::Plan;
 use crate::cost::Runs;
-use crate::discover;
 use crate::discover::Process;
 use crate::discover::Role;
-use crate::dwarf::Wanted;
 use crate::event;
 use crate::filter::Early;
-use crate::hook;
 use crate::hook::Hook;
-use crate::layout::Layout;
 use crate::lost::Counts;
 use crate::preflight::Kernel;
 use crate::program::Program;
 use crate::skel::NgxSkel;
-use crate::skel::NgxSkelBuilder;
-use crate::skel::OpenNgxMaps;
 use crate::skel::types;
-use crate::source::Source;
 
 /// The kernel says EAGAIN to one of two tools that give a process its first storage at once
 /// (`bpf_local_storage_alloc()`); it has one then.
@@ -61,15 +48,6 @@ const ANY_PROCESS: i32 = -1;
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
 
-/// How uprobes are attached. Whether a kernel knows the first is seen when it is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    /// `uprobe_multi` links (Linux 6.6), the cheaper ones.
-    Multi,
-    /// One perf event a probe.
-    Perf,
-}
-
 /// Programs on the kernel's tracepoints for processes and connects, and these tracepoints.
 const TRACEPOINTS: [(&str, &str); 4] = [
     ("process_fork", "sched_process_fork"),
@@ -77,39 +55,6 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("process_exit", "sched_process_exit"),
     ("sock_state", "inet_sock_set_state"),
 ];
-
-/// How many entries a map gets when all are allocated beforehand.
-const CONNECTIONS: u32 = 1 << 15;
-/// Likewise of what few connections need.
-const MULTIPLEXES: u32 = 1 << 12;
-/// As always.
-const HELD_REQUESTS: u32 = 1 << 10;
-/// Of few requests.
-const SUBREQUESTS: u32 = 1 << 12;
-
-/// What an object is loaded for.
-struct Plan<'a> {
-    /// Of the layout.
-    source: Source,
-    /// Places in the binary.
-    hooks: &'a [Hook],
-    /// What is left out in BPF.
-    filter: &'a Early,
-    /// How uprobes are attached there.
-    method: Method,
-    /// Programs on places in the kernel, and these places.
-    tracing: Vec<(&'static str, &'static str)>,
-    /// Whether maps may grow as they fill.
-    allocates: bool,
-}
-
-impl Plan<'_> {
-    /// Whether a program is needed.
-    fn uses(&self, program: &OsStr) -> bool {
-        self.hooks.iter().any(|hook| program == hook.program)
-            || self.tracing.iter().any(|(name, _)| program == *name)
-    }
-}
 
 /// A loaded object and its links.
 pub struct Probe {
@@ -128,7 +73,7 @@ impl Probe {
     /// Fails when the kernel refuses any of it; then nothing is left attached.
     pub fn new(kernel: &Kernel, program: &Program, filter: &Early) -> Result<Self> {
         let (binary, hooks) = (&program.binary, &program.hooks);
-        let relocations = relocations(&kernel.types, &program.layout.layout)?;
+        let relocations = bpf_object::relocations(&kernel.types, &program.layout.layout)?;
         let mut plan = Plan {
             source: program.layout.source,
             hooks,
@@ -155,43 +100,11 @@ impl Probe {
         Ok(probe)
     }
 
-    /// Opens and loads the object.
+    /// Nothing is attached yet.
     fn load(relocations: &File, plan: &Plan<'_>) -> Result<Self> {
-        /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
-         * known here, and there is one for each binary that is ever traced. */
-        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
-        let mut builder = NgxSkelBuilder::default();
-        let path = descriptor_path(relocations);
-        builder
-            .object_builder_mut()
-            .btf_custom_path(path)
-            .context("failed to use the layout")?;
-        let mut open = builder
-            .open(storage)
-            .context("failed to open the BPF object")?;
-        let settings = open.maps.rodata_data.as_deref_mut();
-        let settings = settings.context("the BPF object has no settings")?;
-        settings.layout_inferred = plan.source == Source::Inferred;
-        settings.pid_namespace = discover::pid_namespace()?;
-        settings.quic_is_probed = hook::see_quic(plan.hooks);
-        settings.filter_sample = plan.filter.sample;
-        settings.filter_min_duration_ns = plan.filter.min_duration_ns;
-        settings.filter_by_status = plan.filter.statuses.is_some();
-        settings.filter_statuses = plan.filter.statuses.unwrap_or_default();
-        for mut program in open.open_object_mut().progs_mut() {
-            let is_uprobe = program.prog_type() == ProgramType::Kprobe;
-            program.set_autoload(plan.uses(program.name()));
-            if is_uprobe && plan.method == Method::Multi {
-                program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
-            }
-        }
-        if !plan.allocates {
-            preallocate(&mut open.maps)?;
-        }
-        let skel = open.load().context("failed to load the BPF object")?;
         Ok(Self {
             links: Vec::new(),
-            skel,
+            skel: plan.load(relocations)?,
             method: plan.method,
         })
     }
@@ -362,46 +275,6 @@ fn tracing(kernel: &Kernel) -> Vec<(&'static str, &'static str)> {
     TRACEPOINTS.into_iter().chain(sockets).collect()
 }
 
-/// Has all entries of the maps that uprobes use allocated beforehand.
-fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
-    let all = [
-        (&mut maps.connections, CONNECTIONS),
-        (&mut maps.multiplexes, MULTIPLEXES),
-        (&mut maps.quic_streams, MULTIPLEXES),
-        (&mut maps.held_requests, HELD_REQUESTS),
-        (&mut maps.subrequests, SUBREQUESTS),
-    ];
-    for (map, entries) in all {
-        map.set_map_flags(0)
-            .and_then(|()| map.set_max_entries(entries))
-            .context("failed to size a map")?;
-    }
-    Ok(())
-}
-
-/// The nginx members that the program reads, by struct.
-pub fn wanted() -> Result<Wanted> {
-    with_program(|program| Ok(btf::wanted(program)))
-}
-
-/// The BTF that relocates the program.
-fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
-    with_program(|program| btf::encode(program, layout, kernel))
-}
-
-/// The program's own types: it is opened, not loaded, to learn which members it asks for.
-fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
-    let mut storage = MaybeUninit::uninit();
-    let open = NgxSkelBuilder::default()
-        .open(&mut storage)
-        .context("failed to open the BPF object")?;
-    let object = open.open_object().as_libbpf_object();
-    // SAFETY: the object lives as long as `open`, and nobody changes it.
-    let program =
-        Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
-    use_it(&program)
-}
-
 /// One uprobe at one place.
 fn attach_uprobe(
     program: &ProgramMut<'_>,
@@ -409,7 +282,7 @@ fn attach_uprobe(
     hook: &Hook,
     method: Method,
 ) -> Result<Link> {
-    let path = descriptor_path(binary);
+    let path = bpf_object::descriptor_path(binary);
     let link = match method {
         Method::Multi => {
             let opts = UprobeMultiOpts {
@@ -429,11 +302,6 @@ fn attach_uprobe(
         }
     };
     Ok(link?)
-}
-
-/// A path that leads to the open file itself, whatever happened to its own.
-fn descriptor_path(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// Whether the kernel does not know how to do this, rather than refuses it.

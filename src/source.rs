@@ -9,6 +9,7 @@ use anyhow::bail;
 use anyhow::ensure;
 use serde::Serialize;
 
+use crate::bpf_object;
 use crate::cli::LayoutOptions;
 use crate::debug_file;
 use crate::elf::Elf;
@@ -17,7 +18,6 @@ use crate::fit::Witnesses;
 use crate::layout;
 use crate::layout::Build;
 use crate::layout::Layout;
-use crate::probe;
 use crate::version::Version;
 
 /// Where a layout is from.
@@ -83,7 +83,7 @@ fn stated(
     if let Some(file) = &from.layout {
         return Ok(Some((Source::File, layout::from_file(file, build)?)));
     }
-    let wanted = probe::wanted()?;
+    let wanted = bpf_object::wanted()?;
     if let Some(file) = &from.debug_info {
         let layout = debug_file::layout_from(file, elf, &wanted)?;
         return Ok(Some((Source::Dwarf, layout)));
