@@ -35,13 +35,12 @@ pub fn find<'data>(
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::process::Command;
 
     use super::find;
     use crate::elf::Elf;
-    use crate::elf::Image;
     use crate::hook;
+    use crate::image::Image;
     use crate::uses::tests::kept;
 
     /// Check that a binary which is broken anywhere is an error at the worst.
@@ -62,7 +61,7 @@ mod tests {
         assert!(status.unwrap().success());
         let file = folder.path().join("a");
         let hooks_of = || {
-            let image = Image::read(&File::open(&file).unwrap()).unwrap();
+            let image = Image::open(&file).unwrap();
             hook::find(&Elf::parse(&image)?)
         };
         let hooks = hooks_of().unwrap();
@@ -91,10 +90,10 @@ mod tests {
             .args([stripped.path(), &whole])
             .status();
         assert!(status.unwrap().success());
-        let image = Image::read(&File::open(&whole).unwrap()).unwrap();
+        let image = Image::open(&whole).unwrap();
         let symbols = Elf::parse(&image).unwrap();
         for file in [&whole, stripped.path()] {
-            let image = Image::read(&File::open(file).unwrap()).unwrap();
+            let image = Image::open(file).unwrap();
             let elf = Elf::parse(&image).unwrap();
             for name in ["ngx_event_connect_peer", "ngx_ssl_handshake"] {
                 let stub = elf.function(name).unwrap();

@@ -2,7 +2,6 @@
 //! Where a binary's debug information and its symbols are: in itself, or in a file of the same
 //! build.
 
-use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -15,7 +14,7 @@ use crate::dwarf;
 use crate::dwarf::Wanted;
 use crate::elf::Budget;
 use crate::elf::Elf;
-use crate::elf::Image;
+use crate::image::Image;
 use crate::layout::Layout;
 use crate::symbols::Source;
 
@@ -49,7 +48,7 @@ pub fn layout(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layo
 /// has no debug information.
 pub fn layout_from(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Layout> {
     let context = || format!("failed to read \"{}\"", path.display());
-    let image = open(path).with_context(context)?;
+    let image = Image::open(path).with_context(context)?;
     let debug = Elf::parse(&image).with_context(context)?;
     check_build(path, &debug, elf)?;
     let layout = dwarf::layout(&debug, wanted).with_context(context)?;
@@ -82,7 +81,7 @@ pub fn add_symbols(
             continue;
         }
         let context = || format!("failed to read \"{}\"", file.display());
-        let image = open(&file).with_context(context)?;
+        let image = Image::open(&file).with_context(context)?;
         let debug = Elf::parse(&image).with_context(context)?;
         if debug_info.is_some() {
             check_build(&file, &debug, elf)?;
@@ -120,18 +119,12 @@ fn check_build(path: &Path, debug: &Elf<'_>, elf: &Elf<'_>) -> Result<()> {
 /// What a file tells. `None` when it is of another build, or has no debug information.
 fn read(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
     let context = || format!("failed to read \"{}\"", path.display());
-    let image = open(path).with_context(context)?;
+    let image = Image::open(path).with_context(context)?;
     let debug = Elf::parse(&image).with_context(context)?;
     if !debug.is_of_build(elf) {
         return Ok(None);
     }
     dwarf::layout(&debug, wanted).with_context(context)
-}
-
-/// A whole file. What is not a file is not opened: a pipe would make us wait.
-pub fn open(path: &Path) -> Result<Image> {
-    ensure!(path.metadata()?.is_file(), "not a file");
-    Image::read(&File::open(path)?)
 }
 
 /// Where gdb looks, too: by build id, then by the name in `.gnu_debuglink`.

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One binary: its build id, its symbols, its data, and the code of its functions. Read whole and
-//! within bounds; nothing in it is trusted, nothing of it is run.
+//! One binary: its build id, its symbols, its data, and the code of its functions. Nothing in it is
+//! trusted, nothing of it is run.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
-use std::io::Seek as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -32,12 +29,11 @@ use object::read::elf::Rela as _;
 use object::read::elf::SectionHeader as _;
 use object::read::elf::Sym as _;
 
+use crate::image;
+use crate::image::Image;
 use crate::symbols::Source;
 use crate::symbols::Symbol;
 use crate::symbols::Symbols;
-
-/// A static nginx with all its libraries has about 30 MB.
-const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// No program has addresses from here on.
 pub const ADDRESS_MAX: u64 = 1 << 47;
@@ -53,28 +49,6 @@ const SECTION_NAMES_BYTES_MAX: u64 = 1 << 16;
 
 /// The longest function that is looked at.
 const FUNCTION_BYTES_MAX: u64 = 1 << 16;
-
-/// The bytes of a binary. Kept apart from `Elf`, which borrows them.
-pub struct Image(Vec<u8>);
-
-impl Image {
-    /// Reads the whole file, wherever it was read to before. Fails when it is larger than any nginx.
-    pub fn read(mut file: &File) -> Result<Self> {
-        let size = file.metadata()?.len();
-        ensure!(size <= FILE_BYTES_MAX, "{size} bytes are too many");
-        file.rewind()?;
-        Self::read_up_to(FILE_BYTES_MAX, file)
-    }
-
-    /// Reads to the end. Fails when that does not come within `limit`.
-    pub fn read_up_to(limit: u64, reader: impl Read) -> Result<Self> {
-        let mut bytes = Vec::new();
-        reader.take(limit + 1).read_to_end(&mut bytes)?;
-        let size = bytes.len() as u64;
-        ensure!(size <= limit, "more than {limit} bytes");
-        Ok(Self(bytes))
-    }
-}
 
 /// A function.
 #[derive(Debug)]
@@ -118,7 +92,7 @@ impl<'data> Elf<'data> {
     /// Fails when this is no ELF file for the machine that we run on, or not one that a linker
     /// makes: what overlaps, or is there a thousand times, would be read as often.
     pub fn parse(image: &'data Image) -> Result<Self> {
-        let file = object::File::parse(image.0.as_slice()).context("no ELF file")?;
+        let file = object::File::parse(image.bytes()).context("no ELF file")?;
         let architecture = file.architecture();
         let object::File::Elf64(file) = file else {
             bail!("built for {architecture:?}: only x86-64 is known");
@@ -363,7 +337,7 @@ pub struct Budget(u64);
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(FILE_BYTES_MAX)
+        Self(image::BYTES_MAX)
     }
 }
 
@@ -400,7 +374,7 @@ fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
         .iter()
         .map(|segment| (segment.p_vaddr(endian), segment.p_filesz(endian)));
     for ranges in [sections.collect::<Vec<_>>(), segments.collect()] {
-        let mut left = 2 * FILE_BYTES_MAX;
+        let mut left = 2 * image::BYTES_MAX;
         for (address, size) in ranges {
             ensure!(address < ADDRESS_MAX, "address {address:#x} is none");
             left = left
@@ -413,20 +387,21 @@ fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::io::Write as _;
+    use std::path::Path;
 
     use super::Budget;
     use super::Elf;
     use super::Image;
     use crate::module;
 
-    /// The image of a file with these bytes.
+    /// An image of these bytes.
     fn image(bytes: &[u8]) -> Image {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(bytes).unwrap();
-        std::io::Seek::rewind(&mut file).unwrap();
-        Image::read(&file).unwrap()
+        Image::read_up_to(bytes.len() as u64, bytes).unwrap()
+    }
+
+    /// The image of this very program.
+    fn own() -> Image {
+        Image::open(Path::new("/proc/self/exe")).unwrap()
     }
 
     /// Check that what is no ELF file is an error.
@@ -440,7 +415,7 @@ mod tests {
     /// Check that sections share one budget, and that none is read beyond it.
     #[test]
     fn budget() {
-        let image = Image::read(&File::open("/proc/self/exe").unwrap()).unwrap();
+        let image = own();
         let elf = Elf::parse(&image).unwrap();
         let text = elf.section(".text", &mut Budget::default());
         let size = text.unwrap().unwrap().len() as u64;
@@ -453,13 +428,12 @@ mod tests {
     /// Check that an ELF file that is not nginx says so, and that cutting it anywhere is no panic.
     #[test]
     fn not_nginx() {
-        let file = File::open("/proc/self/exe").unwrap();
-        let whole = Image::read(&file).unwrap();
+        let whole = own();
         let elf = Elf::parse(&whole).unwrap();
         assert!(module::build(&elf).is_err());
         assert!(elf.function("ngx_http_free_request").is_err());
-        for size in (0..whole.0.len()).step_by(whole.0.len() / 64) {
-            let cut = Image(whole.0[..size].to_vec());
+        for size in (0..whole.bytes().len()).step_by(whole.bytes().len() / 64) {
+            let cut = image(&whole.bytes()[..size]);
             if let Ok(elf) = Elf::parse(&cut) {
                 assert!(module::build(&elf).is_err());
                 let _ = elf.build_id();

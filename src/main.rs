@@ -30,6 +30,7 @@ mod facts;
 mod filter;
 mod fit;
 mod hook;
+mod image;
 mod layout;
 mod lost;
 mod manual;

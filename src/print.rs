@@ -11,13 +11,14 @@ use anyhow::Result;
 use crate::bpf_object;
 use crate::debug_file;
 use crate::elf::Elf;
+use crate::image::Image;
 use crate::module;
 
 /// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
 /// file of the same build tells one.
 pub fn run(path: &Path) -> Result<()> {
     let context = || format!("failed to read \"{}\"", path.display());
-    let image = debug_file::open(path).with_context(context)?;
+    let image = Image::open(path).with_context(context)?;
     let mut elf = Elf::parse(&image).with_context(context)?;
     debug_file::add_symbols(path, &mut elf, None, &[module::HTTP_CORE])?;
     let build = module::build(&elf).with_context(context)?;

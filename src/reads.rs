@@ -300,7 +300,7 @@ mod tests {
     use super::Touched;
     use super::of;
     use crate::elf::Elf;
-    use crate::elf::Image;
+    use crate::image::Image;
 
     /// What the code touches of `s`, a struct whose member at 8 points to another `s`.
     fn touched(code: &str) -> BTreeSet<Touched> {

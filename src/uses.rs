@@ -147,7 +147,6 @@ impl Search {
 
 #[cfg(test)]
 pub mod tests {
-    use std::fs::File;
     use std::path::Path;
     use std::path::PathBuf;
     use std::process::Command;
@@ -155,14 +154,14 @@ pub mod tests {
     use super::Uses;
     use super::count;
     use crate::elf::Elf;
-    use crate::elf::Image;
+    use crate::image::Image;
 
     /// Uses in Debian's own builds.
     const RECORDED: &str = include_str!("../tests/data/uses.tsv");
 
     /// How often each of these functions is used in a file.
     fn uses(file: &Path, functions: &[&str]) -> Vec<Uses> {
-        let image = Image::read(&File::open(file).unwrap()).unwrap();
+        let image = Image::open(file).unwrap();
         let elf = Elf::parse(&image).unwrap();
         let functions: Vec<_> = functions
             .iter()
