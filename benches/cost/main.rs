@@ -27,11 +27,11 @@ use std::time::Instant;
 mod common;
 mod rivals;
 
+use common::build::kept;
 use common::client::Client;
 use common::load::wrk;
 use common::nginx::Config;
 use common::nginx::Nginx;
-use common::nginx::kept;
 use common::tool::PROGRAM;
 use common::tool::Tool;
 use common::tool::bpftool;
@@ -82,7 +82,7 @@ fn main() {
     /* A file of its own: probes on the traced one would hit it, too. */
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("nginx");
-    fs::copy(common::nginx::binary(), &copy).unwrap();
+    fs::copy(common::build::binary(), &copy).unwrap();
     let upstream = Nginx::start(&Config {
         http: UPSTREAM,
         binary: copy,

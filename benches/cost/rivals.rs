@@ -19,7 +19,7 @@ use libbpf_rs::ObjectBuilder;
 use libbpf_rs::RingBufferBuilder;
 use libbpf_rs::UprobeOpts;
 
-use crate::common::nginx::kill;
+use crate::common::program::kill;
 
 /// Where in a function.
 #[derive(PartialEq, Eq)]

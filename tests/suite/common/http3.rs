@@ -10,10 +10,10 @@ use std::process::Stdio;
 use std::sync::mpsc::Receiver;
 
 use super::PATIENCE;
+use super::build::HTTP3;
+use super::build::is_built_without;
+use super::build::kept;
 use super::lines;
-use super::nginx::HTTP3;
-use super::nginx::is_built_without;
-use super::nginx::kept;
 
 /// What is run: its commands are told there.
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/http3.py");

@@ -5,7 +5,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 
-use super::nginx::kill;
+use super::program::kill;
 
 /// Requests one after the other on several connections, also on new ones when nginx closes them,
 /// for as long as this lives.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests share.
 
+/// Which nginx is tested, and what it was built with.
+pub mod build;
 /// A client that speaks bytes.
 pub mod client;
 /// A name server that knows one address.
@@ -17,6 +19,8 @@ pub mod load;
 pub mod nginx;
 /// nginx with some of its bytes changed.
 pub mod patched;
+/// Programs that a test writes, runs and ends.
+pub mod program;
 /// What upstreams speak besides HTTP.
 pub mod protocol;
 /// Records, and the access log that they are held against.

@@ -13,93 +13,15 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::PATIENCE;
+use super::build::REWRITE;
+use super::build::WITHOUT_CACHE;
+use super::build::about;
+use super::build::binary;
 use super::free_port;
 use super::lines;
+use super::program::kill;
+use super::program::open_to_all;
 use super::record::Logged;
-
-/// Debian's nginx, unless the environment names another one.
-pub fn binary() -> PathBuf {
-    std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
-}
-
-/// A file that `make test-nginx` keeps. Tells when it is not there.
-pub fn kept(path: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let file = cache?.join("ngx-bpf").join(path);
-    if !file.exists() {
-        eprintln!("SKIP {}: make test-nginx makes it", file.display());
-        return None;
-    }
-    Some(file)
-}
-
-/// The address and the size of a function, exported or not, as nm has them.
-pub fn function(file: &Path, name: &str) -> (u64, u64) {
-    let symbols = |args: &[&str]| {
-        let output = Command::new("nm").arg("-S").args(args).arg(file).output();
-        String::from_utf8(output.expect("binutils are installed by make test").stdout).unwrap()
-    };
-    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
-    (symbols(&["-D"]) + &symbols(&[]))
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|words| words.len() == 4 && words[3] == name)
-        .map(|words| (hex(words[0]), hex(words[1])))
-        .unwrap()
-}
-
-/// Its options, and the arguments of `./configure` that it was built with.
-fn about(binary: &Path) -> String {
-    let output = Command::new(binary).arg("-hV").output().unwrap();
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Whether this nginx has an optional module.
-pub fn is_built_with(module: &str) -> bool {
-    let about = about(&binary());
-    match module {
-        "http-cache" => !about.contains(WITHOUT_CACHE),
-        REWRITE | MEMCACHED => !about.contains(&format!("--without-{module}")),
-        _ => about.contains(module),
-    }
-}
-
-/// Whether it lacks one; then it is said that the test is skipped.
-pub fn is_built_without(module: &str) -> bool {
-    let is_there = is_built_with(module);
-    if !is_there {
-        println!("SKIP: this nginx is built without {module}");
-    }
-    !is_there
-}
-
-/// Whether this nginx is older than a release that brought something; then it is said that the test is
-/// skipped.
-pub fn is_before(release: (u32, u32, u32), what: &str) -> bool {
-    let about = about(&binary());
-    let version = about.split_once("nginx/").unwrap().1;
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap());
-    let mut next = || numbers.next().unwrap();
-    let is_before = (next(), next(), next()) < release;
-    if is_before {
-        let (major, minor, patch) = release;
-        println!("SKIP: {what} came with nginx {major}.{minor}.{patch}");
-    }
-    is_before
-}
-
-/// Then there is no `$upstream_cache_status`.
-const WITHOUT_CACHE: &str = "--without-http-cache";
-
-/// Modules that are there unless they are left out: that of `return`, `set` and `if`, and another.
-pub const REWRITE: &str = "http_rewrite_module";
-pub const MEMCACHED: &str = "http_memcached_module";
-
-/// The module of HTTP/3, which no Debian before trixie has.
-pub const HTTP3: &str = "http_v3_module";
 
 /// What the reports of AddressSanitizer are named, in a build that has it.
 const REPORT: &str = "asan";
@@ -453,34 +375,4 @@ fn folder() -> TempDir {
     let folder = TempDir::with_prefix("ngx-bpf-test").unwrap();
     open_to_all(folder.path());
     folder
-}
-
-/// Copies a program that is run at once. Not in this process: what other tests start meanwhile would
-/// keep the copy open for writing, and as long as it is, it can't be run ("text file busy").
-pub fn copy_program(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
-    assert!(status.success(), "cp {} {}", from.display(), to.display());
-    open_to_all(to);
-}
-
-/// Writes a program that is run at once.
-pub fn write_program(to: &Path, content: &[u8]) {
-    let written = to.with_extension("written");
-    fs::write(&written, content).unwrap();
-    copy_program(&written, to);
-}
-
-/// Sends a signal, by name.
-pub fn kill(name: &str, pid: u32) {
-    let status = Command::new("kill")
-        .args([format!("-{name}"), pid.to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success(), "kill -{name} {pid}");
-}
-
-/// Lets everybody in.
-pub fn open_to_all(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
 }

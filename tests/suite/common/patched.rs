@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::nginx::write_program;
+use super::program::write_program;
 
 /// What is to be found, and what comes in its place.
 pub type Change = (Vec<u8>, Vec<u8>);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::PATIENCE;
 use super::lines;
-use super::nginx::open_to_all;
+use super::program::open_to_all;
 
 /// A running one.
 pub struct Server {

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 use super::lines;
-use super::nginx::kill;
+use super::program::kill;
 use super::record::Line;
 use super::record::Lost;
 use super::record::Record;

@@ -75,7 +75,7 @@ impl Upstream {
     /// On a unix socket.
     pub fn start_unix(path: &Path) {
         let listener = UnixListener::bind(path).unwrap();
-        super::nginx::open_to_all(path);
+        super::program::open_to_all(path);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let other = stream.try_clone().unwrap();

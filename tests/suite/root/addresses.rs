@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Record;
 use crate::suite::root::requests::traced;
 

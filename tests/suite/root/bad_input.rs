@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::copy_program;
-use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::program::copy_program;
+use crate::suite::common::program::open_to_all;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whatever chooses the server: attempts as nginx logs them, each with its own times.
 
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::dns;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::REWRITE;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;

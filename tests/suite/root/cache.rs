@@ -6,10 +6,10 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::common::upstream::Upstream;

@@ -11,13 +11,13 @@ use std::process::Stdio;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::suite::common::build::HTTP3;
+use crate::suite::common::build::is_built_with;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
 use crate::suite::common::nginx::Config;
-use crate::suite::common::nginx::HTTP3;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::copy_program;
-use crate::suite::common::nginx::is_built_with;
+use crate::suite::common::program::copy_program;
 use crate::suite::common::tool::PROGRAM;
 
 /// Runs `ngx-bpf check` to its end.
@@ -112,7 +112,7 @@ fn does_not_work() {
 #[test]
 fn without_capabilities() {
     let folder = TempDir::new().unwrap();
-    crate::suite::common::nginx::open_to_all(folder.path());
+    crate::suite::common::program::open_to_all(folder.path());
     let copy = folder.path().join("ngx-bpf");
     copy_program(Path::new(PROGRAM), &copy);
     let output = Command::new(copy)
@@ -261,7 +261,7 @@ fn disassemble(binary: &str, function: &str) -> Vec<(u64, String)> {
         let output = Command::new(program).args(args).arg(binary).output();
         String::from_utf8(output.expect("binutils are installed by make test").stdout).unwrap()
     };
-    let (start, size) = crate::suite::common::nginx::function(Path::new(binary), function);
+    let (start, size) = crate::suite::common::build::function(Path::new(binary), function);
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
     let code = run(
         "objdump",

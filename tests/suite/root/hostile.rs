@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests that mean harm: each record is one JSON object on one line, safe on a terminal.
 
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::REWRITE;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
 

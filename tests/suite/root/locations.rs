@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::open_to_all;
+use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::common::upstream::Upstream;

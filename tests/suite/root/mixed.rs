@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::free_port;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;

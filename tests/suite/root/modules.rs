@@ -7,13 +7,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::suite::common::build::MEMCACHED;
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_before;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
-use crate::suite::common::nginx::MEMCACHED;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::REWRITE;
-use crate::suite::common::nginx::is_before;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;

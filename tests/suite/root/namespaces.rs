@@ -8,14 +8,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::binary;
-use crate::suite::common::nginx::copy_program;
-use crate::suite::common::nginx::kill;
-use crate::suite::common::nginx::open_to_all;
-use crate::suite::common::nginx::write_program;
+use crate::suite::common::program::copy_program;
+use crate::suite::common::program::kill;
+use crate::suite::common::program::open_to_all;
+use crate::suite::common::program::write_program;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;

@@ -8,10 +8,10 @@ use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::copy_program;
-use crate::suite::common::nginx::kill;
-use crate::suite::common::nginx::open_to_all;
-use crate::suite::common::nginx::write_program;
+use crate::suite::common::program::copy_program;
+use crate::suite::common::program::kill;
+use crate::suite::common::program::open_to_all;
+use crate::suite::common::program::write_program;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
@@ -245,7 +245,7 @@ fn two_binaries() {
     let folder = tempfile::TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("nginx");
-    copy_program(&crate::suite::common::nginx::binary(), &copy);
+    copy_program(&crate::suite::common::build::binary(), &copy);
     let (one, two) = (
         start(2),
         Nginx::start(&Config {
@@ -314,7 +314,7 @@ fn waits_for_start() {
         write_program(&path, text.as_bytes());
         path
     };
-    let binary = crate::suite::common::nginx::binary();
+    let binary = crate::suite::common::build::binary();
     let script_of_nginx = script("script", &format!("{} \"$@\"", binary.display()));
     let start = || {
         Nginx::start(&Config {
@@ -356,7 +356,7 @@ fn found_by_title() {
     let folder = tempfile::TempDir::new().unwrap();
     open_to_all(folder.path());
     let copy = folder.path().join("other-name");
-    copy_program(&crate::suite::common::nginx::binary(), &copy);
+    copy_program(&crate::suite::common::build::binary(), &copy);
     let nginx = Nginx::start(&Config {
         binary: copy,
         ..Config::default()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Subrequests: the main request's record stands for all, with what their upstreams did.
 
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::REWRITE;
-use crate::suite::common::nginx::is_built_without;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;

@@ -10,16 +10,16 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::suite::common::build::binary;
+use crate::suite::common::build::function;
+use crate::suite::common::build::kept;
 use crate::suite::common::client::Client;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::tool;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::binary;
-use crate::suite::common::nginx::function;
-use crate::suite::common::nginx::kept;
-use crate::suite::common::nginx::open_to_all;
-use crate::suite::common::nginx::write_program;
+use crate::suite::common::program::open_to_all;
+use crate::suite::common::program::write_program;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 

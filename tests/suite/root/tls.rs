@@ -11,10 +11,10 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
 
+use crate::suite::common::build::is_before;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::is_before;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;

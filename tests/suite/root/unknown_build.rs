@@ -8,16 +8,16 @@ use std::process::Stdio;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::nginx::binary;
-use crate::suite::common::nginx::open_to_all;
 use crate::suite::common::patched::Change;
 use crate::suite::common::patched::patch;
 use crate::suite::common::patched::renumbered;
 use crate::suite::common::patched::version;
+use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;

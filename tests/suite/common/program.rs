@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs that a test writes, runs and ends.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Copies a program that is run at once. Not in this process: what other tests start meanwhile would
+/// keep the copy open for writing, and as long as it is, it can't be run ("text file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {} {}", from.display(), to.display());
+    open_to_all(to);
+}
+
+/// Writes a program that is run at once.
+pub fn write_program(to: &Path, content: &[u8]) {
+    let written = to.with_extension("written");
+    fs::write(&written, content).unwrap();
+    copy_program(&written, to);
+}
+
+/// Sends a signal, by name.
+pub fn kill(name: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// Lets everybody in.
+pub fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+}
