@@ -87,7 +87,7 @@ impl<'a> Attempt<'a> {
         };
         Self {
             addr: lossy(event.addr),
-            status: Some(record.status).filter(|status| *status != 0),
+            status: nonzero(record.status),
             reused: seen.reused(),
             phases: phases(event, origin, &seen),
             upstream_tls_ns: nonzero(record.handshake_first_ns)
@@ -173,7 +173,7 @@ fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases 
     let Some(origin) = origin else {
         return phases;
     };
-    let mut set = |phase, ns| {
+    let mut set = |phase, ns: u64| {
         phases.set(phase, nonzero(ns).and_then(|ns| ns.checked_sub(origin)));
     };
     set(Phase::UpstreamConnect, record.connect_ns);
@@ -235,5 +235,119 @@ fn failure(event: &AttemptEvent<'_>, seen: &Seen, next: Next) -> Option<&'static
         BAD_GATEWAY if seen.received => Some("invalid_header"),
         BAD_GATEWAY => Some("error"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Attempt;
+    use super::Next;
+    use crate::event::AttemptEvent;
+    use crate::skel::types;
+    use crate::skel::types::attempt_flag;
+
+    /// An attempt with this status, of whose socket these flags tell.
+    fn event(status: u32, flags: &[attempt_flag]) -> AttemptEvent<'static> {
+        AttemptEvent {
+            record: types::attempt {
+                status,
+                flags: flags.iter().fold(0, |flags, flag| flags | flag.0),
+                bytes_sent: -1,
+                ..Default::default()
+            },
+            addr: b"127.0.0.1:80",
+        }
+    }
+
+    /// Why the last attempt failed.
+    fn failure(event: AttemptEvent<'static>, next: Next) -> Option<&'static str> {
+        Attempt::all(&[event], Some(1), next)[0].failure
+    }
+
+    /// Check that an attempt without a response failed at the stage that its socket had come to.
+    #[test]
+    fn stages() {
+        const SEEN: attempt_flag = attempt_flag::ATTEMPT_SEEN;
+        let answer = Next::Answer(502);
+        for (status, begun, expected) in [
+            (502, "connect", "connect_error"),
+            (504, "connect", "connect_timeout"),
+            (502, "handshake", "tls_error"),
+            (504, "handshake", "tls_timeout"),
+            (502, "request", "error"),
+            (504, "request", "timeout"),
+            (502, "response", "invalid_header"),
+        ] {
+            let mut event = event(status, &[SEEN]);
+            let record = &mut event.record;
+            match begun {
+                "handshake" => record.handshake_first_ns = 2,
+                "request" => record.request_first_ns = 3,
+                "response" => (record.request_first_ns, record.response_first_ns) = (3, 4),
+                _ => {}
+            }
+            assert_eq!(failure(event, answer), Some(expected), "{status} {begun}");
+        }
+        for (flag, expected) in [
+            (attempt_flag::ATTEMPT_ERROR, "reset"),
+            (attempt_flag::ATTEMPT_EOF, "closed"),
+            (attempt_flag::ATTEMPT_TLS, "closed"),
+        ] {
+            let mut event = event(502, &[SEEN, flag]);
+            event.record.request_first_ns = 3;
+            assert_eq!(failure(event, answer), Some(expected));
+        }
+    }
+
+    /// Check that a response is a failure only when nginx went on to another server for its status.
+    #[test]
+    fn responses() {
+        let answered = |status| event(status, &[attempt_flag::ATTEMPT_HEADER]);
+        for (status, next, expected) in [
+            (503, Next::Attempt, Some("http_503")),
+            (418, Next::Attempt, None),
+            (503, Next::Redirect, None),
+            (503, Next::Answer(503), None),
+        ] {
+            assert_eq!(failure(answered(status), next), expected, "{status}");
+        }
+    }
+
+    /// Check what is told of an attempt that has come to nothing: that the client has left, that
+    /// there was no server, and nothing where its socket may not have been seen.
+    #[test]
+    fn without_a_response() {
+        let left = Next::Answer(499);
+        assert_eq!(failure(event(0, &[]), left), Some("client_closed"));
+        assert_eq!(failure(event(0, &[]), Next::Answer(200)), None);
+        let unresolved = AttemptEvent {
+            addr: b"backend",
+            ..event(502, &[])
+        };
+        assert_eq!(
+            failure(unresolved, Next::Answer(502)),
+            Some("no_live_upstreams")
+        );
+        let untraced = [event(502, &[attempt_flag::ATTEMPT_SEEN])];
+        assert_eq!(
+            Attempt::all(&untraced, None, Next::Answer(502))[0].failure,
+            None
+        );
+    }
+
+    /// Check that behind an attempt comes the next one, unless nginx has left a gap between them:
+    /// then an internal redirect. What nginx puts into the gap is no attempt.
+    #[test]
+    fn followed_by() {
+        let [mut first, mut gap, mut last] =
+            [503, 0, 200].map(|status| event(status, &[attempt_flag::ATTEMPT_HEADER]));
+        (gap.addr, gap.record.flags) = (b"", 0);
+        (first.record.index, gap.record.index, last.record.index) = (0, 1, 2);
+        let answer = Next::Answer(200);
+        let all = Attempt::all(&[first, gap, last], Some(1), answer);
+        let told: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
+        assert_eq!(told, [Some(503), Some(200)]);
+        assert_eq!(all[0].failure, None);
+        assert_eq!((all[0].bytes_sent, all[0].bytes_received), (None, Some(0)));
     }
 }

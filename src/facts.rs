@@ -22,11 +22,11 @@ const HTTP_VERSION_9: u32 = 9;
 /// `r->http_version` of HTTP/2.
 const HTTP_VERSION_20: u32 = 2000;
 
-/// Statuses that nginx itself gives a request whose header it can't read.
-const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
-
 /// `r->http_version` of HTTP/3.
 const HTTP_VERSION_30: u32 = 3000;
+
+/// Statuses that nginx itself gives a request whose header it can't read.
+const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
 
 /// A socket of IPv4.
 const AF_INET: u16 = libc::AF_INET as u16;
@@ -106,9 +106,10 @@ impl<'a> Facts<'_, 'a> {
     /// How the client's bytes come: as `$scheme`.
     pub fn scheme(&self) -> &'static str {
         let is_tls = self.has(request_flag::REQUEST_TLS);
-        match is_tls || self.0.record.http_version == HTTP_VERSION_30 {
-            true => "https",
-            false => "http",
+        if is_tls || self.0.record.http_version == HTTP_VERSION_30 {
+            "https"
+        } else {
+            "http"
         }
     }
 
@@ -190,12 +191,8 @@ impl<'a> Facts<'_, 'a> {
             .filter(|(text, _)| record.text_cut & (1 << text.0) != 0)
             .map(|(_, name)| name)
             .collect();
-        if self
-            .0
-            .attempts
-            .last()
-            .is_some_and(|last| last.record.addr_cut != 0)
-        {
+        let last = self.0.attempts.last();
+        if last.is_some_and(|last| last.record.addr_cut != 0) {
             names.push("upstream_addr");
         }
         if record.upstreams_seen as usize > self.0.attempts.len() {
@@ -229,7 +226,104 @@ pub fn lossy(bytes: &[u8]) -> Option<Cow<'_, str>> {
     Some(String::from_utf8_lossy(bytes)).filter(|text| !text.is_empty())
 }
 
-/// A moment that was seen.
-pub fn nonzero(ns: u64) -> Option<u64> {
-    Some(ns).filter(|ns| *ns != 0)
+/// What was seen: a moment, a status, a port. 0 is none of them.
+pub fn nonzero<T: Default + PartialEq>(number: T) -> Option<T> {
+    Some(number).filter(|number| *number != T::default())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::Facts;
+    use crate::event::RequestEvent;
+    use crate::phases::Phase;
+    use crate::skel::types;
+
+    /// One request, read at 1,000 and answered at 5,000.
+    pub fn event() -> RequestEvent<'static> {
+        RequestEvent {
+            record: types::request_record {
+                response_first_ns: 4_000,
+                response_last_ns: 5_000,
+                request_first_ns: 1_000,
+                request_length: 100,
+                content_length_n: -1,
+                http_version: 1001,
+                flags: types::request_flag::REQUEST_HEADER_COMPLETE.0,
+                ..Default::default()
+            },
+            attempts: Vec::new(),
+            subrequests: Vec::new(),
+            texts: [&[]; 9],
+        }
+    }
+
+    /// A time of an event.
+    fn time(event: &RequestEvent<'_>, phase: Phase) -> Option<u64> {
+        Facts(event).downstream(0).get(phase)
+    }
+
+    /// Check that a header whose end came with a later read is timed by that read, and that one
+    /// that nginx never saw complete is not timed.
+    #[test]
+    fn header_end() {
+        let mut event = event();
+        let header_end = |event: &_| time(event, Phase::DownstreamRequestLastByte);
+        event.record.header_ns = 2_000;
+        assert_eq!(header_end(&event), Some(2_000));
+        event.record.flags = 0;
+        assert_eq!(header_end(&event), None);
+        event.record.http_version = 2000;
+        event.record.status = 200;
+        assert_eq!(header_end(&event), Some(2_000));
+        event.record.status = 400;
+        assert_eq!(header_end(&event), None);
+    }
+
+    /// Check that a pipelined request begins when the one before it has ended.
+    #[test]
+    fn pipelined() {
+        let mut event = event();
+        event.record.previous_ended_ns = 3_000;
+        let first = time(&event, Phase::DownstreamRequestFirstByte);
+        let last = time(&event, Phase::DownstreamRequestLastByte);
+        assert_eq!((first, last), (Some(1_000), Some(3_000)));
+    }
+
+    /// Check that the handshake is told of the first request behind it only.
+    #[test]
+    fn handshake() {
+        let mut event = event();
+        event.record.handshake_first_ns = 600;
+        event.record.handshake_last_ns = 900;
+        event.record.connection_requests = 1;
+        assert_eq!(Facts(&event).tls_handshake_ns(), Some(300));
+        event.record.connection_requests = 2;
+        assert_eq!(Facts(&event).tls_handshake_ns(), None);
+    }
+
+    /// Check the addresses of both ends: of a family that is known, and the client's only where
+    /// nginx has another one.
+    #[test]
+    fn ends() {
+        let mut event = event();
+        assert_eq!(Facts(&event).server(), (None, None));
+        event.record.local = types::address {
+            family: libc::AF_INET as u16,
+            port: 80,
+            ..Default::default()
+        };
+        event.record.local.bytes[..4].copy_from_slice(&[127, 0, 0, 1]);
+        let (addr, port) = Facts(&event).server();
+        assert_eq!((addr.as_deref(), port), (Some("127.0.0.1"), Some(80)));
+        event.record.peer = event.record.local;
+        event.record.remote_port = 80;
+        event.texts[types::request_text::TEXT_REMOTE_ADDR.0 as usize] = b"127.0.0.1";
+        assert_eq!(Facts(&event).peer(), None);
+        event.record.remote_port = 81;
+        assert!(Facts(&event).peer().is_some());
+        event.texts[types::request_text::TEXT_LOCAL_PATH.0 as usize] = b"/run/x";
+        event.record.local.family = libc::AF_UNIX as u16;
+        let (addr, port) = Facts(&event).server();
+        assert_eq!((addr.as_deref(), port), (Some("unix:/run/x"), None));
+    }
 }

@@ -149,7 +149,7 @@ impl<'a> Request<'a> {
             connection: record.connection,
             connection_requests: record.connection_requests,
             remote_addr: facts.text(request_text::TEXT_REMOTE_ADDR),
-            remote_port: Some(record.remote_port).filter(|port| *port != 0),
+            remote_port: nonzero(record.remote_port),
             scheme: facts.scheme(),
             server_protocol: facts.text(request_text::TEXT_PROTOCOL),
             request_method: facts.text(request_text::TEXT_METHOD),
@@ -157,7 +157,7 @@ impl<'a> Request<'a> {
             uri: facts.text(request_text::TEXT_URI),
             http_host: facts.text(request_text::TEXT_HOST),
             truncated: facts.truncated(),
-            status: Some(record.status).filter(|status| *status != 0),
+            status: nonzero(record.status),
             request_size: record.request_length,
             response_size: record.bytes_sent,
             upstream_cache_status: facts.cache_status(),
@@ -294,39 +294,22 @@ mod tests {
     use crate::event::AttemptEvent;
     use crate::event::RequestEvent;
     use crate::event::SubrequestEvent;
+    use crate::facts;
     use crate::skel::types;
 
     /// The documentation of every key.
     const FIELDS: &str = include_str!("../docs/fields.md");
 
-    /// One request, read at 1,000 and answered at 5,000, on a connection accepted at 500.
+    /// The event of `facts::tests`, on a connection accepted at 500.
     fn event() -> RequestEvent<'static> {
-        RequestEvent {
-            record: types::request_record {
-                accepted_ns: 500,
-                response_first_ns: 4_000,
-                response_last_ns: 5_000,
-                request_first_ns: 1_000,
-                request_length: 100,
-                content_length_n: -1,
-                http_version: 1001,
-                flags: types::request_flag::REQUEST_HEADER_COMPLETE.0,
-                ..Default::default()
-            },
-            attempts: Vec::new(),
-            subrequests: Vec::new(),
-            texts: [&[]; 9],
-        }
+        let mut event = facts::tests::event();
+        event.record.accepted_ns = 500;
+        event
     }
 
     /// The JSON of an event.
     fn json(event: &RequestEvent<'_>) -> serde_json::Value {
         serde_json::to_value(Request::new(event, Clock::now())).unwrap()
-    }
-
-    /// The phases of an event, in the order of their names.
-    fn phases(event: &RequestEvent<'_>) -> serde_json::Value {
-        json(event)["phases"].clone()
     }
 
     /// Check the plain case: every time since the accept.
@@ -346,36 +329,6 @@ mod tests {
         );
     }
 
-    /// Check that a header whose end came with a later read is timed by that read, and that one
-    /// that nginx never saw complete is not timed.
-    #[test]
-    fn header_end() {
-        let mut event = event();
-        event.record.header_ns = 2_000;
-        assert_eq!(phases(&event)["downstream_request_last_byte_time"], 1_500);
-        event.record.flags = 0;
-        let none = |event: &_| {
-            phases(event)
-                .get("downstream_request_last_byte_time")
-                .is_none()
-        };
-        assert!(none(&event));
-        event.record.http_version = 2000;
-        event.record.status = 200;
-        assert!(!none(&event));
-        event.record.status = 400;
-        assert!(none(&event));
-    }
-
-    /// Check that a pipelined request begins when the one before it has ended.
-    #[test]
-    fn pipelined() {
-        let mut event = event();
-        event.record.previous_ended_ns = 3_000;
-        assert_eq!(phases(&event)["downstream_request_first_byte_time"], 500);
-        assert_eq!(phases(&event)["downstream_request_last_byte_time"], 2_500);
-    }
-
     /// Check that of a request that was under way no time is told.
     #[test]
     fn no_times() {
@@ -393,18 +346,6 @@ mod tests {
                 assert!(json.get(key).is_none(), "{json}");
             }
         }
-    }
-
-    /// Check that the handshake is told of the first request behind it only.
-    #[test]
-    fn handshake() {
-        let mut event = event();
-        event.record.handshake_first_ns = 600;
-        event.record.handshake_last_ns = 900;
-        event.record.connection_requests = 1;
-        assert_eq!(json(&event)["tls_handshake_ns"], 300);
-        event.record.connection_requests = 2;
-        assert!(json(&event).get("tls_handshake_ns").is_none());
     }
 
     /// Check that times that contradict each other are left out, never negative.

@@ -36,7 +36,7 @@ impl<'a> Subrequest<'a> {
         let status = event.record.status;
         Self {
             uri: lossy(event.uri),
-            status: Some(status).filter(|status| *status != 0),
+            status: nonzero(status),
             duration_ns: first
                 .zip(last.and_then(nonzero))
                 .and_then(|(first, last)| last.checked_sub(first))
