@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::bail;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::bounded;
@@ -84,7 +85,7 @@ impl Collector {
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(result) => result?,
-                Err(_) => anyhow::bail!("the reader thread panicked"),
+                Err(_) => bail!("the reader thread panicked"),
             }
         }
         Ok(())

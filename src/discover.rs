@@ -67,11 +67,7 @@ impl Process {
     /// Whether it has not ended.
     pub fn is_alive(&self) -> bool {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready == 0)
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
     }
 
     /// Its children that serve requests or may start to.
@@ -133,15 +129,27 @@ impl Target {
 /// nginx is not looked at here, unless nobody asked for it by pid.
 pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
     check_proc()?;
-    let mut found: Vec<Target> = Vec::new();
-    if !asked.is_empty() {
-        for pid in asked {
-            if found.iter().all(|target| target.process.pid != *pid) {
-                found.push(Target::open(*pid)?);
-            }
-        }
-        return Ok(found);
+    if asked.is_empty() {
+        running()
+    } else {
+        with_pids(asked)
     }
+}
+
+/// The processes with these pids, each once.
+fn with_pids(pids: &[u32]) -> Result<Vec<Target>> {
+    let mut found: Vec<Target> = Vec::new();
+    for pid in pids {
+        if found.iter().all(|target| target.process.pid != *pid) {
+            found.push(Target::open(*pid)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Every nginx that runs. Fails when none does.
+fn running() -> Result<Vec<Target>> {
+    let mut found = Vec::new();
     for pid in pids()? {
         let is_wanted = match role_of(pid) {
             Role::Master => true,

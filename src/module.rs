@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use memchr::memmem;
 
 use crate::elf::Elf;
 use crate::layout::Build;
@@ -90,20 +91,13 @@ fn fork(elf: &Elf<'_>, version: Version) -> Option<String> {
     for data in elf.segments() {
         for fork in FORKS {
             let name = format!("\0{fork}/");
-            if let Some(at) = find(data, name.as_bytes()) {
+            if let Some(at) = memmem::find(data, name.as_bytes()) {
                 let text = data[at + 1..].iter().take(SIGNATURE_BYTES_MAX);
                 let text: Vec<u8> = text.copied().take_while(u8::is_ascii_graphic).collect();
                 return Some(String::from_utf8_lossy(&text).into_owned());
             }
         }
-        is_nginx |= find(data, own.as_bytes()).is_some();
+        is_nginx |= memmem::find(data, own.as_bytes()).is_some();
     }
     (!is_nginx).then(|| UNNAMED_FORK.to_owned())
-}
-
-/// Where `needle` is first.
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
 }

@@ -171,11 +171,7 @@ impl Output {
             return false;
         }
         let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let ready = poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0);
+        let ready = poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
         ready && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 

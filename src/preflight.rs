@@ -23,12 +23,12 @@ use crate::sockets::Sockets;
 /// Where a kernel built with `CONFIG_DEBUG_INFO_BTF` tells its types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Tracepoints that the kernel must have.
-const TRACEPOINTS: [&str; 4] = [
-    "inet_sock_set_state",
-    "sched_process_fork",
-    "sched_process_exec",
-    "sched_process_exit",
+/// Tracepoints that the kernel must have: the program (bpf/ngx.bpf.c), and where it is attached.
+const TRACEPOINTS: [(&str, &str); 4] = [
+    ("sock_state", "inet_sock_set_state"),
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
 ];
 
 /// Without these nothing can be loaded, attached, or read.
@@ -41,39 +41,48 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
 /// The oldest kernel that has all that is needed.
 const OLDEST: &str = "Linux 5.15 or newer";
 
-/// An enumerator that stands for a feature: the enum, the name, the feature, and the kernel to get
-/// it with.
-type Feature = (&'static str, &'static str, &'static str, &'static str);
+/// A feature that an enumerator of the kernel's stands for.
+#[derive(Clone, Copy)]
+struct Feature {
+    /// What it is.
+    name: &'static str,
+    /// The enum.
+    enumeration: &'static str,
+    /// Its enumerator.
+    enumerator: &'static str,
+    /// The kernel to get it with.
+    needs: &'static str,
+}
 
 /// What is needed.
 const FEATURES: [Feature; 3] = [
-    (
-        "bpf_map_type",
-        "BPF_MAP_TYPE_RINGBUF",
-        "the BPF ring buffer",
-        OLDEST,
-    ),
-    (
-        "bpf_map_type",
-        "BPF_MAP_TYPE_TASK_STORAGE",
-        "BPF task storage",
-        OLDEST,
-    ),
-    (
-        "bpf_func_id",
-        "BPF_FUNC_get_attach_cookie",
-        "BPF attach cookies",
-        OLDEST,
-    ),
+    Feature {
+        name: "the BPF ring buffer",
+        enumeration: "bpf_map_type",
+        enumerator: "BPF_MAP_TYPE_RINGBUF",
+        needs: OLDEST,
+    },
+    Feature {
+        name: "BPF task storage",
+        enumeration: "bpf_map_type",
+        enumerator: "BPF_MAP_TYPE_TASK_STORAGE",
+        needs: OLDEST,
+    },
+    Feature {
+        name: "BPF attach cookies",
+        enumeration: "bpf_func_id",
+        enumerator: "BPF_FUNC_get_attach_cookie",
+        needs: OLDEST,
+    },
 ];
 
-/// The same for what is used where it is there, and done without where not.
-const BETTER: [Feature; 1] = [(
-    "bpf_attach_type",
-    "BPF_TRACE_UPROBE_MULTI",
-    "uprobe_multi",
-    "Linux 6.6 or newer",
-)];
+/// What is used where it is there, and done without where not.
+const UPROBE_MULTI: Feature = Feature {
+    name: "uprobe_multi",
+    enumeration: "bpf_attach_type",
+    enumerator: "BPF_TRACE_UPROBE_MULTI",
+    needs: "Linux 6.6 or newer",
+};
 
 /// What a kernel has whose hash maps allocate memory of their own kind (Linux 6.1). Older ones find
 /// fault with a uprobe that uses a map which is not allocated beforehand: a warning in the kernel's
@@ -108,7 +117,13 @@ pub struct Kernel {
 impl Kernel {
     /// Whether `uprobe_multi` links are worth a try.
     pub fn knows_uprobe_multi(&self) -> bool {
-        BETTER.iter().all(|feature| is_known(&self.types, feature))
+        is_known(&self.types, &UPROBE_MULTI)
+    }
+
+    /// The programs to attach to the kernel, and where.
+    pub fn programs(&self) -> Vec<(&'static str, &'static str)> {
+        let sockets = self.sockets.programs(&self.types);
+        TRACEPOINTS.into_iter().chain(sockets).collect()
     }
 
     /// Whether a uprobe may use maps that grow as they fill.
@@ -208,10 +223,11 @@ fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
 }
 
 /// Whether the kernel has this enumerator.
-fn is_known(kernel: &Btf<'_>, (name, enumerator, ..): &Feature) -> bool {
-    kernel.type_by_name::<Enum<'_>>(name).is_some_and(|ty| {
-        let mut members = ty.iter();
-        members.any(|member| member.name.is_some_and(|name| name == *enumerator))
+fn is_known(kernel: &Btf<'_>, feature: &Feature) -> bool {
+    let enumeration = kernel.type_by_name::<Enum<'_>>(feature.enumeration);
+    enumeration.is_some_and(|enumeration| {
+        let mut names = enumeration.iter().filter_map(|member| member.name);
+        names.any(|name| name == feature.enumerator)
     })
 }
 
@@ -219,13 +235,12 @@ fn is_known(kernel: &Btf<'_>, (name, enumerator, ..): &Feature) -> bool {
 fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
     let enumerator = |feature: Feature, optional| Need {
         found: is_known(kernel, &feature),
-        name: feature.2.to_owned(),
+        name: feature.name.to_owned(),
         optional,
-        needs: feature.3,
+        needs: feature.needs,
     };
     let enumerators = FEATURES.map(|feature| enumerator(feature, false));
-    let better = BETTER.map(|feature| enumerator(feature, true));
-    let tracepoints = TRACEPOINTS.map(|tracepoint| Need {
+    let tracepoints = TRACEPOINTS.map(|(_, tracepoint)| Need {
         found: sockets::has_tracepoint(kernel, tracepoint),
         optional: false,
         name: format!("tracepoint {tracepoint}"),
@@ -252,7 +267,8 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
         },
     ];
     let needs = enumerators.into_iter().chain(tracepoints);
-    needs.chain(sources).chain(better).collect()
+    let better = enumerator(UPROBE_MULTI, true);
+    needs.chain(sources).chain([better]).collect()
 }
 
 /// Whether a program may be loaded for the end of a kernel function. It is not attached: some
@@ -313,11 +329,12 @@ mod tests {
         let bytes = unsafe {
             let btf = NonNull::new(libbpf_sys::btf__new_empty()).unwrap();
             let mut last = "";
-            for (name, enumerator, ..) in FEATURES.iter().take(known) {
-                if *name != last {
-                    libbpf_sys::btf__add_enum(btf.as_ptr(), c_name(name).as_ptr(), 4);
+            for feature in FEATURES.iter().take(known) {
+                let (enumeration, enumerator) = (feature.enumeration, feature.enumerator);
+                if enumeration != last {
+                    libbpf_sys::btf__add_enum(btf.as_ptr(), c_name(enumeration).as_ptr(), 4);
                 }
-                last = name;
+                last = enumeration;
                 libbpf_sys::btf__add_enum_value(btf.as_ptr(), c_name(enumerator).as_ptr(), 1);
             }
             libbpf_sys::btf__add_int(btf.as_ptr(), c"int".as_ptr(), 4, 0);

@@ -48,14 +48,6 @@ const ANY_PROCESS: i32 = -1;
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
 
-/// Programs on the kernel's tracepoints for processes and connects, and these tracepoints.
-const TRACEPOINTS: [(&str, &str); 4] = [
-    ("process_fork", "sched_process_fork"),
-    ("process_exec", "sched_process_exec"),
-    ("process_exit", "sched_process_exit"),
-    ("sock_state", "inet_sock_set_state"),
-];
-
 /// A loaded object and its links.
 pub struct Probe {
     /// Gone first: nothing runs in a map that is no more.
@@ -83,7 +75,7 @@ impl Probe {
             } else {
                 Method::Perf
             },
-            tracing: tracing(kernel),
+            tracing: kernel.programs(),
             allocates: kernel.allocates(),
         };
         let mut probe = Self::load(&relocations, &plan)?;
@@ -267,12 +259,6 @@ fn info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size)
     };
     (result == 0).then_some(info)
-}
-
-/// The programs to attach to the kernel, and where.
-fn tracing(kernel: &Kernel) -> Vec<(&'static str, &'static str)> {
-    let sockets = kernel.sockets.programs(&kernel.types);
-    TRACEPOINTS.into_iter().chain(sockets).collect()
 }
 
 /// One uprobe at one place.

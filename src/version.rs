@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::ensure;
 
 /// `major.minor.patch`, ordered as releases are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +47,7 @@ impl FromStr for Version {
                 .with_context(|| format!("\"{text}\" is no nginx version"))?;
             number = number * 1000 + u64::from(part);
         }
-        anyhow::ensure!(
+        ensure!(
             parts.next().is_none(),
             "\"{text}\" is no nginx version of three parts"
         );
