@@ -57,7 +57,7 @@ struct Kernel {
 #[derive(Debug, Serialize)]
 struct Nginx {
     /// The processes that were asked for, and their workers.
-    processes: Vec<Processes>,
+    processes: Vec<Process>,
     /// Its path.
     path: String,
     /// Which nginx it is.
@@ -73,7 +73,7 @@ struct Nginx {
 
 /// A process that was asked for.
 #[derive(Debug, Serialize)]
-struct Processes {
+struct Process {
     /// The master, or a worker.
     pid: u32,
     /// Pids of its workers; none when it is one itself.
@@ -158,7 +158,7 @@ fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
     for target in &targets {
         let mut workers = target.process.children()?;
         workers.retain(|child| child.role == Role::Worker);
-        processes.push(Processes {
+        processes.push(Process {
             pid: target.process.pid,
             workers: workers.iter().map(|worker| worker.pid).collect(),
         });
@@ -237,7 +237,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Nginx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Processes { pid, workers } in &self.processes {
+        for Process { pid, workers } in &self.processes {
             write!(f, "pid {pid}, workers")?;
             for worker in workers {
                 write!(f, " {worker}")?;

@@ -57,25 +57,19 @@ impl Filter {
 
     /// Whether this request is told of. What it does not have can't hold.
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
-        any_or(&self.method, |method| {
-            request.request_method.as_deref() == Some(method)
-        }) && self.uri.as_deref().is_none_or(|prefix| {
-            request
-                .uri
-                .as_deref()
-                .is_some_and(|uri| uri.starts_with(prefix))
-        }) && self.host.as_deref().is_none_or(|name| {
-            request
-                .http_host
-                .as_deref()
-                .is_some_and(|host| without_port(host).eq_ignore_ascii_case(name))
-        })
+        let is_method = |known: &String| request.request_method.as_deref() == Some(known);
+        let begins_with = |prefix: &str| {
+            let uri = request.uri.as_deref();
+            uri.is_some_and(|uri| uri.starts_with(prefix))
+        };
+        let is_host = |name: &str| {
+            let host = request.http_host.as_deref();
+            host.is_some_and(|host| without_port(host).eq_ignore_ascii_case(name))
+        };
+        (self.method.is_empty() || self.method.iter().any(is_method))
+            && self.uri.as_deref().is_none_or(begins_with)
+            && self.host.as_deref().is_none_or(is_host)
     }
-}
-
-/// Whether one of the items holds, or there are none.
-fn any_or<T>(items: &[T], holds: impl FnMut(&T) -> bool) -> bool {
-    items.is_empty() || items.iter().any(holds)
 }
 
 /// `example.com:8080` without its port; `[::1]:80` likewise.

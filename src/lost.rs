@@ -31,7 +31,7 @@ pub struct Lost {
 pub struct Counts {
     /// Requests that ended.
     pub seen: u64,
-    /// Requests that BPF's filters did not let through.
+    /// Requests that were not asked for.
     pub filtered: u64,
     /// Requests lost, by cause.
     pub lost: [u64; CAUSES.len()],

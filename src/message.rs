@@ -129,8 +129,8 @@ impl Messages {
     }
 
     /// Tracing has ended. What was seen is what was written, filtered or lost.
-    pub fn finished(self, written: u64, filtered: u64, counts: &Counts) {
-        let (lost, seen) = (counts.lost(), counts.seen);
+    pub fn finished(self, written: u64, counts: &Counts) {
+        let (lost, seen, filtered) = (counts.lost(), counts.seen, counts.filtered);
         self.say(
             Level::Normal,
             format_args!("{written} requests, {lost} lost ({seen} seen, {filtered} filtered)"),

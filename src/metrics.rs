@@ -249,8 +249,8 @@ impl Metrics {
     }
 
     /// What the tool itself has counted so far.
-    pub fn tick(&self, counts: &Counts, written: u64, filtered: u64, binaries: usize) {
-        self.own.tick(counts, written, filtered, binaries);
+    pub fn tick(&self, counts: &Counts, written: u64, binaries: usize) {
+        self.own.tick(counts, written, binaries);
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
         let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
         let (mut metrics, registry) = Metrics::new(routes.collect());
         requests.iter().for_each(|request| metrics.request(request));
-        metrics.tick(&Counts::default(), 0, 0, 1);
+        metrics.tick(&Counts::default(), 0, 1);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text

@@ -95,7 +95,7 @@ struct Tracing<'cli> {
     clock: Clock,
     /// `--self-stats`
     meter: Option<Meter>,
-    /// `--count`
+    /// What is left of `--count`.
     count: Option<u64>,
     /// Requests written.
     written: u64,
@@ -206,9 +206,7 @@ impl Tracing<'_> {
             self.tell_cost();
         }
         if let Some(metrics) = &self.metrics {
-            let counts = self.counts();
-            let filtered = self.filtered + counts.filtered;
-            metrics.tick(&counts, self.written, filtered, self.binaries.alive());
+            metrics.tick(&self.counts(), self.written, self.binaries.alive());
         }
         if self.output.is_closed() {
             self.is_over = true;
@@ -289,15 +287,14 @@ impl Tracing<'_> {
         if self.meter.is_some() {
             self.tell_cost();
         }
-        let counts = self.counts();
-        let filtered = self.filtered + counts.filtered;
-        self.messages.finished(self.written, filtered, &counts);
+        self.messages.finished(self.written, &self.counts());
         result
     }
 
     /// All counters, BPF's and ours.
     fn counts(&self) -> Counts {
         let mut counts = self.binaries.counts();
+        counts.filtered += self.filtered;
         counts.add_bad_records(self.bad_records);
         counts.add_unwritten(self.unwritten);
         counts

@@ -77,11 +77,11 @@ impl Own {
     }
 
     /// Takes over the tool's own counters.
-    pub fn tick(&self, counts: &Counts, written: u64, filtered: u64, binaries: usize) {
+    pub fn tick(&self, counts: &Counts, written: u64, binaries: usize) {
         let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
         set(&self.seen, counts.seen);
         set(&self.written, written);
-        set(&self.filtered, filtered);
+        set(&self.filtered, counts.filtered);
         set(&self.untraced, counts.untraced_processes);
         for (cause, count) in counts.by_cause() {
             let labels = vec![("cause", cause.to_owned())];

@@ -44,9 +44,10 @@ fn shorten(sink: &dyn Sink, request: &mut Request<'_>, excess: usize) -> bool {
     let (mut level, mut high) = (TEXT_MIN, widths.iter().copied().max().unwrap_or(TEXT_MIN));
     while level < high {
         let middle = (level + high).div_ceil(2);
-        match saved(middle) >= excess {
-            true => level = middle,
-            false => high = middle - 1,
+        if saved(middle) >= excess {
+            level = middle;
+        } else {
+            high = middle - 1;
         }
     }
     let mut names = Vec::new();
