@@ -106,6 +106,10 @@ install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/e
 	install -m 644 packaging/copyright $(DOC)/copyright
 	install -m 644 packaging/examples/* packaging/grafana/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
+	# Links lead to where things are now.
+	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
+		$(DOC)/README.md
+	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
 
 .PHONY: deb
 deb: build-deps package-deps ## Build target/dist/*.deb
