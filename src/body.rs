@@ -38,10 +38,10 @@ mod tests {
     use std::process::Command;
 
     use super::find;
+    use crate::cached::cached;
     use crate::elf::Elf;
     use crate::hook;
     use crate::image::Image;
-    use crate::uses::tests::kept;
 
     /// Check that a binary which is broken anywhere is an error at the worst.
     #[test]
@@ -81,7 +81,7 @@ mod tests {
     /// symbols have it, in the stripped file, too; and none where a function is dead altogether.
     #[test]
     fn bodies() {
-        let Some(whole) = kept("source-lto/objs/nginx") else {
+        let Some(whole) = cached("source-lto/objs/nginx", "make test-nginx") else {
             return;
         };
         let stripped = tempfile::NamedTempFile::new().unwrap();

@@ -16,6 +16,9 @@ mod binaries;
 mod body;
 mod bpf_object;
 mod btf;
+#[cfg(test)]
+#[path = "../tests/suite/common/cached.rs"]
+mod cached;
 mod check;
 mod cli;
 mod clock;

@@ -146,13 +146,14 @@ impl Search {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use std::path::Path;
     use std::path::PathBuf;
     use std::process::Command;
 
     use super::Uses;
     use super::count;
+    use crate::cached::cached;
     use crate::elf::Elf;
     use crate::image::Image;
 
@@ -171,16 +172,9 @@ pub mod tests {
         count(&elf, &functions)
     }
 
-    /// A file that `make test-nginx` keeps. Tells when it is not there.
-    pub fn kept(path: &str) -> Option<PathBuf> {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        let file = cache?.join("ngx-bpf").join(path);
-        if !file.exists() {
-            eprintln!("SKIP {}: make test-nginx makes it", file.display());
-            return None;
-        }
-        Some(file)
+    /// A file that `make test-nginx` keeps.
+    fn kept(path: &str) -> Option<PathBuf> {
+        cached(path, "make test-nginx")
     }
 
     /// Check what is counted against what objdump counted, in those of Debian's builds that are

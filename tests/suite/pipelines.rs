@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::common::PATIENCE;
 use super::common::record::Line;
-use super::common::recorded::cached;
+use super::common::recorded::fetched;
 use super::common::recorded::recorded;
 
 /// Records that go through each daemon.
@@ -155,7 +155,7 @@ fn rsyslog() {
 /// Check the same of syslog-ng.
 #[test]
 fn syslog_ng() {
-    let Some(program) = cached("syslog-ng/run") else {
+    let Some(program) = fetched("syslog-ng/run") else {
         return;
     };
     let args = [
@@ -177,7 +177,7 @@ fn syslog_ng() {
 /// its time to the nanosecond; and that other configurations have the grammar of their programs.
 #[test]
 fn vector() {
-    let Some(python) = cached("python/bin/python") else {
+    let Some(python) = fetched("python/bin/python") else {
         return;
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::common::recorded::cached;
+use super::common::recorded::fetched;
 use super::common::recorded::recorded;
 
 /// The recipes.
@@ -77,7 +77,7 @@ fn sqlite() {
 /// Check those for DuckDB.
 #[test]
 fn duckdb() {
-    if let Some(program) = cached("python/bin/duckdb") {
+    if let Some(program) = fetched("python/bin/duckdb") {
         assert_printed("duckdb", program.parent().unwrap());
     }
 }

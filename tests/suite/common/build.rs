@@ -5,6 +5,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::cached::cached;
+
 /// Then there is no `$upstream_cache_status`.
 pub const WITHOUT_CACHE: &str = "--without-http-cache";
 
@@ -20,16 +22,9 @@ pub fn binary() -> PathBuf {
     std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
 }
 
-/// A file that `make test-nginx` keeps. Tells when it is not there.
+/// A file that `make test-nginx` keeps.
 pub fn kept(path: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let file = cache?.join("ngx-bpf").join(path);
-    if !file.exists() {
-        eprintln!("SKIP {}: make test-nginx makes it", file.display());
-        return None;
-    }
-    Some(file)
+    cached(path, "make test-nginx")
 }
 
 /// The address and the size of a function, exported or not, as nm has them.

@@ -3,6 +3,8 @@
 
 /// Which nginx is tested, and what it was built with.
 pub mod build;
+/// What our own scripts keep.
+pub mod cached;
 /// A client that speaks bytes.
 pub mod client;
 /// A name server that knows one address.

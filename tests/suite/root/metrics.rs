@@ -194,8 +194,8 @@ fn scraped() {
         "4",
     );
     let waited = "sum(nginx_http_request_phase_seconds_count{phase=\"upstream_wait\"}) \
-                  - sum(nginx_http_request_phase_seconds_bucket{phase=\"upstream_wait\",le=\"0.01\"}) > 3";
-    prometheus.wait_for(waited, "4");
+                  - sum(nginx_http_request_phase_seconds_bucket{phase=\"upstream_wait\",le=\"0.01\"}) >= bool 4";
+    prometheus.wait_for(waited, "1");
     prometheus.wait_for("sum(ngx_bpf_requests_lost_total)", "0");
     let failed = "sum(nginx_http_upstream_failures_total{upstream=\"127.0.0.1:9\"}) > 0";
     assert_eq!(prometheus.query(failed).len(), 1);

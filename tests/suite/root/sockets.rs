@@ -22,6 +22,7 @@ use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::times::assert_between;
+use crate::suite::root::times::post_slowly;
 
 /// Every way that bytes take: TCP over IPv4 and IPv6, unix sockets, TLS, with sendfile and without.
 const HTTP: &str = "
@@ -98,12 +99,7 @@ fn shape(record: &mut Value) {
 /// Requests of every kind, one after the other.
 fn requests(nginx: &Nginx, tls: u16) {
     let mut client = Client::connect(nginx.port);
-    client.send("POST /proxy/wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\n");
-    delay(Duration::from_millis(20));
-    client.send("Content-Length: 3\r\n\r\n");
-    delay(Duration::from_millis(50));
-    client.send("abc");
-    assert_eq!(client.receive().status, 200);
+    post_slowly(&mut client, "/proxy/wait-60/head/wait-30/body-10");
     let path = nginx.prefix().join("client.sock");
     for mut client in [Client::connect(nginx.port), Client::to_path(&path)] {
         client.send("GET /large HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");

@@ -43,6 +43,16 @@ pub fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u
     );
 }
 
+/// A request with 20 ms within its header, and 50 ms before its body.
+pub fn post_slowly(client: &mut Client, uri: &str) {
+    client.send(format!("POST {uri} HTTP/1.1\r\nHost: t\r\n"));
+    delay(Duration::from_millis(20));
+    client.send("Content-Length: 3\r\n\r\n");
+    delay(Duration::from_millis(50));
+    client.send("abc");
+    assert_eq!(client.receive().status, 200);
+}
+
 /// Check a client that delays its header and its body, and an upstream that delays the first and
 /// the last byte of its response.
 #[test]
@@ -52,12 +62,7 @@ fn every_phase() {
     let records = traced(nginx, |nginx| {
         let mut client = Client::connect(nginx.port);
         delay(Duration::from_millis(40));
-        client.send("POST /wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\n");
-        delay(Duration::from_millis(20));
-        client.send("Content-Length: 3\r\n\r\n");
-        delay(Duration::from_millis(50));
-        client.send("abc");
-        assert_eq!(client.receive().status, 200);
+        post_slowly(&mut client, "/wait-60/head/wait-30/body-10");
     });
     let p = &records[0].phases;
     assert_between(p, Some(0), p.downstream_request_first_byte_time, 40);

@@ -21,6 +21,7 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
+use crate::suite::root::times::post_slowly;
 
 /// Both that nginx speaks.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -96,12 +97,7 @@ fn every_phase() {
             let tls = Tls::begin(nginx.port, version, &[]).finish();
             delay(Duration::from_millis(40));
             let mut client = tls.into_client();
-            client.send("POST /wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\n");
-            delay(Duration::from_millis(20));
-            client.send("Content-Length: 3\r\n\r\n");
-            delay(Duration::from_millis(50));
-            client.send("abc");
-            assert_eq!(client.receive().status, 200);
+            post_slowly(&mut client, "/wait-60/head/wait-30/body-10");
         });
         let record = &records[0];
         record.assert_complete();

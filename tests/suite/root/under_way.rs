@@ -5,9 +5,22 @@ use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Phases;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+
+/// Ends both; the four records, which equal the access log behind the request that only showed how far
+/// nginx has come.
+fn end(nginx: Nginx, tool: Tool) -> Vec<Record> {
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged[1..]);
+    assert_eq!(records.len(), 4);
+    records
+}
 
 /// Check a connection that was accepted before tracing began: its phases count from the first
 /// byte, and from the next request on nothing else is missing.
@@ -57,12 +70,7 @@ fn pipelined_under_way() {
     assert_eq!(client.receive().status, 200);
     assert_eq!(client.get("/next").status, 200);
     drop(client);
-    let logged = nginx.quit();
-    let ended = tool.wait();
-    ended.assert_clean();
-    let records = ended.records();
-    assert_equal(&records, &logged[1..]);
-    assert_eq!(records.len(), 4);
+    let records = end(nginx, tool);
     for record in &records[..3] {
         assert!(record.partial && record.time.is_none(), "{record:#?}");
         assert_eq!(record.phases, Phases::default());
@@ -92,13 +100,7 @@ fn under_way() {
     body.send("cd");
     body.get("/next");
     drop((header, body));
-    let logged = nginx.quit();
-    let ended = tool.wait();
-    ended.assert_clean();
-    let records = ended.records();
-    assert_equal(&records, &logged[1..]);
-    assert_eq!(records.len(), 4);
-    for record in records {
+    for record in end(nginx, tool) {
         let uri = record.uri.as_deref();
         assert_eq!(record.partial, uri != Some("/next"), "{record:#?}");
         if record.partial {

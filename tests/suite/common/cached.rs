@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What our own scripts keep in ~/.cache/ngx-bpf: other builds of nginx, and programs that are not
+//! packaged. Unit tests have this file, too.
+
+use std::path::PathBuf;
+
+/// A file in there. `None`, and said, when `script` has not yet put it there.
+pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let file = cache.or(home)?.join("ngx-bpf").join(path);
+    let is_there = file.exists();
+    if !is_there {
+        println!("SKIP: {} is not there: {script} makes it", file.display());
+    }
+    is_there.then_some(file)
+}
