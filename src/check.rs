@@ -127,8 +127,7 @@ pub fn run(options: &Check) -> Result<bool> {
         }
         Err(error) => reason = reason.or_else(|| Some(format!("{error:#}"))),
     }
-    let errors = nginx.iter().find_map(|nginx| nginx.error.clone());
-    let reason = reason.or(errors);
+    let reason = reason.or_else(|| nginx.iter().find_map(|nginx| nginx.error.clone()));
     let report = Report {
         kernel: Kernel {
             release: release()?,

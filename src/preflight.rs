@@ -199,14 +199,14 @@ impl Machine {
 /// feature of the kernel is missing.
 pub fn check(sockets: Option<Sockets>) -> Result<Kernel> {
     let machine = Machine::look()?;
-    match (
-        machine.complaint(),
-        machine.types,
-        sockets.or(machine.sockets),
-    ) {
-        (None, Some(types), Some(sockets)) => Ok(Kernel { types, sockets }),
-        (complaint, ..) => bail!(complaint.unwrap_or_default()),
+    if let Some(complaint) = machine.complaint() {
+        bail!(complaint);
     }
+    /* Neither is missing without a complaint. */
+    let types = machine.types.context("this kernel tells no types")?;
+    let sockets = sockets.or(machine.sockets);
+    let sockets = sockets.context("nothing tells of the bytes on sockets")?;
+    Ok(Kernel { types, sockets })
 }
 
 /// The names of what is not held: `CAP_SYS_ADMIN` stands for all but the last.

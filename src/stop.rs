@@ -17,7 +17,7 @@ use crossbeam_channel::bounded;
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Asked for by a signal (SIGINT, SIGTERM, SIGHUP), or by `--duration`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Stop {
     /// Set by the signals.
     signalled: Arc<AtomicBool>,

@@ -85,6 +85,8 @@ struct Tracing<'cli> {
     cli: &'cli Trace,
     /// The format.
     sink: Box<dyn Sink>,
+    /// Where the lines go.
+    output: Output,
     /// Which requests are told of.
     filter: Filter,
     /// What is told of their query strings.
@@ -112,8 +114,6 @@ struct Tracing<'cli> {
     is_over: bool,
     /// Writing fails, and that was said.
     is_failing: bool,
-    /// Where the lines go.
-    output: Output,
     /// Reads what is recorded.
     collector: Collector,
     /// What is traced.
@@ -147,14 +147,19 @@ impl Tracing<'_> {
                 recv(stopped) -> _ => return Ok(()),
             }
             if reopen.swap(false, Ordering::Relaxed) {
-                self.flush();
-                match self.output.reopen() {
-                    Ok(()) => self.messages.reopened(),
-                    Err(error) => self.messages.warn(&error),
-                }
+                self.reopen();
             }
         }
         Ok(())
+    }
+
+    /// Goes on in a new file of the output's name, once what waits is in the old one.
+    fn reopen(&mut self) {
+        self.flush();
+        match self.output.reopen() {
+            Ok(()) => self.messages.reopened(),
+            Err(error) => self.messages.warn(&error),
+        }
     }
 
     /// The records of one batch.
@@ -215,10 +220,10 @@ impl Tracing<'_> {
 
     /// What is new among the losses goes into the stream.
     fn tell_losses(&mut self) {
-        let counts = self.counts();
         if self.is_over {
             return;
         }
+        let counts = self.counts();
         for lost in counts.since(&self.told, &Clock::wall_now()) {
             self.flush();
             let line = self.sink.lost(self.output.lines(), &lost);
@@ -270,11 +275,9 @@ impl Tracing<'_> {
     fn finish(mut self) -> Result<()> {
         self.binaries.detach();
         self.collector.finish();
-        let batches = self.collector.batches.clone();
-        while let Ok(batch) = batches.recv() {
-            self.batch(&batch, batches.is_empty())?;
+        while let Ok(batch) = self.collector.batches.recv() {
+            self.batch(&batch, self.collector.batches.is_empty())?;
         }
-        drop(batches);
         let held = self.binaries.take_held();
         if self.cli.min_duration.is_some_and(|least| !least.is_zero()) {
             self.filtered += held.len() as u64;
