@@ -83,7 +83,7 @@ pub fn symbols() -> Vec<&'static str> {
 }
 
 /// A place in a binary to put a probe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Hook {
     /// The BPF program that is attached there.
     #[serde(skip)]

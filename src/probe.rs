@@ -54,8 +54,6 @@ pub struct Probe {
     links: Vec<Link>,
     /// Programs and maps.
     skel: NgxSkel<'static>,
-    /// How uprobes are attached.
-    method: Method,
 }
 
 impl Probe {
@@ -64,11 +62,10 @@ impl Probe {
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
     pub fn new(kernel: &Kernel, program: &Program, filter: &Early) -> Result<Self> {
-        let (binary, hooks) = (&program.binary, &program.hooks);
         let relocations = bpf_object::relocations(&kernel.types, &program.layout.layout)?;
         let mut plan = Plan {
             source: program.layout.source,
-            hooks,
+            hooks: &program.hooks,
             filter,
             method: if kernel.knows_uprobe_multi() {
                 Method::Multi
@@ -79,16 +76,16 @@ impl Probe {
             allocates: kernel.allocates(),
         };
         let mut probe = Self::load(&relocations, &plan)?;
-        if let Err(error) = probe.attach_uprobes(binary, hooks) {
+        if let Err(error) = probe.attach_uprobes(&program.binary, &plan) {
             if plan.method == Method::Perf || !is_unknown_to_kernel(&error) {
                 return Err(error);
             }
             drop(probe);
             plan.method = Method::Perf;
             probe = Self::load(&relocations, &plan)?;
-            probe.attach_uprobes(binary, hooks)?;
+            probe.attach_uprobes(&program.binary, &plan)?;
         }
-        probe.attach_kernel(&plan.tracing)?;
+        probe.attach_kernel(&plan)?;
         Ok(probe)
     }
 
@@ -97,35 +94,39 @@ impl Probe {
         Ok(Self {
             links: Vec::new(),
             skel: plan.load(relocations)?,
-            method: plan.method,
         })
     }
 
     /// Attaches to the functions of the very file that was read.
-    fn attach_uprobes(&mut self, binary: &File, hooks: &[Hook]) -> Result<()> {
-        for hook in hooks {
-            let mut programs = self.skel.object().progs_mut();
-            let link = programs
-                .find(|program| program.name() == hook.program)
-                .context("there is no such program")
-                .and_then(|program| attach_uprobe(&program, binary, hook, self.method))
-                .with_context(|| format!("failed to attach to {}", hook.function))?;
-            self.links.push(link);
+    fn attach_uprobes(&mut self, binary: &File, plan: &Plan<'_>) -> Result<()> {
+        for hook in plan.hooks {
+            self.attach(hook.program, |program| {
+                attach_uprobe(program, binary, hook, plan.method)
+            })
+            .with_context(|| format!("failed to attach to {}", hook.function))?;
         }
         Ok(())
     }
 
     /// Attaches to the kernel's tracepoints and functions.
-    fn attach_kernel(&mut self, tracing: &[(&str, &str)]) -> Result<()> {
-        for (name, place) in tracing {
-            let mut programs = self.skel.object().progs_mut();
-            let link = programs
-                .find(|program| program.name() == *name)
-                .context("there is no such program")
-                .and_then(|program| Ok(program.attach_trace()?))
+    fn attach_kernel(&mut self, plan: &Plan<'_>) -> Result<()> {
+        for (name, place) in &plan.tracing {
+            self.attach(name, |program| Ok(program.attach_trace()?))
                 .with_context(|| format!("failed to attach to the kernel's {place}"))?;
-            self.links.push(link);
         }
+        Ok(())
+    }
+
+    /// Attaches one of the programs, for as long as this lives.
+    fn attach(
+        &mut self,
+        name: &str,
+        attach: impl FnOnce(&ProgramMut<'_>) -> Result<Link>,
+    ) -> Result<()> {
+        let mut programs = self.skel.object().progs_mut();
+        let program = programs.find(|program| program.name() == name);
+        let link = attach(&program.context("there is no such program")?)?;
+        self.links.push(link);
         Ok(())
     }
 
