@@ -90,15 +90,11 @@ impl Symbols {
     /// Adds those of another file of the same build, whatever table they stood in there.
     pub fn add_from(&mut self, other: &Self, source: Source) {
         let others = other.0.iter();
-        self.add(
-            others
-                .map(|(name, symbol)| (name.clone(), Symbol { source, ..*symbol }))
-                .collect(),
-        );
+        self.add(others.map(|(name, symbol)| (name.clone(), Symbol { source, ..*symbol })));
     }
 
     /// Adds what is not yet known.
-    fn add(&mut self, others: HashMap<String, Symbol>) {
+    fn add(&mut self, others: impl IntoIterator<Item = (String, Symbol)>) {
         for (name, symbol) in others {
             self.0.entry(name).or_insert(symbol);
         }

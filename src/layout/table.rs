@@ -211,10 +211,10 @@ fn parse_line(line: &str, table: &mut Table, current: &mut String) -> Result<()>
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
                 table.releases.push((first.parse()?, last.parse()?));
             }
-            return Ok(());
+        } else {
+            table.sections.push(parse_header(&words)?);
+            current.clear();
         }
-        table.sections.push(parse_header(&words)?);
-        current.clear();
         return Ok(());
     }
     let section = table
@@ -227,10 +227,8 @@ fn parse_line(line: &str, table: &mut Table, current: &mut String) -> Result<()>
             bail!("a struct line is \"NAME\"");
         };
         *current = name.to_owned();
-        ensure!(
-            structs.insert(current.clone(), Rule::default()).is_none(),
-            "{name} stands twice"
-        );
+        let before = structs.insert(current.clone(), Rule::default());
+        ensure!(before.is_none(), "{name} stands twice");
         return Ok(());
     }
     let rule = structs
@@ -240,14 +238,19 @@ fn parse_line(line: &str, table: &mut Table, current: &mut String) -> Result<()>
         rule.members.len() + rule.shifts.len() < LINES_MAX,
         "more than {LINES_MAX} lines of {current}"
     );
+    parse_rule(&words, rule)
+}
+
+/// Reads the words of a line within a struct: what shifts its members, or a member.
+fn parse_rule(words: &[&str], rule: &mut Rule) -> Result<()> {
     if let Some(bytes) = words[0].strip_prefix('+') {
-        let [_, name] = words[..] else {
+        let [_, name] = words else {
             bail!("a shift is \"+BYTES MACRO\"");
         };
         rule.shifts.push((parse_bytes(bytes)?, parse_macro(name)?));
         return Ok(());
     }
-    let (name, offset, only_with) = match words[..] {
+    let (name, offset, only_with) = match *words {
         [name, offset] => (name, offset, None),
         [name, offset, only_with] => (name, offset, Some(parse_macro(only_with)?)),
         _ => bail!("a member line is \"NAME OFFSET [MACRO]\""),
