@@ -151,22 +151,28 @@ impl<'a> Writer<'a> {
             size <= limit::STRUCT_BYTES_MAX.0,
             "the layout has {name} with members up to byte {size}: no nginx has"
         );
-        let c_name = CString::new(name.as_str())?;
+        let id = self.define(&name, size, &members)?;
+        self.structs.insert(name, (id, size));
+        Ok((id, size))
+    }
+
+    /// Defines a struct with these members: name, type and offset of each.
+    fn define(&mut self, name: &str, size: u32, members: &[(CString, i32, u32)]) -> Result<i32> {
+        let c_name = CString::new(name)?;
         // SAFETY: the BTF is ours, the name ends with a NUL.
         let id = unsafe { libbpf_sys::btf__add_struct(self.btf.as_ptr(), c_name.as_ptr(), size) };
         ensure!(id > 0, "failed to add {name} to BTF");
-        for (member, id, offset) in members {
+        for (member, ty, offset) in members {
             let bits = offset
                 .checked_mul(8)
                 .with_context(|| format!("offset {offset} in {name} is too large"))?;
             // SAFETY: as above; the struct is the type that was added last.
             let result = unsafe {
-                libbpf_sys::btf__add_field(self.btf.as_ptr(), member.as_ptr(), id, bits, 0)
+                libbpf_sys::btf__add_field(self.btf.as_ptr(), member.as_ptr(), *ty, bits, 0)
             };
             ensure!(result == 0, "failed to add a member of {name} to BTF");
         }
-        self.structs.insert(name, (id, size));
-        Ok((id, size))
+        Ok(id)
     }
 
     /// A type that a member has: its id, and its size.
