@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -99,10 +98,9 @@ impl Collector {
 
 /// Reads until the last round is over, or nobody receives.
 fn run(ring: &MapHandle, sender: &Sender<Vec<u8>>, last_round: &AtomicBool) -> Result<()> {
-    let batch = Rc::new(RefCell::new(Vec::new()));
-    let gathered = Rc::clone(&batch);
-    let add = move |record: &[u8]| {
-        gathered.borrow_mut().extend_from_slice(record);
+    let batch = RefCell::new(Vec::new());
+    let add = |record: &[u8]| {
+        batch.borrow_mut().extend_from_slice(record);
         0
     };
     let mut builder = RingBufferBuilder::new();
