@@ -47,7 +47,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The lines of a stream, as they come. Ends with the stream.
 pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {

@@ -83,7 +83,8 @@ fn pipelined_under_way() {
 #[test]
 fn under_way() {
     let nginx = Nginx::with(
-        "server { listen 127.0.0.1:{port}; client_max_body_size 0; location / { return 200 x; } }",
+        "server { listen 127.0.0.1:{port}; client_max_body_size 0; lingering_time 120s;
+         lingering_timeout 120s; location / { return 200 x; } }",
         9,
     );
     let mut header = Client::connect(nginx.port);
