@@ -8,6 +8,21 @@
 /* Members of the state of the attempt that is drafted. */
 #define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
 
+/*
+ * Over TLS: the last read was of the response when nginx has had more of it since. Without a byte
+ * of it there were session tickets. Where nginx has counted less than there was, or does not
+ * count, nothing is known of the end.
+ */
+static __always_inline void settle_response(struct attempt *out, struct attempt_times *times)
+{
+	if (!out->bytes_received)
+		out->response_first_ns = 0;
+	if (out->bytes_received > times->unsure_received)
+		out->response_last_ns = times->unsure_ns;
+	else if (out->bytes_received < times->unsure_received)
+		out->response_last_ns = 0;
+}
+
 /* One attempt: the times that its socket told, and the state that nginx keeps. */
 static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 					  struct attempt_times *times,
@@ -15,7 +30,9 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 {
 	struct ngx_str_t peer = {};
 
-	if (times && times->generation == generation && times->index == out->index) {
+	if (times && (times->generation != generation || times->index != out->index))
+		times = NULL;
+	if (times) {
 		out->flags = times->flags;
 		out->connect_ns = times->connect_ns;
 		out->request_first_ns = times->request_first_ns;
@@ -33,10 +50,8 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 		out->bytes_sent = OF_STATE(w, bytes_sent);
 	if (bpf_core_field_exists(state->bytes_received))
 		out->bytes_received = OF_STATE(w, bytes_received);
-	if (out->flags & ATTEMPT_TLS && !out->bytes_received) {
-		out->response_first_ns = 0; /* session tickets */
-		out->response_last_ns = 0;
-	}
+	if (times && out->flags & ATTEMPT_TLS)
+		settle_response(out, times);
 	if (OF_STATE(w, header_time) != NGX_MSEC_UNSET)
 		out->flags |= ATTEMPT_HEADER;
 	bpf_probe_read_user(&peer, sizeof(peer), OF_STATE(w, peer));

@@ -137,10 +137,11 @@ struct socket_state {
 	__u64 sent;		    /* upstream, encrypted: c->sent at the last send */
 	__u32 kind;
 	__u32 phase;
-	__u32 slot;   /* upstream: of the attempt in struct connection */
-	__u16 served; /* upstream: a request was sent on it */
+	__u32 slot;  /* upstream: of the attempt in struct connection */
+	__u8 served; /* upstream: a request was sent on it */
 	__u8 is_unix;
-	__u8 is_http2; /* upstream: told by its first request */
+	__u8 is_http2;	 /* upstream: told by its first request */
+	__u8 is_drained; /* what was read before has been taken: there was nothing more to read */
 };
 
 struct {
@@ -160,6 +161,8 @@ struct attempt_times {
 	__u64 response_last_ns;
 	__u64 handshake_first_ns;
 	__u64 handshake_last_ns;
+	__u64 unsure_ns;       /* over TLS: the last read; 0: it may have brought an alert only */
+	__s64 unsure_received; /* bytes of the response that nginx had before it */
 	__u32 flags;
 	__u32 index;
 };

@@ -93,7 +93,11 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 {
 	struct worker *w;
 
-	if (ret != -EAGAIN && !(flags & MSG_PEEK) && (w = current_worker()))
+	if (flags & MSG_PEEK)
+		return 0;
+	if (ret == -EAGAIN)
+		socket_drained(sk);
+	else if ((w = current_worker()))
 		socket_received(w, sk, ret);
 	return 0;
 }

@@ -133,6 +133,15 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, i
 	}
 }
 
+/* There was nothing to read. */
+static __always_inline void socket_drained(struct sock *sk)
+{
+	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+
+	if (s)
+		s->is_drained = 1;
+}
+
 static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 {
 	__u64 now = bpf_ktime_get_ns();

@@ -7,6 +7,8 @@
 
 enum {
 	REQUEST_HEAD_BYTES = 128, /* of an ngx_http_request_t: upstream_states is among its first */
+	ALERT_BYTES_MAX = 128, /* of a record of TLS, in any cipher */
+	AT_ONCE_NS = 100000,   /* reads that follow each other so soon are of one ngx_ssl_recv() */
 };
 
 /* What a new entry begins as. */
@@ -247,6 +249,7 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 		a->connect_ns = s->connect_ns ? s->connect_ns : now;
 	s->connect_ns = 0;
 	s->sent = 0;
+	s->is_drained = 1;
 	a->request_first_ns = now;
 	return a;
 }
@@ -265,6 +268,15 @@ static __always_inline void upstream_handshake(struct worker *w, struct socket_s
 	a->handshake_last_ns = s->handshake.last_ns;
 }
 
+/* What nginx keeps of the attempt. */
+static __always_inline struct ngx_http_upstream_state_t *state_of(struct attempt_times *a,
+								  struct ngx_http_request_s *r)
+{
+	struct ngx_array_t *states = NGX_GET(r, upstream_states);
+
+	return NGX_GET(states, elts) + NGX_GET(states, size) * a->index;
+}
+
 /*
  * Whether nginx has had a byte of the response. Over TLS what is read may be session tickets, which
  * come behind the handshake, long before the response; before 1.11.4 nginx did not count. HTTP/2
@@ -273,15 +285,49 @@ static __always_inline void upstream_handshake(struct worker *w, struct socket_s
 static __always_inline bool is_answered(struct attempt_times *a, struct socket_state *s)
 {
 	struct ngx_http_upstream_state_t *state;
-	struct ngx_array_t *states;
 
 	if (!a->response_first_ns || !(a->flags & (ATTEMPT_TLS | ATTEMPT_HTTP2)))
 		return a->response_first_ns != 0;
-	states = NGX_GET(request_of(s), upstream_states);
-	state = NGX_GET(states, elts) + NGX_GET(states, size) * a->index;
+	state = state_of(a, request_of(s));
 	if (a->flags & ATTEMPT_HTTP2)
 		return NGX_GET(state, header_time) != NGX_MSEC_UNSET;
 	return NGX_GET_OR(state, bytes_received, 1) != 0;
+}
+
+/*
+ * Bytes of the response that nginx has had, in plain. What it reads into a pipe it counts in there,
+ * and adds to the state in ngx_http_upstream_finalize_request(), in this way.
+ */
+static __always_inline __s64 plain_received(struct attempt_times *a, struct socket_state *s)
+{
+	struct ngx_http_request_s *r = request_of(s);
+	struct ngx_http_upstream_s *u = NGX_GET(r, upstream);
+	struct ngx_event_pipe_s *p = NGX_GET(u, pipe);
+	__s64 bytes = NGX_GET_OR(state_of(a, r), bytes_received, 0);
+	__s64 piped = NGX_GET(p, read_length);
+
+	if (piped && (__u64)NGX_GET(p, upstream) == s->connection)
+		bytes += piped - NGX_GET(p, preread_size);
+	return bytes;
+}
+
+/*
+ * Bytes read over TLS are the response's when nginx has more of it behind them, as it has not
+ * behind the alert that ends the connection: of the last ones draft_attempt() tells. But nginx may
+ * have left more of it in OpenSSL's buffer, for as long as it likes, and then nothing tells an
+ * alert from it; reads at once are as good as one.
+ */
+static __always_inline void upstream_tls_received(struct attempt_times *a, struct socket_state *s,
+						  int ret, __u64 now)
+{
+	bool is_sure = s->is_drained || ret > ALERT_BYTES_MAX || now - a->unsure_ns < AT_ONCE_NS;
+	__s64 received = plain_received(a, s);
+
+	if (received > a->unsure_received)
+		a->response_last_ns = a->unsure_ns;
+	a->unsure_received = received;
+	a->unsure_ns = is_sure ? now : 0;
+	s->is_drained = 0;
 }
 
 static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
@@ -340,7 +386,10 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 	}
 	if (!is_answered(a, s))
 		a->response_first_ns = now;
-	a->response_last_ns = now;
+	if (a->flags & ATTEMPT_TLS)
+		upstream_tls_received(a, s, ret, now);
+	else
+		a->response_last_ns = now;
 }
 
 #endif

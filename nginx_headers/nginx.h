@@ -138,7 +138,15 @@ struct ngx_http_headers_out_t {
 };
 
 
+struct ngx_event_pipe_s {
+    struct ngx_connection_s         *upstream;
+    long                             read_length;
+    unsigned long                    preread_size;
+};
+
+
 struct ngx_http_upstream_s {
+    struct ngx_event_pipe_s         *pipe;
     struct ngx_chain_s              *request_bufs;
     unsigned short                   store;         /* it and the bits behind it */
     unsigned short                   cache_status;  /* likewise, where there is a cache */

@@ -66,7 +66,10 @@ pub fn head(protocol: Protocol, uri: &str, status: usize, size: usize) -> String
             if let Some((_, place)) = uri.split_once("/accel-") {
                 more += &format!("X-Accel-Redirect: /{}\r\n", place.replace('-', "/"));
             }
-            format!("HTTP/1.1 {status} Told\r\n{more}Content-Length: {size}\r\n\r\n")
+            if !uri.contains("/endless") {
+                more += &format!("Content-Length: {size}\r\n");
+            }
+            format!("HTTP/1.1 {status} Told\r\n{more}\r\n")
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! `wait-MS` waits, `head` sends the header, `body-BYTES` sends a body of so many bytes, `status-N`
 //! is the status, `close` closes at once, `junk` sends what is no header, `hang` never answers,
-//! `early` sends the header before it reads the request's body, `accel-A-B` redirects to `/A/B`, and
+//! `early` sends the header before it reads the request's body, `endless` tells no length and ends
+//! the response with the connection, `accel-A-B` redirects to `/A/B`, and
 //! `modified` tells a time of the past, which it answers with 304. Without any of them it sends a small
 //! response. It speaks what nginx's modules for upstreams do, but for gRPC.
 
@@ -200,5 +201,6 @@ fn answer(protocol: Protocol, request: &Request, to: &mut impl Write) -> Option<
     if !body_sent {
         to.write_all(&body).ok()?;
     }
-    to.flush().ok()
+    to.flush().ok()?;
+    (!uri.contains("/endless")).then_some(())
 }
