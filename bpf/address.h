@@ -17,6 +17,15 @@ static __always_inline struct file *file_of(__u32 fd)
 	return file;
 }
 
+/* The socket of a descriptor; NULL: there is none. */
+static __always_inline struct sock *sock_of(__u32 fd)
+{
+	struct file *file = file_of(fd);
+	struct socket *sock = BPF_CORE_READ(file, private_data);
+
+	return file && BPF_CORE_READ(sock, file) == file ? BPF_CORE_READ(sock, sk) : NULL;
+}
+
 /* Both ends of a socket. Leaves the families 0 when it is neither IPv4 nor IPv6. */
 static __always_inline void addresses_of(struct address *local, struct address *peer,
 					 struct sock *sk)

@@ -97,10 +97,9 @@ static __always_inline void response_settle(struct connection *conn, __u64 sent)
 }
 
 /* One entry of the map: gone when it is of the process that ends. */
-static long forget_if_of(struct bpf_map *map, const struct connection_key *key, void *value,
-			 __u32 *pid)
+static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u32 *pid)
 {
-	if (key->pid == *pid)
+	if (*key == *pid)
 		bpf_map_delete_elem(map, key);
 	return 0;
 }

@@ -26,19 +26,10 @@ static __always_inline struct ngx_quic_stream_s *quic_stream_of(struct ngx_conne
 	return knows_quic() ? NGX_GET(c, quic) : NULL;
 }
 
-/* The socket of a descriptor; 0: there is none. */
-static __always_inline __u64 sock_of(struct ngx_connection_s *c)
-{
-	struct file *file = file_of(NGX_GET(c, fd));
-	struct socket *sock = BPF_CORE_READ(file, private_data);
-
-	return file && BPF_CORE_READ(sock, file) == file ? (__u64)BPF_CORE_READ(sock, sk) : 0;
-}
-
 /* The last read from a connection's socket; 0: not seen. */
 static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection_s *c)
 {
-	__u64 sk = sock_of(c);
+	__u64 sk = (__u64)sock_of(NGX_GET(c, fd));
 
 	for (__u32 i = 0; sk && i < DATAGRAM_SOCKETS_MAX; i++) {
 		if (w->datagrams[i].sk == sk)
@@ -190,8 +181,8 @@ static __always_inline void held_tell(struct request_record *draft, __u64 tail_l
 }
 
 /* The same where only its record is left: it is told when that was the end. */
-static __always_inline void held_sent(struct stream_key *key, bool is_reset, bool is_last,
-				      __u64 now)
+static __always_inline void held_sent(struct worker *w, struct stream_key *key, bool is_reset,
+				      bool is_last, __u64 now)
 {
 	struct held *held = bpf_map_lookup_elem(&held_requests, key);
 
@@ -205,6 +196,7 @@ static __always_inline void held_sent(struct stream_key *key, bool is_reset, boo
 		return;
 	held_tell(&held->draft, held->tail_len);
 	bpf_map_delete_elem(&held_requests, key);
+	w->held_len--;
 }
 
 static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
@@ -233,7 +225,7 @@ static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
 	if (c)
 		stream_sent(w, *c, is_reset, frames->now);
 	else
-		held_sent(&key, is_reset, NGX_GET(f, u.fin) & NGX_QUIC_FIN, frames->now);
+		held_sent(w, &key, is_reset, NGX_GET(f, u.fin) & NGX_QUIC_FIN, frames->now);
 	return 0;
 }
 
@@ -288,8 +280,10 @@ static __always_inline void response_hold(struct worker *w, struct connection *c
 
 	d->kind = RECORD_REQUEST;
 	d->size = sizeof(*d) + w->tail_len;
-	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->tail_len, BPF_NOEXIST))
+	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->tail_len, BPF_NOEXIST)) {
+		w->held_len++;
 		return;
+	}
 	/* There are too many: the end is not going to be seen. */
 	d->response_last_ns = 0;
 	held_tell(d, w->tail_len);
@@ -305,25 +299,38 @@ static __always_inline void stream_forget(struct worker *w, __u64 c)
 	connection_forget(w, c);
 }
 
-/* One that is held: told when its connection ends, or with 0 as that, its process. */
+/* A walk through what is held, when a connection ends, or with 0 as that, its process. */
+struct release {
+	struct worker *w;
+	__u64 connection;
+};
+
+/* One that is held: told, if it is of what ends. */
 static long release_if_of(struct bpf_map *map, const struct stream_key *key, struct held *held,
-			  struct stream_key *ended)
+			  struct release *release)
 {
-	if (key->pid != ended->pid || (ended->connection && key->connection != ended->connection))
+	struct worker *w = release->w;
+
+	if (key->pid != w->pid || (release->connection && key->connection != release->connection))
 		return 0;
 	held_tell(&held->draft, held->tail_len);
 	bpf_map_delete_elem(map, key);
+	w->held_len--;
 	return 0;
 }
 
-static __always_inline void held_release(__u32 pid, __u64 c)
+static __always_inline void held_release(struct worker *w, __u64 c)
 {
-	struct stream_key ended = {.connection = c, .pid = pid};
+	struct release release = {.w = w, .connection = c};
 
-	bpf_for_each_map_elem(&held_requests, release_if_of, &ended, 0);
+	if (w->held_len)
+		bpf_for_each_map_elem(&held_requests, release_if_of, &release, 0);
 }
 
-/* ngx_quic_close_connection(c): whatever it has not sent is never sent. */
+/*
+ * ngx_quic_close_connection(c): whatever it has not sent is never sent. Any datagram that is none
+ * of QUIC makes a connection that ends so.
+ */
 static __always_inline void quic_closed(struct worker *w, __u64 c)
 {
 	struct connection *conn = connection_find(w, c);
@@ -332,23 +339,16 @@ static __always_inline void quic_closed(struct worker *w, __u64 c)
 		conn->is_over = 1;
 	if (w->quic == c)
 		w->quic = 0;
-	held_release(w->pid, c);
-}
-
-/* One entry of the map: gone when it is of the process that ends. */
-static long forget_stream_if_of(struct bpf_map *map, const struct stream_key *key, __u64 *value,
-				__u32 *pid)
-{
-	if (key->pid == *pid)
-		bpf_map_delete_elem(map, key);
-	return 0;
+	held_release(w, c);
 }
 
 /* A process ends. */
-static __always_inline void streams_forget(__u32 pid)
+static __always_inline void streams_forget(struct worker *w)
 {
-	held_release(pid, 0);
-	bpf_for_each_map_elem(&quic_streams, forget_stream_if_of, &pid, 0);
+	__u32 pid = w->pid;
+
+	held_release(w, 0);
+	bpf_for_each_map_elem(&quic_streams, forget_if_of, &pid, 0);
 }
 
 #endif

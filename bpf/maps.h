@@ -52,6 +52,7 @@ struct worker {
 	__u64 plain_recv; /* c->recv of connections that are not encrypted; 0: not yet seen */
 	__u64 generation; /* the last one given to a request */
 	__u64 quic;	  /* the ngx_connection_t that sends over QUIC; 0: none has yet */
+	__u64 held_len;	  /* of its requests in held_requests */
 	__u64 opening_len;
 	__u64 opening_kept; /* of these, while they are walked through: those that still have none
 			     */
@@ -99,10 +100,10 @@ _Static_assert(sizeof(struct held) ==
 
 /* A stream of QUIC. */
 struct stream_key {
+	__u32 pid; /* the first member of every key */
+	__u32 pad;
 	__u64 connection; /* ngx_connection_t of what it is on; 0: none */
 	__u64 id;
-	__u32 pid;
-	__u32 pad;
 };
 
 enum socket_kind {
@@ -207,9 +208,9 @@ struct connection {
 };
 
 struct connection_key {
-	__u64 connection; /* ngx_connection_t */
 	__u32 pid;
 	__u32 pad;
+	__u64 connection; /* ngx_connection_t */
 };
 
 /*
@@ -279,7 +280,7 @@ struct {
 	__type(value, __u64);
 } quic_streams SEC(".maps");
 
-/* Small, since a connection that ends goes through all of it. */
+/* Small: a connection that ends goes through all of it, where its worker has one in it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

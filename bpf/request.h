@@ -122,17 +122,13 @@ static __always_inline void draft_local_sockaddr(struct worker *w)
  */
 static __always_inline void draft_addresses(struct worker *w)
 {
-	struct file *file;
+	struct sock *sk;
 
 	if (knows_quic() && OF_CONNECTION(w, quic))
 		return draft_local_sockaddr(w);
-	file = file_of(OF_CONNECTION(w, fd));
-	if (file) {
-		struct socket *sock = BPF_CORE_READ(file, private_data);
-
-		if (BPF_CORE_READ(sock, file) == file)
-			addresses_of(&w->draft.local, &w->draft.peer, BPF_CORE_READ(sock, sk));
-	}
+	sk = sock_of(OF_CONNECTION(w, fd));
+	if (sk)
+		addresses_of(&w->draft.local, &w->draft.peer, sk);
 }
 
 /* The path of a unix listener, which ends with a 0. */

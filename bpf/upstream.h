@@ -7,8 +7,8 @@
 
 enum {
 	REQUEST_HEAD_BYTES = 128, /* of an ngx_http_request_t: upstream_states is among its first */
-	ALERT_BYTES_MAX = 128, /* of a record of TLS, in any cipher */
-	AT_ONCE_NS = 100000,   /* reads that follow each other so soon are of one ngx_ssl_recv() */
+	ALERT_BYTES_MAX = 128,	  /* of a record of TLS, in any cipher */
+	AT_ONCE_NS = 100000, /* reads that follow each other so soon are of one ngx_ssl_recv() */
 };
 
 /* What a new entry begins as. */

@@ -86,7 +86,7 @@ static __always_inline void process_exited(struct task_struct *task)
 	w = bpf_task_storage_get(&workers, task, NULL, 0);
 	if (!w)
 		return;
-	streams_forget(w->pid);
+	streams_forget(w);
 	connections_forget(w->pid);
 }
 

@@ -147,9 +147,7 @@ impl<'cli> Binaries<'cli> {
         kernel: &Kernel,
         collector: &mut Collector,
     ) -> Result<()> {
-        for hook in &program.hooks {
-            self.messages.hook(hook);
-        }
+        self.messages.hooks(&program.hooks);
         if program.layout.source == Source::Inferred {
             self.messages.inferred(&program);
         }

@@ -65,7 +65,7 @@ mod tests {
             hook::find(&Elf::parse(&image)?)
         };
         let hooks = hooks_of().unwrap();
-        assert!(hooks.iter().any(|hook| hook.body.is_some()));
+        assert!(hooks.places.iter().any(|hook| hook.body.is_some()));
         let whole = std::fs::read(&file).unwrap();
         for at in 0..whole.len() {
             if whole[at] != 0 || at % 16 == 7 {

@@ -103,6 +103,9 @@ struct Plan {
     layout_fit: LayoutFit,
     /// Where probes would go.
     probes: Vec<Hook>,
+    /// What these could not tell, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lack: Option<String>,
 }
 
 /// Members that are where the binary's own code has them.
@@ -171,7 +174,8 @@ fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
                     agree: fit.agree,
                     asked: fit.asked(),
                 },
-                probes: program.hooks,
+                probes: program.hooks.places,
+                lack: program.hooks.lack,
             };
             (Some((program.build, program.build_id)), Some(plan), None)
         }
@@ -288,6 +292,9 @@ impl fmt::Display for Nginx {
                 "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
                 hook.entry_offset, hook.instruction
             )?;
+        }
+        if let Some(lack) = &plan.lack {
+            writeln!(f, "  lacks      {lack}")?;
         }
         Ok(())
     }

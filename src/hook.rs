@@ -154,15 +154,22 @@ impl Hook {
     }
 }
 
+/// All of one binary.
+#[derive(Debug)]
+pub struct Hooks {
+    /// Where probes go.
+    pub places: Vec<Hook>,
+    /// What these can't tell, and why: nginx has it.
+    pub lack: Option<String>,
+}
+
 /// The places in one binary. Fails when a function is not there, is not used, or its code can't be
 /// decoded.
-pub fn find(elf: &Elf<'_>) -> Result<Vec<Hook>> {
+pub fn find(elf: &Elf<'_>) -> Result<Hooks> {
     let is_there = |probed: &&Probed| match probed.need {
         Need::Always => true,
         Need::Module => elf.symbol(probed.function).is_some(),
-        Need::Quic => [probed.function, QUIC_FRAMES]
-            .iter()
-            .all(|name| elf.symbol(name).is_some()),
+        Need::Quic => elf.symbol(QUIC_FRAMES).is_some(),
     };
     let probed: Vec<&Probed> = PROBED.iter().filter(is_there).collect();
     let ranges = probed.iter().map(|probed| {
@@ -170,27 +177,91 @@ pub fn find(elf: &Elf<'_>) -> Result<Vec<Hook>> {
         (range.start, range)
     });
     let uses = uses::count(elf, &ranges.collect::<Vec<_>>());
-    let (mut hooks, mut quic) = (Vec::new(), Vec::new());
+    let (mut places, mut quic) = (Vec::new(), Vec::new());
     for (probed, uses) in probed.into_iter().zip(uses) {
-        let hook = Hook::find(elf, probed, uses);
-        if probed.need == Need::Quic {
-            quic.push(hook);
-            continue;
+        let hook = Hook::find(elf, probed, uses)
+            .with_context(|| format!("failed to find a place for a probe in {}", probed.function));
+        match probed.need {
+            Need::Quic => quic.push(hook),
+            Need::Always | Need::Module => places.push(hook?),
         }
-        hooks.push(hook.with_context(|| {
-            format!("failed to find a place for a probe in {}", probed.function)
-        })?);
     }
-    if let Ok(quic) = quic.into_iter().collect::<Result<Vec<_>>>()
-        && see_quic(&quic)
-    {
-        hooks.extend(quic);
-    }
-    Ok(hooks)
+    let quic: Result<Vec<_>> = quic.into_iter().collect();
+    let why = match quic {
+        Ok(quic) if !quic.is_empty() => {
+            places.extend(quic);
+            None
+        }
+        Ok(_) => elf
+            .symbol(module::QUIC)
+            .map(|_| "nginx shows what it sends since 1.25.4".to_owned()),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    Ok(Hooks {
+        places,
+        lack: why.map(|why| format!("no times of responses over HTTP/3: {why}")),
+    })
 }
 
 /// Whether these tell when the response to an HTTP/3 request is sent.
 pub fn see_quic(hooks: &[Hook]) -> bool {
     let mut quic = PROBED.iter().filter(|probed| probed.need == Need::Quic);
     quic.all(|probed| hooks.iter().any(|hook| hook.program == probed.program))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process::Command;
+
+    use super::find;
+    use crate::elf::Elf;
+    use crate::image::Image;
+
+    /// Check that probes which can't all be placed are left out, and that it is told why: in nginx
+    /// before 1.25.4, and where a compiler has made a function dead.
+    #[test]
+    fn lack() {
+        let source = "
+            #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"push %rax\"); (void)p; }
+            F(ngx_http_init_connection) F(ngx_http_free_request)
+            #ifdef QUIC
+            F(ngx_quic_run) F(ngx_quic_output) F(ngx_quic_close_connection)
+            #endif
+            #if QUIC > 1
+            F(ngx_quic_path_limit)
+            #endif
+            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request,
+            #if QUIC > 2
+                ngx_quic_close_connection,
+            #endif
+            #if QUIC > 3
+                ngx_quic_output,
+            #endif
+            };
+            int main(void) { return hooks[0] == 0; }";
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.c"), source).unwrap();
+        let found = |flag: &str| {
+            let status = Command::new("clang")
+                .args("-O2 -fPIE -pie -rdynamic -s -o a a.c".split(' '))
+                .arg(flag)
+                .current_dir(folder.path())
+                .status();
+            assert!(status.unwrap().success());
+            let image = Image::read(&File::open(folder.path().join("a")).unwrap()).unwrap();
+            let hooks = find(&Elf::parse(&image).unwrap()).unwrap();
+            (hooks.places.len(), hooks.lack.unwrap_or_default())
+        };
+        assert_eq!(found("-UQUIC"), (2, String::new()));
+        assert_eq!(found("-DQUIC=4"), (4, String::new()));
+        for (flag, why) in [
+            ("-DQUIC=1", "since 1.25.4"),
+            ("-DQUIC=2", "ngx_quic_output: no code calls it"),
+            ("-DQUIC=3", "ngx_quic_output: no code calls it"),
+        ] {
+            let (places, lack) = found(flag);
+            assert!(places == 2 && lack.contains(why), "{places}: {lack}");
+        }
+    }
 }

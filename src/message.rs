@@ -7,6 +7,7 @@ use std::io::Write as _;
 use crate::cli::Trace;
 use crate::cost::Cost;
 use crate::hook::Hook;
+use crate::hook::Hooks;
 use crate::lost::Counts;
 use crate::program::Program;
 use crate::skel::types::limit;
@@ -54,8 +55,18 @@ impl Messages {
         );
     }
 
-    /// Where a probe was put.
-    pub fn hook(self, hook: &Hook) {
+    /// Where probes are put, and what these can't tell.
+    pub fn hooks(self, hooks: &Hooks) {
+        for hook in &hooks.places {
+            self.hook(hook);
+        }
+        if let Some(lack) = &hooks.lack {
+            self.say(Level::Verbose, format_args!("{lack}"));
+        }
+    }
+
+    /// Where a probe is put.
+    fn hook(self, hook: &Hook) {
         let how = if hook.emulated {
             "emulated"
         } else {

@@ -16,6 +16,9 @@ use crate::version::Version;
 /// The module that every nginx with http has; exported, as all globals are (`-Wl,-E`).
 pub const HTTP_CORE: &str = "ngx_http_core_module";
 
+/// What only builds with QUIC have.
+pub const QUIC: &str = "ngx_quic_run";
+
 /// Where `ngx_module_t` has `version`, in every release since 1.9.11.
 const VERSION: u64 = 40;
 
@@ -56,7 +59,7 @@ pub fn build(elf: &Elf<'_>) -> Result<Build> {
         version,
         signature: signature.to_owned(),
         has_ssl: elf.symbol("ngx_ssl_create_connection").is_some(),
-        has_quic: elf.symbol("ngx_quic_run").is_some(),
+        has_quic: elf.symbol(QUIC).is_some(),
         has_sticky: elf.symbol("ngx_http_upstream_sticky_module").is_some(),
     })
 }

@@ -65,7 +65,7 @@ impl Probe {
         let relocations = bpf_object::relocations(&kernel.types, &program.layout.layout)?;
         let mut plan = Plan {
             source: program.layout.source,
-            hooks: &program.hooks,
+            hooks: &program.hooks.places,
             filter,
             method: if kernel.knows_uprobe_multi() {
                 Method::Multi

@@ -14,7 +14,7 @@ use crate::debug_file;
 use crate::discover::Target;
 use crate::elf::Elf;
 use crate::hook;
-use crate::hook::Hook;
+use crate::hook::Hooks;
 use crate::image::Image;
 use crate::layout::Build;
 use crate::module;
@@ -35,7 +35,7 @@ pub struct Program {
     /// Where its structs have their members.
     pub layout: Found,
     /// Where its probes go.
-    pub hooks: Vec<Hook>,
+    pub hooks: Hooks,
     /// The processes that were asked for.
     pub targets: Vec<Target>,
 }
