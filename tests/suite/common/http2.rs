@@ -144,6 +144,13 @@ pub fn post(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
+/// A CONNECT request, which has no path (RFC 9113, section 8.5); with one it is broken.
+pub fn connect(stream: u32, path: Option<&str>) -> Vec<u8> {
+    let rest = path.map_or(vec![0x01, 1, b't'], |path| block(path)[1..].to_vec());
+    let block = [b"\x02\x07CONNECT".to_vec(), rest].concat();
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
 /// All of a body, or its end.
 pub fn body(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, bytes)

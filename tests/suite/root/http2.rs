@@ -236,3 +236,32 @@ fn trace_context() {
         }
     }
 }
+
+/// Check CONNECT, which nginx refuses, in whatever form and whatever is sent behind it: one record.
+#[test]
+fn connect() {
+    for with_tls in [false, true] {
+        let records = records(with_tls, WIDE, |http| {
+            for (stream, path) in [(1, None), (3, Some("/")), (5, None)] {
+                let bytes = [
+                    http2::connect(stream, path),
+                    http2::body(stream, b"tunnelled"),
+                ];
+                http.send(&bytes.concat());
+                http.receive([stream]);
+            }
+            http.send(&http2::get(7, "/return"));
+            http.receive([7]);
+        });
+        let told: Vec<_> = (1..=4)
+            .map(|n| nth(&records, n))
+            .map(|record| (record.request_method.as_deref(), record.status.unwrap()))
+            .collect();
+        assert_eq!(records.len(), 4);
+        for (method, status) in &told[..3] {
+            assert_eq!(method.unwrap_or("CONNECT"), "CONNECT");
+            assert!([400, 405].contains(status), "{told:?}");
+        }
+        assert_eq!(told[3], (Some("GET"), 200));
+    }
+}
