@@ -30,8 +30,8 @@ const CLANG_ARGS: [&str; 10] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    if arch != "x86_64" {
-        return Err(format!("{arch} is not supported: docs/compatibility.md tells why").into());
+    if !["x86_64", "aarch64"].contains(&arch.as_str()) {
+        return Err(format!("{arch} is not supported, only x86_64 and aarch64 are").into());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     /* The object names its sources: the same wherever it is built. */

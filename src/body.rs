@@ -17,7 +17,7 @@ pub fn find<'data>(
     stub: &Function<'data>,
     arguments: usize,
 ) -> Result<Option<Function<'data>>> {
-    let Some(body) = site::tail_jump(stub, arguments)? else {
+    let Some(body) = site::tail_jump(elf.machine(), stub, arguments)? else {
         return Ok(None);
     };
     let part = format!("{name}.part.");

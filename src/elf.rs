@@ -16,8 +16,6 @@ use object::SectionKind;
 use object::SegmentFlags;
 use object::elf::ET_EXEC;
 use object::elf::PF_X;
-use object::elf::R_X86_64_64;
-use object::elf::R_X86_64_RELATIVE;
 use object::elf::RelocationType;
 use object::elf::SHF_ALLOC;
 use object::elf::SHT_NOBITS;
@@ -31,6 +29,7 @@ use object::read::elf::Sym as _;
 
 use crate::image;
 use crate::image::Image;
+use crate::machine::Machine;
 use crate::symbols::Source;
 use crate::symbols::Symbol;
 use crate::symbols::Symbols;
@@ -63,7 +62,7 @@ pub struct Function<'data> {
 
 /// What the dynamic linker does to one word.
 pub struct Relocation {
-    /// `R_X86_64_…`
+    /// `R_X86_64_…`, `R_AARCH64_…`
     pub kind: RelocationType,
     /// The word's address, as linked.
     pub place: u64,
@@ -74,7 +73,7 @@ pub struct Relocation {
 }
 
 impl Relocation {
-    /// What will stand there, as linked: `R_X86_64_RELATIVE` and `R_X86_64_64`.
+    /// What will stand there, as linked, where that is a pointer.
     pub fn value(&self) -> u64 {
         self.symbol.wrapping_add(self.addend)
     }
@@ -84,26 +83,34 @@ impl Relocation {
 pub struct Elf<'data> {
     /// Its headers and tables.
     file: ElfFile64<'data>,
+    /// What it is built for.
+    machine: Machine,
     /// Its own, and what was added to them.
     symbols: Symbols,
 }
 
 impl<'data> Elf<'data> {
-    /// Fails when this is no ELF file for the machine that we run on, or not one that a linker
-    /// makes: what overlaps, or is there a thousand times, would be read as often.
+    /// Fails when this is no ELF file for a machine that is known, or not one that a linker makes:
+    /// what overlaps, or is there a thousand times, would be read as often.
     pub fn parse(image: &'data Image) -> Result<Self> {
         let file = object::File::parse(image.bytes()).context("no ELF file")?;
-        let architecture = file.architecture();
+        let machine = Machine::of(file.architecture())?;
+        ensure!(file.is_little_endian(), "built for a big-endian {machine}");
         let object::File::Elf64(file) = file else {
-            bail!("built for {architecture:?}: only x86-64 is known");
+            bail!("built for 32 bits");
         };
-        ensure!(
-            architecture == object::Architecture::X86_64,
-            "built for {architecture:?}: only x86-64 is known"
-        );
         check_tables(&file)?;
         let symbols = Symbols::read(&file).context("failed to read its symbols")?;
-        Ok(Self { file, symbols })
+        Ok(Self {
+            file,
+            machine,
+            symbols,
+        })
+    }
+
+    /// What it is built for.
+    pub fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// The build id in hex. `None` when it was linked without one.
@@ -211,7 +218,7 @@ impl<'data> Elf<'data> {
         });
         let relocated = self
             .relocations()
-            .filter(|relocation| [R_X86_64_RELATIVE, R_X86_64_64].contains(&relocation.kind))
+            .filter(|relocation| self.machine.pointers().contains(&relocation.kind))
             .map(|relocation| (relocation.place, relocation.value()));
         words.chain(relocated)
     }

@@ -249,9 +249,10 @@ impl<'a> Witnesses<'a> {
                 .find(|(member, _)| member.0 == name && offset(layout, &[*member]) == Some(at))?;
             Some(*to)
         };
-        let touched = walked
-            .entry(address)
-            .or_insert_with(|| reads::of(self.elf, address, argument, &follow));
+        let touched = walked.entry(address).or_insert_with(|| {
+            let code_from = |address| self.elf.code_from(address);
+            reads::of(self.elf.machine(), &code_from, address, argument, &follow)
+        });
         Some(touched.contains(&member))
     }
 }

@@ -137,7 +137,7 @@ impl Hook {
             )?;
             body = Some(code.address);
         }
-        let site = site::find(&code, arguments)?;
+        let site = site::find(elf.machine(), &code, arguments)?;
         Ok(Self {
             program,
             function,

@@ -11,6 +11,7 @@ use libbpf_rs::PrintLevel;
 use crate::cli::Cli;
 use crate::cli::Command;
 
+mod arm64;
 mod attempt;
 mod binaries;
 mod body;
@@ -36,6 +37,7 @@ mod hook;
 mod image;
 mod layout;
 mod lost;
+mod machine;
 mod manual;
 mod message;
 mod metrics;
@@ -61,6 +63,7 @@ mod trace_context;
 mod uses;
 mod variables;
 mod version;
+mod x86_64;
 
 /// Exit code for what could not be done.
 const FAILED: u8 = 1;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::ensure;
 
 use crate::cli::LayoutOptions;
 use crate::debug_file;
@@ -17,6 +18,7 @@ use crate::hook;
 use crate::hook::Hooks;
 use crate::image::Image;
 use crate::layout::Build;
+use crate::machine::Machine;
 use crate::module;
 use crate::source;
 use crate::source::Found;
@@ -51,6 +53,7 @@ impl Program {
         let context = || format!("pid {pid} (\"{}\") can't be traced", path.display());
         let image = Image::read(&binary).with_context(context)?;
         let elf = parse(&path, &image, from).with_context(context)?;
+        ensure_own(elf.machine()).with_context(context)?;
         let build = module::build(&elf).with_context(context)?;
         let build_id = elf.build_id();
         let layout = source::find(&path, &elf, &build, from).with_context(context)?;
@@ -104,6 +107,16 @@ fn parse<'data>(path: &Path, image: &'data Image, from: &LayoutOptions) -> Resul
     let debug_info = from.debug_info.as_deref();
     debug_file::add_symbols(path, &mut elf, debug_info, &hook::symbols())?;
     Ok(elf)
+}
+
+/// Fails when a binary is for another machine than this one: our probes read this one's registers.
+fn ensure_own(machine: Machine) -> Result<()> {
+    ensure!(
+        machine == Machine::OWN,
+        "built for {machine}, and this machine is {}",
+        Machine::OWN
+    );
+    Ok(())
 }
 
 /// Groups the targets by the file they run.

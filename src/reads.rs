@@ -7,17 +7,13 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 
-use iced_x86::Code;
-use iced_x86::Decoder;
-use iced_x86::DecoderOptions;
-use iced_x86::FlowControl;
-use iced_x86::Instruction;
-use iced_x86::InstructionInfoFactory;
-use iced_x86::OpAccess;
-use iced_x86::OpKind;
-use iced_x86::Register;
+use crate::machine::Flow;
+use crate::machine::Machine;
 
-use crate::elf::Elf;
+/// What arm64's instructions do.
+mod arm64;
+/// What x86-64's instructions do.
+mod x86_64;
 
 /// Instructions that are followed; the functions asked about have some hundred.
 const STEPS_MAX: u32 = 20_000;
@@ -25,23 +21,16 @@ const STEPS_MAX: u32 = 20_000;
 /// Larger than any struct of nginx: what runs through an array ends here.
 const STRUCT_BYTES_MAX: i64 = 4096;
 
-/// Registers that a call leaves as they are.
-const CALLEE_SAVED: [Register; 6] = [
-    Register::RBX,
-    Register::RBP,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
-
 /// A struct, by its C name, and a byte in it.
 pub type Touched = (&'static str, i64);
+
+/// A general register, by number.
+type Register = u8;
 
 /// What a register or a place on the stack is known to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pointer {
-    /// Into the function's own frame: bytes from its return address.
+    /// Into the function's own frame: bytes from where the stack pointer is at its entry.
     Stack(i64),
     /// Into a struct: bytes from its beginning.
     Struct(&'static str, i64),
@@ -66,17 +55,30 @@ impl Pointer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
     /// By number.
-    registers: [Option<Pointer>; 16],
-    /// By bytes from the return address.
+    registers: [Option<Pointer>; 32],
+    /// By bytes from where the stack pointer is at the entry.
     stack: BTreeMap<i64, Pointer>,
 }
 
 impl State {
+    /// At the entry of a function whose first argument points to `argument`.
+    fn at_entry(machine: Machine, argument: &'static str) -> Self {
+        let mut state = Self {
+            registers: [None; 32],
+            stack: BTreeMap::new(),
+        };
+        let (stack, first) = match machine {
+            Machine::X86_64 => (x86_64::STACK, x86_64::ARGUMENT),
+            Machine::Arm64 => (arm64::STACK, arm64::ARGUMENT),
+        };
+        state.set(stack, Some(Pointer::Stack(0)));
+        state.set(first, Some(Pointer::Struct(argument, 0)));
+        state
+    }
+
     /// What a register holds.
     fn get(&self, register: Register) -> Option<Pointer> {
-        register
-            .is_gpr64()
-            .then(|| self.registers[register.number()])?
+        self.registers[usize::from(register)]
     }
 
     /// A whole register is written.
@@ -85,8 +87,16 @@ impl State {
             Pointer::Stack(_) => true,
             Pointer::Struct(_, at) => (0..STRUCT_BYTES_MAX).contains(at),
         };
-        if register.is_gpr() {
-            self.registers[register.full_register().number()] = value.filter(is_inside);
+        self.registers[usize::from(register)] = value.filter(is_inside);
+    }
+
+    /// Eight bytes are written to memory.
+    fn store(&mut self, address: Option<Pointer>, value: Option<Pointer>) {
+        if let Some(Pointer::Stack(at)) = address {
+            match value {
+                Some(value) => self.stack.insert(at, value),
+                None => self.stack.remove(&at),
+            };
         }
     }
 
@@ -101,75 +111,54 @@ impl State {
             .retain(|at, ours| other.stack.get(at) == Some(ours));
         *self != before
     }
-
-    /// Where an instruction's memory operand points.
-    fn address(&self, instruction: &Instruction) -> Option<Pointer> {
-        let displacement = instruction.memory_displacement64().cast_signed();
-        let base = self.get(instruction.memory_base());
-        let index = instruction.memory_index();
-        let pointer = match (base, index) {
-            (Some(base), Register::None) => base,
-            (Some(base), _) => base.plus_unknown()?,
-            (None, _) if instruction.memory_index_scale() == 1 => {
-                self.get(index)?.plus_unknown()?
-            }
-            (None, _) => return None,
-        };
-        Some(pointer.plus(displacement))
-    }
 }
 
-/// What a function touches whose first argument points to `argument`, at `address`. `follow` tells
-/// which struct a member points to.
-pub fn of(
-    elf: &Elf<'_>,
+/// What a function touches whose first argument points to `argument`, at `address`. `code_from` has
+/// the code from an address on, `follow` tells which struct a member points to.
+pub fn of<'data>(
+    machine: Machine,
+    code_from: &dyn Fn(u64) -> Option<&'data [u8]>,
     address: u64,
     argument: &'static str,
     follow: &dyn Fn(Touched) -> Option<&'static str>,
 ) -> BTreeSet<Touched> {
-    let mut entry = State {
-        registers: [None; 16],
-        stack: BTreeMap::new(),
-    };
-    entry.set(Register::RSP, Some(Pointer::Stack(0)));
-    entry.set(Register::RDI, Some(Pointer::Struct(argument, 0)));
     let mut walk = Walk {
         follow,
-        factory: InstructionInfoFactory::new(),
         touched: BTreeSet::new(),
     };
+    let step = match machine {
+        Machine::X86_64 => x86_64::step,
+        Machine::Arm64 => arm64::step,
+    };
     let mut known: HashMap<u64, State> = HashMap::new();
-    let mut open = vec![(address, entry)];
+    let mut open = vec![(address, State::at_entry(machine, argument))];
     let mut steps = 0;
-    while let Some((address, mut state)) = open.pop() {
-        let Some(code) = elf.code_from(address) else {
-            continue;
-        };
-        for instruction in Decoder::with_ip(64, code, address, DecoderOptions::NONE) {
+    while let Some((mut address, mut state)) = open.pop() {
+        let mut code = code_from(address).unwrap_or_default();
+        while steps < STEPS_MAX {
             steps += 1;
-            if instruction.is_invalid() || steps > STEPS_MAX {
-                break;
-            }
-            if let Some(before) = known.get_mut(&instruction.ip()) {
+            if let Some(before) = known.get_mut(&address) {
                 if !before.meet(&state) {
                     break;
                 }
                 state.clone_from(before);
             } else {
-                known.insert(instruction.ip(), state.clone());
+                known.insert(address, state.clone());
             }
-            walk.step(&instruction, &mut state);
-            match instruction.flow_control() {
-                FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {}
-                FlowControl::ConditionalBranch => {
-                    open.push((instruction.near_branch_target(), state.clone()));
-                }
-                FlowControl::UnconditionalBranch => {
-                    open.push((instruction.near_branch_target(), state));
+            let Some((bytes, flow)) = step(&mut walk, address, code, &mut state) else {
+                break;
+            };
+            match flow {
+                Flow::Next | Flow::Call(_) => {}
+                Flow::Branch(target) => open.push((target, state.clone())),
+                Flow::Jump(target) => {
+                    open.push((target, state));
                     break;
                 }
-                _ => break,
+                Flow::End => break,
             }
+            address += bytes as u64;
+            code = &code[bytes..];
         }
     }
     walk.touched
@@ -179,93 +168,15 @@ pub fn of(
 struct Walk<'a> {
     /// Which struct a member points to.
     follow: &'a dyn Fn(Touched) -> Option<&'static str>,
-    /// Of iced.
-    factory: InstructionInfoFactory,
     /// What was found.
     touched: BTreeSet<Touched>,
 }
 
 impl Walk<'_> {
-    /// Notes what an instruction touches, and what is known behind it.
-    fn step(&mut self, instruction: &Instruction, state: &mut State) {
-        let has_memory = (0..instruction.op_count())
-            .any(|operand| instruction.op_kind(operand) == OpKind::Memory);
-        let address = has_memory.then(|| state.address(instruction)).flatten();
-        let is_lea = instruction.code() == Code::Lea_r64_m;
-        if let Some(Pointer::Struct(name, at)) = address
-            && !is_lea
-        {
+    /// Memory is read or written there.
+    fn touch(&mut self, address: Option<Pointer>) {
+        if let Some(Pointer::Struct(name, at)) = address {
             self.touched.insert((name, at));
-        }
-        let to = instruction.op0_register();
-        let from = state.get(instruction.op1_register());
-        let immediate = matches!(
-            instruction.op1_kind(),
-            OpKind::Immediate8to64 | OpKind::Immediate32to64
-        )
-        .then(|| instruction.immediate(1).cast_signed());
-        match instruction.code() {
-            Code::Mov_r64_rm64 if has_memory => state.set(to, self.load(state, address)),
-            Code::Mov_rm64_r64 if has_memory => store(state, address, from),
-            Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => state.set(to, from),
-            Code::Lea_r64_m => state.set(to, address),
-            Code::Push_r64 => {
-                let top = state.get(Register::RSP).map(|top| top.plus(-8));
-                state.set(Register::RSP, top);
-                store(state, top, state.get(to));
-            }
-            Code::Pop_r64 => {
-                let top = state.get(Register::RSP);
-                state.set(to, self.load(state, top));
-                state.set(Register::RSP, top.map(|top| top.plus(8)));
-            }
-            Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32 if !has_memory => {
-                let sum = state.get(to).zip(immediate);
-                state.set(to, sum.map(|(pointer, bytes)| pointer.plus(bytes)));
-            }
-            Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 | Code::Sub_RAX_imm32 if !has_memory => {
-                let sum = state.get(to).zip(immediate);
-                state.set(
-                    to,
-                    sum.map(|(pointer, bytes)| pointer.plus(bytes.wrapping_neg())),
-                );
-            }
-            Code::Add_r64_rm64 | Code::Add_rm64_r64
-                if instruction.op0_kind() == OpKind::Register =>
-            {
-                let sum = match (state.get(to), from) {
-                    (Some(pointer), None) | (None, Some(pointer)) => pointer.plus_unknown(),
-                    _ if has_memory => self.load(state, address).and_then(Pointer::plus_unknown),
-                    _ => None,
-                };
-                state.set(to, sum);
-            }
-            _ => self.forget(instruction, state),
-        }
-    }
-
-    /// Of any other instruction only what it overwrites matters.
-    fn forget(&mut self, instruction: &Instruction, state: &mut State) {
-        if matches!(
-            instruction.flow_control(),
-            FlowControl::Call | FlowControl::IndirectCall
-        ) {
-            for (number, register) in state.registers.iter_mut().enumerate() {
-                let is_kept = CALLEE_SAVED.iter().any(|kept| kept.number() == number);
-                if !is_kept && number != Register::RSP.number() {
-                    *register = None;
-                }
-            }
-            return;
-        }
-        for used in self.factory.info(instruction).used_registers() {
-            let is_read = matches!(
-                used.access(),
-                OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-            );
-            if !is_read {
-                state.set(used.register(), None);
-            }
         }
     }
 
@@ -280,51 +191,44 @@ impl Walk<'_> {
     }
 }
 
-/// Eight bytes are written to memory.
-fn store(state: &mut State, address: Option<Pointer>, value: Option<Pointer>) {
-    if let Some(Pointer::Stack(at)) = address {
-        match value {
-            Some(value) => state.stack.insert(at, value),
-            None => state.stack.remove(&at),
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::fs::File;
     use std::io::Write as _;
     use std::process::Command;
+    use std::process::Stdio;
 
+    use object::Object as _;
+    use object::ObjectSection as _;
+
+    use super::Machine;
     use super::Touched;
     use super::of;
-    use crate::elf::Elf;
-    use crate::image::Image;
 
     /// What the code touches of `s`, a struct whose member at 8 points to another `s`.
-    fn touched(code: &str) -> BTreeSet<Touched> {
+    fn touched(machine: Machine, code: &str) -> BTreeSet<Touched> {
         let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("a.s");
-        let text = format!(
-            ".globl f\n.type f,@function\nf:\n{}\n.size f,.-f\n",
-            code.replace("; ", "\n")
-        );
-        File::create(&source)
-            .unwrap()
-            .write_all(text.as_bytes())
+        let file = folder.path().join("a.o");
+        let target = match machine {
+            Machine::X86_64 => "x86_64-linux-gnu",
+            Machine::Arm64 => "aarch64-linux-gnu",
+        };
+        let mut clang = Command::new("clang")
+            .args(["-target", target, "-x", "assembler", "-c", "-", "-o"])
+            .arg(&file)
+            .stdin(Stdio::piped())
+            .spawn()
             .unwrap();
-        let library = folder.path().join("a.so");
-        let status = Command::new("clang")
-            .args(["-shared", "-nostdlib", "-o"])
-            .args([&library, &source])
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let image = Image::read(&File::open(library).unwrap()).unwrap();
-        let elf = Elf::parse(&image).unwrap();
-        let address = elf.function("f").unwrap().address;
-        of(&elf, address, "s", &|member| {
+        let text = code.replace("; ", "\n") + "\n";
+        let mut stdin = clang.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(clang.wait().unwrap().success());
+        let bytes = std::fs::read(file).unwrap();
+        let object = object::File::parse(bytes.as_slice()).unwrap();
+        let code = object.section_by_name(".text").unwrap().data().unwrap();
+        let code_from = |address| code.get(usize::try_from(address).ok()?..);
+        of(machine, &code_from, 0, "s", &|member| {
             (member == ("s", 8)).then_some("s")
         })
     }
@@ -334,6 +238,7 @@ mod tests {
     #[test]
     fn registers() {
         let touched = touched(
+            Machine::X86_64,
             "push %rbx; mov %rdi, %rbx; mov %rdi, -24(%rsp); xor %edi, %edi; mov 100(%rdi), %rax; \
              mov 16(%rbx), %rax; lea 32(%rbx), %rcx; add $8, %rcx; mov (%rcx), %rax; \
              mov -24(%rsp), %rdx; mov %rax, 48(%rdx); pop %rbx; mov 200(%rbx), %rax; ret",
@@ -346,6 +251,7 @@ mod tests {
     #[test]
     fn ways() {
         let touched = touched(
+            Machine::X86_64,
             "mov %rdi, %rbx; call *%rax; mov 100(%rdi), %rax; test %eax, %eax; je 1f; \
              mov 8(%rbx), %rcx; cmpq $0, 24(%rcx); jmp 2f; 1: mov 32(%rbx), %eax; \
              2: mov 200(%rcx), %rax; mov 40(%rbx), %rax; ret",
@@ -358,8 +264,52 @@ mod tests {
     #[test]
     fn loops() {
         let touched = touched(
+            Machine::X86_64,
             "1: mov 16(%rdi), %rax; add $64, %rdi; add %rdx, %rdi; test %eax, %eax; jne 1b; \
              2: jmp 2b",
+        );
+        assert!(
+            touched.contains(&("s", 16)) && touched.len() < 4,
+            "{touched:?}"
+        );
+    }
+
+    /// Check the same of arm64: copies, pairs, the stack, and what is overwritten.
+    #[test]
+    fn arm64_registers() {
+        let touched = touched(
+            Machine::Arm64,
+            "stp x29, x30, [sp, #-32]!; mov x29, sp; stp x19, x0, [sp, #16]; mov x19, x0; \
+             mov x0, #0; ldr x1, [x0, #104]; ldr w1, [x19, #16]; add x2, x19, #32; ldrb w3, [x2, #8]!; \
+             ldp x4, x5, [x2, #8]; ldr x6, [x29, #24]; str xzr, [x6, #72]; ldrh w7, [x6], #80; \
+             ldur q0, [x6, #16]; ldr x19, [sp, #16]; ldr x1, [x19, #200]; ldp x29, x30, [sp], #32; \
+             mov x1, x30; ldr x1, [x1, #208]; ret; ldr x1, [x0, #216]",
+        );
+        let expected = [0, 16, 40, 48, 56, 72, 96].map(|at| ("s", at));
+        assert_eq!(touched, expected.into());
+    }
+
+    /// Check that pointers are followed there, a call loses what it may overwrite, and both ways of a
+    /// branch are gone.
+    #[test]
+    fn arm64_ways() {
+        let touched = touched(
+            Machine::Arm64,
+            "mov x19, x0; blr x9; ldr x1, [x0, #104]; cbz w0, 1f; ldr x2, [x19, #8]; \
+             ldr w3, [x2, #24]; b 2f; 1: ldr w0, [x19, #32]; tbnz w0, #3, 3f; \
+             2: ldr x1, [x2, #200]; ldr x1, [x19, #40]; ret; 3: svc #0; ldr x1, [x19, #48]; br x1",
+        );
+        let expected = [8, 24, 32, 40, 48, 200].map(|at| ("s", at));
+        assert_eq!(touched, expected.into());
+    }
+
+    /// Check that a walk through an array ends there, too, however it is indexed.
+    #[test]
+    fn arm64_loops() {
+        let touched = touched(
+            Machine::Arm64,
+            "1: ldr x1, [x0, #16]; madd x0, x2, x3, x0; ldr x4, [x0, x5, lsl #3]; add x0, x0, x6; \
+             cbnz x4, 1b; 2: b 2b",
         );
         assert!(
             touched.contains(&("s", 16)) && touched.len() < 4,

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use object::elf::R_X86_64_GLOB_DAT;
-use object::elf::R_X86_64_JUMP_SLOT;
 use serde::Serialize;
 
+use crate::arm64;
+use crate::arm64::Operation;
 use crate::elf::Elf;
+use crate::machine::Flow;
+use crate::machine::Machine;
 
 /// Of one function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -31,12 +33,15 @@ impl Uses {
 /// How often functions are used: each by its address, and the code whose calls do not count (a
 /// function that only calls itself is dead).
 ///
-/// One pass over all code, which is not decoded: that bytes inside of other instructions look like a
+/// One pass over all code. x86-64's is not decoded: that bytes inside of other instructions look like a
 /// call to one of few functions is as good as impossible.
 pub fn count(elf: &Elf<'_>, functions: &[(u64, Range<u64>)]) -> Vec<Uses> {
     let mut search = Search::new(elf, functions);
     for (address, code) in elf.code() {
-        search.code(address, code);
+        match elf.machine() {
+            Machine::X86_64 => search.x86_64(address, code),
+            Machine::Arm64 => search.arm64(address, code),
+        }
     }
     search.data(elf);
     functions
@@ -51,6 +56,17 @@ struct Found {
     uses: Uses,
     /// Where a call does not count.
     except: Range<u64>,
+}
+
+impl Found {
+    /// Counts what stands at `place`.
+    fn add(&mut self, place: u64, is_call: bool) {
+        if !is_call {
+            self.uses.pointers += 1;
+        } else if !self.except.contains(&place) {
+            self.uses.calls += 1;
+        }
+    }
 }
 
 /// The search for uses of some functions.
@@ -75,9 +91,7 @@ impl Search {
         }
         let slots: BTreeMap<u64, u64> = elf
             .relocations()
-            .filter(|relocation| {
-                relocation.kind == R_X86_64_GLOB_DAT || relocation.kind == R_X86_64_JUMP_SLOT
-            })
+            .filter(|relocation| elf.machine().slots().contains(&relocation.kind))
             .filter(|relocation| found.contains_key(&relocation.symbol))
             .map(|relocation| (relocation.place, relocation.symbol))
             .collect();
@@ -94,7 +108,7 @@ impl Search {
     }
 
     /// Looks at every four bytes: an operand stands there, relative to what follows it, or as is.
-    fn code(&mut self, address: u64, code: &[u8]) {
+    fn x86_64(&mut self, address: u64, code: &[u8]) {
         let (first, last) = self.range;
         for (place, (at, bytes)) in (address..).zip(code.windows(4).enumerate()) {
             let operand = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -125,10 +139,36 @@ impl Search {
             [0x8d, modrm] if !is_slot && is_modrm(modrm) => false, // lea
             _ => return,
         };
-        if !is_call {
-            found.uses.pointers += 1;
-        } else if !found.except.contains(&place) {
-            found.uses.calls += 1;
+        found.add(place, is_call);
+    }
+
+    /// Looks at every instruction: an address is stated whole, or as a page and what is added to it
+    /// behind that, in the same register.
+    fn arm64(&mut self, address: u64, code: &[u8]) {
+        let mut pages = [None; 32];
+        for instruction in arm64::Instruction::all(address, code) {
+            let place = instruction.address;
+            let (target, is_call) = match (instruction.flow(), instruction.operation()) {
+                (Flow::Branch(to) | Flow::Jump(to) | Flow::Call(Some(to)), _) => (Some(to), true),
+                (_, Operation::Address(register, to)) => {
+                    pages[usize::from(register)] = Some(to);
+                    (Some(to), false)
+                }
+                (_, Operation::Add(_, from, bytes)) => {
+                    let page: Option<u64> = pages[usize::from(from)];
+                    let to = page.map(|page| page.wrapping_add_signed(bytes));
+                    (to.filter(|_| bytes != 0), false)
+                }
+                (_, Operation::Access(access)) if access.is_load => {
+                    let page = pages[usize::from(access.base)];
+                    let slot = page.map(|page| page.wrapping_add_signed(access.displacement));
+                    (slot.and_then(|slot| self.slots.get(&slot).copied()), false)
+                }
+                _ => (None, false),
+            };
+            if let Some(found) = target.and_then(|target| self.found.get_mut(&target)) {
+                found.add(place, is_call);
+            }
         }
     }
 

@@ -62,8 +62,14 @@ enum {
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 };
+#elif defined(__TARGET_ARCH_arm64)
+/* arch/arm64/include/uapi/asm/ptrace.h: what a program at a uprobe is given there */
+struct pt_regs;
+struct user_pt_regs {
+	__u64 regs[31];
+};
 #else
-#error "bpf/arg.h knows the registers of x86-64 only"
+#error "bpf/arg.h knows the registers of x86-64 and arm64 only"
 #endif
 
 struct hlist_node {

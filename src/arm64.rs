@@ -1,0 +1,488 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Instructions of arm64, as far as functions are followed: where control goes, and what becomes of
+//! the general registers. Each has four bytes, and their fields stand where the architecture's manual
+//! (Arm DDI 0487, "A64 instruction set encoding") has them. What is not known exactly is told as
+//! more than it does, never as less.
+
+use crate::machine::Flow;
+
+/// A general register: `x0` to `x30`, and `SP`.
+pub type Register = u8;
+
+/// The stack pointer. The zero register, which has the same number, is no register here.
+pub const SP: Register = 31;
+
+/// Registers, one bit each.
+pub type Registers = u32;
+
+/// Every register.
+const ALL: Registers = u32::MAX;
+
+/// What a call leaves as they are: `x19` to `x29`.
+pub const KEPT: Registers = 0x3ff8_0000;
+
+/// Bytes of an instruction.
+pub const BYTES: usize = 4;
+
+/// Hints, by number.
+const NOP: u32 = 0;
+/// Signs the return address.
+const PACIASP: u32 = 25;
+/// What indirect branches may lead to.
+const BTI: u32 = 32;
+/// From calls.
+const BTI_C: u32 = 34;
+/// From jumps.
+const BTI_J: u32 = 36;
+/// From both.
+const BTI_JC: u32 = 38;
+
+/// Hints that the kernel steps: these, `xpaclri`, and those that sign
+/// (`aarch64_insn_is_steppable_hint()`).
+const STEPPED: [u32; 12] = [
+    NOP, 7, 8, 10, 24, PACIASP, 26, 27, BTI, BTI_C, BTI_J, BTI_JC,
+];
+
+/// Branches, by their condition's number.
+const CONDITIONS: [&str; 16] = [
+    "b.eq", "b.ne", "b.cs", "b.cc", "b.mi", "b.pl", "b.vs", "b.vc", "b.hi", "b.ls", "b.ge", "b.lt",
+    "b.gt", "b.le", "b.al", "b.nv",
+];
+
+/// One instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Instruction {
+    /// Where it stands.
+    pub address: u64,
+    /// Its bits.
+    word: u32,
+}
+
+/// What it does to general registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// One register becomes another one, and so many bytes more: `mov`, `add`, `sub`.
+    Add(Register, Register, i64),
+    /// It becomes the sum of one register and something: `add`, `madd`.
+    Sum(Register, [Option<Register>; 2]),
+    /// It becomes an address that the instruction states: `adr`, `adrp`.
+    Address(Register, u64),
+    /// Memory is read or written.
+    Access(Access),
+    /// All that is known is which registers it may write.
+    Other(Registers),
+}
+
+/// How memory is read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Whether it is read.
+    pub is_load: bool,
+    /// What is read or written, one beside the other; `None` is no general register of 64 bits whole.
+    pub values: [Option<Register>; 2],
+    /// Whether there are two.
+    pub is_pair: bool,
+    /// General registers that are written.
+    pub written: Registers,
+    /// Bytes of each.
+    pub bytes: i64,
+    /// Where.
+    pub base: Register,
+    /// What is added to it: a register that is not shifted, or one that is.
+    pub index: Index,
+    /// What else is added to it.
+    pub displacement: i64,
+    /// What the base becomes more, if it is written, too. `None` is nobody knows how much.
+    pub increment: Option<i64>,
+}
+
+/// A register in an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Index {
+    /// None.
+    None,
+    /// As it is.
+    Whole(Register),
+    /// Shifted, or a part of it.
+    Scaled,
+}
+
+impl Instruction {
+    /// The instruction at an address. `None` when the bytes are too few, or none for certain.
+    pub fn decode(address: u64, code: &[u8]) -> Option<Self> {
+        let word = u32::from_le_bytes(*code.first_chunk()?);
+        (word >> 16 != 0).then_some(Self { address, word })
+    }
+
+    /// All of some code, without what is none.
+    pub fn all(address: u64, code: &[u8]) -> impl Iterator<Item = Self> {
+        let words = (address..).step_by(BYTES).zip(code.chunks_exact(BYTES));
+        words.filter_map(|(address, bytes)| Self::decode(address, bytes))
+    }
+
+    /// Whether these bits are set just so.
+    fn is(self, mask: u32, bits: u32) -> bool {
+        self.word & mask == bits
+    }
+
+    /// A field: its lowest bit, and how many.
+    fn field(self, low: u32, bits: u32) -> u32 {
+        self.word >> low & ((1 << bits) - 1)
+    }
+
+    /// The same, with a sign.
+    fn signed(self, low: u32, bits: u32) -> i64 {
+        let unused = u32::BITS - bits;
+        i64::from((self.field(low, bits) << unused).cast_signed() >> unused)
+    }
+
+    /// Where a branch goes, with so many bits from the lowest.
+    fn target(self, low: u32, bits: u32) -> u64 {
+        self.address.wrapping_add_signed(self.signed(low, bits) * 4)
+    }
+
+    /// Where control goes behind it.
+    pub fn flow(self) -> Flow {
+        match self.field(26, 6) {
+            0b00_0101 => Flow::Jump(self.target(0, 26)),
+            0b10_0101 => Flow::Call(Some(self.target(0, 26))),
+            _ if self.is(0xff00_0000, 0x5400_0000) => Flow::Branch(self.target(5, 19)),
+            _ if self.is(0x7e00_0000, 0x3400_0000) => Flow::Branch(self.target(5, 19)),
+            _ if self.is(0x7e00_0000, 0x3600_0000) => Flow::Branch(self.target(5, 14)),
+            // blr, blraa
+            _ if self.is(0xfe00_0000, 0xd600_0000) && self.field(21, 3) == 1 => Flow::Call(None),
+            // br, ret, eret; brk, hlt, udf
+            _ if self.is(0xfe00_0000, 0xd600_0000) => Flow::End,
+            _ if self.is(0xff00_0000, 0xd400_0000) && self.field(21, 3) != 0 => Flow::End,
+            _ => Flow::Next,
+        }
+    }
+
+    /// Whether the kernel emulates it when a probe sits on it: what `arm_probe_decode_insn()` has
+    /// in every kernel since 4.10. A `nop` is since 6.13.
+    pub fn is_emulated(self) -> bool {
+        self.is_address()
+            || self.is(0xff00_0010, 0x5400_0000) // b.cond
+            || self.is(0x7c00_0000, 0x3400_0000) // cbz, tbz
+            || self.is(0x7c00_0000, 0x1400_0000) // b, bl
+            || [0xd61f_0000, 0xd63f_0000, 0xd65f_0000] // br, blr, ret
+                .iter()
+                .any(|bits| self.is(0xffff_fc1f, *bits))
+    }
+
+    /// Whether the kernel refuses a probe on it: it is not emulated, nor may it be stepped elsewhere
+    /// (`aarch64_insn_is_steppable()`).
+    pub fn is_refused(self) -> bool {
+        if self.is_emulated() {
+            return false;
+        }
+        if self.is(0x1c00_0000, 0x1400_0000) {
+            let is_system = self.is(0xffc0_0000, 0xd500_0000);
+            let is_msr = self.is(0xfff0_0000, 0xd510_0000) || self.is(0xfff8_f01f, 0xd500_401f);
+            return !is_system
+                || is_msr
+                || self.hint().is_some_and(|hint| !STEPPED.contains(&hint));
+        }
+        // Of a literal, or exclusive.
+        self.is(0x3b00_0000, 0x1800_0000) || self.is(0x3f00_0000, 0x0800_0000)
+    }
+
+    /// `adr`, `adrp`
+    fn is_address(self) -> bool {
+        self.is(0x1f00_0000, 0x1000_0000)
+    }
+
+    /// Which hint it is.
+    fn hint(self) -> Option<u32> {
+        self.is(0xffff_f01f, 0xd503_201f).then(|| self.field(5, 7))
+    }
+
+    /// Its name, as in assembly, of those that functions begin with; of others the directive that
+    /// stands for any of them.
+    pub fn mnemonic(self) -> &'static str {
+        match self.hint() {
+            Some(NOP) => return "nop",
+            Some(PACIASP) => return "paciasp",
+            Some(BTI | BTI_C | BTI_J | BTI_JC) => return "bti",
+            _ => {}
+        }
+        let names = [
+            (0xfc00_0000, 0x1400_0000, "b"),
+            (0xfc00_0000, 0x9400_0000, "bl"),
+            (0x7f00_0000, 0x3400_0000, "cbz"),
+            (0x7f00_0000, 0x3500_0000, "cbnz"),
+            (0x7f00_0000, 0x3600_0000, "tbz"),
+            (0x7f00_0000, 0x3700_0000, "tbnz"),
+            (0x9f00_0000, 0x1000_0000, "adr"),
+            (0x9f00_0000, 0x9000_0000, "adrp"),
+            (0xffff_fc1f, 0xd61f_0000, "br"),
+            (0xffff_fc1f, 0xd63f_0000, "blr"),
+            (0xffff_fc1f, 0xd65f_0000, "ret"),
+            (0x7e40_0000, 0x2800_0000, "stp"),
+            (0x7e40_0000, 0x2840_0000, "ldp"),
+            (0xbf60_0000, 0xb900_0000, "str"),
+            (0xbf60_0000, 0xb940_0000, "ldr"),
+            (0x7f80_0000, 0x1100_0000, "add"),
+            (0x7f80_0000, 0x5100_0000, "sub"),
+            (0x7fe0_ffe0, 0x2a00_03e0, "mov"),
+        ];
+        let known = names.iter().find(|(mask, bits, _)| self.is(*mask, *bits));
+        match known {
+            Some((_, _, name)) => name,
+            None if self.is(0xff00_0010, 0x5400_0000) => CONDITIONS[self.field(0, 4) as usize],
+            None => ".inst",
+        }
+    }
+
+    /// What it does to general registers.
+    pub fn operation(self) -> Operation {
+        let unknown = Operation::Other(ALL);
+        match self.field(25, 4) {
+            0b1000 | 0b1001 => self.immediate(),
+            0b1010 | 0b1011 => Operation::Other(self.branch_writes()),
+            0b0101 | 0b1101 => self.register(),
+            0b0111 | 0b1111 => Operation::Other(self.vector_writes()),
+            0b0100 | 0b0110 | 0b1100 | 0b1110 => self.access().map_or(unknown, Operation::Access),
+            _ => unknown,
+        }
+    }
+
+    /// Data processing with an immediate operand.
+    fn immediate(self) -> Operation {
+        let to = self.general(0);
+        match (self.field(23, 3), to) {
+            (0b000 | 0b001, Some(to)) => {
+                let offset = self.signed(5, 19) << 2 | i64::from(self.field(29, 2));
+                let address = if self.is(1 << 31, 0) {
+                    self.address.wrapping_add_signed(offset)
+                } else {
+                    (self.address & !0xfff).wrapping_add_signed(offset << 12)
+                };
+                Operation::Address(to, address)
+            }
+            // Of 64 bits, and no flags.
+            (0b010, _) if self.is(0xa000_0000, 0x8000_0000) => {
+                let bytes = i64::from(self.field(10, 12)) << (12 * self.field(22, 1));
+                let bytes = if self.is(1 << 30, 0) { bytes } else { -bytes };
+                Operation::Add(self.number(0), self.number(5), bytes)
+            }
+            // The stack pointer, unless flags are written.
+            (0b100, _) if self.field(29, 2) != 0b11 => Operation::Other(bit(self.number(0))),
+            (0b010, _) if self.is(1 << 29, 0) => Operation::Other(bit(self.number(0))),
+            (0b011, _) => Operation::Other(bit(self.number(0))),
+            _ => Operation::Other(bits(to)),
+        }
+    }
+
+    /// Data processing with registers.
+    fn register(self) -> Operation {
+        let to = self.general(0);
+        let (first, second) = (self.general(5), self.general(16));
+        match to {
+            // mov
+            Some(to) if self.is(0xffe0_ffe0, 0xaa00_03e0) => match second {
+                Some(from) => Operation::Add(to, from, 0),
+                None => Operation::Other(bit(to)),
+            },
+            // add of 64 bits: shifted, extended
+            Some(to) if self.is(0xff20_0000, 0x8b00_0000) => Operation::Sum(to, [first, second]),
+            _ if self.is(0xffe0_0000, 0x8b20_0000) => {
+                Operation::Sum(self.number(0), [Some(self.number(5)), second])
+            }
+            // madd, smaddl, umaddl
+            Some(to) if self.is(0xff60_8000, 0x9b00_0000) || self.is(0xff60_8000, 0x9b20_0000) => {
+                Operation::Sum(to, [self.general(10), None])
+            }
+            // ccmp
+            _ if self.is(0x1fe0_0000, 0x1a40_0000) => Operation::Other(0),
+            // Extended, without flags: the stack pointer may be written.
+            _ if self.is(0x3f20_0000, 0x0b20_0000) => Operation::Other(bit(self.number(0))),
+            _ => Operation::Other(bits(to)),
+        }
+    }
+
+    /// Registers that a branch, an exception or a system instruction writes.
+    fn branch_writes(self) -> Registers {
+        match self.flow() {
+            Flow::Call(_) => !KEPT & !bit(SP),
+            // pac…, aut…, of x17 or x30
+            _ if self.hint().is_some() => bit(17) | bit(30),
+            // mrs, sysl
+            _ if self.is(0xffe0_0000, 0xd520_0000) => bits(self.general(0)),
+            // svc
+            _ if self.is(0xff00_0000, 0xd400_0000) => !KEPT & !bit(SP),
+            _ => 0,
+        }
+    }
+
+    /// General registers that an instruction of vectors or floating point writes.
+    fn vector_writes(self) -> Registers {
+        let is_conversion = self.is(0x5f20_fc00, 0x1e20_0000) || self.is(0x5f20_0000, 0x1e00_0000);
+        let is_element = self.is(0x9fe0_8400, 0x0e00_0400);
+        if is_conversion || is_element {
+            bits(self.general(0))
+        } else {
+            0
+        }
+    }
+
+    /// Loads and stores. `None` for those that write registers as nobody knows.
+    fn access(self) -> Option<Access> {
+        let is_vector = self.is(1 << 26, 1 << 26);
+        let value = |low| self.general(low).filter(|_| !is_vector);
+        let access = Access {
+            is_load: self.is(1 << 22, 1 << 22),
+            values: [None; 2],
+            is_pair: false,
+            written: 0,
+            bytes: 8,
+            base: self.number(5),
+            index: Index::None,
+            displacement: 0,
+            increment: Some(0),
+        };
+        // ldp, stp
+        if self.is(0x3a00_0000, 0x2800_0000) {
+            let size = self.field(30, 2);
+            let bytes = match size {
+                _ if is_vector => 4 << size,
+                2 => 8,
+                1 if !access.is_load => return None, // stgp
+                _ => 4,
+            };
+            let offset = self.signed(15, 7) * bytes;
+            let values = [value(0), value(10)];
+            return Some(Access {
+                values: values.map(|value| value.filter(|_| bytes == 8)),
+                is_pair: true,
+                written: if access.is_load {
+                    bits(values[0]) | bits(values[1])
+                } else {
+                    0
+                },
+                bytes,
+                ..access.at(self.field(23, 2), offset)
+            });
+        }
+        // ld1 and its like: of vectors only
+        if self.is(0xbe00_0000, 0x0c00_0000) {
+            let increment = self.is(1 << 23, 0).then_some(0);
+            return Some(Access {
+                increment,
+                ..access
+            });
+        }
+        // Exclusive, ordered, compare and swap
+        if self.is(0x3f00_0000, 0x0800_0000) {
+            let written = [0, 10, 16].map(|low| bits(self.general(low)));
+            return Some(Access {
+                written: written.into_iter().fold(0, |all, one| all | one),
+                ..access
+            });
+        }
+        // ldr of a literal
+        if self.is(0x3b00_0000, 0x1800_0000) {
+            return None;
+        }
+        if !self.is(0x3a00_0000, 0x3800_0000) {
+            return None;
+        }
+        let (size, kind) = (self.field(30, 2), self.field(22, 2));
+        let scale = if is_vector {
+            size | (kind & 2) << 1
+        } else {
+            size
+        };
+        let is_prefetch = !is_vector && size == 3 && kind == 2;
+        let is_load = if is_vector { kind & 1 == 1 } else { kind != 0 };
+        let written = if is_load && !is_prefetch {
+            bits(value(0))
+        } else {
+            0
+        };
+        let access = Access {
+            is_load,
+            values: [value(0).filter(|_| size == 3 && !is_prefetch), None],
+            written,
+            bytes: 1 << scale,
+            ..access
+        };
+        if self.is(1 << 24, 1 << 24) {
+            let displacement = i64::from(self.field(10, 12)) << scale;
+            return Some(Access {
+                displacement,
+                ..access
+            });
+        }
+        match (self.field(21, 1), self.field(10, 2)) {
+            (0, mode) => Some(access.at([2, 1, 2, 3][mode as usize], self.signed(12, 9))),
+            (1, 0b10) => Some(Access {
+                // lsl #0, or as it is
+                index: match self.general(16) {
+                    Some(index) if self.field(12, 4) == 0b0110 => Index::Whole(index),
+                    _ => Index::Scaled,
+                },
+                ..access
+            }),
+            // ldadd and its like
+            (1, 0b00) => Some(Access {
+                values: [None; 2],
+                written: bits(value(0)),
+                ..access
+            }),
+            _ => None,
+        }
+    }
+
+    /// The register of a field.
+    fn number(self, low: u32) -> Register {
+        (self.word >> low & 31) as Register
+    }
+
+    /// The same, where 31 is the zero register.
+    fn general(self, low: u32) -> Option<Register> {
+        Some(self.number(low)).filter(|number| *number != SP)
+    }
+}
+
+impl Access {
+    /// The same at an offset: 1 adds it to the base later, 3 at once, any other leaves the base.
+    fn at(self, mode: u32, offset: i64) -> Self {
+        Self {
+            displacement: if mode == 1 { 0 } else { offset },
+            increment: Some(if mode & 1 == 1 { offset } else { 0 }),
+            ..self
+        }
+    }
+
+    /// General registers that it may write.
+    pub fn writes(self) -> Registers {
+        let base = if self.increment == Some(0) {
+            0
+        } else {
+            bit(self.base)
+        };
+        self.written | base
+    }
+}
+
+impl Operation {
+    /// General registers that it may write.
+    pub fn writes(self) -> Registers {
+        match self {
+            Self::Add(to, ..) | Self::Sum(to, _) | Self::Address(to, _) => bit(to),
+            Self::Access(access) => access.writes(),
+            Self::Other(writes) => writes,
+        }
+    }
+}
+
+/// One register.
+fn bit(register: Register) -> Registers {
+    1 << register
+}
+
+/// One register, or none.
+fn bits(register: Option<Register>) -> Registers {
+    register.map_or(0, bit)
+}
