@@ -8,7 +8,6 @@
 #ifndef NGX_BPF_ARG_H
 #define NGX_BPF_ARG_H
 
-#if defined(__TARGET_ARCH_x86)
 enum reg {
 	REG_AX = 0,
 	REG_CX,
@@ -27,7 +26,6 @@ enum reg {
 	REG_R14,
 	REG_R15,
 };
-#endif
 
 /*
  * Each case reads the context itself, since the verifier takes no computed offset into it; the

@@ -229,6 +229,7 @@ mod tests {
     use super::Site;
     use super::find;
     use super::x86_64::name;
+    use crate::skel::types::reg;
 
     /// The site of a function with this code and two arguments.
     fn site(code: &[u8]) -> Site {
@@ -255,10 +256,7 @@ mod tests {
 
     /// Check that both sides number registers alike.
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn register_numbers() {
-        use crate::skel::types::reg;
-
         for (register, number) in [
             ("rax", reg::REG_AX),
             ("rbx", reg::REG_BX),
