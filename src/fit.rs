@@ -276,11 +276,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::WITNESSES;
+    use super::Witnesses;
     use super::offset;
     use crate::bpf_object;
+    use crate::cached::cached;
+    use crate::debug_file;
+    use crate::elf::Elf;
+    use crate::hook;
+    use crate::image::Image;
     use crate::layout::built_in;
     use crate::layout::tests::COMPAT;
     use crate::layout::tests::build;
+    use crate::machine::Machine;
+    use crate::module;
 
     /// Members that are at the same place in all releases, and in all forks that were looked at (but
     /// for what threads put before those of `ngx_event_pipe_s`).
@@ -367,6 +375,41 @@ mod tests {
         let layout = built_in(&build("1.25.2", COMPAT)).unwrap().unwrap();
         for (witness, place) in WITNESSES {
             assert!(offset(&layout, place).is_some(), "{witness:?}");
+        }
+    }
+
+    /// Check that in builds for arm64 the members are where the table has them: by the compiler's own
+    /// word, and by the code, which has places for probes, too.
+    #[test]
+    fn arm64() {
+        let files = [
+            "source-arm64/objs/nginx",
+            "source-arm64-compat/objs/nginx",
+            "source-arm64-bare/objs/nginx",
+            "arm64/usr/sbin/nginx",
+        ];
+        let wanted = bpf_object::wanted().unwrap();
+        for path in files
+            .iter()
+            .filter_map(|file| cached(file, "make test-nginx"))
+        {
+            let image = Image::open(&path).unwrap();
+            let elf = Elf::parse(&image).unwrap();
+            assert_eq!(elf.machine(), Machine::Arm64);
+            let build = module::build(&elf).unwrap();
+            let table = built_in(&build).unwrap().unwrap();
+            let debug_info = debug_file::layout(&path, &elf, &wanted).unwrap();
+            let is_stripped = path.ends_with("sbin/nginx");
+            assert_eq!(debug_info.is_none(), is_stripped, "{}", path.display());
+            if let Some(debug_info) = debug_info {
+                for (name, members) in &debug_info.structs {
+                    assert_eq!(Some(members), table.structs.get(name), "{name}");
+                }
+            }
+            let fit = Witnesses::of(&elf).ask(&table);
+            assert!(fit.is_full(), "{}: {fit:?}", path.display());
+            let hooks = hook::find(&elf).unwrap();
+            assert!(hooks.iter().all(|hook| hook.emulated), "{hooks:?}");
         }
     }
 }
