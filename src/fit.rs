@@ -401,11 +401,16 @@ mod tests {
             let debug_info = debug_file::layout(&path, &elf, &wanted).unwrap();
             let is_stripped = path.ends_with("sbin/nginx");
             assert_eq!(debug_info.is_none(), is_stripped, "{}", path.display());
-            if let Some(debug_info) = debug_info {
-                for (name, members) in &debug_info.structs {
-                    assert_eq!(Some(members), table.structs.get(name), "{name}");
+            /* The table tells of what this build may not have, and leaves out what is not read. */
+            let mut compared = 0;
+            for (name, members) in debug_info.iter().flat_map(|layout| &layout.structs) {
+                for (member, offset) in members {
+                    let known = table.structs.get(name).and_then(|known| known.get(member));
+                    assert!(known.is_none_or(|known| known == offset), "{name}.{member}");
+                    compared += usize::from(known.is_some());
                 }
             }
+            assert!(is_stripped || compared > 70, "{compared}");
             let fit = Witnesses::of(&elf).ask(&table);
             assert!(fit.is_full(), "{}: {fit:?}", path.display());
             let hooks = hook::find(&elf).unwrap();

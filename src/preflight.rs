@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What tracing needs of this machine and does not find, said before anything is loaded.
 
+use std::os::fd::AsRawFd as _;
 use std::os::fd::FromRawFd as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::ptr;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -271,8 +273,9 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
     needs.chain(sources).chain([better]).collect()
 }
 
-/// Whether a program may be loaded for the end of a kernel function. It is not attached: some
-/// kernels know the type and refuse it.
+/// Whether a program may be put at the end of a kernel function. Some kernels know the type and
+/// refuse to load it. Others load it and refuse to attach it (arm64 before Linux 6.4): that is tried
+/// only where it would be used.
 fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
     let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
         return false;
@@ -301,8 +304,15 @@ fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
         return false;
     }
     // SAFETY: the descriptor is ours, and nobody else's.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    true
+    let program = unsafe { OwnedFd::from_raw_fd(fd) };
+    if sockets::have_tracepoints(kernel) {
+        return true;
+    }
+    // SAFETY: a program at a function has no name; the descriptor lives until the call returns.
+    let link = unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) };
+    // SAFETY: as above.
+    let link = (link >= 0).then(|| unsafe { OwnedFd::from_raw_fd(link) });
+    link.is_some()
 }
 
 #[cfg(test)]
