@@ -32,11 +32,13 @@ TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf/cargo/bin
 
 # Where `make install` puts things; DESTDIR stands before all of it.
 PREFIX ?= /usr/local
+# What writes the man page and the completions: the program itself, if it runs here.
+GENERATE ?= $(PROGRAM)
 SYSCONFDIR ?= /etc
 DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
 
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
-KERNELS ?= 6.1 6.12
+KERNELS ?= 6.1 6.12 6.12-arm64
 
 # How long the test of the full rate lasts.
 export NGX_BPF_TEST_LOAD_SECONDS ?= 60
@@ -45,7 +47,7 @@ export NGX_BPF_TEST_LOAD_SECONDS ?= 60
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-17s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-17s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: build-deps ## Build target/release/ngx-bpf
@@ -79,7 +81,7 @@ test-nginx: build-deps test-deps ## The tests that trace, on every nginx of test
 	tests/builds/run
 
 .PHONY: test-kernels
-test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="6.1 6.12"
+test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="6.1 6.12-arm64"
 	tests/kernels/run $(KERNELS)
 
 .PHONY: bench
@@ -93,10 +95,10 @@ install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/e
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DOC)/examples $(DOC)/schema
-	$(PROGRAM) --generate man | gzip -9n >$(DESTDIR)$(PREFIX)/share/man/man8/ngx-bpf.8.gz
-	$(PROGRAM) --generate bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ngx-bpf
-	$(PROGRAM) --generate zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ngx-bpf
-	$(PROGRAM) --generate fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ngx-bpf.fish
+	$(GENERATE) --generate man | gzip -9n >$(DESTDIR)$(PREFIX)/share/man/man8/ngx-bpf.8.gz
+	$(GENERATE) --generate bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ngx-bpf
+	$(GENERATE) --generate zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ngx-bpf
+	$(GENERATE) --generate fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ngx-bpf.fish
 	sed 's:/usr/bin/:$(PREFIX)/bin/:' packaging/ngx-bpf.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ngx-bpf.service
 	install -D -m 644 packaging/ngx-bpf.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/ngx-bpf.conf
 	install -D -m 644 packaging/ngx-bpf.logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/ngx-bpf
@@ -122,6 +124,10 @@ rpm: build-deps package-deps ## Build target/dist/*.rpm
 .PHONY: tarball
 tarball: build-deps package-deps ## Build target/dist/*.tar.gz: one static binary
 	packaging/build tarball
+
+.PHONY: tarball-arm64
+tarball-arm64: build-deps package-deps ## The same for arm64, cross-built
+	TARGET=aarch64-unknown-linux-gnu packaging/build tarball
 
 .PHONY: packages
 packages: build-deps package-deps ## All of them, and their checksums

@@ -229,6 +229,7 @@ mod tests {
             Some("/usr/sbin/nginx".into()).filter(|file: &PathBuf| file.exists()),
             kept("trixie/usr/sbin/nginx"),
             kept("sid/usr/sbin/nginx"),
+            kept("arm64/usr/sbin/nginx"),
         ];
         for (column, file) in files.iter().enumerate() {
             let suite = suites.next().unwrap();
