@@ -242,6 +242,8 @@ impl Instruction {
             0b1010 | 0b1011 => Operation::Other(self.branch_writes()),
             0b0101 | 0b1101 => self.register(),
             0b0111 | 0b1111 => Operation::Other(self.vector_writes()),
+            // ldr of a literal
+            _ if self.is(0x3f00_0000, 0x1800_0000) => Operation::Other(bits(self.general(0))),
             0b0100 | 0b0110 | 0b1100 | 0b1110 => self.access().map_or(unknown, Operation::Access),
             _ => unknown,
         }
@@ -380,10 +382,6 @@ impl Instruction {
                 ..access
             });
         }
-        // ldr of a literal
-        if self.is(0x3b00_0000, 0x1800_0000) {
-            return None;
-        }
         if !self.is(0x3a00_0000, 0x3800_0000) {
             return None;
         }
@@ -485,4 +483,61 @@ fn bit(register: Register) -> Registers {
 /// One register, or none.
 fn bits(register: Option<Register>) -> Registers {
     register.map_or(0, bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Instruction;
+    use super::Registers;
+
+    /// Instructions, and the registers that each writes.
+    const WRITES: [(u32, &[u8]); 36] = [
+        (0xf940_0023, &[3]),        // ldr x3, [x1]
+        (0xb862_7823, &[3]),        // ldr w3, [x1, x2, lsl #2]
+        (0xb89f_c023, &[3]),        // ldrsw x3, [x1, #-4]
+        (0x3cc1_0423, &[1]),        // ldr q3, [x1], #16
+        (0xa9ff_0fe2, &[2, 3, 31]), // ldp x2, x3, [sp, #-16]!
+        (0xad41_0c82, &[]),         // ldp q2, q3, [x4, #32]
+        (0xf800_8c41, &[2]),        // str x1, [x2, #8]!
+        (0x2900_0861, &[]),         // stp w1, w2, [x3]
+        (0x885f_fc41, &[1]),        // ldaxr w1, [x2]
+        (0x8803_fc41, &[1, 3]),     // stlxr w3, w1, [x2]
+        (0xc8df_fc41, &[1]),        // ldar x1, [x2]
+        (0xf980_0020, &[]),         // prfm pldl1keep, [x1]
+        (0x4cdf_7840, &[2]),        // ld1 {v0.4s}, [x2], #16
+        (0x5800_0005, &[5]),        // ldr x5, .
+        (0xf280_0025, &[5]),        // movk x5, #1
+        (0x927c_ec3f, &[31]),       // and sp, x1, #-16
+        (0xf100_083f, &[]),         // cmp x1, #2
+        (0xf240_003f, &[]),         // tst x1, #1
+        (0x9100_43ff, &[31]),       // add sp, sp, #16
+        (0x8b22_63e1, &[1]),        // add x1, sp, x2
+        (0xeb03_0041, &[1]),        // subs x1, x2, x3
+        (0x9a83_1041, &[1]),        // csel x1, x2, x3, ne
+        (0xfa40_1824, &[]),         // ccmp x1, #0, #4, ne
+        (0x9b02_7c26, &[6]),        // mul x6, x1, x2
+        (0x9bc2_7c26, &[6]),        // umulh x6, x1, x2
+        (0xd341_0907, &[7]),        // ubfx x7, x8, #1, #2
+        (0x9e66_0004, &[4]),        // fmov x4, d0
+        (0x0e01_3c06, &[6]),        // umov w6, v0.b[0]
+        (0x1e38_0026, &[6]),        // fcvtzs w6, s1
+        (0x1e63_2841, &[]),         // fadd d1, d2, d3
+        (0xd53b_d047, &[7]),        // mrs x7, tpidr_el0
+        (0xd503_233f, &[17, 30]),   // paciasp
+        (0x9000_0009, &[9]),        // adrp x9, .
+        (0xd503_3bbf, &[]),         // dmb ish
+        (0xd65f_03c0, &[]),         // ret
+        (0xb400_0001, &[]),         // cbz x1, .
+    ];
+
+    /// Check which registers instructions write, of each kind that is told apart.
+    #[test]
+    fn writes() {
+        for (word, registers) in WRITES {
+            let instruction = Instruction::decode(0x1000, &word.to_le_bytes()).unwrap();
+            let expected = registers.iter().fold(0, |all, one| all | 1 << one);
+            let found: Registers = instruction.operation().writes();
+            assert_eq!(found, expected, "{word:#x}");
+        }
+    }
 }
