@@ -387,6 +387,7 @@ mod tests {
             "source-arm64-compat/objs/nginx",
             "source-arm64-bare/objs/nginx",
             "arm64/usr/sbin/nginx",
+            "arm64/srv/trixie/usr/sbin/nginx",
         ];
         let wanted = bpf_object::wanted().unwrap();
         for path in files
