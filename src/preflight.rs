@@ -275,7 +275,7 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
 
 /// Whether a program may be put at the end of a kernel function. Some kernels know the type and
 /// refuse to load it. Others load it and refuse to attach it (arm64 before Linux 6.4): that is tried
-/// only where it would be used.
+/// only there, and only where it would be used.
 fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
     let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
         return false;
@@ -305,7 +305,7 @@ fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
     }
     // SAFETY: the descriptor is ours, and nobody else's.
     let program = unsafe { OwnedFd::from_raw_fd(fd) };
-    if sockets::have_tracepoints(kernel) {
+    if cfg!(target_arch = "x86_64") || sockets::have_tracepoints(kernel) {
         return true;
     }
     // SAFETY: a program at a function has no name; the descriptor lives until the call returns.
