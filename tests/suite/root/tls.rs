@@ -222,14 +222,14 @@ fn upstream_alert() {
 }
 
 /// Check a response that nginx leaves in OpenSSL's buffer: when it reads on, there is the alert, too.
-/// Then its end is not told, or rightly.
+/// Then its end is not told, or rightly; where it reads on before, that is up to half a second later.
 #[test]
 fn upstream_alert_with_the_rest() {
     let uris = [6000, 9000, 12000].map(|size| format!("/slow/body-{size}"));
     for record in endless(&uris) {
         let p = &record.phases;
         if let Some(last) = p.upstream_response_last_byte_time {
-            assert_delay(Some(last), p.downstream_response_last_byte_time, 1000);
+            assert_delay(Some(last), p.downstream_response_last_byte_time, 500);
         }
     }
 }
