@@ -243,7 +243,7 @@ fn upstream_response_time() {
     /* nginx reads its clock when its event loop wakes up, which a busy machine delays now and then:
      * of the requests with the same delay one has met neither. Half a millisecond is rounding. */
     for same in differences.chunks(REPEATED) {
-        assert!(same.iter().any(|ms| *ms <= 1.5), "{differences:?}");
+        assert!(same.iter().any(|ms| *ms <= 3.0), "{differences:?}");
     }
 }
 
