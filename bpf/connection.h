@@ -59,7 +59,6 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	if (!conn)
 		return;
 	conn->accepted_ns = now;
-	conn->sockaddr = (__u64)NGX_GET(c, sockaddr);
 	/* stream's pass directive hands over connections whose handshake is done. */
 	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = conn->handshake.is_tls;

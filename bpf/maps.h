@@ -181,7 +181,6 @@ struct unsure {
 /* A client's connection, and the one request that is in flight on it; or one of its streams. */
 struct connection {
 	__u64 accepted_ns;
-	__u64 sockaddr;	  /* c->sockaddr when it was; 0: not seen */
 	__u64 generation; /* of the request in flight: no other request of this worker has it */
 	__u64 request;	  /* its ngx_http_request_t; 0: not yet asked for */
 	__u64 previous_ended_ns;

@@ -218,8 +218,7 @@ static __always_inline bool is_http_version(__u32 version)
 }
 
 /* The members of r and c that are numbers. False when one of them could not be read. */
-static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c,
-					struct connection *conn)
+static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
 {
 	struct request_record *d = &w->draft;
 	struct ngx_buf_s *header_in;
@@ -253,12 +252,9 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 	header_in = OF_REQUEST(w, header_in);
 	if (!u && header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;
-	/* nginx's realip module puts another one there. */
-	if (conn && conn->sockaddr == (__u64)OF_CONNECTION(w, sockaddr) && conn->peer.family)
-		d->remote_port = conn->peer.port;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
-	else if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
-		 (remote.family == AF_INET || remote.family == AF_INET6))
+	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
+	    (remote.family == AF_INET || remote.family == AF_INET6))
 		d->remote_port = bpf_ntohs(remote.port);
 	return !failed;
 }
@@ -284,7 +280,7 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 {
 	bool is_awaited = conn && response_is_awaited(w, conn);
 
-	if (!draft_facts(w, rc, c, conn))
+	if (!draft_facts(w, rc, c))
 		return false;
 	if (!is_traced)
 		w->draft.flags |= REQUEST_UNTRACED;

@@ -6,7 +6,7 @@
 #include "read.h"
 
 enum {
-	PARTS_MAX = 8,	       /* of a request's headers, that are looked at */
+	PARTS_MAX = 9,	       /* of a request's headers, that are looked at */
 	PART_HEADERS_MAX = 20, /* in each: ngx_http_alloc_request() */
 	NAME_BYTES = 11,       /* of "traceparent" */
 };
@@ -16,14 +16,11 @@ enum {
 /* Whether it is the header's name, in whatever case. */
 static __always_inline bool is_traceparent(const void *from)
 {
-	union {
-		char bytes[NAME_BYTES];
-		__u64 words[2];
-	} wanted = {.bytes = "traceparent"}, name = {};
+	__u64 name[2] = {}, wanted[2] = {};
 
-	bpf_probe_read_user(&name, NAME_BYTES, from);
-	return (name.words[0] | 0x2020202020202020) == wanted.words[0] &&
-	       (name.words[1] | 0x202020) == wanted.words[1];
+	__builtin_memcpy(wanted, "traceparent", NAME_BYTES);
+	bpf_probe_read_user(name, NAME_BYTES, from);
+	return (name[0] | 0x2020202020202020) == wanted[0] && (name[1] | 0x202020) == wanted[1];
 }
 
 /* Copies a part of the list. Returns its bytes; 0 when they can't be read. */
@@ -83,20 +80,22 @@ __noinline int traceparents_of_part(struct worker *w, __u64 bytes)
 }
 
 /*
- * How many such headers the request has; 0 where it has too many of all kinds. More than one say
- * nothing. `bytes` of the first part are copied.
+ * How many such headers the request has; 0 where not all its headers could be looked at. More than
+ * one say nothing. `bytes` of the first part are copied.
  */
 static __always_inline int traceparents(struct worker *w, __u64 bytes)
 {
 	struct ngx_list_part_s *part = OF_REQUEST(w, headers_in.headers.part.next);
-	int found = traceparents_of_part(w, bytes);
+	int found = 0;
 
-	for (__u32 i = 0; i < PARTS_MAX && part; i++) {
-		bytes = copy_part(w, NGX_GET(part, elts), NGX_GET(part, nelts));
+	for (__u32 i = 0; i < PARTS_MAX && bytes; i++) {
 		found += traceparents_of_part(w, bytes);
+		if (!part)
+			return found;
+		bytes = copy_part(w, NGX_GET(part, elts), NGX_GET(part, nelts));
 		part = NGX_GET(part, next);
 	}
-	return part ? 0 : found;
+	return 0;
 }
 
 #endif

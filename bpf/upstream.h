@@ -108,7 +108,8 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 
 	s->client = 0;
 	s->subrequest = 0;
-	if (bpf_probe_read_user(head, NGX_END(r, upstream_states), r) ||
+	if (NGX_END(r, upstream_states) > sizeof(head) || /* in no layout that is known */
+	    bpf_probe_read_user(head, NGX_END(r, upstream_states), r) ||
 	    NGX_IN(head, r, signature) != NGX_HTTP_MODULE)
 		return NULL;
 	main = NGX_READ(failed, r, main);

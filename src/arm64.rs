@@ -374,9 +374,16 @@ impl Instruction {
                 ..access
             });
         }
-        // Exclusive, ordered, compare and swap
+        // Exclusive, ordered, compare and swap (casp: of two registers each)
         if self.is(0x3f00_0000, 0x0800_0000) {
-            let written = [0, 10, 16].map(|low| bits(self.general(low)));
+            let is_pair = self.is(0x80a0_0000, 0x0020_0000);
+            let swapped = bits(self.general(16));
+            let written = [
+                bits(self.general(0)),
+                bits(self.general(10)),
+                swapped,
+                swapped << u32::from(is_pair),
+            ];
             return Some(Access {
                 written: written.into_iter().fold(0, |all, one| all | one),
                 ..access

@@ -15,6 +15,8 @@ use object::ObjectSegment as _;
 use object::SectionKind;
 use object::SegmentFlags;
 use object::elf::ET_EXEC;
+use object::elf::GNU_PROPERTY_X86_FEATURE_1_AND;
+use object::elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK;
 use object::elf::PF_X;
 use object::elf::RelocationType;
 use object::elf::SHF_ALLOC;
@@ -111,6 +113,26 @@ impl<'data> Elf<'data> {
     /// What it is built for.
     pub fn machine(&self) -> Machine {
         self.machine
+    }
+
+    /// Whether its processes may have a shadow stack, which every return is compared with.
+    pub fn may_have_shadow_stack(&self) -> bool {
+        let (endian, data) = (self.file.endian(), self.file.data());
+        let sections = self.file.elf_section_table().iter();
+        let mut notes = sections
+            .filter_map(|section| section.notes(endian, data).ok().flatten())
+            .flat_map(|notes| notes.map_while(Result::ok));
+        notes.any(|note| {
+            let mut properties = note.gnu_properties(endian).into_iter().flatten();
+            properties.any(|property| {
+                property.is_ok_and(|property| {
+                    property.pr_type() == GNU_PROPERTY_X86_FEATURE_1_AND
+                        && property
+                            .data_u32(endian)
+                            .is_ok_and(|features| features & GNU_PROPERTY_X86_FEATURE_1_SHSTK != 0)
+                })
+            })
+        })
     }
 
     /// The build id in hex. `None` when it was linked without one.

@@ -137,7 +137,8 @@ impl Hook {
             )?;
             body = Some(code.address);
         }
-        let site = site::find(elf.machine(), &code, arguments)?;
+        let shadowed = elf.may_have_shadow_stack();
+        let site = site::find(elf.machine(), &code, arguments, shadowed)?;
         Ok(Self {
             program,
             function,
@@ -262,6 +263,33 @@ mod tests {
         ] {
             let (places, lack) = found(flag);
             assert!(places == 2 && lack.contains(why), "{places}: {lack}");
+        }
+    }
+
+    /// Check that no probe sits on a call where that could kill: the entry has it instead.
+    #[test]
+    fn shadow_stack() {
+        let source = "
+            #define F(name) __asm__(\".globl \" #name \"\\n.type \" #name \", @function\\n\" #name \": \" \\
+                \"sub $8, %rsp\\ncall main\\nadd $8, %rsp\\nret\\n.size \" #name \", . - \" #name); void name(void);
+            F(ngx_http_init_connection) F(ngx_http_free_request)
+            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request };
+            int main(void) { return hooks[0] == 0; }";
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.c"), source).unwrap();
+        for (flag, instruction) in [("-fPIE", "call"), ("-Wl,-z,shstk", "sub")] {
+            let status = Command::new("clang")
+                .args("-O2 -fPIE -pie -rdynamic -o a a.c".split(' '))
+                .arg(flag)
+                .current_dir(folder.path())
+                .status();
+            assert!(status.unwrap().success());
+            let image = Image::read(&File::open(folder.path().join("a")).unwrap()).unwrap();
+            let hooks = find(&Elf::parse(&image).unwrap()).unwrap();
+            assert_eq!(hooks.places.len(), 2);
+            for hook in hooks.places {
+                assert_eq!(hook.instruction, instruction);
+            }
         }
     }
 }

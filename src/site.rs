@@ -69,10 +69,17 @@ struct Instruction {
 }
 
 /// The first emulated instruction of the straight line from the entry at which the first
-/// `arguments` arguments are at hand; the entry itself where there is none.
+/// `arguments` arguments are at hand; the entry itself where there is none. No call with a shadow
+/// stack: kernels that emulate it do not put the address there that the function returns to, for which
+/// the process would be killed (`branch_emulate_op()` in arch/x86/kernel/uprobes.c).
 ///
 /// Fails when the function's code does not decode, or the kernel takes no probe there.
-pub fn find(machine: Machine, function: &Function<'_>, arguments: usize) -> Result<Site> {
+pub fn find(
+    machine: Machine,
+    function: &Function<'_>,
+    arguments: usize,
+    has_shadow_stack: bool,
+) -> Result<Site> {
     let code = decode(machine, function)?;
     let mut live = Arguments::at_entry(machine, arguments);
     for instruction in &code {
@@ -80,7 +87,8 @@ pub fn find(machine: Machine, function: &Function<'_>, arguments: usize) -> Resu
         let Some(arguments) = live.registers() else {
             break;
         };
-        if instruction.is_emulated {
+        let is_safe = !has_shadow_stack || !matches!(instruction.flow, Flow::Call(_));
+        if instruction.is_emulated && is_safe {
             if is_branched_into(&code, function.address, offset) {
                 break;
             }
@@ -238,7 +246,7 @@ mod tests {
             address: 0x1000,
             code,
         };
-        find(Machine::X86_64, &function, 2).unwrap()
+        find(Machine::X86_64, &function, 2, false).unwrap()
     }
 
     /// The same, of arm64.
@@ -251,7 +259,7 @@ mod tests {
                 .flat_map(|word| word.to_le_bytes())
                 .collect::<Vec<_>>(),
         };
-        find(Machine::Arm64, &function, 2).unwrap()
+        find(Machine::Arm64, &function, 2, false).unwrap()
     }
 
     /// Check that both sides number registers alike.
@@ -333,7 +341,7 @@ mod tests {
                 address: 0,
                 code,
             };
-            assert!(find(Machine::X86_64, &function, 2).is_err());
+            assert!(find(Machine::X86_64, &function, 2, false).is_err());
         }
     }
 
@@ -394,7 +402,10 @@ mod tests {
                 address: 0,
                 code: &bytes,
             };
-            assert!(find(Machine::Arm64, &function, 1).is_err(), "{code:x?}");
+            assert!(
+                find(Machine::Arm64, &function, 1, false).is_err(),
+                "{code:x?}"
+            );
         }
     }
 }
