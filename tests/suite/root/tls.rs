@@ -11,7 +11,9 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
 
+use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_before;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
@@ -346,6 +348,9 @@ fn proxy_protocol() {
 /// before the handshake ends, and what ends that is nothing of the next request's.
 #[test]
 fn early_data() {
+    if is_built_without(REWRITE) {
+        return;
+    }
     let http = [
         tls::DIRECTIVES,
         "server { listen 127.0.0.1:{port} ssl; ssl_early_data on; proxy_buffering off;
