@@ -215,9 +215,24 @@ mod tests {
     use std::fs::File;
     use std::process::Command;
 
+    use super::Hooks;
     use super::find;
     use crate::elf::Elf;
     use crate::image::Image;
+
+    /// Those of a program with this source.
+    fn hooks(source: &str, flags: &[&str]) -> Hooks {
+        let folder = tempfile::TempDir::new().unwrap();
+        std::fs::write(folder.path().join("a.c"), source).unwrap();
+        let status = Command::new("clang")
+            .args("-O2 -fPIE -pie -rdynamic -o a a.c".split(' '))
+            .args(flags)
+            .current_dir(folder.path())
+            .status();
+        assert!(status.unwrap().success());
+        let image = Image::read(&File::open(folder.path().join("a")).unwrap()).unwrap();
+        find(&Elf::parse(&image).unwrap()).unwrap()
+    }
 
     /// Check that probes which can't all be placed are left out, and that it is told why: in nginx
     /// before 1.25.4, and where a compiler has made a function dead.
@@ -241,17 +256,8 @@ mod tests {
             #endif
             };
             int main(void) { return hooks[0] == 0; }";
-        let folder = tempfile::TempDir::new().unwrap();
-        std::fs::write(folder.path().join("a.c"), source).unwrap();
         let found = |flag: &str| {
-            let status = Command::new("clang")
-                .args("-O2 -fPIE -pie -rdynamic -s -o a a.c".split(' '))
-                .arg(flag)
-                .current_dir(folder.path())
-                .status();
-            assert!(status.unwrap().success());
-            let image = Image::read(&File::open(folder.path().join("a")).unwrap()).unwrap();
-            let hooks = find(&Elf::parse(&image).unwrap()).unwrap();
+            let hooks = hooks(source, &["-s", flag]);
             (hooks.places.len(), hooks.lack.unwrap_or_default())
         };
         assert_eq!(found("-UQUIC"), (2, String::new()));
@@ -275,17 +281,8 @@ mod tests {
             F(ngx_http_init_connection) F(ngx_http_free_request)
             void *hooks[] = { ngx_http_init_connection, ngx_http_free_request };
             int main(void) { return hooks[0] == 0; }";
-        let folder = tempfile::TempDir::new().unwrap();
-        std::fs::write(folder.path().join("a.c"), source).unwrap();
         for (flag, instruction) in [("-fPIE", "call"), ("-Wl,-z,shstk", "sub")] {
-            let status = Command::new("clang")
-                .args("-O2 -fPIE -pie -rdynamic -o a a.c".split(' '))
-                .arg(flag)
-                .current_dir(folder.path())
-                .status();
-            assert!(status.unwrap().success());
-            let image = Image::read(&File::open(folder.path().join("a")).unwrap()).unwrap();
-            let hooks = find(&Elf::parse(&image).unwrap()).unwrap();
+            let hooks = hooks(source, &[flag]);
             assert_eq!(hooks.places.len(), 2);
             for hook in hooks.places {
                 assert_eq!(hook.instruction, instruction);
