@@ -4,6 +4,11 @@
 //! (Arm DDI 0487, "A64 instruction set encoding") has them. What is not known exactly is told as
 //! more than it does, never as less.
 
+mod access;
+
+pub use access::Access;
+pub use access::Index;
+
 use crate::machine::Flow;
 
 /// A general register: `x0` to `x30`, and `SP`.
@@ -23,31 +28,6 @@ pub const KEPT: Registers = 0x3ff8_0000;
 
 /// Bytes of an instruction.
 pub const BYTES: usize = 4;
-
-/// Hints, by number.
-const NOP: u32 = 0;
-/// Signs the return address.
-const PACIASP: u32 = 25;
-/// What indirect branches may lead to.
-const BTI: u32 = 32;
-/// From calls.
-const BTI_C: u32 = 34;
-/// From jumps.
-const BTI_J: u32 = 36;
-/// From both.
-const BTI_JC: u32 = 38;
-
-/// Hints that the kernel steps: these, `xpaclri`, and those that sign
-/// (`aarch64_insn_is_steppable_hint()`).
-const STEPPED: [u32; 12] = [
-    NOP, 7, 8, 10, 24, PACIASP, 26, 27, BTI, BTI_C, BTI_J, BTI_JC,
-];
-
-/// Branches, by their condition's number.
-const CONDITIONS: [&str; 16] = [
-    "b.eq", "b.ne", "b.cs", "b.cc", "b.mi", "b.pl", "b.vs", "b.vc", "b.hi", "b.ls", "b.ge", "b.lt",
-    "b.gt", "b.le", "b.al", "b.nv",
-];
 
 /// One instruction.
 #[derive(Clone, Copy, Debug)]
@@ -73,40 +53,6 @@ pub enum Operation {
     Other(Registers),
 }
 
-/// How memory is read or written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// Whether it is read.
-    pub is_load: bool,
-    /// What is read or written, one beside the other; `None` is no general register of 64 bits whole.
-    pub values: [Option<Register>; 2],
-    /// Whether there are two.
-    pub is_pair: bool,
-    /// General registers that are written.
-    pub written: Registers,
-    /// Bytes of each.
-    pub bytes: i64,
-    /// Where.
-    pub base: Register,
-    /// What is added to it: a register that is not shifted, or one that is.
-    pub index: Index,
-    /// What else is added to it.
-    pub displacement: i64,
-    /// What the base becomes more, if it is written, too. `None` is nobody knows how much.
-    pub increment: Option<i64>,
-}
-
-/// A register in an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Index {
-    /// None.
-    None,
-    /// As it is.
-    Whole(Register),
-    /// Shifted, or a part of it.
-    Scaled,
-}
-
 impl Instruction {
     /// The instruction at an address. `None` when the bytes are too few, or none for certain.
     pub fn decode(address: u64, code: &[u8]) -> Option<Self> {
@@ -121,12 +67,12 @@ impl Instruction {
     }
 
     /// Whether these bits are set just so.
-    fn is(self, mask: u32, bits: u32) -> bool {
+    pub fn is(self, mask: u32, bits: u32) -> bool {
         self.word & mask == bits
     }
 
     /// A field: its lowest bit, and how many.
-    fn field(self, low: u32, bits: u32) -> u32 {
+    pub fn field(self, low: u32, bits: u32) -> u32 {
         self.word >> low & ((1 << bits) - 1)
     }
 
@@ -158,80 +104,9 @@ impl Instruction {
         }
     }
 
-    /// Whether the kernel emulates it when a probe sits on it: what `arm_probe_decode_insn()` has
-    /// in every kernel since 4.10. A `nop` is since 6.13.
-    pub fn is_emulated(self) -> bool {
-        self.is_address()
-            || self.is(0xff00_0010, 0x5400_0000) // b.cond
-            || self.is(0x7c00_0000, 0x3400_0000) // cbz, tbz
-            || self.is(0x7c00_0000, 0x1400_0000) // b, bl
-            || [0xd61f_0000, 0xd63f_0000, 0xd65f_0000] // br, blr, ret
-                .iter()
-                .any(|bits| self.is(0xffff_fc1f, *bits))
-    }
-
-    /// Whether the kernel refuses a probe on it: it is not emulated, nor may it be stepped elsewhere
-    /// (`aarch64_insn_is_steppable()`).
-    pub fn is_refused(self) -> bool {
-        if self.is_emulated() {
-            return false;
-        }
-        if self.is(0x1c00_0000, 0x1400_0000) {
-            let is_system = self.is(0xffc0_0000, 0xd500_0000);
-            let is_msr = self.is(0xfff0_0000, 0xd510_0000) || self.is(0xfff8_f01f, 0xd500_401f);
-            return !is_system
-                || is_msr
-                || self.hint().is_some_and(|hint| !STEPPED.contains(&hint));
-        }
-        // Of a literal, or exclusive.
-        self.is(0x3b00_0000, 0x1800_0000) || self.is(0x3f00_0000, 0x0800_0000)
-    }
-
-    /// `adr`, `adrp`
-    fn is_address(self) -> bool {
-        self.is(0x1f00_0000, 0x1000_0000)
-    }
-
     /// Which hint it is.
-    fn hint(self) -> Option<u32> {
+    pub fn hint(self) -> Option<u32> {
         self.is(0xffff_f01f, 0xd503_201f).then(|| self.field(5, 7))
-    }
-
-    /// Its name, as in assembly, of those that functions begin with; of others the directive that
-    /// stands for any of them.
-    pub fn mnemonic(self) -> &'static str {
-        match self.hint() {
-            Some(NOP) => return "nop",
-            Some(PACIASP) => return "paciasp",
-            Some(BTI | BTI_C | BTI_J | BTI_JC) => return "bti",
-            _ => {}
-        }
-        let names = [
-            (0xfc00_0000, 0x1400_0000, "b"),
-            (0xfc00_0000, 0x9400_0000, "bl"),
-            (0x7f00_0000, 0x3400_0000, "cbz"),
-            (0x7f00_0000, 0x3500_0000, "cbnz"),
-            (0x7f00_0000, 0x3600_0000, "tbz"),
-            (0x7f00_0000, 0x3700_0000, "tbnz"),
-            (0x9f00_0000, 0x1000_0000, "adr"),
-            (0x9f00_0000, 0x9000_0000, "adrp"),
-            (0xffff_fc1f, 0xd61f_0000, "br"),
-            (0xffff_fc1f, 0xd63f_0000, "blr"),
-            (0xffff_fc1f, 0xd65f_0000, "ret"),
-            (0x7e40_0000, 0x2800_0000, "stp"),
-            (0x7e40_0000, 0x2840_0000, "ldp"),
-            (0xbf60_0000, 0xb900_0000, "str"),
-            (0xbf60_0000, 0xb940_0000, "ldr"),
-            (0x7f80_0000, 0x1100_0000, "add"),
-            (0x7f80_0000, 0x5100_0000, "sub"),
-            (0x7fe0_ffe0, 0x2a00_03e0, "mov"),
-        ];
-        let known = names.iter().find(|(mask, bits, _)| self.is(*mask, *bits));
-        match known {
-            Some((_, _, name)) => name,
-            None if self.is(0xff00_0010, 0x5400_0000) => CONDITIONS[self.field(0, 4) as usize],
-            None => ".inst",
-        }
     }
 
     /// What it does to general registers.
@@ -244,7 +119,9 @@ impl Instruction {
             0b0111 | 0b1111 => Operation::Other(self.vector_writes()),
             // ldr of a literal
             _ if self.is(0x3f00_0000, 0x1800_0000) => Operation::Other(bits(self.general(0))),
-            0b0100 | 0b0110 | 0b1100 | 0b1110 => self.access().map_or(unknown, Operation::Access),
+            0b0100 | 0b0110 | 0b1100 | 0b1110 => {
+                Access::of(self).map_or(unknown, Operation::Access)
+            }
             _ => unknown,
         }
     }
@@ -328,117 +205,6 @@ impl Instruction {
         }
     }
 
-    /// Loads and stores. `None` for those that write registers as nobody knows.
-    fn access(self) -> Option<Access> {
-        let is_vector = self.is(1 << 26, 1 << 26);
-        let value = |low| self.general(low).filter(|_| !is_vector);
-        let access = Access {
-            is_load: self.is(1 << 22, 1 << 22),
-            values: [None; 2],
-            is_pair: false,
-            written: 0,
-            bytes: 8,
-            base: self.number(5),
-            index: Index::None,
-            displacement: 0,
-            increment: Some(0),
-        };
-        // ldp, stp
-        if self.is(0x3a00_0000, 0x2800_0000) {
-            let size = self.field(30, 2);
-            let bytes = match size {
-                _ if is_vector => 4 << size,
-                2 => 8,
-                1 if !access.is_load => return None, // stgp
-                _ => 4,
-            };
-            let offset = self.signed(15, 7) * bytes;
-            let values = [value(0), value(10)];
-            return Some(Access {
-                values: values.map(|value| value.filter(|_| bytes == 8)),
-                is_pair: true,
-                written: if access.is_load {
-                    bits(values[0]) | bits(values[1])
-                } else {
-                    0
-                },
-                bytes,
-                ..access.at(self.field(23, 2), offset)
-            });
-        }
-        // ld1 and its like: of vectors only
-        if self.is(0xbe00_0000, 0x0c00_0000) {
-            let increment = self.is(1 << 23, 0).then_some(0);
-            return Some(Access {
-                increment,
-                ..access
-            });
-        }
-        // Exclusive, ordered, compare and swap (casp: of two registers each)
-        if self.is(0x3f00_0000, 0x0800_0000) {
-            let is_pair = self.is(0x80a0_0000, 0x0020_0000);
-            let swapped = bits(self.general(16));
-            let written = [
-                bits(self.general(0)),
-                bits(self.general(10)),
-                swapped,
-                swapped << u32::from(is_pair),
-            ];
-            return Some(Access {
-                written: written.into_iter().fold(0, |all, one| all | one),
-                ..access
-            });
-        }
-        if !self.is(0x3a00_0000, 0x3800_0000) {
-            return None;
-        }
-        let (size, kind) = (self.field(30, 2), self.field(22, 2));
-        let scale = if is_vector {
-            size | (kind & 2) << 1
-        } else {
-            size
-        };
-        let is_prefetch = !is_vector && size == 3 && kind == 2;
-        let is_load = if is_vector { kind & 1 == 1 } else { kind != 0 };
-        let written = if is_load && !is_prefetch {
-            bits(value(0))
-        } else {
-            0
-        };
-        let access = Access {
-            is_load,
-            values: [value(0).filter(|_| size == 3 && !is_prefetch), None],
-            written,
-            bytes: 1 << scale,
-            ..access
-        };
-        if self.is(1 << 24, 1 << 24) {
-            let displacement = i64::from(self.field(10, 12)) << scale;
-            return Some(Access {
-                displacement,
-                ..access
-            });
-        }
-        match (self.field(21, 1), self.field(10, 2)) {
-            (0, mode) => Some(access.at([2, 1, 2, 3][mode as usize], self.signed(12, 9))),
-            (1, 0b10) => Some(Access {
-                // lsl #0, or as it is
-                index: match self.general(16) {
-                    Some(index) if self.field(12, 4) == 0b0110 => Index::Whole(index),
-                    _ => Index::Scaled,
-                },
-                ..access
-            }),
-            // ldadd and its like
-            (1, 0b00) => Some(Access {
-                values: [None; 2],
-                written: bits(value(0)),
-                ..access
-            }),
-            _ => None,
-        }
-    }
-
     /// The register of a field.
     fn number(self, low: u32) -> Register {
         (self.word >> low & 31) as Register
@@ -447,27 +213,6 @@ impl Instruction {
     /// The same, where 31 is the zero register.
     fn general(self, low: u32) -> Option<Register> {
         Some(self.number(low)).filter(|number| *number != SP)
-    }
-}
-
-impl Access {
-    /// The same at an offset: 1 adds it to the base later, 3 at once, any other leaves the base.
-    fn at(self, mode: u32, offset: i64) -> Self {
-        Self {
-            displacement: if mode == 1 { 0 } else { offset },
-            increment: Some(if mode & 1 == 1 { offset } else { 0 }),
-            ..self
-        }
-    }
-
-    /// General registers that it may write.
-    pub fn writes(self) -> Registers {
-        let base = if self.increment == Some(0) {
-            0
-        } else {
-            bit(self.base)
-        };
-        self.written | base
     }
 }
 

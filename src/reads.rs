@@ -18,6 +18,9 @@ mod x86_64;
 /// Instructions that are followed; the functions asked about have some hundred.
 const STEPS_MAX: u32 = 20_000;
 
+/// Bytes of a pointer.
+const POINTER_BYTES: i64 = 8;
+
 /// Larger than any struct of nginx: what runs through an array ends here.
 const STRUCT_BYTES_MAX: i64 = 4096;
 
@@ -90,13 +93,15 @@ impl State {
         self.registers[usize::from(register)] = value.filter(is_inside);
     }
 
-    /// Eight bytes are written to memory.
-    fn store(&mut self, address: Option<Pointer>, value: Option<Pointer>) {
+    /// So many bytes are written to memory: a pointer, or what is none.
+    fn store(&mut self, address: Option<Pointer>, bytes: i64, value: Option<Pointer>) {
         if let Some(Pointer::Stack(at)) = address {
-            match value {
-                Some(value) => self.stack.insert(at, value),
-                None => self.stack.remove(&at),
-            };
+            self.stack.retain(|slot, _| {
+                slot.saturating_add(POINTER_BYTES) <= at || at.saturating_add(bytes) <= *slot
+            });
+            if let Some(value) = value {
+                self.stack.insert(at, value);
+            }
         }
     }
 

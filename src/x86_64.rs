@@ -48,15 +48,26 @@ pub fn written(instruction: &Instruction) -> Vec<u8> {
     }
     let mut factory = InstructionInfoFactory::new();
     let used = factory.info(instruction).used_registers().iter();
-    let written = used.filter(|used| {
-        !matches!(
-            used.access(),
-            OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-        )
-    });
-    written
+    used.filter(|used| is_write(used.access()))
         .map(iced_x86::UsedRegister::register)
         .filter(|register| register.is_gpr())
         .map(number)
         .collect()
+}
+
+/// How many bytes an instruction may write to memory. `None` when it writes none.
+pub fn stored(instruction: &Instruction) -> Option<i64> {
+    let mut factory = InstructionInfoFactory::new();
+    let used = factory.info(instruction).used_memory().iter();
+    used.filter(|used| is_write(used.access()))
+        .map(|used| used.memory_size().size() as i64)
+        .max()
+}
+
+/// Whether something may be written.
+fn is_write(access: OpAccess) -> bool {
+    !matches!(
+        access,
+        OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+    )
 }

@@ -69,7 +69,7 @@ fn run(walk: &mut Walk<'_>, access: &Access, state: &mut State) {
             _ if access.is_load => {}
             register => {
                 let value = register.and_then(|register| state.get(register));
-                state.store(*place, value);
+                state.store(*place, access.bytes, value);
             }
         }
     }

@@ -8,6 +8,7 @@ use iced_x86::Instruction;
 use iced_x86::OpKind;
 use iced_x86::Register;
 
+use super::POINTER_BYTES;
 use super::Pointer;
 use super::State;
 use super::Walk;
@@ -53,14 +54,14 @@ fn run(walk: &mut Walk<'_>, instruction: &Instruction, state: &mut State) {
     .then(|| instruction.immediate(1).cast_signed());
     match instruction.code() {
         Code::Mov_r64_rm64 if has_memory => set(state, to, walk.load(state, address)),
-        Code::Mov_rm64_r64 if has_memory => state.store(address, from),
+        Code::Mov_rm64_r64 if has_memory => state.store(address, POINTER_BYTES, from),
         Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => set(state, to, from),
         Code::Lea_r64_m => set(state, to, address),
         Code::Push_r64 => {
             let top = state.get(STACK).map(|top| top.plus(-8));
             state.set(STACK, top);
             let value = get(state, to);
-            state.store(top, value);
+            state.store(top, POINTER_BYTES, value);
         }
         Code::Pop_r64 => {
             let top = state.get(STACK);
@@ -88,6 +89,9 @@ fn run(walk: &mut Walk<'_>, instruction: &Instruction, state: &mut State) {
             set(state, to, sum);
         }
         _ => {
+            if let Some(bytes) = x86_64::stored(instruction) {
+                state.store(address, bytes, None);
+            }
             for register in x86_64::written(instruction) {
                 state.set(register, None);
             }
