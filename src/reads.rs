@@ -251,6 +251,27 @@ mod tests {
         assert_eq!(touched, [("s", 16), ("s", 40), ("s", 48)].into());
     }
 
+    /// Check that a store ends what is known of every slot that it reaches into, and of no other.
+    #[test]
+    fn stores() {
+        let expected = BTreeSet::from([("s", 16)]);
+        let found = touched(
+            Machine::X86_64,
+            "mov %rdi, -16(%rsp); movups %xmm0, -24(%rsp); mov -16(%rsp), %rdx; mov 100(%rdx), %rax; \
+             mov %rdi, -40(%rsp); movl $0, -36(%rsp); mov -40(%rsp), %rdx; mov 104(%rdx), %rax; \
+             mov %rdi, -64(%rsp); cmpl $0, -60(%rsp); movups %xmm0, -56(%rsp); mov -64(%rsp), %rdx; \
+             mov 16(%rdx), %rax; ret",
+        );
+        assert_eq!(found, expected);
+        let found = touched(
+            Machine::Arm64,
+            "str x0, [sp, #24]; str q0, [sp, #16]; ldr x2, [sp, #24]; ldr x3, [x2, #80]; \
+             str x0, [sp, #40]; str wzr, [sp, #44]; ldr x2, [sp, #40]; ldr x3, [x2, #88]; \
+             str x0, [sp, #56]; str q0, [sp, #64]; ldr x2, [sp, #56]; ldr x3, [x2, #16]; ret",
+        );
+        assert_eq!(found, expected);
+    }
+
     /// Check that pointers are followed, a call loses what it may overwrite, and both ways of a branch
     /// are gone, each with what is known on it.
     #[test]

@@ -53,6 +53,7 @@ mod symbols;
 mod times;
 /// TLS of clients and of upstreams.
 mod tls;
+mod tls_upstreams;
 /// Requests that belong to a trace.
 mod trace_context;
 /// Connections that stop to be HTTP.

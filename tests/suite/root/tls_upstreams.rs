@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Upstreams that speak TLS: kept and new connections, and how a response ends that ends with one.
+
+use rustls::version::TLS13;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::record::Record;
+use crate::suite::common::record::assert_delay;
+use crate::suite::common::tls::Tls;
+use crate::suite::root::tls::Chain;
+
+/// Check that a kept upstream connection has no handshake, and that the end of each request is told:
+/// nginx sends an alert when it closes the others.
+#[test]
+fn connections() {
+    let records = Chain::start().traced(|nginx| {
+        let mut client = Tls::begin(nginx.port, &TLS13, &[]).finish().into_client();
+        for uri in ["/kept/", "/kept/", "/", "/"] {
+            assert_eq!(client.get(uri).status, 200);
+        }
+    });
+    let told: Vec<_> = records
+        .iter()
+        .map(|record| {
+            record.assert_complete();
+            let attempt = &record.upstreams[0];
+            assert!(
+                attempt.upstream_request_last_byte_time.is_some(),
+                "{record:#?}"
+            );
+            (attempt.reused.unwrap(), attempt.upstream_tls_ns.is_some())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [(false, true), (true, false), (false, true), (false, true)]
+    );
+}
+
+/// Proxies that read the response into their buffers, or do not.
+const ENDLESS: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        proxy_http_version 1.0;
+        location / { proxy_pass https://127.0.0.1:{upstream}; }
+        location /older/ { proxy_pass https://127.0.0.1:{upstream}; proxy_ssl_protocols TLSv1.2; }
+        location /unbuffered/ { proxy_pass https://127.0.0.1:{upstream}; proxy_buffering off; }
+        location /slow/ { proxy_pass https://127.0.0.1:{upstream}; proxy_limit_rate 4k; }
+    }";
+
+/// Traces these requests at once, whose responses end with the upstream's connection, a second behind
+/// their last byte.
+fn endless(uris: &[String]) -> Vec<Record> {
+    let records = Chain::with(ENDLESS).traced(|nginx| {
+        let clients: Vec<Client> = uris
+            .iter()
+            .map(|uri| {
+                let mut client = Client::connect(nginx.port);
+                client.send(format!(
+                    "GET {uri}/endless/wait-1000 HTTP/1.1\r\nHost: t\r\n\r\n"
+                ));
+                client
+            })
+            .collect();
+        for mut client in clients {
+            assert_eq!(client.receive().status, 200);
+        }
+    });
+    assert_eq!(records.len(), uris.len());
+    records.iter().for_each(Record::assert_complete);
+    records
+}
+
+/// Check that a response which ends with the connection ends with its own last byte, not with the
+/// alert that closes the connection later.
+#[test]
+fn alert() {
+    let uris = ["", "/older", "/unbuffered"].map(|location| {
+        ["head/wait-300/body-10", "body-0", "body-300000"]
+            .map(|response| format!("{location}/{response}"))
+    });
+    for record in endless(uris.as_flattened()) {
+        let p = &record.phases;
+        let last = p.upstream_response_last_byte_time;
+        assert_delay(last, p.downstream_response_last_byte_time, 1000);
+        if record.uri.unwrap().contains("wait-300") {
+            assert_delay(p.upstream_response_first_byte_time, last, 300);
+        }
+    }
+}
+
+/// Check a response that nginx leaves in OpenSSL's buffer: when it reads on, there is the alert, too.
+/// Then its end is not told, or rightly; where it reads on before, that is up to half a second later.
+#[test]
+fn alert_with_the_rest() {
+    let uris = [6000, 9000, 12000].map(|size| format!("/slow/body-{size}"));
+    for record in endless(&uris) {
+        let p = &record.phases;
+        if let Some(last) = p.upstream_response_last_byte_time {
+            assert_delay(Some(last), p.downstream_response_last_byte_time, 500);
+        }
+    }
+}
+
+/// Check an upstream that does not speak TLS.
+#[test]
+fn no_tls() {
+    let records = Chain::start().traced(|nginx| {
+        let mut client = Tls::begin(nginx.port, &TLS13, &[]).finish().into_client();
+        assert_eq!(client.get("/no_tls/").status, 502);
+    });
+    let attempt = &records[0].upstreams[0];
+    assert_eq!(attempt.failure.as_deref(), Some("tls_error"));
+    assert_eq!(attempt.upstream_request_first_byte_time, None);
+}
