@@ -109,6 +109,8 @@ static __always_inline void connections_forget(__u32 pid)
 	bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&multiplexes, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&subrequests, forget_if_of, &pid, 0);
+	if (by_descriptor)
+		bpf_for_each_map_elem(&descriptors, forget_if_of, &pid, 0);
 }
 
 /*

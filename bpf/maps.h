@@ -31,6 +31,7 @@ enum {
 const volatile bool layout_inferred; /* nobody states this layout, it is the one that fits */
 const volatile __u32 pid_namespace;  /* inode of the one that pids are told in, the tool's own */
 const volatile bool quic_is_probed;  /* what nginx sends over QUIC is seen */
+const volatile bool by_descriptor;   /* system calls tell of the bytes on sockets */
 
 enum worker_flag {
 	WORKER_FOLLOW = 1, /* a master: the processes it starts are traced too */
@@ -151,6 +152,20 @@ struct {
 	__type(key, int);
 	__type(value, struct socket_state);
 } sockets SEC(".maps");
+
+struct descriptor_key {
+	__u32 pid;
+	__u32 fd;
+};
+
+/* Likewise, where system calls tell: they know a descriptor, and no socket to keep it with. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, CONNECTIONS_MAX);
+	__type(key, struct descriptor_key);
+	__type(value, struct socket_state);
+} descriptors SEC(".maps");
 
 /* What the socket of an attempt told. */
 struct attempt_times {

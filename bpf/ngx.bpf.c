@@ -10,8 +10,7 @@
 #include "arg.h"
 #include "maps.h"
 #include "request.h"
-#include "socket.h"
-#include "worker.h"
+#include "syscall.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -85,7 +84,7 @@ static __always_inline int sent(struct sock *sk, int ret)
 	struct worker *w;
 
 	if (ret && (w = current_worker()))
-		socket_sent(w, sk, ret);
+		socket_sent(w, sk, 0, ret);
 	return 0;
 }
 
@@ -93,12 +92,8 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 {
 	struct worker *w;
 
-	if (flags & MSG_PEEK)
-		return 0;
-	if (ret == -EAGAIN)
-		socket_drained(sk);
-	else if ((w = current_worker()))
-		socket_received(w, sk, ret);
+	if (!(flags & MSG_PEEK) && (w = current_worker()))
+		socket_received(w, sk, 0, ret);
 	return 0;
 }
 
@@ -163,6 +158,13 @@ SEC("fexit/unix_stream_recvmsg")
 int BPF_PROG(unix_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
 {
 	return received(sock->sk, ret, flags);
+}
+
+/* Or from system calls, where a kernel has neither. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(syscall_exit, struct pt_regs *regs, long ret)
+{
+	return syscall_ended(regs, ret);
 }
 
 SEC("tp_btf/inet_sock_set_state")

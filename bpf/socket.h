@@ -77,26 +77,48 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 		addresses_of(&conn->local, &conn->peer, sk);
 }
 
-static __always_inline struct socket_state *socket_of(struct worker *w, struct sock *sk)
+/* What a new entry begins as. */
+static const struct socket_state new_socket = {};
+
+/* Of a descriptor that leads to a socket; NULL when the map is full. */
+static __always_inline struct socket_state *descriptor_of(struct worker *w, __u32 fd)
+{
+	struct descriptor_key key = {.pid = w->pid, .fd = fd};
+	struct socket_state *s = bpf_map_lookup_elem(&descriptors, &key);
+
+	if (s)
+		return s;
+	bpf_map_update_elem(&descriptors, &key, &new_socket, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&descriptors, &key);
+}
+
+static __always_inline struct socket_state *socket_of(struct worker *w, struct sock *sk, __u32 fd)
 {
 	struct socket_state *s;
 
-	s = bpf_sk_storage_get(&sockets, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	s = by_descriptor ? descriptor_of(w, fd)
+			  : bpf_sk_storage_get(&sockets, sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (s && s->kind == SOCKET_UNKNOWN)
 		socket_identify(w, s, sk);
 	return s;
 }
 
+/* One that was found by its descriptor is no more than an address to the verifier. */
+static __always_inline bool is_datagram(struct sock *sk)
+{
+	return (by_descriptor ? BPF_CORE_READ(sk, sk_type) : sk->sk_type) == SOCK_DGRAM;
+}
+
 /* `ret` as send() returned it: bytes, or an error. */
-static __always_inline void socket_sent(struct worker *w, struct sock *sk, int ret)
+static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32 fd, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct socket_state *s;
 	struct connection *conn;
 
-	if (sk->sk_type == SOCK_DGRAM)
+	if (is_datagram(sk))
 		return datagram_sent(w, ret, now);
-	s = socket_of(w, sk);
+	s = socket_of(w, sk, fd);
 	if (!s)
 		return;
 	if (s->kind == SOCKET_UPSTREAM) {
@@ -110,21 +132,23 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, int r
 }
 
 /* `ret` as recv() returned it: bytes, 0 at the end of the stream, or an error. */
-static __always_inline void socket_received(struct worker *w, struct sock *sk, int ret)
+static __always_inline void socket_received(struct worker *w, struct sock *sk, __u32 fd, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct socket_state *s;
 	struct connection *conn;
 
-	if (sk->sk_type == SOCK_DGRAM) {
+	if (is_datagram(sk)) {
 		if (ret > 0)
 			datagram_received(w, (__u64)sk, now);
 		return;
 	}
-	s = socket_of(w, sk);
+	s = socket_of(w, sk, fd);
 	if (!s)
 		return;
-	if (s->kind == SOCKET_UPSTREAM) {
+	if (ret == -EAGAIN) {
+		s->is_drained = 1;
+	} else if (s->kind == SOCKET_UPSTREAM) {
 		upstream_received(w, s, ret, now);
 	} else if (s->kind == SOCKET_CLIENT && ret > 0) {
 		conn = connection_find(w, s->connection);
@@ -133,22 +157,26 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, i
 	}
 }
 
-/* There was nothing to read. */
-static __always_inline void socket_drained(struct sock *sk)
-{
-	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
-
-	if (s)
-		s->is_drained = 1;
-}
-
+/* nginx has registered the connection with epoll before. */
 static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct socket_state *s = socket_of(w, sk);
+	struct socket_state *s;
+	__u32 fd = 0;
 
+	if (by_descriptor)
+		fd = NGX_GET((struct ngx_connection_s *)connection_of_epoll(sk), fd);
+	s = socket_of(w, sk, fd);
 	if (s && s->kind == SOCKET_UPSTREAM)
 		upstream_connecting(w, s, now);
+}
+
+/* Whatever the descriptor will lead to next is another socket. */
+static __always_inline void descriptor_closed(struct worker *w, __u32 fd)
+{
+	struct descriptor_key key = {.pid = w->pid, .fd = fd};
+
+	bpf_map_delete_elem(&descriptors, &key);
 }
 
 #endif

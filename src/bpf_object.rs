@@ -26,6 +26,7 @@ use crate::layout::Layout;
 use crate::skel::NgxSkel;
 use crate::skel::NgxSkelBuilder;
 use crate::skel::OpenNgxMaps;
+use crate::sockets::Sockets;
 use crate::source::Source;
 
 /// How many entries a map gets when all are allocated beforehand.
@@ -56,6 +57,8 @@ pub struct Plan<'a> {
     pub filter: &'a Early,
     /// How uprobes are attached there.
     pub method: Method,
+    /// What tells of the bytes on sockets.
+    pub sockets: Sockets,
     /// Programs on places in the kernel, and these places.
     pub tracing: Vec<(&'static str, &'static str)>,
     /// Whether maps may grow as they fill.
@@ -82,6 +85,7 @@ impl Plan<'_> {
         settings.layout_inferred = self.source == Source::Inferred;
         settings.pid_namespace = discover::pid_namespace()?;
         settings.quic_is_probed = hook::see_quic(self.hooks);
+        settings.by_descriptor = self.sockets == Sockets::Syscall;
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
         settings.filter_by_status = self.filter.statuses.is_some();
@@ -93,6 +97,10 @@ impl Plan<'_> {
                 program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
             }
         }
+        open.maps
+            .descriptors
+            .set_autocreate(self.sockets == Sockets::Syscall)
+            .context("failed to leave out a map")?;
         if !self.allocates {
             preallocate(&mut open.maps)?;
         }

@@ -225,6 +225,7 @@ impl fmt::Display for Report {
             let told_by = match sockets {
                 Sockets::Tracepoint => "tracepoints",
                 Sockets::Fexit => "fexit",
+                Sockets::Syscall => "system calls",
             };
             writeln!(f, "  sockets  {told_by}")?;
         }

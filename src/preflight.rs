@@ -262,10 +262,16 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
             needs: "CONFIG_FUNCTION_TRACER, and a kernel that lets it in",
         },
         Need {
+            name: "tracepoint of system calls".to_owned(),
+            found: sockets::have_system_calls(kernel),
+            optional: true,
+            needs: "CONFIG_HAVE_SYSCALL_TRACEPOINTS",
+        },
+        Need {
             name: "a source of all bytes on sockets".to_owned(),
             found: Sockets::choose(kernel, fexit).is_some(),
             optional: false,
-            needs: "Linux 6.5 or newer, or fexit",
+            needs: "Linux 6.5 or newer, fexit, or the tracepoint sys_exit",
         },
     ];
     let needs = enumerators.into_iter().chain(tracepoints);

@@ -72,6 +72,7 @@ impl Probe {
             } else {
                 Method::Perf
             },
+            sockets: kernel.sockets,
             tracing: kernel.programs(),
             allocates: kernel.allocates(),
         };

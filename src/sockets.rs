@@ -29,6 +29,9 @@ const FUNCTIONS: [(&str, &str); 8] = [
 /// What `sendfile()` calls before Linux 6.5, past the tracepoints.
 const INET_SENDPAGE: &str = "inet_sendpage";
 
+/// What every system call passes, of whatever process, when it has returned.
+const SYSTEM_CALLS: [(&str, &str); 1] = [("syscall_exit", "sys_exit")];
+
 /// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -37,6 +40,8 @@ pub enum Sockets {
     Tracepoint,
     /// Programs at the end of functions.
     Fexit,
+    /// A program at the end of system calls, which those of other processes pass, too.
+    Syscall,
 }
 
 impl Sockets {
@@ -48,7 +53,10 @@ impl Sockets {
         let has_functions = FUNCTIONS[..2]
             .iter()
             .all(|(_, name)| has_function(kernel, name));
-        (fexit && has_functions).then_some(Self::Fexit)
+        if fexit && has_functions {
+            return Some(Self::Fexit);
+        }
+        have_system_calls(kernel).then_some(Self::Syscall)
     }
 
     /// The programs that this kernel has a place for, and these places.
@@ -59,6 +67,7 @@ impl Sockets {
                 .into_iter()
                 .filter(|(_, name)| has_function(kernel, name))
                 .collect(),
+            Self::Syscall => SYSTEM_CALLS.to_vec(),
         }
     }
 }
@@ -73,6 +82,12 @@ pub fn has_tracepoint(kernel: &Btf<'_>, name: &str) -> bool {
 pub fn have_tracepoints(kernel: &Btf<'_>) -> bool {
     let mut all = TRACEPOINTS.iter();
     all.all(|(_, name)| has_tracepoint(kernel, name)) && !has_function(kernel, INET_SENDPAGE)
+}
+
+/// Whether a tracepoint tells of system calls.
+pub fn have_system_calls(kernel: &Btf<'_>) -> bool {
+    let mut all = SYSTEM_CALLS.iter();
+    all.all(|(_, name)| has_tracepoint(kernel, name))
 }
 
 /// Whether it has a function of this name.

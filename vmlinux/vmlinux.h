@@ -61,10 +61,15 @@ enum {
 /* arch/x86/include/asm/ptrace.h */
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax;
 };
 #elif defined(__TARGET_ARCH_arm64)
-/* arch/arm64/include/uapi/asm/ptrace.h: what a program at a uprobe is given there */
-struct pt_regs;
+/* arch/arm64/include/asm/ptrace.h; what a program at a uprobe is given there is the second */
+struct pt_regs {
+	__u64 regs[31];
+	__u64 orig_x0;
+	__s32 syscallno;
+};
 struct user_pt_regs {
 	__u64 regs[31];
 };

@@ -47,6 +47,9 @@ const SECONDS: u32 = 2;
 /// nginx that is not stripped, for those that need the names of static functions.
 const UNSTRIPPED: &str = "source-symbols/objs/nginx";
 
+/// The source of the bytes on sockets where a kernel has no other.
+const SYSTEM_CALLS: [&str; 2] = ["--sockets", "syscall"];
+
 /// The server under load; a log of its own would be measured, too.
 const HTTP: &str = r#"
     access_log off; keepalive_requests 100000000;
@@ -98,7 +101,13 @@ fn main() {
         ("1 MB file by sendfile", "/1m.bin"),
     ] {
         heading(title);
-        compare(&nginx, uri, &[row("ngx-bpf", uri, || tool(&nginx, &[]))]);
+        let rows = [
+            row("ngx-bpf", uri, || tool(&nginx, &[])),
+            row("ngx-bpf by system calls", uri, || {
+                tool(&nginx, &SYSTEM_CALLS)
+            }),
+        ];
+        compare(&nginx, uri, &rows);
         hits(&nginx, uri);
     }
     heading("filters, static");
@@ -118,7 +127,9 @@ fn main() {
         records(&nginx, uri);
     }
     start(&nginx);
-    untraced(&nginx);
+    println!("\na socket call of a process that is not traced");
+    untraced(&nginx, "ngx-bpf", &[]);
+    untraced(&nginx, "ngx-bpf by system calls", &SYSTEM_CALLS);
 }
 
 /// A row with this on.
@@ -346,7 +357,7 @@ fn longest(client: &mut Client, at_least: Duration, act: impl Fn() + Sync) -> Du
 }
 
 /// What a process that is not traced pays for a small send and the recv that follows it.
-fn untraced(nginx: &Nginx) {
+fn untraced(nginx: &Nginx, name: &str, args: &[&str]) {
     const CALLS: u32 = 200_000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut out = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -365,13 +376,12 @@ fn untraced(nginx: &Nginx) {
     let (mut off, mut on) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         off.push(round());
-        let tool = tool(nginx, &[]);
+        let tool = tool(nginx, args);
         on.push(round());
         drop(tool.stop());
     }
     let ((off, off_spread), (on, on_spread)) = (median(&off), median(&on));
     println!(
-        "a socket call of a process that is not traced: {off:.0} ns (spread {off_spread:.0} %) without, \
-         {on:.0} ns ({on_spread:.0} %) with"
+        "{name:<28} {off:.0} ns (spread {off_spread:.0} %) without, {on:.0} ns ({on_spread:.0} %) with"
     );
 }

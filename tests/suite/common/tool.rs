@@ -54,9 +54,17 @@ impl Tool {
         Self::start(&["--pid", &pid.to_string(), "--json"], 1)
     }
 
-    /// Ready when it has said that it traces so many nginx.
+    /// Ready when it has said that it traces so many nginx. `NGX_BPF_TEST_SOCKETS` is the source
+    /// of the bytes on sockets, where a test does not choose one.
     pub fn start(args: &[&str], targets: usize) -> Self {
-        let mut tool = Self::spawn(Command::new(PROGRAM).args(args));
+        let mut command = Command::new(PROGRAM);
+        command.args(args);
+        if let Some(source) = std::env::var_os("NGX_BPF_TEST_SOCKETS")
+            && !args.contains(&"--sockets")
+        {
+            command.arg("--sockets").arg(source);
+        }
+        let mut tool = Self::spawn(&mut command);
         tool.read_stdout();
         tool.wait_ready(targets);
         tool

@@ -54,7 +54,10 @@ fn works() {
     );
     /* A column of docs/compatibility.md: tests/kernels/run reads it. */
     let sockets = report["kernel"]["sockets"].as_str().unwrap();
-    assert!(["tracepoint", "fexit"].contains(&sockets), "{sockets}");
+    assert!(
+        ["tracepoint", "fexit", "syscall"].contains(&sockets),
+        "{sockets}"
+    );
     println!("sockets: {sockets}");
     let found = &report["nginx"][0];
     assert_eq!(found["processes"][0]["pid"], nginx.pid());

@@ -52,9 +52,10 @@ const HTTP: &str = "
 const LARGE: usize = 16 << 20;
 
 /// The sources, by the feature that `ngx-bpf check` names.
-const SOURCES: [(&str, &str); 2] = [
+const SOURCES: [(&str, &str); 3] = [
     ("tracepoint", "tracepoints of all bytes on sockets"),
     ("fexit", "fexit"),
+    ("syscall", "tracepoint of system calls"),
 ];
 
 /// Those that this kernel allows.
