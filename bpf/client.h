@@ -6,7 +6,7 @@
 #include "http2.h"
 
 /*
- * Bytes read from a client. Before there is a request, c->data is the ngx_http_connection_t, and
+ * Bytes read from a client. While there is no request, c->data is the ngx_http_connection_t, and
  * what is read then becomes the request: nginx makes one as soon as it has a byte in plain. While
  * its header is not complete it has no write_event_handler: ngx_http_process_request() sets the
  * first one.
@@ -21,7 +21,7 @@ static __always_inline void client_received(struct worker *w, struct connection 
 		return;
 	}
 	r = NGX_GET(c, data);
-	if (is_request(r)) {
+	if ((__u64)r != conn->http_connection && is_request(r)) {
 		if (!NGX_GET(r, write_event_handler))
 			conn->header_ns = now;
 	} else if (!conn->previous_ended_ns && is_multiplexed(c, (void *)r)) {

@@ -133,6 +133,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 {
 	conn->generation = ++w->generation;
 	conn->request = 0;
+	conn->http_connection = (__u64)OF_REQUEST(w, http_connection);
 	conn->previous_ended_ns = now;
 	conn->previous_read_ns = conn->last_read_ns;
 	conn->request_first_ns = 0;

@@ -198,6 +198,7 @@ struct connection {
 	__u64 accepted_ns;
 	__u64 generation; /* of the request in flight: no other request of this worker has it */
 	__u64 request;	  /* its ngx_http_request_t; 0: not yet asked for */
+	__u64 http_connection; /* c->data between requests; 0: before the end of the first */
 	__u64 previous_ended_ns;
 	__u64 previous_read_ns; /* the last read before that: it may have brought this request, too
 				 */

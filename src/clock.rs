@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
 
+/// How often both clocks are read for one difference.
+const READINGS: u32 = 4;
+
 /// How far the wall clock is from the monotonic one. Steps and slews of the wall clock change it:
 /// read it again from time to time.
 #[derive(Clone, Copy, Debug)]
@@ -16,14 +19,17 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads both clocks, the monotonic one before and after, and takes the middle.
+    /// Reads both clocks, the monotonic one before and after, and takes the middle: of a few times
+    /// the one that took shortest, since anything may come in between.
     pub fn now() -> Self {
-        let before = nanoseconds(ClockId::Monotonic);
-        let wall = nanoseconds(ClockId::Realtime);
-        let after = nanoseconds(ClockId::Monotonic);
-        Self {
-            offset_ns: wall - before.midpoint(after),
-        }
+        let readings = (0..READINGS).map(|_| {
+            let before = nanoseconds(ClockId::Monotonic);
+            let wall = nanoseconds(ClockId::Realtime);
+            let after = nanoseconds(ClockId::Monotonic);
+            (after - before, wall - before.midpoint(after))
+        });
+        let (_, offset_ns) = readings.min().unwrap_or_default();
+        Self { offset_ns }
     }
 
     /// The wall clock at the moment, in the same form.

@@ -66,3 +66,5 @@ mod unknown_build;
 mod upgrade;
 /// Upstreams: attempts, retries, failures.
 mod upstreams;
+/// An outside witness.
+mod witness;

@@ -59,7 +59,7 @@ const SOURCES: [(&str, &str); 3] = [
 ];
 
 /// Those that this kernel allows.
-fn sources() -> Vec<&'static str> {
+pub fn sources() -> Vec<&'static str> {
     let output = Command::new(PROGRAM).args(["check", "--json"]).output();
     let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     let features = report["kernel"]["features"].as_array().unwrap();

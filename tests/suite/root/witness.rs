@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! strace as a witness of each moment.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::client::Client;
+use crate::suite::common::lines;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::root::sockets::sources;
+use crate::suite::root::times::post_slowly;
+
+/// A proxy that hands on at once whatever it has read.
+const HTTP: &str = "
+    proxy_buffering off;
+    proxy_request_buffering off;
+    server { listen 127.0.0.1:{port}; location / { proxy_pass http://127.0.0.1:{upstream}; } }";
+
+/// What the readings of the two clocks may differ by.
+const CLOCKS_NS: u64 = 100_000;
+
+/// A system call as strace tells it.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    fd: i64,
+    result: i64,
+    begin_ns: u64,
+}
+
+impl Call {
+    /// `1700000000.123456789 recvfrom(3, ""..., 1024, 0, NULL, NULL) = 80`
+    fn parse(line: &str) -> Option<Self> {
+        let (time, rest) = line.split_once(' ')?;
+        let (name, args) = rest.split_once('(')?;
+        let (args, result) = args.rsplit_once(" = ")?;
+        let fd = args.split([',', ')']).next()?;
+        Some(Self {
+            name: name.to_owned(),
+            fd: fd.parse().unwrap_or(-1),
+            result: result.split(' ').next()?.parse().ok()?,
+            begin_ns: time.replace('.', "").parse().ok()?,
+        })
+    }
+
+    /// Whether it is one of these, on this descriptor, and has moved bytes.
+    fn moved(&self, names: &[&str], fd: i64) -> bool {
+        names.contains(&self.name.as_str()) && self.fd == fd && self.result > 0
+    }
+}
+
+/// Starts strace on a process whose system calls go to a file; `None` where there is none.
+fn strace(pid: u32, file: &Path) -> Option<Child> {
+    let form = ["--absolute-timestamps=unix,ns", "-s0"];
+    let spawned = Command::new("strace")
+        .args(form)
+        .args(["-p", &pid.to_string(), "-o"])
+        .arg(file)
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut strace = match spawned {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        spawned => spawned.unwrap(),
+    };
+    let said = lines(strace.stderr.take().unwrap());
+    let said = said.recv_timeout(PATIENCE).unwrap();
+    assert!(said.contains("attached"), "{said}");
+    Some(strace)
+}
+
+/// Check that each moment is between the system call that strace saw for it and the next one, by
+/// whatever source.
+#[test]
+fn moments() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("strace");
+    let Some(mut strace) = strace(nginx.workers()[0], &file) else {
+        println!("SKIP: no strace");
+        return;
+    };
+    let pid = nginx.pid().to_string();
+    let tools: Vec<_> = sources()
+        .iter()
+        .map(|source| Tool::start(&["--pid", &pid, "--json", "--sockets", source], 1))
+        .collect();
+    assert!(!tools.is_empty(), "no source");
+    post_slowly(
+        &mut Client::connect(nginx.port),
+        "/wait-60/head/wait-30/body-10",
+    );
+    let logged = nginx.quit();
+    strace.wait().unwrap();
+    let calls = fs::read_to_string(&file).unwrap();
+    let calls: Vec<Call> = calls.lines().filter_map(Call::parse).collect();
+    let named = |name: &str| calls.iter().position(|call| call.name == name).unwrap();
+    let (accept, connect) = (named("accept4"), named("connect"));
+    let moved = |names: [&str; 3], fd| -> Vec<usize> {
+        let calls = calls.iter().enumerate();
+        let moved = calls.filter(|(_, call)| call.moved(&names, fd));
+        moved.map(|(n, _)| n).collect()
+    };
+    let (reads, sends) = (["recvfrom", "readv", "read"], ["sendto", "writev", "write"]);
+    let [client, upstream] = [calls[accept].result, calls[connect].fd];
+    let [received, sent] = [reads, sends].map(|names| moved(names, client));
+    let [responses, requests] = [reads, sends].map(|names| moved(names, upstream));
+    let [.., response_last] = responses[..] else {
+        panic!("{calls:#?}")
+    };
+    let [request_first, request_last] = requests[..] else {
+        panic!("{calls:#?}")
+    };
+    let [sent_first, .., sent_last] = sent[..] else {
+        panic!("{calls:#?}")
+    };
+    for tool in tools {
+        let ended = tool.wait();
+        ended.assert_clean();
+        let records = ended.records();
+        assert_equal(&records, &logged);
+        let (record, p) = (&records[0], &records[0].phases);
+        let first: Timestamp = record.time.as_deref().unwrap().parse().unwrap();
+        let first = u64::try_from(first.as_nanosecond()).unwrap();
+        let origin = first - p.downstream_request_first_byte_time.unwrap();
+        for (time, call) in [
+            (Some(0), accept),
+            (p.downstream_request_first_byte_time, received[0]),
+            (p.downstream_request_last_byte_time, received[1]),
+            (p.upstream_connect_time, connect),
+            (p.upstream_request_first_byte_time, request_first),
+            (p.upstream_request_last_byte_time, request_last),
+            (p.upstream_response_first_byte_time, responses[0]),
+            (p.upstream_response_last_byte_time, response_last),
+            (p.downstream_response_first_byte_time, sent_first),
+            (p.downstream_response_last_byte_time, sent_last),
+        ] {
+            let time = origin + time.unwrap();
+            let next = calls[call + 1].begin_ns;
+            let within = calls[call].begin_ns - CLOCKS_NS..=next + CLOCKS_NS;
+            assert!(
+                within.contains(&time),
+                "{time}: {:?}, {record:#?}",
+                calls[call]
+            );
+        }
+    }
+}
