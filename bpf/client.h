@@ -44,7 +44,7 @@ static __always_inline void client_sent(struct worker *w, struct connection *con
 		return streams_sent(w, conn, c, ret, now);
 	if (ret < 0 || is_handshake(w, &conn->handshake, c, now))
 		return;
-	if (!conn->response_first_ns && !response_begun(conn, c))
+	if (is_left_out(conn) || (!conn->response_first_ns && !response_begun(conn, c)))
 		return;
 	if (!conn->handshake.is_tls) {
 		if (!conn->response_first_ns)

@@ -4,6 +4,7 @@
 #define NGX_BPF_CONNECTION_H
 
 #include "address.h"
+#include "filter.h"
 #include "handshake.h"
 
 /* What a new entry begins as. */
@@ -62,6 +63,16 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	/* stream's pass directive hands over connections whose handshake is done. */
 	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = conn->handshake.is_tls;
+}
+
+/* Whether the sample leaves out the request in flight: asked once, when it first matters. */
+static __always_inline bool is_left_out(struct connection *conn)
+{
+	if (filter_sample < 2)
+		return false;
+	if (conn->sample == SAMPLE_UNASKED)
+		conn->sample = is_of_sample() ? SAMPLE_IN : SAMPLE_OUT;
+	return conn->sample == SAMPLE_OUT;
 }
 
 /*
@@ -133,7 +144,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 {
 	conn->generation = ++w->generation;
 	conn->request = 0;
-	conn->http_connection = (__u64)OF_REQUEST(w, http_connection);
+	conn->sample = SAMPLE_UNASKED;
 	conn->previous_ended_ns = now;
 	conn->previous_read_ns = conn->last_read_ns;
 	conn->request_first_ns = 0;

@@ -14,10 +14,21 @@ const volatile __u64 filter_min_duration_ns; /* 0: any */
 const volatile bool filter_by_status;
 const volatile __u64 filter_statuses[STATUS_WORDS]; /* bit n: those with status n */
 
-/* Whether the nth request is of the sample. */
-static __always_inline bool is_of_sample(__u64 nth)
+/* Requests that the sample was asked about. */
+__u64 asked = 0;
+
+/*
+ * Whether one more request is of the sample. The number is read before it is added to, since arm64
+ * can't do both at once before Linux 5.18: now and then two workers may see the same.
+ */
+static __always_inline bool is_of_sample(void)
 {
-	return filter_sample < 2 || nth % filter_sample == 0;
+	__u64 nth = asked;
+
+	if (filter_sample < 2)
+		return true;
+	__sync_fetch_and_add(&asked, 1);
+	return nth % filter_sample == 0;
 }
 
 static __always_inline bool has_status(const struct request_record *d)

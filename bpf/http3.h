@@ -10,7 +10,6 @@
 #define NGX_BPF_HTTP3_H
 
 #include "connection.h"
-#include "filter.h"
 #include "submit.h"
 
 /* Whether this nginx can speak it. Without, all that reads its structs is dead code. */

@@ -193,6 +193,13 @@ struct unsure {
 	__u64 sent; /* c->sent when they were */
 };
 
+/* Whether a request is told of, as far as --sample decides it. */
+enum sample {
+	SAMPLE_UNASKED = 0,
+	SAMPLE_IN = 1,
+	SAMPLE_OUT = 2,
+};
+
 /* A client's connection, and the one request that is in flight on it; or one of its streams. */
 struct connection {
 	__u64 accepted_ns;
@@ -214,6 +221,7 @@ struct connection {
 	__u64 is_multiplexed; /* streams have an entry of their own: struct multiplex */
 	struct stream_key stream; /* HTTP/3 */
 	__u64 is_over;		  /* HTTP/3: nothing more is sent */
+	__u64 sample;		  /* enum sample, of the request in flight */
 	struct attempt_times attempts[ATTEMPTS_MAX];
 	__u64 subrequests[SUBREQUESTS_MAX]; /* ngx_http_request_t of each that had an upstream */
 	__u32 subrequests_seen;

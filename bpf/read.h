@@ -61,6 +61,19 @@ static __always_inline bool is_request(struct ngx_http_request_s *r)
 	return NGX_GET(r, signature) == NGX_HTTP_MODULE;
 }
 
+/* The first members of a request, up to its pool. */
+struct request_head {
+	__u64 bytes[16];
+};
+
+/* False: it is not a request, or can't be read. */
+static __always_inline bool request_head(struct request_head *head, struct ngx_http_request_s *r)
+{
+	return NGX_END(r, pool) <= sizeof(*head) && /* in every layout that is known */
+	       !bpf_probe_read_user(head, NGX_END(r, pool), r) &&
+	       NGX_IN(head, r, signature) == NGX_HTTP_MODULE;
+}
+
 /*
  * Puts what is drafted on the stack into the tail. The place is checked here, once more: elsewhere
  * the compiler may keep an address that the verifier has not seen checked.

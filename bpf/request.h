@@ -305,20 +305,47 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 	return true;
 }
 
+/*
+ * A request that the sample left out when its response began, as it does those of HTTP/1 only: no
+ * more is read of it than what leads to its connection.
+ */
+static __always_inline bool request_left_out(struct worker *w, struct ngx_http_request_s *r,
+					     __u64 now)
+{
+	struct request_head head;
+	struct ngx_connection_s *c;
+	struct connection *conn;
+
+	if (filter_sample < 2 || !request_head(&head, r) || !NGX_IN(&head, r, pool))
+		return false;
+	c = NGX_IN(&head, r, connection);
+	conn = connection_find(w, (__u64)c);
+	if (!conn || conn->sample != SAMPLE_OUT)
+		return false;
+	__sync_fetch_and_add(&counters.seen, 1);
+	__sync_fetch_and_add(&counters.filtered, 1);
+	subrequests_forget(w, conn);
+	connection_next_request(w, conn, c, now);
+	return true;
+}
+
 /* ngx_http_free_request(r, rc), entered: everything still stands, and is about to be logged. */
 static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
 {
-	__u64 now = bpf_ktime_get_ns(), nth;
-	bool failed = NGX_COPY(w->request, r) != 0, is_traced;
+	__u64 now = bpf_ktime_get_ns();
 	struct connection *conn = NULL;
 	struct ngx_connection_s *c;
+	bool failed, is_traced;
 	__u32 version;
 
+	if (request_left_out(w, r, now))
+		return;
+	failed = NGX_COPY(w->request, r) != 0;
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
 	if (failed ? !is_request(r)
 		   : OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
 		return;
-	nth = __sync_fetch_and_add(&counters.seen, 1);
+	__sync_fetch_and_add(&counters.seen, 1);
 	c = OF_REQUEST(w, connection);
 	version = OF_REQUEST(w, http_version);
 	/* Or the layout is not this binary's. */
@@ -336,17 +363,19 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	__builtin_memset(&w->draft, 0, sizeof(w->draft));
 	w->draft.ended_ns = now;
 	w->tail_len = 0;
-	if (!is_of_sample(nth))
+	if (conn ? is_left_out(conn) : !is_of_sample())
 		__sync_fetch_and_add(&counters.filtered, 1);
 	else if (!request_tell(w, r, rc, c, conn, is_traced))
 		goto bad_read;
 	if (conn)
 		subrequests_forget(w, conn);
 	/* A stream's connection ends with it, and another one may soon be at the same place. */
-	if (version >= NGX_HTTP_VERSION_20 || (conn && conn->stream.connection))
+	if (version >= NGX_HTTP_VERSION_20 || (conn && conn->stream.connection)) {
 		stream_forget(w, (__u64)c);
-	else if (conn)
+	} else if (conn) {
+		conn->http_connection = (__u64)OF_REQUEST(w, http_connection);
 		connection_next_request(w, conn, c, now);
+	}
 	return;
 bad_read:
 	if (conn)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Sockets of traced processes: whose they are, and their bytes. This is all that the programs on
- * kernel sockets call; what tells of the bytes (src/sockets.rs) is nothing to the code behind.
+ * kernel sockets call. What tells of the bytes (src/sockets.rs) decides where a socket's state is
+ * kept; it is nothing to the code behind.
  */
 #ifndef NGX_BPF_SOCKET_H
 #define NGX_BPF_SOCKET_H
@@ -164,8 +165,11 @@ static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 	struct socket_state *s;
 	__u32 fd = 0;
 
-	if (by_descriptor)
+	if (by_descriptor) {
 		fd = NGX_GET((struct ngx_connection_s *)connection_of_epoll(sk), fd);
+		if (sock_of(fd) != sk)
+			return;
+	}
 	s = socket_of(w, sk, fd);
 	if (s && s->kind == SOCKET_UPSTREAM)
 		upstream_connecting(w, s, now);

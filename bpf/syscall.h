@@ -50,57 +50,47 @@ enum syscall {
 #define SYSCALL_ARG3(regs) ((regs)->regs[3])
 #endif
 
-static __always_inline int syscall_sent(struct pt_regs *regs, long ret)
-{
-	struct worker *w = current_worker();
-	__u32 fd = SYSCALL_FD(regs);
-	struct sock *sk;
-
-	if (w && ret && (sk = sock_of(fd)))
-		socket_sent(w, sk, fd, ret);
-	return 0;
-}
-
-static __always_inline int syscall_received(struct pt_regs *regs, long ret, __u32 flags)
-{
-	struct worker *w = current_worker();
-	__u32 fd = SYSCALL_FD(regs);
-	struct sock *sk;
-
-	if (w && !(flags & MSG_PEEK) && (sk = sock_of(fd)))
-		socket_received(w, sk, fd, ret);
-	return 0;
-}
-
-static __always_inline int syscall_closed(struct pt_regs *regs)
-{
-	struct worker *w = current_worker();
-
-	if (w)
-		descriptor_closed(w, SYSCALL_FD(regs));
-	return 0;
-}
-
 /* Any system call of any process: the number says first whether it is worth a look. */
 static __always_inline int syscall_ended(struct pt_regs *regs, long ret)
 {
-	switch (SYSCALL_NUMBER(regs)) {
+	__u32 number = SYSCALL_NUMBER(regs), fd = SYSCALL_FD(regs), flags = 0;
+	bool is_send = false;
+	struct worker *w;
+	struct sock *sk;
+
+	switch (number) {
 	case SYSCALL_WRITE:
 	case SYSCALL_WRITEV:
 	case SYSCALL_SENDFILE:
 	case SYSCALL_SENDTO:
 	case SYSCALL_SENDMSG:
-		return syscall_sent(regs, ret);
+		is_send = true;
+		break;
+	case SYSCALL_RECVMSG:
+		flags = SYSCALL_ARG2(regs);
+		break;
+	case SYSCALL_RECVFROM:
+		flags = SYSCALL_ARG3(regs);
+		break;
 	case SYSCALL_READ:
 	case SYSCALL_READV:
-		return syscall_received(regs, ret, 0);
-	case SYSCALL_RECVMSG:
-		return syscall_received(regs, ret, SYSCALL_ARG2(regs));
-	case SYSCALL_RECVFROM:
-		return syscall_received(regs, ret, SYSCALL_ARG3(regs));
 	case SYSCALL_CLOSE:
-		return syscall_closed(regs);
+		break;
+	default:
+		return 0;
 	}
+	w = current_worker();
+	if (!w)
+		return 0;
+	if (number == SYSCALL_CLOSE) {
+		descriptor_closed(w, fd);
+		return 0;
+	}
+	sk = sock_of(fd);
+	if (sk && is_send && ret)
+		socket_sent(w, sk, fd, ret);
+	else if (sk && !is_send && !(flags & MSG_PEEK))
+		socket_received(w, sk, fd, ret);
 	return 0;
 }
 

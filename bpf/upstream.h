@@ -6,9 +6,8 @@
 #include "http2.h"
 
 enum {
-	REQUEST_HEAD_BYTES = 128, /* of an ngx_http_request_t: upstream_states is among its first */
-	ALERT_BYTES_MAX = 128,	  /* of a record of TLS, in any cipher */
-	AT_ONCE_NS = 100000, /* reads that follow each other so soon are of one ngx_ssl_recv() */
+	ALERT_BYTES_MAX = 128, /* of a record of TLS, in any cipher */
+	AT_ONCE_NS = 100000,   /* reads that follow each other so soon are of one ngx_ssl_recv() */
 };
 
 /* What a new entry begins as. */
@@ -99,7 +98,7 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 							   struct ngx_http_request_s *r)
 {
 	struct ngx_http_request_s *main;
-	__u64 head[REQUEST_HEAD_BYTES / 8];
+	struct request_head head;
 	struct subrequest_times *sub;
 	struct attempt_times *a;
 	struct connection *conn;
@@ -108,15 +107,13 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 
 	s->client = 0;
 	s->subrequest = 0;
-	if (NGX_END(r, upstream_states) > sizeof(head) || /* in no layout that is known */
-	    bpf_probe_read_user(head, NGX_END(r, upstream_states), r) ||
-	    NGX_IN(head, r, signature) != NGX_HTTP_MODULE)
+	if (!request_head(&head, r))
 		return NULL;
 	main = NGX_READ(failed, r, main);
-	nelts = NGX_READ(failed, NGX_IN(head, r, upstream_states), nelts);
-	if (failed || !nelts || (__u64)NGX_IN(head, r, connection) == s->connection)
+	nelts = NGX_READ(failed, NGX_IN(&head, r, upstream_states), nelts);
+	if (failed || !nelts || (__u64)NGX_IN(&head, r, connection) == s->connection)
 		return NULL;
-	s->client = (__u64)NGX_IN(head, r, connection);
+	s->client = (__u64)NGX_IN(&head, r, connection);
 	conn = connection_of(w, main, (void *)s->client);
 	if (!conn)
 		return NULL;

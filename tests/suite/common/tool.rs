@@ -54,24 +54,23 @@ impl Tool {
         Self::start(&["--pid", &pid.to_string(), "--json"], 1)
     }
 
-    /// Ready when it has said that it traces so many nginx. `NGX_BPF_TEST_SOCKETS` is the source
-    /// of the bytes on sockets, where a test does not choose one.
+    /// Ready when it has said that it traces so many nginx.
     pub fn start(args: &[&str], targets: usize) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.args(args);
-        if let Some(source) = std::env::var_os("NGX_BPF_TEST_SOCKETS")
-            && !args.contains(&"--sockets")
-        {
-            command.arg("--sockets").arg(source);
-        }
-        let mut tool = Self::spawn(&mut command);
+        let mut tool = Self::spawn(Command::new(PROGRAM).args(args));
         tool.read_stdout();
         tool.wait_ready(targets);
         tool
     }
 
-    /// Starts it; nobody reads its stdout yet.
+    /// Starts it; nobody reads its stdout yet. `NGX_BPF_TEST_SOCKETS` is the source of the bytes on
+    /// sockets, where the test does not choose one and no other program starts the tool.
     pub fn spawn(command: &mut Command) -> Self {
+        if let Some(source) = std::env::var_os("NGX_BPF_TEST_SOCKETS")
+            && command.get_program() == PROGRAM
+            && !command.get_args().any(|arg| arg == "--sockets")
+        {
+            command.arg("--sockets").arg(source);
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -17,6 +17,7 @@ use crate::suite::common::delay;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
@@ -140,6 +141,7 @@ fn filters() {
     let sample = sample.wait();
     sample.assert_clean();
     assert_eq!((sample.records().len(), sample.summary().filtered), (5, 36));
+    sample.records().iter().for_each(Record::assert_complete);
     let slow = slow.wait();
     slow.assert_clean();
     assert_eq!((slow.records().len(), slow.summary().filtered), (1, 40));

@@ -168,11 +168,9 @@ fn same_records() {
     nginx.file("file", &[b'x'; 100_000]);
     nginx.file("large", &vec![b'x'; LARGE]);
     let sources = sources();
-    if sources.len() < SOURCES.len() {
-        println!(
-            "SKIP this kernel: it has {} only, nothing to compare",
-            sources.join(", ")
-        );
+    println!("sources: {}", sources.join(", "));
+    if sources.len() < 2 {
+        println!("SKIP this kernel: nothing to compare");
     }
     let pid = nginx.pid().to_string();
     let tools: Vec<_> = sources

@@ -27,6 +27,13 @@ const HTTP: &str = "
     proxy_request_buffering off;
     server { listen 127.0.0.1:{port}; location / { proxy_pass http://127.0.0.1:{upstream}; } }";
 
+/// An upstream that is slow, too.
+const URI: &str = "/wait-60/head/wait-30/body-10";
+
+/// The header that `post_slowly()` sends of it.
+const HEADER: &str =
+    "POST /wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n";
+
 /// What the readings of the two clocks may differ by.
 const CLOCKS_NS: u64 = 100_000;
 
@@ -97,10 +104,7 @@ fn moments() {
         .map(|source| Tool::start(&["--pid", &pid, "--json", "--sockets", source], 1))
         .collect();
     assert!(!tools.is_empty(), "no source");
-    post_slowly(
-        &mut Client::connect(nginx.port),
-        "/wait-60/head/wait-30/body-10",
-    );
+    post_slowly(&mut Client::connect(nginx.port), URI);
     let logged = nginx.quit();
     strace.wait().unwrap();
     let calls = fs::read_to_string(&file).unwrap();
@@ -116,15 +120,23 @@ fn moments() {
     let [client, upstream] = [calls[accept].result, calls[connect].fd];
     let [received, sent] = [reads, sends].map(|names| moved(names, client));
     let [responses, requests] = [reads, sends].map(|names| moved(names, upstream));
-    let [.., response_last] = responses[..] else {
-        panic!("{calls:#?}")
-    };
-    let [request_first, request_last] = requests[..] else {
-        panic!("{calls:#?}")
-    };
-    let [sent_first, .., sent_last] = sent[..] else {
-        panic!("{calls:#?}")
-    };
+    let mut read = 0;
+    let header_end = received.iter().find(|call| {
+        read += calls[**call].result;
+        read >= HEADER.len() as i64
+    });
+    let between = [
+        (accept, received[0]),
+        next(received[0]),
+        next(*header_end.unwrap()),
+        next(connect),
+        next(requests[0]),
+        next(*requests.last().unwrap()),
+        next(responses[0]),
+        next(*responses.last().unwrap()),
+        next(sent[0]),
+        next(*sent.last().unwrap()),
+    ];
     for tool in tools {
         let ended = tool.wait();
         ended.assert_clean();
@@ -134,26 +146,30 @@ fn moments() {
         let first: Timestamp = record.time.as_deref().unwrap().parse().unwrap();
         let first = u64::try_from(first.as_nanosecond()).unwrap();
         let origin = first - p.downstream_request_first_byte_time.unwrap();
-        for (time, call) in [
-            (Some(0), accept),
-            (p.downstream_request_first_byte_time, received[0]),
-            (p.downstream_request_last_byte_time, received[1]),
-            (p.upstream_connect_time, connect),
-            (p.upstream_request_first_byte_time, request_first),
-            (p.upstream_request_last_byte_time, request_last),
-            (p.upstream_response_first_byte_time, responses[0]),
-            (p.upstream_response_last_byte_time, response_last),
-            (p.downstream_response_first_byte_time, sent_first),
-            (p.downstream_response_last_byte_time, sent_last),
-        ] {
-            let time = origin + time.unwrap();
-            let next = calls[call + 1].begin_ns;
-            let within = calls[call].begin_ns - CLOCKS_NS..=next + CLOCKS_NS;
+        let times = [
+            Some(0),
+            p.downstream_request_first_byte_time,
+            p.downstream_request_last_byte_time,
+            p.upstream_connect_time,
+            p.upstream_request_first_byte_time,
+            p.upstream_request_last_byte_time,
+            p.upstream_response_first_byte_time,
+            p.upstream_response_last_byte_time,
+            p.downstream_response_first_byte_time,
+            p.downstream_response_last_byte_time,
+        ];
+        for (time, (from, to)) in times.into_iter().zip(between) {
+            let (time, from, to) = (origin + time.unwrap(), &calls[from], &calls[to]);
+            let within = from.begin_ns - CLOCKS_NS..=to.begin_ns + CLOCKS_NS;
             assert!(
                 within.contains(&time),
-                "{time}: {:?}, {record:#?}",
-                calls[call]
+                "{time}: {from:?}, {to:?}, {record:#?}"
             );
         }
     }
+}
+
+/// A call, and the one behind it.
+fn next(call: usize) -> (usize, usize) {
+    (call, call + 1)
 }
