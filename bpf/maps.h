@@ -12,6 +12,7 @@ enum {
 	TAIL_BYTES = ATTEMPTS_MAX * (sizeof(struct attempt) + ADDR_MAX) + METHOD_MAX + 2 * URI_MAX +
 		     SUBREQUESTS_MAX * SUBREQUEST_BYTES + 2 * HOST_MAX + PROTOCOL_MAX +
 		     2 * ADDR_MAX + TRACEPARENT_MAX,
+	REQUEST_HEAD_BYTES = 128,	   /* of an ngx_http_request_t, to its pool at least */
 	HEADER_BYTES = 64,		   /* of an ngx_table_elt_t at most */
 	HEADERS_BYTES = 20 * HEADER_BYTES, /* of a part: ngx_http_alloc_request() */
 	CONNECTIONS_MAX = 1 << 18,
@@ -59,7 +60,8 @@ struct worker {
 			     */
 	__u64 opening[OPENING_MAX]; /* streams of HTTP/3 without a whole header: ngx_connection_t */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
-	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the ngx_http_request_t that ends */
+	__u8 head[REQUEST_HEAD_BYTES];	   /* copy of an ngx_http_request_t up to its pool */
+	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the one that ends */
 	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STRUCT_BYTES_MAX];	   /* copy of an ngx_http_upstream_state_t of it */
 	__u8 headers[HEADERS_BYTES];	   /* copy of a part of its r->headers_in.headers */

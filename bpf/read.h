@@ -61,17 +61,15 @@ static __always_inline bool is_request(struct ngx_http_request_s *r)
 	return NGX_GET(r, signature) == NGX_HTTP_MODULE;
 }
 
-/* The first members of a request, up to its pool. */
-struct request_head {
-	__u64 bytes[16];
-};
+/* Members of the head of a request. */
+#define OF_HEAD(w, member) NGX_IN((w)->head, (struct ngx_http_request_s *)NULL, member)
 
-/* False: it is not a request, or can't be read. */
-static __always_inline bool request_head(struct request_head *head, struct ngx_http_request_s *r)
+/* Copies the head of a request. False: it is none, or can't be read. */
+static __always_inline bool request_head(struct worker *w, struct ngx_http_request_s *r)
 {
-	return NGX_END(r, pool) <= sizeof(*head) && /* in every layout that is known */
-	       !bpf_probe_read_user(head, NGX_END(r, pool), r) &&
-	       NGX_IN(head, r, signature) == NGX_HTTP_MODULE;
+	return NGX_END(r, pool) <= sizeof(w->head) && /* in every layout that is known */
+	       !bpf_probe_read_user(w->head, NGX_END(r, pool), r) &&
+	       OF_HEAD(w, signature) == NGX_HTTP_MODULE;
 }
 
 /*

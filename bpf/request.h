@@ -312,13 +312,12 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 static __always_inline bool request_left_out(struct worker *w, struct ngx_http_request_s *r,
 					     __u64 now)
 {
-	struct request_head head;
 	struct ngx_connection_s *c;
 	struct connection *conn;
 
-	if (filter_sample < 2 || !request_head(&head, r) || !NGX_IN(&head, r, pool))
+	if (filter_sample < 2 || !request_head(w, r) || !OF_HEAD(w, pool))
 		return false;
-	c = NGX_IN(&head, r, connection);
+	c = OF_HEAD(w, connection);
 	conn = connection_find(w, (__u64)c);
 	if (!conn || conn->sample != SAMPLE_OUT)
 		return false;

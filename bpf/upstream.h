@@ -98,7 +98,6 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 							   struct ngx_http_request_s *r)
 {
 	struct ngx_http_request_s *main;
-	struct request_head head;
 	struct subrequest_times *sub;
 	struct attempt_times *a;
 	struct connection *conn;
@@ -107,13 +106,13 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 
 	s->client = 0;
 	s->subrequest = 0;
-	if (!request_head(&head, r))
+	if (!request_head(w, r))
 		return NULL;
 	main = NGX_READ(failed, r, main);
-	nelts = NGX_READ(failed, NGX_IN(&head, r, upstream_states), nelts);
-	if (failed || !nelts || (__u64)NGX_IN(&head, r, connection) == s->connection)
+	nelts = NGX_READ(failed, OF_HEAD(w, upstream_states), nelts);
+	if (failed || !nelts || (__u64)OF_HEAD(w, connection) == s->connection)
 		return NULL;
-	s->client = (__u64)NGX_IN(&head, r, connection);
+	s->client = (__u64)OF_HEAD(w, connection);
 	conn = connection_of(w, main, (void *)s->client);
 	if (!conn)
 		return NULL;
