@@ -38,7 +38,7 @@ SYSCONFDIR ?= /etc
 DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
 
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
-KERNELS ?= 6.1 6.12
+KERNELS ?= 5.10 6.1 6.12
 
 # How long the test of the full rate lasts.
 export NGX_BPF_TEST_LOAD_SECONDS ?= 60
@@ -81,7 +81,7 @@ test-nginx: build-deps test-deps ## The tests that trace, on every nginx of test
 	tests/builds/run
 
 .PHONY: test-kernels
-test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="6.1 6.12"
+test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="5.10 6.1 6.12"
 	tests/kernels/run $(KERNELS)
 
 .PHONY: bench
