@@ -148,6 +148,47 @@ fn filters() {
     assert_eq!(slow.records()[0].uri.as_deref(), Some("/slow"));
 }
 
+/// Check that requests of a sample have all their times where those around them are left out: with
+/// upstreams, and pipelined.
+#[test]
+fn sample() {
+    const HTTP: &str = "
+        upstream kept { server 127.0.0.1:{upstream}; keepalive 1; }
+        server {
+            listen 127.0.0.1:{port};
+            proxy_http_version 1.1;
+            proxy_set_header Connection '';
+            location / { proxy_pass http://kept; }
+        }";
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let tool = Tool::start(
+        &["--json", "--sample", "3", "-p", &nginx.pid().to_string()],
+        1,
+    );
+    let mut client = Client::connect(nginx.port);
+    for n in 0..9 {
+        assert_eq!(client.get(&format!("/{n}")).status, 200);
+    }
+    let pipelined = (9..18).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: t\r\n\r\n"));
+    client.send(pipelined.collect::<String>());
+    for _ in 0..9 {
+        assert_eq!(client.receive().status, 200);
+    }
+    drop(client);
+    drop(nginx.quit());
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    let uris: Vec<_> = records.iter().filter_map(|r| r.uri.as_deref()).collect();
+    assert_eq!(uris, ["/0", "/3", "/6", "/9", "/12", "/15"]);
+    for record in &records {
+        record.assert_complete();
+        assert!(record.phases.upstream_response_last_byte_time.is_some());
+    }
+    assert_eq!(records[1].upstreams[0].reused, Some(true));
+}
+
 /// Check that the text record is the mission's line.
 #[test]
 fn text() {
