@@ -30,7 +30,7 @@ const FUNCTIONS: [(&str, &str); 8] = [
 const INET_SENDPAGE: &str = "inet_sendpage";
 
 /// What every system call passes, of whatever process, when it has returned.
-const SYSTEM_CALLS: [(&str, &str); 1] = [("syscall_exit", "sys_exit")];
+const SYSTEM_CALLS: (&str, &str) = ("syscall_exit", "sys_exit");
 
 /// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -67,7 +67,7 @@ impl Sockets {
                 .into_iter()
                 .filter(|(_, name)| has_function(kernel, name))
                 .collect(),
-            Self::Syscall => SYSTEM_CALLS.to_vec(),
+            Self::Syscall => vec![SYSTEM_CALLS],
         }
     }
 }
@@ -86,8 +86,7 @@ pub fn have_tracepoints(kernel: &Btf<'_>) -> bool {
 
 /// Whether a tracepoint tells of system calls.
 pub fn have_system_calls(kernel: &Btf<'_>) -> bool {
-    let mut all = SYSTEM_CALLS.iter();
-    all.all(|(_, name)| has_tracepoint(kernel, name))
+    has_tracepoint(kernel, SYSTEM_CALLS.1)
 }
 
 /// Whether it has a function of this name.
