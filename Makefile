@@ -6,11 +6,11 @@ CARGO ?= cargo
 PROGRAM := target/release/ngx-bpf
 
 # What a fresh Debian or Ubuntu lacks: command or file, and its package.
-BUILD_NEEDS := clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
+BUILD_NEEDS := cc:gcc clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
 DEMO_NEEDS := nginx:nginx curl:curl
 TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
-	strace:strace xz:xz-utils \
+	strace:strace xz:xz-utils kill:procps \
 	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
@@ -18,7 +18,7 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:cur
 	rsyslogd:rsyslog prometheus:prometheus jq:jq sqlite3:sqlite3 \
 	/usr/share/doc/python3-venv:python3-venv
 BENCH_NEEDS := bpftrace:bpftrace
-GUEST_NEEDS := qemu-system-x86_64:qemu-system-x86 cpio:cpio busybox:busybox-static
+GUEST_NEEDS := cpio:cpio
 CHECK_NEEDS := clang-format:clang-format
 
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
@@ -28,7 +28,10 @@ PACKAGE_TEST_NEEDS := debootstrap:debootstrap lintian:lintian rpm:rpm man:man-db
 PACKAGE_TOOLS := cargo-auditable@0.7.7 cargo-deb@3.8.0 cargo-generate-rpm@0.21.1 cargo-about@0.9.3 \
 	cargo-cyclonedx@0.5.9
 
-TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf/cargo/bin
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf
+TOOLS := $(CACHE)/cargo/bin
+# Where tests/install puts what can't be installed.
+export PATH := $(PATH):$(CACHE)/bin
 
 # Where `make install` puts things; DESTDIR stands before all of it.
 PREFIX ?= /usr/local
@@ -39,6 +42,9 @@ DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
 
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
 KERNELS ?= 5.10 6.1 6.12
+
+# Debian suites on which make test-fresh begins from nothing; RESUME=1 goes on where its last run ended.
+SUITES ?= bookworm trixie
 
 # How long the test of the full rate lasts.
 export NGX_BPF_TEST_LOAD_SECONDS ?= 60
@@ -83,6 +89,10 @@ test-nginx: build-deps test-deps ## The tests that trace, on every nginx of test
 .PHONY: test-kernels
 test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="5.10 6.1 6.12"
 	tests/kernels/run $(KERNELS)
+
+.PHONY: test-fresh
+test-fresh: ## All of the README on machines with nothing installed: SUITES="bookworm trixie" (needs root)
+	tests/fresh/run $(if $(RESUME),--resume) $(SUITES)
 
 .PHONY: bench
 bench: build-deps test-deps bench-deps ## What tracing costs (needs root)
@@ -171,6 +181,7 @@ bench-deps:
 	@tests/install $(BENCH_NEEDS)
 guest-deps:
 	@tests/install $(GUEST_NEEDS)
+	@tests/kernels/run --fetch 6.1
 check-deps:
 	@tests/install $(CHECK_NEEDS)
 package-deps:
