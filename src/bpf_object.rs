@@ -28,6 +28,7 @@ use crate::skel::NgxSkelBuilder;
 use crate::skel::OpenNgxMaps;
 use crate::sockets::Sockets;
 use crate::source::Source;
+use crate::trial::Method;
 
 /// How many entries a map gets when all are allocated beforehand.
 const CONNECTIONS: u32 = 1 << 15;
@@ -37,15 +38,6 @@ const MULTIPLEXES: u32 = 1 << 12;
 const HELD_REQUESTS: u32 = 1 << 10;
 /// Of few requests.
 const SUBREQUESTS: u32 = 1 << 12;
-
-/// How uprobes are attached. Whether a kernel knows the first is seen when it is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// `uprobe_multi` links (Linux 6.6), the cheaper ones.
-    Multi,
-    /// One perf event a probe.
-    Perf,
-}
 
 /// What an object is loaded for.
 pub struct Plan<'a> {

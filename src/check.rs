@@ -119,7 +119,7 @@ struct LayoutFit {
 
 /// Looks, and writes the report to stdout. Whether tracing would work in full.
 pub fn run(options: &Check) -> Result<bool> {
-    let machine = Machine::look()?;
+    let machine = Machine::look(None)?;
     let mut reason = machine.complaint();
     let mut nginx = Vec::new();
     match discover::targets(&options.pids) {

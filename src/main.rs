@@ -60,6 +60,7 @@ mod subrequest;
 mod symbols;
 mod trace;
 mod trace_context;
+mod trial;
 mod uses;
 mod variables;
 mod version;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tracing needs of this machine and does not find, said before anything is loaded.
+//! What tracing needs of this machine and does not find. It is tried, and said before an nginx is touched.
 
-use std::os::fd::AsRawFd as _;
-use std::os::fd::FromRawFd as _;
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::io;
 use std::path::Path;
-use std::ptr;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -14,13 +12,14 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Struct;
-use libbpf_rs::libbpf_sys;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 use serde::Serialize;
 
 use crate::sockets;
 use crate::sockets::Sockets;
+use crate::trial::Method;
+use crate::trial::Trial;
 
 /// Where a kernel built with `CONFIG_DEBUG_INFO_BTF` tells its types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -33,7 +32,7 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("process_exit", "sched_process_exit"),
 ];
 
-/// Without these nothing can be loaded, attached, or read.
+/// What it takes to load a program, to attach it, and to read of other users' processes.
 const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::BPF, "CAP_BPF"),
     (CapabilitySet::PERFMON, "CAP_PERFMON"),
@@ -94,12 +93,23 @@ const ALLOCATOR: &str = "bpf_mem_alloc";
 /// A function that every kernel with TCP has, to see whether `fexit` programs are let in.
 const TRACED_FUNCTION: &str = "inet_sendmsg";
 
+/// What uprobes that go by `perf_event_open()` need besides, since Linux 5.15.189, 6.1.146 and 6.12.39
+/// (CVE-2025-38466).
+const PERF_NEEDED: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
+
+/// A process that is not ours, as a rule.
+const ANOTHER_PROCESS: &str = "/proc/1/exe";
+
 /// What this machine has of what tracing needs.
 pub struct Machine {
     /// Those of the needed capabilities that are held.
     pub capabilities: Vec<&'static str>,
-    /// Capabilities that are missing.
+    /// Capabilities that are missing: without them it was refused to do what tracing does.
     pub missing_capabilities: Vec<&'static str>,
+    /// What was refused, and why.
+    refusal: Option<Refusal>,
+    /// How uprobes are attached.
+    method: Method,
     /// Features of the kernel, in the order in which they came.
     pub needs: Vec<Need>,
     /// What tells of the bytes on sockets.
@@ -114,18 +124,14 @@ pub struct Kernel {
     pub types: Btf<'static>,
     /// What tells of the bytes on sockets.
     pub sockets: Sockets,
+    /// How uprobes are attached.
+    pub method: Method,
 }
 
 impl Kernel {
-    /// Whether `uprobe_multi` links are worth a try.
-    pub fn knows_uprobe_multi(&self) -> bool {
-        is_known(&self.types, &UPROBE_MULTI)
-    }
-
     /// The programs to attach to the kernel, and where.
     pub fn programs(&self) -> Vec<(&'static str, &'static str)> {
-        let sockets = self.sockets.programs(&self.types);
-        TRACEPOINTS.into_iter().chain(sockets).collect()
+        programs(&self.types, self.sockets)
     }
 
     /// Whether a uprobe may use maps that grow as they fill.
@@ -148,9 +154,11 @@ pub struct Need {
 }
 
 impl Machine {
-    /// Looks at everything. Fails when it can't look.
-    pub fn look() -> Result<Self> {
+    /// Looks at everything, and tries what tracing does. `asked` is the source of the bytes on sockets
+    /// that is used, whatever would be chosen. Fails when it can't look.
+    pub fn look(asked: Option<Sockets>) -> Result<Self> {
         let held = capabilities(None).context("failed to read the capabilities")?;
+        let held = held.effective;
         let types = Path::new(KERNEL_BTF)
             .exists()
             .then(|| Btf::from_path(KERNEL_BTF))
@@ -163,17 +171,37 @@ impl Machine {
             needs: "CONFIG_DEBUG_INFO_BTF",
         }];
         let mut sockets = None;
+        let mut method = Method::Perf;
+        let mut refusal = None;
         if let Some(types) = &types {
             let fexit = lets_fexit_in(types);
             needs.extend(features(types, fexit));
-            sockets = Sockets::choose(types, fexit);
+            sockets = asked.or(Sockets::choose(types, fexit));
+            if let Some(sockets) = sockets
+                && needs.iter().all(|need| need.found || need.optional)
+            {
+                match rehearse(types, sockets, held) {
+                    Ok(tried) => method = tried,
+                    Err(error) => refusal = Some(error),
+                }
+            }
         }
-        let missing_capabilities = missing_capabilities(held.effective);
-        let mut capabilities = NEEDED.map(|(_, name)| name).to_vec();
-        capabilities.retain(|name| !missing_capabilities.contains(name));
+        let needed = match &refusal {
+            Some(refusal) => refusal.needed.clone(),
+            None => needed(method),
+        };
+        let missing = refusal.as_ref().map(|refusal| refusal.missing(held));
+        let missing_capabilities = missing.unwrap_or_default();
+        let capabilities = needed
+            .into_iter()
+            .filter(|(capability, _)| holds(held, *capability))
+            .map(|(_, name)| name)
+            .collect();
         Ok(Self {
             capabilities,
             missing_capabilities,
+            refusal,
+            method,
             needs,
             sockets,
             types,
@@ -182,46 +210,167 @@ impl Machine {
 
     /// What is missing first, and what to do.
     pub fn complaint(&self) -> Option<String> {
-        if !self.missing_capabilities.is_empty() {
-            let missing = self.missing_capabilities.join(", ");
-            return Some(format!("missing {missing}: run as root"));
+        let mut needs = self.needs.iter();
+        if let Some(missing) = needs.find(|need| !need.found && !need.optional) {
+            return Some(format!(
+                "this kernel lacks {}: it needs {}",
+                missing.name, missing.needs
+            ));
         }
-        let missing = self
-            .needs
-            .iter()
-            .find(|need| !need.found && !need.optional)?;
-        Some(format!(
-            "this kernel lacks {}: it needs {}",
-            missing.name, missing.needs
-        ))
+        let refusal = self.refusal.as_ref()?;
+        Some(refusal.complaint(&self.missing_capabilities))
     }
 }
 
-/// The kernel. `sockets` is what to use, whatever would be chosen. Fails when a capability or a
-/// feature of the kernel is missing.
+/// The kernel. `sockets` is what to use, whatever would be chosen. Fails when a feature of the kernel is
+/// missing, or when it refuses what tracing does.
 pub fn check(sockets: Option<Sockets>) -> Result<Kernel> {
-    let machine = Machine::look()?;
+    let machine = Machine::look(sockets)?;
     if let Some(complaint) = machine.complaint() {
         bail!(complaint);
     }
     /* Neither is missing without a complaint. */
     let types = machine.types.context("this kernel tells no types")?;
-    let sockets = sockets.or(machine.sockets);
-    let sockets = sockets.context("nothing tells of the bytes on sockets")?;
-    Ok(Kernel { types, sockets })
+    let sockets = machine
+        .sockets
+        .context("nothing tells of the bytes on sockets")?;
+    Ok(Kernel {
+        types,
+        sockets,
+        method: machine.method,
+    })
 }
 
-/// The names of what is not held: `CAP_SYS_ADMIN` stands for all but the last.
-fn missing_capabilities(held: CapabilitySet) -> Vec<&'static str> {
+/// The programs to attach to the kernel, and where.
+fn programs(kernel: &Btf<'_>, sockets: Sockets) -> Vec<(&'static str, &'static str)> {
+    let sockets = sockets.programs(kernel);
+    TRACEPOINTS.into_iter().chain(sockets).collect()
+}
+
+/// What the kernel did not let us do.
+struct Refusal {
+    /// What was tried.
+    what: String,
+    /// What it said.
+    error: io::Error,
+    /// The capabilities that this asks for.
+    needed: Vec<(CapabilitySet, &'static str)>,
+}
+
+impl Refusal {
+    /// The names of those that are not held, where that is why.
+    fn missing(&self, held: CapabilitySet) -> Vec<&'static str> {
+        let needed = self.needed.iter();
+        needed
+            .filter(|(capability, _)| self.is_forbidden() && !holds(held, *capability))
+            .map(|(_, name)| *name)
+            .collect()
+    }
+
+    /// Whether it is a question of rights.
+    fn is_forbidden(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// One line: what is missing, or else what failed, and what to do.
+    fn complaint(&self, missing: &[&str]) -> String {
+        let Self { what, error, .. } = self;
+        if missing.contains(&PERF_NEEDED.1) {
+            return format!(
+                "missing {}: this kernel has no uprobe_multi links (Linux 6.6), and asks for it to {what}: \
+                 run as root",
+                missing.join(", ")
+            );
+        }
+        if !missing.is_empty() {
+            return format!("missing {}: run as root", missing.join(", "));
+        }
+        let hint = if self.is_forbidden() {
+            ": run as root on the host, without a seccomp filter, and where no lockdown of the kernel forbids it"
+        } else {
+            ""
+        };
+        format!("the kernel refuses to {what}: {error}{hint}")
+    }
+}
+
+/// What it takes where uprobes are attached so.
+fn needed(method: Method) -> Vec<(CapabilitySet, &'static str)> {
+    let mut needed = NEEDED.to_vec();
+    if method == Method::Perf {
+        needed.push(PERF_NEEDED);
+    }
+    needed
+}
+
+/// Whether a capability is held, or another that stands for it: `CAP_SYS_ADMIN` stands for all but
+/// `CAP_SYS_PTRACE`.
+fn holds(held: CapabilitySet, capability: CapabilitySet) -> bool {
     let admin = held.contains(CapabilitySet::SYS_ADMIN);
-    NEEDED
-        .into_iter()
-        .filter(|(capability, _)| {
-            let otherwise = admin && *capability != CapabilitySet::SYS_PTRACE;
-            !held.contains(*capability) && !otherwise
-        })
-        .map(|(_, name)| name)
-        .collect()
+    held.contains(capability) || admin && capability != CapabilitySet::SYS_PTRACE
+}
+
+/// Does all that tracing does with the kernel, with programs that do nothing, and undoes each at once.
+/// Returns how uprobes are attached.
+fn rehearse(
+    kernel: &Btf<'_>,
+    sockets: Sockets,
+    held: CapabilitySet,
+) -> std::result::Result<Method, Refusal> {
+    let refusal = |what: String| {
+        move |error| Refusal {
+            what,
+            error,
+            needed: NEEDED.to_vec(),
+        }
+    };
+    let method = rehearse_uprobe(kernel)?;
+    for (_, place) in programs(kernel, sockets) {
+        let trial = match sockets::tracepoint_type(kernel, place) {
+            Some(type_id) => Trial::of_tracepoint(type_id),
+            None => match kernel.type_by_name::<Func<'_>>(place) {
+                Some(function) => Trial::of_fexit(function.type_id().into()),
+                None => continue,
+            },
+        };
+        let trial = trial.map_err(refusal(format!("load a program for its {place}")))?;
+        trial
+            .attach_to_kernel()
+            .map_err(refusal(format!("attach to its {place}")))?;
+    }
+    /* Without it all binaries but our own user's are closed to us. */
+    if !holds(held, CapabilitySet::SYS_PTRACE) && fs::read_link(ANOTHER_PROCESS).is_err() {
+        let error = io::ErrorKind::PermissionDenied.into();
+        return Err(refusal("look at other processes".to_owned())(error));
+    }
+    Ok(method)
+}
+
+/// Attaches a uprobe: by the best way that this kernel knows.
+fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<Method, Refusal> {
+    let attach = |method| -> std::result::Result<Method, Refusal> {
+        let refusal = |what: &str, needed| {
+            let what = what.to_owned();
+            move |error| Refusal {
+                what,
+                error,
+                needed,
+            }
+        };
+        let trial = Trial::of_uprobe(method).map_err(refusal("load a program", NEEDED.to_vec()))?;
+        trial
+            .attach_to_self(method)
+            .map_err(refusal("attach a uprobe", needed(method)))?;
+        Ok(method)
+    };
+    if is_known(kernel, &UPROBE_MULTI) {
+        match attach(Method::Multi) {
+            /* It knows the word only. */
+            Err(refusal) if refusal.error.kind() == io::ErrorKind::InvalidInput => {}
+            tried => return tried,
+        }
+    }
+    attach(Method::Perf)
 }
 
 /// Whether the kernel has this enumerator.
@@ -286,39 +435,12 @@ fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
     let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
         return false;
     };
-    /* r0 = 0; exit */
-    let code = [0xb7_u64, 0x95].map(u64::to_le_bytes).concat();
-    let options = libbpf_sys::bpf_prog_load_opts {
-        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
-        expected_attach_type: libbpf_sys::BPF_TRACE_FEXIT,
-        attach_btf_id: function.type_id().into(),
-        ..Default::default()
-    };
-    // SAFETY: the code has the two instructions that it is said to have, every pointer outlives the
-    // call.
-    let fd = unsafe {
-        libbpf_sys::bpf_prog_load(
-            libbpf_sys::BPF_PROG_TYPE_TRACING,
-            c"ngx_bpf_check".as_ptr(),
-            c"GPL".as_ptr(),
-            code.as_ptr().cast(),
-            2,
-            &raw const options as *mut _,
-        )
-    };
-    if fd < 0 {
+    let Ok(trial) = Trial::of_fexit(function.type_id().into()) else {
         return false;
-    }
-    // SAFETY: the descriptor is ours, and nobody else's.
-    let program = unsafe { OwnedFd::from_raw_fd(fd) };
-    if cfg!(target_arch = "x86_64") || sockets::have_tracepoints(kernel) {
-        return true;
-    }
-    // SAFETY: a program at a function has no name; the descriptor lives until the call returns.
-    let link = unsafe { libbpf_sys::bpf_raw_tracepoint_open(ptr::null(), program.as_raw_fd()) };
-    // SAFETY: as above.
-    let link = (link >= 0).then(|| unsafe { OwnedFd::from_raw_fd(link) });
-    link.is_some()
+    };
+    cfg!(target_arch = "x86_64")
+        || sockets::have_tracepoints(kernel)
+        || trial.attach_to_kernel().is_ok()
 }
 
 #[cfg(test)]
@@ -333,9 +455,11 @@ mod tests {
     use super::FEATURES;
     use super::KERNEL_BTF;
     use super::Machine;
+    use super::Method;
+    use super::Refusal;
     use super::features;
     use super::lets_fexit_in;
-    use super::missing_capabilities;
+    use super::needed;
 
     /// The types of a kernel that has the first `known` features, and no tracepoint.
     fn kernel(known: usize) -> Btf<'static> {
@@ -371,6 +495,8 @@ mod tests {
             let machine = Machine {
                 capabilities: Vec::new(),
                 missing_capabilities: Vec::new(),
+                refusal: None,
+                method: Method::Perf,
                 needs: features(&kernel(known), false),
                 sockets: None,
                 types: None,
@@ -396,18 +522,42 @@ mod tests {
         }
     }
 
-    /// Check that each missing capability is named, and that `CAP_SYS_ADMIN` stands for two.
+    /// What is said of something that was refused to somebody who holds these.
+    fn complaint(error: i32, held: CapabilitySet, perf: bool) -> String {
+        let needed = needed(if perf { Method::Perf } else { Method::Multi });
+        let refusal = Refusal {
+            what: "attach a uprobe".to_owned(),
+            error: std::io::Error::from_raw_os_error(error),
+            needed,
+        };
+        refusal.complaint(&refusal.missing(held))
+    }
+
+    /// Check that each missing capability is named, that `CAP_SYS_ADMIN` stands for two, and that it is
+    /// asked for by name only where uprobes are perf events.
     #[test]
     fn capabilities() {
         let all = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_PTRACE;
-        assert!(missing_capabilities(all).is_empty());
+        let complaint = |held, perf| complaint(libc::EACCES, held, perf);
         assert_eq!(
-            missing_capabilities(CapabilitySet::empty()),
-            ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]
+            complaint(CapabilitySet::empty(), false),
+            "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE: run as root"
         );
         assert_eq!(
-            missing_capabilities(CapabilitySet::SYS_ADMIN),
-            ["CAP_SYS_PTRACE"]
+            complaint(CapabilitySet::SYS_ADMIN, false),
+            "missing CAP_SYS_PTRACE: run as root"
+        );
+        assert!(complaint(all, true).starts_with("missing CAP_SYS_ADMIN: this kernel has no"));
+        assert!(complaint(all, false).starts_with("the kernel refuses to attach a uprobe: "));
+    }
+
+    /// Check that what is no question of rights is told as what it is.
+    #[test]
+    fn other_refusals() {
+        let said = complaint(libc::EINVAL, CapabilitySet::empty(), true);
+        assert_eq!(
+            said,
+            "the kernel refuses to attach a uprobe: Invalid argument (os error 22)"
         );
     }
 }

@@ -24,7 +24,6 @@ use libbpf_rs::skel::Skel as _;
 use plain::Plain;
 
 use crate::bpf_object;
-use crate::bpf_object::Method;
 use crate::bpf_object::Plan;
 use crate::cost::Runs;
 use crate::discover::Process;
@@ -37,6 +36,7 @@ use crate::preflight::Kernel;
 use crate::program::Program;
 use crate::skel::NgxSkel;
 use crate::skel::types;
+use crate::trial::Method;
 
 /// The kernel says EAGAIN to one of two tools that give a process its first storage at once
 /// (`bpf_local_storage_alloc()`); it has one then.
@@ -63,29 +63,17 @@ impl Probe {
     /// Fails when the kernel refuses any of it; then nothing is left attached.
     pub fn new(kernel: &Kernel, program: &Program, filter: &Early) -> Result<Self> {
         let relocations = bpf_object::relocations(&kernel.types, &program.layout.layout)?;
-        let mut plan = Plan {
+        let plan = Plan {
             source: program.layout.source,
             hooks: &program.hooks.places,
             filter,
-            method: if kernel.knows_uprobe_multi() {
-                Method::Multi
-            } else {
-                Method::Perf
-            },
+            method: kernel.method,
             sockets: kernel.sockets,
             tracing: kernel.programs(),
             allocates: kernel.allocates(),
         };
         let mut probe = Self::load(&relocations, &plan)?;
-        if let Err(error) = probe.attach_uprobes(&program.binary, &plan) {
-            if plan.method == Method::Perf || !is_unknown_to_kernel(&error) {
-                return Err(error);
-            }
-            drop(probe);
-            plan.method = Method::Perf;
-            probe = Self::load(&relocations, &plan)?;
-            probe.attach_uprobes(&program.binary, &plan)?;
-        }
+        probe.attach_uprobes(&program.binary, &plan)?;
         probe.attach_kernel(&plan)?;
         Ok(probe)
     }
@@ -290,11 +278,4 @@ fn attach_uprobe(
         }
     };
     Ok(link?)
-}
-
-/// Whether the kernel does not know how to do this, rather than refuses it.
-fn is_unknown_to_kernel(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<libbpf_rs::Error>()
-        .is_some_and(|error| error.kind() == ErrorKind::InvalidInput)
 }

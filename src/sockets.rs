@@ -74,8 +74,14 @@ impl Sockets {
 
 /// Whether the kernel has a tracepoint of this name.
 pub fn has_tracepoint(kernel: &Btf<'_>, name: &str) -> bool {
+    tracepoint_type(kernel, name).is_some()
+}
+
+/// The type of a tracepoint of this name.
+pub fn tracepoint_type(kernel: &Btf<'_>, name: &str) -> Option<u32> {
     let name = format!("btf_trace_{name}");
-    kernel.type_by_name::<Typedef<'_>>(&name).is_some()
+    let tracepoint = kernel.type_by_name::<Typedef<'_>>(&name)?;
+    Some(tracepoint.type_id().into())
 }
 
 /// Whether tracepoints tell of all bytes.
