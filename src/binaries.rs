@@ -38,30 +38,47 @@ pub struct Found {
 }
 
 impl Found {
-    /// Of what was found without being asked for, one that can't be traced does not stand in the way
-    /// of the others, nor of those that are waited for.
+    /// Reads every binary that is to be traced. One that can't be traced does not stand in the way
+    /// of the others, nor of those that are waited for. Fails when nothing is left to trace.
     pub fn read(cli: &Trace, messages: Messages) -> Result<Self> {
         let mut found = Self::default();
         if cli.wait && discover::masters()?.is_empty() {
             messages.waiting();
             return Ok(found);
         }
-        for targets in by_binary(discover::targets(&cli.pids)?) {
+        let asked = cli.pids.asked();
+        let targets = discover::targets(&asked)?;
+        let mut errors: Vec<_> = targets
+            .refused
+            .into_iter()
+            .map(|(_, error)| error)
+            .collect();
+        for targets in by_binary(targets.found) {
             let pids = targets.iter().map(|target| target.process.pid).collect();
             match Program::read(targets, &cli.layout) {
                 Ok(program) => found.programs.push(program),
-                Err(error) if !cli.pids.is_empty() => return Err(error),
+                Err(error) if !asked.is_empty() => errors.push(error),
                 Err(error) => found.refused.push((pids, error)),
             }
         }
-        if found.programs.is_empty()
-            && !cli.wait
-            && let Some((_, error)) = found.refused.pop()
-        {
-            return Err(error);
+        if found.programs.is_empty() && !cli.wait {
+            let refused = found.refused.into_iter().map(|(_, error)| error);
+            return Err(all(errors.into_iter().chain(refused)));
         }
+        /* What was asked for by its pid is named, also when that process has ended. */
+        errors.iter().for_each(|error| messages.warn(error));
         Ok(found)
     }
+}
+
+/// Several errors in one line. There is at least one.
+pub fn all(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
+    let mut errors: Vec<_> = errors.collect();
+    if errors.len() == 1 {
+        return errors.remove(0);
+    }
+    let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
+    anyhow::anyhow!(lines.join("; "))
 }
 
 /// One binary, and its probes.

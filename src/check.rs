@@ -32,6 +32,9 @@ struct Report {
     nginx: Vec<Nginx>,
     /// Whether tracing would work in full.
     works: bool,
+    /// Whether some nginx can be traced, be it that others can't.
+    #[serde(skip)]
+    in_part: bool,
     /// Why it would not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -122,15 +125,21 @@ pub fn run(options: &Check) -> Result<bool> {
     let machine = Machine::look(None)?;
     let mut reason = machine.complaint();
     let mut nginx = Vec::new();
-    match discover::targets(&options.pids) {
+    let is_machine_fit = reason.is_none();
+    match discover::targets(&options.pids.asked()) {
         Ok(targets) => {
-            for targets in by_binary(targets) {
+            for targets in by_binary(targets.found) {
                 nginx.push(look(targets, &options.layout)?);
             }
+            let refused = targets.refused.iter();
+            let refused = refused.map(|(_, error)| format!("{error:#}"));
+            let errors: Vec<String> = refused
+                .chain(nginx.iter().filter_map(|nginx| nginx.error.clone()))
+                .collect();
+            reason = reason.or_else(|| (!errors.is_empty()).then(|| errors.join("; ")));
         }
         Err(error) => reason = reason.or_else(|| Some(format!("{error:#}"))),
     }
-    let reason = reason.or_else(|| nginx.iter().find_map(|nginx| nginx.error.clone()));
     let report = Report {
         kernel: Kernel {
             release: release()?,
@@ -139,8 +148,9 @@ pub fn run(options: &Check) -> Result<bool> {
             features: machine.needs,
             sockets: machine.sockets,
         },
-        nginx,
         works: reason.is_none(),
+        in_part: is_machine_fit && nginx.iter().any(|nginx| nginx.plan.is_some()),
+        nginx,
         reason,
     };
     let text = if options.json {
@@ -234,6 +244,9 @@ impl fmt::Display for Report {
         }
         match &self.reason {
             None => writeln!(f, "tracing would work"),
+            Some(reason) if self.in_part => {
+                writeln!(f, "tracing would work in part only: {reason}")
+            }
             Some(reason) => writeln!(f, "tracing would not work: {reason}"),
         }
     }

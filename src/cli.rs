@@ -17,6 +17,7 @@ use value::DEFAULT_MAX_LINE;
 use value::DEFAULT_SECRETS;
 use value::Interval;
 use value::MaxLine;
+use value::PidList;
 use value::Secrets;
 use value::StatusRange;
 
@@ -76,7 +77,8 @@ pub enum Command {
     /// Say what tracing would do, and attach nothing
     #[command(
         disable_version_flag = true,
-        after_help = "Exit status: 0 tracing would work, 1 it would not, 2 bad usage."
+        after_help = "Exit status: 0 tracing would work, 1 it would not, or not for all that was \
+            asked for, 2 bad usage."
     )]
     Check(Check),
 
@@ -102,12 +104,29 @@ pub struct LayoutOptions {
     pub debug_info: Option<PathBuf>,
 }
 
+/// Which nginx, of all that run.
+#[derive(Args, Debug)]
+pub struct Pids {
+    /// Only these nginx: a master stands for all its workers, a worker for itself. Several pids are
+    /// divided by spaces, commas or newlines, as pgrep prints them, and the option may be repeated
+    /// [default: every nginx that runs]
+    #[arg(short, long, value_name = "PID", num_args = 1..)]
+    pid: Vec<PidList>,
+}
+
+impl Pids {
+    /// Those that were asked for, in order. Without any: every nginx.
+    pub fn asked(&self) -> Vec<u32> {
+        self.pid.iter().flat_map(|list| &list.0).copied().collect()
+    }
+}
+
 /// Options of `check`.
 #[derive(Args, Debug)]
 pub struct Check {
-    /// Look at this nginx; may be repeated [default: every nginx that runs]
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pids: Vec<u32>,
+    /// Which nginx.
+    #[command(flatten)]
+    pub pids: Pids,
 
     /// Write one JSON object
     #[arg(long)]
@@ -121,13 +140,12 @@ pub struct Check {
 /// Options of tracing.
 #[derive(Args, Debug)]
 pub struct Trace {
-    /// Trace this nginx master and all its workers, or this one worker; may be repeated
-    /// [default: every nginx that runs]
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pids: Vec<u32>,
+    /// Which nginx.
+    #[command(flatten)]
+    pub pids: Pids,
 
     /// Trace those that start later, too, and do not end with the last of them
-    #[arg(long, conflicts_with = "pids")]
+    #[arg(long, conflicts_with = "pid")]
     pub wait: bool,
 
     /// Write JSON lines; the same as --format json

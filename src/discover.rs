@@ -123,28 +123,42 @@ impl Target {
     }
 }
 
+/// What was looked for, process by process.
+#[derive(Debug, Default)]
+pub struct Targets {
+    /// What can be looked into.
+    pub found: Vec<Target>,
+    /// Pids that were asked for and are nobody's, or whose program can't be opened, and why.
+    pub refused: Vec<(u32, anyhow::Error)>,
+}
+
 /// The processes with these pids; without any, every nginx that runs.
 ///
-/// Fails when one of the pids can't be traced, or when nothing is found. Whether a program is
-/// nginx is not looked at here, unless nobody asked for it by pid.
-pub fn targets(asked: &[u32]) -> Result<Vec<Target>> {
+/// Fails when nothing is found without being asked for. Whether a program is nginx is not looked at
+/// here, unless nobody asked for it by pid.
+pub fn targets(asked: &[u32]) -> Result<Targets> {
     check_proc()?;
     if asked.is_empty() {
-        running()
-    } else {
-        with_pids(asked)
+        let found = running()?;
+        let refused = Vec::new();
+        return Ok(Targets { found, refused });
     }
+    Ok(with_pids(asked))
 }
 
 /// The processes with these pids, each once.
-fn with_pids(pids: &[u32]) -> Result<Vec<Target>> {
-    let mut found: Vec<Target> = Vec::new();
-    for pid in pids {
-        if found.iter().all(|target| target.process.pid != *pid) {
-            found.push(Target::open(*pid)?);
+fn with_pids(pids: &[u32]) -> Targets {
+    let mut targets = Targets::default();
+    for (n, pid) in pids.iter().enumerate() {
+        if pids[..n].contains(pid) {
+            continue;
+        }
+        match Target::open(*pid) {
+            Ok(target) => targets.found.push(target),
+            Err(error) => targets.refused.push((*pid, error)),
         }
     }
-    Ok(found)
+    targets
 }
 
 /// Every nginx that runs. Fails when none does.
@@ -299,11 +313,17 @@ mod tests {
         assert!(!seen.is_alive());
     }
 
-    /// Check that a pid that nobody has is named.
+    /// Check that a pid that nobody has is named, and that the others are found, each once.
     #[test]
     fn no_process() {
-        let error = targets(&[4_194_305]).unwrap_err();
+        let me = std::process::id();
+        let targets = targets(&[4_194_305, me, 0, me]).unwrap();
+        let found: Vec<u32> = targets.found.iter().map(|t| t.process.pid).collect();
+        assert_eq!(found, [me]);
+        let [(first, error), (second, _)] = &targets.refused[..] else {
+            panic!("{targets:?}");
+        };
+        assert_eq!((*first, *second), (4_194_305, 0));
         assert!(format!("{error:#}").contains("4194305"));
-        assert!(targets(&[0]).is_err());
     }
 }

@@ -182,6 +182,7 @@ mod tests {
         for call in calls {
             let arguments = call.split(['|', '>']).next().unwrap();
             let arguments = arguments.replace("$(cat /run/nginx.pid)", "1");
+            let arguments = arguments.replace("$(pgrep -f \"nginx: worker\")", "1 2");
             let words = arguments.split_whitespace();
             let parsed = Cli::try_parse_from(std::iter::once("ngx-bpf").chain(words));
             assert!(parsed.is_ok(), "{call}: {}", parsed.unwrap_err());

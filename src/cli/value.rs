@@ -95,6 +95,33 @@ impl FromStr for Address {
     }
 }
 
+/// Pids as `pgrep`, a person or another program writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PidList(pub Vec<u32>);
+
+impl FromStr for PidList {
+    type Err = anyhow::Error;
+
+    /// Numbers with spaces, commas or newlines between them.
+    fn from_str(text: &str) -> Result<Self> {
+        let words = text.split(|c: char| c == ',' || c.is_whitespace());
+        let pids = words.filter(|word| !word.is_empty()).map(pid);
+        let pids: Vec<u32> = pids.collect::<Result<_>>()?;
+        ensure!(
+            !pids.is_empty(),
+            "it names no pid: is nginx running, and did pgrep find it?"
+        );
+        Ok(Self(pids))
+    }
+}
+
+/// One pid. The kernel's are less than 2^22.
+fn pid(word: &str) -> Result<u32> {
+    let pid: Option<i32> = word.parse().ok().filter(|pid| *pid > 0);
+    let pid = pid.and_then(|pid| u32::try_from(pid).ok());
+    pid.with_context(|| format!("\"{}\" is no pid", word.escape_debug()))
+}
+
 /// A range of status codes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
@@ -158,6 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Address;
+    use super::PidList;
     use super::StatusRange;
     use super::method;
     use super::time;
@@ -180,6 +208,18 @@ mod tests {
             "99999999999999h",
         ] {
             assert!(time(text).is_err(), "{text}");
+        }
+    }
+
+    /// Check what may stand between pids, and what is none.
+    #[test]
+    fn pids() {
+        let pids = |text: &str| text.parse::<PidList>().map(|list| list.0);
+        assert_eq!(pids("7").unwrap(), [7]);
+        assert_eq!(pids("10638\n10639\n").unwrap(), [10638, 10639]);
+        assert_eq!(pids(" 1,2, 3\t4\r\n").unwrap(), [1, 2, 3, 4]);
+        for text in ["", " ", ",", "0", "-1", "x", "1 x", "1;2", "99999999999"] {
+            assert!(pids(text).is_err(), "{text:?}");
         }
     }
 

@@ -63,6 +63,33 @@ fn not_nginx() {
     );
 }
 
+/// Check several pids of which some are nobody's, or another program's: each of these is named in a
+/// line of its own, and the nginx among them is traced; without one, all are named in one line.
+#[test]
+fn pids_that_are_no_nginx() {
+    let nginx = Nginx::simple();
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let (pid, cat) = (nginx.pid().to_string(), child.id().to_string());
+    let gone = "4194304";
+    let tool = Tool::start(&["--json", "--pid", gone, &pid, "-p", &cat], 1);
+    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    let line = complaint_of(&["--pid", gone, &cat]);
+    assert!(line.starts_with("no process with pid 4194304: "), "{line}");
+    assert!(line.contains(&format!("; pid {cat} (\"")), "{line}");
+    drop(nginx.quit());
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 1);
+    let [first, second, ..] = &ended.stderr[..] else {
+        panic!("{ended:?}");
+    };
+    assert!(first.contains("no process with pid 4194304"), "{first}");
+    assert!(second.contains(&format!("pid {cat} (\"")), "{second}");
+    assert_eq!(ended.stderr.len(), 4, "{ended:?}");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
 /// Check layouts from files: broken ones name the line, one that lacks a member names it, and one
 /// that is whole is used.
 #[test]

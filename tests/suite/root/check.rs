@@ -107,6 +107,17 @@ fn does_not_work() {
     assert_eq!(output.status.code(), Some(1));
     let line = last_line(&output);
     assert!(line.contains("not nginx"), "{line}");
+    /* Some can be traced, and others can't. */
+    let nginx = Nginx::simple();
+    let pids = format!("{} {} 4194304", nginx.pid(), child.id());
+    let output = check(&["--pid", &pids]);
+    assert_eq!(output.status.code(), Some(1));
+    let line = last_line(&output);
+    assert!(
+        line.starts_with("tracing would work in part only: no process with pid 4194304"),
+        "{line}"
+    );
+    assert!(line.contains("not nginx"), "{line}");
     drop(child.stdin.take());
     child.wait().unwrap();
 }

@@ -155,6 +155,46 @@ fn from_inside() {
     assert_eq!(ended.records().len(), 40);
 }
 
+/// Check the command line that people copy, with the pids of all workers as `pgrep` finds them:
+/// unquoted they are several words, quoted one value with newlines. Among them is the very shell that
+/// runs it, whose own command line matches: it is named, and the workers are traced.
+#[test]
+fn pids_of_pgrep() {
+    let contained = Contained::start();
+    let mut served = 0;
+    for pids in [
+        "--pid $(pgrep -f \"nginx: worker\") --json",
+        "--pid \"$(pgrep -f \"nginx: worker\")\" --json",
+        "--json --pid $(pgrep -f \"nginx: worker\")",
+        "--json --pid \"$(pgrep -d, -f \"nginx: worker\")\"",
+    ] {
+        let mut tool = Tool::spawn(
+            Command::new("nsenter")
+                .args(["--pid", "--mount", "--target"])
+                .arg(contained.nginx.pid().to_string())
+                .args(["sh", "-c", &format!("exec {PROGRAM} {pids}")]),
+        );
+        tool.read_stdout();
+        tool.wait_ready(2);
+        contained.requests(20);
+        served += 20;
+        contained.nginx.wait_logged(served);
+        kill("INT", tool.child());
+        let ended = tool.wait();
+        ended.assert_clean();
+        assert_eq!(ended.records().len(), 20, "{pids}");
+        let [shell, one, two, _] = &ended.stderr[..] else {
+            panic!("{pids}: {ended:?}");
+        };
+        assert!(shell.contains("can't be traced: not nginx"), "{shell}");
+        assert!(
+            one.ends_with("1 worker") && two.ends_with("1 worker"),
+            "{ended:?}"
+        );
+        assert_equal(&ended.records(), &contained.nginx.logged()[served - 20..]);
+    }
+}
+
 /// Check containers that share the layer their binary is in: probes see all of them, and only the
 /// one that is traced is told of; of two that are traced each request once.
 #[test]
