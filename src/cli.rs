@@ -21,6 +21,7 @@ use value::PidList;
 use value::Secrets;
 use value::StatusRange;
 
+pub mod hint;
 pub mod value;
 
 /// What the command line asks for.
@@ -36,7 +37,8 @@ pub mod value;
         Attaches to a running, unmodified nginx and writes one record a request to stdout: when \
         its connection was accepted, when the request was read, forwarded to the upstream and \
         answered. Needs root, and Linux 5.15 or newer with BTF.",
-    after_help = "TIME is a number and a unit: 10s, 500ms, 2m.\n\
+    after_help = "TIME is a number and a unit, one of ns, us, ms, s, m and h: 10s, 1.5s, 500ms, 1m30s. Without \
+        a unit it is in seconds.\n\
         LIST has commas between its items, and no spaces.\n\n\
         Exit status: 0 ended as asked, or the traced nginx ended; 1 failed; 2 bad usage."
 )]
@@ -176,17 +178,22 @@ pub struct Trace {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub status: Vec<StatusRange>,
 
-    /// Only these request methods
+    /// Only these request methods, in any case
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value::method)]
     pub method: Vec<String>,
 
-    /// Only requests whose uri begins with PREFIX
+    /// Only requests whose uri begins with PREFIX, as the client has written it, before any rewrite
     #[arg(long, value_name = "PREFIX")]
     pub uri: Option<String>,
 
     /// Only requests with this Host, in any case; a port in it does not count
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+
+    /// Only requests that failed: with a status of 400 or more, or with a failed attempt at an
+    /// upstream, also of a subrequest
+    #[arg(long)]
+    pub failed: bool,
 
     /// Only one request in N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -219,7 +226,8 @@ pub struct Trace {
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub metrics: Option<Address>,
 
-    /// In metrics, count requests whose uri is PATTERN ("*": anything) as NAME; may be repeated
+    /// In metrics, count requests as NAME whose uri is PATTERN ("*": anything), as the client has
+    /// written it, without its query; may be repeated
     #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
     pub route: Vec<Route>,
 

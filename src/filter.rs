@@ -34,7 +34,10 @@ impl From<&Trace> for Early {
     }
 }
 
-/// What texts decide.
+/// The lowest status of a failure.
+const STATUS_FAILED: u32 = 400;
+
+/// What texts and attempts decide.
 #[derive(Debug)]
 pub struct Filter {
     /// `--method`; empty: any.
@@ -43,6 +46,8 @@ pub struct Filter {
     uri: Option<String>,
     /// `--host`
     host: Option<String>,
+    /// `--failed`
+    failed: bool,
 }
 
 impl Filter {
@@ -52,14 +57,16 @@ impl Filter {
             method: cli.method.clone(),
             uri: cli.uri.clone(),
             host: cli.host.clone(),
+            failed: cli.failed,
         }
     }
 
-    /// Whether this request is told of. What it does not have can't hold.
+    /// Whether this request is told of. What it does not have can't hold. Its uri is what the client
+    /// asked for: a prefix that has no query ends within the path.
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
         let is_method = |known: &String| request.request_method.as_deref() == Some(known);
         let begins_with = |prefix: &str| {
-            let uri = request.uri.as_deref();
+            let uri = request.request_uri.as_deref();
             uri.is_some_and(|uri| uri.starts_with(prefix))
         };
         let is_host = |name: &str| {
@@ -69,7 +76,17 @@ impl Filter {
         (self.method.is_empty() || self.method.iter().any(is_method))
             && self.uri.as_deref().is_none_or(begins_with)
             && self.host.as_deref().is_none_or(is_host)
+            && (!self.failed || has_failed(request))
     }
+}
+
+/// Whether the client was told of a failure, or an upstream has failed, be it that another one has
+/// answered in its place.
+fn has_failed(request: &Request<'_>) -> bool {
+    let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
+    let mut attempts = request.upstreams.iter().chain(subrequests);
+    request.status.is_some_and(|status| status >= STATUS_FAILED)
+        || attempts.any(|attempt| attempt.failure.is_some())
 }
 
 /// `example.com:8080` without its port; `[::1]:80` likewise.
@@ -106,7 +123,8 @@ mod tests {
     fn request() -> Request<'static> {
         Request {
             request_method: Some("GET".into()),
-            uri: Some("/api/x".into()),
+            request_uri: Some("/api/x?y=1".into()),
+            uri: Some("/index.php".into()),
             http_host: Some("Example.com:8080".into()),
             ..Default::default()
         }
@@ -120,6 +138,10 @@ mod tests {
             (&["--method", "post,get"], true),
             (&["--method", "HEAD"], false),
             (&["--uri", "/api"], true),
+            (&["--uri", "/api/x"], true),
+            (&["--uri", "/api/x?y="], true),
+            (&["--uri", "/api/xy"], false),
+            (&["--uri", "/index.php"], false),
             (&["--uri", "/static"], false),
             (&["--host", "example.com"], true),
             (&["--host", "example.org"], false),
@@ -137,6 +159,31 @@ mod tests {
             let filter = Filter::new(&options(&args));
             assert!(!filter.lets_through(&Request::default()), "{args:?}");
         }
+    }
+
+    /// Check what is a failure: a status, and an attempt of the request or of a subrequest.
+    #[test]
+    fn failed() {
+        let filter = Filter::new(&options(&["--failed"]));
+        let with_status = |status| Request {
+            status,
+            ..Default::default()
+        };
+        for (status, expected) in [
+            (None, false),
+            (Some(399), false),
+            (Some(400), true),
+            (Some(502), true),
+        ] {
+            assert_eq!(filter.lets_through(&with_status(status)), expected);
+        }
+        let mut longest = Request::longest();
+        longest.status = Some(200);
+        assert!(filter.lets_through(&longest));
+        longest.upstreams.clear();
+        assert!(filter.lets_through(&longest));
+        longest.subrequests.clear();
+        assert!(!filter.lets_through(&longest));
     }
 
     /// Check what BPF is told.

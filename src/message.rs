@@ -104,6 +104,11 @@ impl Messages {
         self.say(Level::Verbose, "reopened the output");
     }
 
+    /// What was asked for may not be what was meant.
+    pub fn hint(self, hint: &str) {
+        self.say(Level::Normal, hint);
+    }
+
     /// Something went wrong, and tracing goes on.
     pub fn warn(self, error: &anyhow::Error) {
         self.say(Level::Normal, format_args!("{error:#}"));

@@ -185,7 +185,7 @@ impl Metrics {
                 None => NONE.to_owned(),
             },
             status: class(request.status),
-            route: Route::of(&self.routes, request.uri.as_deref()),
+            route: Route::of(&self.routes, request.request_uri.as_deref()),
         };
         let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
         for attempt in request.upstreams.iter().chain(subrequests) {
@@ -302,7 +302,8 @@ mod tests {
     fn request(upstream: &str) -> Request<'static> {
         let mut request = Request {
             status: Some(502),
-            uri: Some("/api/users/7".into()),
+            request_uri: Some("/api/users/7?all".into()),
+            uri: Some("/index.php".into()),
             upstream_addr: Some(upstream.to_owned().into()),
             duration_ns: Some(2_000_000),
             ..Default::default()

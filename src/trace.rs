@@ -18,6 +18,7 @@ use signal_hook::consts::SIGUSR1;
 use crate::binaries::Binaries;
 use crate::binaries::Found;
 use crate::cli::Trace;
+use crate::cli::hint::hints;
 use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::cost::Cost;
@@ -43,6 +44,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Traces until the end is asked for, or nothing is left to trace.
 pub fn run(cli: &Trace) -> Result<()> {
     let messages = Messages::new(cli);
+    hints(cli).iter().for_each(|hint| messages.hint(hint));
     let (stop, stopped) = Stop::on_signals()?;
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::bail;
 use anyhow::ensure;
+use jiff::SignedDuration;
 
 /// When something is told: every so often, or at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,23 +151,16 @@ impl FromStr for StatusRange {
     }
 }
 
-/// A number with a unit. Zero is a time, too.
+/// A number with a unit, or of seconds. Zero is a time, too.
 pub fn time(text: &str) -> Result<Duration> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .context("no unit: 10s, 500ms, 2m")?;
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().context("no time: 10s, 500ms, 2m")?;
-    let nanoseconds = match unit {
-        "ns" => Some(number),
-        "us" => number.checked_mul(1_000),
-        "ms" => number.checked_mul(1_000_000),
-        "s" => number.checked_mul(1_000_000_000),
-        "m" => number.checked_mul(60_000_000_000),
-        "h" => number.checked_mul(3_600_000_000_000),
-        _ => bail!("unknown unit \"{unit}\": ns, us, ms, s, m, h"),
-    };
-    Ok(Duration::from_nanos(nanoseconds.context("too long")?))
+    const FORM: &str = "no time: 10s, 1.5s, 500ms, 1m30s; units: ns, us, ms, s, m, h";
+    let ends_with_number = text.ends_with(|c: char| c.is_ascii_digit());
+    let is_part = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '.';
+    let is_time = text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(is_part);
+    let time = format!("{text}{}", if ends_with_number { "s" } else { "" });
+    let time = time.parse::<SignedDuration>().ok().filter(|_| is_time);
+    time.and_then(|time| Duration::try_from(time).ok())
+        .context(FORM)
 }
 
 /// A method as nginx knows them: upper case.
@@ -190,22 +183,34 @@ mod tests {
     use super::method;
     use super::time;
 
-    /// Check times with every unit, and what is none.
+    /// Check times with every unit and without one, and what is none.
     #[test]
     fn times() {
         assert_eq!(time("10s").unwrap(), Duration::from_secs(10));
         assert_eq!(time("500ms").unwrap(), Duration::from_millis(500));
         assert_eq!(time("2m").unwrap(), Duration::from_secs(120));
         assert_eq!(time("0ns").unwrap(), Duration::ZERO);
+        assert_eq!(time("7us").unwrap(), Duration::from_micros(7));
+        assert_eq!(time("1h").unwrap(), Duration::from_secs(3600));
+        assert_eq!(time("1m30s").unwrap(), Duration::from_secs(90));
+        assert_eq!(time("1.5s").unwrap(), Duration::from_millis(1500));
+        assert_eq!(time("5").unwrap(), Duration::from_secs(5));
+        assert_eq!(time("0.25").unwrap(), Duration::from_millis(250));
+        assert_eq!(time("0").unwrap(), Duration::ZERO);
         for text in [
             "",
+            ".",
             "s",
-            "10",
+            "-1",
             "-1s",
-            "1.5s",
             "10 s",
             "10S",
-            "99999999999999h",
+            "10x",
+            "1d",
+            "1s ago",
+            "pt5s",
+            "1.2.3",
+            "99999999999999999999",
         ] {
             assert!(time(text).is_err(), "{text}");
         }

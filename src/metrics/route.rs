@@ -14,7 +14,7 @@ use super::OTHER;
 pub struct Route {
     /// The label.
     name: String,
-    /// A uri, in which `*` stands for anything.
+    /// A path, in which `*` stands for anything.
     pattern: String,
 }
 
@@ -40,9 +40,11 @@ impl FromStr for Route {
 }
 
 impl Route {
-    /// The name of the first that a uri matches, or `other`; `None` when there are no routes.
-    pub fn of(routes: &[Self], uri: Option<&str>) -> Option<String> {
-        let matches = |route: &&Self| uri.is_some_and(|uri| matches(&route.pattern, uri));
+    /// The name of the first that matches the path that the client asked for, or `other`; `None`
+    /// when there are no routes.
+    pub fn of(routes: &[Self], request_uri: Option<&str>) -> Option<String> {
+        let path = request_uri.map(|uri| uri.split_once('?').map_or(uri, |(path, _)| path));
+        let matches = |route: &&Self| path.is_some_and(|path| matches(&route.pattern, path));
         let found = routes
             .iter()
             .find(matches)
@@ -105,6 +107,8 @@ mod tests {
         let routes = [route("a=/x*").unwrap(), route("b=/*").unwrap()];
         let of = |uri| Route::of(&routes, uri).unwrap();
         assert_eq!((of(Some("/xy")), of(Some("/y"))), ("a".into(), "b".into()));
+        assert_eq!(of(Some("/z?/x")), "b");
+        assert_eq!(of(Some("?/x")), "other");
         assert_eq!(of(None), "other");
         assert_eq!(Route::of(&[], Some("/")), None);
         for text in ["", "a", "=/", "a b=/", "a\"=/", "a=", "a=x"] {

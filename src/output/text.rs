@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One line a request, for people: accept time, client `=>` upstream, uri, status, sizes, phases.
+//! One line a request, for people: accept time, client `=>` upstream, what the client asked for
+//! (`request_uri`), status, sizes, phases.
 
 use std::fmt;
 use std::io::Write as _;
@@ -28,7 +29,7 @@ impl Sink for Text {
                 write!(line, "{server}")?;
             }
         }
-        if let Some(uri) = &request.uri {
+        if let Some(uri) = &request.request_uri {
             write!(line, ", {}", Safe(uri))?;
         }
         if let Some(status) = request.status {
@@ -52,7 +53,7 @@ impl Sink for Text {
     }
 
     fn writes(&self, key: &str) -> bool {
-        key == "uri"
+        key == "request_uri"
     }
 
     fn width(&self, c: char) -> usize {
@@ -116,7 +117,8 @@ mod tests {
             remote_addr: Some("10.0.209.200".into()),
             remote_port: Some(57281),
             upstream_addr: Some("10.0.229.81:80".into()),
-            uri: Some("/1kb.html".into()),
+            request_uri: Some("/1kb.html".into()),
+            uri: Some("/index.php".into()),
             status: Some(404),
             request_size: 83,
             response_size: 375,
@@ -143,7 +145,7 @@ mod tests {
             remote_addr: Some("::1".into()),
             remote_port: Some(1),
             server_addr: Some("unix:/run/x".into()),
-            uri: Some("/\x1b[31m\r\n\u{9b}\u{202e}\\".into()),
+            request_uri: Some("/\x1b[31m\r\n\u{9b}\u{202e}\\".into()),
             ..Default::default()
         };
         assert_eq!(

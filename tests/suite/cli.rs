@@ -39,7 +39,7 @@ fn bad_usage() {
         &["--pid", "--json"],
         &["--count", "0"],
         &["--sample", "0"],
-        &["--duration", "10"],
+        &["--duration", "10x"],
         &["--duration", "-1s"],
         &["--min-duration", "x"],
         &["--status", "600-500"],

@@ -13,6 +13,8 @@ mod cache;
 mod check;
 /// How tracing ends, and what is then said.
 mod end;
+/// Which requests are told of.
+mod filters;
 /// Requests that mean harm.
 mod hostile;
 /// HTTP/2, stream by stream.

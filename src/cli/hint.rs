@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Options that are understood, and may not do what was meant: each is worth a line.
+
+use super::Trace;
+
+/// The highest status that HTTP knows. nginx writes others as well, up to 999: `return 699`, or what
+/// an upstream has sent.
+const STATUS_MAX: u32 = 599;
+
+/// What is said before tracing begins.
+pub fn hints(options: &Trace) -> Vec<String> {
+    let mut hints = Vec::new();
+    if let Some(uri) = &options.uri {
+        if uri.contains('*') {
+            hints.push(format!(
+                "--uri takes a prefix, not a pattern: \"{uri}\" finds only what has this \"*\" in it"
+            ));
+        }
+        if !uri.is_empty() && !uri.starts_with('/') {
+            hints.push(format!(
+                "--uri \"{uri}\" does not begin with \"/\", as what clients ask for does"
+            ));
+        }
+    }
+    if options.status.iter().any(|range| range.first > STATUS_MAX) {
+        hints.push(format!(
+            "a status above {STATUS_MAX} is none of HTTP's: only a \"return\" or an upstream of \
+             its own sends one"
+        ));
+    }
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::hints;
+    use crate::cli::Cli;
+
+    /// Check what is worth a line, and what is not.
+    #[test]
+    fn each() {
+        for (args, expected) in [
+            (&["--uri", "/shop"][..], &[][..]),
+            (&["--uri", ""], &[]),
+            (&["--uri", "/x.*"], &["a prefix, not a pattern"]),
+            (&["--uri", "shop"], &["does not begin with \"/\""]),
+            (&["--status", "4xx,500-599"], &[]),
+            (&["--status", "404,6xx"], &["above 599"]),
+        ] {
+            let cli = Cli::try_parse_from(["ngx-bpf"].iter().chain(args)).unwrap();
+            let found = hints(&cli.trace);
+            assert_eq!(found.len(), expected.len(), "{args:?}: {found:?}");
+            for (hint, part) in found.iter().zip(expected) {
+                assert!(hint.contains(part), "{hint}");
+            }
+        }
+    }
+}

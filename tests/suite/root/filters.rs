@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which requests are told of: values mean what people expect of them.
+
+use crate::suite::common::client::Client;
+use crate::suite::common::free_port;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+
+/// Every request ends at one script, as those of most PHP applications do.
+const FRONT_CONTROLLER: &str = "
+    server { listen 127.0.0.1:{port};
+             location / { try_files /nowhere /index.php; }
+             location = /index.php { return 200; } }";
+
+/// Check that `--uri`, `--route` and the line of text go by what the client asked for, and not by
+/// what nginx made of it.
+#[test]
+fn uri_is_what_the_client_asked_for() {
+    let nginx = Nginx::with(FRONT_CONTROLLER, 9);
+    let pid = nginx.pid().to_string();
+    let port = free_port();
+    let json = Tool::start(&["--json", "--uri", "/shop", "-p", &pid], 1);
+    let text = Tool::start(&["--format", "text", "-p", &pid], 1);
+    let metrics = Tool::start(
+        &[
+            "--json",
+            "--metrics",
+            &port.to_string(),
+            "--route",
+            "shop=/shop/*",
+            "--route",
+            "index=/index.php",
+            "-p",
+            &pid,
+        ],
+        1,
+    );
+    let mut client = Client::connect(nginx.port);
+    for uri in [
+        "/shop/7?sig=secret&q=/a",
+        "/other?/shop/",
+        "/shop",
+        "/index.php",
+    ] {
+        assert_eq!(client.get(uri).status, 200);
+    }
+    nginx.wait_logged(4);
+    let mut routes = Vec::new();
+    while routes.len() < 3 {
+        let mut scraper = Client::connect(port);
+        scraper.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let body = String::from_utf8(scraper.receive().body).unwrap();
+        let counts = body.lines().filter_map(|line| {
+            let labels = line.strip_prefix("nginx_http_requests_total{")?;
+            Some(labels.split_once("route=").unwrap().1.to_owned())
+        });
+        routes = counts.collect();
+    }
+    routes.sort();
+    assert_eq!(routes, ["\"index\"} 1", "\"other\"} 2", "\"shop\"} 1"]);
+    drop(client);
+    drop(nginx.quit());
+    let ended = json.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    let uris: Vec<_> = records
+        .iter()
+        .map(|r| r.request_uri.as_deref().unwrap())
+        .collect();
+    assert_eq!(uris, ["/shop/7?sig=REDACTED&q=/a", "/shop"]);
+    assert!(
+        records
+            .iter()
+            .all(|r| r.uri.as_deref() == Some("/index.php"))
+    );
+    let ended = text.wait();
+    let columns = ended
+        .stdout
+        .iter()
+        .map(|line| line.split(", ").nth(1).unwrap());
+    let columns: Vec<&str> = columns.collect();
+    let expected = [
+        "/shop/7?sig=REDACTED&q=/a",
+        "/other?/shop/",
+        "/shop",
+        "/index.php",
+    ];
+    assert_eq!(columns, expected);
+    metrics.wait().assert_clean();
+}
+
+/// Check that a method in lower case finds what clients can only send in upper case, and that a
+/// pattern where a prefix is meant is worth a line.
+#[test]
+fn values_that_look_right() {
+    let nginx = Nginx::simple();
+    let pid = nginx.pid().to_string();
+    let get = Tool::start(&["--json", "--method", "get", "-p", &pid], 1);
+    let pattern = Tool::start(&["--json", "--uri", "/x.*", "-p", &pid], 1);
+    Client::connect(nginx.port).get("/x.y");
+    drop(nginx.quit());
+    let get = get.wait();
+    get.assert_clean();
+    assert_eq!(get.records().len(), 1);
+    assert_eq!(get.stderr.len(), 2, "{get:?}");
+    let pattern = pattern.wait();
+    pattern.assert_clean();
+    assert!(pattern.records().is_empty());
+    let hint = &pattern.stderr[0];
+    assert!(
+        hint.contains("--uri takes a prefix, not a pattern"),
+        "{hint}"
+    );
+}
+
+/// Check statuses that HTTP does not know: nginx logs what `return` and an upstream say, so that
+/// they can be asked for, and that they are unusual is said.
+#[test]
+fn statuses_beyond_http() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location / { return 204; }
+                  location /a { return 699; } location /b { return 050; }
+                  location /status-650 { proxy_pass http://127.0.0.1:{upstream}; } }",
+        upstream.port,
+    );
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(&["--json", "--status", "6xx,0xx", "-p", &pid], 1);
+    for uri in ["/", "/a", "/b", "/status-650"] {
+        let mut client = Client::connect(nginx.port);
+        client.send(format!("GET {uri} HTTP/1.0\r\n\r\n"));
+        assert!(!client.rest().is_empty());
+    }
+    let logged = nginx.quit();
+    let statuses: Vec<_> = logged.iter().map(|logged| logged.status.as_str()).collect();
+    assert_eq!(statuses, ["204", "699", "050", "650"]);
+    let ended = tool.wait();
+    ended.assert_clean();
+    let statuses: Vec<_> = ended.records().iter().map(|r| r.status).collect();
+    assert_eq!(statuses, [Some(699), Some(50), Some(650)]);
+    assert!(ended.stderr[0].contains("above 599"), "{ended:?}");
+}
+
+/// Check `--failed`: a status of 400 or more, an attempt that failed though another one has
+/// answered, a subrequest's; beside another filter both must hold.
+#[test]
+fn failed() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "upstream app { server 127.0.0.1:9; server 127.0.0.1:{upstream}; }
+         server { listen 127.0.0.1:{port};
+                  location / { return 200; }
+                  location /no { return 404; }
+                  location /bad { proxy_pass http://127.0.0.1:9; }
+                  location /wait-1 { proxy_pass http://127.0.0.1:{upstream}; }
+                  location /tried { proxy_pass http://app/wait-1; }
+                  location /mirrored { mirror /bad; proxy_pass http://127.0.0.1:{upstream}/wait-1; } }",
+        upstream.port,
+    );
+    let pid = nginx.pid().to_string();
+    let all = Tool::start(&["--json", "-p", &pid], 1);
+    let failed = Tool::start(&["--json", "--failed", "-p", &pid], 1);
+    let both = Tool::start(&["--json", "--failed", "--status", "2xx", "-p", &pid], 1);
+    let mut client = Client::connect(nginx.port);
+    for uri in ["/", "/no", "/bad", "/wait-1", "/tried", "/mirrored"] {
+        client.get(uri);
+    }
+    drop(client);
+    drop(nginx.quit());
+    let uris = |tool: Tool| -> Vec<String> {
+        let ended = tool.wait();
+        ended.assert_clean();
+        let records = ended.records().into_iter();
+        records.map(|record| record.request_uri.unwrap()).collect()
+    };
+    assert_eq!(uris(all).len(), 6);
+    assert_eq!(uris(failed), ["/no", "/bad", "/tried", "/mirrored"]);
+    assert_eq!(uris(both), ["/tried", "/mirrored"]);
+}
