@@ -21,6 +21,7 @@ use value::PidList;
 use value::Secrets;
 use value::StatusRange;
 
+pub mod complaint;
 pub mod hint;
 pub mod value;
 
@@ -30,7 +31,6 @@ pub mod value;
     name = "ngx-bpf",
     version,
     disable_version_flag = true,
-    disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
     about = "Tell where the time of every nginx request went, in nanoseconds",
     long_about = "Tell where the time of every nginx request went, in nanoseconds.\n\n\
@@ -154,9 +154,9 @@ pub struct Trace {
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Write records in this form
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
-    pub format: Format,
+    /// Write records in this form [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    format: Option<Format>,
 
     /// Append to FILE instead of stdout; opened again on SIGUSR1
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -251,7 +251,13 @@ pub struct Trace {
 impl Trace {
     /// The form of the records.
     pub fn format(&self) -> Format {
-        if self.json { Format::Json } else { self.format }
+        let asked = self.json.then_some(Format::Json).or(self.format);
+        asked.unwrap_or(Format::Text)
+    }
+
+    /// Whether the form of the records was left open.
+    pub fn is_format_open(&self) -> bool {
+        !self.json && self.format.is_none()
     }
 }
 
@@ -264,14 +270,6 @@ pub enum Format {
     Json,
     /// The same under OpenTelemetry's names, flat
     Otel,
-}
-
-/// clap's complaint in one line: its first line, and where help is.
-pub fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let what = first.strip_prefix("error: ").unwrap_or(first);
-    format!("{what}; try \"ngx-bpf --help\"")
 }
 
 #[cfg(test)]

@@ -76,7 +76,10 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            return complain(BAD_USAGE, format_args!("{}", cli::one_line(&error)));
+            return complain(
+                BAD_USAGE,
+                format_args!("{}", cli::complaint::one_line(&error)),
+            );
         }
         Err(help) => {
             let _ = help.print();

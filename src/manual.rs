@@ -69,7 +69,7 @@ fn page() -> io::Result<Vec<u8>> {
     man.render_options_section(&mut text)?;
     paragraphs(&notes).to_writer(&mut text)?;
     heading("SH", "COMMANDS").to_writer(&mut text)?;
-    for subcommand in command.get_subcommands() {
+    for subcommand in commands(&command) {
         subcommand_section(subcommand, &mut text)?;
     }
     exit_status_section(&exit_status).to_writer(&mut text)?;
@@ -91,11 +91,16 @@ fn ascii(text: &str) -> Vec<u8> {
     ascii
 }
 
+/// All commands but clap's own, which prints what is here.
+fn commands(command: &Command) -> impl Iterator<Item = &Command> {
+    let commands = command.get_subcommands();
+    commands.filter(|command| command.get_name() != "help")
+}
+
 /// A line for each way to call it.
 fn synopsis(command: &Command) -> Roff {
     let mut roff = heading("SH", "SYNOPSIS");
-    let subcommands = command.get_subcommands();
-    for mut command in std::iter::once(command).chain(subcommands).cloned() {
+    for mut command in std::iter::once(command).chain(commands(command)).cloned() {
         let usage = command.render_usage().to_string();
         let first = usage.lines().next().unwrap_or_default();
         roff.text([roman(first.trim_start_matches("Usage: "))]);

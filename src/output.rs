@@ -256,6 +256,12 @@ fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
+/// Whether stdout is a pipe: another program reads it.
+pub fn is_stdout_pipe() -> bool {
+    rustix::fs::fstat(io::stdout())
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
 /// Whether a write to this may block until somebody reads.
 fn may_block(file: &File) -> bool {
     rustix::fs::fstat(file)

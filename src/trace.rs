@@ -44,7 +44,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Traces until the end is asked for, or nothing is left to trace.
 pub fn run(cli: &Trace) -> Result<()> {
     let messages = Messages::new(cli);
-    hints(cli).iter().for_each(|hint| messages.hint(hint));
+    let hints = hints(cli, output::is_stdout_pipe());
+    hints.iter().for_each(|hint| messages.hint(hint));
     let (stop, stopped) = Stop::on_signals()?;
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))

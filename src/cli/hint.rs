@@ -7,9 +7,16 @@ use super::Trace;
 /// an upstream has sent.
 const STATUS_MAX: u32 = 599;
 
-/// What is said before tracing begins.
-pub fn hints(options: &Trace) -> Vec<String> {
+/// What is said before tracing begins. `is_piped`: stdout is a pipe.
+pub fn hints(options: &Trace, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
+    if is_piped && options.output.is_none() && options.is_format_open() {
+        hints.push(
+            "a program reads lines of text here: --json writes JSON, and --format text is for \
+             those who want text"
+                .to_owned(),
+        );
+    }
     if let Some(uri) = &options.uri {
         if uri.contains('*') {
             hints.push(format!(
@@ -38,6 +45,21 @@ mod tests {
     use super::hints;
     use crate::cli::Cli;
 
+    /// Check that text in a pipe is worth a line, unless it was asked for.
+    #[test]
+    fn piped() {
+        for (args, expected) in [
+            (&[][..], 1),
+            (&["--format", "text"], 0),
+            (&["--json"], 0),
+            (&["--output", "x"], 0),
+        ] {
+            let cli = Cli::try_parse_from(["ngx-bpf"].iter().chain(args)).unwrap();
+            assert_eq!(hints(&cli.trace, true).len(), expected, "{args:?}");
+            assert!(hints(&cli.trace, false).is_empty());
+        }
+    }
+
     /// Check what is worth a line, and what is not.
     #[test]
     fn each() {
@@ -50,7 +72,7 @@ mod tests {
             (&["--status", "404,6xx"], &["above 599"]),
         ] {
             let cli = Cli::try_parse_from(["ngx-bpf"].iter().chain(args)).unwrap();
-            let found = hints(&cli.trace);
+            let found = hints(&cli.trace, false);
             assert_eq!(found.len(), expected.len(), "{args:?}: {found:?}");
             for (hint, part) in found.iter().zip(expected) {
                 assert!(hint.contains(part), "{hint}");

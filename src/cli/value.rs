@@ -155,7 +155,7 @@ impl FromStr for StatusRange {
 pub fn time(text: &str) -> Result<Duration> {
     const FORM: &str = "no time: 10s, 1.5s, 500ms, 1m30s; units: ns, us, ms, s, m, h";
     let ends_with_number = text.ends_with(|c: char| c.is_ascii_digit());
-    let is_part = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || c == '.';
+    let is_part = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || ". ".contains(c);
     let is_time = text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(is_part);
     let time = format!("{text}{}", if ends_with_number { "s" } else { "" });
     let time = time.parse::<SignedDuration>().ok().filter(|_| is_time);
@@ -196,6 +196,7 @@ mod tests {
         assert_eq!(time("1.5s").unwrap(), Duration::from_millis(1500));
         assert_eq!(time("5").unwrap(), Duration::from_secs(5));
         assert_eq!(time("0.25").unwrap(), Duration::from_millis(250));
+        assert_eq!(time("10 s").unwrap(), Duration::from_secs(10));
         assert_eq!(time("0").unwrap(), Duration::ZERO);
         for text in [
             "",
@@ -203,11 +204,11 @@ mod tests {
             "s",
             "-1",
             "-1s",
-            "10 s",
             "10S",
             "10x",
             "1d",
             "1s ago",
+            "1 2",
             "pt5s",
             "1.2.3",
             "99999999999999999999",

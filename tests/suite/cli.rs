@@ -15,11 +15,20 @@ fn run(args: &[&str]) -> Output {
 /// Check that help and version go to stdout and end with 0.
 #[test]
 fn help() {
-    for args in [["--help"], ["-h"], ["--version"], ["-V"]] {
-        let output = run(&args);
+    for args in [
+        &["--help"][..],
+        &["-h"],
+        &["--version"],
+        &["-V"],
+        &["help"],
+        &["help", "check"],
+        &["check", "--help"],
+    ] {
+        let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(output.stderr.is_empty(), "{args:?}");
-        assert!(output.stdout.starts_with(b"ngx-bpf") || output.stdout.starts_with(b"Tell"));
+        let starts = [&b"ngx-bpf"[..], b"Tell", b"Say"];
+        assert!(starts.iter().any(|start| output.stdout.starts_with(start)));
     }
 }
 
@@ -66,7 +75,7 @@ fn bad_usage() {
         &["--json", "check"],
         &["--generate", "tcsh"],
         &["--generate", "man", "--json"],
-        &["help"],
+        &["help", "nonsense"],
     ] {
         let output = run(args);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -74,6 +83,55 @@ fn bad_usage() {
         assert!(output.stdout.is_empty(), "{args:?}");
         assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
         assert!(stderr.starts_with("ngx-bpf: "), "{args:?}: {stderr}");
+    }
+}
+
+/// Check that complaints say what was meant, which values there are, and what is missing.
+#[test]
+fn complaints() {
+    for (args, expected) in [
+        (
+            &["--josn"][..],
+            "there is no option \"--josn\": did you mean \"--json\"?",
+        ),
+        (
+            &["chekc"],
+            "there is no command \"chekc\": did you mean \"check\"?",
+        ),
+        (&["--format", "yaml"], "(it takes text, json, otel)"),
+        (&["--format", "jsn"], ": did you mean \"json\"?"),
+        (
+            &["--route", "a=/"],
+            "\"--metrics <[ADDR:]PORT>\" is missing",
+        ),
+        (
+            &["-d", "10", "s"],
+            "\"--duration <TIME>\" has its value already: put a value with",
+        ),
+        (&["--pid=1", "2"], "\"2\" is no option and no command"),
+        (
+            &["--pid", "1\nx\n"],
+            "invalid value \"1\\nx\\n\" for \"--pid <PID>...\": \"x\" is no pid",
+        ),
+        (&["--json", "check"], "the command \"check\" comes first"),
+        (
+            &["--status", "4x"],
+            "\"4x\" is no status: 404, 5xx or 500-503",
+        ),
+        (&["--output"], "\"--output <FILE>\" needs a value"),
+        (&["-d", "10x"], "units: ns, us, ms, s, m, h"),
+        (&["layout"], "\"<FILE>\" is missing"),
+        (
+            &["--metrics", "1", "--route", "a=/", "--metrics", "2"],
+            "cannot be used multiple times",
+        ),
+    ] {
+        let output = run(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+        assert!(stderr.ends_with("; try \"ngx-bpf --help\"\n"), "{stderr}");
     }
 }
 

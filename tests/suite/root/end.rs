@@ -189,7 +189,8 @@ fn sample() {
     assert_eq!(records[1].upstreams[0].reused, Some(true));
 }
 
-/// Check that the text record is the mission's line.
+/// Check that the text record is the mission's line; and that a line says how a program gets JSON,
+/// since it is a pipe that it goes into and nobody has asked for text.
 #[test]
 fn text() {
     let nginx = Nginx::simple();
@@ -212,6 +213,8 @@ fn text() {
         "{line}"
     );
     assert!(!rest.contains("upstream_connect_time"), "{line}");
+    assert!(ended.stderr[0].contains("--json writes JSON"), "{ended:?}");
+    assert_eq!(ended.stderr.len(), 3, "{ended:?}");
 }
 
 /// Check that `-o` appends, that SIGUSR1 opens a new file where the old one was moved away, and
