@@ -156,7 +156,12 @@ pub fn run(options: &Check) -> Result<bool> {
     let text = if options.json {
         serde_json::to_string(&report).context("failed to encode the report")? + "\n"
     } else {
-        report.to_string()
+        let details = options.verbose;
+        Shown {
+            report: &report,
+            details,
+        }
+        .to_string()
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(report.works)
@@ -215,23 +220,44 @@ fn release() -> Result<String> {
     Ok(release.trim_end().to_owned())
 }
 
-impl fmt::Display for Report {
+/// The report for people.
+struct Shown<'a> {
+    /// What was found.
+    report: &'a Report,
+    /// `-v`: for who looks into it.
+    details: bool,
+}
+
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "kernel {}", self.kernel.release)?;
-        for capability in &self.kernel.capabilities {
-            writeln!(f, "  found    {capability}")?;
-        }
-        for capability in &self.kernel.missing_capabilities {
-            writeln!(f, "  missing  {capability}")?;
-        }
-        for need in &self.kernel.features {
-            match (need.found, need.optional) {
-                (true, _) => writeln!(f, "  found    {}", need.name)?,
-                (false, true) => writeln!(f, "  missing  {} (not needed)", need.name)?,
-                (false, false) => writeln!(f, "  missing  {}", need.name)?,
+        let kernel = &self.report.kernel;
+        writeln!(f, "kernel {}", kernel.release)?;
+        if self.details {
+            for capability in &kernel.capabilities {
+                writeln!(f, "  found    {capability}")?;
             }
         }
-        if let Some(sockets) = self.kernel.sockets {
+        for capability in &kernel.missing_capabilities {
+            writeln!(f, "  missing  {capability}")?;
+        }
+        for need in &kernel.features {
+            match (need.found, need.optional) {
+                (false, false) => writeln!(f, "  missing  {}", need.name)?,
+                _ if !self.details => {}
+                (true, _) => writeln!(f, "  found    {}", need.name)?,
+                (false, true) => writeln!(f, "  missing  {} (not needed)", need.name)?,
+            }
+        }
+        let lacks = kernel
+            .features
+            .iter()
+            .any(|need| !need.found && !need.optional);
+        if !self.details && !lacks && kernel.missing_capabilities.is_empty() {
+            writeln!(f, "  it has all that tracing needs")?;
+        }
+        if let Some(sockets) = kernel.sockets
+            && (self.details || sockets == Sockets::Syscall)
+        {
             let told_by = match sockets {
                 Sockets::Tracepoint => "tracepoints",
                 Sockets::Fexit => "fexit",
@@ -239,12 +265,12 @@ impl fmt::Display for Report {
             };
             writeln!(f, "  sockets  {told_by}")?;
         }
-        for nginx in &self.nginx {
-            write!(f, "{nginx}")?;
+        for nginx in &self.report.nginx {
+            nginx.write(f, self.details)?;
         }
-        match &self.reason {
+        match &self.report.reason {
             None => writeln!(f, "tracing would work"),
-            Some(reason) if self.in_part => {
+            Some(reason) if self.report.in_part => {
                 writeln!(f, "tracing would work in part only: {reason}")
             }
             Some(reason) => writeln!(f, "tracing would not work: {reason}"),
@@ -252,8 +278,9 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Nginx {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Nginx {
+    /// Its lines.
+    fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
         for Process { pid, workers } in &self.processes {
             write!(f, "pid {pid}, workers")?;
             for worker in workers {
@@ -267,49 +294,78 @@ impl fmt::Display for Nginx {
             if let Some(fork) = &identity.fork {
                 writeln!(f, "  fork       {fork}")?;
             }
-            let build_id = identity.build_id.as_deref().unwrap_or("none");
-            writeln!(f, "  build id   {build_id}")?;
-            writeln!(f, "  signature  {}", identity.signature)?;
+            if details {
+                let build_id = identity.build_id.as_deref().unwrap_or("none");
+                writeln!(f, "  build id   {build_id}")?;
+                writeln!(f, "  signature  {}", identity.signature)?;
+            }
         }
         if let Some(error) = &self.error {
             writeln!(f, "  error      {error}")?;
         }
-        let Some(plan) = &self.plan else {
-            return Ok(());
-        };
-        let layout = match plan.layout {
+        match &self.plan {
+            Some(plan) => plan.write(f, details),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Plan {
+    /// Its lines.
+    fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
+        let layout = match self.layout {
             Source::Table => "built-in table",
             Source::File => "file",
             Source::Dwarf => "debug information",
             Source::Inferred => "inferred: this build is not known, and fits one that is",
         };
-        let fit = &plan.layout_fit;
-        writeln!(
-            f,
-            "  layout     {layout}; {} of {} members are where its code has them",
-            fit.agree, fit.asked
-        )?;
-        for hook in &plan.probes {
-            let how = if hook.emulated {
-                "emulated"
-            } else {
-                "single-stepped: slow"
-            };
-            let place = match hook.body {
-                None => hook.function.to_owned(),
-                Some(body) => format!("{:#x}, the body of {}, which is dead:", body, hook.function),
-            };
-            let Uses { calls, pointers } = hook.uses;
-            let symbol = hook.symbol.name();
-            writeln!(
+        write!(f, "  layout     {layout}")?;
+        if details {
+            let LayoutFit { agree, asked } = self.layout_fit;
+            write!(
                 f,
-                "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
-                hook.entry_offset, hook.instruction
+                "; {agree} of {asked} members are where its code has them"
             )?;
         }
-        if let Some(lack) = &plan.lack {
-            writeln!(f, "  lacks      {lack}")?;
+        writeln!(f)?;
+        if details {
+            self.probes
+                .iter()
+                .try_for_each(|hook| write_hook(f, hook))?;
+        } else {
+            let slow = self.probes.iter().filter(|hook| !hook.emulated).count();
+            write!(f, "  probes     {}", self.probes.len())?;
+            if slow > 0 {
+                write!(
+                    f,
+                    ", {slow} of them slow: the kernel has to single-step them"
+                )?;
+            }
+            writeln!(f)?;
         }
-        Ok(())
+        match &self.lack {
+            Some(lack) => writeln!(f, "  lacks      {lack}"),
+            None => Ok(()),
+        }
     }
+}
+
+/// Where a probe would go, and why there.
+fn write_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
+    let how = if hook.emulated {
+        "emulated"
+    } else {
+        "single-stepped: slow"
+    };
+    let place = match hook.body {
+        None => hook.function.to_owned(),
+        Some(body) => format!("{:#x}, the body of {}, which is dead:", body, hook.function),
+    };
+    let Uses { calls, pointers } = hook.uses;
+    let symbol = hook.symbol.name();
+    writeln!(
+        f,
+        "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
+        hook.entry_offset, hook.instruction
+    )
 }

@@ -130,9 +130,13 @@ pub struct Check {
     #[command(flatten)]
     pub pids: Pids,
 
-    /// Write one JSON object
+    /// Write one JSON object, which has all details
     #[arg(long)]
     pub json: bool,
+
+    /// Tell the details: every feature of the kernel, the build, and where each probe would go
+    #[arg(short, long)]
+    pub verbose: bool,
 
     /// Of the layout.
     #[command(flatten)]

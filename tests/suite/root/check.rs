@@ -44,6 +44,14 @@ fn works() {
     let text = check(&["--pid", &pid]);
     assert_eq!(text.status.code(), Some(0));
     assert_eq!(last_line(&text), "tracing would work");
+    /* What alarms people who only want to know whether it works is told to those who ask. */
+    let plain = String::from_utf8(text.stdout).unwrap();
+    let verbose = String::from_utf8(check(&["-v", "--pid", &pid]).stdout).unwrap();
+    for detail in ["CAP_BPF", "signature", "build id", " pointers", "members"] {
+        assert!(verbose.contains(detail), "{verbose}");
+        assert!(!plain.contains(detail), "{plain}");
+    }
+    assert!(!plain.contains("missing"), "{plain}");
     let json = check(&["--pid", &pid, "--json"]);
     assert_eq!(json.status.code(), Some(0));
     let report: Value = serde_json::from_slice(&json.stdout).unwrap();
