@@ -40,7 +40,8 @@ pub mod value;
     after_help = "TIME is a number and a unit, one of ns, us, ms, s, m and h: 10s, 1.5s, 500ms, 1m30s. Without \
         a unit it is in seconds.\n\
         LIST has commas between its items, and no spaces.\n\n\
-        Exit status: 0 ended as asked, or the traced nginx ended; 1 failed; 2 bad usage."
+        Exit status: 0 ended as asked, or the traced nginx ended; 1 failed, or the output did; 2 bad \
+        usage."
 )]
 pub struct Cli {
     /// Something else than tracing.

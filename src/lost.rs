@@ -63,6 +63,15 @@ impl Counts {
         self.lost[WRITE_FAILED] += count;
     }
 
+    /// Takes back what was counted after this moment: `late` requests that were delivered, and those
+    /// that BPF has kept back or lost. What is left is what was asked for, and still adds up.
+    pub fn end_at(&mut self, moment: &Self, late: u64) {
+        let kept_back = self.filtered.saturating_sub(moment.filtered);
+        let lost = self.lost().saturating_sub(moment.lost());
+        self.seen = self.seen.saturating_sub(late + kept_back + lost);
+        (self.filtered, self.lost) = (moment.filtered, moment.lost);
+    }
+
     /// Notes that the stream has told of these.
     pub fn tell(&mut self, lost: &Lost) {
         for (cause, told) in CAUSES.into_iter().zip(&mut self.lost) {
@@ -100,6 +109,27 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::Counts;
+
+    /// Check that what comes after the end is taken back, and that the rest adds up.
+    #[test]
+    fn end_at() {
+        let moment = Counts {
+            seen: 10,
+            filtered: 3,
+            lost: [1, 0, 0, 0],
+            ..Default::default()
+        };
+        let mut counts = Counts {
+            seen: 30,
+            filtered: 8,
+            lost: [5, 0, 0, 0],
+            ..Default::default()
+        };
+        /* 17 were delivered, of which one was wanted. */
+        counts.end_at(&moment, 16);
+        assert_eq!((counts.seen, counts.filtered, counts.lost()), (5, 3, 1));
+        assert_eq!(counts.seen, 1 + counts.filtered + counts.lost());
+    }
 
     /// Check that only what is new is told, by cause.
     #[test]

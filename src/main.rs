@@ -2,7 +2,6 @@
 //! Tells where the time of every nginx request went. This file parses the command line, runs what
 //! it asks for, and turns the result into an exit code; docs/design.md tells the rest.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -10,6 +9,7 @@ use libbpf_rs::PrintLevel;
 
 use crate::cli::Cli;
 use crate::cli::Command;
+use crate::stderr::Patience;
 
 mod arm64;
 mod attempt;
@@ -55,6 +55,7 @@ mod site;
 mod skel;
 mod sockets;
 mod source;
+mod stderr;
 mod stop;
 mod subrequest;
 mod symbols;
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
     );
     let result = match (cli.generate, &cli.command) {
         (Some(what), _) => manual::run(what).map(|()| true),
-        (None, None) => trace::run(&cli.trace).map(|()| true),
+        (None, None) => trace::run(&cli.trace),
         (None, Some(Command::Check(options))) => check::run(options),
         (None, Some(Command::Layout { file })) => print::run(file).map(|()| true),
     };
@@ -106,11 +107,12 @@ fn main() -> ExitCode {
 
 /// What libbpf and the kernel's verifier say when they refuse something.
 fn print_libbpf(_: PrintLevel, text: String) {
-    let _ = write!(std::io::stderr(), "ngx-bpf: {text}");
+    text.lines()
+        .for_each(|line| stderr::say(line, Patience::Long));
 }
 
 /// One line on stderr, and the exit code.
 fn complain(code: u8, what: std::fmt::Arguments<'_>) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "ngx-bpf: {what}");
+    stderr::say(what, Patience::Long);
     ExitCode::from(code)
 }

@@ -2,7 +2,6 @@
 //! What is said on stderr: one line when tracing has started, one at its end, warnings between.
 
 use std::fmt::Display;
-use std::io::Write as _;
 
 use crate::cli::Trace;
 use crate::cost::Cost;
@@ -11,6 +10,8 @@ use crate::hook::Hooks;
 use crate::lost::Counts;
 use crate::program::Program;
 use crate::skel::types::limit;
+use crate::stderr;
+use crate::stderr::Patience;
 use crate::version::Version;
 
 /// How much is said.
@@ -99,6 +100,14 @@ impl Messages {
         self.say(Level::Normal, "waiting for nginx to start");
     }
 
+    /// The output is a FIFO, and has no reader.
+    pub fn unread(self) {
+        self.say(
+            Level::Normal,
+            "nobody reads the output, a FIFO: records wait until somebody does",
+        );
+    }
+
     /// The output was opened again.
     pub fn reopened(self) {
         self.say(Level::Verbose, "reopened the output");
@@ -147,16 +156,30 @@ impl Messages {
     /// Tracing has ended. What was seen is what was written, filtered or lost.
     pub fn finished(self, written: u64, counts: &Counts) {
         let (lost, seen, filtered) = (counts.lost(), counts.seen, counts.filtered);
-        self.say(
-            Level::Normal,
-            format_args!("{written} requests, {lost} lost ({seen} seen, {filtered} filtered)"),
+        let plural = if written == 1 { "" } else { "s" };
+        if self.0 >= Level::Normal {
+            stderr::say(
+                format_args!(
+                    "{written} request{plural}, {lost} lost ({seen} seen, {filtered} filtered)"
+                ),
+                Patience::Long,
+            );
+        }
+    }
+
+    /// The output has failed, and nothing went out until the end.
+    pub fn unwritten(self, requests: u64) {
+        let plural = if requests == 1 { "" } else { "s" };
+        stderr::say(
+            format_args!("the output failed to the end: {requests} request{plural} not written"),
+            Patience::Long,
         );
     }
 
-    /// One line. That nobody reads it is no failure.
+    /// One line, now or not at all.
     fn say(self, level: Level, what: impl Display) {
         if self.0 >= level {
-            let _ = writeln!(std::io::stderr(), "ngx-bpf: {what}");
+            stderr::say(what, Patience::None);
         }
     }
 }

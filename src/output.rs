@@ -3,11 +3,11 @@
 //! holding up the end of the program.
 
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
+use std::io::Seek as _;
+use std::io::SeekFrom;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::lost::Lost;
 use crate::request::Request;
 use crate::stop::Stop;
 
+mod destination;
 mod escape;
 mod json;
 mod limit;
@@ -64,6 +65,9 @@ const GATHER_BYTES: usize = 64 << 10;
 /// A pipe that is ready takes so many bytes without blocking (PIPE_BUF).
 const PIPE_BYTES: usize = 4 << 10;
 
+/// So much waits for somebody to read a FIFO; what comes after that is lost.
+const UNREAD_BYTES: usize = 1 << 20;
+
 /// How long a reader that takes nothing holds up the end.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -97,8 +101,8 @@ pub struct Flushed {
 
 /// stdout or a file, and the lines that wait to be written.
 pub struct Output {
-    /// Where to.
-    file: File,
+    /// Where to; `None` while it is a FIFO that nobody reads.
+    file: Option<File>,
     /// Of `-o`; `None` is stdout.
     path: Option<PathBuf>,
     /// Whether writing may block for long: all but regular files.
@@ -113,14 +117,14 @@ impl Output {
     /// Opens `path`, or stdout. Fails when the file can't be opened.
     pub fn open(path: Option<&Path>) -> Result<Self> {
         let file = match path {
-            Some(path) => append(path)?,
+            Some(path) => destination::open(path)?,
             None => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
-                File::from(stdout.context("failed to use stdout")?)
+                Some(File::from(stdout.context("failed to use stdout")?))
             }
         };
         Ok(Self {
-            may_block: may_block(&file),
+            may_block: file.as_ref().is_some_and(may_block),
             file,
             path: path.map(Path::to_owned),
             waiting: Vec::with_capacity(2 * GATHER_BYTES),
@@ -131,10 +135,22 @@ impl Output {
     /// Opens the file again, as it was moved away. On failure the old one stays in use.
     pub fn reopen(&mut self) -> Result<()> {
         if let Some(path) = &self.path {
-            self.file = append(path)?;
-            self.may_block = may_block(&self.file);
+            self.file = destination::open(path)?;
+            self.may_block = self.file.as_ref().is_some_and(may_block);
         }
         Ok(())
+    }
+
+    /// Whether it is a FIFO that nobody has read so far.
+    pub fn is_unread(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Whether it is a file that everybody may read.
+    pub fn is_public(&self) -> bool {
+        let stat = self.file.as_ref().map(rustix::fs::fstat);
+        let is_regular = !self.may_block && self.path.is_some();
+        is_regular && stat.is_some_and(|stat| stat.is_ok_and(|stat| stat.st_mode & 0o004 != 0))
     }
 
     /// Where a sink appends its lines.
@@ -147,8 +163,19 @@ impl Output {
         self.waiting.len() >= GATHER_BYTES
     }
 
-    /// Writes what waits; nothing waits afterwards.
+    /// Writes what waits; nothing waits afterwards, unless nobody reads yet.
     pub fn flush(&mut self, stop: &Stop) -> Flushed {
+        if self.file.is_none()
+            && let Err(error) = self.reopen()
+        {
+            return self.give_up(io::Error::other(format!("{error:#}")));
+        }
+        if self.file.is_none() {
+            return match self.waiting.len() {
+                ..UNREAD_BYTES => Flushed::default(),
+                _ => self.give_up_unread(),
+            };
+        }
         let mut bytes = std::mem::take(&mut self.waiting);
         let (written, failure) = self.write(&bytes, stop);
         let mut flushed = Flushed {
@@ -165,12 +192,28 @@ impl Output {
         flushed
     }
 
+    /// Drops what waits for somebody to read.
+    pub fn give_up_unread(&mut self) -> Flushed {
+        self.give_up(io::Error::other("nobody reads the FIFO"))
+    }
+
+    /// Drops what waits.
+    fn give_up(&mut self, error: io::Error) -> Flushed {
+        let unwritten = lines(&self.waiting);
+        self.waiting.clear();
+        Flushed {
+            written: 0,
+            unwritten,
+            failure: (unwritten > 0).then_some(Failure::Failed(error)),
+        }
+    }
+
     /// Whether the reader of a pipe has gone.
     pub fn is_closed(&self) -> bool {
-        if !self.may_block {
+        let Some(file) = self.file.as_ref().filter(|_| self.may_block) else {
             return false;
-        }
-        let mut fds = [PollFd::new(&self.file, PollFlags::empty())];
+        };
+        let mut fds = [PollFd::new(file, PollFlags::empty())];
         let ready = poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
         ready && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
@@ -190,7 +233,10 @@ impl Output {
                     continue;
                 }
             }
-            match self.file.write(chunk) {
+            let Some(file) = &mut self.file else {
+                break;
+            };
+            match file.write(chunk) {
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero.into();
                     return (written, Some(Failure::Failed(error)));
@@ -209,8 +255,9 @@ impl Output {
         (written, None)
     }
 
-    /// A full disk takes part of a line: what the file has of it would spoil the next one.
-    fn take_back_torn_line(&self, written: &[u8]) {
+    /// A full disk takes part of a line: what the file has of it would spoil the next one. Others may
+    /// write to the file as well: it is made shorter only where our bytes are its last.
+    fn take_back_torn_line(&mut self, written: &[u8]) {
         let torn = written
             .iter()
             .rev()
@@ -219,10 +266,17 @@ impl Output {
         if self.may_block || torn == 0 {
             return;
         }
-        if let Ok(metadata) = self.file.metadata() {
-            let _ = self
-                .file
-                .set_len(metadata.len().saturating_sub(torn as u64));
+        let Some(file) = &mut self.file else {
+            return;
+        };
+        /* Behind our last byte, also of a file that is appended to. */
+        let (Ok(position), Ok(metadata)) = (file.stream_position(), file.metadata()) else {
+            return;
+        };
+        if metadata.len() == position {
+            let whole = position.saturating_sub(torn as u64);
+            let _ = file.set_len(whole);
+            let _ = file.seek(SeekFrom::Start(whole));
         }
     }
 
@@ -236,19 +290,12 @@ impl Output {
 
     /// Waits a moment for room. An error counts as room: write() tells which.
     fn is_ready(&self) -> bool {
-        let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
+        let Some(file) = &self.file else {
+            return false;
+        };
+        let mut fds = [PollFd::new(file, PollFlags::OUT)];
         poll(&mut fds, Some(&STALL_CHECK)).is_ok_and(|ready| ready > 0)
     }
-}
-
-/// Opens a file to append to, for its owner and group to read: requests may hold secrets.
-fn append(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
-        .with_context(|| format!("failed to open \"{}\"", path.display()))
 }
 
 /// Line ends.
@@ -266,4 +313,39 @@ pub fn is_stdout_pipe() -> bool {
 fn may_block(file: &File) -> bool {
     rustix::fs::fstat(file)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
+    use super::Output;
+
+    /// Check that a torn line is taken back, also of a file that is not appended to, and that nothing
+    /// is cut where another writer was behind it.
+    #[test]
+    fn torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut output = Output::open(Some(&path)).unwrap();
+        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+        write(b"a\nto");
+        output.take_back_torn_line(b"a\nto");
+        assert_eq!(fs::read(&path).unwrap(), b"a\n");
+        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+        write(b"b\nto");
+        let mut other = OpenOptions::new().append(true).open(&path).unwrap();
+        other.write_all(b"theirs\n").unwrap();
+        output.take_back_torn_line(b"b\nto");
+        assert_eq!(fs::read(&path).unwrap(), b"a\nb\ntotheirs\n");
+        output.file = Some(fs::File::create(&path).unwrap());
+        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+        write(b"c\nto");
+        output.take_back_torn_line(b"c\nto");
+        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+        write(b"d\n");
+        assert_eq!(fs::read(&path).unwrap(), b"c\nd\n");
+    }
 }

@@ -12,9 +12,19 @@ use anyhow::Result;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::bounded;
 
+use crate::stderr;
+use crate::stderr::Patience;
+
 /// A signal so soon after the first is the same one: `timeout` sends it to its child and to the
 /// child's group, a shell and the kernel both send SIGHUP.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
+/// What is said at the second one.
+const AT_ONCE: &str =
+    "ended at once by a second signal: what was not yet written is missing, uncounted";
+
+/// The exit code then.
+const FAILED: i32 = 1;
 
 /// Asked for by a signal (SIGINT, SIGTERM, SIGHUP), or by `--duration`.
 #[derive(Debug)]
@@ -27,7 +37,8 @@ pub struct Stop {
 
 impl Stop {
     /// Takes over the signals. The receiver gets a message at the first of them; one that comes
-    /// when draining should be over ends the process at once: the kernel takes everything back.
+    /// when draining should be over ends the process at once, which is said, since what waits is not
+    /// written then: the kernel takes everything back.
     pub fn on_signals() -> Result<(Self, Receiver<()>)> {
         let signalled = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = bounded(1);
@@ -35,7 +46,10 @@ impl Stop {
         let mut first: Option<Instant> = None;
         ctrlc::set_handler(move || {
             match first {
-                Some(first) if first.elapsed() > SAME_SIGNAL => std::process::exit(0),
+                Some(first) if first.elapsed() > SAME_SIGNAL => {
+                    stderr::say(AT_ONCE, Patience::None);
+                    std::process::exit(FAILED);
+                }
                 _ => first = first.or_else(|| Some(Instant::now())),
             }
             flag.store(true, Ordering::Relaxed);

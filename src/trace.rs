@@ -14,6 +14,7 @@ use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
 use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::SIGXFSZ;
 
 use crate::binaries::Binaries;
 use crate::binaries::Found;
@@ -31,6 +32,7 @@ use crate::message::Messages;
 use crate::metrics::Metrics;
 use crate::output;
 use crate::output::Failure;
+use crate::output::Flushed;
 use crate::output::Output;
 use crate::output::Sink;
 use crate::preflight;
@@ -41,8 +43,9 @@ use crate::stop::Stop;
 /// How often the counters, the clock and the traced processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Traces until the end is asked for, or nothing is left to trace.
-pub fn run(cli: &Trace) -> Result<()> {
+/// Traces until the end is asked for, or nothing is left to trace. False when the output has failed,
+/// which was said.
+pub fn run(cli: &Trace) -> Result<bool> {
     let messages = Messages::new(cli);
     let hints = hints(cli, output::is_stdout_pipe());
     hints.iter().for_each(|hint| messages.hint(hint));
@@ -50,6 +53,8 @@ pub fn run(cli: &Trace) -> Result<()> {
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
+    /* That a file may not grow any more (ulimit -f) is then an error of write(), like a full disk. */
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
     let kernel = preflight::check(cli.sockets)?;
     let found = Found::read(cli, messages)?;
     let mut tracing = Tracing {
@@ -61,13 +66,14 @@ pub fn run(cli: &Trace) -> Result<()> {
         metrics: Metrics::serve(cli)?,
         clock: Clock::now(),
         meter: cli.self_stats.map(Meter::start).transpose()?,
-        count: cli.count,
+        left: cli.count,
         written: 0,
         filtered: 0,
+        late: 0,
         unwritten: 0,
         bad_records: 0,
         told: Counts::default(),
-        is_over: false,
+        over: None,
         is_failing: false,
         collector: Collector::new(),
         binaries: Binaries::new(cli, messages),
@@ -77,6 +83,7 @@ pub fn run(cli: &Trace) -> Result<()> {
     tracing
         .binaries
         .start(found, kernel, &mut tracing.collector)?;
+    tracing.tell_output();
     tracing.stop.after(cli.duration);
     tracing.run(&stopped, &reopen)?;
     tracing.finish()
@@ -101,20 +108,22 @@ struct Tracing<'cli> {
     /// `--self-stats`
     meter: Option<Meter>,
     /// What is left of `--count`.
-    count: Option<u64>,
+    left: Option<u64>,
     /// Requests written.
     written: u64,
-    /// Requests that the filter did not let through, or that came behind `--count`, besides those
-    /// that BPF has kept back.
+    /// Requests that the filter did not let through, besides those that BPF has kept back.
     filtered: u64,
+    /// Requests that came after the end: after `--count` was reached, or after the reader has left.
+    late: u64,
     /// Requests that could not be written.
     unwritten: u64,
     /// Records that could not be decoded.
     bad_records: u64,
     /// What the stream has told of losses.
     told: Counts,
-    /// `--count` is reached, or nobody reads any more.
-    is_over: bool,
+    /// What BPF had counted when `--count` was reached, or nobody read any more: what it counts after
+    /// that is nobody's loss.
+    over: Option<Counts>,
     /// Writing fails, and that was said.
     is_failing: bool,
     /// Reads what is recorded.
@@ -133,7 +142,7 @@ impl Tracing<'_> {
         let ticks = tick(TICK);
         let deadline = self.stop.deadline().map_or_else(never, at);
         let batches = self.collector.batches.clone();
-        while !self.is_over && !self.stop.is_asked() {
+        while self.over.is_none() && !self.stop.is_asked() {
             select! {
                 recv(batches) -> batch => match batch {
                     Ok(batch) => self.batch(&batch, batches.is_empty())?,
@@ -156,10 +165,22 @@ impl Tracing<'_> {
         Ok(())
     }
 
+    /// What is to be known of the output.
+    fn tell_output(&self) {
+        if self.output.is_unread() {
+            self.messages.unread();
+        }
+        if self.output.is_public() {
+            self.messages
+                .hint("everybody may read the output, and requests may hold secrets");
+        }
+    }
+
     /// Goes on in a new file of the output's name, once what waits is in the old one.
     fn reopen(&mut self) {
         self.flush();
         match self.output.reopen() {
+            Ok(()) if self.output.is_unread() => self.messages.unread(),
             Ok(()) => self.messages.reopened(),
             Err(error) => self.messages.warn(&error),
         }
@@ -187,8 +208,12 @@ impl Tracing<'_> {
 
     /// One record.
     fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
+        if self.over.is_some() {
+            self.late += 1;
+            return Ok(());
+        }
         let mut request = Request::new(event, self.clock);
-        if self.is_over || !self.filter.lets_through(&request) {
+        if !self.filter.lets_through(&request) {
             self.filtered += 1;
             return Ok(());
         }
@@ -198,16 +223,28 @@ impl Tracing<'_> {
         self.redaction.apply(&mut request);
         let max = self.cli.max_line.0;
         output::append_line(&mut *self.sink, self.output.lines(), &mut request, max)?;
-        if let Some(count) = &mut self.count {
-            *count -= 1;
-            self.is_over = *count == 0;
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+            if *left == 0 {
+                self.end();
+            }
         }
         Ok(())
+    }
+
+    /// Nothing that comes from now on is asked for.
+    fn end(&mut self) {
+        if self.over.is_none() {
+            self.over = Some(self.binaries.counts());
+        }
     }
 
     /// What is done from time to time.
     fn tick(&mut self) {
         self.clock = Clock::now();
+        if self.output.is_unread() {
+            self.flush();
+        }
         self.tell_losses();
         self.binaries.follow(&mut self.collector);
         if self.meter.as_mut().is_some_and(Meter::is_due) {
@@ -217,13 +254,13 @@ impl Tracing<'_> {
             metrics.tick(&self.counts(), self.written, self.binaries.alive());
         }
         if self.output.is_closed() {
-            self.is_over = true;
+            self.end();
         }
     }
 
     /// What is new among the losses goes into the stream.
     fn tell_losses(&mut self) {
-        if self.is_over {
+        if self.over.is_some() || self.output.is_unread() {
             return;
         }
         let counts = self.counts();
@@ -253,12 +290,17 @@ impl Tracing<'_> {
     /// Writes the requests that wait, and counts them.
     fn flush(&mut self) {
         let flushed = self.output.flush(&self.stop);
+        self.count(flushed);
+    }
+
+    /// Counts what was written, and what was not.
+    fn count(&mut self, flushed: Flushed) {
         self.written += flushed.written;
         match flushed.failure {
             /* What nobody reads is not lost: the reader has what it wanted. */
             Some(Failure::Closed) => {
-                self.filtered += flushed.unwritten;
-                self.is_over = true;
+                self.late += flushed.unwritten;
+                self.end();
             }
             Some(Failure::Stalled) => self.unwritten += flushed.unwritten,
             Some(Failure::Failed(error)) => {
@@ -274,32 +316,43 @@ impl Tracing<'_> {
         }
     }
 
-    /// Detaches, takes what is left, and says how it ended.
-    fn finish(mut self) -> Result<()> {
+    /// Detaches, takes what is left, and says how it ended. False when the output has failed, and took
+    /// nothing more until the end.
+    fn finish(mut self) -> Result<bool> {
         self.binaries.detach();
         self.collector.finish();
         while let Ok(batch) = self.collector.batches.recv() {
             self.batch(&batch, self.collector.batches.is_empty())?;
         }
         let held = self.binaries.take_held();
-        if self.cli.min_duration.is_some_and(|least| !least.is_zero()) {
+        if self.over.is_none() && self.cli.min_duration.is_some_and(|least| !least.is_zero()) {
             self.filtered += held.len() as u64;
         } else {
             self.batch(&held.concat(), true)?;
         }
         self.flush();
+        if self.output.is_unread() {
+            let given_up = self.output.give_up_unread();
+            self.count(given_up);
+        }
         let result = self.collector.join();
         self.tell_losses();
         if self.meter.is_some() {
             self.tell_cost();
         }
+        if self.is_failing {
+            self.messages.unwritten(self.unwritten);
+        }
         self.messages.finished(self.written, &self.counts());
-        result
+        result.map(|()| !self.is_failing)
     }
 
-    /// All counters, BPF's and ours.
+    /// All counters, BPF's and ours, of what was asked for.
     fn counts(&self) -> Counts {
         let mut counts = self.binaries.counts();
+        if let Some(over) = &self.over {
+            counts.end_at(over, self.late);
+        }
         counts.filtered += self.filtered;
         counts.add_bad_records(self.bad_records);
         counts.add_unwritten(self.unwritten);

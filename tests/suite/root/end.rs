@@ -83,16 +83,33 @@ fn closed_pipe() {
     ended.summary();
 }
 
-/// Check `--count`: so many, and what came behind them is counted as not wanted.
+/// Check `--count`: so many, and what comes after them is neither filtered nor lost: it was not asked
+/// for. A filter's own number stays. What BPF loses after the end is nobody's loss.
 #[test]
 fn count() {
     let nginx = Nginx::simple();
-    let tool = Tool::start(&["--json", "-n", "3", "-p", &nginx.pid().to_string()], 1);
+    let pid = nginx.pid().to_string();
+    let three = Tool::start(&["--json", "-n", "3", "-p", &pid], 1);
+    let one = Tool::start(&["--json", "-n", "1", "-p", &pid], 1);
+    let filtered = Tool::start(&["--json", "-n", "2", "--uri", "/x", "-p", &pid], 1);
+    let mut client = Client::connect(nginx.port);
+    for uri in ["/", "/x", "/", "/x"] {
+        client.get(uri);
+    }
     requests(&nginx, 50);
-    let ended = tool.wait();
-    ended.assert_clean();
-    assert_eq!(ended.records().len(), 3);
-    assert_eq!(ended.summary().written, 3);
+    for (tool, last_line) in [
+        (three, "3 requests, 0 lost (3 seen, 0 filtered)"),
+        (one, "1 request, 0 lost (1 seen, 0 filtered)"),
+        (filtered, "2 requests, 0 lost (4 seen, 2 filtered)"),
+    ] {
+        let ended = tool.wait();
+        ended.assert_clean();
+        assert_eq!(ended.records().len() as u64, ended.summary().written);
+        assert_eq!(
+            *ended.stderr.last().unwrap(),
+            format!("ngx-bpf: {last_line}")
+        );
+    }
 }
 
 /// Check `--duration`.
@@ -261,7 +278,8 @@ fn output_file() {
     assert!(count(&file) >= 21);
 }
 
-/// Check that a full disk is told of once, that what it costs is counted, and that tracing goes on.
+/// Check that a full disk is told of once, that what it costs is counted, that tracing goes on, and
+/// that the exit code is 1 when nothing could be written after it.
 #[test]
 fn full_disk() {
     let nginx = Nginx::simple();
@@ -279,7 +297,12 @@ fn full_disk() {
     requests(&nginx, 10);
     nginx.wait_logged(20);
     let ended = tool.stop();
-    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.status.code(), Some(1));
+    let to_the_end = &ended.stderr[ended.stderr.len() - 2];
+    assert!(
+        to_the_end.contains("the output failed to the end: 20 requests not written"),
+        "{ended:?}"
+    );
     let complaints = ended
         .stderr
         .iter()

@@ -37,6 +37,8 @@ mod namespaces;
 mod neighbours;
 /// OpenTelemetry's names.
 mod otel;
+/// Outputs that are full, unread, or another user's.
+mod output;
 /// Which processes are traced.
 mod processes;
 /// TLS and HTTP/2, as far as they are told of.

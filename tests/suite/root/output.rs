@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where records and messages go, when that is no plain file: full, unread, or another user's.
+
+use std::fs;
+use std::fs::File;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::chown;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::client::Client;
+use crate::suite::common::delay;
+use crate::suite::common::lines;
+use crate::suite::common::load::wrk;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::kill;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+
+/// Requests over one connection.
+fn requests(nginx: &Nginx, count: usize) {
+    let mut client = Client::connect(nginx.port);
+    for _ in 0..count {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+/// The tool with records as JSON in a file.
+fn with_output(nginx: &Nginx, path: &Path) -> Tool {
+    let mut tool = Tool::spawn(
+        Command::new(PROGRAM)
+            .args(["--json", "-v", "--pid", &nginx.pid().to_string(), "-o"])
+            .arg(path),
+    );
+    tool.wait_ready(1);
+    tool
+}
+
+/// Makes a FIFO.
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// A small file system that goes with the test.
+struct Disk(TempDir);
+
+impl Disk {
+    /// One page is enough for a few lines.
+    fn mount() -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16k", "none"]);
+        assert!(mount.arg(folder.path()).status().unwrap().success());
+        Self(folder)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Check that a disk that is full for a while costs what could not be written meanwhile, that no line
+/// is torn, and that it is no failure of all: something was written after it.
+#[test]
+fn full_disk_and_back() {
+    let nginx = Nginx::simple();
+    let disk = Disk::mount();
+    let (log, other) = (disk.0.path().join("log"), disk.0.path().join("other"));
+    let mut tool = with_output(&nginx, &log);
+    fs::write(&other, [b'x'; 8192]).unwrap();
+    requests(&nginx, 50);
+    tool.wait_for_message("failed to write records: No space left on device");
+    fs::remove_file(&other).unwrap();
+    nginx.wait_logged(50);
+    requests(&nginx, 1);
+    nginx.wait_logged(51);
+    let ended = tool.stop();
+    let summary = ended.summary();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(summary.lost > 0 && summary.written > 0 && summary.seen == 51);
+    let text = fs::read_to_string(&log).unwrap();
+    let parsed = text.lines().map(serde_json::from_str::<serde_json::Value>);
+    let parsed: Vec<_> = parsed.map(Result::unwrap).collect();
+    let requests = parsed.iter().filter(|record| record["type"] == "request");
+    assert_eq!(requests.count() as u64, summary.written);
+}
+
+/// Check a file that may not grow any more: no signal ends the tool, what does not fit is lost and
+/// counted, the last line is whole; and since nothing more was written, the exit code is 1.
+#[test]
+fn file_size_limit() {
+    let nginx = Nginx::simple();
+    let folder = TempDir::new().unwrap();
+    let log = folder.path().join("log");
+    let mut tool = with_output(&nginx, &log);
+    let limit = Command::new("prlimit")
+        .args(["--fsize=20000", "--pid", &tool.pid().to_string()])
+        .status();
+    assert!(limit.unwrap().success());
+    requests(&nginx, 100);
+    tool.wait_for_message("failed to write records: File too large");
+    nginx.wait_logged(100);
+    let ended = tool.stop();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let summary = ended.summary();
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(text.ends_with("}\n"), "{text}");
+    /* The line that tells of the loss may still have fitted. */
+    let requests = text
+        .lines()
+        .filter(|line| line.starts_with("{\"type\":\"request\""));
+    assert_eq!(requests.count() as u64, summary.written);
+    assert!(summary.written > 0 && summary.lost > 0, "{summary:?}");
+    assert_eq!(summary.seen, 100);
+}
+
+/// Check a FIFO that nobody reads yet: tracing begins and signals are served; who reads it later has
+/// the records that have waited.
+#[test]
+fn fifo_that_is_read_later() {
+    let nginx = Nginx::simple();
+    let folder = TempDir::new().unwrap();
+    let fifo = folder.path().join("fifo");
+    make_fifo(&fifo);
+    let tool = with_output(&nginx, &fifo);
+    requests(&nginx, 20);
+    nginx.wait_logged(20);
+    let reader = lines(File::open(&fifo).unwrap());
+    let records: Vec<_> = (0..20)
+        .map(|_| reader.recv_timeout(PATIENCE).unwrap())
+        .collect();
+    assert!(
+        records
+            .iter()
+            .all(|line| line.starts_with("{\"type\":\"request\""))
+    );
+    let ended = tool.stop();
+    ended.assert_clean();
+    assert_eq!(ended.summary().written, 20);
+    assert!(
+        ended
+            .stderr
+            .iter()
+            .any(|line| line.contains("nobody reads the output"))
+    );
+}
+
+/// Check a FIFO that nobody ever reads: the first signal ends the tool, and what has waited is counted
+/// as lost; the same when SIGUSR1 has turned a file into one.
+#[test]
+fn fifo_that_nobody_reads() {
+    let nginx = Nginx::simple();
+    let folder = TempDir::new().unwrap();
+    let (fifo, log) = (folder.path().join("fifo"), folder.path().join("log"));
+    make_fifo(&fifo);
+    let tool = with_output(&nginx, &fifo);
+    requests(&nginx, 5);
+    nginx.wait_logged(5);
+    let ended = tool.stop();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let summary = ended.summary();
+    assert_eq!((summary.written, summary.lost), (0, 5));
+    let mut tool = with_output(&nginx, &log);
+    fs::rename(&fifo, &log).unwrap();
+    tool.signal("USR1");
+    tool.wait_for_message("nobody reads the output");
+    let ended = tool.stop();
+    ended.assert_clean();
+}
+
+/// Check that a stderr that nobody reads holds nothing up: not tracing, not the end.
+#[test]
+fn stderr_that_nobody_reads() {
+    let nginx = Nginx::simple();
+    let (mut unread, mut stderr) = std::io::pipe().unwrap();
+    /* As much as a pipe takes. */
+    stderr.write_all(&[b'x'; 65536]).unwrap();
+    let mut child = Command::new(PROGRAM)
+        .args(["--json", "-v", "--pid", &nginx.pid().to_string()])
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let stdout = lines(child.stdout.take().unwrap());
+    let mut served = 0;
+    while stdout.try_recv().is_err() {
+        requests(&nginx, 1);
+        served += 1;
+    }
+    kill("TERM", child.id());
+    assert!(child.wait().unwrap().success());
+    assert!(stdout.iter().count() < served);
+    let mut text = Vec::new();
+    unread.read_to_end(&mut text).unwrap();
+    assert_eq!(text.len(), 65536);
+}
+
+/// Check that a second signal, while what was recorded goes to a reader that is slow, ends the tool at
+/// once, and that this is said and no success.
+#[test]
+fn second_signal() {
+    let nginx = Nginx::start(&Config {
+        http: "server { listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
+               location / { return 200; } }",
+        ..Config::default()
+    });
+    let pid = nginx.pid().to_string();
+    let mut tool = Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &pid]));
+    let mut stdout = tool.take_stdout();
+    tool.wait_ready(1);
+    wrk(nginx.port, "/", 8, 1);
+    tool.signal("TERM");
+    let asked = Instant::now();
+    let mut is_asked_again = false;
+    let mut bytes = [0; 4096];
+    while stdout.read(&mut bytes).unwrap() > 0 {
+        delay(Duration::from_millis(50));
+        if !is_asked_again && asked.elapsed() > Duration::from_millis(1200) {
+            tool.signal("TERM");
+            is_asked_again = true;
+            break;
+        }
+    }
+    assert!(is_asked_again, "it has ended before");
+    let ended = tool.wait();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let last = ended.stderr.last().unwrap();
+    assert!(
+        last.contains("ended at once by a second signal"),
+        "{ended:?}"
+    );
+}
+
+/// Check that nothing is written to what another user has put into a folder that everybody may write
+/// to: a link, a file, a FIFO; that root's own link is followed, and that the file's mode is said.
+#[test]
+fn files_of_strangers() {
+    let nginx = Nginx::simple();
+    let pid = nginx.pid().to_string();
+    let outer = TempDir::new().unwrap();
+    let shared = outer.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    let victim = outer.path().join("victim");
+    fs::write(&victim, "secret").unwrap();
+    let (link, file, fifo) = (
+        shared.join("link"),
+        shared.join("file"),
+        shared.join("fifo"),
+    );
+    symlink(&victim, &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(65534), Some(65534)).unwrap();
+    symlink(outer.path(), shared.join("folder")).unwrap();
+    std::os::unix::fs::lchown(shared.join("folder"), Some(65534), None).unwrap();
+    fs::write(&file, "").unwrap();
+    chown(&file, Some(65534), None).unwrap();
+    make_fifo(&fifo);
+    chown(&fifo, Some(65534), None).unwrap();
+    let through_folder = shared.join("folder/victim");
+    for path in [&link, &file, &fifo, &through_folder] {
+        let output = Command::new(PROGRAM)
+            .args(["--pid", &pid, "-o"])
+            .arg(path)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("of another user (uid 65534)"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    assert_eq!(fs::read(&victim).unwrap(), b"secret");
+    assert!(fs::read(&file).unwrap().is_empty());
+    let own = shared.join("own");
+    symlink("new", &own).unwrap();
+    let tool = with_output(&nginx, &own);
+    requests(&nginx, 1);
+    nginx.wait_logged(1);
+    tool.stop().assert_clean();
+    let new = fs::metadata(shared.join("new")).unwrap();
+    assert!(new.len() > 0);
+    assert_eq!(new.permissions().mode() & 0o137, 0);
+    fs::set_permissions(shared.join("new"), fs::Permissions::from_mode(0o644)).unwrap();
+    let mut tool = with_output(&nginx, &own);
+    tool.wait_for_message("everybody may read the output");
+    tool.stop().assert_clean();
+}
