@@ -39,14 +39,17 @@ static __always_inline bool has_status(const struct request_record *d)
 	       (word < STATUS_WORDS && filter_statuses[word] >> (d->status % 64) & 1);
 }
 
-/* What is not known does not hold. */
+/*
+ * Whether the request has lived long enough, from its first byte to its end. A request whose first
+ * byte was not seen does not pass.
+ */
 static __always_inline bool has_duration(const struct request_record *d)
 {
 	if (!filter_min_duration_ns)
 		return true;
 	return !(d->flags & (REQUEST_UNTRACED | REQUEST_ADOPTED)) && d->request_first_ns &&
-	       d->response_last_ns >= d->request_first_ns &&
-	       d->response_last_ns - d->request_first_ns >= filter_min_duration_ns;
+	       d->ended_ns >= d->request_first_ns &&
+	       d->ended_ns - d->request_first_ns >= filter_min_duration_ns;
 }
 
 #endif

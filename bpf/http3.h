@@ -170,15 +170,6 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 		conn->response_first_ns = conn->response_last_ns;
 }
 
-/* What is held has its end, and with it its duration. */
-static __always_inline void held_tell(struct request_record *draft, __u64 tail_len)
-{
-	if (has_duration(draft))
-		request_submit(draft, tail_len);
-	else
-		__sync_fetch_and_add(&counters.filtered, 1);
-}
-
 /* The same where only its record is left: it is told when that was the end. */
 static __always_inline void held_sent(struct worker *w, struct stream_key *key, bool is_reset,
 				      bool is_last, __u64 now)
@@ -193,7 +184,7 @@ static __always_inline void held_sent(struct worker *w, struct stream_key *key, 
 		held->draft.response_first_ns = held->draft.response_last_ns;
 	if (!is_reset && !is_last)
 		return;
-	held_tell(&held->draft, held->tail_len);
+	request_submit(&held->draft, held->tail_len);
 	bpf_map_delete_elem(&held_requests, key);
 	w->held_len--;
 }
@@ -285,7 +276,7 @@ static __always_inline void response_hold(struct worker *w, struct connection *c
 	}
 	/* There are too many: the end is not going to be seen. */
 	d->response_last_ns = 0;
-	held_tell(d, w->tail_len);
+	request_submit(d, w->tail_len);
 }
 
 /* A stream ends, of whichever protocol, and with it its connection. */
@@ -312,7 +303,7 @@ static long release_if_of(struct bpf_map *map, const struct stream_key *key, str
 
 	if (key->pid != w->pid || (release->connection && key->connection != release->connection))
 		return 0;
-	held_tell(&held->draft, held->tail_len);
+	request_submit(&held->draft, held->tail_len);
 	bpf_map_delete_elem(map, key);
 	w->held_len--;
 	return 0;

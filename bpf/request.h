@@ -289,7 +289,7 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 			stream_ended(w, conn, r);
 		draft_connection(w, conn);
 	}
-	if (!has_status(&w->draft) || (!is_awaited && !has_duration(&w->draft))) {
+	if (!has_status(&w->draft) || !has_duration(&w->draft)) {
 		__sync_fetch_and_add(&counters.filtered, 1);
 		return true;
 	}

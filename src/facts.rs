@@ -90,6 +90,11 @@ impl<'a> Facts<'_, 'a> {
         (is_known && !self.is_partial()).then_some(read.max(record.previous_ended_ns))
     }
 
+    /// How long nginx had the request: from its first byte to its end.
+    pub fn elapsed_ns(&self) -> Option<u64> {
+        self.0.record.ended_ns.checked_sub(self.first_byte_ns()?)
+    }
+
     /// How long the TLS handshake took; told of the first request behind it.
     pub fn tls_handshake_ns(&self) -> Option<u64> {
         let record = &self.0.record;
@@ -244,6 +249,7 @@ pub mod tests {
             record: types::request_record {
                 response_first_ns: 4_000,
                 response_last_ns: 5_000,
+                ended_ns: 6_000,
                 request_first_ns: 1_000,
                 request_length: 100,
                 content_length_n: -1,

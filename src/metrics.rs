@@ -101,7 +101,7 @@ struct Kind {
 struct Series {
     /// How many.
     requests: Counter,
-    /// First byte read to last byte sent.
+    /// First byte read to the request's end.
     duration: Histogram,
     /// By `SPANS`.
     spans: Vec<Histogram>,
@@ -160,7 +160,7 @@ impl Metrics {
         registry.register("nginx_http_requests", requests, metrics.requests.clone());
         registry.register(
             "nginx_http_request_duration_seconds",
-            "From the first byte of the request read to the last byte of the response sent",
+            "From the first byte of the request read to the moment at which nginx ends it",
             metrics.durations.clone(),
         );
         registry.register(
@@ -196,7 +196,7 @@ impl Metrics {
             None => self.new_series(kind),
         };
         series.requests.inc();
-        if let Some(ns) = request.duration_ns {
+        if let Some(ns) = request.elapsed_ns {
             series.duration.observe(seconds(ns));
         }
         for (histogram, (_, from, to)) in series.spans.iter().zip(SPANS) {
@@ -305,7 +305,7 @@ mod tests {
             request_uri: Some("/api/users/7?all".into()),
             uri: Some("/index.php".into()),
             upstream_addr: Some(upstream.to_owned().into()),
-            duration_ns: Some(2_000_000),
+            elapsed_ns: Some(2_000_000),
             ..Default::default()
         };
         request.phases.set(Phase::UpstreamConnect, Some(5_000));

@@ -103,6 +103,9 @@ pub struct Request<'a> {
     /// First byte read to last byte sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ns: Option<u64>,
+    /// First byte read to the request's end, as `$request_time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_ns: Option<u64>,
     /// From the first byte of the TLS handshake to its last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_handshake_ns: Option<u64>,
@@ -191,6 +194,7 @@ impl<'a> Request<'a> {
         request.duration_ns = first_byte
             .zip(nonzero(record.response_last_ns))
             .and_then(|(first, last)| last.checked_sub(first));
+        request.elapsed_ns = facts.elapsed_ns();
         request.add_attempts(event, origin);
         if request.phases.is_empty() {
             request.phases_origin = None;
@@ -271,6 +275,7 @@ impl Request<'static> {
             phases,
             phases_origin: Some(Origin::RequestFirstByte),
             duration_ns: Some(u64::MAX),
+            elapsed_ns: Some(u64::MAX),
             tls_handshake_ns: Some(u64::MAX),
             ssl_server_name: text(512),
             ssl_protocol: Some("TLSv1.3"),
@@ -318,6 +323,7 @@ mod tests {
         let json = json(&event());
         assert_eq!(json["phases_origin"], "accept");
         assert_eq!(json["duration_ns"], 4_000);
+        assert_eq!(json["elapsed_ns"], 5_000);
         assert_eq!(
             json["phases"],
             serde_json::json!({
@@ -342,7 +348,13 @@ mod tests {
             event.record.accepted_ns = 0;
             change(&mut event.record);
             let json = json(&event);
-            for key in ["phases", "phases_origin", "duration_ns", "time"] {
+            for key in [
+                "phases",
+                "phases_origin",
+                "duration_ns",
+                "elapsed_ns",
+                "time",
+            ] {
                 assert!(json.get(key).is_none(), "{json}");
             }
         }
@@ -354,9 +366,11 @@ mod tests {
         let mut event = event();
         event.record.accepted_ns = 4_500;
         event.record.response_last_ns = 900;
+        event.record.ended_ns = 900;
         let json = json(&event);
         assert!(json.get("phases").is_none(), "{json}");
         assert!(json.get("duration_ns").is_none(), "{json}");
+        assert!(json.get("elapsed_ns").is_none(), "{json}");
     }
 
     /// Check that every key that can be written stands in docs/fields.md, and no other.

@@ -325,11 +325,7 @@ impl Tracing<'_> {
             self.batch(&batch, self.collector.batches.is_empty())?;
         }
         let held = self.binaries.take_held();
-        if self.over.is_none() && self.cli.min_duration.is_some_and(|least| !least.is_zero()) {
-            self.filtered += held.len() as u64;
-        } else {
-            self.batch(&held.concat(), true)?;
-        }
+        self.batch(&held.concat(), true)?;
         self.flush();
         if self.output.is_unread() {
             let given_up = self.output.give_up_unread();

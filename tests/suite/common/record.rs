@@ -78,6 +78,7 @@ pub struct Record {
     pub phases: Phases,
     pub phases_origin: Option<String>,
     pub duration_ns: Option<u64>,
+    pub elapsed_ns: Option<u64>,
     pub tls_handshake_ns: Option<u64>,
     pub ssl_server_name: Option<String>,
     pub ssl_protocol: Option<String>,

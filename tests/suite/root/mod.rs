@@ -11,6 +11,8 @@ mod balancers;
 mod cache;
 /// What `ngx-bpf check` finds.
 mod check;
+/// The whole life of a request.
+mod elapsed;
 /// How tracing ends, and what is then said.
 mod end;
 /// Which requests are told of.

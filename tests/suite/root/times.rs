@@ -27,7 +27,7 @@ const DELAYS: [u32; 4] = [0, 7, 25, 60];
 const REPEATED: usize = 5;
 
 /// Milliseconds that a busy machine may add to any delay; an emulated one adds more.
-fn slack() -> u64 {
+pub fn slack() -> u64 {
     let told = std::env::var("NGX_BPF_TEST_SLACK");
     told.map_or(400, |slack| slack.parse().unwrap())
 }
