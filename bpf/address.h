@@ -26,7 +26,10 @@ static __always_inline struct sock *sock_of(__u32 fd)
 	return file && BPF_CORE_READ(sock, file) == file ? BPF_CORE_READ(sock, sk) : NULL;
 }
 
-/* Both ends of a socket. Leaves the families 0 when it is neither IPv4 nor IPv6. */
+/*
+ * Both ends of a socket. Leaves the families 0 when it is neither IPv4 nor IPv6, and a port 0 when
+ * it is not known.
+ */
 static __always_inline void addresses_of(struct address *local, struct address *peer,
 					 struct sock *sk)
 {
@@ -43,6 +46,9 @@ static __always_inline void addresses_of(struct address *local, struct address *
 	}
 	local->family = peer->family = family;
 	local->port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	/* A reset has closed it already (inet_put_port()): the other copy stays. */
+	if (!local->port)
+		local->port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	peer->port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 }
 

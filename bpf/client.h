@@ -3,6 +3,7 @@
 #ifndef NGX_BPF_CLIENT_H
 #define NGX_BPF_CLIENT_H
 
+#include "body.h"
 #include "http2.h"
 
 /*
@@ -24,6 +25,8 @@ static __always_inline void client_received(struct worker *w, struct connection 
 	if ((__u64)r != conn->http_connection && is_request(r)) {
 		if (!NGX_GET(r, write_event_handler))
 			conn->header_ns = now;
+		else if (body_is_open(r))
+			conn->body_ns = now;
 	} else if (!conn->previous_ended_ns && is_multiplexed(c, (void *)r)) {
 		streams_received(w, conn, c, (void *)r, now);
 	} else {

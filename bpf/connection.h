@@ -6,6 +6,7 @@
 #include "address.h"
 #include "filter.h"
 #include "handshake.h"
+#include "submit.h"
 
 /* What a new entry begins as. */
 static const struct connection new_connection = {};
@@ -106,6 +107,39 @@ static __always_inline void response_settle(struct connection *conn, __u64 sent)
 	unsure->last_ns = 0;
 }
 
+/*
+ * Whether a request was in flight when the process ended: its first byte had been read, or
+ * something of its answer was seen. nginx drops the entry of a stream when the request ends. A
+ * connection's entry outlives the connection, so that one counts only while the process still has
+ * its socket, which is closed after this.
+ */
+static __always_inline bool is_in_flight(struct connection *conn, __u32 pid)
+{
+	struct connection_key parent = {.pid = pid, .connection = conn->stream.connection};
+	struct connection *parent_conn;
+
+	if (conn->is_multiplexed || !(conn->request_first_ns || conn->request || conn->header_ns ||
+				      conn->response_first_ns))
+		return false;
+	if (conn->is_stream)
+		return true;
+	if (!conn->stream.connection)
+		return conn->sk && (__u64)sock_of(conn->fd) == conn->sk;
+	parent_conn = bpf_map_lookup_elem(&connections, &parent);
+	return parent_conn && !parent_conn->is_over && !conn->is_over;
+}
+
+/* One client's connection of a process that ends: a request in flight on it is lost. */
+static long count_in_flight(struct bpf_map *map, const struct connection_key *key,
+			    struct connection *conn, __u32 *pid)
+{
+	if (key->pid == *pid && is_in_flight(conn, *pid)) {
+		__sync_fetch_and_add(&counters.seen, 1);
+		request_lost(LOST_WORKER_EXIT);
+	}
+	return 0;
+}
+
 /* One entry of the map: gone when it is of the process that ends. */
 static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u32 *pid)
 {
@@ -117,6 +151,7 @@ static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u
 /* A process ends, and all its connections with it. */
 static __always_inline void connections_forget(__u32 pid)
 {
+	bpf_for_each_map_elem(&connections, count_in_flight, &pid, 0);
 	bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&multiplexes, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&subrequests, forget_if_of, &pid, 0);
@@ -149,6 +184,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->previous_read_ns = conn->last_read_ns;
 	conn->request_first_ns = 0;
 	conn->header_ns = 0;
+	conn->body_ns = 0;
 	conn->response_first_ns = 0;
 	conn->response_last_ns = 0;
 	conn->unsure.last_ns = 0;
@@ -156,8 +192,11 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	if (!conn->handshake.is_over)
 		conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = 1;
-	/* What nginx may have read before tracing began is the next request's, too. */
-	conn->flags = conn->last_read_ns ? 0 : REQUEST_ADOPTED;
+	/*
+	 * What nginx may have read before tracing began is the next request's, too. Where a
+	 * handshake was seen, that has brought whatever no read after it has.
+	 */
+	conn->flags = conn->last_read_ns || conn->handshake.last_ns ? 0 : REQUEST_ADOPTED;
 }
 
 #endif

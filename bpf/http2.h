@@ -9,6 +9,7 @@
 #ifndef NGX_BPF_HTTP2_H
 #define NGX_BPF_HTTP2_H
 
+#include "body.h"
 #include "connection.h"
 
 /* What a new entry begins as. */
@@ -67,6 +68,54 @@ static __always_inline struct ngx_connection_s *connection_of_stream(struct ngx_
 	return NGX_GET(h2c, connection);
 }
 
+/*
+ * Looks at the body of a stream: if more of it is to come, it is asked for with each read from now
+ * on. `read_ns` is the last read of the connection if it also brought the header's first byte, else
+ * 0: a body that is whole has come with that. When it came later than that, and nobody has looked
+ * since, its time is not known.
+ */
+static __always_inline void stream_body(struct multiplex *m, struct connection *stream,
+					struct ngx_http_request_s *r, struct ngx_connection_s *fake,
+					__u64 read_ns)
+{
+	struct ngx_http_request_body_t *rb;
+	__u32 i;
+
+	if (!knows_bodies())
+		return;
+	if (!body_is_open(r)) {
+		rb = NGX_GET(r, request_body);
+		if (rb && !NGX_GET(rb, rest))
+			stream->body_ns = read_ns;
+		return;
+	}
+	for (i = 0; i < BODIES_MAX; i++) {
+		if (!m->bodies[i] || m->bodies[i] == (__u64)fake) {
+			m->bodies[i] = (__u64)fake;
+			return;
+		}
+	}
+}
+
+/* Bytes have been read: they may be of any body that is not whole. */
+static __always_inline void bodies_received(struct worker *w, struct multiplex *m, __u64 now)
+{
+	struct ngx_http_request_s *r;
+	struct connection *stream;
+	__u32 i;
+
+	for (i = 0; i < BODIES_MAX; i++) {
+		if (!m->bodies[i])
+			continue;
+		stream = connection_find(w, m->bodies[i]);
+		r = NGX_GET((struct ngx_connection_s *)m->bodies[i], data);
+		if (stream && is_request(r) && body_is_open(r))
+			stream->body_ns = now;
+		else
+			m->bodies[i] = 0;
+	}
+}
+
 /* A new entry for a stream. Not inlined: it is called from where the verifier has much to follow.
  */
 static __noinline struct connection *stream_new(struct worker *w, struct ngx_http_request_s *r,
@@ -94,6 +143,9 @@ static __noinline struct connection *stream_new(struct worker *w, struct ngx_htt
 		stream->handshake = conn->handshake;
 	if (!stream->request_first_ns)
 		stream->flags = REQUEST_ADOPTED;
+	stream->is_stream = 1;
+	if (NGX_GET(r, write_event_handler))
+		stream_body(m, stream, r, fake, number > m->streams ? stream->request_first_ns : 0);
 	return stream;
 }
 
@@ -114,6 +166,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 	struct multiplex *m = multiplex_of(w, conn, c);
 	struct ngx_http_v2_stream_s *stream;
 	struct ngx_http_request_s *r;
+	struct ngx_connection_s *fake;
 	struct connection *of_stream;
 	struct input *input;
 	__u64 streams;
@@ -127,16 +180,24 @@ static __always_inline void streams_received(struct worker *w, struct connection
 		input->at_ns = conn->last_read_ns;
 		m->streams = streams;
 	}
-	/* The stream whose header is not complete yet. */
+	bodies_received(w, m, now);
+	/* The stream of which half a frame has been read: of its header, or of its body. */
 	stream = NGX_GET(h2c, state.stream);
 	if (!stream)
 		return;
 	r = NGX_GET(stream, request);
-	if (!is_request(r) || NGX_GET(r, write_event_handler))
+	if (!is_request(r))
 		return;
-	of_stream = connection_of(w, r, NGX_GET(r, connection));
-	if (of_stream)
+	fake = NGX_GET(r, connection);
+	of_stream = connection_of(w, r, fake);
+	if (!of_stream)
+		return;
+	if (!NGX_GET(r, write_event_handler)) {
 		of_stream->header_ns = now;
+	} else if (body_is_open(r)) {
+		of_stream->body_ns = now;
+		stream_body(m, of_stream, r, fake, 0);
+	}
 }
 
 /* What has been sent, or could not be, belongs to the round that nginx is in. */
@@ -211,6 +272,7 @@ struct frames {
 	struct multiplex *m;
 	struct ngx_http_v2_out_frame_s *frame;
 	struct ngx_http_v2_stream_s *stream; /* of the frame before */
+	__u64 has_control;		     /* a frame is of no stream */
 };
 
 /* One frame: the response of its stream goes on in this round, or begins. */
@@ -226,6 +288,8 @@ static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, stru
 		return 1;
 	frames->frame = NGX_GET(frame, next);
 	stream = NGX_GET(frame, stream);
+	if (!stream)
+		frames->has_control = 1;
 	if (!stream || stream == frames->stream)
 		return 0;
 	frames->stream = stream;
@@ -244,6 +308,30 @@ static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, stru
 	return 0;
 }
 
+/*
+ * A frame of the connection itself is sent. It is WINDOW_UPDATE when nginx begins to read a body,
+ * which it mostly does within the call that has parsed the header: then that stream is still the
+ * one whose frame is being read.
+ */
+static __always_inline void body_awaited(struct worker *w, struct multiplex *m,
+					 struct ngx_http_v2_connection_s *h2c)
+{
+	struct ngx_http_v2_stream_s *stream = NGX_GET(h2c, state.stream);
+	struct ngx_connection_s *fake;
+	struct ngx_http_request_s *r;
+	struct connection *conn;
+
+	if (!stream)
+		return;
+	r = NGX_GET(stream, request);
+	if (!is_request(r) || !NGX_GET(r, write_event_handler))
+		return;
+	fake = NGX_GET(r, connection);
+	conn = connection_of(w, r, fake);
+	if (conn && body_is_open(r))
+		stream_body(m, conn, r, fake, 0);
+}
+
 /* ngx_http_v2_send_output_queue(h2c): a round begins. A frame stays queued until it is sent whole.
  */
 static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_connection_s *h2c)
@@ -260,6 +348,8 @@ static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_
 	frames.m->round++;
 	frames.frame = NGX_GET(h2c, last_out);
 	bpf_for_each_map_elem(&steps, mark_frame, &frames, 0);
+	if (frames.has_control)
+		body_awaited(w, frames.m, h2c);
 }
 
 #endif

@@ -9,6 +9,7 @@
 #ifndef NGX_BPF_HTTP3_H
 #define NGX_BPF_HTTP3_H
 
+#include "body.h"
 #include "connection.h"
 #include "submit.h"
 
@@ -35,6 +36,20 @@ static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection
 			return w->datagrams[i].at_ns;
 	}
 	return 0;
+}
+
+/*
+ * When a connection is accepted, whose ngx_http_init_connection() is entered. One of QUIC exists
+ * since its first datagram was read, which may hold requests (0-RTT).
+ */
+static __always_inline __u64 accept_ns(struct worker *w, struct ngx_connection_s *c)
+{
+	__u64 now = bpf_ktime_get_ns(), read_ns;
+
+	if (!knows_quic() || !w->datagrams[0].sk || NGX_GET(c, type) != SOCK_DGRAM)
+		return now;
+	read_ns = datagram_ns(w, c);
+	return read_ns ? read_ns : now;
 }
 
 /* No longer the stream with this key, unless another one has it by now. */
@@ -89,7 +104,19 @@ static __always_inline bool stream_opened(struct worker *w, struct ngx_connectio
 	return true;
 }
 
-/* A walk through the streams without a whole header. */
+/*
+ * A stream with a whole header and no body that is known of, or with a whole one: nobody looks at
+ * it any more. A body without a length of which nginx has not yet begun to read may still come.
+ */
+static __always_inline void opening_ends(struct connection *conn, struct ngx_http_request_s *r)
+{
+	struct ngx_http_request_body_t *rb = NGX_GET_OR(r, request_body, NULL);
+
+	if (!rb)
+		conn->is_body_unsure = 1;
+}
+
+/* A walk through the streams without a whole header or body. */
 struct opening {
 	struct worker *w;
 	__u64 now;
@@ -117,8 +144,12 @@ static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
 		conn->request_first_ns = opening->now;
 	else if (!NGX_GET(r, write_event_handler))
 		conn->header_ns = opening->now;
-	else
+	else if (body_is_open(r))
+		conn->body_ns = opening->now;
+	else {
+		opening_ends(conn, r);
 		return 0;
+	}
 	barrier_var(n);
 	w->opening[n & (OPENING_MAX - 1)] = (__u64)c;
 	w->opening_kept = n + 1;

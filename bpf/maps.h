@@ -26,6 +26,7 @@ enum {
 	DATAGRAM_SOCKETS_MAX = 4, /* of a worker, on which it serves HTTP/3 */
 	QUIC_FRAMES_MAX = 4096,	  /* of a send */
 	HELD_MAX = 1024,
+	BODIES_MAX = 8, /* of a connection of HTTP/2: streams that still send one */
 };
 
 /* Settings: written before the object is loaded, and the verifier drops what they rule out. */
@@ -58,7 +59,8 @@ struct worker {
 	__u64 opening_len;
 	__u64 opening_kept; /* of these, while they are walked through: those that still have none
 			     */
-	__u64 opening[OPENING_MAX]; /* streams of HTTP/3 without a whole header: ngx_connection_t */
+	__u64 opening[OPENING_MAX]; /* streams of HTTP/3 without a whole header or body:
+				       ngx_connection_t */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
 	__u8 head[REQUEST_HEAD_BYTES];	   /* copy of an ngx_http_request_t up to its pool */
 	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the one that ends */
@@ -214,6 +216,7 @@ struct connection {
 	__u64 last_read_ns;
 	__u64 request_first_ns;
 	__u64 header_ns;
+	__u64 body_ns; /* the last read before which the body was not whole */
 	__u64 response_first_ns;
 	__u64 response_last_ns;
 	struct handshake handshake;
@@ -228,6 +231,11 @@ struct connection {
 	__u64 subrequests[SUBREQUESTS_MAX]; /* ngx_http_request_t of each that had an upstream */
 	__u32 subrequests_seen;
 	__u32 flags; /* REQUEST_ADOPTED */
+	__u64 sk;    /* its socket, when that has been seen */
+	__u32 fd;    /* likewise */
+	__u8 is_stream;
+	__u8 is_body_unsure; /* HTTP/3: a body may have come after nobody looked for one any more */
+	__u16 pad;
 	struct address local;
 	struct address peer;
 };
@@ -285,6 +293,7 @@ struct multiplex {
 	__u32 is_blocked;
 	__u32 inputs_seen;
 	struct input inputs[INPUTS_MAX];
+	__u64 bodies[BODIES_MAX]; /* ngx_connection_t of streams whose body is not whole; 0: free */
 	struct output outputs[OUTPUTS_MAX];
 };
 

@@ -33,7 +33,7 @@ int init_connection(struct pt_regs *ctx)
 	struct ngx_connection_s *c = (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0);
 
 	if (w && !stream_opened(w, c))
-		connection_accepted(w, c, bpf_ktime_get_ns());
+		connection_accepted(w, c, accept_ns(w, c));
 	return 0;
 }
 

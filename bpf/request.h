@@ -4,6 +4,7 @@
 #define NGX_BPF_REQUEST_H
 
 #include "attempt.h"
+#include "body.h"
 #include "http3.h"
 #include "traceparent.h"
 
@@ -199,14 +200,74 @@ static __always_inline void draft_texts(struct worker *w)
 	w->draft.texts_len = w->tail_len - w->texts_at;
 }
 
-/* Whether what nginx has parsed ends with an empty line; so does a header that is complete. */
-static __always_inline bool ends_with_empty_line(const unsigned char *pos)
+/*
+ * Whether ngx_http_process_request() has been called, which sets both handlers. Without it
+ * error_page sets the first one, when it redirects, and a response of nginx's own that can't be
+ * sent at once sets both: then r->err_status is a status of a broken header, or what error_page has
+ * made of it.
+ */
+static __always_inline bool is_processed(struct worker *w)
+{
+	__u32 err_status = OF_REQUEST(w, err_status);
+
+	if (!bpf_core_field_exists(struct ngx_http_request_s, read_event_handler) ||
+	    !OF_REQUEST(w, write_event_handler) || !OF_REQUEST(w, read_event_handler))
+		return false;
+	return !err_status || (err_status > 400 && err_status != 408 && err_status != 414 &&
+			       err_status != 431 && err_status != 494 && err_status != 505);
+}
+
+/*
+ * Whether the header is complete: what nginx has parsed of it ends with an empty line. nginx writes
+ * a 0 after each value, over the first byte that follows it. So "\0\n" and "\0\r\n" are either the
+ * end of a line, or an empty line after one that ended with LF alone.
+ */
+static __always_inline bool is_header_complete(struct worker *w, const unsigned char *pos)
 {
 	unsigned char end[3] = {};
 
-	if (bpf_probe_read_user(end, sizeof(end), pos - sizeof(end)))
+	if (bpf_probe_read_user(end, sizeof(end), pos - sizeof(end)) || end[2] != '\n')
 		return false;
-	return end[2] == '\n' && (end[1] == '\n' || (end[1] == '\r' && end[0] == '\n'));
+	if (end[1] == '\n' || (end[1] == '\r' && end[0] == '\n'))
+		return true;
+	return (!end[1] || (end[1] == '\r' && !end[0])) && is_processed(w);
+}
+
+/*
+ * The body: the read that made it whole, when that is certain. One of HTTP/1 that was whole before
+ * any read after the header's has come with the header; so has one of HTTP/3 that was looked for
+ * with each datagram. Of one that nginx discards only what came after the header is known.
+ */
+static __always_inline void draft_body(struct worker *w, struct connection *conn)
+{
+	struct request_record *d = &w->draft;
+	struct ngx_http_request_body_t *rb;
+	__u64 with_header = d->header_ns ? d->header_ns : d->request_first_ns;
+	long rest;
+
+	if (!knows_bodies())
+		return;
+	rb = OF_REQUEST(w, request_body);
+	rest = rb ? NGX_GET(rb, rest) : 0;
+	if (rest < 0)
+		return;
+	if (rest > 0) {
+		d->flags |= REQUEST_BODY;
+		return;
+	}
+	if (!d->content_length_n) {
+		if (d->http_version < NGX_HTTP_VERSION_20)
+			d->body_ns = conn->body_ns; /* it was discarded, or there was none */
+		return;
+	}
+	if (!rb || d->content_length_n < 0 || !body_is_kept(rb))
+		return;
+	d->flags |= REQUEST_BODY;
+	d->body_ns = conn->body_ns;
+	if (!d->body_ns && d->request_first_ns &&
+	    (d->http_version < NGX_HTTP_VERSION_20 ||
+	     (d->http_version == NGX_HTTP_VERSION_30 && !conn->is_body_unsure)))
+		d->body_ns = with_header;
 }
 
 /* 0.9, 1.0 to 1.99, 2, 3: what ngx_http_parse_request_line() and nginx itself set. */
@@ -250,7 +311,7 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 		d->cache_status &= NGX_HTTP_CACHE_STATUS_MASK;
 	}
 	header_in = OF_REQUEST(w, header_in);
-	if (!u && header_in && ends_with_empty_line(NGX_READ(failed, header_in, pos)))
+	if (!u && header_in && is_header_complete(w, NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
 	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
@@ -288,6 +349,7 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 		if (w->draft.http_version == NGX_HTTP_VERSION_20)
 			stream_ended(w, conn, r);
 		draft_connection(w, conn);
+		draft_body(w, conn);
 	}
 	if (!has_status(&w->draft) || !has_duration(&w->draft)) {
 		__sync_fetch_and_add(&counters.filtered, 1);
@@ -328,6 +390,24 @@ static __always_inline bool request_left_out(struct worker *w, struct ngx_http_r
 	return true;
 }
 
+/*
+ * Whether the request is none of a client: within a TLS handshake nginx makes one, and frees it, to
+ * have the variables of `ssl_certificate` (ngx_http_ssl_certificate()). The connection has had no
+ * request then. Asked only where nothing is known that came after the handshake.
+ */
+static __always_inline bool is_of_handshake(struct worker *w, struct ngx_connection_s *c,
+					    __u32 version)
+{
+	struct connection *conn;
+
+	if (version >= NGX_HTTP_VERSION_20 || !bpf_core_field_exists(c->ssl))
+		return false;
+	conn = connection_find(w, (__u64)c);
+	if (conn && (conn->request_first_ns || conn->previous_ended_ns))
+		return false;
+	return !NGX_GET(c, requests);
+}
+
 /* ngx_http_free_request(r, rc), entered: everything still stands, and is about to be logged. */
 static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
 {
@@ -344,9 +424,11 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	if (failed ? !is_request(r)
 		   : OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
 		return;
-	__sync_fetch_and_add(&counters.seen, 1);
 	c = OF_REQUEST(w, connection);
 	version = OF_REQUEST(w, http_version);
+	if (!failed && is_of_handshake(w, c, version))
+		return;
+	__sync_fetch_and_add(&counters.seen, 1);
 	/* Or the layout is not this binary's. */
 	if (failed || !is_http_version(version) || OF_REQUEST(w, main) != r)
 		goto bad_read;

@@ -74,8 +74,11 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 	conn = connection_find(w, s->connection);
 	if (!conn)
 		conn = connection_adopt(w, s->connection);
-	if (conn)
-		addresses_of(&conn->local, &conn->peer, sk);
+	if (!conn)
+		return;
+	addresses_of(&conn->local, &conn->peer, sk);
+	conn->sk = (__u64)sk;
+	conn->fd = NGX_GET((struct ngx_connection_s *)s->connection, fd);
 }
 
 /* What a new entry begins as. */

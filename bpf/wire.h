@@ -35,7 +35,8 @@ enum lost_cause {
 	LOST_RING_FULL = 0,
 	LOST_INFLIGHT_FULL = 1,
 	LOST_BAD_READ = 2,
-	LOST_CAUSES = 3,
+	LOST_WORKER_EXIT = 3, /* the worker ended with the request in flight */
+	LOST_CAUSES = 4,
 };
 
 enum request_flag {
@@ -45,6 +46,7 @@ enum request_flag {
 	REQUEST_UPSTREAM = 8,	      /* r->upstream was there */
 	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
 	REQUEST_INFERRED = 32,	      /* read with a layout that nobody states */
+	REQUEST_BODY = 64,	      /* it has a body that nginx has read, or began to read */
 };
 
 enum attempt_flag {
@@ -124,6 +126,7 @@ struct request_record {
 	__u64 previous_ended_ns;   /* the end of the request before on this connection */
 	__u64 request_first_ns;	   /* the read that brought the request's first byte */
 	__u64 header_ns;	   /* the last read that nginx took for its header */
+	__u64 body_ns;		   /* the read that made its body whole */
 	__u64 response_first_ns;   /* first bytes of the response sent to the client */
 	__u64 response_last_ns;	   /* last bytes of it */
 	__u64 handshake_first_ns;  /* first bytes of the connection's TLS handshake read */

@@ -162,9 +162,18 @@ struct ngx_http_upstream_state_t {
 };
 
 
+struct ngx_http_request_body_t {
+    void                            *temp_file;
+    struct ngx_chain_s              *bufs;
+    struct ngx_buf_s                *buf;
+    long                             rest;
+};
+
+
 struct ngx_http_request_s {
     unsigned int                     signature;
     struct ngx_connection_s         *connection;
+    void                            *read_event_handler;
     void                            *write_event_handler;
     struct ngx_http_upstream_s      *upstream;
     struct ngx_array_t              *upstream_states;
@@ -172,6 +181,7 @@ struct ngx_http_request_s {
     struct ngx_buf_s                *header_in;
     struct ngx_http_headers_in_t     headers_in;
     struct ngx_http_headers_out_t    headers_out;
+    struct ngx_http_request_body_t  *request_body;
     ngx_uint_t                       http_version;
     struct ngx_str_t                 uri;
     struct ngx_str_t                 unparsed_uri;

@@ -27,11 +27,13 @@ use crate::layout::Layout;
 use crate::skel::types::limit;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 10] = [
     "bytes_received",
     "bytes_sent",
     "cache_status",
     "quic",
+    "read_event_handler",
+    "request_body",
     "ssl",
     "ssl_servername",
     "stream",
@@ -40,6 +42,9 @@ const OPTIONAL: [&str; 8] = [
 
 /// What the names of structs begin with that only builds with QUIC have. As above.
 pub const OPTIONAL_STRUCTS: &str = "ngx_quic_";
+
+/// A struct that a layout file may lack, which was written before it was read. As above.
+const OPTIONAL_STRUCT: &str = "ngx_http_request_body_t";
 
 /// What nginx's struct names begin with.
 const PREFIX: &str = "ngx_";
@@ -70,7 +75,8 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
 
 /// Whether this build has no such struct, and need not have it.
 fn is_left_out(layout: &Layout, name: &str) -> bool {
-    name.starts_with(OPTIONAL_STRUCTS) && !layout.structs.contains_key(name)
+    (name.starts_with(OPTIONAL_STRUCTS) || name == OPTIONAL_STRUCT)
+        && !layout.structs.contains_key(name)
 }
 
 /// The nginx members that `program` names, by struct.

@@ -28,6 +28,9 @@ const HTTP_VERSION_30: u32 = 3000;
 /// Statuses that nginx itself gives a request whose header it can't read.
 const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
 
+/// The status with which a connection becomes a tunnel.
+const SWITCHING_PROTOCOLS: u32 = 101;
+
 /// A socket of IPv4.
 const AF_INET: u16 = libc::AF_INET as u16;
 
@@ -90,6 +93,53 @@ impl<'a> Facts<'_, 'a> {
         (is_known && !self.is_partial()).then_some(read.max(record.previous_ended_ns))
     }
 
+    /// When its body was complete, and the header before it.
+    fn body_ns(&self) -> Option<u64> {
+        Some(nonzero(self.0.record.body_ns)?.max(self.header_ns()?))
+    }
+
+    /// Whether there is a body that nginx has read, or began to read, and it is not known when it was
+    /// complete.
+    pub fn is_body_unknown(&self) -> bool {
+        self.has(request_flag::REQUEST_BODY) && self.body_ns().is_none()
+    }
+
+    /// How long the request was there, and nginx had the one before it on the connection.
+    pub fn queue_ns(&self) -> Option<u64> {
+        let previous = self.0.record.previous_ended_ns;
+        nonzero(previous.checked_sub(self.first_byte_ns()?)?)
+    }
+
+    /// Whether the connection is no longer HTTP's once the response has begun.
+    pub fn is_tunnel(&self) -> bool {
+        let method = self.0.texts[request_text::TEXT_METHOD.0 as usize];
+        let status = self.0.record.status;
+        status == SWITCHING_PROTOCOLS || (method == b"CONNECT" && (200..300).contains(&status))
+    }
+
+    /// How long the tunnel lived.
+    pub fn tunnel_ns(&self) -> Option<u64> {
+        let begun = nonzero(self.0.record.response_first_ns)?;
+        let lived = self.0.record.ended_ns.checked_sub(begun)?;
+        (self.is_tunnel() && !self.is_partial()).then_some(lived)
+    }
+
+    /// When the last byte of the response was sent: that of a tunnel ends where the tunnel begins.
+    pub fn response_last_ns(&self) -> Option<u64> {
+        let record = &self.0.record;
+        nonzero(if self.is_tunnel() {
+            record.response_first_ns
+        } else {
+            record.response_last_ns
+        })
+    }
+
+    /// `$request_length`. nginx itself counts too little where it discards a chunked body behind which
+    /// another request has come, and then it may be negative.
+    pub fn request_size(&self) -> Option<i64> {
+        Some(self.0.record.request_length).filter(|length| *length >= 0)
+    }
+
     /// How long nginx had the request: from its first byte to its end.
     pub fn elapsed_ns(&self) -> Option<u64> {
         self.0.record.ended_ns.checked_sub(self.first_byte_ns()?)
@@ -144,9 +194,10 @@ impl<'a> Facts<'_, 'a> {
         let first = self.first_byte_ns();
         phases.set(Phase::DownstreamRequestFirstByte, since(first));
         phases.set(Phase::DownstreamRequestLastByte, since(self.header_ns()));
+        phases.set(Phase::DownstreamRequestBodyLastByte, since(self.body_ns()));
         let response_first = nonzero(record.response_first_ns);
         phases.set(Phase::DownstreamResponseFirstByte, since(response_first));
-        let response_last = nonzero(record.response_last_ns);
+        let response_last = self.response_last_ns();
         phases.set(Phase::DownstreamResponseLastByte, since(response_last));
         phases
     }
@@ -162,15 +213,16 @@ impl<'a> Facts<'_, 'a> {
             let path = self.text(request_text::TEXT_LOCAL_PATH);
             return (path.map(|path| format!("unix:{path}").into()), None);
         };
-        (Some(addr.to_string().into()), Some(port))
+        (Some(addr.to_string().into()), nonzero(port))
     }
 
     /// The other end of it, from the kernel, where nginx has taken the client for somebody else.
-    pub fn peer(&self) -> Option<(IpAddr, u16)> {
+    pub fn peer(&self) -> Option<(IpAddr, Option<u16>)> {
         let remote = self.text(request_text::TEXT_REMOTE_ADDR);
         let remote: Option<IpAddr> = remote.and_then(|remote| remote.parse().ok());
         address(&self.0.record.peer)
             .filter(|(addr, port)| remote != Some(*addr) || *port != self.0.record.remote_port)
+            .map(|(addr, port)| (addr, nonzero(port)))
     }
 
     /// What the cache had for this request, by nginx's name.
@@ -295,6 +347,65 @@ pub mod tests {
         assert_eq!((first, last), (Some(1_000), Some(3_000)));
     }
 
+    /// Check that the end of a body is told after the header's, and only when it is known.
+    #[test]
+    fn body_end() {
+        let mut event = event();
+        let body_end = |event: &_| time(event, Phase::DownstreamRequestBodyLastByte);
+        assert_eq!(body_end(&event), None);
+        event.record.flags |= types::request_flag::REQUEST_BODY.0;
+        assert!(Facts(&event).is_body_unknown());
+        event.record.body_ns = 3_000;
+        assert_eq!(body_end(&event), Some(3_000));
+        assert!(!Facts(&event).is_body_unknown());
+        event.record.previous_ended_ns = 3_500;
+        assert_eq!(body_end(&event), Some(3_500));
+    }
+
+    /// Check that the time in the queue is what the request before it took, and only where it waited.
+    #[test]
+    fn queue() {
+        let mut event = event();
+        for (previous, queue) in [(0, None), (900, None), (1_000, None), (3_000, Some(2_000))] {
+            event.record.previous_ended_ns = previous;
+            assert_eq!(Facts(&event).queue_ns(), queue);
+        }
+    }
+
+    /// Check which requests become tunnels, and that what is sent through them is no response.
+    #[test]
+    fn tunnels() {
+        for (method, status, is_tunnel) in [
+            ("GET", 101, true),
+            ("GET", 200, false),
+            ("CONNECT", 200, true),
+            ("CONNECT", 204, true),
+            ("CONNECT", 405, false),
+            ("CONNECT", 502, false),
+        ] {
+            let mut event = event();
+            event.record.status = status;
+            event.texts[types::request_text::TEXT_METHOD.0 as usize] = method.as_bytes();
+            let facts = Facts(&event);
+            assert_eq!(facts.is_tunnel(), is_tunnel, "{method} {status}");
+            assert_eq!(facts.tunnel_ns(), is_tunnel.then_some(2_000));
+            let last = if is_tunnel { 4_000 } else { 5_000 };
+            assert_eq!(facts.response_last_ns(), Some(last));
+            assert_eq!(facts.elapsed_ns(), Some(5_000));
+            event.record.flags |= types::request_flag::REQUEST_ADOPTED.0;
+            assert_eq!(Facts(&event).tunnel_ns(), None);
+        }
+    }
+
+    /// Check that a length that nginx itself has counted wrong is not told.
+    #[test]
+    fn negative_length() {
+        let mut event = event();
+        assert_eq!(Facts(&event).request_size(), Some(100));
+        event.record.request_length = -1;
+        assert_eq!(Facts(&event).request_size(), None);
+    }
+
     /// Check that the handshake is told of the first request behind it only.
     #[test]
     fn handshake() {
@@ -321,6 +432,9 @@ pub mod tests {
         event.record.local.bytes[..4].copy_from_slice(&[127, 0, 0, 1]);
         let (addr, port) = Facts(&event).server();
         assert_eq!((addr.as_deref(), port), (Some("127.0.0.1"), Some(80)));
+        event.record.local.port = 0;
+        assert_eq!(Facts(&event).server().1, None);
+        event.record.local.port = 80;
         event.record.peer = event.record.local;
         event.record.remote_port = 80;
         event.texts[types::request_text::TEXT_REMOTE_ADDR.0 as usize] = b"127.0.0.1";

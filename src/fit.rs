@@ -113,6 +113,10 @@ const WITNESSES: &[(Witness, Place)] = &[
         &[(REQUEST, "header_in")],
     ),
     (
+        Exported("ngx_http_discard_request_body", REQUEST),
+        &[(REQUEST, "request_body")],
+    ),
+    (
         Exported("ngx_connection_local_sockaddr", CONNECTION),
         &[(CONNECTION, "local_sockaddr")],
     ),
@@ -292,7 +296,7 @@ mod tests {
 
     /// Members that are at the same place in all releases, and in all forks that were looked at (but
     /// for what threads put before those of `ngx_event_pipe_s`).
-    const CONSTANT: [&str; 46] = [
+    const CONSTANT: [&str; 51] = [
         "ngx_array_t.elts",
         "ngx_array_t.nelts",
         "ngx_array_t.size",
@@ -310,6 +314,11 @@ mod tests {
         "ngx_http_connection_t.ssl_servername",
         "ngx_http_headers_in_t.headers",
         "ngx_http_log_ctx_s.current_request",
+        "ngx_http_request_body_t.buf",
+        "ngx_http_request_body_t.bufs",
+        "ngx_http_request_body_t.rest",
+        "ngx_http_request_body_t.temp_file",
+        "ngx_http_request_s.read_event_handler",
         "ngx_http_request_s.signature",
         "ngx_http_request_s.write_event_handler",
         "ngx_http_v2_out_frame_s.next",

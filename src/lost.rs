@@ -6,8 +6,25 @@ use serde::Serialize;
 use crate::skel::types::counters;
 use crate::skel::types::lost_cause;
 
-/// Public names of the causes: those of `enum lost_cause`, in its order, then our own.
-const CAUSES: [&str; 4] = ["ring_full", "inflight_full", "bad_read", "write_failed"];
+/// Public names of the causes: those of `enum lost_cause`, each at its own number, then our own.
+const CAUSES: [&str; WRITE_FAILED + 1] = {
+    let mut causes = [""; WRITE_FAILED + 1];
+    causes[lost_cause::LOST_RING_FULL.0 as usize] = "ring_full";
+    causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = "inflight_full";
+    causes[BAD_READ] = "bad_read";
+    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = "worker_exit";
+    causes[WRITE_FAILED] = "write_failed";
+    causes
+};
+
+/* A cause of wire.h that has no name here does not compile. */
+const _: () = {
+    let mut n = 0;
+    while n < CAUSES.len() {
+        assert!(!CAUSES[n].is_empty());
+        n += 1;
+    }
+};
 
 /// A record that came and could not be decoded is as lost as one that could not be read.
 const BAD_READ: usize = lost_cause::LOST_BAD_READ.0 as usize;
@@ -116,13 +133,13 @@ mod tests {
         let moment = Counts {
             seen: 10,
             filtered: 3,
-            lost: [1, 0, 0, 0],
+            lost: [1, 0, 0, 0, 0],
             ..Default::default()
         };
         let mut counts = Counts {
             seen: 30,
             filtered: 8,
-            lost: [5, 0, 0, 0],
+            lost: [5, 0, 0, 0, 0],
             ..Default::default()
         };
         /* 17 were delivered, of which one was wanted. */
@@ -135,11 +152,11 @@ mod tests {
     #[test]
     fn since() {
         let before = Counts {
-            lost: [5, 1, 0, 0],
+            lost: [5, 1, 0, 0, 0],
             ..Default::default()
         };
         let now = Counts {
-            lost: [5, 3, 1, 0],
+            lost: [5, 3, 1, 0, 0],
             ..Default::default()
         };
         let lost = now.since(&before, "t");

@@ -39,48 +39,61 @@ const OTHER: &str = "other";
 /// The label of a request without an upstream.
 const NONE: &str = "none";
 
-/// What lies between two times, by the label that it has.
-const SPANS: [(&str, Phase, Phase); 8] = [
-    (
-        "client_request",
-        Phase::DownstreamRequestFirstByte,
-        Phase::DownstreamRequestLastByte,
-    ),
-    (
-        "before_upstream",
-        Phase::DownstreamRequestLastByte,
-        Phase::UpstreamConnect,
-    ),
-    (
-        "upstream_connect",
-        Phase::UpstreamConnect,
-        Phase::UpstreamRequestFirstByte,
-    ),
-    (
-        "upstream_request",
-        Phase::UpstreamRequestFirstByte,
-        Phase::UpstreamRequestLastByte,
-    ),
-    (
-        "upstream_wait",
-        Phase::UpstreamRequestLastByte,
-        Phase::UpstreamResponseFirstByte,
-    ),
-    (
-        "upstream_response",
-        Phase::UpstreamResponseFirstByte,
-        Phase::UpstreamResponseLastByte,
-    ),
-    (
-        "before_response",
-        Phase::DownstreamRequestLastByte,
-        Phase::DownstreamResponseFirstByte,
-    ),
-    (
-        "client_response",
-        Phase::DownstreamResponseFirstByte,
-        Phase::DownstreamResponseLastByte,
-    ),
+/// How long a part of a request took, if that is known.
+type Span = fn(&Request<'_>) -> Option<u64>;
+
+/// What a request's time is made of, by the label that it has.
+const SPANS: [(&str, Span); 10] = [
+    ("queue", |request| request.queue_ns),
+    ("client_request", client_request),
+    ("client_body", |request| {
+        between(
+            &request.phases,
+            Phase::DownstreamRequestLastByte,
+            Phase::DownstreamRequestBodyLastByte,
+        )
+    }),
+    ("before_upstream", |request| {
+        since_request(request, Phase::UpstreamConnect)
+    }),
+    ("upstream_connect", |request| {
+        between(
+            &request.phases,
+            Phase::UpstreamConnect,
+            Phase::UpstreamRequestFirstByte,
+        )
+    }),
+    ("upstream_request", |request| {
+        between(
+            &request.phases,
+            Phase::UpstreamRequestFirstByte,
+            Phase::UpstreamRequestLastByte,
+        )
+    }),
+    ("upstream_wait", |request| {
+        between(
+            &request.phases,
+            Phase::UpstreamRequestLastByte,
+            Phase::UpstreamResponseFirstByte,
+        )
+    }),
+    ("upstream_response", |request| {
+        between(
+            &request.phases,
+            Phase::UpstreamResponseFirstByte,
+            Phase::UpstreamResponseLastByte,
+        )
+    }),
+    ("before_response", |request| {
+        since_request(request, Phase::DownstreamResponseFirstByte)
+    }),
+    ("client_response", |request| {
+        between(
+            &request.phases,
+            Phase::DownstreamResponseFirstByte,
+            Phase::DownstreamResponseLastByte,
+        )
+    }),
 ];
 
 /// Label names and values.
@@ -95,6 +108,18 @@ struct Kind {
     status: &'static str,
     /// Of `--route`, or `other`; `None` without any.
     route: Option<String>,
+}
+
+impl Kind {
+    /// As metrics have it.
+    fn labels(&self) -> Labels {
+        let mut labels = vec![
+            ("upstream", self.upstream.clone()),
+            ("status", self.status.to_owned()),
+        ];
+        labels.extend(self.route.clone().map(|route| ("route", route)));
+        labels
+    }
 }
 
 /// The metrics of one kind of requests.
@@ -120,6 +145,8 @@ pub struct Metrics {
     series: HashMap<Kind, Series>,
     /// Requests by kind.
     requests: Family<Labels, Counter>,
+    /// Those of them that have become tunnels.
+    tunnels: Family<Labels, Counter>,
     /// Their durations.
     durations: Histograms,
     /// Their phases.
@@ -150,6 +177,7 @@ impl Metrics {
             upstreams: Vec::new(),
             series: HashMap::new(),
             requests: Family::default(),
+            tunnels: Family::default(),
             durations: Family::new_with_constructor(histogram),
             phases: Family::new_with_constructor(histogram),
             failures: Family::default(),
@@ -158,6 +186,8 @@ impl Metrics {
         let mut registry = Registry::default();
         let requests = "Requests that have ended";
         registry.register("nginx_http_requests", requests, metrics.requests.clone());
+        let tunnels = "Requests whose connection has become a tunnel, which has ended";
+        registry.register("nginx_http_tunnels", tunnels, metrics.tunnels.clone());
         registry.register(
             "nginx_http_request_duration_seconds",
             "From the first byte of the request read to the moment at which nginx ends it",
@@ -165,7 +195,7 @@ impl Metrics {
         );
         registry.register(
             "nginx_http_request_phase_seconds",
-            "What lies between two phases of a request",
+            "What the time of a request is made of",
             metrics.phases.clone(),
         );
         registry.register(
@@ -191,16 +221,26 @@ impl Metrics {
         for attempt in request.upstreams.iter().chain(subrequests) {
             self.attempt(attempt);
         }
+        let labels = if request.tunnel {
+            kind.labels()
+        } else {
+            Labels::new()
+        };
         let series = match self.series.get(&kind) {
             Some(series) => series,
             None => self.new_series(kind),
         };
         series.requests.inc();
+        /* A tunnel lives for hours: that says nothing of how fast a request is. */
+        if request.tunnel {
+            self.tunnels.get_or_create(&labels).inc();
+            return;
+        }
         if let Some(ns) = request.elapsed_ns {
             series.duration.observe(seconds(ns));
         }
-        for (histogram, (_, from, to)) in series.spans.iter().zip(SPANS) {
-            if let Some(ns) = between(&request.phases, from, to) {
+        for (histogram, (_, span)) in series.spans.iter().zip(SPANS) {
+            if let Some(ns) = span(request) {
                 histogram.observe(seconds(ns));
             }
         }
@@ -219,12 +259,8 @@ impl Metrics {
 
     /// The first request of a kind.
     fn new_series(&mut self, kind: Kind) -> &Series {
-        let mut labels = vec![
-            ("upstream", kind.upstream.clone()),
-            ("status", kind.status.to_owned()),
-        ];
-        labels.extend(kind.route.clone().map(|route| ("route", route)));
-        let spans = SPANS.map(|(name, _, _)| {
+        let labels = kind.labels();
+        let spans = SPANS.map(|(name, _)| {
             let mut labels = labels.clone();
             labels.push(("phase", name.to_owned()));
             self.phases.get_or_create_owned(&labels)
@@ -265,6 +301,26 @@ fn class(status: Option<u32>) -> &'static str {
         Some(_) => OTHER,
         None => NONE,
     }
+}
+
+/// How long the client took for its header, without what it spent in the queue.
+fn client_request(request: &Request<'_>) -> Option<u64> {
+    between(
+        &request.phases,
+        Phase::DownstreamRequestFirstByte,
+        Phase::DownstreamRequestLastByte,
+    )?
+    .checked_sub(request.queue_ns.unwrap_or_default())
+}
+
+/// What lies between the request and a phase that follows it. It begins with the end of the body where
+/// nginx has waited for that, else with the end of the header. `None` where it is not known which.
+fn since_request(request: &Request<'_>, to: Phase) -> Option<u64> {
+    if request.is_body_unknown {
+        return None;
+    }
+    between(&request.phases, Phase::DownstreamRequestBodyLastByte, to)
+        .or_else(|| between(&request.phases, Phase::DownstreamRequestLastByte, to))
 }
 
 /// What lies between two times that are known and in order.
@@ -337,6 +393,70 @@ mod tests {
         assert!(!served(&[], &[request("a:1")]).contains("route="));
     }
 
+    /// What a request's spans are, by their labels.
+    fn spans(request: &Request<'_>) -> Vec<(&'static str, u64)> {
+        let spans = SPANS.iter().map(|(name, span)| (*name, span(request)));
+        spans.filter_map(|(name, ns)| Some((name, ns?))).collect()
+    }
+
+    /// A request with these times of the client's side and a connect.
+    fn timed(last: u64, body: Option<u64>, connect: u64) -> Request<'static> {
+        let mut request = Request::default();
+        for (phase, time) in [
+            (Phase::DownstreamRequestFirstByte, Some(0)),
+            (Phase::DownstreamRequestLastByte, Some(last)),
+            (Phase::DownstreamRequestBodyLastByte, body),
+            (Phase::UpstreamConnect, Some(connect)),
+        ] {
+            request.phases.set(phase, time);
+        }
+        request
+    }
+
+    /// Check that a slow upload and a request before this one are nobody else's time.
+    #[test]
+    fn body_and_queue() {
+        let buffered = spans(&timed(10, Some(500), 510));
+        let expected = [
+            ("client_request", 10),
+            ("client_body", 490),
+            ("before_upstream", 10),
+        ];
+        assert_eq!(buffered, expected);
+        let unbuffered = spans(&timed(10, Some(500), 30));
+        assert_eq!(unbuffered[2], ("before_upstream", 20));
+        let mut unknown = timed(10, None, 510);
+        assert_eq!(spans(&unknown)[1], ("before_upstream", 500));
+        unknown.is_body_unknown = true;
+        assert_eq!(spans(&unknown), [("client_request", 10)]);
+        let mut queued = timed(100, None, 110);
+        queued.queue_ns = Some(90);
+        let expected = [
+            ("queue", 90),
+            ("client_request", 10),
+            ("before_upstream", 10),
+        ];
+        assert_eq!(spans(&queued), expected);
+    }
+
+    /// Check that tunnels are counted and in no histogram.
+    #[test]
+    fn tunnels() {
+        let mut tunnel = request("a:1");
+        (tunnel.status, tunnel.tunnel) = (Some(101), true);
+        let text = served(&[], &[tunnel]);
+        for line in [
+            "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\"} 1",
+            "nginx_http_tunnels_total{upstream=\"a:1\",status=\"1xx\"} 1",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{text}");
+        }
+        let counts = text.lines().filter(|line| line.contains("seconds_count"));
+        assert!(counts.clone().count() > 1);
+        assert!(counts.clone().all(|line| line.ends_with(" 0")), "{text}");
+        assert!(!served(&[], &[request("a:1")]).contains("tunnels_total"));
+    }
+
     /// Check that docs/metrics.md names all that is served, and every phase.
     #[test]
     fn documented() {
@@ -348,7 +468,7 @@ mod tests {
             let suffix = if kind == "counter" { "_total" } else { "" };
             assert!(document.contains(&format!("`{name}{suffix}`")), "{line}");
         }
-        for (phase, ..) in SPANS {
+        for (phase, _) in SPANS {
             assert!(document.contains(&format!("| `{phase}` |")), "{phase}");
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The nine times of a request: their public names, in the order in which they are told.
+//! The ten times of a request: their public names, in the order in which they are told.
 
 use serde::Serialize;
 use serde::Serializer;
@@ -11,6 +11,8 @@ pub enum Phase {
     DownstreamRequestFirstByte,
     /// Header of the request complete.
     DownstreamRequestLastByte,
+    /// Body of the request complete.
+    DownstreamRequestBodyLastByte,
     /// Connect to the upstream begun.
     UpstreamConnect,
     /// First bytes of the request sent to the upstream.
@@ -33,6 +35,7 @@ impl Phase {
     pub const ALL: [Self; NAMES.len()] = [
         Self::DownstreamRequestFirstByte,
         Self::DownstreamRequestLastByte,
+        Self::DownstreamRequestBodyLastByte,
         Self::UpstreamConnect,
         Self::UpstreamRequestFirstByte,
         Self::UpstreamRequestLastByte,
@@ -44,9 +47,10 @@ impl Phase {
 }
 
 /// Public names, in the order of `Phase`.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "downstream_request_first_byte_time",
     "downstream_request_last_byte_time",
+    "downstream_request_body_last_byte_time",
     "upstream_connect_time",
     "upstream_request_first_byte_time",
     "upstream_request_last_byte_time",

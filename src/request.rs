@@ -82,7 +82,8 @@ pub struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u32>,
     /// `$request_length`
-    pub request_size: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_size: Option<i64>,
     /// `$bytes_sent`
     pub response_size: i64,
     /// `$upstream_cache_status`
@@ -94,7 +95,7 @@ pub struct Request<'a> {
     /// When the connection was accepted, CLOCK_MONOTONIC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downstream_accept_time: Option<u64>,
-    /// The nine times.
+    /// The ten times.
     #[serde(skip_serializing_if = "Phases::is_empty")]
     pub phases: Phases,
     /// What they count from.
@@ -106,6 +107,15 @@ pub struct Request<'a> {
     /// First byte read to the request's end, as `$request_time`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_ns: Option<u64>,
+    /// What of it passed while nginx had the request before on the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ns: Option<u64>,
+    /// The connection became a tunnel (101, CONNECT).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tunnel: bool,
+    /// First byte of the response sent to the end of the tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_ns: Option<u64>,
     /// From the first byte of the TLS handshake to its last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_handshake_ns: Option<u64>,
@@ -136,6 +146,9 @@ pub struct Request<'a> {
     /// Tracing began inside this request.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// There is a body, and it is not known when it was complete: no key.
+    #[serde(skip)]
+    pub is_body_unknown: bool,
 }
 
 impl<'a> Request<'a> {
@@ -161,7 +174,7 @@ impl<'a> Request<'a> {
             http_host: facts.text(request_text::TEXT_HOST),
             truncated: facts.truncated(),
             status: nonzero(record.status),
-            request_size: record.request_length,
+            request_size: facts.request_size(),
             response_size: record.bytes_sent,
             upstream_cache_status: facts.cache_status(),
             downstream_accept_time: accepted,
@@ -173,12 +186,17 @@ impl<'a> Request<'a> {
                 .has(request_flag::REQUEST_INFERRED)
                 .then_some(Source::Inferred),
             partial: facts.is_partial(),
+            elapsed_ns: facts.elapsed_ns(),
+            queue_ns: facts.queue_ns(),
+            tunnel: facts.is_tunnel(),
+            tunnel_ns: facts.tunnel_ns(),
+            is_body_unknown: facts.is_body_unknown(),
             ..Self::default()
         };
         (request.server_addr, request.server_port) = facts.server();
         if let Some((addr, port)) = facts.peer() {
             request.peer_addr = Some(addr.to_string());
-            request.peer_port = Some(port);
+            request.peer_port = port;
         }
         if let Some(context) = facts.trace_context() {
             request.trace_id = Some(context.trace_id);
@@ -192,9 +210,8 @@ impl<'a> Request<'a> {
             });
         }
         request.duration_ns = first_byte
-            .zip(nonzero(record.response_last_ns))
+            .zip(facts.response_last_ns())
             .and_then(|(first, last)| last.checked_sub(first));
-        request.elapsed_ns = facts.elapsed_ns();
         request.add_attempts(event, origin);
         if request.phases.is_empty() {
             request.phases_origin = None;
@@ -229,7 +246,7 @@ impl Request<'static> {
             phases.set(phase, Some(u64::MAX));
         }
         let mut upstream_phases = Phases::default();
-        for phase in &crate::phases::Phase::ALL[2..7] {
+        for phase in &crate::phases::Phase::ALL[3..8] {
             upstream_phases.set(*phase, Some(u64::MAX));
         }
         let attempt = |status| Attempt {
@@ -267,7 +284,7 @@ impl Request<'static> {
             http_host: Some(format!("{}:65535", "\u{1b}".repeat(506)).into()),
             truncated: Vec::new(),
             status: Some(999),
-            request_size: i64::MAX,
+            request_size: Some(i64::MAX),
             response_size: i64::MAX,
             upstream_cache_status: Some("REVALIDATED"),
             upstream_addr: plain(128),
@@ -276,6 +293,9 @@ impl Request<'static> {
             phases_origin: Some(Origin::RequestFirstByte),
             duration_ns: Some(u64::MAX),
             elapsed_ns: Some(u64::MAX),
+            queue_ns: Some(u64::MAX),
+            tunnel: true,
+            tunnel_ns: Some(u64::MAX),
             tls_handshake_ns: Some(u64::MAX),
             ssl_server_name: text(512),
             ssl_protocol: Some("TLSv1.3"),
@@ -286,6 +306,7 @@ impl Request<'static> {
             subrequests: (0..8).map(|_| subrequest()).collect(),
             layout: Some(Source::Inferred),
             partial: true,
+            is_body_unknown: false,
         }
     }
 }
@@ -378,9 +399,12 @@ mod tests {
     fn documented() {
         let mut event = event();
         event.record.remote_port = 1;
-        event.record.status = 200;
+        event.record.status = 101;
+        event.record.body_ns = 2_000;
+        event.record.previous_ended_ns = 3_000;
         event.record.flags |= types::request_flag::REQUEST_INFERRED.0;
         event.record.local.family = libc::AF_INET as u16;
+        event.record.local.port = 80;
         event.record.peer = event.record.local;
         event.record.cache_status = 7;
         event.record.text_cut = 1;

@@ -166,6 +166,11 @@ struct sock {
 	unsigned short sk_type;
 };
 
+struct inet_sock {
+	struct sock sk;
+	__be16 inet_sport;
+};
+
 struct socket {
 	struct file *file;
 	struct sock *sk;

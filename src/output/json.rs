@@ -129,7 +129,7 @@ mod tests {
         let mut line = Vec::new();
         Json.request(&mut line, &Request::default()).unwrap();
         let expected = "{\"type\":\"request\",\"pid\":0,\"connection\":0,\
-            \"connection_requests\":0,\"scheme\":\"\",\"request_size\":0,\"response_size\":0}\n";
+            \"connection_requests\":0,\"scheme\":\"\",\"response_size\":0}\n";
         assert_eq!(String::from_utf8(line).unwrap(), expected);
     }
 }

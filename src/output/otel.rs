@@ -260,7 +260,6 @@ mod tests {
                 "nginx.truncated": ["uri"],
                 "http.response.status_code": 503,
                 "error.type": "503",
-                "nginx.request_size": 0,
                 "nginx.response_size": 0,
             })
         );

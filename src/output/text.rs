@@ -35,11 +35,10 @@ impl Sink for Text {
         if let Some(status) = request.status {
             write!(line, ", {status}")?;
         }
-        write!(
-            line,
-            ", request_size={}, response_size={}",
-            request.request_size, request.response_size
-        )?;
+        if let Some(size) = request.request_size {
+            write!(line, ", request_size={size}")?;
+        }
+        write!(line, ", response_size={}", request.response_size)?;
         for (name, time) in request.phases.iter() {
             write!(line, ", {name}={time}")?;
         }
@@ -120,7 +119,7 @@ mod tests {
             request_uri: Some("/1kb.html".into()),
             uri: Some("/index.php".into()),
             status: Some(404),
-            request_size: 83,
+            request_size: Some(83),
             response_size: 375,
             ..Default::default()
         };
@@ -151,7 +150,7 @@ mod tests {
         assert_eq!(
             line(&request),
             "[::1]:1=>unix:/run/x, /\\x1b[31m\\x0d\\x0a\\u{9b}\\u{202e}\\\\, \
-             request_size=0, response_size=0\n"
+             response_size=0\n"
         );
     }
 }

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # A client that speaks QUIC, and of HTTP/3 what it is told to. Its arguments: a port of 127.0.0.1. One
 # command a line on stdin, in this order done; `ok` is said when it is,
-# and when the connection is there:
+# and when the connection is there. With `early` behind the port there is a connection before, which
+# leaves a session ticket, and `ok` is said before the handshake (0-RTT):
 #
 # send ID BYTES       bytes of a stream, as hex digits
 # last ID BYTES       the same, and its end
 # reset ID            ends a stream without the rest
 # some ID             waits for bytes of a stream
 # end ID              waits for its end
+# early               fails unless the server has taken what came before the handshake
 # deaf ID BYTES MS    as last, and neither reads nor acknowledges anything for so long then
 import asyncio
 import collections
@@ -35,7 +37,10 @@ class Client(QuicConnectionProtocol):
         elif isinstance(event, StreamReset):
             self.end[event.stream_id].set()
 
-    async def do(self, command, stream, content="", ms=0):
+    async def do(self, command, stream=0, content="", ms=0):
+        if command == "early":
+            assert self._quic.tls.early_data_accepted
+            return
         stream = int(stream)
         if command == "some":
             await self.some[stream].wait()
@@ -66,11 +71,22 @@ async def main():
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
     )
+    is_early = sys.argv[2:] == ["early"]
+    if is_early:
+        ticket = asyncio.get_running_loop().create_future()
+        async with connect(
+            "127.0.0.1",
+            int(sys.argv[1]),
+            configuration=configuration,
+            session_ticket_handler=lambda t: ticket.done() or ticket.set_result(t),
+        ):
+            configuration.session_ticket = await ticket
     async with connect(
         "127.0.0.1",
         int(sys.argv[1]),
         configuration=configuration,
         create_protocol=Client,
+        wait_connected=not is_early,
     ) as client:
         print("ok", flush=True)
         while line := await commands.readline():

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -16,6 +17,26 @@ use super::PATIENCE;
 pub trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
+
+/// Closes a connection with a reset, whatever the other side has not read yet.
+pub fn reset(stream: TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let size = u32::try_from(size_of_val(&linger)).unwrap();
+    // SAFETY: the descriptor is the stream's, and the option a struct linger of that size.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size,
+        )
+    };
+    assert_eq!(result, 0);
+}
 
 /// One connection.
 pub struct Client(BufReader<Box<dyn Stream>>);

@@ -144,6 +144,13 @@ pub fn post(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
+/// The same with more header fields, as they are compressed.
+pub fn post_with(stream: u32, path: &str, fields: &[u8]) -> Vec<u8> {
+    let mut block = [&block(path), fields].concat();
+    block[0] = 0x83;
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
 /// A CONNECT request, which has no path (RFC 9113, section 8.5); with one it is broken.
 pub fn connect(stream: u32, path: Option<&str>) -> Vec<u8> {
     let rest = path.map_or(vec![0x01, 1, b't'], |path| block(path)[1..].to_vec());

@@ -37,8 +37,24 @@ pub struct Http3 {
 impl Http3 {
     /// Connects.
     pub fn connect(port: u16) -> Self {
+        Self::start(port, &[])
+    }
+
+    /// Connects once for a session ticket, and then again: requests are sent before the handshake.
+    pub fn connect_early(port: u16) -> Self {
+        Self::start(port, &["early"])
+    }
+
+    /// Checks that the server has taken what was sent before the handshake.
+    pub fn assert_early(&mut self) {
+        self.tell("early");
+    }
+
+    /// Starts the client.
+    fn start(port: u16, args: &[&str]) -> Self {
         let mut child = Command::new(kept("aioquic/bin/python").unwrap())
             .args([CLIENT, &port.to_string()])
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -69,7 +69,7 @@ pub struct Record {
     #[serde(default)]
     pub truncated: Vec<String>,
     pub status: Option<u32>,
-    pub request_size: i64,
+    pub request_size: Option<i64>,
     pub response_size: i64,
     pub upstream_cache_status: Option<String>,
     pub upstream_addr: Option<String>,
@@ -79,6 +79,10 @@ pub struct Record {
     pub phases_origin: Option<String>,
     pub duration_ns: Option<u64>,
     pub elapsed_ns: Option<u64>,
+    pub queue_ns: Option<u64>,
+    #[serde(default)]
+    pub tunnel: bool,
+    pub tunnel_ns: Option<u64>,
     pub tls_handshake_ns: Option<u64>,
     pub ssl_server_name: Option<String>,
     pub ssl_protocol: Option<String>,
@@ -94,12 +98,13 @@ pub struct Record {
     pub partial: bool,
 }
 
-/// The nine times.
+/// The ten times.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Phases {
     pub downstream_request_first_byte_time: Option<u64>,
     pub downstream_request_last_byte_time: Option<u64>,
+    pub downstream_request_body_last_byte_time: Option<u64>,
     pub upstream_connect_time: Option<u64>,
     pub upstream_request_first_byte_time: Option<u64>,
     pub upstream_request_last_byte_time: Option<u64>,
@@ -208,7 +213,8 @@ impl Record {
         assert_eq!(number(self.remote_port), logged.remote_port, "{context}");
         assert_eq!(number(self.server_port), logged.server_port, "{context}");
         assert_eq!(status, logged.status, "{context}");
-        assert_eq!(self.request_size, logged.request_length, "{context}");
+        let length = Some(logged.request_length).filter(|length| *length >= 0);
+        assert_eq!(self.request_size, length, "{context}");
         assert_eq!(self.response_size, logged.bytes_sent, "{context}");
         let cache = self.upstream_cache_status.as_deref();
         assert_eq!(
@@ -250,6 +256,13 @@ impl Record {
                 p.downstream_request_last_byte_time,
                 p.downstream_response_first_byte_time,
                 p.downstream_response_last_byte_time,
+            ],
+            context,
+        );
+        assert_ordered(
+            &[
+                p.downstream_request_last_byte_time,
+                p.downstream_request_body_last_byte_time,
             ],
             context,
         );

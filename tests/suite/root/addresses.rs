@@ -8,9 +8,11 @@ use std::net::TcpStream;
 use crate::suite::common::PATIENCE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
+use crate::suite::common::client::reset;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::kill;
 use crate::suite::common::record::Record;
 use crate::suite::root::requests::traced;
 
@@ -32,6 +34,37 @@ fn proxy_protocol() {
     for record in records {
         record.assert_complete();
         assert_eq!(record.remote_addr.as_deref(), Some("127.0.0.1"));
+        assert_eq!((record.peer_addr, record.peer_port), (None, None));
+    }
+}
+
+/// Check a client that resets its connection before nginx has looked at it: no port is 0, and the server's
+/// is the one that it listens on.
+#[test]
+fn reset_at_once() {
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; listen [::1]:{port}; location / { return 200; } }",
+        9,
+    );
+    let port = nginx.port;
+    let records = traced(nginx, |nginx| {
+        for n in 0..20 {
+            let worker = nginx.workers()[0];
+            kill("STOP", worker);
+            let host = ["127.0.0.1", "::1"][n % 2];
+            let mut stream = TcpStream::connect((host, port)).unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                .unwrap();
+            reset(stream);
+            kill("CONT", worker);
+            nginx.wait_logged(n + 1);
+        }
+    });
+    assert_eq!(records.len(), 20);
+    for record in records {
+        assert_eq!(record.server_port, Some(port), "{record:#?}");
+        assert!(record.remote_port.is_some(), "{record:#?}");
         assert_eq!((record.peer_addr, record.peer_port), (None, None));
     }
 }

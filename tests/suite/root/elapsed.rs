@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole life of a request: from its first byte to the moment at which nginx ends it.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
+use crate::suite::common::client::reset;
 use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -105,4 +119,280 @@ fn min_duration() {
         assert!(range.contains(&elapsed), "{record:#?}");
         assert!(record.duration_ns < Some(elapsed), "{record:#?}");
     }
+}
+
+/// How many requests are compared with nginx's clock, at least.
+const REQUESTS: usize = 10_000;
+
+/// A server for all that clients do, and nginx's account of how long it took.
+const MIXED: &str = "
+    log_format life '$pid $connection $connection_requests $msec $request_time';
+    access_log {prefix}/life.log life;
+    keepalive_requests 100;
+    client_header_timeout 100ms;
+    client_body_timeout 100ms;
+    send_timeout 200ms;
+    server {
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls} ssl http2;
+        root {prefix}/html;
+        location / { }
+        location /return { return 200 'hello\\n'; }
+        location /bye { return 444; }
+        location /proxied/ { proxy_pass http://127.0.0.1:{upstream}; }
+        location /unbuffered/ { proxy_pass http://127.0.0.1:{upstream}; proxy_request_buffering off; }
+        location /mirrored { mirror /proxied/wait-10; root {prefix}/html; try_files /file =404; }
+        location /after { post_action /proxied/wait-10; root {prefix}/html; try_files /file =404; }
+    }";
+
+/// What nginx says of one request, by its own clock, in milliseconds: when it has ended, and how long it
+/// took.
+type Life = (u64, u64);
+
+/// Every request's life, by worker, connection and place on it.
+fn lives(nginx_log: &str) -> BTreeMap<(u32, u64, u64), Life> {
+    let ms = |text: &str| text.replace('.', "").parse().unwrap();
+    let life = |line: &str| {
+        let parts: Vec<&str> = line.split(' ').collect();
+        let [pid, connection, requests, ended, took] = parts[..] else {
+            panic!("{line}");
+        };
+        let key = (
+            pid.parse().unwrap(),
+            connection.parse().unwrap(),
+            requests.parse().unwrap(),
+        );
+        (key, (ms(ended), ms(took)))
+    };
+    nginx_log.lines().map(life).collect()
+}
+
+/// Checks the begin and the end of each request against nginx's clock, and so what lies between them.
+///
+/// nginx reads the clock once in a turn of its event loop, when `epoll_wait()` returns, and cuts it to
+/// milliseconds (`ngx_time_update()`); `$request_time` is the difference of two such readings. What
+/// happens within a turn has the turn's reading: it is never before it, and always before the reading of
+/// the next turn. So a moment of ours that nginx has at C lies between C and the next reading, which is
+/// at most a millisecond behind the next one that nginx has logged of any request of this worker. Between
+/// two wall clocks, of which ours is computed from the monotonic one, 200 µs may lie.
+pub fn assert_lives(records: &[Record], nginx_log: &str) {
+    const CLOCKS: i64 = 200_000;
+    let lives = lives(nginx_log);
+    let mut readings: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+    for ((pid, ..), (ended, took)) in &lives {
+        readings
+            .entry(*pid)
+            .or_default()
+            .extend([*ended, ended - took]);
+    }
+    let ns = |ms: u64| i64::try_from(ms).unwrap() * 1_000_000;
+    let (mut turns, mut late) = (Vec::new(), Vec::new());
+    for record in records {
+        let (ended, took) = lives[&record.key()];
+        assert!(record.elapsed_ns.is_some(), "{record:#?}");
+        let first: jiff::Timestamp = record.time.as_deref().unwrap().parse().unwrap();
+        let first = i64::try_from(first.as_nanosecond()).unwrap();
+        let elapsed = i64::try_from(record.elapsed_ns.unwrap()).unwrap();
+        let queue = i64::try_from(record.queue_ns.unwrap_or_default()).unwrap();
+        for (ours, theirs) in [(first + queue, ended - took), (first + elapsed, ended)] {
+            let next = readings[&record.pid].range(theirs + 1..).next();
+            let lag = ours - ns(theirs);
+            let most = next.map_or(i64::MAX, |next| ns(next + 1) - ns(theirs) + CLOCKS);
+            assert!((-CLOCKS..most).contains(&lag), "{lag} {most} {record:#?}");
+            turns.push(lag);
+        }
+        late.push((elapsed - queue - ns(took)).abs());
+    }
+    /* As exact as a millisecond is, where the machine is not busy. */
+    for times in [&mut turns, &mut late] {
+        times.sort_unstable();
+        let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("of {}: median {median} ns, most {most} ns", times.len());
+        assert!(median < 2_000_000, "{median}");
+    }
+}
+
+/// A client of HTTP/1 that is in a hurry, slow, or gone, in one of many ways. `connect` connects.
+fn odd_http1(n: usize, mut client: Client) {
+    let pause = |ms| delay(Duration::from_millis(ms));
+    let get = |uri: &str| format!("GET {uri} HTTP/1.1\r\nHost: t\r\n\r\n");
+    let post =
+        |uri: &str| format!("POST {uri} HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc");
+    match n % 12 {
+        /* Leaves before the answer, and within a header. */
+        0 => {
+            client.send(get("/proxied/wait-30"));
+            pause(10);
+        }
+        1 => {
+            client.send("GET /return HTTP/1.1\r\nHo");
+            pause(5);
+        }
+        /* Stalls within a header, within a body, and before it reads. */
+        2 => {
+            client.send("GET /return HTTP/1.1\r\nHo");
+            client.rest();
+        }
+        3 => {
+            client.send(post("/proxied/"));
+            client.rest();
+        }
+        4 => {
+            client.send(get("/large"));
+            pause(300);
+        }
+        /* Slow, and whole. */
+        5 | 6 => {
+            client.send(&post(["/proxied/", "/unbuffered/"][n % 2])[..30]);
+            pause(7);
+            client.send(&post(["/proxied/", "/unbuffered/"][n % 2])[30..]);
+            pause(7);
+            client.send("def");
+            client.receive();
+        }
+        /* A body that nobody reads, and that comes after the answer. */
+        7 => {
+            client.send(post("/return"));
+            client.receive();
+            pause(10);
+            client.send("def");
+            client.get("/return");
+        }
+        /* Pipelined. */
+        8 => {
+            let uris = [
+                "/proxied/wait-5",
+                "/return",
+                "/mirrored",
+                "/file",
+                "/return",
+            ];
+            client.send(uris.map(get).concat());
+            uris.iter().for_each(|_| drop(client.receive()));
+        }
+        9 => {
+            client.send([get("/after"), get("/return")].concat());
+            client.receive();
+            client.receive();
+        }
+        /* No answer, and an old protocol. */
+        10 => {
+            client.send(get("/bye"));
+            client.rest();
+        }
+        _ => {
+            client.send("GET /file\r\n");
+            client.rest();
+        }
+    }
+}
+
+/// Streams that are reset before and within their responses, beside others.
+fn odd_http2(port: u16) {
+    let stream = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
+    let mut http = Http2::start(stream, 1000);
+    let slow = [http2::get(1, "/proxied/wait-30"), http2::get(3, "/large")].concat();
+    http.send(&slow);
+    http.send(&[http2::post(5, "/proxied/"), http2::get(7, "/return")].concat());
+    http.receive([7]);
+    delay(Duration::from_millis(10));
+    http.send(&[http2::reset(1), http2::reset(3), http2::body(5, b"abc")].concat());
+    http.receive([5]);
+}
+
+/// Resets its connection within a response.
+fn reset_http1(port: u16) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request = b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n";
+    stream.write_all(request).unwrap();
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    reset(stream);
+}
+
+/// Check that ten thousand requests live as long as nginx's `$request_time` says, to a millisecond and a
+/// turn of its loop: over HTTP/1, TLS and HTTP/2, with clients that leave, stall and reset.
+#[test]
+fn request_time() {
+    let upstream = Upstream::start();
+    let port = crate::suite::common::free_port();
+    let http = [tls::DIRECTIVES, MIXED].concat();
+    let config = Config {
+        http: &http.replace("{tls}", &port.to_string()),
+        upstream: upstream.port,
+        workers: 2,
+        ..Config::default()
+    };
+    let nginx = Nginx::prepared_with(&config, tls::certificate);
+    nginx.file("file", b"hello");
+    nginx.file("large", &vec![b'x'; 16 << 20]);
+    let log = nginx.prefix().join("life.log");
+    let tool = Tool::trace(nginx.pid());
+    let logged = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+    let bases = [
+        (vec!["--h1"], format!("http://127.0.0.1:{}", nginx.port)),
+        (vec!["--h1"], format!("https://127.0.0.1:{port}")),
+        (vec!["-m", "5"], format!("https://127.0.0.1:{port}")),
+    ];
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for (args, base) in &bases {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let uris = [
+                        "/file",
+                        "/return",
+                        "/proxied/",
+                        "/proxied/wait-3",
+                        "/mirrored",
+                    ];
+                    let uris = uris.map(|uri| format!("{base}{uri}"));
+                    let mut h2load = Command::new("h2load");
+                    h2load.args(["-n", "300", "-c", "3", "-t", "1"]).args(args);
+                    h2load
+                        .args(uris)
+                        .stdout(Stdio::null())
+                        .stderr(Stdio::null());
+                    let status = h2load.status().expect("h2load is installed by make test");
+                    assert!(status.success());
+                }
+            });
+        }
+        for part in 0..6 {
+            let (plain, logged) = (nginx.port, &logged);
+            let is_over = &is_over;
+            scope.spawn(move || {
+                for n in 0.. {
+                    let client = match n % 5 {
+                        0 => Tls::begin(port, &TLS13, &["http/1.1"])
+                            .finish()
+                            .into_client(),
+                        _ => Client::connect(plain),
+                    };
+                    odd_http1(n + 2 * part, client);
+                    if part == 0 {
+                        odd_http2(port);
+                        reset_http1(plain);
+                    }
+                    if n >= 48 && logged() >= REQUESTS {
+                        break;
+                    }
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+        }
+    });
+    nginx.signal("QUIT");
+    let ended = tool.wait();
+    let life = fs::read_to_string(&log).unwrap();
+    drop(nginx);
+    ended.assert_clean();
+    let records = ended.records();
+    assert!(records.len() >= REQUESTS, "{}", records.len());
+    let statuses: BTreeSet<_> = records.iter().filter_map(|r| r.status).collect();
+    for status in [200, 400, 408, 444, 499] {
+        assert!(statuses.contains(&status), "{statuses:?}");
+    }
+    assert!(records.iter().any(|record| record.queue_ns.is_some()));
+    assert_lives(&records, &life);
 }

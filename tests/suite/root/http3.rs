@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::suite::common::build::about;
+use crate::suite::common::build::binary;
 use crate::suite::common::delay;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
@@ -12,6 +14,7 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::root::elapsed::assert_lives;
 use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
 use crate::suite::root::trace_context::assert_tells;
@@ -126,7 +129,9 @@ fn every_phase() {
     assert_between(p, Some(0), p.downstream_request_first_byte_time, 40);
     let header = p.downstream_request_last_byte_time;
     assert_between(p, p.downstream_request_first_byte_time, header, 20);
-    assert_between(p, header, p.upstream_connect_time, 50);
+    let body = p.downstream_request_body_last_byte_time;
+    assert_between(p, header, body, 50);
+    assert_between(p, body, p.upstream_connect_time, 0);
     let response = p.upstream_response_first_byte_time;
     assert_between(p, p.upstream_request_last_byte_time, response, 60);
     let first = p.downstream_response_first_byte_time;
@@ -260,4 +265,100 @@ fn unfinished() {
         assert!(p.downstream_response_last_byte_time.is_none(), "{p:#?}");
         assert!(records[0].duration_ns.is_none(), "{p:#?}");
     });
+}
+
+/// Whether this nginx takes early data over QUIC: since 1.29.1, with what OpenSSL 3.5.1 has for it.
+fn takes_early_data() -> bool {
+    let about = about(&binary());
+    let version = |after: &str| {
+        let (_, rest) = about.split_once(after)?;
+        let number = rest.split([' ', '\n', '-', '+']).next()?;
+        let parts = number.split('.').map(|part| part.parse::<u32>().ok());
+        parts.collect::<Option<Vec<_>>>()
+    };
+    let is_new = version("nginx version: nginx/") >= Some(vec![1, 29, 1])
+        && version("built with OpenSSL ") >= Some(vec![3, 5, 1]);
+    if !is_new {
+        println!("SKIP: this nginx takes no early data over QUIC");
+    }
+    is_new
+}
+
+/// Check a request that comes before the handshake (0-RTT): the connection is accepted when its first
+/// datagram is read, so that the request's times are behind that.
+#[test]
+fn early_data() {
+    if http3::is_missing() || !takes_early_data() {
+        return;
+    }
+    let upstream = Upstream::start();
+    let http = [tls::DIRECTIVES, "ssl_early_data on;", HTTP].concat();
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    let tool = Tool::trace(nginx.pid());
+    let mut http = Http3::connect_early(nginx.port);
+    http.get(0, "/return");
+    http.receive([0]);
+    http.assert_early();
+    http.get(4, "/return");
+    http.receive([4]);
+    http.close();
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged);
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        record.assert_complete();
+        assert_eq!(record.phases_origin.as_deref(), Some("accept"));
+    }
+    let first = records[0].phases.downstream_request_first_byte_time;
+    assert_between(&records[0].phases, Some(0), first, 0);
+}
+
+/// Check that requests live as long as nginx's `$request_time` says, to a millisecond and a turn of its
+/// loop, also where the client resets streams and leaves a response unread.
+#[test]
+fn request_time() {
+    if http3::is_missing() {
+        return;
+    }
+    let upstream = Upstream::start();
+    let log = "log_format life '$pid $connection $connection_requests $msec $request_time';
+               access_log {prefix}/life.log life;";
+    let http = [tls::DIRECTIVES, log, HTTP].concat();
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    nginx.file("file", &vec![b'x'; 1 << 20]);
+    let file = nginx.prefix().join("life.log");
+    let tool = Tool::trace(nginx.pid());
+    let mut http = Http3::connect(nginx.port);
+    for n in 0..300 {
+        let stream = 4 * n;
+        match n % 10 {
+            0 => {
+                http.get(stream, "/file");
+                http.receive_some(stream);
+                http.reset(stream);
+            }
+            1 => {
+                http.get(stream, "/wait-60");
+                http.reset(stream);
+            }
+            2 => {
+                http.send(stream, &http3::header("POST", "/wait-5"), false);
+                http.send(stream, &http3::body(b"abc"), true);
+            }
+            n => http.get(stream, &format!("/wait-{n}")),
+        }
+    }
+    http.receive((0..300).filter(|n| n % 10 > 1).map(|n| 4 * n));
+    http.close();
+    nginx.signal("QUIT");
+    let ended = tool.wait();
+    let life = std::fs::read_to_string(file).unwrap();
+    drop(nginx);
+    ended.assert_clean();
+    let records = ended.records();
+    assert_eq!(records.len(), 300);
+    assert_lives(&records, &life);
 }

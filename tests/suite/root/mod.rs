@@ -7,8 +7,12 @@ mod addresses;
 mod bad_input;
 /// Whatever chooses the server.
 mod balancers;
+/// The body of a request, and what waits before one.
+mod bodies;
 /// What a cache had.
 mod cache;
+/// Certificates that nginx looks up within the handshake.
+mod certificates;
 /// What `ngx-bpf check` finds.
 mod check;
 /// The whole life of a request.
@@ -74,3 +78,5 @@ mod upgrade;
 mod upstreams;
 /// An outside witness.
 mod witness;
+/// Workers that end with requests in flight.
+mod worker_exit;

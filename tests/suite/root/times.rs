@@ -68,7 +68,9 @@ fn every_phase() {
     assert_between(p, Some(0), p.downstream_request_first_byte_time, 40);
     let header = p.downstream_request_last_byte_time;
     assert_between(p, p.downstream_request_first_byte_time, header, 20);
-    assert_between(p, header, p.upstream_connect_time, 50);
+    let body = p.downstream_request_body_last_byte_time;
+    assert_between(p, header, body, 50);
+    assert_between(p, body, p.upstream_connect_time, 0);
     assert_between(
         p,
         p.upstream_connect_time,

@@ -65,7 +65,7 @@ fn websocket() {
     let record = &records[0];
     record.assert_complete();
     assert_eq!(record.status, Some(101));
-    assert_eq!(record.request_size, i64::try_from(request.len()).unwrap());
+    assert_eq!(record.request_size, i64::try_from(request.len()).ok());
     let p = &record.phases;
     let (first, last) = (
         p.downstream_response_first_byte_time,
@@ -74,7 +74,12 @@ fn websocket() {
     let sent = p.upstream_request_last_byte_time;
     assert_delay(sent, p.upstream_response_first_byte_time, 40);
     assert!(p.upstream_response_first_byte_time <= first, "{record:#?}");
-    assert_delay(first, last, 80);
+    assert_eq!(first, last);
+    assert!(record.tunnel, "{record:#?}");
+    assert_delay(Some(0), record.tunnel_ns, 80);
+    assert_delay(record.tunnel_ns, record.elapsed_ns, 40);
+    assert_delay(record.duration_ns, record.elapsed_ns, 80);
+    assert_eq!(p.downstream_request_body_last_byte_time, None);
     assert_delay(first, p.upstream_response_last_byte_time, 80);
     let attempt = &record.upstreams[0];
     assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
@@ -98,5 +103,6 @@ fn connect() {
         let p = &record.phases;
         assert!(p.downstream_request_first_byte_time.is_some());
         assert!(p.downstream_response_last_byte_time.is_some());
+        assert!(!record.tunnel && record.tunnel_ns.is_none(), "{record:#?}");
     }
 }

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Workers that end with requests in flight: each of these was seen, and is lost.
+
+use rustls::version::TLS13;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::free_port;
+use crate::suite::common::http2;
+use crate::suite::common::http2::Http2;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::kill;
+use crate::suite::common::tls;
+use crate::suite::common::tls::Tls;
+use crate::suite::common::tool::Ended;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+
+/// A server with an upstream that never answers.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls} ssl http2;
+        location / { return 200 'hello\\n'; }
+        location /late { proxy_pass http://127.0.0.1:{upstream}/hang; }
+    }";
+
+/// Has `end` end the only worker while it has two requests of HTTP/1, half a header, and two streams of
+/// HTTP/2; besides, connections that wait for nothing. The end of the tool.
+fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
+    let upstream = Upstream::start();
+    let port = free_port();
+    let http = [tls::DIRECTIVES, HTTP].concat();
+    let http = http.replace("{tls}", &port.to_string());
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    let tool = Tool::trace(nginx.pid());
+    let tls = |protocol| Tls::begin(port, &TLS13, &[protocol]).finish();
+    let mut idle = [Client::connect(nginx.port), tls("http/1.1").into_client()];
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let silent = Client::connect(nginx.port);
+    let mut idle_http = Http2::start(tls("h2").into_stream(), 65535);
+    idle_http.send(&http2::get(1, "/"));
+    idle_http.receive([1]);
+    /* One that its client has closed, with an alert that nginx has read. */
+    let mut gone = tls("http/1.1").into_client();
+    assert_eq!(gone.get("/").status, 200);
+    drop(gone);
+    let mut late = [Client::connect(nginx.port), tls("http/1.1").into_client()];
+    for client in &mut late {
+        client.send("GET /late HTTP/1.1\r\nHost: t\r\n\r\n");
+    }
+    let mut half = Client::connect(nginx.port);
+    half.send("GET / HTTP/1.1\r\nHost: ");
+    let mut http = Http2::start(tls("h2").into_stream(), 65535);
+    http.send(&[http2::get(1, "/late"), http2::get(3, "/late")].concat());
+    http.send(&http2::get(5, "/"));
+    http.receive([5]);
+    /* What was sent before has been read, since the worker answers this. */
+    for _ in 0..3 {
+        assert_eq!(idle[0].get("/").status, 200);
+    }
+    nginx.wait_logged(8);
+    end(&nginx);
+    let ended = tool.stop();
+    drop((silent, half, late, idle_http));
+    ended
+}
+
+/// Checks that exactly those in flight were lost.
+fn assert_lost(ended: &Ended) {
+    let summary = ended.summary();
+    assert_eq!((summary.written, summary.lost), (8, 5), "{ended:?}");
+    let lost = ended.lost();
+    assert!(lost.iter().all(|lost| lost.cause == "worker_exit"));
+    assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), 5);
+}
+
+/// Check that requests in flight in a worker that is killed are counted as seen and as lost, and that idle
+/// connections are not.
+#[test]
+fn killed() {
+    assert_lost(&with_requests_in_flight(|nginx| {
+        kill("KILL", nginx.workers()[0]);
+        nginx.wait_for_worker();
+    }));
+}
+
+/// Check the same where the worker is told to end at once.
+#[test]
+fn fast_shutdown() {
+    assert_lost(&with_requests_in_flight(|nginx| {
+        kill("TERM", nginx.workers()[0]);
+        nginx.wait_for_log("exited with code 0");
+    }));
+}
+
+/// Check that a worker that ends when its last request has ended loses none.
+#[test]
+fn graceful() {
+    let nginx = Nginx::simple();
+    let tool = Tool::trace(nginx.pid());
+    let mut client = Client::connect(nginx.port);
+    assert_eq!(client.get("/").status, 200);
+    nginx.signal("HUP");
+    nginx.wait_for_worker();
+    drop(client);
+    assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    drop(nginx.quit());
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.summary().seen, 2);
+}
