@@ -186,7 +186,7 @@ fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
             let plan = Plan {
                 layout: program.layout.source,
                 layout_fit: LayoutFit {
-                    agree: fit.agree,
+                    agree: fit.agree.len(),
                     asked: fit.asked(),
                 },
                 probes: program.hooks.places,

@@ -3,12 +3,16 @@
 //! releases has a function that is known, from nginx's sources, to touch it in every release; there
 //! the layout's offset must be among those that the code uses.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use crate::directive;
 use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::reads;
+use crate::reads::Reads;
 use crate::reads::Touched;
 use crate::variables;
 use crate::variables::Variable;
@@ -25,12 +29,38 @@ enum Witness {
     /// The same where a certain symbol tells that a module is built in; without it the member is not
     /// read, and nobody is asked.
     OfModule(&'static str, &'static str, &'static str),
+    /// The content handler that a directive of a module sets: of the first of these modules that is
+    /// built in.
+    Content(Directives),
+    /// The functions that this handler gives to a request's upstream, to make its request and to read
+    /// its response.
+    Callbacks(Directives),
 }
 
+/// Modules, each with a directive that sets a content handler.
+type Directives = &'static [(&'static str, &'static str)];
+
+use Witness::Callbacks;
+use Witness::Content;
 use Witness::Data;
 use Witness::Exported;
 use Witness::Handler;
 use Witness::OfModule;
+
+impl Witness {
+    /// Whether a build that has the witness has the member, too.
+    fn comes_with_member(&self) -> bool {
+        matches!(self, Handler(name) if COME_WITH_MEMBER.contains(name))
+    }
+
+    /// The symbol without which nobody is asked.
+    fn module(&self) -> Option<&'static str> {
+        match self {
+            OfModule(symbol, ..) => Some(symbol),
+            _ => None,
+        }
+    }
+}
 
 /// A request.
 const REQUEST: &str = "ngx_http_request_s";
@@ -45,6 +75,9 @@ const UPSTREAM: &str = "ngx_http_upstream_s";
 /// What nginx keeps of an attempt at an upstream.
 const STATE: &str = "ngx_http_upstream_state_t";
 
+/// What the function of a directive is called with; nothing of it is known.
+const DIRECTIVE: &str = "ngx_conf_s";
+
 /// A stream of HTTP/2.
 const STREAM: &str = "ngx_http_v2_stream_s";
 /// A connection of HTTP/2.
@@ -58,8 +91,29 @@ const SEND_OUTPUT_QUEUE: &str = "ngx_http_v2_send_output_queue";
 /// What only builds with QUIC have.
 const QUIC_OUTPUT: &str = "ngx_quic_output";
 
+/// The modules whose upstreams have a pipe.
+const PIPES: Directives = &[
+    ("ngx_http_proxy_module", "proxy_pass"),
+    ("ngx_http_fastcgi_module", "fastcgi_pass"),
+    ("ngx_http_uwsgi_module", "uwsgi_pass"),
+    ("ngx_http_scgi_module", "scgi_pass"),
+];
+
+/// What those handlers hand on that is no callback of theirs.
+const SHARED_CALLBACKS: [&str; 2] = ["ngx_http_upstream_init", "ngx_event_pipe_copy_input_filter"];
+
 /// A member, or a member of an embedded struct: the offsets add up.
-type Place = &'static [(&'static str, &'static str)];
+pub type Place = &'static [(&'static str, &'static str)];
+
+/// Variables that came into nginx with the member that their handler reads.
+const COME_WITH_MEMBER: [&str; 3] = [
+    "upstream_bytes_received",
+    "upstream_bytes_sent",
+    "upstream_cache_status",
+];
+
+/// Members that begin at a byte of some bits: what has the size of a pointer there is another member.
+const BITS: &[(&str, &str)] = &[(UPSTREAM, "store")];
 
 /// Every member that is not at the same place in all releases, and who touches it.
 const WITNESSES: &[(Witness, Place)] = &[
@@ -87,6 +141,10 @@ const WITNESSES: &[(Witness, Place)] = &[
     (Handler("connection"), &[(REQUEST, "connection")]),
     (Handler("connection"), &[(CONNECTION, "number")]),
     (Handler("connection_requests"), &[(CONNECTION, "requests")]),
+    (
+        Exported("ngx_http_create_request", CONNECTION),
+        &[(CONNECTION, "requests")],
+    ),
     (Handler("bytes_sent"), &[(CONNECTION, "sent")]),
     (Handler("remote_addr"), &[(CONNECTION, "addr_text")]),
     (Handler("remote_port"), &[(CONNECTION, "sockaddr")]),
@@ -108,6 +166,9 @@ const WITNESSES: &[(Witness, Place)] = &[
         Handler("upstream_cache_status"),
         &[(UPSTREAM, "cache_status")],
     ),
+    (Content(PIPES), &[(UPSTREAM, "pipe")]),
+    (Content(PIPES), &[(UPSTREAM, "store")]),
+    (Callbacks(PIPES), &[(UPSTREAM, "request_bufs")]),
     (
         Exported("ngx_http_discard_request_body", REQUEST),
         &[(REQUEST, "header_in")],
@@ -165,26 +226,82 @@ const POINTERS: &[((&str, &str), &str)] = &[
     ((STREAM, "connection"), H2C),
 ];
 
+/// What a witness says of a layout's place for a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The code touches it there.
+    Agrees,
+    /// The code touches it elsewhere.
+    Differs,
+    /// The witness is not in this binary, or was not understood.
+    Unknown,
+    /// The member is not read, since what it is for is not built in.
+    Unread,
+}
+
+/// What a witness is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question {
+    /// Which witness.
+    pub number: usize,
+    /// The symbol without which nobody reads the member.
+    pub module: Option<&'static str>,
+    /// Where the layout has it. `None` when it has none, though a build that has the witness has one.
+    pub offset: Option<i64>,
+}
+
 /// How well a layout fits a binary.
 #[derive(Debug, Default)]
 pub struct Fit {
-    /// How many members are where the code has them.
-    pub agree: usize,
+    /// Members that the code touches where the layout has them.
+    pub agree: Vec<Place>,
     /// Members that the code does not touch where the layout has them.
-    pub differ: Vec<String>,
+    pub differ: Vec<Place>,
     /// Members whose witness is not in this binary.
-    pub unknown: Vec<String>,
+    pub unknown: Vec<Place>,
+    /// Members that nothing reads in this binary.
+    pub unread: Vec<Place>,
 }
 
 impl Fit {
+    /// Asks each witness for a layout's members.
+    pub fn ask(layout: &Layout, answer: &mut dyn FnMut(Question) -> Verdict) -> Self {
+        let mut fit = Self::default();
+        for (number, (witness, place)) in WITNESSES.iter().enumerate() {
+            let offset = offset(layout, place);
+            if offset.is_none() && !witness.comes_with_member() {
+                continue;
+            }
+            let question = Question {
+                number,
+                module: witness.module(),
+                offset,
+            };
+            let list = match answer(question) {
+                Verdict::Agrees => &mut fit.agree,
+                Verdict::Differs => &mut fit.differ,
+                Verdict::Unknown => &mut fit.unknown,
+                Verdict::Unread => &mut fit.unread,
+            };
+            list.push(place);
+        }
+        fit
+    }
+
     /// How many members were asked for.
     pub fn asked(&self) -> usize {
-        self.agree + self.differ.len() + self.unknown.len()
+        self.agree.len() + self.differ.len() + self.unknown.len()
     }
 
     /// Whether every witness is there and agrees.
     pub fn is_full(&self) -> bool {
-        self.agree > 0 && self.agree == self.asked()
+        !self.agree.is_empty() && self.agree.len() == self.asked()
+    }
+
+    /// Whether a member is where the code has it, or is not read at all.
+    pub fn settles(&self, name: &str, member: &str) -> bool {
+        let mut settled = self.agree.iter().chain(&self.unread);
+        settled.any(|place| place.contains(&(name, member)))
     }
 }
 
@@ -194,7 +311,13 @@ pub struct Witnesses<'a> {
     elf: &'a Elf<'a>,
     /// Its variables.
     variables: HashMap<String, Variable>,
+    /// What its functions do: by address, and where the layout that was asked for has `POINTERS`. All
+    /// else in a layout makes no difference to that, and most layouts have them at the same places.
+    walked: RefCell<HashMap<(u64, Places), Rc<Reads>>>,
 }
+
+/// Where a layout has each of `POINTERS`.
+type Places = [Option<i64>; POINTERS.len()];
 
 impl<'a> Witnesses<'a> {
     /// Finds them.
@@ -202,75 +325,122 @@ impl<'a> Witnesses<'a> {
         Self {
             elf,
             variables: variables::find(elf),
+            walked: RefCell::default(),
         }
     }
 
     /// Asks them all.
     pub fn ask(&self, layout: &Layout) -> Fit {
-        let mut fit = Fit::default();
-        let mut walked = HashMap::new();
-        for (witness, place) in WITNESSES {
-            let Some(offset) = offset(layout, place) else {
-                continue;
-            };
-            if let OfModule(symbol, ..) = witness
-                && self.elf.symbol(symbol).is_none()
-            {
-                continue;
+        let places: Places = std::array::from_fn(|n| offset(layout, &[POINTERS[n].0]));
+        Fit::ask(layout, &mut |question| {
+            let has = |symbol| self.elf.symbol(symbol).is_some();
+            if question.module.is_some_and(|module| !has(module)) {
+                return Verdict::Unread;
             }
-            let (first, _) = place[0];
-            match self.touches(*witness, layout, (first, offset), &mut walked) {
-                Some(true) => fit.agree += 1,
-                Some(false) => fit.differ.push(name(place)),
-                None => fit.unknown.push(name(place)),
+            match self.touches(&places, question) {
+                Some(true) => Verdict::Agrees,
+                Some(false) => Verdict::Differs,
+                None if question.offset.is_none() => Verdict::Unread,
+                None => Verdict::Unknown,
             }
-        }
-        fit
+        })
     }
 
     /// Whether a witness touches a member. `None` when it is not there.
-    /// What each function touches is kept in `walked`.
-    fn touches(
-        &self,
-        witness: Witness,
-        layout: &Layout,
-        member: Touched,
-        walked: &mut HashMap<u64, BTreeSet<Touched>>,
-    ) -> Option<bool> {
-        let (address, argument) = match witness {
+    fn touches(&self, places: &Places, question: Question) -> Option<bool> {
+        let (witness, place) = WITNESSES[question.number];
+        let (name, _) = place[0];
+        let walk = |address, argument| self.walk(places, address, argument);
+        let reads = match witness {
             Data(name) => {
-                let (_, offset) = member;
-                return Some(self.variables.get(name)?.data == offset.cast_unsigned());
+                let data = self.variables.get(name)?.data.cast_signed();
+                return Some(question.offset == Some(data));
             }
-            Handler(name) => (self.variables.get(name)?.handler, REQUEST),
+            Handler(name) => walk(self.variables.get(name)?.handler, REQUEST),
             Exported(name, argument) | OfModule(_, name, argument) => {
-                (self.elf.function(name).ok()?.address, argument)
+                walk(self.elf.function(name).ok()?.address, argument)
+            }
+            Content(directives) => self
+                .handler(directives, places)
+                .filter(|reads| reads.has(name))?,
+            Callbacks(directives) => {
+                let handler = self.handler(directives, places)?;
+                let callbacks = self.functions(&handler);
+                let all: Vec<Rc<Reads>> =
+                    callbacks.map(|callback| walk(callback, REQUEST)).collect();
+                Reads::of_all(&all).filter(|reads| reads.has(name))?
             }
         };
+        let touched = if BITS.contains(&place[0]) {
+            &reads.narrow
+        } else {
+            &reads.touched
+        };
+        let offset = question.offset;
+        Some(offset.is_some_and(|offset| touched.contains(&(name, offset))))
+    }
+
+    /// What the content handler of the first of these directives does. `None` when none is built in.
+    fn handler(&self, directives: Directives, places: &Places) -> Option<Rc<Reads>> {
+        let setter = directives
+            .iter()
+            .find_map(|(module, name)| directive::setter(self.elf, module, name))?;
+        let set = self.walk(places, setter, DIRECTIVE);
+        let all: Vec<Rc<Reads>> = self
+            .functions(&set)
+            .map(|handler| self.walk(places, handler, REQUEST))
+            .collect();
+        Reads::of_all(&all)
+    }
+
+    /// What a function does.
+    fn walk(&self, places: &Places, address: u64, argument: &'static str) -> Rc<Reads> {
+        let key = (address, *places);
+        if let Some(known) = self.walked.borrow().get(&key) {
+            return Rc::clone(known);
+        }
         let follow = |(name, at): Touched| {
-            let (_, to) = POINTERS
-                .iter()
-                .find(|(member, _)| member.0 == name && offset(layout, &[*member]) == Some(at))?;
+            let mut pointers = POINTERS.iter().zip(places);
+            let is_it = |((member, _), place): &(&((&str, &str), &str), &Option<i64>)| {
+                member.0 == name && **place == Some(at)
+            };
+            let ((_, to), _) = pointers.find(is_it)?;
             Some(*to)
         };
-        let touched = walked.entry(address).or_insert_with(|| {
-            let code_from = |address| self.elf.code_from(address);
-            reads::of(self.elf.machine(), &code_from, address, argument, &follow)
-        });
-        Some(touched.contains(&member))
+        let code_from = |address| self.elf.code_from(address);
+        let machine = self.elf.machine();
+        let reads = Rc::new(reads::of(machine, &code_from, address, argument, &follow));
+        self.walked.borrow_mut().insert(key, Rc::clone(&reads));
+        reads
+    }
+
+    /// The functions whose addresses a function computes.
+    fn functions(&self, reads: &Reads) -> impl Iterator<Item = u64> {
+        let constants = reads.constants.iter().filter(|_| self.elf.is_fixed());
+        let addresses: BTreeSet<u64> = reads.addresses.iter().chain(constants).copied().collect();
+        let shared = SHARED_CALLBACKS.map(|name| Some(self.elf.symbol(name)?.address));
+        addresses.into_iter().filter(move |address| {
+            !shared.contains(&Some(*address)) && self.elf.code_from(*address).is_some()
+        })
     }
 }
 
 /// Where a layout has a member. `None` when this build has none.
-fn offset(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
+pub fn offset(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
     let offsets = place
         .iter()
         .map(|(name, member)| layout.structs.get(*name)?.get(*member).copied());
     offsets.map(|offset| offset.map(i64::from)).sum()
 }
 
+/// What each witness is asked for.
+#[cfg(test)]
+pub fn places() -> impl Iterator<Item = Place> {
+    WITNESSES.iter().map(|(_, place)| *place)
+}
+
 /// As in C.
-fn name(place: Place) -> String {
+pub fn name(place: Place) -> String {
     let members: Vec<&str> = place.iter().map(|(_, member)| *member).collect();
     format!("{}.{}", place[0].0, members.join("."))
 }
@@ -350,16 +520,9 @@ mod tests {
         "ngx_table_elt_s.value",
     ];
 
-    /// Members that no function tells of which can be found: the first is believed only when it leads
-    /// to the text that begins every connection of HTTP/2, the second, which stands before it, only
-    /// when it leads to the connection that is read; the third is the word of `cache_status`, and the
-    /// last is read since it is where it is (`hook::QUIC_FRAMES`).
-    const TOLD_OTHERWISE: [&str; 4] = [
-        "ngx_http_upstream_s.request_bufs",
-        "ngx_http_upstream_s.pipe",
-        "ngx_http_upstream_s.store",
-        "ngx_quic_frame_s.u",
-    ];
+    /// A member that no function tells of which can be found: it is read since it is where it is
+    /// (`hook::QUIC_FRAMES`).
+    const TOLD_OTHERWISE: [&str; 1] = ["ngx_quic_frame_s.u"];
 
     /// Check that every member that is read, and is not known to be constant, has a witness.
     #[test]

@@ -175,7 +175,7 @@ pub mod tests {
 
     /// Layouts of real configurations: a line each, measured with a probe program compiled against
     /// the release's own headers.
-    const MEASURED: &str = include_str!("../tests/data/layouts.tsv");
+    pub const MEASURED: &str = include_str!("../tests/data/layouts.tsv");
 
     /// The build of a release with that signature.
     pub fn build(version: &str, signature: &str) -> Build {

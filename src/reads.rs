@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::machine::Flow;
 use crate::machine::Machine;
@@ -118,7 +119,45 @@ impl State {
     }
 }
 
-/// What a function touches whose first argument points to `argument`, at `address`. `code_from` has
+/// What was seen of a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The members that it reads or writes.
+    pub touched: BTreeSet<Touched>,
+    /// Those of them that it reads or writes with fewer bytes than a pointer has.
+    pub narrow: BTreeSet<Touched>,
+    /// The addresses that it computes from its own: of functions, and of data.
+    pub addresses: BTreeSet<u64>,
+    /// The constants that it loads, which are addresses in a binary that is not relocated.
+    pub constants: BTreeSet<u64>,
+}
+
+impl Reads {
+    /// Whether any member of a struct is touched.
+    pub fn has(&self, name: &str) -> bool {
+        self.touched.iter().any(|(touched, _)| *touched == name)
+    }
+
+    /// What several functions do together. `None` of no function.
+    pub fn of_all(all: &[Rc<Self>]) -> Option<Rc<Self>> {
+        let [first, rest @ ..] = all else {
+            return None;
+        };
+        if rest.is_empty() {
+            return Some(Rc::clone(first));
+        }
+        let mut sum = Self::clone(first);
+        for reads in rest {
+            sum.touched.extend(&reads.touched);
+            sum.narrow.extend(&reads.narrow);
+            sum.addresses.extend(&reads.addresses);
+            sum.constants.extend(&reads.constants);
+        }
+        Some(Rc::new(sum))
+    }
+}
+
+/// What a function does whose first argument points to `argument`, at `address`. `code_from` has
 /// the code from an address on, `follow` tells which struct a member points to.
 pub fn of<'data>(
     machine: Machine,
@@ -126,10 +165,11 @@ pub fn of<'data>(
     address: u64,
     argument: &'static str,
     follow: &dyn Fn(Touched) -> Option<&'static str>,
-) -> BTreeSet<Touched> {
+) -> Reads {
     let mut walk = Walk {
         follow,
-        touched: BTreeSet::new(),
+        found: Reads::default(),
+        pages: HashMap::new(),
     };
     let step = match machine {
         Machine::X86_64 => x86_64::step,
@@ -166,7 +206,7 @@ pub fn of<'data>(
             code = &code[bytes..];
         }
     }
-    walk.touched
+    walk.found
 }
 
 /// One walk through a function.
@@ -174,15 +214,31 @@ struct Walk<'a> {
     /// Which struct a member points to.
     follow: &'a dyn Fn(Touched) -> Option<&'static str>,
     /// What was found.
-    touched: BTreeSet<Touched>,
+    found: Reads,
+    /// The address that an instruction last stated for a register.
+    pages: HashMap<Register, u64>,
 }
 
 impl Walk<'_> {
-    /// Memory is read or written there.
-    fn touch(&mut self, address: Option<Pointer>) {
+    /// So many bytes of memory are read or written there.
+    fn touch(&mut self, address: Option<Pointer>, bytes: i64) {
         if let Some(Pointer::Struct(name, at)) = address {
-            self.touched.insert((name, at));
+            self.found.touched.insert((name, at));
+            if bytes < POINTER_BYTES {
+                self.found.narrow.insert((name, at));
+            }
         }
+    }
+
+    /// What a register holds after it was stored there: when nobody knew, and the member points to a
+    /// struct, it is a pointer to that struct. (A new upstream is allocated, then stored.)
+    fn stored(&self, address: Option<Pointer>, value: Option<Pointer>) -> Option<Pointer> {
+        value.or_else(|| match address? {
+            Pointer::Stack(_) => None,
+            Pointer::Struct(name, at) => {
+                (self.follow)((name, at)).map(|name| Pointer::Struct(name, 0))
+            }
+        })
     }
 
     /// What eight bytes in memory hold.
@@ -207,11 +263,17 @@ mod tests {
     use object::ObjectSection as _;
 
     use super::Machine;
+    use super::Reads;
     use super::Touched;
     use super::of;
 
     /// What the code touches of `s`, a struct whose member at 8 points to another `s`.
     fn touched(machine: Machine, code: &str) -> BTreeSet<Touched> {
+        reads(machine, code).touched
+    }
+
+    /// What the code does with that struct.
+    fn reads(machine: Machine, code: &str) -> Reads {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.o");
         let target = match machine {
@@ -327,6 +389,32 @@ mod tests {
         );
         let expected = [8, 24, 32, 40, 48, 200].map(|at| ("s", at));
         assert_eq!(touched, expected.into());
+    }
+
+    /// Check that accesses that are narrower than a pointer are known, that addresses which are computed
+    /// are, and that a pointer which nobody knew is known once it is stored where a member points to a
+    /// struct.
+    #[test]
+    fn stated() {
+        let found = reads(
+            Machine::X86_64,
+            "mov %rdi, %rbx; call 1f; mov %rax, 8(%rbx); orb $1, 24(%rax); \
+             cmpq $0, 32(%rax); lea 2f(%rip), %rcx; mov $4096, %edx; movq $8192, 40(%rbx); ret; \
+             1: ret; .balign 64; 2: ret",
+        );
+        assert_eq!(found.touched, [8, 24, 32, 40].map(|at| ("s", at)).into());
+        assert_eq!(found.narrow, [("s", 24)].into());
+        assert_eq!(found.addresses, [64].into());
+        assert_eq!(found.constants, [4096, 8192].into());
+        let found = reads(
+            Machine::Arm64,
+            "mov x19, x0; bl 1f; str x20, [x19, #8]; \
+             ldrb w1, [x20, #24]; ldr x1, [x20, #32]; adr x2, 2f; add x3, x2, #0; ret; \
+             1: ret; .balign 64; 2: ret",
+        );
+        assert_eq!(found.touched, [8, 24, 32].map(|at| ("s", at)).into());
+        assert_eq!(found.narrow, [("s", 24)].into());
+        assert_eq!(found.addresses, [64].into());
     }
 
     /// Check that a walk through an array ends there, too, however it is indexed.

@@ -64,6 +64,11 @@ pub fn stored(instruction: &Instruction) -> Option<i64> {
         .max()
 }
 
+/// How many bytes of memory an instruction's operand has.
+pub fn accessed(instruction: &Instruction) -> i64 {
+    instruction.memory_size().size() as i64
+}
+
 /// Whether something may be written.
 fn is_write(access: OpAccess) -> bool {
     !matches!(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What arm64's instructions do to what is known.
 
+use super::POINTER_BYTES;
 use super::Pointer;
 use super::State;
 use super::Walk;
@@ -30,6 +31,10 @@ pub fn step(
         Operation::Add(to, from, bytes) => {
             let value = state.get(from).map(|pointer| pointer.plus(bytes));
             state.set(to, value);
+            if let Some(page) = walk.pages.get(&from) {
+                let address = page.wrapping_add_signed(bytes);
+                walk.found.addresses.insert(address);
+            }
         }
         Operation::Sum(to, from) => {
             let known = from.map(|register| state.get(register?));
@@ -40,6 +45,10 @@ pub fn step(
                     _ => None,
                 },
             );
+        }
+        Operation::Address(to, address) => {
+            walk.pages.insert(to, address);
+            state.set(to, None);
         }
         Operation::Access(access) => run(walk, &access, state),
         other => forget(state, other.writes()),
@@ -57,7 +66,9 @@ fn run(walk: &mut Walk<'_>, access: &Access, state: &mut State) {
     } else {
         &places[..1]
     };
-    places.iter().for_each(|place| walk.touch(*place));
+    for place in places {
+        walk.touch(*place, access.bytes);
+    }
     let values: Vec<_> = places
         .iter()
         .map(|place| walk.load(state, *place))
@@ -70,6 +81,9 @@ fn run(walk: &mut Walk<'_>, access: &Access, state: &mut State) {
             register => {
                 let value = register.and_then(|register| state.get(register));
                 state.store(*place, access.bytes, value);
+                if let Some(register) = register.filter(|_| access.bytes == POINTER_BYTES) {
+                    state.set(register, walk.stored(*place, value));
+                }
             }
         }
     }

@@ -43,7 +43,13 @@ fn run(walk: &mut Walk<'_>, instruction: &Instruction, state: &mut State) {
         (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
     let address = has_memory.then(|| operand(state, instruction)).flatten();
     if instruction.code() != Code::Lea_r64_m {
-        walk.touch(address);
+        walk.touch(address, x86_64::accessed(instruction));
+    } else if instruction.is_ip_rel_memory_operand() {
+        let address = instruction.ip_rel_memory_address();
+        walk.found.addresses.insert(address);
+    }
+    if let Code::Mov_r32_imm32 | Code::Mov_r64_imm64 | Code::Mov_rm64_imm32 = instruction.code() {
+        walk.found.constants.insert(instruction.immediate(1));
     }
     let to = instruction.op0_register();
     let from = get(state, instruction.op1_register());
@@ -54,7 +60,11 @@ fn run(walk: &mut Walk<'_>, instruction: &Instruction, state: &mut State) {
     .then(|| instruction.immediate(1).cast_signed());
     match instruction.code() {
         Code::Mov_r64_rm64 if has_memory => set(state, to, walk.load(state, address)),
-        Code::Mov_rm64_r64 if has_memory => state.store(address, POINTER_BYTES, from),
+        Code::Mov_rm64_r64 if has_memory => {
+            state.store(address, POINTER_BYTES, from);
+            let value = walk.stored(address, from);
+            set(state, instruction.op1_register(), value);
+        }
         Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => set(state, to, from),
         Code::Lea_r64_m => set(state, to, address),
         Code::Push_r64 => {

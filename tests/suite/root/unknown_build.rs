@@ -78,6 +78,35 @@ fn fork() {
     assert_equal(&ended.records(), &logged);
 }
 
+/// Check that a fork in which one member is by chance where another release has it is refused: the
+/// members beside it, which that release has elsewhere, need witnesses of their own.
+#[test]
+fn by_chance() {
+    if version(&binary()) != "1.22.1" {
+        eprintln!("SKIP by_chance: it knows the code of nginx 1.22.1 only");
+        return;
+    }
+    /* What `$upstream_cache_status` reads: 1.29.6 has it there, and its pipe 8 bytes further on. */
+    let reads_at = |offset: u32| [&[0x0f, 0xb6, 0x80][..], &offset.to_le_bytes()].concat();
+    let mut changes = renamed("Angie");
+    changes.push((reads_at(1128), reads_at(1088)));
+    let patched = Patched::start(&changes);
+    let tool = Command::new(PROGRAM)
+        .args(["--pid", &patched.pid()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(tool.stderr).unwrap();
+    assert_eq!(tool.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("no layout known for Angie/1.22.1, which is nginx 1.22.1"),
+        "{said}"
+    );
+    assert!(said.contains("none of the known ones fits"), "{said}");
+    assert!(said.contains("--layout or --debug-info"), "{said}");
+    assert_eq!(Client::connect(patched.nginx.port).get("/").status, 200);
+    assert_eq!(patched.nginx.quit().len(), 1);
+}
+
 /// Check that a row of the table that the binary's code contradicts is refused, and that nothing was
 /// done to nginx.
 #[test]
@@ -136,6 +165,15 @@ fn nothing_fits() {
     assert_eq!(said.lines().count(), 1);
 }
 
+/// What makes the machine's nginx say that it is another program.
+fn renamed(new: &str) -> Vec<Change> {
+    let version = version(&binary());
+    vec![(
+        format!("\0nginx/{version}").into_bytes(),
+        format!("\0{new}/{version}").into_bytes(),
+    )]
+}
+
 /// An nginx with some of its bytes changed.
 struct Patched {
     nginx: Nginx,
@@ -166,11 +204,7 @@ impl Patched {
 
     /// One that says to be another program.
     fn of_name(new: &str) -> Self {
-        let version = version(&binary());
-        Self::start(&[(
-            format!("\0nginx/{version}").into_bytes(),
-            format!("\0{new}/{version}").into_bytes(),
-        )])
+        Self::start(&renamed(new))
     }
 
     /// Its pid, as an argument.
