@@ -3,27 +3,35 @@
 //! later, by an upgrade or, with `--wait`, by themselves.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 
+use crate::candidate::Binary;
+use crate::candidate::Candidate;
+use crate::candidate::Refused;
 use crate::cli::Trace;
 use crate::collect::Collector;
 use crate::cost::Runs;
 use crate::discover;
+use crate::discover::Inode;
 use crate::discover::Process;
-use crate::discover::Target;
 use crate::filter::Early;
+use crate::lookout::Lookout;
+use crate::lookout::News;
+use crate::lookout::Wanted;
 use crate::lost::Counts;
 use crate::message::Messages;
 use crate::preflight;
 use crate::preflight::Kernel;
 use crate::probe::Probe;
 use crate::program::Program;
-use crate::program::by_binary;
 use crate::source::Source;
+use crate::stop::Stop;
 
 /// How often `--wait` looks for an nginx that has started.
 const WAIT: Duration = Duration::from_millis(500);
@@ -33,53 +41,99 @@ const WAIT: Duration = Duration::from_millis(500);
 pub struct Found {
     /// What can be traced.
     programs: Vec<Program>,
-    /// Processes that can't, and why.
-    refused: Vec<(Vec<u32>, anyhow::Error)>,
+    /// Processes that can't.
+    refused: Vec<Refused>,
+    /// Further processes that run the file of one of these.
+    also_refused: Vec<PassedOver>,
 }
 
 impl Found {
-    /// Reads every binary that is to be traced. One that can't be traced does not stand in the way
-    /// of the others, nor of those that are waited for. Fails when nothing is left to trace.
-    pub fn read(cli: &Trace, messages: Messages) -> Result<Self> {
+    /// Looks at all of them, one after the other. One that can't be traced does not stand in the way
+    /// of the others, nor of those that are waited for. Empty when the end was asked for.
+    ///
+    /// Fails when there is none to trace, and none is waited for.
+    pub fn read(cli: &Trace, messages: Messages, stop: &Stop) -> Result<Self> {
+        discover::check_proc()?;
         let mut found = Self::default();
-        if cli.wait && discover::masters()?.is_empty() {
-            messages.waiting();
-            return Ok(found);
-        }
-        let asked = cli.pids.asked();
-        let targets = discover::targets(&asked)?;
-        let mut errors: Vec<_> = targets
-            .refused
-            .into_iter()
-            .map(|(_, error)| error)
-            .collect();
-        for targets in by_binary(targets.found) {
-            let pids = targets.iter().map(|target| target.process.pid).collect();
-            match Program::read(targets, &cli.layout) {
-                Ok(program) => found.programs.push(program),
-                Err(error) if !asked.is_empty() => errors.push(error),
-                Err(error) => found.refused.push((pids, error)),
+        let mut seen = Vec::new();
+        loop {
+            let wanted = match cli.pids.asked() {
+                pids if pids.is_empty() => Wanted::Running,
+                pids => Wanted::Asked(pids),
+            };
+            let known = found.known();
+            let mut lookout = match Lookout::start(wanted, seen.clone(), known, &cli.layout) {
+                Ok(lookout) => lookout,
+                Err(error) if found.programs.is_empty() && !cli.wait => return Err(error),
+                Err(error) => {
+                    messages.warn(&error);
+                    break;
+                }
+            };
+            loop {
+                match lookout.wait(Some(stop)) {
+                    None => return Ok(Self::default()),
+                    Some(News::Over) => break,
+                    Some(News::Failed(error)) => return Err(error),
+                    Some(News::Candidate(pid, candidate)) => {
+                        seen.push(pid);
+                        found.add(candidate);
+                    }
+                }
+            }
+            if !lookout.has_given_up() {
+                break;
             }
         }
-        if found.programs.is_empty() && !cli.wait {
-            let refused = found.refused.into_iter().map(|(_, error)| error);
-            return Err(all(errors.into_iter().chain(refused)));
+        if found.programs.is_empty() && cli.wait {
+            messages.waiting();
+        } else if found.programs.is_empty() {
+            return Err(none_left(
+                messages,
+                found.refused.into_iter().map(|r| r.error),
+            ));
         }
-        /* What was asked for by its pid is named, also when that process has ended. */
-        errors.iter().for_each(|error| messages.warn(error));
         Ok(found)
+    }
+
+    /// Adds what a look has found.
+    fn add(&mut self, candidate: Candidate) {
+        match candidate {
+            Candidate::Gone => {}
+            Candidate::New(program) => self.programs.push(*program),
+            Candidate::Refused(refused) => self.refused.push(*refused),
+            Candidate::Known(process, inode) => {
+                let mut programs = self.programs.iter_mut();
+                match programs.find(|program| program.inode == inode) {
+                    Some(program) => program.processes.push(process),
+                    None => self.also_refused.push((process, Some(inode))),
+                }
+            }
+        }
+    }
+
+    /// The files that were read.
+    fn known(&self) -> Vec<Inode> {
+        let refused = self.refused.iter().filter_map(|r| r.binary.as_ref());
+        let programs = self.programs.iter().map(|program| program.inode);
+        programs.chain(refused.map(|binary| binary.inode)).collect()
     }
 }
 
-/// Several errors in one line. There is at least one.
-pub fn all(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
-    let mut errors: Vec<_> = errors.collect();
-    if errors.len() == 1 {
-        return errors.remove(0);
+/// Why nothing is traced: the last reason, when the others have been said.
+fn none_left(messages: Messages, reasons: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
+    let none = anyhow!(discover::NONE_RUNS);
+    let mut last: Option<anyhow::Error> = None;
+    for reason in reasons {
+        if let Some(other) = last.replace(reason) {
+            messages.warn(&other);
+        }
     }
-    let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
-    anyhow::anyhow!(lines.join("; "))
+    last.unwrap_or(none)
 }
+
+/// A process that can't be traced, and the file that it runs, if that could be opened.
+type PassedOver = (Process, Option<Inode>);
 
 /// One binary, and its probes.
 struct Traced {
@@ -90,13 +144,17 @@ struct Traced {
 }
 
 impl Traced {
-    /// Starts to trace its processes.
-    fn activate(&mut self, messages: Messages) -> Result<()> {
+    /// Starts to trace its processes. Those that can't be traced, and why.
+    fn activate(&mut self, messages: Messages) -> Vec<(Process, anyhow::Error)> {
         self.probe.activate();
-        for target in &self.program.targets {
-            self.follow(&target.process, messages)?;
+        let mut failed = Vec::new();
+        for process in std::mem::take(&mut self.program.processes) {
+            match self.follow(&process, messages) {
+                Ok(()) => self.program.processes.push(process),
+                Err(error) => failed.push((process, error)),
+            }
         }
-        Ok(())
+        failed
     }
 
     /// Traces one process and its workers.
@@ -107,14 +165,6 @@ impl Traced {
     }
 }
 
-/// What a new master runs.
-enum Binary {
-    /// One that is traced already.
-    Known,
-    /// One that was not.
-    New,
-}
-
 /// All that are traced.
 pub struct Binaries<'cli> {
     /// The options.
@@ -123,10 +173,16 @@ pub struct Binaries<'cli> {
     messages: Messages,
     /// Those whose processes have ended, too: their counters are part of the sum.
     traced: Vec<Traced>,
-    /// Masters that can't be traced, which was said.
-    passed_over: Vec<Process>,
+    /// Processes that can't be traced, which was said.
+    passed_over: Vec<PassedOver>,
+    /// The masters of upgrades that have not been looked at.
+    upgrades: BTreeSet<u32>,
+    /// A look that is under way.
+    lookout: Option<Lookout>,
     /// When it was last looked for a master that has started.
     looked: Instant,
+    /// It can't be looked any more, and that was said.
+    is_blind: bool,
 }
 
 impl<'cli> Binaries<'cli> {
@@ -137,27 +193,48 @@ impl<'cli> Binaries<'cli> {
             messages,
             traced: Vec::new(),
             passed_over: Vec::new(),
+            upgrades: BTreeSet::new(),
+            lookout: None,
             looked: Instant::now(),
+            is_blind: false,
         }
     }
 
-    /// Attaches to all that was found, and then starts to trace it.
+    /// Attaches to all that was found, and then starts to trace it. One that can't be attached to does
+    /// not stand in the way of the others.
+    ///
+    /// Fails when there was something to trace, and nothing is left of it.
     pub fn start(&mut self, found: Found, kernel: Kernel, collector: &mut Collector) -> Result<()> {
-        for (pids, error) in found.refused {
-            self.pass_over(&pids, &error);
+        let Found {
+            programs,
+            refused,
+            also_refused,
+        } = found;
+        for refused in refused {
+            self.messages.warn(&refused.error);
+            self.pass_over(refused.process, refused.binary.as_ref());
         }
-        for program in found.programs {
-            self.attach(program, &kernel, collector)?;
+        self.passed_over.extend(also_refused);
+        let mut failures = Vec::new();
+        for program in programs {
+            failures.extend(self.attach(program, &kernel, collector).err());
         }
         drop(kernel);
         give_back_memory();
-        for traced in &mut self.traced {
-            traced.activate(self.messages)?;
+        for traced in std::mem::take(&mut self.traced) {
+            failures.extend(self.activate(traced));
+        }
+        if self.traced.is_empty() && !self.cli.wait && !failures.is_empty() {
+            return Err(none_left(self.messages, failures.into_iter()));
+        }
+        for failure in &failures {
+            self.messages.warn(failure);
         }
         Ok(())
     }
 
-    /// Loads and attaches the probes of one binary. Nothing of it is traced yet.
+    /// Loads and attaches the probes of one binary. Nothing of it is traced yet. When that fails its
+    /// processes are passed over.
     fn attach(
         &mut self,
         program: Program,
@@ -168,16 +245,54 @@ impl<'cli> Binaries<'cli> {
         if program.layout.source == Source::Inferred {
             self.messages.inferred(&program);
         }
-        let probe = Probe::new(kernel, &program, &Early::from(self.cli))
-            .with_context(|| format!("failed to trace {}", program.shown()))?;
-        collector.add(probe.events()?)?;
-        self.traced.push(Traced { program, probe });
-        Ok(())
+        let probe = Probe::new(kernel, &program, &Early::from(self.cli)).and_then(|probe| {
+            collector.add(probe.events()?)?;
+            Ok(probe)
+        });
+        match probe.with_context(|| format!("failed to trace {}", program.shown())) {
+            Ok(probe) => {
+                self.traced.push(Traced { program, probe });
+                Ok(())
+            }
+            Err(error) => {
+                self.pass_all_over(program);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts to trace a binary that is attached to. Why some of its processes can't be traced; without
+    /// any that can it is let go.
+    fn activate(&mut self, mut traced: Traced) -> Vec<anyhow::Error> {
+        let failed = traced.activate(self.messages);
+        let inode = Some(traced.program.inode);
+        if !traced.program.processes.is_empty() {
+            self.traced.push(traced);
+        }
+        let (processes, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
+        let passed_over = processes.into_iter().map(|process| (process, inode));
+        self.passed_over.extend(passed_over);
+        errors
+    }
+
+    /// Remembers a process that can't be traced for as long as it lives.
+    fn pass_over(&mut self, process: Option<Process>, binary: Option<&Binary>) {
+        let inode = binary.map(|binary| binary.inode);
+        let passed_over = process.map(|process| (process, inode));
+        self.passed_over.extend(passed_over);
+    }
+
+    /// The same of all processes of a binary.
+    fn pass_all_over(&mut self, program: Program) {
+        let inode = Some(program.inode);
+        let processes = program.processes.into_iter();
+        self.passed_over
+            .extend(processes.map(|process| (process, inode)));
     }
 
     /// Whether a traced process has not ended, or one may come.
     pub fn are_alive(&self) -> bool {
-        self.cli.wait || self.alive() > 0
+        self.cli.wait || self.alive() > 0 || !self.upgrades.is_empty()
     }
 
     /// How many have a process that has not ended.
@@ -189,88 +304,127 @@ impl<'cli> Binaries<'cli> {
         alive.count()
     }
 
-    /// Traces the masters that have come since the last time.
+    /// Traces the masters that have come since the last time: those of upgrades, which BPF tells of,
+    /// and with `--wait` those that have started by themselves.
     pub fn follow(&mut self, collector: &mut Collector) {
-        self.follow_upgrades(collector);
-        if self.cli.wait && self.looked.elapsed() >= WAIT {
-            if let Err(error) = self.follow_started(collector) {
-                self.messages.warn(&error);
+        self.hear_of_upgrades();
+        if let Some(mut lookout) = self.lookout.take() {
+            while let Some(news) = lookout.poll() {
+                match news {
+                    News::Candidate(pid, candidate) => self.meet(pid, candidate, collector),
+                    News::Failed(error) => self.messages.warn(&error),
+                    News::Over => return,
+                }
             }
+            self.lookout = Some(lookout);
+        } else if !self.upgrades.is_empty() {
+            self.look(Wanted::Found(self.upgrades.iter().copied().collect()));
+        } else if self.cli.wait && self.looked.elapsed() >= WAIT {
             self.looked = Instant::now();
+            self.passed_over.retain(|(process, _)| process.is_alive());
+            self.look(Wanted::Masters);
         }
     }
 
     /// nginx replaces its binary by starting the new one from the old master: the new master and
     /// its workers are traced, too, with a layout of their own.
-    fn follow_upgrades(&mut self, collector: &mut Collector) {
+    fn hear_of_upgrades(&mut self) {
         while let Some(pid) = self.traced.iter().find_map(|t| t.probe.upgraded()) {
-            match self.follow_master(pid, collector) {
-                Ok(Binary::Known) => {}
-                Ok(Binary::New) => self.messages.upgraded(pid),
-                Err(error) => {
-                    let what = format!("failed to follow the upgrade of nginx to pid {pid}");
-                    self.pass_over(&[pid], &error.context(what));
-                }
-            }
+            self.upgrades.insert(pid);
         }
     }
 
-    /// Traces the masters that have started by themselves.
-    fn follow_started(&mut self, collector: &mut Collector) -> Result<()> {
-        let masters = discover::masters()?;
-        /* The master of an upgrade was executed before it could be listed. */
-        self.follow_upgrades(collector);
-        self.passed_over.retain(Process::is_alive);
-        for pid in masters {
-            if !self.is_known(pid)
-                && let Err(error) = self.follow_master(pid, collector)
-            {
-                self.pass_over(&[pid], &error);
+    /// Starts to look.
+    fn look(&mut self, wanted: Wanted) {
+        let mut skip = Vec::new();
+        if matches!(wanted, Wanted::Masters) {
+            let traced = self.traced.iter().flat_map(|t| &t.program.processes);
+            let passed_over = self.passed_over.iter().map(|(process, _)| process);
+            let alive = traced
+                .chain(passed_over)
+                .filter(|process| process.is_alive());
+            skip.extend(alive.map(|process| process.pid));
+        }
+        let traced = self.traced.iter().map(|traced| traced.program.inode);
+        let refused = self.passed_over.iter().filter_map(|(_, inode)| *inode);
+        let known = traced.chain(refused).collect();
+        match Lookout::start(wanted, skip, known, &self.cli.layout) {
+            Ok(lookout) => {
+                self.is_blind = false;
+                self.lookout = Some(lookout);
+            }
+            Err(error) => {
+                self.upgrades.clear();
+                if !self.is_blind {
+                    self.messages.warn(&error);
+                }
+                self.is_blind = true;
             }
         }
-        Ok(())
     }
 
     /// Traces a new master, unless it has ended again.
-    fn follow_master(&mut self, pid: u32, collector: &mut Collector) -> Result<Binary> {
-        let Ok(process) = Process::open(pid) else {
-            return Ok(Binary::Known);
+    fn meet(&mut self, pid: u32, candidate: Candidate, collector: &mut Collector) {
+        /* The master of an upgrade was executed before it could be found by its title. */
+        self.hear_of_upgrades();
+        let is_upgrade = self.upgrades.remove(&pid);
+        let result = match candidate {
+            Candidate::Gone => Ok(()),
+            Candidate::Known(process, inode) => self.join(process, inode),
+            Candidate::New(program) => {
+                let result = self.trace(*program, collector);
+                if is_upgrade && result.is_ok() {
+                    self.messages.upgraded(pid);
+                }
+                result
+            }
+            Candidate::Refused(refused) => {
+                self.pass_over(refused.process, refused.binary.as_ref());
+                Err(refused.error)
+            }
         };
-        let target = Target::of(process)?;
+        if let Err(mut error) = result {
+            if is_upgrade {
+                let what = format!("failed to follow the upgrade of nginx to pid {pid}");
+                error = error.context(what);
+            }
+            self.messages.warn(&error);
+        }
+    }
+
+    /// Traces a process whose file was looked at before. If that is traced, the probes are there, and
+    /// of an upgrade its workers were followed since it was executed.
+    fn join(&mut self, process: Process, inode: Inode) -> Result<()> {
         let mut traced = self.traced.iter_mut();
-        if let Some(same) = traced.find(|traced| traced.program.inode() == target.inode) {
-            /* Its probes are there, and its workers were followed since it was executed. */
-            same.follow(&target.process, self.messages)?;
-            let targets = &mut same.program.targets;
-            targets.retain(|target| target.process.is_alive());
-            targets.push(target);
-            return Ok(Binary::Known);
+        let Some(same) = traced.find(|traced| traced.program.inode == inode) else {
+            self.passed_over.push((process, Some(inode)));
+            return Ok(());
+        };
+        let result = same.follow(&process, self.messages);
+        let processes = &mut same.program.processes;
+        processes.retain(Process::is_alive);
+        match &result {
+            Ok(()) => processes.push(process),
+            Err(_) => self.passed_over.push((process, Some(inode))),
         }
-        let program = Program::read(vec![target], &self.cli.layout)?;
-        self.attach(program, &preflight::check(self.cli.sockets)?, collector)?;
+        result
+    }
+
+    /// Attaches to a file that was not traced, and starts to trace it.
+    fn trace(&mut self, program: Program, collector: &mut Collector) -> Result<()> {
+        let kernel = match preflight::check(self.cli.sockets) {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                self.pass_all_over(program);
+                return Err(error);
+            }
+        };
+        self.attach(program, &kernel, collector)?;
+        drop(kernel);
         give_back_memory();
-        if let Some(new) = self.traced.last_mut() {
-            new.activate(self.messages)?;
-        }
-        Ok(Binary::New)
-    }
-
-    /// Says that these can't be traced, and remembers it while they live.
-    fn pass_over(&mut self, pids: &[u32], error: &anyhow::Error) {
-        let processes: Vec<_> = pids.iter().flat_map(|pid| Process::open(*pid)).collect();
-        if !processes.is_empty() {
-            self.messages.warn(error);
-        }
-        self.passed_over.extend(processes);
-    }
-
-    /// Whether this process is traced, or passed over.
-    fn is_known(&self, pid: u32) -> bool {
-        let targets = self.traced.iter().flat_map(|t| &t.program.targets);
-        let mut known = targets
-            .map(|target| &target.process)
-            .chain(&self.passed_over);
-        known.any(|process| process.pid == pid && process.is_alive())
+        let new = self.traced.pop();
+        let mut failures = new.map_or_else(Vec::new, |new| self.activate(new));
+        failures.pop().map_or(Ok(()), Err)
     }
 
     /// What BPF has counted for all of them.

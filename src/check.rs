@@ -7,18 +7,27 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::ensure;
 use serde::Serialize;
 
+use crate::candidate::Candidate;
+use crate::candidate::Refused;
 use crate::cli::Check;
-use crate::cli::LayoutOptions;
+use crate::descriptors;
 use crate::discover;
+use crate::discover::Inode;
 use crate::discover::Role;
-use crate::discover::Target;
 use crate::hook::Hook;
+use crate::layout::Build;
+use crate::lookout::Lookout;
+use crate::lookout::News;
+use crate::lookout::Wanted;
+use crate::output;
+use crate::output::escape::Escaped;
+use crate::output::escape::Line;
 use crate::preflight::Machine;
 use crate::preflight::Need;
 use crate::program::Program;
-use crate::program::by_binary;
 use crate::sockets::Sockets;
 use crate::source::Source;
 use crate::uses::Uses;
@@ -61,8 +70,9 @@ struct Kernel {
 struct Nginx {
     /// The processes that were asked for, and their workers.
     processes: Vec<Process>,
-    /// Its path.
-    path: String,
+    /// Its path, if its file could be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
     /// Which nginx it is.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     identity: Option<Identity>,
@@ -124,22 +134,18 @@ struct LayoutFit {
 pub fn run(options: &Check) -> Result<bool> {
     let machine = Machine::look(None)?;
     let mut reason = machine.complaint();
-    let mut nginx = Vec::new();
     let is_machine_fit = reason.is_none();
-    match discover::targets(&options.pids.asked()) {
-        Ok(targets) => {
-            for targets in by_binary(targets.found) {
-                nginx.push(look(targets, &options.layout)?);
-            }
-            let refused = targets.refused.iter();
-            let refused = refused.map(|(_, error)| format!("{error:#}"));
-            let errors: Vec<String> = refused
-                .chain(nginx.iter().filter_map(|nginx| nginx.error.clone()))
-                .collect();
-            reason = reason.or_else(|| (!errors.is_empty()).then(|| errors.join("; ")));
+    descriptors::raise();
+    let nginx = match look(options) {
+        Ok(nginx) => nginx,
+        Err(error) => {
+            reason = reason.or_else(|| Some(format!("{error:#}")));
+            Vec::new()
         }
-        Err(error) => reason = reason.or_else(|| Some(format!("{error:#}"))),
-    }
+    };
+    let errors = nginx.iter().filter_map(|nginx| nginx.error.as_deref());
+    let errors: Vec<&str> = errors.collect();
+    let reason = reason.or_else(|| (!errors.is_empty()).then(|| errors.join("; ")));
     let report = Report {
         kernel: Kernel {
             release: release()?,
@@ -153,64 +159,138 @@ pub fn run(options: &Check) -> Result<bool> {
         nginx,
         reason,
     };
-    let text = if options.json {
-        serde_json::to_string(&report).context("failed to encode the report")? + "\n"
+    let mut text = Vec::new();
+    if options.json {
+        output::write_object(&mut text, &report)?;
     } else {
-        let details = options.verbose;
-        Shown {
-            report: &report,
-            details,
-        }
-        .to_string()
-    };
-    let _ = std::io::stdout().write_all(text.as_bytes());
+        text.extend(
+            Shown {
+                report: &report,
+                details: options.verbose,
+            }
+            .to_string()
+            .bytes(),
+        );
+    }
+    let _ = std::io::stdout().write_all(&text);
     Ok(report.works)
 }
 
-/// What is known of one binary. There is at least one target.
-fn look(targets: Vec<Target>, layout: &LayoutOptions) -> Result<Nginx> {
-    let path = targets[0].path.clone();
-    let binary = targets[0].binary.try_clone()?;
-    let mut processes = Vec::new();
-    for target in &targets {
-        let mut workers = target.process.children()?;
-        workers.retain(|child| child.role == Role::Worker);
-        processes.push(Process {
-            pid: target.process.pid,
-            workers: workers.iter().map(|worker| worker.pid).collect(),
-        });
+/// What is known of every nginx that is asked for. Fails when there is none.
+fn look(options: &Check) -> Result<Vec<Nginx>> {
+    discover::check_proc()?;
+    let mut found: Vec<(Option<Inode>, Nginx)> = Vec::new();
+    let mut seen = Vec::new();
+    loop {
+        let asked = options.pids.asked();
+        let wanted = if asked.is_empty() {
+            Wanted::Running
+        } else {
+            Wanted::Asked(asked)
+        };
+        let known = found.iter().filter_map(|(inode, _)| *inode).collect();
+        let mut lookout = Lookout::start(wanted, seen.clone(), known, &options.layout)?;
+        while let Some(news) = lookout.wait(None) {
+            match news {
+                News::Over => break,
+                News::Failed(error) => return Err(error),
+                News::Candidate(pid, candidate) => {
+                    seen.push(pid);
+                    add(&mut found, candidate);
+                }
+            }
+        }
+        if !lookout.has_given_up() {
+            break;
+        }
     }
-    let (known, plan, error) = match Program::read(targets, layout) {
-        Ok(program) => {
-            let fit = &program.layout.fit;
-            let plan = Plan {
-                layout: program.layout.source,
-                layout_fit: LayoutFit {
-                    agree: fit.agree.len(),
-                    asked: fit.asked(),
-                },
-                probes: program.hooks.places,
-                lack: program.hooks.lack,
-            };
-            (Some((program.build, program.build_id)), Some(plan), None)
+    ensure!(!found.is_empty(), discover::NONE_RUNS);
+    Ok(found.into_iter().map(|(_, nginx)| nginx).collect())
+}
+
+/// Adds what a look has found to what was found before.
+fn add(found: &mut Vec<(Option<Inode>, Nginx)>, candidate: Candidate) {
+    match candidate {
+        Candidate::Gone => {}
+        Candidate::Known(process, inode) => {
+            let mut found = found.iter_mut();
+            if let Some((_, nginx)) = found.find(|(known, _)| *known == Some(inode)) {
+                nginx.processes.push(Process::of(&process));
+            }
         }
-        Err(error) => {
-            let known = Program::identify(&path, &binary, layout).ok();
-            (known, None, Some(format!("{error:#}")))
+        Candidate::New(program) => found.push((Some(program.inode), Nginx::traceable(*program))),
+        Candidate::Refused(refused) => {
+            let inode = refused.binary.as_ref().map(|binary| binary.inode);
+            found.push((inode, Nginx::refused(*refused)));
         }
-    };
-    Ok(Nginx {
-        processes,
-        path: path.display().to_string(),
-        identity: known.map(|(build, build_id)| Identity {
+    }
+}
+
+impl Process {
+    /// A process and its workers, if these can be listed.
+    fn of(process: &discover::Process) -> Self {
+        let mut workers = process.children().unwrap_or_default();
+        workers.retain(|child| child.role == Role::Worker);
+        Self {
+            pid: process.pid,
+            workers: workers.iter().map(|worker| worker.pid).collect(),
+        }
+    }
+}
+
+impl Identity {
+    /// Of a build.
+    fn of(build: Build, build_id: Option<String>) -> Self {
+        Self {
             version: build.version.to_string(),
             build_id,
             signature: build.signature,
             fork: build.fork,
-        }),
-        plan,
-        error,
-    })
+        }
+    }
+}
+
+impl Nginx {
+    /// One that can be traced.
+    fn traceable(program: Program) -> Self {
+        let fit = &program.layout.fit;
+        let plan = Plan {
+            layout: program.layout.source,
+            layout_fit: LayoutFit {
+                agree: fit.agree.len(),
+                asked: fit.asked(),
+            },
+            probes: program.hooks.places,
+            lack: program.hooks.lack,
+        };
+        Self {
+            processes: program.processes.iter().map(Process::of).collect(),
+            path: Some(program.path.display().to_string()),
+            identity: Some(Identity::of(program.build, program.build_id)),
+            plan: Some(plan),
+            error: None,
+        }
+    }
+
+    /// One that can't be traced.
+    fn refused(refused: Refused) -> Self {
+        let nobody = || Process {
+            pid: refused.pid,
+            workers: Vec::new(),
+        };
+        let process = refused.process.as_ref().map_or_else(nobody, Process::of);
+        let (path, identity) = match refused.binary {
+            Some(binary) => (Some(binary.path), binary.identity),
+            None => (None, None),
+        };
+        Self {
+            processes: vec![process],
+            path: path.map(|path| path.display().to_string()),
+            identity: identity.map(|(build, build_id)| Identity::of(build, build_id)),
+            plan: None,
+            error: Some(format!("{:#}", refused.error)),
+        }
+    }
 }
 
 /// The kernel's release.
@@ -271,9 +351,9 @@ impl fmt::Display for Shown<'_> {
         match &self.report.reason {
             None => writeln!(f, "tracing would work"),
             Some(reason) if self.report.in_part => {
-                writeln!(f, "tracing would work in part only: {reason}")
+                writeln!(f, "tracing would work in part only: {}", Line(reason))
             }
-            Some(reason) => writeln!(f, "tracing would not work: {reason}"),
+            Some(reason) => writeln!(f, "tracing would not work: {}", Line(reason)),
         }
     }
 }
@@ -288,20 +368,22 @@ impl Nginx {
             }
             writeln!(f, "{}", if workers.is_empty() { " none" } else { "" })?;
         }
-        writeln!(f, "  path       {}", self.path)?;
+        if let Some(path) = &self.path {
+            writeln!(f, "  path       {}", Escaped(path))?;
+        }
         if let Some(identity) = &self.identity {
             writeln!(f, "  version    {}", identity.version)?;
             if let Some(fork) = &identity.fork {
-                writeln!(f, "  fork       {fork}")?;
+                writeln!(f, "  fork       {}", Line(fork))?;
             }
             if details {
                 let build_id = identity.build_id.as_deref().unwrap_or("none");
                 writeln!(f, "  build id   {build_id}")?;
-                writeln!(f, "  signature  {}", identity.signature)?;
+                writeln!(f, "  signature  {}", Line(&identity.signature))?;
             }
         }
         if let Some(error) = &self.error {
-            writeln!(f, "  error      {error}")?;
+            writeln!(f, "  error      {}", Line(error))?;
         }
         match &self.plan {
             Some(plan) => plan.write(f, details),
@@ -344,7 +426,7 @@ impl Plan {
             writeln!(f)?;
         }
         match &self.lack {
-            Some(lack) => writeln!(f, "  lacks      {lack}"),
+            Some(lack) => writeln!(f, "  lacks      {}", Line(lack)),
             None => Ok(()),
         }
     }

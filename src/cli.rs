@@ -95,7 +95,7 @@ pub enum Command {
 }
 
 /// Where the layout of nginx's structs is from, when it is not to be found.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct LayoutOptions {
     /// Take the struct layout of nginx from FILE, as "ngx-bpf layout" prints it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "debug_info")]

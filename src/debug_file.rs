@@ -2,6 +2,7 @@
 //! Where a binary's debug information and its symbols are: in itself, or in a file of the same
 //! build.
 
+use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -14,8 +15,10 @@ use crate::dwarf;
 use crate::dwarf::Wanted;
 use crate::elf::Budget;
 use crate::elf::Elf;
+use crate::foreign;
 use crate::image::Image;
 use crate::layout::Layout;
+use crate::output::escape::Quoted;
 use crate::symbols::Source;
 
 /// What a `.gnu_debugdata` may have, unpacked; Fedora's have some hundred kB.
@@ -30,13 +33,13 @@ const DEBUG_FOLDER: &str = "/usr/lib/debug";
 /// The layout that the binary at `path`, or a debug file where gdb finds it, tells. `None` when
 /// neither has debug information.
 pub fn layout(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
-    let context = || format!("failed to read \"{}\"", path.display());
+    let context = || format!("failed to read {}", Quoted(path));
     if let Some(layout) = dwarf::layout(elf, wanted).with_context(context)? {
         return Ok(Some(layout));
     }
-    for candidate in candidates(path, elf) {
-        if candidate.is_file()
-            && let Some(layout) = read(&candidate, elf, wanted)?
+    for place in places(path, elf) {
+        if let Some(file) = place.open()
+            && let Some(layout) = read(&place.path(), &file, elf, wanted)?
         {
             return Ok(Some(layout));
         }
@@ -47,15 +50,15 @@ pub fn layout(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layo
 /// The layout that the debug file at `path` tells. Fails when it is not of the binary's build, or
 /// has no debug information.
 pub fn layout_from(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Layout> {
-    let context = || format!("failed to read \"{}\"", path.display());
+    let context = || format!("failed to read {}", Quoted(path));
     let image = Image::open(path).with_context(context)?;
     let debug = Elf::parse(&image).with_context(context)?;
     check_build(path, &debug, elf)?;
     let layout = dwarf::layout(&debug, wanted).with_context(context)?;
     layout.with_context(|| {
         format!(
-            "\"{}\" is of this build, but has symbols only, no debug information: pass a file that has",
-            path.display()
+            "{} is of this build, but has symbols only, no debug information: pass a file that has",
+            Quoted(path)
         )
     })
 }
@@ -72,22 +75,29 @@ pub fn add_symbols(
     names: &[&str],
 ) -> Result<()> {
     let lacks_one = |elf: &Elf<'_>| names.iter().any(|name| elf.symbol(name).is_none());
-    let files = match debug_info {
-        Some(file) => vec![file.to_owned()],
-        None => candidates(path, elf),
-    };
-    for file in files {
-        if !lacks_one(elf) || (debug_info.is_none() && !file.is_file()) {
-            continue;
-        }
-        let context = || format!("failed to read \"{}\"", file.display());
-        let image = Image::open(&file).with_context(context)?;
+    if let Some(path) = debug_info
+        && lacks_one(elf)
+    {
+        let context = || format!("failed to read {}", Quoted(path));
+        let image = Image::open(path).with_context(context)?;
         let debug = Elf::parse(&image).with_context(context)?;
-        if debug_info.is_some() {
-            check_build(&file, &debug, elf)?;
-        }
-        if debug.is_of_build(elf) {
-            elf.add_symbols(&debug, Source::DebugFile);
+        check_build(path, &debug, elf)?;
+        elf.add_symbols(&debug, Source::DebugFile);
+    }
+    let places = match debug_info {
+        Some(_) => Vec::new(),
+        None => places(path, elf),
+    };
+    for place in places {
+        if lacks_one(elf)
+            && let Some(file) = place.open()
+        {
+            let context = || format!("failed to read {}", Quoted(&place.path()));
+            let image = Image::read(&file).with_context(context)?;
+            let debug = Elf::parse(&image).with_context(context)?;
+            if debug.is_of_build(elf) {
+                elf.add_symbols(&debug, Source::DebugFile);
+            }
         }
     }
     if lacks_one(elf)
@@ -109,17 +119,17 @@ fn check_build(path: &Path, debug: &Elf<'_>, elf: &Elf<'_>) -> Result<()> {
         build_id.context("it has no build id to know its debug file by: pass --layout")?;
     ensure!(
         debug.is_of_build(elf),
-        "\"{}\" is no debug file of build id {build_id}: its own is {}",
-        path.display(),
+        "{} is no debug file of build id {build_id}: its own is {}",
+        Quoted(path),
         debug.build_id().as_deref().unwrap_or("none")
     );
     Ok(())
 }
 
 /// What a file tells. `None` when it is of another build, or has no debug information.
-fn read(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
-    let context = || format!("failed to read \"{}\"", path.display());
-    let image = Image::open(path).with_context(context)?;
+fn read(path: &Path, file: &File, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
+    let context = || format!("failed to read {}", Quoted(path));
+    let image = Image::read(file).with_context(context)?;
     let debug = Elf::parse(&image).with_context(context)?;
     if !debug.is_of_build(elf) {
         return Ok(None);
@@ -127,22 +137,50 @@ fn read(path: &Path, elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
     dwarf::layout(&debug, wanted).with_context(context)
 }
 
-/// Where gdb looks, too: by build id, then by the name in `.gnu_debuglink`.
-fn candidates(path: &Path, elf: &Elf<'_>) -> Vec<PathBuf> {
-    let mut files = Vec::new();
+/// A place where a debug file may be. The binary names it, and so may be anybody's.
+enum Place {
+    /// Below `DEBUG_FOLDER`, where only root can put a file.
+    Shared(PathBuf),
+    /// Beside the binary, where whoever put that can put another one.
+    Beside(PathBuf),
+}
+
+impl Place {
+    /// Opens the file, if there is one.
+    fn open(&self) -> Option<File> {
+        match self {
+            Self::Shared(path) => foreign::beneath(DEBUG_FOLDER, path),
+            Self::Beside(path) => foreign::beside(path),
+        }
+    }
+
+    /// Its whole path.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Shared(path) => Path::new(DEBUG_FOLDER).join(path),
+            Self::Beside(path) => path.clone(),
+        }
+    }
+}
+
+/// Where gdb looks, too: by build id, then by the name in `.gnu_debuglink`. The binary's path has no
+/// links in it.
+fn places(path: &Path, elf: &Elf<'_>) -> Vec<Place> {
+    let mut places = Vec::new();
     if let Some(id) = elf.build_id()
         && let Some((first, rest)) = id.split_at_checked(2)
     {
-        files.push(format!("{DEBUG_FOLDER}/.build-id/{first}/{rest}.debug").into());
+        let file = format!(".build-id/{first}/{rest}.debug");
+        places.push(Place::Shared(file.into()));
     }
     if let (Some(name), Some(folder)) = (elf.debug_link(), path.parent())
         && !name.contains('/')
     {
-        files.push(folder.join(&name));
-        files.push(folder.join(".debug").join(&name));
-        if let Ok(folder) = folder.canonicalize() {
-            files.push(PathBuf::from(format!("{DEBUG_FOLDER}{}", folder.display())).join(&name));
+        places.push(Place::Beside(folder.join(&name)));
+        places.push(Place::Beside(folder.join(".debug").join(&name)));
+        if let Ok(folder) = folder.strip_prefix("/") {
+            places.push(Place::Shared(folder.join(&name)));
         }
     }
-    files
+    places
 }

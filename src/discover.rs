@@ -4,13 +4,16 @@
 
 use std::fs;
 use std::fs::File;
-use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::ensure;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
@@ -21,8 +24,14 @@ use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::pidfd_open;
 
+use crate::foreign;
+use crate::output::escape::Quoted;
+
 /// What nginx's processes are called in `/proc/PID/comm`.
 const COMM: &str = "nginx";
+
+/// What there is to say when none is found.
+pub const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
 
 /// What a process is among nginx's, by the title that it gives itself (ngx_process_cycle.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,124 +95,85 @@ impl Process {
     }
 }
 
-/// An nginx to trace: its process and its binary, the very file that the process runs.
+/// Device and inode of a file: what probes are attached to.
+pub type Inode = (u64, u64);
+
+/// An nginx to trace: its process, and which file it runs.
 #[derive(Debug)]
 pub struct Target {
     /// The master, or the one worker that was asked for.
     pub process: Process,
-    /// The file behind `/proc/PID/exe`, whatever stands at its path by now.
-    pub binary: File,
-    /// Its path, to show to people.
+    /// Path of the file that it runs, to show to people.
     pub path: PathBuf,
-    /// Device and inode: what probes are attached to.
-    pub inode: (u64, u64),
+    /// The file itself.
+    pub inode: Inode,
 }
 
 impl Target {
-    /// Fails when the process is gone or its binary can't be opened.
-    fn open(pid: u32) -> Result<Self> {
-        Self::of(Process::open(pid)?)
-    }
-
-    /// Fails as `open()` does.
-    pub fn of(process: Process) -> Result<Self> {
+    /// A process, and the file behind `/proc/PID/exe`, whatever stands at its path by now. Fails when
+    /// the process is gone or its binary can't be opened.
+    pub fn of(process: Process) -> Result<(Self, File)> {
         let pid = process.pid;
-        let link = format!("/proc/{pid}/exe");
         let context = || format!("failed to open the program of pid {pid}");
-        let binary = File::open(&link).with_context(context)?;
-        let path = fs::read_link(&link).with_context(context)?;
+        let binary = foreign::program(pid).map_err(|error| explain(pid, error))?;
+        let path = fs::read_link(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+        let path = path.with_context(context)?;
         let metadata = binary.metadata().with_context(context)?;
         ensure!(process.is_alive(), "no process with pid {pid}");
-        Ok(Self {
+        let target = Self {
             process,
-            binary,
             path,
             inode: (metadata.dev(), metadata.ino()),
-        })
-    }
-}
-
-/// What was looked for, process by process.
-#[derive(Debug, Default)]
-pub struct Targets {
-    /// What can be looked into.
-    pub found: Vec<Target>,
-    /// Pids that were asked for and are nobody's, or whose program can't be opened, and why.
-    pub refused: Vec<(u32, anyhow::Error)>,
-}
-
-/// The processes with these pids; without any, every nginx that runs.
-///
-/// Fails when nothing is found without being asked for. Whether a program is nginx is not looked at
-/// here, unless nobody asked for it by pid.
-pub fn targets(asked: &[u32]) -> Result<Targets> {
-    check_proc()?;
-    if asked.is_empty() {
-        let found = running()?;
-        let refused = Vec::new();
-        return Ok(Targets { found, refused });
-    }
-    Ok(with_pids(asked))
-}
-
-/// The processes with these pids, each once.
-fn with_pids(pids: &[u32]) -> Targets {
-    let mut targets = Targets::default();
-    for (n, pid) in pids.iter().enumerate() {
-        if pids[..n].contains(pid) {
-            continue;
-        }
-        match Target::open(*pid) {
-            Ok(target) => targets.found.push(target),
-            Err(error) => targets.refused.push((*pid, error)),
-        }
-    }
-    targets
-}
-
-/// Every nginx that runs. Fails when none does.
-fn running() -> Result<Vec<Target>> {
-    let mut found = Vec::new();
-    for pid in pids()? {
-        let is_wanted = match role_of(pid) {
-            Role::Master => true,
-            /* Without a title it is known by its name, and is nobody's worker to be. */
-            Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
-            Role::Worker | Role::Helper => false,
         };
-        if !is_wanted {
-            continue;
-        }
-        match Target::open(pid) {
-            Ok(target) => found.push(target),
-            /* It has ended since it was listed, and may not have been waited for yet. */
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
+        Ok((target, binary))
     }
-    ensure!(
-        !found.is_empty(),
-        "no nginx is running: start it, or name a process with --pid"
-    );
-    Ok(found)
 }
 
-/// Whether it failed because there is no such process any more, or none that runs a program.
-fn is_gone(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause();
-    let io = cause.downcast_ref::<io::Error>();
-    let errno = cause.downcast_ref::<Errno>().copied();
-    let errno = errno.or_else(|| Errno::from_io_error(io?));
-    matches!(errno, Some(Errno::NOENT | Errno::SRCH))
+/// Says what could not be opened, and what to do.
+fn explain(pid: u32, error: anyhow::Error) -> anyhow::Error {
+    let what = format!("failed to open the program of pid {pid}");
+    let Ok(path) = fs::read_link(format!("/proc/{pid}/exe")) else {
+        return error.context(what);
+    };
+    let remedy = match error.downcast_ref() {
+        Some(&Errno::ACCESS) => "; run as root, or with CAP_DAC_READ_SEARCH as well",
+        Some(&Errno::AGAIN) => "; somebody holds a lease on it",
+        _ => "",
+    };
+    anyhow!("{what} ({}): {error:#}{remedy}", Quoted(&path))
 }
 
-/// The nginx masters that run. One that is still starting, or only tests its configuration, has no
-/// title yet.
-pub fn masters() -> Result<Vec<u32>> {
-    check_proc()?;
-    let mut masters = pids()?;
-    masters.retain(|pid| role_of(*pid) == Role::Master);
-    Ok(masters)
+/// Every nginx that runs, without those of `skip`. `at` is whose title is being read.
+pub fn running(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
+    listed(skip, at, |pid| match role_of(pid) {
+        Role::Master => true,
+        /* Without a title it is known by its name, and is nobody's worker to be. */
+        Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
+        Role::Worker | Role::Helper => false,
+    })
+}
+
+/// The nginx masters that run, likewise. One that is still starting, or only tests its configuration,
+/// has no title yet.
+pub fn masters(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
+    listed(skip, at, |pid| role_of(pid) == Role::Master)
+}
+
+/// The processes that are wanted, root's own first: nobody else can make these wait.
+fn listed(skip: &[u32], at: &AtomicU32, is_wanted: impl Fn(u32) -> bool) -> Result<Vec<u32>> {
+    let mut pids = pids()?;
+    pids.retain(|pid| {
+        at.store(*pid, Ordering::Relaxed);
+        !skip.contains(pid) && is_wanted(*pid)
+    });
+    at.store(0, Ordering::Relaxed);
+    pids.sort_by_key(|pid| (!is_of_root(*pid), *pid));
+    Ok(pids)
+}
+
+/// Whether a process is root's.
+fn is_of_root(pid: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == 0)
 }
 
 /// The pid namespace of this process, by its inode: pids are what they are in there.
@@ -214,7 +184,7 @@ pub fn pid_namespace() -> Result<u32> {
 
 /// Fails when `/proc` counts pids in another namespace than this process, so that they would not
 /// mean the same to the kernel.
-fn check_proc() -> Result<()> {
+pub fn check_proc() -> Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     /* One pid for each namespace, from that of /proc down to this process's. */
     let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -271,7 +241,6 @@ mod tests {
     use super::Role;
     use super::parent;
     use super::role;
-    use super::targets;
 
     /// Check the titles that nginx gives its processes.
     #[test]
@@ -316,14 +285,8 @@ mod tests {
     /// Check that a pid that nobody has is named, and that the others are found, each once.
     #[test]
     fn no_process() {
-        let me = std::process::id();
-        let targets = targets(&[4_194_305, me, 0, me]).unwrap();
-        let found: Vec<u32> = targets.found.iter().map(|t| t.process.pid).collect();
-        assert_eq!(found, [me]);
-        let [(first, error), (second, _)] = &targets.refused[..] else {
-            panic!("{targets:?}");
-        };
-        assert_eq!((*first, *second), (4_194_305, 0));
+        let error = Process::open(4_194_305).unwrap_err();
         assert!(format!("{error:#}").contains("4194305"));
+        assert!(Process::open(0).is_err());
     }
 }

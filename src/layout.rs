@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -12,6 +11,8 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
 
+use crate::foreign;
+use crate::output::escape::Quoted;
 use crate::version::Version;
 
 /// The form of the file.
@@ -145,22 +146,22 @@ pub fn candidates(build: &Build) -> Result<Vec<(Version, Layout)>> {
 /// The layout of a build from a user's file. Fails when the file can't be read or parsed, or has
 /// no layout for this build.
 pub fn from_file(path: &Path, build: &Build) -> Result<Layout> {
-    let context = || format!("failed to read layout \"{}\"", path.display());
-    let file = File::open(path).with_context(context)?;
+    let context = || format!("failed to read layout {}", Quoted(path));
+    let file = foreign::own(path).with_context(context)?;
     let mut text = String::new();
-    /* Whatever size it claims: a pipe or a device has none. */
+    /* Whatever size it claims. */
     file.take(FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .with_context(context)?;
     ensure!(
         text.len() as u64 <= FILE_BYTES_MAX,
-        "layout \"{}\" has more than {FILE_BYTES_MAX} bytes",
-        path.display()
+        "layout {} has more than {FILE_BYTES_MAX} bytes",
+        Quoted(path)
     );
     let table = table::parse(&text).with_context(context)?;
     table
         .find(build)?
-        .with_context(|| format!("layout \"{}\" has nothing for {build}", path.display()))
+        .with_context(|| format!("layout {} has nothing for {build}", Quoted(path)))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use libbpf_rs::PrintLevel;
 
 use crate::cli::Cli;
 use crate::cli::Command;
+use crate::output::escape::Line;
 use crate::stderr::Patience;
 
 mod arm64;
@@ -20,12 +21,14 @@ mod btf;
 #[cfg(test)]
 #[path = "../tests/suite/common/cached.rs"]
 mod cached;
+mod candidate;
 mod check;
 mod cli;
 mod clock;
 mod collect;
 mod cost;
 mod debug_file;
+mod descriptors;
 mod directive;
 mod discover;
 mod dwarf;
@@ -34,10 +37,12 @@ mod event;
 mod facts;
 mod filter;
 mod fit;
+mod foreign;
 mod hook;
 mod image;
 mod inference;
 mod layout;
+mod lookout;
 mod lost;
 mod machine;
 mod manual;
@@ -110,11 +115,11 @@ fn main() -> ExitCode {
 /// What libbpf and the kernel's verifier say when they refuse something.
 fn print_libbpf(_: PrintLevel, text: String) {
     text.lines()
-        .for_each(|line| stderr::say(line, Patience::Long));
+        .for_each(|line| stderr::say(Line(line), Patience::Long));
 }
 
 /// One line on stderr, and the exit code.
 fn complain(code: u8, what: std::fmt::Arguments<'_>) -> ExitCode {
-    stderr::say(what, Patience::Long);
+    stderr::say(Line(what), Patience::Long);
     ExitCode::from(code)
 }

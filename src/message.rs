@@ -8,6 +8,7 @@ use crate::cost::Cost;
 use crate::hook::Hook;
 use crate::hook::Hooks;
 use crate::lost::Counts;
+use crate::output::escape::Line;
 use crate::program::Program;
 use crate::skel::types::limit;
 use crate::stderr;
@@ -179,7 +180,7 @@ impl Messages {
     /// One line, now or not at all.
     fn say(self, level: Level, what: impl Display) {
         if self.0 >= level {
-            stderr::say(what, Patience::None);
+            stderr::say(Line(what), Patience::None);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::request::Request;
 use crate::stop::Stop;
 
 mod destination;
-mod escape;
+pub mod escape;
 mod json;
 mod limit;
 mod otel;
@@ -57,6 +57,7 @@ pub fn sink(format: Format) -> Box<dyn Sink> {
     }
 }
 
+pub use json::write_object;
 pub use limit::append_line;
 
 /// Lines are written when so many bytes have been gathered, or nothing more is waiting.

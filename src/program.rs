@@ -12,6 +12,8 @@ use anyhow::ensure;
 
 use crate::cli::LayoutOptions;
 use crate::debug_file;
+use crate::discover::Inode;
+use crate::discover::Process;
 use crate::discover::Target;
 use crate::elf::Elf;
 use crate::hook;
@@ -20,6 +22,7 @@ use crate::image::Image;
 use crate::layout::Build;
 use crate::machine::Machine;
 use crate::module;
+use crate::output::escape::Quoted;
 use crate::source;
 use crate::source::Found;
 
@@ -30,6 +33,8 @@ pub struct Program {
     pub binary: File,
     /// Its path, to show to people.
     pub path: PathBuf,
+    /// The file itself.
+    pub inode: Inode,
     /// Of the file that was read.
     pub build_id: Option<String>,
     /// Which nginx it is.
@@ -38,19 +43,22 @@ pub struct Program {
     pub layout: Found,
     /// Where its probes go.
     pub hooks: Hooks,
-    /// The processes that were asked for.
-    pub targets: Vec<Target>,
+    /// Its processes: masters, or workers that were asked for.
+    pub processes: Vec<Process>,
 }
 
 impl Program {
-    /// Reads the file that these targets run. There is at least one.
+    /// Reads the file that this process runs.
     ///
     /// Fails when it is not nginx, or not one whose layout is known.
-    pub fn read(targets: Vec<Target>, from: &LayoutOptions) -> Result<Self> {
-        let pid = targets[0].process.pid;
-        let path = targets[0].path.clone();
-        let binary = targets[0].binary.try_clone()?;
-        let context = || format!("pid {pid} (\"{}\") can't be traced", path.display());
+    pub fn read(target: Target, binary: File, from: &LayoutOptions) -> Result<Self> {
+        let Target {
+            process,
+            path,
+            inode,
+        } = target;
+        let pid = process.pid;
+        let context = || format!("pid {pid} ({}) can't be traced", Quoted(&path));
         let image = Image::read(&binary).with_context(context)?;
         let elf = parse(&path, &image, from).with_context(context)?;
         ensure_own(elf.machine()).with_context(context)?;
@@ -61,11 +69,12 @@ impl Program {
         Ok(Self {
             binary,
             path,
+            inode,
             build_id,
             build,
             layout,
             hooks,
-            targets,
+            processes: vec![process],
         })
     }
 
@@ -82,21 +91,16 @@ impl Program {
 
     /// Whether one of the processes that were asked for has not ended.
     pub fn is_alive(&self) -> bool {
-        self.targets.iter().any(|target| target.process.is_alive())
-    }
-
-    /// The file that all its processes run.
-    pub fn inode(&self) -> (u64, u64) {
-        self.targets[0].inode
+        self.processes.iter().any(Process::is_alive)
     }
 
     /// Version and path.
     pub fn shown(&self) -> String {
         let build_id = self.build_id.as_deref().unwrap_or("none");
         format!(
-            "nginx {} at \"{}\" (build id {build_id})",
+            "nginx {} at {} (build id {build_id})",
             self.build.version,
-            self.path.display()
+            Quoted(&self.path)
         )
     }
 }
@@ -117,19 +121,4 @@ fn ensure_own(machine: Machine) -> Result<()> {
         Machine::OWN
     );
     Ok(())
-}
-
-/// Groups the targets by the file they run.
-pub fn by_binary(targets: Vec<Target>) -> Vec<Vec<Target>> {
-    let mut groups: Vec<Vec<Target>> = Vec::new();
-    for target in targets {
-        let group = groups
-            .iter_mut()
-            .find(|group| group[0].inode == target.inode);
-        match group {
-            Some(group) => group.push(target),
-            None => groups.push(vec![target]),
-        }
-    }
-    groups
 }

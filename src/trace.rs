@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::collect::Collector;
 use crate::cost::Cost;
 use crate::cost::Meter;
+use crate::descriptors;
 use crate::event;
 use crate::event::RequestEvent;
 use crate::filter::Filter;
@@ -56,7 +57,8 @@ pub fn run(cli: &Trace) -> Result<bool> {
     /* That a file may not grow any more (ulimit -f) is then an error of write(), like a full disk. */
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
     let kernel = preflight::check(cli.sockets)?;
-    let found = Found::read(cli, messages)?;
+    descriptors::raise();
+    let found = Found::read(cli, messages, &stop)?;
     let mut tracing = Tracing {
         cli,
         sink: output::sink(cli.format()),

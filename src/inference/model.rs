@@ -35,17 +35,35 @@ struct Known {
     layout: Layout,
     /// Where it has what each witness is asked for.
     places: Vec<Option<i64>>,
+    /// What each witness is asked for that nobody has looked for in this build. It agrees with every
+    /// layout, so that the others decide.
+    unmeasured: Vec<bool>,
 }
 
 impl Known {
-    /// A build and its layout.
+    /// A build and its layout, in which every member was looked for.
     fn new(name: String, build: Build, layout: Layout) -> Self {
         let places = fit::places().map(|place| fit::offset(&layout, place));
+        let places: Vec<_> = places.collect();
         Self {
             name,
             build,
-            places: places.collect(),
+            unmeasured: vec![false; places.len()],
+            places,
             layout,
+        }
+    }
+
+    /// The same where only these members were looked for.
+    fn measured_at(self, names: &[&str]) -> Self {
+        let is_measured = |(name, member): &(&str, &str)| {
+            let called = format!("{name}.{member}");
+            names.contains(&&*called)
+        };
+        let unmeasured = fit::places().map(|place| !place.iter().all(is_measured));
+        Self {
+            unmeasured: unmeasured.collect(),
+            ..self
         }
     }
 }
@@ -108,7 +126,7 @@ fn forks() -> Vec<Known> {
             has_sticky: true,
             ..build(version, signature)
         };
-        Known::new((*name).to_owned(), build, layout)
+        Known::new((*name).to_owned(), build, layout).measured_at(&names)
     });
     known.collect()
 }
@@ -159,6 +177,7 @@ fn say(known: &Known, layout: &Layout, fault: Fault, modules: &dyn Fn(&str) -> b
         let is_there = known.places[question.number];
         match question.offset {
             _ if is_missing => Verdict::Unknown,
+            _ if known.unmeasured[question.number] => Verdict::Agrees,
             None if is_there.is_none() => Verdict::Unread,
             offset if offset == is_there => Verdict::Agrees,
             _ => Verdict::Differs,
@@ -273,7 +292,10 @@ fn never_wrong_for_options() {
                 continue;
             }
             let name = format!("{} with the options of {}", fork.name, options.name);
-            let known = Known::new(name, options.build.clone(), layout);
+            let known = Known {
+                unmeasured: fork.unmeasured.clone(),
+                ..Known::new(name, options.build.clone(), layout)
+            };
             let candidates = candidates.of(&known.build);
             for fault in one_wrong().chain([Fault::None]) {
                 let (_, wrong) = infer(&known, candidates, fault);

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use anyhow::Result;
 
 use super::Sink;
-use super::escape::is_unsafe;
+use super::escape::Escaped;
 use crate::lost::Lost;
 use crate::request::Request;
 
@@ -23,14 +23,14 @@ impl Sink for Text {
         let client = Address(request.remote_addr.as_deref(), request.remote_port);
         write!(line, "{client}=>")?;
         match request.upstream_addr.as_deref() {
-            Some(upstream) => write!(line, "{}", Safe(upstream))?,
+            Some(upstream) => write!(line, "{}", Escaped(upstream))?,
             None => {
                 let server = Address(request.server_addr.as_deref(), request.server_port);
                 write!(line, "{server}")?;
             }
         }
         if let Some(uri) = &request.request_uri {
-            write!(line, ", {}", Safe(uri))?;
+            write!(line, ", {}", Escaped(uri))?;
         }
         if let Some(status) = request.status {
             write!(line, ", {status}")?;
@@ -56,7 +56,7 @@ impl Sink for Text {
     }
 
     fn width(&self, c: char) -> usize {
-        Safe(c.encode_utf8(&mut [0; 4])).to_string().len()
+        Escaped(c.encode_utf8(&mut [0; 4])).to_string().len()
     }
 }
 
@@ -69,28 +69,10 @@ impl fmt::Display for Address<'_> {
             return Ok(());
         };
         match port {
-            Some(port) if addr.contains(':') => write!(f, "[{}]:{port}", Safe(addr)),
-            Some(port) => write!(f, "{}:{port}", Safe(addr)),
-            None => write!(f, "{}", Safe(addr)),
+            Some(port) if addr.contains(':') => write!(f, "[{}]:{port}", Escaped(addr)),
+            Some(port) => write!(f, "{}:{port}", Escaped(addr)),
+            None => write!(f, "{}", Escaped(addr)),
         }
-    }
-}
-
-/// Text that is safe on a terminal: `\x1b` for a control byte, `\u{202e}` for what is wider, and
-/// `\\` for the backslash, so that the bytes can be told.
-struct Safe<'a>(&'a str);
-
-impl fmt::Display for Safe<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '\\' => f.write_str("\\\\")?,
-                c if c.is_ascii() && is_unsafe(c) => write!(f, "\\x{:02x}", u32::from(c))?,
-                c if is_unsafe(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
-                c => write!(f, "{c}")?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -37,6 +37,8 @@ pub mod tls;
 pub mod tool;
 /// An upstream that does as it is told.
 pub mod upstream;
+/// Namespaces for one test.
+pub mod yard;
 
 use std::io::BufRead as _;
 use std::io::BufReader;

@@ -55,6 +55,8 @@ mod requests;
 mod secrets;
 /// What tells of the bytes on sockets.
 mod sockets;
+/// What other users of the machine can do to it.
+mod strangers;
 /// Subrequests and their upstreams.
 mod subrequests;
 /// Where nginx's functions are found, and which of them are used.

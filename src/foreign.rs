@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files that somebody else named: the program that a process runs, and the debug file that this
+//! program names. Whoever named them may be anybody, so that opening one must neither wait nor leave
+//! its place, and what is read is the very file that was judged.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd as _;
+use std::os::fd::BorrowedFd;
+use std::path::Component;
+use std::path::Path;
+
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
+use rustix::fs::StatxFlags;
+use rustix::fs::fstatfs;
+use rustix::fs::openat;
+use rustix::fs::openat2;
+use rustix::fs::statx;
+use rustix::io::Errno;
+
+/// How a file is opened to be read: without waiting for the other end of a pipe, or for the holder
+/// of a lease.
+const TO_READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// How a file is opened to be judged: neither its driver nor its file system hears of it.
+const TO_JUDGE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// File systems whose files are no files: reading them may wait for ever, or do something.
+const PSEUDO: [&str; 16] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "securityfs",
+    "sysfs",
+    "tracefs",
+];
+
+/// `FUSE_SUPER_MAGIC` of the kernel's `magic.h`.
+const FUSE_MAGIC: u64 = 0x6573_5546;
+
+/// No list of mounts is longer (the kernel allows 100,000 of them).
+const MOUNTS_BYTES_MAX: u64 = 64 << 20;
+
+/// Opens the file that a process runs, whatever stands at its path by now.
+///
+/// Fails with the system's own error when the process has ended or runs no program.
+pub fn program(pid: u32) -> Result<File> {
+    /* The one link that is followed: the kernel's own, to what it runs. */
+    let file = openat(CWD, format!("/proc/{pid}/exe"), TO_JUDGE, Mode::empty())?;
+    let mounts = [Mounts::of(&pid.to_string()), Mounts::of("self")];
+    judge(file.as_fd(), FileType::RegularFile, &mounts)?;
+    reopen(file.as_fd())
+}
+
+/// Opens a file by its path from `/`, of which no part may be a link. `None` when there is none, or
+/// nothing that can be read without waiting.
+pub fn beside(path: &Path) -> Option<File> {
+    let mounts = [Mounts::of("self")];
+    let mut at = openat(CWD, "/", TO_JUDGE | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let mut components = path.components().peekable();
+    while let Some(component) = components.next() {
+        let name = match component {
+            Component::RootDir => continue,
+            Component::Normal(name) => name,
+            Component::Prefix(_) | Component::CurDir | Component::ParentDir => return None,
+        };
+        let kind = if components.peek().is_some() {
+            FileType::Directory
+        } else {
+            FileType::RegularFile
+        };
+        /* One step at a time: no file system is asked for a name before it was judged. */
+        at = openat(&at, name, TO_JUDGE | OFlags::NOFOLLOW, Mode::empty()).ok()?;
+        judge(at.as_fd(), kind, &mounts).ok()?;
+    }
+    reopen(at.as_fd()).ok()
+}
+
+/// Opens a file below a folder that only root can write to. Links in there are root's own; those
+/// that lead out of it are not followed. `None` when there is no such file.
+pub fn beneath(folder: &str, path: &Path) -> Option<File> {
+    let folder = openat(CWD, folder, TO_JUDGE | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = match openat2(&folder, path, TO_READ, Mode::empty(), resolve) {
+        /* Some sandboxes do not know this system call (Linux 5.6). */
+        Err(Errno::NOSYS | Errno::PERM) => {
+            openat(&folder, path, TO_READ | OFlags::NOFOLLOW, Mode::empty())
+        }
+        result => result,
+    };
+    let file = File::from(file.ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+/// Opens a file that the person who runs this has named. Fails when it is none: a pipe would make
+/// us wait.
+pub fn own(path: &Path) -> Result<File> {
+    let file = File::from(openat(CWD, path, TO_READ, Mode::empty())?);
+    ensure!(file.metadata()?.is_file(), "not a regular file");
+    Ok(file)
+}
+
+/// Opens what was judged, to read it.
+fn reopen(file: BorrowedFd<'_>) -> Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(File::from(openat(CWD, path, TO_READ, Mode::empty())?))
+}
+
+/// Fails when this is not of that kind, or on a file system whose files may never answer. The file
+/// system itself is not asked: its daemon may be the one that does not answer.
+fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> {
+    let stat = statx(
+        file,
+        "",
+        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
+        StatxFlags::TYPE | StatxFlags::MNT_ID,
+    )?;
+    let mut mounts = mounts.iter();
+    match mounts.find_map(|mounts| mounts.0.get(&stat.stx_mnt_id)) {
+        Some(r#type) => ensure!(
+            !may_hang(r#type),
+            "it is on a file system of type {type}, which may never answer"
+        ),
+        /* The kernel's own (memfd), or not mounted any more. */
+        None => ensure!(
+            u64::try_from(fstatfs(file)?.f_type)? != FUSE_MAGIC,
+            "it is on a file system that may never answer"
+        ),
+    }
+    if FileType::from_raw_mode(stat.stx_mode.into()) != kind {
+        bail!("not a regular file");
+    }
+    Ok(())
+}
+
+/// Whether a user's own program answers for files on such a file system, or they are none.
+fn may_hang(r#type: &str) -> bool {
+    let name = r#type.split('.').next().unwrap_or_default();
+    matches!(name, "fuse" | "fuseblk") || PSEUDO.contains(&name)
+}
+
+/// Mounts that a process sees: the type of the file system, by the mount's number.
+struct Mounts(BTreeMap<u64, String>);
+
+impl Mounts {
+    /// Of a process, or `self`. None when it has ended.
+    fn of(process: &str) -> Self {
+        let mut text = Vec::new();
+        let read = File::open(format!("/proc/{process}/mountinfo"))
+            .and_then(|file| file.take(MOUNTS_BYTES_MAX).read_to_end(&mut text));
+        if read.is_err() {
+            text.clear();
+        }
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// Each line begins with the mount's number; after " - " comes the type. Spaces in paths are
+    /// escaped.
+    fn parse(text: &str) -> Self {
+        let mounts = text.lines().filter_map(|line| {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let number = mount.split(' ').next()?.parse().ok()?;
+            Some((number, file_system.split(' ').next()?.to_owned()))
+        });
+        Self(mounts.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::Mounts;
+    use super::beneath;
+    use super::beside;
+    use super::may_hang;
+    use super::own;
+    use super::program;
+
+    /// Check that of a folder only its plain files are opened: no links, no pipes, no folders, and
+    /// nothing through a link.
+    #[test]
+    fn plain_files_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().canonicalize().unwrap().join(name);
+        fs::create_dir(at("folder")).unwrap();
+        fs::write(at("folder/file"), b"x").unwrap();
+        symlink("/proc/kmsg", at("kmsg")).unwrap();
+        symlink("folder", at("link")).unwrap();
+        let status = std::process::Command::new("mkfifo")
+            .arg(at("pipe"))
+            .status();
+        assert!(status.unwrap().success());
+        assert!(beside(&at("folder/file")).is_some());
+        for name in [
+            "folder",
+            "kmsg",
+            "link/file",
+            "pipe",
+            "pipe/file",
+            "folder/../folder/file",
+            "nothing",
+        ] {
+            assert!(beside(&at(name)).is_none(), "{name}");
+        }
+        assert!(own(&at("link/file")).is_ok());
+        assert!(own(&at("pipe")).is_err());
+        for path in ["/proc/version", "/dev/null", "/sys/kernel/notes"] {
+            assert!(beside(Path::new(path)).is_none(), "{path}");
+        }
+    }
+
+    /// Check that below a folder links are followed as long as they stay there.
+    #[test]
+    fn links_within() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("debug/id")).unwrap();
+        fs::write(at("debug/file"), b"x").unwrap();
+        fs::write(at("out"), b"x").unwrap();
+        symlink("../file", at("debug/id/in")).unwrap();
+        symlink("../../out", at("debug/id/out")).unwrap();
+        symlink("/proc/kmsg", at("debug/id/kmsg")).unwrap();
+        let debug = at("debug").display().to_string();
+        assert!(beneath(&debug, Path::new("id/in")).is_some());
+        for name in ["id/out", "id/kmsg", "id", "id/nothing"] {
+            assert!(beneath(&debug, Path::new(name)).is_none(), "{name}");
+        }
+    }
+
+    /// Check that the file of this very process is opened, and that of none is not.
+    #[test]
+    fn own_program() {
+        let file = program(std::process::id()).unwrap();
+        assert!(file.metadata().unwrap().is_file());
+        assert!(program(4_194_305).is_err());
+    }
+
+    /// Check lines as the kernel writes them.
+    #[test]
+    fn mounts() {
+        let mounts = Mounts::parse(
+            "36 35 98:0 /a\\040b /mnt rw,noatime master:1 - ext3 /dev/root rw\n\
+             40 36 0:50 / /mnt/x rw - fuse.sshfs me@there:/ rw,user_id=1000\n\
+             nonsense\n",
+        );
+        assert!(!may_hang(&mounts.0[&36]));
+        assert!(may_hang(&mounts.0[&40]));
+        assert_eq!(mounts.0.len(), 2);
+        for r#type in ["overlay", "tmpfs", "virtiofs", "xfs"] {
+            assert!(!may_hang(r#type), "{type}");
+        }
+    }
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What other users of the machine can do to a tool that traces every nginx: nothing that stops it.
+//! In each of these tests a real nginx is traced beside whatever they do, all of its requests have
+//! their records, and the tool ends as soon as it is asked to.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::suite::common::build::binary;
+use crate::suite::common::client::Client;
+use crate::suite::common::imitation::compile;
+use crate::suite::common::imitation::objcopy;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::copy_program;
+use crate::suite::common::program::kill;
+use crate::suite::common::program::open_to_all;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::Ended;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::yard::Yard;
+
+/// How soon "at once" is, on a machine that does much else.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// Requests on connections of their own.
+fn requests(nginx: &Nginx, count: usize) {
+    for _ in 0..count {
+        assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    }
+}
+
+/// Waits until the tool traces this nginx, which runs in the same yard.
+fn wait_traced(tool: &mut Tool, nginx: &Nginx) {
+    let status = fs::read_to_string(format!("/proc/{}/status", nginx.pid())).unwrap();
+    let pids = status.lines().find(|line| line.starts_with("NSpid:"));
+    let pid = pids.unwrap().split_whitespace().last().unwrap().to_owned();
+    tool.wait_for_message(&format!("pid {pid}, 1 worker"));
+}
+
+/// Ends the tool, which must end at once, and compares what it has recorded with what these nginx have
+/// logged.
+fn assert_unharmed(tool: Tool, nginx: Vec<Nginx>) -> Ended {
+    let asked = Instant::now();
+    kill("TERM", tool.child());
+    let ended = tool.wait();
+    assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+    ended.assert_clean();
+    let logged: Vec<_> = nginx.into_iter().flat_map(Nginx::quit).collect();
+    assert!(!logged.is_empty());
+    let records = ended.records();
+    assert_equal(&records, &logged);
+    assert_eq!(records.len(), logged.len());
+    ended
+}
+
+/// Traces an nginx that was there before a stranger came, and one that comes after him; and has each
+/// serve in turn. What the tool has said.
+fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
+    let first = yard.nginx();
+    come();
+    let mut tool = yard.tool(&[&["--json", "--wait"], args].concat());
+    wait_traced(&mut tool, &first);
+    requests(&first, 5);
+    come();
+    let second = yard.nginx();
+    wait_traced(&mut tool, &second);
+    requests(&first, 5);
+    requests(&second, 5);
+    first.wait_logged(10);
+    second.wait_logged(5);
+    assert_unharmed(tool, vec![first, second])
+}
+
+/// A program that passes for an nginx of a known build, and whose debug file is said to be
+/// `nginx.debug` beside it. That file is not there.
+fn with_debug_link(folder: &Path) -> PathBuf {
+    let program = compile(folder, &[]);
+    let debug = folder.join("nginx.debug");
+    fs::write(&debug, b"x").unwrap();
+    objcopy(
+        folder,
+        &["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"],
+    );
+    fs::remove_file(debug).unwrap();
+    open_to_all(&program);
+    program
+}
+
+/// How many lines say this.
+fn count(ended: &Ended, text: &str) -> usize {
+    let lines = ended.stderr.iter();
+    lines.filter(|line| line.contains(text)).count()
+}
+
+/// Check a program whose debug file is a link to the kernel's log, which is a regular file, can be
+/// opened, and lets whoever reads it wait.
+#[test]
+fn debug_file_is_kernel_log() {
+    let yard = Yard::new();
+    let program = with_debug_link(&yard.folder());
+    symlink("/proc/kmsg", yard.folder().join("nginx.debug")).unwrap();
+    beside(&yard, &[], || yard.stranger(&program, &[]));
+}
+
+/// Check that a debug file is not read through a link, be it even the right one: else a link to a file
+/// that only root may read would be one. The same file is read when it is there itself.
+#[test]
+fn debug_file_is_link() {
+    let yard = Yard::new();
+    let folder = yard.folder();
+    compile(&folder, &["-g"]);
+    objcopy(&folder, &["--only-keep-debug", "nginx", "nginx.debug"]);
+    objcopy(
+        &folder,
+        &["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"],
+    );
+    yard.stranger(&folder.join("nginx"), &[]);
+    let layout = || loop {
+        let output = yard.command(PROGRAM).args(["check", "--json"]).output();
+        let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        if let Some(layout) = report["nginx"][0]["layout"].as_str() {
+            break layout.to_owned();
+        }
+    };
+    assert_eq!(layout(), "dwarf");
+    fs::rename(folder.join("nginx.debug"), folder.join("secret")).unwrap();
+    symlink("secret", folder.join("nginx.debug")).unwrap();
+    assert_eq!(layout(), "table");
+}
+
+/// Check a debug file that is a plain file at one moment and a pipe at the next.
+#[test]
+fn debug_file_becomes_pipe() {
+    let yard = Yard::new();
+    let program = with_debug_link(&yard.folder());
+    let (file, new) = (yard.folder().join("nginx.debug"), yard.folder().join("new"));
+    fs::copy(&program, &file).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::copy(&program, &new).unwrap();
+                fs::rename(&new, &file).unwrap();
+                rustix::fs::mknodat(
+                    rustix::fs::CWD,
+                    &new,
+                    rustix::fs::FileType::Fifo,
+                    rustix::fs::Mode::RUSR,
+                    0,
+                )
+                .unwrap();
+                fs::rename(&new, &file).unwrap();
+            }
+        });
+        /* So that the thread ends even when this panics. */
+        let result = std::panic::catch_unwind(|| {
+            beside(&yard, &[], || {
+                for _ in 0..20 {
+                    yard.stranger(&program, &[]);
+                }
+            })
+        });
+        is_over.store(true, Ordering::Relaxed);
+        result.unwrap();
+    });
+}
+
+/// Check a debug file in a file system of a user's own, whose program never answers: whoever asks it
+/// for anything waits, and can't even be killed.
+#[test]
+fn debug_file_on_deaf_file_system() {
+    if !Path::new("/dev/fuse").exists() {
+        println!("SKIP: no /dev/fuse");
+        return;
+    }
+    let yard = Yard::new();
+    let program = with_debug_link(&yard.folder());
+    let mounted = yard.folder().join(".debug");
+    fs::create_dir(&mounted).unwrap();
+    let options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other";
+    let script = format!(
+        "exec 3<>/dev/fuse; mount -i -t fuse -o {options} deaf \"$0\" && touch \"$0-is-mounted\" && \
+         exec sleep infinity"
+    );
+    let mut deaf = yard.command("sh");
+    yard.start(deaf.args(["-c", &script]).arg(&mounted));
+    let is_mounted = yard.folder().join(".debug-is-mounted");
+    let end = Instant::now() + AT_ONCE;
+    while !is_mounted.exists() {
+        if Instant::now() > end {
+            println!("SKIP: it can't be mounted here");
+            return;
+        }
+        std::thread::yield_now();
+    }
+    beside(&yard, &[], || yard.stranger(&program, &[]));
+}
+
+/// The arguments with which util-linux runs a program as nobody, with the capabilities of
+/// ngx-bpf.service.
+const AS_SERVICE: [&str; 7] = [
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--no-new-privs",
+    "--inh-caps=-all,+bpf,+perfmon,+sys_ptrace",
+    "--ambient-caps=-all,+bpf,+perfmon,+sys_ptrace",
+    "--bounding-set=-all,+bpf,+perfmon,+sys_ptrace",
+];
+
+/// The tool as the service runs it.
+fn as_service(yard: &Yard, args: &[&str]) -> Tool {
+    let copy = yard.folder().join("ngx-bpf");
+    if !copy.exists() {
+        copy_program(Path::new(PROGRAM), &copy);
+    }
+    let mut command = yard.command("setpriv");
+    let mut tool = Tool::spawn(command.args(AS_SERVICE).arg(copy).args(args));
+    tool.read_stdout();
+    tool
+}
+
+/// Whether the service's capabilities are all that this kernel asks for to attach.
+fn is_service_enough(yard: &Yard) -> bool {
+    let nginx = yard.nginx();
+    let tool = as_service(yard, &["--json", "--duration", "1ms"]);
+    let is_enough = tool.wait().status.success();
+    drop(nginx);
+    if !is_enough {
+        println!("SKIP: this kernel asks for more than the service's capabilities");
+    }
+    is_enough
+}
+
+/// Check programs that the service may not read, one that is named nginx and one that has its title:
+/// each is one line, which says what to do, and the others are traced, whether it waits or not.
+#[test]
+fn unreadable_program() {
+    let yard = Yard::new();
+    if !is_service_enough(&yard) {
+        return;
+    }
+    let folder = yard.folder();
+    for name in ["nginx", "other"] {
+        copy_program(Path::new("/bin/sleep"), &folder.join(name));
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o111)).unwrap();
+    }
+    let mut named = yard.command(folder.join("nginx").to_str().unwrap());
+    yard.start(named.arg("infinity"));
+    yard.stranger(&folder.join("other"), &["infinity"]);
+    for wait in [&[][..], &["--wait"]] {
+        let nginx = yard.nginx();
+        let mut tool = as_service(&yard, &[&["--json"], wait].concat());
+        wait_traced(&mut tool, &nginx);
+        requests(&nginx, 5);
+        nginx.wait_logged(5);
+        let ended = assert_unharmed(tool, vec![nginx]);
+        let refusals = count(&ended, "run as root, or with CAP_DAC_READ_SEARCH as well");
+        assert_eq!(refusals, 2, "{:?}", ended.stderr);
+    }
+}
+
+/// Check that with several pids each that can't be traced is named and the others are traced; that
+/// without any that can it fails, and names them all.
+#[test]
+fn pids_that_are_no_nginx() {
+    let yard = Yard::new();
+    let nginx = yard.nginx();
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let mut other = Command::new("cat")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let [gone, cat, real] = [gone.id(), other.id(), nginx.pid()].map(|pid| pid.to_string());
+    let mut tool = Tool::start(&["--json", "-p", &gone, "-p", &cat, "-p", &real], 1);
+    requests(&nginx, 5);
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 5);
+    assert_eq!(logged.len(), 5);
+    assert_eq!(count(&ended, &format!("no process with pid {gone}")), 1);
+    assert_eq!(count(&ended, &format!("pid {cat} (")), 1);
+    tool = Tool::spawn(Command::new(PROGRAM).args(["-p", &gone, "-p", &cat]));
+    let ended = tool.wait();
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(ended.stderr.len(), 2, "{:?}", ended.stderr);
+    assert_eq!(count(&ended, &format!("no process with pid {gone}")), 1);
+    assert_eq!(count(&ended, &format!("pid {cat} (")), 1);
+    drop(other.stdin.take());
+    other.wait().unwrap();
+}
+
+/// Check programs that are no nginx: a script of that name, another program, one that has a terabyte
+/// of nothing at its end.
+#[test]
+fn no_nginx() {
+    let yard = Yard::new();
+    let folder = yard.folder();
+    let huge = folder.join("huge");
+    copy_program(Path::new("/bin/sleep"), &huge);
+    let file = fs::File::options().write(true).open(&huge).unwrap();
+    file.set_len(1 << 40).unwrap();
+    drop(file);
+    let script = folder.join("nginx");
+    fs::write(folder.join("text"), "#!/bin/bash\nsleep infinity\n").unwrap();
+    copy_program(&folder.join("text"), &script);
+    let come = || {
+        yard.start(&mut yard.command(script.to_str().unwrap()));
+        yard.stranger(&huge, &["infinity"]);
+        yard.stranger(Path::new("/bin/sleep"), &["infinity"]);
+    };
+    let ended = beside(&yard, &[], come);
+    assert_eq!(count(&ended, "bytes are too many"), 1, "{:?}", ended.stderr);
+    for program in ["/sleep\"", "/bash\""] {
+        assert_eq!(count(&ended, program), 1, "{:?}", ended.stderr);
+    }
+}
+
+/// Check a debug file that its owner holds a lease on: whoever opens it has to wait until he gives it up.
+#[test]
+fn debug_file_is_leased() {
+    use std::os::fd::AsRawFd as _;
+    /* Of linux/fcntl.h; the crate does not have it. */
+    const F_SETSIG: i32 = 10;
+    let yard = Yard::new();
+    let program = with_debug_link(&yard.folder());
+    let debug = yard.folder().join("nginx.debug");
+    copy_program(&program, &debug);
+    let lease = fs::File::options().write(true).open(&debug).unwrap();
+    // SAFETY: neither takes a pointer. The signal is one that nobody minds.
+    let result = unsafe {
+        libc::fcntl(lease.as_raw_fd(), F_SETSIG, libc::SIGURG);
+        libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    let begun = Instant::now();
+    beside(&yard, &[], || yard.stranger(&program, &[]));
+    /* The kernel takes a lease away after 45 s. */
+    assert!(begun.elapsed() < Duration::from_secs(40));
+}
+
+/// Check six hundred processes that call themselves masters, where the tool may have 1,024 files
+/// open: they are looked at one by one, and a binary that many of them run is named once.
+#[test]
+fn many() {
+    let yard = Yard::new();
+    let own = yard.folder().join("own");
+    fs::create_dir(&own).unwrap();
+    let script = "for i in $(seq 300); do
+        cp /bin/sleep $0/$i
+        (exec -a 'nginx: master process' $0/$i infinity) &
+        (exec -a 'nginx: master process' sleep infinity) &
+        done; touch $0/all; wait";
+    let mut all = yard.command("bash");
+    yard.start(all.args(["-c", script]).arg(&own));
+    let end = Instant::now() + crate::suite::common::PATIENCE;
+    while !own.join("all").exists() {
+        assert!(Instant::now() < end, "they have not started");
+        std::thread::yield_now();
+    }
+    for args in [&[][..], &["--wait"]] {
+        let nginx = yard.nginx();
+        let mut command = yard.command("prlimit");
+        command.args(["--nofile=1024:1024", PROGRAM, "--json"]);
+        let mut tool = Tool::spawn(command.args(args));
+        tool.read_stdout();
+        wait_traced(&mut tool, &nginx);
+        requests(&nginx, 5);
+        nginx.wait_logged(5);
+        let ended = assert_unharmed(tool, vec![nginx]);
+        assert_eq!(count(&ended, "not nginx"), 301, "{:?}", ended.stderr);
+    }
+}
+
+/// Check that the limit of open files is raised as far as it goes: what is needed may be more than
+/// what a shell gives.
+#[test]
+fn limit_is_raised() {
+    let nginx = Nginx::simple();
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=256:5000", PROGRAM, "--json", "--pid"]);
+    let mut tool = Tool::spawn(command.arg(nginx.pid().to_string()));
+    tool.wait_ready(1);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", tool.pid())).unwrap();
+    let limit = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let numbers: Vec<&str> = limit.unwrap().split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers, ["5000", "5000"]);
+}
+
+/// A name that clears a terminal, begins a line that looks like the tool's own, turns the direction
+/// of text, and is not UTF-8.
+const HOSTILE: &[u8] = b"\x1b[2J\nngx-bpf: \xc2\x9b\xe2\x80\xae\xff\"\\";
+
+/// The same as it is shown.
+const SHOWN: &str = r#"\x1b[2J\x0angx-bpf: \u{9b}\u{202e}\xff\"\\"#;
+
+/// Whether this would do something to a terminal.
+fn is_unsafe(c: char) -> bool {
+    let is_bidi =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_bidi
+}
+
+/// Check that a path that holds what a terminal obeys is escaped in every message that it stands in:
+/// of a program that is no nginx, that is too large, or that may not be read.
+#[test]
+fn hostile_path_in_messages() {
+    let yard = Yard::new();
+    let folder = yard.folder().join(OsStr::from_bytes(HOSTILE));
+    fs::create_dir(&folder).unwrap();
+    open_to_all(&folder);
+    for name in ["sleep", "huge", "closed"] {
+        copy_program(Path::new("/bin/sleep"), &folder.join(name));
+    }
+    let huge = fs::File::options().write(true).open(folder.join("huge"));
+    huge.unwrap().set_len(1 << 40).unwrap();
+    let closed = fs::Permissions::from_mode(0o111);
+    fs::set_permissions(folder.join("closed"), closed).unwrap();
+    let come = || {
+        for name in ["sleep", "huge", "closed"] {
+            yard.stranger(&folder.join(name), &["infinity"]);
+        }
+    };
+    let ended = beside(&yard, &["-v"], come);
+    for line in &ended.stderr {
+        assert!(!line.chars().any(is_unsafe), "{line:?}");
+        assert!(
+            line.starts_with("ngx-bpf: ") || !line.contains("ngx-bpf"),
+            "{line:?}"
+        );
+    }
+    assert_eq!(count(&ended, SHOWN), 3, "{:?}", ended.stderr);
+    if is_service_enough(&yard) {
+        let nginx = yard.nginx();
+        let mut tool = as_service(&yard, &["--json"]);
+        wait_traced(&mut tool, &nginx);
+        requests(&nginx, 1);
+        nginx.wait_logged(1);
+        let ended = assert_unharmed(tool, vec![nginx]);
+        let line = ended
+            .stderr
+            .iter()
+            .find(|l| l.contains("CAP_DAC_READ_SEARCH"));
+        let line = line.unwrap_or_else(|| panic!("{:?}", ended.stderr));
+        assert!(
+            line.contains(SHOWN) && !line.chars().any(is_unsafe),
+            "{line:?}"
+        );
+    }
+}
+
+/// Check that `check` shows such a path escaped, of an nginx that can be traced and of a program that
+/// can't be, as text and as JSON.
+#[test]
+fn hostile_path_in_check() {
+    let yard = Yard::new();
+    let folder = yard.folder().join(OsStr::from_bytes(HOSTILE));
+    fs::create_dir(&folder).unwrap();
+    open_to_all(&folder);
+    let (real, other) = (folder.join("nginx"), folder.join("sleep"));
+    copy_program(&binary(), &real);
+    copy_program(Path::new("/bin/sleep"), &other);
+    let prefix = yard.folder();
+    fs::write(
+        prefix.join("conf"),
+        "daemon off; error_log /dev/null; pid pid; events {} http { access_log off; }",
+    )
+    .unwrap();
+    let mut nginx = yard.command("bash");
+    nginx.args(["-c", "exec \"$0\" \"$@\""]).arg(&real);
+    nginx.arg("-p").arg(&prefix).args(["-c", "conf"]);
+    yard.start(&mut nginx);
+    yard.stranger(&other, &["infinity"]);
+    let end = Instant::now() + crate::suite::common::PATIENCE;
+    let json = loop {
+        let output = yard.command(PROGRAM).args(["check", "--json"]).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let found = report["nginx"].as_array().unwrap();
+        let is_ready = |found: &Value| found["processes"][0]["workers"][0].is_u64();
+        if found.len() == 2 && found.iter().any(is_ready) {
+            break text;
+        }
+        assert!(Instant::now() < end, "{report:#}");
+    };
+    assert!(!json.trim_end().chars().any(is_unsafe), "{json:?}");
+    let output = yard.command(PROGRAM).arg("check").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in text.lines() {
+        assert!(!line.chars().any(is_unsafe), "{line:?}");
+        assert!(!line.starts_with("ngx-bpf: "), "{line:?}");
+    }
+    assert!(text.contains(&format!("{SHOWN}/sleep")), "{text}");
+}
