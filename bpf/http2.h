@@ -68,33 +68,58 @@ static __always_inline struct ngx_connection_s *connection_of_stream(struct ngx_
 	return NGX_GET(h2c, connection);
 }
 
-/*
- * Looks at the body of a stream: if more of it is to come, it is asked for with each read from now
- * on. `read_ns` is the last read of the connection if it also brought the header's first byte, else
- * 0: a body that is whole has come with that. When it came later than that, and nobody has looked
- * since, its time is not known.
- */
-static __always_inline void stream_body(struct multiplex *m, struct connection *stream,
-					struct ngx_http_request_s *r, struct ngx_connection_s *fake,
-					__u64 read_ns)
+/* More of the body of a stream is to come: it is asked for with each read from now on. */
+static __always_inline void body_follow(struct multiplex *m, struct ngx_connection_s *fake)
 {
-	struct ngx_http_request_body_t *rb;
-	__u32 i;
-
-	if (!knows_bodies())
-		return;
-	if (!body_is_open(r)) {
-		rb = NGX_GET(r, request_body);
-		if (rb && !NGX_GET(rb, rest))
-			stream->body_ns = read_ns;
-		return;
-	}
-	for (i = 0; i < BODIES_MAX; i++) {
+	for (__u32 i = 0; i < BODIES_MAX; i++) {
 		if (!m->bodies[i] || m->bodies[i] == (__u64)fake) {
 			m->bodies[i] = (__u64)fake;
 			return;
 		}
 	}
+}
+
+/*
+ * Whether the last frame that nginx has read of a connection was of this stream, the number of
+ * which stays in h2c->state.sid until the next frame. A body that is whole has come with it.
+ */
+static __always_inline bool stream_is_last_read(struct ngx_http_request_s *r)
+{
+	struct ngx_http_v2_stream_s *stream = NGX_GET_OR(r, stream, NULL);
+	struct ngx_http_v2_connection_s *h2c;
+	struct ngx_http_v2_node_s *node;
+
+	if (!stream || !bpf_core_field_exists(stream->node) ||
+	    !bpf_core_field_exists(struct ngx_http_v2_state_t, sid) ||
+	    !bpf_core_field_exists(struct ngx_http_v2_node_s, id))
+		return false;
+	h2c = NGX_GET(stream, connection);
+	node = NGX_GET(stream, node);
+	return node && NGX_GET(node, id) == NGX_GET(h2c, state.sid);
+}
+
+/*
+ * The body of a stream that nobody has looked at before. nginx begins to work on a request when its
+ * body is whole, so that the last read is the one that made it whole, if it has brought the header,
+ * too (`is_new`), or its last frame was of this stream. Else the time is not known.
+ */
+static __always_inline void stream_body(struct multiplex *m, struct connection *conn,
+					struct connection *stream, struct ngx_http_request_s *r,
+					struct ngx_connection_s *fake, bool is_new)
+{
+	struct ngx_http_request_body_t *rb;
+
+	if (!knows_bodies())
+		return;
+	if (body_is_open(r))
+		return body_follow(m, fake);
+	rb = NGX_GET(r, request_body);
+	if (!rb || NGX_GET(rb, rest) || !body_is_kept(rb))
+		return;
+	if (is_new)
+		stream->body_ns = stream->request_first_ns;
+	else if (stream_is_last_read(r))
+		stream->body_ns = conn->last_read_ns;
 }
 
 /* Bytes have been read: they may be of any body that is not whole. */
@@ -145,7 +170,7 @@ static __noinline struct connection *stream_new(struct worker *w, struct ngx_htt
 		stream->flags = REQUEST_ADOPTED;
 	stream->is_stream = 1;
 	if (NGX_GET(r, write_event_handler))
-		stream_body(m, stream, r, fake, number > m->streams ? stream->request_first_ns : 0);
+		stream_body(m, conn, stream, r, fake, number > m->streams);
 	return stream;
 }
 
@@ -196,7 +221,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 		of_stream->header_ns = now;
 	} else if (body_is_open(r)) {
 		of_stream->body_ns = now;
-		stream_body(m, of_stream, r, fake, 0);
+		body_follow(m, fake);
 	}
 }
 
@@ -272,7 +297,6 @@ struct frames {
 	struct multiplex *m;
 	struct ngx_http_v2_out_frame_s *frame;
 	struct ngx_http_v2_stream_s *stream; /* of the frame before */
-	__u64 has_control;		     /* a frame is of no stream */
 };
 
 /* One frame: the response of its stream goes on in this round, or begins. */
@@ -288,8 +312,6 @@ static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, stru
 		return 1;
 	frames->frame = NGX_GET(frame, next);
 	stream = NGX_GET(frame, stream);
-	if (!stream)
-		frames->has_control = 1;
 	if (!stream || stream == frames->stream)
 		return 0;
 	frames->stream = stream;
@@ -308,30 +330,6 @@ static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, stru
 	return 0;
 }
 
-/*
- * A frame of the connection itself is sent. It is WINDOW_UPDATE when nginx begins to read a body,
- * which it mostly does within the call that has parsed the header: then that stream is still the
- * one whose frame is being read.
- */
-static __always_inline void body_awaited(struct worker *w, struct multiplex *m,
-					 struct ngx_http_v2_connection_s *h2c)
-{
-	struct ngx_http_v2_stream_s *stream = NGX_GET(h2c, state.stream);
-	struct ngx_connection_s *fake;
-	struct ngx_http_request_s *r;
-	struct connection *conn;
-
-	if (!stream)
-		return;
-	r = NGX_GET(stream, request);
-	if (!is_request(r) || !NGX_GET(r, write_event_handler))
-		return;
-	fake = NGX_GET(r, connection);
-	conn = connection_of(w, r, fake);
-	if (conn && body_is_open(r))
-		stream_body(m, conn, r, fake, 0);
-}
-
 /* ngx_http_v2_send_output_queue(h2c): a round begins. A frame stays queued until it is sent whole.
  */
 static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_connection_s *h2c)
@@ -348,8 +346,6 @@ static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_
 	frames.m->round++;
 	frames.frame = NGX_GET(h2c, last_out);
 	bpf_for_each_map_elem(&steps, mark_frame, &frames, 0);
-	if (frames.has_control)
-		body_awaited(w, frames.m, h2c);
 }
 
 #endif

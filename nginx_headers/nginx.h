@@ -195,9 +195,15 @@ struct ngx_http_request_s {
 };
 
 
+struct ngx_http_v2_node_s {
+    ngx_uint_t                       id;
+};
+
+
 struct ngx_http_v2_stream_s {
     struct ngx_http_request_s       *request;
     struct ngx_http_v2_connection_s *connection;
+    struct ngx_http_v2_node_s       *node;
 };
 
 
@@ -208,6 +214,7 @@ struct ngx_http_v2_out_frame_s {
 
 
 struct ngx_http_v2_state_t {
+    ngx_uint_t                       sid;
     struct ngx_http_v2_stream_s     *stream;
 };
 

@@ -27,13 +27,15 @@ use crate::layout::Layout;
 use crate::skel::types::limit;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
-const OPTIONAL: [&str; 10] = [
+const OPTIONAL: [&str; 12] = [
     "bytes_received",
     "bytes_sent",
     "cache_status",
+    "node",
     "quic",
     "read_event_handler",
     "request_body",
+    "sid",
     "ssl",
     "ssl_servername",
     "stream",
@@ -43,8 +45,8 @@ const OPTIONAL: [&str; 10] = [
 /// What the names of structs begin with that only builds with QUIC have. As above.
 pub const OPTIONAL_STRUCTS: &str = "ngx_quic_";
 
-/// A struct that a layout file may lack, which was written before it was read. As above.
-const OPTIONAL_STRUCT: &str = "ngx_http_request_body_t";
+/// Structs that a layout file may lack, which was written before they were read. As above.
+const LATER_STRUCTS: [&str; 2] = ["ngx_http_request_body_t", "ngx_http_v2_node_s"];
 
 /// What nginx's struct names begin with.
 const PREFIX: &str = "ngx_";
@@ -75,7 +77,7 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
 
 /// Whether this build has no such struct, and need not have it.
 fn is_left_out(layout: &Layout, name: &str) -> bool {
-    (name.starts_with(OPTIONAL_STRUCTS) || name == OPTIONAL_STRUCT)
+    (name.starts_with(OPTIONAL_STRUCTS) || LATER_STRUCTS.contains(&name))
         && !layout.structs.contains_key(name)
 }
 

@@ -466,7 +466,7 @@ mod tests {
 
     /// Members that are at the same place in all releases, and in all forks that were looked at (but
     /// for what threads put before those of `ngx_event_pipe_s`).
-    const CONSTANT: [&str; 51] = [
+    const CONSTANT: [&str; 54] = [
         "ngx_array_t.elts",
         "ngx_array_t.nelts",
         "ngx_array_t.size",
@@ -491,9 +491,12 @@ mod tests {
         "ngx_http_request_s.read_event_handler",
         "ngx_http_request_s.signature",
         "ngx_http_request_s.write_event_handler",
+        "ngx_http_v2_node_s.id",
         "ngx_http_v2_out_frame_s.next",
         "ngx_http_v2_out_frame_s.stream",
+        "ngx_http_v2_state_t.sid",
         "ngx_http_v2_stream_s.connection",
+        "ngx_http_v2_stream_s.node",
         "ngx_http_v2_stream_s.request",
         "ngx_http_v2_connection_s.connection",
         "ngx_queue_s.next",
