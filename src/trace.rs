@@ -48,8 +48,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// which was said.
 pub fn run(cli: &Trace) -> Result<bool> {
     let messages = Messages::new(cli);
-    let hints = hints(cli, output::is_stdout_pipe());
-    hints.iter().for_each(|hint| messages.hint(hint));
     let (stop, stopped) = Stop::on_signals()?;
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
@@ -85,7 +83,7 @@ pub fn run(cli: &Trace) -> Result<bool> {
     tracing
         .binaries
         .start(found, kernel, &mut tracing.collector)?;
-    tracing.tell_output();
+    tracing.tell_hints();
     tracing.stop.after(cli.duration);
     tracing.run(&stopped, &reopen)?;
     tracing.finish()
@@ -167,8 +165,10 @@ impl Tracing<'_> {
         Ok(())
     }
 
-    /// What is to be known of the output.
-    fn tell_output(&self) {
+    /// What is to be known of the options and of the output, once nothing fails any more.
+    fn tell_hints(&self) {
+        let hints = hints(self.cli, output::is_stdout_pipe());
+        hints.iter().for_each(|hint| self.messages.hint(hint));
         if self.output.is_unread() {
             self.messages.unread();
         }

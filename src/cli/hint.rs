@@ -7,7 +7,7 @@ use super::Trace;
 /// an upstream has sent.
 const STATUS_MAX: u32 = 599;
 
-/// What is said before tracing begins. `is_piped`: stdout is a pipe.
+/// What is said when tracing has begun. `is_piped`: stdout is a pipe.
 pub fn hints(options: &Trace, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
     if is_piped && options.output.is_none() && options.is_format_open() {

@@ -1,21 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `GET /metrics`, and nothing else: one connection at a time, no connection for long.
+//! `GET /metrics`, and a line at `/` that names it. One thread serves some connections at once, each
+//! for a bounded time; what is slow to ask makes room for what comes after it.
 
 use std::io;
 use std::io::Read as _;
 use std::io::Write as _;
+use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::event::poll;
 
-/// What a request may take, and no more: one that is slow would keep others waiting.
+use super::host::Hosts;
+
+/// What a client may take to ask, and then what it may take to read the answer.
 const TIME: Duration = Duration::from_secs(2);
+
+/// Connections at once: each may hold a body of all metrics.
+const CLIENTS_MAX: usize = 16;
 
 /// Bytes of a request's header.
 const HEADER_BYTES: usize = 8 << 10;
@@ -23,86 +35,405 @@ const HEADER_BYTES: usize = 8 << 10;
 /// What encode() writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What is written by hand.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// How often it looks at its connections at least.
+const TURN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
+
+/// Without a descriptor for another connection, none is accepted for so long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// All metrics as text are at most so old: counters are brought up to date as often.
+const FRESH: Duration = Duration::from_millis(100);
+
 /// Answers in a thread of its own, which ends with the process.
 pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let hosts = Hosts::of(address.ip());
     thread::Builder::new()
         .name("metrics".to_owned())
-        .spawn(move || {
-            for stream in listener.incoming() {
-                match stream {
-                    /* A client that is gone has no one to be told. */
-                    Ok(stream) => drop(answer(stream, &registry)),
-                    /* No more descriptors: not again at once. */
-                    Err(_) => thread::sleep(Duration::from_millis(100)),
+        .spawn(move || Server::new(listener, hosts, registry).run())?;
+    Ok(())
+}
+
+/// Everything that the thread has.
+struct Server {
+    /// Where it listens.
+    listener: TcpListener,
+    /// By which names it may be asked.
+    hosts: Hosts,
+    /// What it serves.
+    registry: Registry,
+    /// The oldest first.
+    clients: Vec<Client>,
+    /// What was served last, for whoever asks a moment later.
+    body: Option<(Instant, Rc<[u8]>)>,
+}
+
+impl Server {
+    /// Nobody has asked yet.
+    fn new(listener: TcpListener, hosts: Hosts, registry: Registry) -> Self {
+        Self {
+            listener,
+            hosts,
+            registry,
+            clients: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// Serves for ever.
+    fn run(mut self) {
+        loop {
+            let is_full = self.clients.len() == CLIENTS_MAX && self.evictable().is_none();
+            let mut fds: Vec<_> = self.clients.iter().map(Client::poll_fd).collect();
+            if !is_full {
+                fds.push(PollFd::new(&self.listener, PollFlags::IN));
+            }
+            /* Which are ready is found out by trying: they are few, and none of them blocks. */
+            let _ = poll(&mut fds, Some(&TURN));
+            drop(fds);
+            if !is_full {
+                self.accept();
+            }
+            let now = Instant::now();
+            for mut client in std::mem::take(&mut self.clients) {
+                if client.deadline > now && self.serve(&mut client).is_ok_and(|goes_on| goes_on) {
+                    self.clients.push(client);
                 }
             }
-        })?;
-    Ok(())
-}
-
-/// One request and its response.
-fn answer(mut stream: TcpStream, registry: &Registry) -> io::Result<()> {
-    let header = read_header(&mut stream)?;
-    let line = header
-        .split(|byte| *byte == b'\r')
-        .next()
-        .unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target) = (words.next(), words.next());
-    let path = target.and_then(|target| target.split(|byte| *byte == b'?').next());
-    let mut body = String::new();
-    let status = match (method, path) {
-        (Some(b"GET"), Some(b"/metrics")) => match encode(&mut body, registry) {
-            Ok(()) => "200 OK",
-            Err(_) => "500 Internal Server Error",
-        },
-        (Some(b"GET"), _) => "404 Not Found",
-        _ => "405 Method Not Allowed",
-    };
-    let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    write_all(&mut stream, response.as_bytes())
-}
-
-/// Until the end; an error when that has come.
-fn left(end: Instant) -> io::Result<Duration> {
-    let left = end.saturating_duration_since(Instant::now());
-    (!left.is_zero())
-        .then_some(left)
-        .ok_or_else(|| io::ErrorKind::TimedOut.into())
-}
-
-/// All of it, in time: a timeout of the socket's alone would count for each part anew.
-fn write_all(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    let end = Instant::now() + TIME;
-    while !bytes.is_empty() {
-        stream.set_write_timeout(Some(left(end)?))?;
-        match stream.write(bytes)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            len => bytes = &bytes[len..],
         }
     }
-    Ok(())
+
+    /// Takes one new connection, for which the oldest one that has not asked yet makes room.
+    fn accept(&mut self) {
+        match self.listener.accept() {
+            Ok((stream, _)) => {
+                if self.clients.len() == CLIENTS_MAX
+                    && let Some(oldest) = self.evictable()
+                {
+                    self.clients.remove(oldest);
+                }
+                if stream.set_nonblocking(true).is_ok() {
+                    self.clients.push(Client::new(stream));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+
+    /// The oldest connection that has no answer yet, or has it whole.
+    fn evictable(&self) -> Option<usize> {
+        let mut clients = self.clients.iter();
+        clients.position(|client| !matches!(client.state, State::Writing(_)))
+    }
+
+    /// Goes on with a connection as far as it goes without waiting. False when it is over.
+    fn serve(&mut self, client: &mut Client) -> io::Result<bool> {
+        loop {
+            match &mut client.state {
+                State::Reading(header) => {
+                    let request = match read(&mut client.stream, header)? {
+                        Progress::Blocked => return Ok(true),
+                        Progress::Closed => return Ok(false),
+                        Progress::Done => std::mem::take(header),
+                    };
+                    client.state = State::Writing(self.answer(&request).into());
+                    client.deadline = Instant::now() + TIME;
+                }
+                State::Writing(answer) => match answer.write(&mut client.stream)? {
+                    Progress::Blocked => return Ok(true),
+                    Progress::Closed => return Ok(false),
+                    Progress::Done => {
+                        client.stream.shutdown(Shutdown::Write)?;
+                        client.state = State::Closing;
+                    }
+                },
+                /* Closed with bytes unread, the answer might be lost. */
+                State::Closing => {
+                    return match client.stream.read(&mut [0; 4096]) {
+                        Ok(len) => Ok(len > 0),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+                        Err(error) => Err(error),
+                    };
+                }
+            }
+        }
+    }
+
+    /// The answer to a header.
+    fn answer(&mut self, header: &[u8]) -> Response {
+        let Some(request) = Request::parse(header) else {
+            return match header.len() {
+                ..=HEADER_BYTES => Response::plain("400 Bad Request", "this is no HTTP\n"),
+                _ => Response::plain("431 Request Header Fields Too Large", "too much\n"),
+            };
+        };
+        let mut response = if !request.hosts.iter().all(|host| self.hosts.has(host)) {
+            Response::plain(
+                "421 Misdirected Request",
+                "this name is not served: ask by address, or by the name of this machine\n",
+            )
+        } else if !["GET", "HEAD"].contains(&request.method) {
+            Response::plain("405 Method Not Allowed", "GET or HEAD\n")
+        } else {
+            match request.path {
+                "/metrics" => self.metrics(),
+                "/" => Response::plain("200 OK", "ngx-bpf: the metrics are at /metrics\n"),
+                _ => Response::plain("404 Not Found", "the metrics are at /metrics\n"),
+            }
+        };
+        response.is_head = request.method == "HEAD";
+        response
+    }
+
+    /// All metrics, as they are or were a moment ago.
+    fn metrics(&mut self) -> Response {
+        let fresh = self.body.take().filter(|(at, _)| at.elapsed() < FRESH);
+        let (at, body) = match fresh {
+            Some(fresh) => fresh,
+            None => {
+                let mut text = String::new();
+                if encode(&mut text, &self.registry).is_err() {
+                    return Response::plain("500 Internal Server Error", "failed to encode\n");
+                }
+                (Instant::now(), text.into_bytes().into())
+            }
+        };
+        self.body = Some((at, Rc::clone(&body)));
+        Response {
+            status: "200 OK",
+            content_type: CONTENT_TYPE,
+            body,
+            is_head: false,
+        }
+    }
 }
 
-/// Up to the empty line.
-fn read_header(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let end = Instant::now() + TIME;
-    let mut header = Vec::new();
+/// One connection, for one request.
+struct Client {
+    /// Never blocks.
+    stream: TcpStream,
+    /// How far it is.
+    state: State,
+    /// When it is given up.
+    deadline: Instant,
+}
+
+/// How far a connection is.
+enum State {
+    /// So much of the header has come.
+    Reading(Vec<u8>),
+    /// What is left to be sent.
+    Writing(Answer),
+    /// All is sent; the other side closes.
+    Closing,
+}
+
+/// How far reading or writing went.
+enum Progress {
+    /// There is more to do, and not now.
+    Blocked,
+    /// The other side has gone.
+    Closed,
+    /// All of it.
+    Done,
+}
+
+impl Client {
+    /// It has asked for nothing yet.
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            state: State::Reading(Vec::new()),
+            deadline: Instant::now() + TIME,
+        }
+    }
+
+    /// What it waits for.
+    fn poll_fd(&self) -> PollFd<'_> {
+        let flags = match self.state {
+            State::Writing(_) => PollFlags::OUT,
+            State::Reading(_) | State::Closing => PollFlags::IN,
+        };
+        PollFd::new(&self.stream, flags)
+    }
+}
+
+/// Reads up to the empty line, or to more than a header may have.
+fn read(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<Progress> {
     let mut chunk = [0; 1024];
-    while !header.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-        if header.len() > HEADER_BYTES {
-            return Err(io::ErrorKind::InvalidData.into());
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(Progress::Closed),
+            Ok(len) => header.extend_from_slice(&chunk[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Progress::Blocked);
+            }
+            Err(error) => return Err(error),
         }
-        stream.set_read_timeout(Some(left(end)?))?;
-        match stream.read(&mut chunk)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            len => header.extend_from_slice(&chunk[..len]),
+        if header.len() > HEADER_BYTES || end_of_header(header).is_some() {
+            return Ok(Progress::Done);
         }
     }
-    Ok(header)
+}
+
+/// Where the empty line begins. People type lines that end with LF alone.
+fn end_of_header(header: &[u8]) -> Option<usize> {
+    let crlf = memchr::memmem::find(header, b"\r\n\r\n");
+    crlf.or_else(|| memchr::memmem::find(header, b"\n\n"))
+}
+
+/// What is asked for.
+struct Request<'a> {
+    /// The method.
+    method: &'a str,
+    /// Without its query.
+    path: &'a str,
+    /// Every `Host`.
+    hosts: Vec<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// `None` when it is too long, or no header.
+    fn parse(header: &'a [u8]) -> Option<Self> {
+        let end = end_of_header(header).filter(|end| *end <= HEADER_BYTES)?;
+        let mut lines = std::str::from_utf8(&header[..end]).ok()?.lines();
+        let mut words = lines.next()?.split(' ');
+        let (method, target) = (words.next()?, words.next()?);
+        words
+            .next()
+            .filter(|version| version.starts_with("HTTP/1."))?;
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let hosts = lines.filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("host").then_some(value.trim())
+        });
+        let hosts = hosts.collect();
+        Some(Self {
+            method,
+            path,
+            hosts,
+        })
+    }
+}
+
+/// What is answered.
+struct Response {
+    /// Its number and what that means.
+    status: &'static str,
+    /// Of the body.
+    content_type: &'static str,
+    /// The body.
+    body: Rc<[u8]>,
+    /// Whether the body stays here.
+    is_head: bool,
+}
+
+impl Response {
+    /// A line of text.
+    fn plain(status: &'static str, body: &str) -> Self {
+        Self {
+            status,
+            content_type: PLAIN,
+            body: body.as_bytes().into(),
+            is_head: false,
+        }
+    }
+}
+
+/// What is being sent: the body may be shared with others.
+struct Answer {
+    /// Header and body.
+    parts: [Rc<[u8]>; 2],
+    /// So many bytes are out.
+    sent: usize,
+}
+
+impl From<Response> for Answer {
+    fn from(response: Response) -> Self {
+        let header = format!(
+            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}\
+             X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+            response.status,
+            response.content_type,
+            response.body.len(),
+            if response.status.starts_with("405") {
+                "Allow: GET, HEAD\r\n"
+            } else {
+                ""
+            },
+        );
+        let body = if response.is_head {
+            Rc::from([])
+        } else {
+            response.body
+        };
+        Self {
+            parts: [header.into_bytes().into(), body],
+            sent: 0,
+        }
+    }
+}
+
+impl Answer {
+    /// Sends as much as goes.
+    fn write(&mut self, stream: &mut TcpStream) -> io::Result<Progress> {
+        loop {
+            let [header, body] = &self.parts;
+            let left = match self.sent.checked_sub(header.len()) {
+                None => &header[self.sent..],
+                Some(sent) => &body[sent..],
+            };
+            if left.is_empty() {
+                return Ok(Progress::Done);
+            }
+            match stream.write(left) {
+                Ok(0) => return Ok(Progress::Closed),
+                Ok(len) => self.sent += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Progress::Blocked);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HEADER_BYTES;
+    use super::Request;
+
+    /// Check requests with either end of lines, and what is none.
+    #[test]
+    fn requests() {
+        for text in [
+            "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\n\r\n",
+            "GET /metrics HTTP/1.0\nHost: a:1\n\n",
+        ] {
+            let request = Request::parse(text.as_bytes()).unwrap();
+            assert_eq!((request.method, request.path), ("GET", "/metrics"));
+            assert_eq!(request.hosts, ["a:1"]);
+        }
+        for text in [
+            "",
+            "\r\n\r\n",
+            "GET\r\n\r\n",
+            "GET /\r\n\r\n",
+            "GET / HTTP/2\r\n\r\n",
+        ] {
+            assert!(Request::parse(text.as_bytes()).is_none(), "{text:?}");
+        }
+        let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(HEADER_BYTES));
+        assert!(Request::parse(long.as_bytes()).is_none());
+    }
 }

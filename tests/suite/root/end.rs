@@ -230,7 +230,7 @@ fn text() {
         "{line}"
     );
     assert!(!rest.contains("upstream_connect_time"), "{line}");
-    assert!(ended.stderr[0].contains("--json writes JSON"), "{ended:?}");
+    assert!(ended.stderr[1].contains("--json writes JSON"), "{ended:?}");
     assert_eq!(ended.stderr.len(), 3, "{ended:?}");
 }
 

@@ -107,7 +107,7 @@ fn values_that_look_right() {
     let pattern = pattern.wait();
     pattern.assert_clean();
     assert!(pattern.records().is_empty());
-    let hint = &pattern.stderr[0];
+    let hint = &pattern.stderr[1];
     assert!(
         hint.contains("--uri takes a prefix, not a pattern"),
         "{hint}"
@@ -139,7 +139,7 @@ fn statuses_beyond_http() {
     ended.assert_clean();
     let statuses: Vec<_> = ended.records().iter().map(|r| r.status).collect();
     assert_eq!(statuses, [Some(699), Some(50), Some(650)]);
-    assert!(ended.stderr[0].contains("above 599"), "{ended:?}");
+    assert!(ended.stderr[1].contains("above 599"), "{ended:?}");
 }
 
 /// Check `--failed`: a status of 400 or more, an attempt that failed though another one has

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -28,8 +29,8 @@ const HTTP: &str = "
 /// A request to the tool.
 fn ask(port: u16, request: &str) -> Response {
     let mut client = Client::connect(port);
-    client.send(format!("{request} HTTP/1.1\r\nHost: test\r\n\r\n"));
-    client.receive()
+    client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    client.receive_to(request.starts_with("HEAD"))
 }
 
 /// What is served.
@@ -211,26 +212,120 @@ fn scraped() {
     tool.wait().assert_clean();
 }
 
-/// Check the server itself: nothing but `GET /metrics`, no connection for long, and the format's end.
+/// Check the server itself: the metrics, a line that names where they are, and nothing else.
 #[test]
 fn served_to_few() {
     let nginx = Nginx::simple();
     let port = free_port();
     let pid = nginx.pid().to_string();
-    let tool = Tool::start(&["--pid", &pid, "--metrics", &port.to_string()], 1);
+    let tool = Tool::start(
+        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
+        1,
+    );
     wait_for("ngx_bpf_traced_binaries 1", || served(port));
     assert!(served(port).ends_with("# EOF\n"));
     assert_eq!(ask(port, "GET /metrics?a=b").status, 200);
-    assert_eq!(ask(port, "GET /").status, 404);
-    assert_eq!(ask(port, "POST /metrics").status, 405);
-    let mut slow = Client::connect(port);
-    slow.send("GET /metrics");
-    served(port); /* only when the slow one was given up */
-    assert!(slow.rest().is_empty());
+    let root = ask(port, "GET /");
+    assert_eq!(root.status, 200);
+    assert_eq!(root.body, b"ngx-bpf: the metrics are at /metrics\n");
+    for request in ["HEAD /metrics", "HEAD /"] {
+        let mut client = Client::connect(port);
+        client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let answer = String::from_utf8(client.rest()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        let length = answer.split("Content-Length: ").nth(1).unwrap();
+        assert!(!length.starts_with('0'), "{answer}");
+    }
+    assert_eq!(ask(port, "GET /x").status, 404);
+    let mut client = Client::connect(port);
+    client.send("POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
+    let answer = String::from_utf8(client.rest()).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.contains("\r\nAllow: GET, HEAD\r\n"), "{answer}");
     let mut large = Client::connect(port);
-    large.send("GET /".to_owned() + &"x".repeat(20_000));
-    assert!(large.rest().is_empty());
+    large.send("GET /".to_owned() + &"x".repeat(8200));
+    assert!(large.rest().starts_with(b"HTTP/1.1 431 "));
     served(port);
+    drop(nginx);
+    tool.wait().assert_clean();
+}
+
+/// Check that a page that has led its own name to this address is refused, and that names and
+/// addresses of what is bound are not.
+#[test]
+fn names_of_others() {
+    let nginx = Nginx::simple();
+    let port = free_port();
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(
+        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
+        1,
+    );
+    let status = |hosts: &str| {
+        let mut client = Client::connect(port);
+        client.send(format!("GET /metrics HTTP/1.1\r\n{hosts}\r\n"));
+        client.receive().status
+    };
+    assert_eq!(status("Host: localhost:1\r\n"), 200);
+    assert_eq!(status("Host: 127.0.0.1\r\n"), 200);
+    assert_eq!(status("Host: [::1]:9913\r\n"), 200);
+    assert_eq!(status("Host: rebound.example:9913\r\n"), 421);
+    assert_eq!(status("Host: localhost\r\nHost: rebound.example\r\n"), 421);
+    assert_eq!(status("Host: 192.0.2.1\r\n"), 421);
+    drop(nginx);
+    tool.wait().assert_clean();
+}
+
+/// Check that clients that are slow, idle, or do not read delay nobody, however many they are, and
+/// that each of them is given up.
+#[test]
+fn slow_scrapers() {
+    let nginx = Nginx::simple();
+    let port = free_port();
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(
+        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
+        1,
+    );
+    let start = Instant::now();
+    let mut idle: Vec<_> = (0..40).map(|_| Client::connect(port)).collect();
+    for client in &mut idle[..20] {
+        client.send("GET /metrics HTTP/1.1\r\nHost: local");
+    }
+    for _ in 0..5 {
+        served(port);
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for client in &mut idle {
+        assert!(client.rest().is_empty());
+    }
+    drop(nginx);
+    tool.wait().assert_clean();
+}
+
+/// Check that there is no series of what can't be: a request that was answered by nginx itself has no
+/// times of an upstream.
+#[test]
+fn no_impossible_series() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let port = free_port();
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(
+        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
+        1,
+    );
+    Client::connect(nginx.port).get("/static");
+    wait_for(
+        "nginx_http_requests_total{upstream=\"none\",status=\"2xx\"} 1",
+        || served(port),
+    );
+    let text = served(port);
+    assert!(text.contains("phase=\"client_response\""), "{text}");
+    assert!(!text.contains("phase=\"upstream_"), "{text}");
+    assert!(!text.contains("phase=\"before_upstream\""), "{text}");
     drop(nginx);
     tool.wait().assert_clean();
 }
