@@ -110,6 +110,7 @@ install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/e
 	$(GENERATE) --generate zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ngx-bpf
 	$(GENERATE) --generate fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ngx-bpf.fish
 	sed 's:/usr/bin/:$(PREFIX)/bin/:' packaging/ngx-bpf.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/ngx-bpf.service
+	install -D packaging/ngx-bpf.generator $(DESTDIR)$(PREFIX)/lib/systemd/system-generators/ngx-bpf-generator
 	install -D -m 644 packaging/ngx-bpf.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/ngx-bpf.conf
 	install -D -m 644 packaging/ngx-bpf.logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/ngx-bpf
 	gzip -9n <CHANGELOG.md >$(DOC)/changelog.gz

@@ -36,7 +36,8 @@ pub mod value;
     long_about = "Tell where the time of every nginx request went, in nanoseconds.\n\n\
         Attaches to a running, unmodified nginx and writes one record a request to stdout: when \
         its connection was accepted, when the request was read, forwarded to the upstream and \
-        answered. Needs root, and Linux 5.15 or newer with BTF.",
+        answered. Needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (before Linux 6.6 CAP_SYS_ADMIN, \
+        too), and Linux 5.15 or newer with BTF.",
     after_help = "TIME is a number and a unit, one of ns, us, ms, s, m and h: 10s, 1.5s, 500ms, 1m30s. Without \
         a unit it is in seconds.\n\
         LIST has commas between its items, and no spaces.\n\n\

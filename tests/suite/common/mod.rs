@@ -31,6 +31,8 @@ pub mod record;
 pub mod recorded;
 /// A real server, as Debian has it.
 pub mod server;
+/// The service, without systemd.
+pub mod service;
 /// A client that speaks TLS.
 pub mod tls;
 /// The tool under test.

@@ -45,6 +45,8 @@ mod neighbours;
 mod otel;
 /// Outputs that are full, unread, or another user's.
 mod output;
+/// What the service may do, and what it says without a part of that.
+mod privileges;
 /// Which processes are traced.
 mod processes;
 /// TLS and HTTP/2, as far as they are told of.

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the service may do is enough, and without a part of it that part is named.
+
+use tempfile::TempDir;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::service::Service;
+use crate::suite::common::tool::Tool;
+
+/// What `check` and tracing say of an nginx to a service: whether it is traced, or why it is not.
+fn verdict(service: &Service, nginx: &Nginx) -> Result<(), String> {
+    let folder = TempDir::new().unwrap();
+    let pid = nginx.pid().to_string();
+    let check = service
+        .command(&folder)
+        .args(["check", "--pid", &pid])
+        .output();
+    let check = check.unwrap();
+    let text = String::from_utf8(check.stdout).unwrap();
+    let last = text.lines().last().unwrap_or_default();
+
+    let mut tool = Tool::spawn(service.command(&folder).args(["--json", "--pid", &pid]));
+    tool.read_stdout();
+    let first = tool.wait_for_message("ngx-bpf: ");
+    if !first.contains("tracing nginx") {
+        assert_eq!(tool.wait().status.code(), Some(1));
+        assert_eq!(check.status.code(), Some(1), "{text}\n{first}");
+        let reason = last.strip_prefix("tracing would not work: ").unwrap();
+        assert_eq!(first, format!("ngx-bpf: {reason}"));
+        return Err(reason.to_owned());
+    }
+    assert_eq!(
+        (check.status.code(), last),
+        (Some(0), "tracing would work"),
+        "{text}"
+    );
+    let before = nginx.logged().len();
+    Client::connect(nginx.port).get("/");
+    nginx.wait_logged(before + 1);
+    let ended = tool.stop();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 1);
+    Ok(())
+}
+
+/// Check that the service traces with exactly what its unit gives it on this kernel, and that the
+/// kernel would not let it with less: each capability that it lacks is named, by `check`, too.
+#[test]
+fn each_capability() {
+    let nginx = Nginx::simple();
+    let service = Service::installed();
+    println!("capabilities: {:?}", service.capabilities);
+    assert_eq!(verdict(&service, &nginx), Ok(()));
+    for capability in &service.capabilities {
+        let verdict = verdict(&service.without(capability), &nginx);
+        println!("without {capability}: {verdict:?}");
+        match verdict {
+            /* Perf events ask for it since some stable releases only. */
+            Ok(()) => assert_eq!(capability, "CAP_SYS_ADMIN"),
+            Err(reason) => assert!(
+                reason.starts_with(&format!("missing {capability}: ")),
+                "{reason}"
+            ),
+        }
+    }
+}
+
+/// Check that `CAP_SYS_ADMIN` is asked for where uprobes are perf events, and nowhere else.
+#[test]
+fn asks_for_no_more() {
+    let nginx = Nginx::simple();
+    let service = Service::installed();
+    let knows_better = std::fs::read("/sys/kernel/btf/vmlinux")
+        .unwrap()
+        .windows(23)
+        .any(|name| name == b"BPF_TRACE_UPROBE_MULTI\0");
+    let asks = service.capabilities.contains("CAP_SYS_ADMIN");
+    assert_eq!(asks, !knows_better);
+    let mut bare = service;
+    bare.capabilities.clear();
+    let reason = verdict(&bare, &nginx).unwrap_err();
+    assert_eq!(
+        reason,
+        "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE: run as root"
+    );
+}
+
+/// Check that a system call that a filter forbids is told as what it is, not as a lack of capabilities.
+#[test]
+fn forbidden_system_call() {
+    let nginx = Nginx::simple();
+    let service = Service::installed().without_call("bpf");
+    let reason = verdict(&service, &nginx).unwrap_err();
+    assert!(
+        reason.starts_with("the kernel refuses to load a program: Operation not permitted"),
+        "{reason}"
+    );
+}
