@@ -20,12 +20,12 @@ pub fn hints(options: &Trace, is_piped: bool) -> Vec<String> {
     if let Some(uri) = &options.uri {
         if uri.contains('*') {
             hints.push(format!(
-                "--uri takes a prefix, not a pattern: \"{uri}\" finds only what has this \"*\" in it"
+                "--uri takes a prefix, not a pattern: {uri:?} finds only what has this \"*\" in it"
             ));
         }
         if !uri.is_empty() && !uri.starts_with('/') {
             hints.push(format!(
-                "--uri \"{uri}\" does not begin with \"/\", as what clients ask for does"
+                "--uri {uri:?} does not begin with \"/\", as what clients ask for does"
             ));
         }
     }

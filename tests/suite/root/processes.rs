@@ -285,7 +285,7 @@ fn waits() {
     let mut tool = Tool::spawn(
         std::process::Command::new("unshare")
             .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
-            .args([crate::suite::common::tool::PROGRAM, "--wait"]),
+            .args([crate::suite::common::tool::PROGRAM, "--wait", "--json"]),
     );
     tool.wait_for_message("waiting for nginx to start");
     kill("INT", tool.child());
