@@ -60,11 +60,38 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 }
 
 /*
+ * How the last attempt has ended, of `u`. When a unix socket is closed, or a connection that had
+ * been reset, nothing tells: then its timers are looked at now, if its ngx_connection_t has not
+ * become another one's since.
+ */
+static __always_inline void draft_outcome(struct attempt *out, struct attempt_times *times,
+					  struct ngx_http_upstream_s *u)
+{
+	struct ngx_connection_s *c;
+
+	if (!u || !times)
+		return;
+	out->flags |= upstream_outcome(u, upstream_bits(u));
+	if (out->flags & ATTEMPT_HTTP2 && out->flags & ATTEMPT_HEADER &&
+	    out->flags & ATTEMPT_INCOMPLETE && is_cancelled(u))
+		out->flags |= ATTEMPT_CANCELLED;
+	if (!times->number || !(out->flags & (ATTEMPT_INCOMPLETE | ATTEMPT_TUNNEL)) ||
+	    out->flags & ATTEMPT_LOOKED)
+		return;
+	c = (struct ngx_connection_s *)times->connection;
+	if (NGX_GET(c, number) != times->number)
+		return;
+	upstream_look(times, c, true);
+	out->flags |= times->flags;
+}
+
+/*
  * Appends the attempts: the first ones, and the last, `max` (a constant) at most. Returns how many;
- * what is known of their times may be NULL.
+ * what is known of their times may be NULL. `u` is what nginx worked with last.
  */
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
-					    __u32 max, struct ngx_array_t *states, __u64 generation)
+					    __u32 max, struct ngx_array_t *states, __u64 generation,
+					    struct ngx_http_upstream_s *u)
 {
 	struct attempt *out = &w->attempt;
 	__u32 seen = states->nelts;
@@ -80,6 +107,8 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 		out->index = i == max - 1 ? seen - 1 : i;
 		draft_attempt(w, out, times ? &times[i] : NULL,
 			      states->elts + states->size * out->index, generation);
+		if (out->flags & ATTEMPT_SEEN && out->index == seen - 1)
+			draft_outcome(out, &times[i], u);
 		put(w, at, out, sizeof(*out));
 	}
 	return i;
@@ -117,7 +146,7 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 		out.upstreams_seen = states.nelts;
 		w->tail_len = at + sizeof(out);
 		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
-						  &states, conn->generation);
+						  &states, conn->generation, NGX_GET(r, upstream));
 		len = NGX_GET(r, uri.len);
 		out.uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
 		out.uri_cut = len > SUBREQUEST_URI_MAX;

@@ -183,6 +183,8 @@ struct attempt_times {
 	__u64 handshake_last_ns;
 	__u64 unsure_ns;       /* over TLS: the last read; 0: it may have brought an alert only */
 	__s64 unsure_received; /* bytes of the response that nginx had before it */
+	__u64 connection;      /* the ngx_connection_t of its socket */
+	__u64 number;	       /* its c->number, which no other connection has */
 	__u32 flags;
 	__u32 index;
 };

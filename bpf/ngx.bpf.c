@@ -174,6 +174,9 @@ int BPF_PROG(sock_state, struct sock *sk, int oldstate, int newstate)
 
 	if (newstate == TCP_SYN_SENT && (w = current_worker()))
 		socket_connecting(w, sk);
+	else if ((newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK || newstate == TCP_CLOSE) &&
+		 !by_descriptor && (w = current_worker()))
+		socket_closing(w, sk);
 	return 0;
 }
 

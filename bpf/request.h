@@ -304,6 +304,8 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 		d->flags |= REQUEST_INFERRED;
 	if (bpf_core_field_exists(c->ssl) && OF_CONNECTION(w, ssl))
 		d->flags |= REQUEST_TLS;
+	if (OF_CONNECTION(w, buffered) & NGX_CONNECTION_FAILED)
+		d->flags |= REQUEST_UNSERVED;
 	u = OF_REQUEST(w, upstream);
 	if (u) {
 		d->flags |= REQUEST_UPSTREAM;
@@ -327,8 +329,9 @@ static __always_inline void draft_upstreams(struct worker *w, struct connection 
 
 	bpf_probe_read_user(&states, sizeof(states), OF_REQUEST(w, upstream_states));
 	w->draft.upstreams_seen = states.nelts;
-	w->draft.attempts_len = draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX,
-					       &states, conn ? conn->generation : 0);
+	w->draft.attempts_len =
+		draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, &states,
+			       conn ? conn->generation : 0, OF_REQUEST(w, upstream));
 }
 
 /*

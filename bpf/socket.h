@@ -128,6 +128,8 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 	if (s->kind == SOCKET_UPSTREAM) {
 		if (ret > 0)
 			upstream_sent(w, s, now);
+		else if (ret != -EAGAIN)
+			upstream_unsent(w, s);
 	} else if (s->kind == SOCKET_CLIENT) {
 		conn = connection_find(w, s->connection);
 		if (conn)
@@ -178,11 +180,23 @@ static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 		upstream_connecting(w, s, now);
 }
 
+/* The kernel closes a connection, because nginx does, or because it was reset. */
+static __always_inline void socket_closing(struct worker *w, struct sock *sk)
+{
+	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+
+	if (s && s->kind == SOCKET_UPSTREAM)
+		upstream_closing(w, s);
+}
+
 /* Whatever the descriptor will lead to next is another socket. */
 static __always_inline void descriptor_closed(struct worker *w, __u32 fd)
 {
 	struct descriptor_key key = {.pid = w->pid, .fd = fd};
+	struct socket_state *s = bpf_map_lookup_elem(&descriptors, &key);
 
+	if (s && s->kind == SOCKET_UPSTREAM)
+		upstream_closing(w, s);
 	bpf_map_delete_elem(&descriptors, &key);
 }
 

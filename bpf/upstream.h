@@ -136,6 +136,8 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 		a->generation = conn->generation;
 		a->index = nelts - 1;
 		a->flags = ATTEMPT_SEEN;
+		a->connection = s->connection;
+		a->number = NGX_GET((struct ngx_connection_s *)s->connection, number);
 	}
 	return a;
 }
@@ -154,15 +156,29 @@ static __always_inline struct ngx_http_request_s *request_of_log(__u64 c)
 	return NGX_GET(ctx, current_request);
 }
 
+/*
+ * Whether it is the connection that the request's upstream module has asked for. What a module
+ * opens for itself (a cosocket of lua, a fetch of njs) has the same log, and is none of it:
+ * ngx_event_connect_peer() notes the connection before it connects.
+ */
+static __always_inline bool is_peer(struct ngx_http_request_s *r, __u64 c)
+{
+	struct ngx_http_upstream_s *u = NGX_GET(r, upstream);
+
+	return u && (__u64)NGX_GET(u, peer.connection) == c;
+}
+
 /* The connect begins; nginx has registered the connection with epoll before. */
 static __always_inline void upstream_connecting(struct worker *w, struct socket_state *s, __u64 now)
 {
+	struct ngx_http_request_s *r = request_of_log(s->connection);
 	struct attempt_times *a;
 
 	s->phase = UPSTREAM_IDLE;
 	s->connect_ns = now;
+	s->client = 0;
 	learn_plain_recv(w, (void *)s->connection);
-	a = upstream_join(w, s, request_of_log(s->connection));
+	a = is_peer(r, s->connection) ? upstream_join(w, s, r) : NULL;
 	if (a)
 		a->connect_ns = now;
 }
@@ -207,17 +223,47 @@ static __always_inline bool is_http2(struct ngx_http_request_s *r)
 	return !__builtin_memcmp(text, "PRI * HT", sizeof(text));
 }
 
-/*
- * u->request_body_sent. From its word's bit 10 on (7 without a cache) stand request_sent and
- * request_body_sent; since 1.19.1 error stands before them. request_sent is set by the time
- * anything is sent: where the first bit is not, it is error.
- */
-static __always_inline bool request_body_sent(struct socket_state *s)
-{
-	struct ngx_http_upstream_s *u = NGX_GET(request_of(s), upstream);
-	__u32 bits = NGX_GET(u, store) >> (bpf_core_field_exists(u->cache_status) ? 10 : 7);
+/* What nginx notes of its work with an upstream, wherever this release has the bits. */
+enum upstream_bit {
+	U_BUFFERING = 1,
+	U_KEEPALIVE = 2,
+	U_UPGRADE = 4,
+	U_ERROR = 8,
+	U_REQUEST_SENT = 16,
+	U_BODY_SENT = 32,
+	U_HEADER_SENT = 64 | 128, /* or body_blocked, which tells of a request of gRPC */
+};
 
-	return bits & (bits & 1 ? 2 : 4);
+/*
+ * These bits, from u->store on. Since 1.19.1 error stands before request_sent, which is set by the
+ * time that anything is sent, while error is not set before the header has been sent to the client:
+ * so either of the two tells where the others are.
+ */
+static __always_inline __u32 upstream_bits(struct ngx_http_upstream_s *u)
+{
+	__u32 bits = NGX_GET(u, store), rest;
+
+	bits >>= bpf_core_field_exists(u->cache_status) ? NGX_HTTP_UPSTREAM_BUFFERING_BIT
+							: NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE;
+	rest = bits >> 3;
+	bits &= U_BUFFERING | U_KEEPALIVE | U_UPGRADE;
+	if (!(rest & 1) || rest & 16)
+		return bits | (rest & 31) << 3;
+	return bits | (rest & 15) << 4;
+}
+
+/* The same, of what an upstream connection works for. */
+static __always_inline __u32 upstream_bits_of(struct socket_state *s)
+{
+	return upstream_bits(NGX_GET(request_of(s), upstream));
+}
+
+/* Whether the request has been sent, its body included; nothing when nothing was sent. */
+static __always_inline __u32 whole_or_part(__u32 bits)
+{
+	if (!(bits & U_REQUEST_SENT))
+		return 0;
+	return bits & U_BODY_SENT ? ATTEMPT_WHOLE : ATTEMPT_PART;
 }
 
 /* The first bytes of a request on this socket, or more after bytes of a response. */
@@ -327,6 +373,15 @@ static __always_inline void upstream_tls_received(struct attempt_times *a, struc
 	s->is_drained = 0;
 }
 
+/* A send failed. */
+static __always_inline void upstream_unsent(struct worker *w, struct socket_state *s)
+{
+	struct attempt_times *a = upstream_attempt(w, s);
+
+	if (a)
+		a->flags |= ATTEMPT_ERROR;
+}
+
 static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
@@ -343,7 +398,7 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 	if (!a)
 		return;
 	/* HTTP/2: the connection's own frames (SETTINGS, PING) follow the request. */
-	if (s->is_http2 && request_body_sent(s))
+	if (s->is_http2 && upstream_bits_of(s) & U_BODY_SENT)
 		return;
 	if (!is_answered(a, s)) {
 		a->request_last_ns = now;
@@ -363,6 +418,115 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 	a->flags |= ATTEMPT_MORE;
 }
 
+/*
+ * What nginx's memory says of a connection to an upstream that failed or is about to be closed: of
+ * the timers, and of an end that TLS told.
+ */
+static __always_inline void upstream_look(struct attempt_times *a, struct ngx_connection_s *c,
+					  bool is_sending)
+{
+	struct ngx_event_s *ev = NGX_GET(c, read);
+	__u32 bits = NGX_GET(ev, write);
+
+	a->flags |= ATTEMPT_LOOKED;
+	if (bits & NGX_EVENT_TIMEDOUT)
+		a->flags |= ATTEMPT_TIMED_OUT;
+	if (bits & NGX_EVENT_EOF)
+		a->flags |= ATTEMPT_EOF;
+	else if (bits & NGX_EVENT_ERROR)
+		a->flags |= ATTEMPT_GIVEN_UP;
+	if (!is_sending)
+		return;
+	ev = NGX_GET(c, write);
+	if (NGX_GET(ev, write) & NGX_EVENT_TIMEDOUT)
+		a->flags |= ATTEMPT_STUCK;
+}
+
+/*
+ * Whether the last thing that nginx has parsed is the frame that ends a stream or a connection of
+ * HTTP/2: RST_STREAM, with the error's number, or GOAWAY, with a stream's and the error's.
+ */
+static __always_inline bool is_cancelled(struct ngx_http_upstream_s *u)
+{
+	unsigned char frame[17] = {}; /* a header of 9 bytes, and what GOAWAY has at least */
+	unsigned char *pos = NGX_GET(u, buffer.pos);
+
+	if (pos - NGX_GET(u, buffer.start) < 13)
+		return false;
+	if (bpf_probe_read_user(frame, sizeof(frame), pos - sizeof(frame)))
+		return false;
+	return (!frame[4] && !frame[5] && frame[6] == 4 && frame[7] == 3) ||
+	       (!frame[0] && !frame[1] && frame[2] >= 8 && frame[3] == 7);
+}
+
+/* The request that the socket's attempt is of. ngx_free_connection() has cleared c->data by its
+ * close. */
+static __always_inline struct ngx_http_request_s *request_of_attempt(struct worker *w,
+								     struct socket_state *s)
+{
+	struct connection *conn;
+
+	if (s->subrequest)
+		return (struct ngx_http_request_s *)s->subrequest;
+	conn = connection_find(w, s->client);
+	return conn ? (struct ngx_http_request_s *)conn->request : NULL;
+}
+
+/* The connection fails or is closed: how far its request has come, before a next one forgets it. */
+static __always_inline void upstream_settle(struct worker *w, struct attempt_times *a,
+					    struct socket_state *s)
+{
+	struct ngx_http_request_s *r = request_of_attempt(w, s);
+	struct ngx_http_upstream_s *u;
+
+	if (!is_request(r))
+		return;
+	u = NGX_GET(r, upstream);
+	a->flags |= whole_or_part(upstream_bits(u));
+	if (a->flags & ATTEMPT_HTTP2 && is_cancelled(u))
+		a->flags |= ATTEMPT_CANCELLED;
+}
+
+/*
+ * nginx closes the socket. On a connection of TLS that has counted nothing, what was sent is the
+ * alert that closes it, after a certificate that nginx refused.
+ */
+static __always_inline void upstream_closing(struct worker *w, struct socket_state *s)
+{
+	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
+	struct attempt_times *a = upstream_attempt(w, s);
+
+	if (!a || !a->request_first_ns || a->connection != s->connection)
+		return;
+	upstream_look(a, c, s->phase == UPSTREAM_SENDING);
+	/* After a response there is no next attempt, and nginx's memory tells of this one later. */
+	if (a->response_first_ns && !(a->flags & ATTEMPT_HTTP2))
+		return;
+	upstream_settle(w, a, s);
+	if (a->flags & ATTEMPT_TLS && !NGX_GET(c, sent)) {
+		a->request_first_ns = 0;
+		a->request_last_ns = 0;
+	}
+}
+
+/*
+ * Whether what is read has come through a tunnel, where it is no response any more. Asked until the
+ * response's header has been sent on.
+ */
+static __always_inline bool is_tunnelled(struct attempt_times *a, struct socket_state *s)
+{
+	__u32 bits;
+
+	if (a->flags & (ATTEMPT_TUNNEL | ATTEMPT_HEADER_SENT))
+		return a->flags & ATTEMPT_TUNNEL;
+	bits = upstream_bits_of(s);
+	if (bits & U_UPGRADE)
+		a->flags |= ATTEMPT_TUNNEL;
+	else if (bits & U_HEADER_SENT)
+		a->flags |= ATTEMPT_HEADER_SENT;
+	return bits & U_UPGRADE;
+}
+
 static __always_inline void upstream_received(struct worker *w, struct socket_state *s, int ret,
 					      __u64 now)
 {
@@ -379,14 +543,62 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 		return;
 	if (ret <= 0) {
 		a->flags |= ret ? ATTEMPT_ERROR : ATTEMPT_EOF;
+		if (a->request_first_ns && !a->response_first_ns)
+			upstream_settle(w, a, s);
 		return;
 	}
+	if (a->response_first_ns && is_tunnelled(a, s))
+		return;
 	if (!is_answered(a, s))
 		a->response_first_ns = now;
 	if (a->flags & ATTEMPT_TLS)
 		upstream_tls_received(a, s, ret, now);
 	else
 		a->response_last_ns = now;
+}
+
+/*
+ * How the last attempt of a request has ended, as far as nginx's memory says it: `u` is what nginx
+ * worked with last. Of an attempt that sent nothing it may be another one's.
+ */
+static __noinline int upstream_outcome(struct ngx_http_upstream_s *u, __u32 bits)
+{
+	struct ngx_event_pipe_s *p;
+	int flags = whole_or_part(bits);
+	__u32 piped;
+	long length;
+
+	if (!flags)
+		return 0;
+	if (bits & U_UPGRADE)
+		return flags | ATTEMPT_TUNNEL;
+	if (bits & U_KEEPALIVE)
+		return flags;
+	if (bits & U_BUFFERING) {
+		p = NGX_GET(u, pipe);
+		piped = NGX_GET(p, read);
+		/* Where only the header is sent on, the pipe is not used. */
+		if (piped & NGX_EVENT_PIPE_UPSTREAM_DONE || !NGX_GET(p, downstream))
+			return flags;
+		length = NGX_GET(p, length);
+		if (piped & NGX_EVENT_PIPE_UPSTREAM_EOF)
+			flags |= ATTEMPT_EOF;
+		else if (piped & NGX_EVENT_PIPE_UPSTREAM_ERROR)
+			flags |= ATTEMPT_GIVEN_UP;
+		else if (NGX_GET(NGX_GET(p, temp_file), fd) > 0)
+			flags |= ATTEMPT_UNSERVED; /* or so: the disk may have been full */
+		if (piped & NGX_EVENT_PIPE_DOWNSTREAM_ERROR)
+			flags |= ATTEMPT_UNSERVED;
+	} else {
+		length = NGX_GET(u, length);
+		if (!length)
+			return flags;
+		if (bits & U_ERROR)
+			flags |= ATTEMPT_GIVEN_UP;
+	}
+	if (length == -1)
+		flags |= ATTEMPT_OPEN_ENDED;
+	return flags | ATTEMPT_INCOMPLETE;
 }
 
 #endif

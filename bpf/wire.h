@@ -47,6 +47,7 @@ enum request_flag {
 	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
 	REQUEST_INFERRED = 32,	      /* read with a layout that nobody states */
 	REQUEST_BODY = 64,	      /* it has a body that nginx has read, or began to read */
+	REQUEST_UNSERVED = 128,	      /* for nginx, its client's connection has failed */
 };
 
 enum attempt_flag {
@@ -60,6 +61,19 @@ enum attempt_flag {
 	ATTEMPT_NEW = 128,    /* on a connection of its own */
 	ATTEMPT_UNSURE = 256, /* some of its bytes may be of a TLS handshake */
 	ATTEMPT_HTTP2 = 512,  /* its bytes are of HTTP/2 */
+	/* What nginx's memory said of it when its socket was closed, or when its request ended. */
+	ATTEMPT_LOOKED = 1 << 10,      /* whether one of its timers had run out is known */
+	ATTEMPT_TIMED_OUT = 1 << 11,   /* nginx had waited too long for bytes */
+	ATTEMPT_STUCK = 1 << 12,       /* nginx had waited too long for its bytes to be taken */
+	ATTEMPT_WHOLE = 1 << 13,       /* the request had been sent, its body included */
+	ATTEMPT_PART = 1 << 14,	       /* some of it had not */
+	ATTEMPT_TUNNEL = 1 << 15,      /* the connection is no longer HTTP */
+	ATTEMPT_INCOMPLETE = 1 << 16,  /* nginx expected more of the response */
+	ATTEMPT_OPEN_ENDED = 1 << 17,  /* the response ends with its connection */
+	ATTEMPT_GIVEN_UP = 1 << 18,    /* for nginx, reading the response had failed */
+	ATTEMPT_UNSERVED = 1 << 19,    /* nginx could not pass the response on */
+	ATTEMPT_CANCELLED = 1 << 20,   /* the last frame was RST_STREAM or GOAWAY */
+	ATTEMPT_HEADER_SENT = 1 << 21, /* no response to an upgrade: only used in bpf/ */
 };
 
 /* The texts of a request. */

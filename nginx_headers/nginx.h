@@ -28,6 +28,28 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_CACHE_STATUS_BIT   4
 #define NGX_HTTP_CACHE_STATUS_MASK  7
 
+/*
+ * u->store and what follows it, from where the bits of the cache end: buffering, keepalive, upgrade.
+ * Then come, since 1.19.1, error, and in every release request_sent, request_body_sent,
+ * request_body_blocked (since 1.13.10) and header_sent.
+ */
+#define NGX_HTTP_UPSTREAM_BUFFERING_BIT           7
+#define NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE  4
+
+/* p->read and what follows it */
+#define NGX_EVENT_PIPE_UPSTREAM_DONE     0x010
+#define NGX_EVENT_PIPE_UPSTREAM_ERROR    0x020
+#define NGX_EVENT_PIPE_UPSTREAM_EOF      0x040
+#define NGX_EVENT_PIPE_DOWNSTREAM_ERROR  0x200
+
+/* ev->write and what follows it */
+#define NGX_EVENT_EOF       0x100
+#define NGX_EVENT_ERROR     0x200
+#define NGX_EVENT_TIMEDOUT  0x400
+
+/* c->buffered and what follows it: timedout and error, one bit later where log_error has four */
+#define NGX_CONNECTION_FAILED  0x3800
+
 /* frame->type: bytes of a stream, or that there will be no more */
 #define NGX_QUIC_FT_RESET_STREAM  0x04
 #define NGX_QUIC_FT_STREAM        0x08
@@ -102,8 +124,15 @@ struct ngx_log_s {
 };
 
 
+struct ngx_event_s {
+    unsigned int                     write;         /* it and the bits after it */
+};
+
+
 struct ngx_connection_s {
     void                            *data;
+    struct ngx_event_s              *read;
+    struct ngx_event_s              *write;
     ngx_socket_t                     fd;
     void                            *recv;
     void                            *listening;
@@ -118,6 +147,7 @@ struct ngx_connection_s {
     void                            *local_sockaddr;
     unsigned long                    number;
     ngx_uint_t                       requests;
+    unsigned int                     buffered;      /* it and the bits after it */
 };
 
 
@@ -138,16 +168,33 @@ struct ngx_http_headers_out_t {
 };
 
 
+struct ngx_file_s {
+    int                              fd;
+};
+
+
 struct ngx_event_pipe_s {
     struct ngx_connection_s         *upstream;
+    struct ngx_connection_s         *downstream;
+    unsigned int                     read;          /* it and the bits after it */
     long                             read_length;
+    long                             length;
     unsigned long                    preread_size;
+    struct ngx_file_s               *temp_file;     /* the first member of what it points to */
+};
+
+
+struct ngx_peer_connection_s {
+    struct ngx_connection_s         *connection;
 };
 
 
 struct ngx_http_upstream_s {
+    struct ngx_peer_connection_s     peer;
     struct ngx_event_pipe_s         *pipe;
     struct ngx_chain_s              *request_bufs;
+    struct ngx_buf_s                 buffer;
+    long                             length;
     unsigned short                   store;         /* it and the bits behind it */
     unsigned short                   cache_status;  /* likewise, where there is a cache */
 };

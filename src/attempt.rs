@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One attempt at an upstream: its times, what nginx keeps of it, and why it failed.
+//! One attempt at an upstream: its times, and what nginx keeps of it.
 
 use std::borrow::Cow;
 
@@ -10,19 +10,11 @@ use serde::ser::SerializeMap as _;
 use crate::event::AttemptEvent;
 use crate::facts::lossy;
 use crate::facts::nonzero;
+use crate::failure::Evidence;
+use crate::failure::Failure;
 use crate::phases::Phase;
 use crate::phases::Phases;
 use crate::skel::types::attempt_flag;
-
-/// The upstream's answer to an upgrade.
-const SWITCHING_PROTOCOLS: u32 = 101;
-
-/// What nginx gives an attempt that brought no response: see `ngx_http_upstream_next()`.
-const BAD_GATEWAY: u32 = 502;
-/// What it gives one that took too long.
-const GATEWAY_TIME_OUT: u32 = 504;
-/// What a request ends with whose client has left.
-const CLIENT_CLOSED_REQUEST: u32 = 499;
 
 /// What followed an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +45,18 @@ pub struct Attempt<'a> {
     /// As in `$upstream_bytes_received`.
     pub bytes_received: Option<i64>,
     /// Why it failed, as far as that is certain.
-    pub failure: Option<&'static str>,
+    pub failure: Option<Failure>,
 }
 
 impl<'a> Attempt<'a> {
-    /// Every attempt of a request, in order; behind the last one comes `next`. `origin` is what the
-    /// request's phases count from.
-    pub fn all(events: &[AttemptEvent<'a>], origin: Option<u64>, next: Next) -> Vec<Self> {
+    /// Every attempt of a request, in order; after the last one comes `next`. `origin` is what the
+    /// request's phases count from, and `is_alone` as in `Evidence`.
+    pub fn all(
+        events: &[AttemptEvent<'a>],
+        origin: Option<u64>,
+        next: Next,
+        is_alone: bool,
+    ) -> Vec<Self> {
         /* nginx puts a state without a peer between the upstreams of two internal redirects. */
         let tried = events
             .iter()
@@ -71,30 +68,33 @@ impl<'a> Attempt<'a> {
                 Some(next) if next.record.index == attempt.record.index + 1 => Next::Attempt,
                 Some(_) => Next::Redirect,
             };
-            Self::new(attempt, origin, next)
+            Self::new(attempt, origin, next, is_alone)
         });
         all.collect()
     }
 
     /// From its event.
-    fn new(event: &AttemptEvent<'a>, origin: Option<u64>, next: Next) -> Self {
+    fn new(event: &AttemptEvent<'a>, origin: Option<u64>, next: Next, is_alone: bool) -> Self {
         let record = &event.record;
-        let seen = Seen {
-            flags: record.flags,
-            traced: origin.is_some(),
-            sent: record.request_first_ns != 0,
-            received: record.response_first_ns != 0,
+        let evidence = Evidence {
+            record,
+            addr: event.addr,
+            is_traced: origin.is_some(),
+            is_alone,
         };
+        /* The handshake has ended when what follows it is known to be encrypted. */
+        let handshake_ns = nonzero(record.handshake_first_ns)
+            .filter(|_| evidence.has(attempt_flag::ATTEMPT_TLS))
+            .and_then(|first| record.handshake_last_ns.checked_sub(first));
         Self {
             addr: lossy(event.addr),
             status: nonzero(record.status),
-            reused: seen.reused(),
-            phases: phases(event, origin, &seen),
-            upstream_tls_ns: nonzero(record.handshake_first_ns)
-                .and_then(|first| record.handshake_last_ns.checked_sub(first)),
+            reused: reused(&evidence),
+            phases: phases(&evidence, origin),
+            upstream_tls_ns: handshake_ns,
             bytes_sent: counted(record.bytes_sent),
             bytes_received: counted(record.bytes_received),
-            failure: failure(event, &seen, next),
+            failure: evidence.failure(next),
         }
     }
 }
@@ -124,40 +124,22 @@ impl Serialize for Attempt<'_> {
             map.serialize_entry("bytes_received", &bytes)?;
         }
         if let Some(failure) = self.failure {
-            map.serialize_entry("failure", failure)?;
+            map.serialize_entry("failure", &failure)?;
         }
         map.end()
     }
 }
 
-/// What the attempt's socket told.
-struct Seen {
-    /// `enum attempt_flag`
-    flags: u32,
-    /// Everything that passed on it was seen.
-    traced: bool,
-    /// Bytes of the request were sent.
-    sent: bool,
-    /// Bytes of a response were read.
-    received: bool,
-}
-
-impl Seen {
-    /// Whether it was a kept connection; `None` when nothing tells.
-    fn reused(&self) -> Option<bool> {
-        match (
-            self.has(attempt_flag::ATTEMPT_REUSED),
-            self.has(attempt_flag::ATTEMPT_NEW),
-        ) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
-        }
-    }
-
-    /// Whether a flag of wire.h is set.
-    fn has(&self, flag: attempt_flag) -> bool {
-        self.flags & flag.0 != 0
+/// Whether it was a kept connection; `None` when nothing tells.
+fn reused(evidence: &Evidence<'_>) -> Option<bool> {
+    match (
+        evidence.has(attempt_flag::ATTEMPT_REUSED),
+        evidence.has(attempt_flag::ATTEMPT_NEW),
+    ) {
+        _ if !evidence.is_sent() => None,
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
     }
 }
 
@@ -167,9 +149,9 @@ fn counted(bytes: i64) -> Option<i64> {
 }
 
 /// The upstream's side of the phases.
-fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases {
+fn phases(evidence: &Evidence<'_>, origin: Option<u64>) -> Phases {
     let mut phases = Phases::default();
-    let record = &event.record;
+    let record = evidence.record;
     let Some(origin) = origin else {
         return phases;
     };
@@ -177,65 +159,33 @@ fn phases(event: &AttemptEvent<'_>, origin: Option<u64>, seen: &Seen) -> Phases 
         phases.set(phase, nonzero(ns).and_then(|ns| ns.checked_sub(origin)));
     };
     set(Phase::UpstreamConnect, record.connect_ns);
-    if !seen.has(attempt_flag::ATTEMPT_UNSURE) {
-        set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
-        /* What goes through a tunnel is no request; else its end came behind the answer's begin. */
-        if record.status == SWITCHING_PROTOCOLS || !seen.has(attempt_flag::ATTEMPT_MORE) {
-            set(Phase::UpstreamRequestLastByte, record.request_last_ns);
-        }
-        /* HTTP/2 has frames of its own before a response. */
-        let is_http2 = seen.has(attempt_flag::ATTEMPT_HTTP2);
-        if !is_http2 || seen.has(attempt_flag::ATTEMPT_HEADER) {
-            set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
-            set(Phase::UpstreamResponseLastByte, record.response_last_ns);
-        }
+    if !evidence.is_sent() || evidence.has(attempt_flag::ATTEMPT_UNSURE) {
+        return phases;
+    }
+    set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
+    if is_sent_whole(evidence) {
+        set(Phase::UpstreamRequestLastByte, record.request_last_ns);
+    }
+    /* HTTP/2 has frames of its own before a response. */
+    let is_http2 = evidence.has(attempt_flag::ATTEMPT_HTTP2);
+    if !is_http2 || evidence.has(attempt_flag::ATTEMPT_HEADER) {
+        set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
+        set(Phase::UpstreamResponseLastByte, record.response_last_ns);
     }
     phases
 }
 
-/// Why an attempt failed. nginx keeps a status only, so that what remains is to tell its own
-/// answers from the upstream's, and the stage from what passed on the socket.
-fn failure(event: &AttemptEvent<'_>, seen: &Seen, next: Next) -> Option<&'static str> {
-    let status = event.record.status;
-    if seen.has(attempt_flag::ATTEMPT_HEADER) {
-        /* A response came; when nginx went on all the same, it did so for its status. */
-        return match (next, status) {
-            (Next::Attempt, 500) => Some("http_500"),
-            (Next::Attempt, 502) => Some("http_502"),
-            (Next::Attempt, 503) => Some("http_503"),
-            (Next::Attempt, 504) => Some("http_504"),
-            (Next::Attempt, 403) => Some("http_403"),
-            (Next::Attempt, 404) => Some("http_404"),
-            (Next::Attempt, 429) => Some("http_429"),
-            _ => None,
-        };
+/// Whether the request's last byte was sent, and before the response had begun. What goes through a
+/// tunnel is no request. Without a response it must be known that all of it was sent.
+fn is_sent_whole(evidence: &Evidence<'_>) -> bool {
+    if evidence.has(attempt_flag::ATTEMPT_PART) {
+        return false;
     }
-    if status == 0 {
-        return (next == Next::Answer(CLIENT_CLOSED_REQUEST)).then_some("client_closed");
+    if evidence.has(attempt_flag::ATTEMPT_HEADER) {
+        return evidence.has(attempt_flag::ATTEMPT_TUNNEL)
+            || !evidence.has(attempt_flag::ATTEMPT_MORE);
     }
-    /* A server's name always has a port or is a path; an upstream's has neither. */
-    if !seen.has(attempt_flag::ATTEMPT_SEEN) && !event.addr.contains(&b':') {
-        return Some("no_live_upstreams");
-    }
-    if !seen.traced {
-        return None;
-    }
-    match status {
-        GATEWAY_TIME_OUT if !seen.sent && event.record.handshake_first_ns != 0 => {
-            Some("tls_timeout")
-        }
-        GATEWAY_TIME_OUT if !seen.sent => Some("connect_timeout"),
-        GATEWAY_TIME_OUT => Some("timeout"),
-        BAD_GATEWAY if !seen.sent && event.record.handshake_first_ns != 0 => Some("tls_error"),
-        BAD_GATEWAY if !seen.sent => Some("connect_error"),
-        BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_ERROR) => Some("reset"),
-        BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_EOF) => Some("closed"),
-        /* Closed by an alert, behind which nothing is read. */
-        BAD_GATEWAY if seen.has(attempt_flag::ATTEMPT_TLS) && !seen.received => Some("closed"),
-        BAD_GATEWAY if seen.received => Some("invalid_header"),
-        BAD_GATEWAY => Some("error"),
-        _ => None,
-    }
+    evidence.has(attempt_flag::ATTEMPT_WHOLE) && !evidence.has(attempt_flag::ATTEMPT_MORE)
 }
 
 #[cfg(test)]
@@ -243,6 +193,7 @@ mod tests {
     use super::Attempt;
     use super::Next;
     use crate::event::AttemptEvent;
+    use crate::failure::Failure;
     use crate::skel::types;
     use crate::skel::types::attempt_flag;
 
@@ -260,8 +211,8 @@ mod tests {
     }
 
     /// Why the last attempt failed.
-    fn failure(event: AttemptEvent<'static>, next: Next) -> Option<&'static str> {
-        Attempt::all(&[event], Some(1), next)[0].failure
+    fn failure(event: AttemptEvent<'static>, next: Next) -> Option<Failure> {
+        Attempt::all(&[event], Some(1), next, true)[0].failure
     }
 
     /// Check that an attempt without a response failed at the stage that its socket had come to.
@@ -270,32 +221,91 @@ mod tests {
         const SEEN: attempt_flag = attempt_flag::ATTEMPT_SEEN;
         let answer = Next::Answer(502);
         for (status, begun, expected) in [
-            (502, "connect", "connect_error"),
-            (504, "connect", "connect_timeout"),
-            (502, "handshake", "tls_error"),
-            (504, "handshake", "tls_timeout"),
-            (502, "request", "error"),
-            (504, "request", "timeout"),
-            (502, "response", "invalid_header"),
+            (502, "connect", Some(Failure::ConnectError)),
+            (504, "connect", Some(Failure::ConnectTimeout)),
+            (502, "handshake", Some(Failure::TlsError)),
+            (504, "handshake", Some(Failure::TlsTimeout)),
+            (502, "refused", Some(Failure::TlsError)),
+            (502, "request", Some(Failure::Error)),
+            (504, "request", None),
+            (504, "part", Some(Failure::SendTimeout)),
+            (504, "whole", Some(Failure::Timeout)),
+            (502, "response", Some(Failure::InvalidHeader)),
         ] {
             let mut event = event(status, &[SEEN]);
             let record = &mut event.record;
             match begun {
                 "handshake" => record.handshake_first_ns = 2,
+                "refused" => {
+                    (record.handshake_first_ns, record.request_first_ns) = (2, 3);
+                    record.bytes_sent = 0;
+                }
                 "request" => record.request_first_ns = 3,
-                "response" => (record.request_first_ns, record.response_first_ns) = (3, 4),
+                "part" => record.flags |= attempt_flag::ATTEMPT_PART.0,
+                "whole" => record.flags |= attempt_flag::ATTEMPT_WHOLE.0,
+                "response" => record.response_first_ns = 4,
                 _ => {}
             }
-            assert_eq!(failure(event, answer), Some(expected), "{status} {begun}");
+            if matches!(begun, "part" | "whole" | "response") {
+                record.request_first_ns = 3;
+            }
+            assert_eq!(failure(event, answer), expected, "{status} {begun}");
         }
         for (flag, expected) in [
-            (attempt_flag::ATTEMPT_ERROR, "reset"),
-            (attempt_flag::ATTEMPT_EOF, "closed"),
-            (attempt_flag::ATTEMPT_TLS, "closed"),
+            (attempt_flag::ATTEMPT_ERROR, Failure::Reset),
+            (attempt_flag::ATTEMPT_EOF, Failure::Closed),
+            (attempt_flag::ATTEMPT_CANCELLED, Failure::Reset),
+            (attempt_flag::ATTEMPT_TLS, Failure::Closed),
         ] {
             let mut event = event(502, &[SEEN, flag]);
             event.record.request_first_ns = 3;
             assert_eq!(failure(event, answer), Some(expected));
+        }
+    }
+
+    /// Check what is told of a response of which nginx expected more: nothing while something else
+    /// may have ended its request.
+    #[test]
+    fn cut() {
+        const LOOKED: attempt_flag = attempt_flag::ATTEMPT_LOOKED;
+        for (flags, expected) in [
+            (&[LOOKED][..], Some(Failure::InvalidBody)),
+            (&[], Some(Failure::Error)),
+            (&[LOOKED, attempt_flag::ATTEMPT_UNSERVED], None),
+            (&[attempt_flag::ATTEMPT_EOF], Some(Failure::Closed)),
+            (
+                &[attempt_flag::ATTEMPT_EOF, attempt_flag::ATTEMPT_OPEN_ENDED],
+                None,
+            ),
+            (&[attempt_flag::ATTEMPT_ERROR], Some(Failure::Reset)),
+            (
+                &[LOOKED, attempt_flag::ATTEMPT_TIMED_OUT],
+                Some(Failure::Timeout),
+            ),
+            (
+                &[LOOKED, attempt_flag::ATTEMPT_GIVEN_UP],
+                Some(Failure::Closed),
+            ),
+            (&[attempt_flag::ATTEMPT_GIVEN_UP], Some(Failure::Error)),
+        ] {
+            let mut event = event(
+                200,
+                &[
+                    attempt_flag::ATTEMPT_SEEN,
+                    attempt_flag::ATTEMPT_HEADER,
+                    attempt_flag::ATTEMPT_INCOMPLETE,
+                ],
+            );
+            for flag in flags {
+                event.record.flags |= flag.0;
+            }
+            let tried = [event];
+            let [alone, with_others] = [true, false].map(|is_alone| {
+                Attempt::all(&tried, Some(1), Next::Answer(200), is_alone)[0].failure
+            });
+            assert_eq!(alone, expected, "{flags:?}");
+            let is_inferred = flags.is_empty() || flags == [LOOKED];
+            assert_eq!(with_others, expected.filter(|_| !is_inferred), "{flags:?}");
         }
     }
 
@@ -304,7 +314,7 @@ mod tests {
     fn responses() {
         let answered = |status| event(status, &[attempt_flag::ATTEMPT_HEADER]);
         for (status, next, expected) in [
-            (503, Next::Attempt, Some("http_503")),
+            (503, Next::Attempt, Some(Failure::Http503)),
             (418, Next::Attempt, None),
             (503, Next::Redirect, None),
             (503, Next::Answer(503), None),
@@ -318,7 +328,7 @@ mod tests {
     #[test]
     fn without_a_response() {
         let left = Next::Answer(499);
-        assert_eq!(failure(event(0, &[]), left), Some("client_closed"));
+        assert_eq!(failure(event(0, &[]), left), Some(Failure::ClientClosed));
         assert_eq!(failure(event(0, &[]), Next::Answer(200)), None);
         let unresolved = AttemptEvent {
             addr: b"backend",
@@ -326,11 +336,11 @@ mod tests {
         };
         assert_eq!(
             failure(unresolved, Next::Answer(502)),
-            Some("no_live_upstreams")
+            Some(Failure::NoLiveUpstreams)
         );
         let untraced = [event(502, &[attempt_flag::ATTEMPT_SEEN])];
         assert_eq!(
-            Attempt::all(&untraced, None, Next::Answer(502))[0].failure,
+            Attempt::all(&untraced, None, Next::Answer(502), true)[0].failure,
             None
         );
     }
@@ -344,7 +354,7 @@ mod tests {
         (gap.addr, gap.record.flags) = (b"", 0);
         (first.record.index, gap.record.index, last.record.index) = (0, 1, 2);
         let answer = Next::Answer(200);
-        let all = Attempt::all(&[first, gap, last], Some(1), answer);
+        let all = Attempt::all(&[first, gap, last], Some(1), answer, true);
         let told: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
         assert_eq!(told, [Some(503), Some(200)]);
         assert_eq!(all[0].failure, None);

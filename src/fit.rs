@@ -113,7 +113,7 @@ const COME_WITH_MEMBER: [&str; 3] = [
 ];
 
 /// Members that begin at a byte of some bits: what has the size of a pointer there is another member.
-const BITS: &[(&str, &str)] = &[(UPSTREAM, "store")];
+const BITS: &[(&str, &str)] = &[(UPSTREAM, "store"), (CONNECTION, "buffered")];
 
 /// Every member that is not at the same place in all releases, and who touches it.
 const WITNESSES: &[(Witness, Place)] = &[
@@ -169,6 +169,12 @@ const WITNESSES: &[(Witness, Place)] = &[
     (Content(PIPES), &[(UPSTREAM, "pipe")]),
     (Content(PIPES), &[(UPSTREAM, "store")]),
     (Callbacks(PIPES), &[(UPSTREAM, "request_bufs")]),
+    (Callbacks(PIPES), &[(UPSTREAM, "buffer")]),
+    (Callbacks(PIPES), &[(UPSTREAM, "length")]),
+    (
+        Exported("ngx_http_write_filter", REQUEST),
+        &[(CONNECTION, "buffered")],
+    ),
     (
         Exported("ngx_http_discard_request_body", REQUEST),
         &[(REQUEST, "header_in")],
@@ -466,7 +472,7 @@ mod tests {
 
     /// Members that are at the same place in all releases, and in all forks that were looked at (but
     /// for what threads put before those of `ngx_event_pipe_s`).
-    const CONSTANT: [&str; 54] = [
+    const CONSTANT: [&str; 64] = [
         "ngx_array_t.elts",
         "ngx_array_t.nelts",
         "ngx_array_t.size",
@@ -476,11 +482,19 @@ mod tests {
         "ngx_connection_s.data",
         "ngx_connection_s.fd",
         "ngx_connection_s.listening",
+        "ngx_connection_s.read",
         "ngx_connection_s.recv",
         "ngx_connection_s.type",
+        "ngx_connection_s.write",
+        "ngx_event_pipe_s.downstream",
+        "ngx_event_pipe_s.length",
         "ngx_event_pipe_s.preread_size",
+        "ngx_event_pipe_s.read",
         "ngx_event_pipe_s.read_length",
+        "ngx_event_pipe_s.temp_file",
         "ngx_event_pipe_s.upstream",
+        "ngx_event_s.write",
+        "ngx_file_s.fd",
         "ngx_http_connection_t.ssl_servername",
         "ngx_http_headers_in_t.headers",
         "ngx_http_log_ctx_s.current_request",
@@ -490,6 +504,7 @@ mod tests {
         "ngx_http_request_body_t.temp_file",
         "ngx_http_request_s.read_event_handler",
         "ngx_http_request_s.signature",
+        "ngx_http_upstream_s.peer",
         "ngx_http_request_s.write_event_handler",
         "ngx_http_v2_node_s.id",
         "ngx_http_v2_out_frame_s.next",
@@ -513,6 +528,7 @@ mod tests {
         "ngx_quic_stream_s.parent",
         "ngx_str_t.data",
         "ngx_str_t.len",
+        "ngx_peer_connection_s.connection",
         "ngx_list_part_s.elts",
         "ngx_list_part_s.nelts",
         "ngx_list_part_s.next",

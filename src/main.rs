@@ -35,6 +35,7 @@ mod dwarf;
 mod elf;
 mod event;
 mod facts;
+mod failure;
 mod filter;
 mod fit;
 mod foreign;

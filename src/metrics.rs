@@ -260,7 +260,7 @@ impl Metrics {
         if let (Some(addr), Some(failure)) = (attempt.addr.as_deref(), attempt.failure) {
             let labels = vec![
                 ("upstream", self.upstream(addr)),
-                ("failure", failure.to_owned()),
+                ("failure", failure.name()),
             ];
             self.failures.get_or_create(&labels).inc();
         }

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::event::RequestEvent;
 use crate::facts::Facts;
 use crate::facts::nonzero;
+use crate::failure;
 use crate::phases::Phases;
 use crate::skel::types::request_flag;
 use crate::skel::types::request_text;
@@ -222,11 +223,17 @@ impl<'a> Request<'a> {
     /// The attempts, and of the last one its address and its phases.
     fn add_attempts(&mut self, event: &RequestEvent<'a>, origin: Option<u64>) {
         let next = Next::Answer(event.record.status);
-        self.upstreams = Attempt::all(&event.attempts, origin, next);
+        /* Of several that were cut off, one may have ended the others. */
+        let attempts = event.subrequests.iter().flat_map(|sub| &sub.attempts);
+        let attempts = event.attempts.iter().chain(attempts);
+        let cut = attempts.filter(|attempt| failure::is_cut(&attempt.record));
+        let is_served = event.record.flags & request_flag::REQUEST_UNSERVED.0 == 0;
+        let is_alone = is_served && cut.count() == 1;
+        self.upstreams = Attempt::all(&event.attempts, origin, next, is_alone);
         self.subrequests = event
             .subrequests
             .iter()
-            .map(|event| Subrequest::new(event, origin))
+            .map(|event| Subrequest::new(event, origin, is_alone))
             .collect();
         if let Some(last) = self.upstreams.last() {
             self.upstream_addr = last.addr.clone();
@@ -239,6 +246,8 @@ impl<'a> Request<'a> {
 impl Request<'static> {
     /// As much of everything as there can be.
     pub fn longest() -> Self {
+        use crate::failure::Failure;
+
         let text = |len: usize| Some("\u{1b}".repeat(len).into());
         let plain = |len: usize| Some("x".repeat(len).into());
         let mut phases = Phases::default();
@@ -257,7 +266,7 @@ impl Request<'static> {
             upstream_tls_ns: Some(u64::MAX),
             bytes_sent: Some(i64::MAX),
             bytes_received: Some(i64::MAX),
-            failure: Some("no_live_upstreams"),
+            failure: Some(Failure::NoLiveUpstreams),
         };
         let subrequest = || Subrequest {
             uri: text(512),
@@ -425,7 +434,11 @@ mod tests {
                 handshake_first_ns: 2_000,
                 handshake_last_ns: 2_000,
                 status: 502,
-                flags: types::attempt_flag::ATTEMPT_SEEN.0 | types::attempt_flag::ATTEMPT_NEW.0,
+                bytes_sent: 1,
+                flags: types::attempt_flag::ATTEMPT_SEEN.0
+                    | types::attempt_flag::ATTEMPT_NEW.0
+                    | types::attempt_flag::ATTEMPT_TLS.0
+                    | types::attempt_flag::ATTEMPT_WHOLE.0,
                 ..Default::default()
             },
             addr: b"127.0.0.1:80",

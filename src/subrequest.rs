@@ -28,8 +28,9 @@ pub struct Subrequest<'a> {
 }
 
 impl<'a> Subrequest<'a> {
-    /// From its event. `origin` is what the request's phases count from.
-    pub fn new(event: &SubrequestEvent<'a>, origin: Option<u64>) -> Self {
+    /// From its event. `origin` is what the request's phases count from, `is_alone` as in
+    /// `failure::Evidence`.
+    pub fn new(event: &SubrequestEvent<'a>, origin: Option<u64>, is_alone: bool) -> Self {
         let attempts = &event.attempts;
         let first = attempts.first().and_then(|a| nonzero(a.record.connect_ns));
         let last = attempts.iter().map(|a| a.record.response_last_ns).max();
@@ -41,7 +42,7 @@ impl<'a> Subrequest<'a> {
                 .zip(last.and_then(nonzero))
                 .and_then(|(first, last)| last.checked_sub(first))
                 .filter(|_| origin.is_some()),
-            upstreams: Attempt::all(attempts, origin, Next::Answer(status)),
+            upstreams: Attempt::all(attempts, origin, Next::Answer(status), is_alone),
         }
     }
 }

@@ -52,6 +52,9 @@ enum {
 	SOCK_DGRAM = 2,
 	MSG_PEEK = 2,
 	TCP_SYN_SENT = 2,
+	TCP_FIN_WAIT1 = 4,
+	TCP_CLOSE = 7,
+	TCP_LAST_ACK = 9,
 	EAGAIN = 11,
 };
 

@@ -35,35 +35,17 @@ struct Known {
     layout: Layout,
     /// Where it has what each witness is asked for.
     places: Vec<Option<i64>>,
-    /// What each witness is asked for that nobody has looked for in this build. It agrees with every
-    /// layout, so that the others decide.
-    unmeasured: Vec<bool>,
 }
 
 impl Known {
-    /// A build and its layout, in which every member was looked for.
+    /// A build and its layout.
     fn new(name: String, build: Build, layout: Layout) -> Self {
         let places = fit::places().map(|place| fit::offset(&layout, place));
-        let places: Vec<_> = places.collect();
         Self {
             name,
             build,
-            unmeasured: vec![false; places.len()],
-            places,
+            places: places.collect(),
             layout,
-        }
-    }
-
-    /// The same where only these members were looked for.
-    fn measured_at(self, names: &[&str]) -> Self {
-        let is_measured = |(name, member): &(&str, &str)| {
-            let called = format!("{name}.{member}");
-            names.contains(&&*called)
-        };
-        let unmeasured = fit::places().map(|place| !place.iter().all(is_measured));
-        Self {
-            unmeasured: unmeasured.collect(),
-            ..self
         }
     }
 }
@@ -106,6 +88,28 @@ fn measured() -> Vec<Known> {
     found
 }
 
+/// Adds the members that nobody has looked for in a fork, since they were not read then (those that
+/// are not in `names`): each is taken to have moved as the next member after it has in nginx's own
+/// layout, or, without one, as the last member before it.
+fn complete(mut layout: Layout, nginx: &Layout, names: &[&str]) -> Layout {
+    for (name, members) in &nginx.structs {
+        let known = layout.structs.entry(name.clone()).or_default();
+        let stated = known.clone();
+        for (member, offset) in members {
+            if names.contains(&&*format!("{name}.{member}")) {
+                continue;
+            }
+            let moved = |(other, at): (&String, &u32)| Some((*at, *stated.get(other)?));
+            let others: Vec<(u32, u32)> = members.iter().filter_map(moved).collect();
+            let after = others.iter().filter(|(at, _)| at >= offset).min();
+            let before = others.iter().filter(|(at, _)| at < offset).max();
+            let (from, to) = after.or(before).copied().unwrap_or_default();
+            known.insert(member.clone(), (offset + to).saturating_sub(from));
+        }
+    }
+    layout
+}
+
 /// Every build of another's source, as nginx's own signature would tell of its options.
 fn forks() -> Vec<Known> {
     let mut lines = FORKS.lines().filter(|line| !line.starts_with('#'));
@@ -126,7 +130,8 @@ fn forks() -> Vec<Known> {
             has_sticky: true,
             ..build(version, signature)
         };
-        Known::new((*name).to_owned(), build, layout).measured_at(&names)
+        let layout = complete(layout, &layout::built_in(&build).unwrap().unwrap(), &names);
+        Known::new((*name).to_owned(), build, layout)
     });
     known.collect()
 }
@@ -177,7 +182,6 @@ fn say(known: &Known, layout: &Layout, fault: Fault, modules: &dyn Fn(&str) -> b
         let is_there = known.places[question.number];
         match question.offset {
             _ if is_missing => Verdict::Unknown,
-            _ if known.unmeasured[question.number] => Verdict::Agrees,
             None if is_there.is_none() => Verdict::Unread,
             offset if offset == is_there => Verdict::Agrees,
             _ => Verdict::Differs,
@@ -264,7 +268,6 @@ fn never_wrong_for_forks() {
         "openresty-1.25.3.2-compat",
         "openresty-1.27.1.2-compat",
         "openresty-1.27.1.2-lua",
-        "openresty-1.27.1.2-nocompat",
     ];
     assert_eq!(found, expected);
 }
@@ -292,10 +295,7 @@ fn never_wrong_for_options() {
                 continue;
             }
             let name = format!("{} with the options of {}", fork.name, options.name);
-            let known = Known {
-                unmeasured: fork.unmeasured.clone(),
-                ..Known::new(name, options.build.clone(), layout)
-            };
+            let known = Known::new(name, options.build.clone(), layout);
             let candidates = candidates.of(&known.build);
             for fault in one_wrong().chain([Fault::None]) {
                 let (_, wrong) = infer(&known, candidates, fault);

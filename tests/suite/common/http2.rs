@@ -86,6 +86,44 @@ impl Http2 {
     }
 }
 
+/// Waits for a request and answers with these frames of HTTP/2: type, flags, and what they hold, on its
+/// stream, or on none where `of_stream` is false.
+pub struct Frames(pub &'static [(u8, u8, bool, &'static [u8])]);
+
+impl Frames {
+    /// A header and a piece of a body.
+    pub const HALF: (u8, u8, bool, &'static [u8]) = (HEADERS, END_HEADERS, true, &[0x88]);
+    /// A piece of a body.
+    pub const PIECE: (u8, u8, bool, &'static [u8]) = (DATA, 0, true, b"hello");
+    /// The server wants no more of the stream: INTERNAL_ERROR.
+    pub const RESET: (u8, u8, bool, &'static [u8]) = (RST_STREAM, 0, true, &[0, 0, 0, 2]);
+    /// The same of the connection, on which no stream was served.
+    pub const GOAWAY: (u8, u8, bool, &'static [u8]) = (7, 0, false, &[0, 0, 0, 0, 0, 0, 0, 2]);
+    /// Not what may come.
+    pub const BROKEN: (u8, u8, bool, &'static [u8]) = (SETTINGS, 0, false, &[0; 5]);
+
+    /// Reads a request, and sends them.
+    pub fn serve(&self, mut stream: Box<dyn Stream>) -> std::io::Result<()> {
+        stream.read_exact(&mut PREFACE.clone())?;
+        let mut http = Http2(stream);
+        http.send(&frame(SETTINGS, 0, 0, &[]));
+        loop {
+            let (kind, flags, stream) = http.try_next()?;
+            if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+                for (n, (kind, flags, of_stream, payload)) in self.0.iter().enumerate() {
+                    /* nginx reads the last one by itself. */
+                    if n > 0 && n + 1 == self.0.len() {
+                        super::delay(std::time::Duration::from_millis(30));
+                    }
+                    let stream = if *of_stream { stream } else { 0 };
+                    http.send(&frame(*kind, *flags, stream, payload));
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// Answers requests until the client closes. Within each response is a PING, so that what a client
 /// sends last is the answer to that.
 pub fn serve(mut stream: Box<dyn Stream>) -> std::io::Result<()> {

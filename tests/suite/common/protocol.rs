@@ -66,7 +66,9 @@ pub fn head(protocol: Protocol, uri: &str, status: usize, size: usize) -> String
             if let Some((_, place)) = uri.split_once("/accel-") {
                 more += &format!("X-Accel-Redirect: /{}\r\n", place.replace('-', "/"));
             }
-            if !uri.contains("/endless") {
+            if uri.contains("chunk") {
+                more += "Transfer-Encoding: chunked\r\n";
+            } else if !uri.contains("/endless") {
                 more += &format!("Content-Length: {size}\r\n");
             }
             format!("HTTP/1.1 {status} Told\r\n{more}\r\n")
@@ -121,6 +123,7 @@ fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
         content.truncate(size);
         match header[1] {
             FASTCGI_BEGIN => is_kept = content[2] == 1,
+            FASTCGI_PARAMS if size == 0 && is_deaf(&params) => break,
             FASTCGI_PARAMS => params.extend(content),
             FASTCGI_STDIN if size == 0 => break,
             _ => {}
@@ -153,6 +156,11 @@ fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
         is_kept,
         ..Request::default()
     })
+}
+
+/// Whether the uri says that nobody reads the body.
+fn is_deaf(params: &[u8]) -> bool {
+    params.windows(5).any(|part| part == b"/deaf")
 }
 
 /// A packet of variables, and the body.
@@ -189,7 +197,9 @@ fn read_variables(from: &mut BufReader<impl Read>, texts: &[String]) -> Option<R
         let mut pairs = texts.chunks_exact(2).filter(|pair| pair[0] == name);
         Some(pairs.next()?[1].clone())
     };
-    take(from, value("CONTENT_LENGTH")?.parse().unwrap_or(0))?;
+    if !value("REQUEST_URI")?.contains("/deaf") {
+        take(from, value("CONTENT_LENGTH")?.parse().unwrap_or(0))?;
+    }
     Some(Request {
         uri: value("REQUEST_URI")?,
         ..Request::default()

@@ -5,14 +5,19 @@
 //! is the status, `close` closes at once, `junk` sends what is no header, `hang` never answers,
 //! `early` sends the header before it reads the request's body, `endless` tells no length and ends
 //! the response with the connection, `accel-A-B` redirects to `/A/B`, and
-//! `modified` tells a time of the past, which it answers with 304. Without any of them it sends a small
-//! response. It speaks what nginx's modules for upstreams do, but for gRPC.
+//! `modified` tells a time of the past, which it answers with 304. `half-BYTES` sends half of the body
+//! that the header promises, `chunk` a chunk of one that has no length, `broken-chunk` what is no
+//! chunk, `nonsense` what is not HTTP at all, `reset` resets the connection, and `deaf` never reads the
+//! request's body. Without any of them it sends a small response. It speaks what nginx's modules for
+//! upstreams do, but for gRPC.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,8 +53,12 @@ impl Upstream {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 stream.set_nodelay(true).unwrap();
-                let other = stream.try_clone().unwrap();
-                std::thread::spawn(move || serve(protocol, BufReader::new(stream), other));
+                std::thread::spawn(move || {
+                    let [from, to] = [0, 1].map(|_| stream.try_clone().unwrap());
+                    if serve(protocol, BufReader::new(from), to) == Ending::Reset {
+                        reset(&stream);
+                    }
+                });
             }
         });
         Self { port }
@@ -63,10 +72,13 @@ impl Upstream {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 stream.set_nodelay(true).unwrap();
+                let other = stream.try_clone().unwrap();
                 let served = Served::new(stream, Arc::clone(&config));
                 std::thread::spawn(move || {
-                    serve(protocol, BufReader::new(served.clone()), served.clone());
-                    served.close();
+                    match serve(protocol, BufReader::new(served.clone()), served.clone()) {
+                        Ending::Reset => reset(&other),
+                        Ending::Close => served.close(),
+                    }
                 });
             }
         });
@@ -86,15 +98,44 @@ impl Upstream {
     }
 }
 
+/// How a connection ends.
+#[derive(PartialEq, Eq)]
+enum Ending {
+    /// It is closed.
+    Close,
+    /// It is reset.
+    Reset,
+}
+
+/// A connection whose last descriptor is closed next is reset: nothing waits to be sent.
+pub fn reset(stream: &TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let size = libc::socklen_t::try_from(size_of_val(&linger)).unwrap();
+    // SAFETY: the descriptor is open, and the option's value is as long as is said.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size,
+        )
+    };
+    assert_eq!(result, 0);
+}
+
 /// Serves requests until the connection ends.
-fn serve(protocol: Protocol, mut from: BufReader<impl Read>, mut to: impl Write) {
+fn serve(protocol: Protocol, mut from: BufReader<impl Read>, mut to: impl Write) -> Ending {
     loop {
         let request = match protocol {
             Http => read_request(&mut from, &mut to),
             _ => protocol.read(&mut from),
         };
         let Some(request) = request else {
-            return;
+            return Ending::Close;
         };
         let answered = match protocol {
             Fastcgi => {
@@ -103,8 +144,11 @@ fn serve(protocol: Protocol, mut from: BufReader<impl Read>, mut to: impl Write)
             }
             _ => answer(protocol, &request, &mut to),
         };
+        if answered.is_none() && request.uri.contains("/reset") {
+            return Ending::Reset;
+        }
         if answered.is_none() || !request.is_kept {
-            return;
+            return Ending::Close;
         }
     }
 }
@@ -133,6 +177,9 @@ fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<
     if uri.contains("/early") {
         to.write_all(head(Http, "", 200, 3).as_bytes()).ok()?;
     }
+    if uri.contains("/deaf") {
+        (length, chunked) = (0, false);
+    }
     while chunked {
         let mut size = String::new();
         from.read_line(&mut size).ok()?;
@@ -160,7 +207,7 @@ fn answer(protocol: Protocol, request: &Request, to: &mut impl Write) -> Option<
         .unwrap_or(if request.is_known { 304 } else { 200 });
     let size = steps
         .iter()
-        .find_map(|step| number(step, "body-"))
+        .find_map(|step| number(step, "body-").or(number(step, "half-")))
         .unwrap_or(3);
     let head = head(protocol, uri, status, size);
     let mut body = vec![b'x'; size];
@@ -188,9 +235,32 @@ fn answer(protocol: Protocol, request: &Request, to: &mut impl Write) -> Option<
             to.write_all(b"HTTP/1.1 200 OK\r\n\x00\x01 no header\r\n\r\n")
                 .ok()?;
             return None;
-        } else if step == "close" {
+        } else if step == "nonsense" {
+            to.write_all(b"nonsense\n").ok()?;
             return None;
-        } else if step == "hang" {
+        } else if let Some(size) = number(step, "half-") {
+            if !head_sent {
+                to.write_all(head.as_bytes()).ok()?;
+            }
+            to.write_all(&body[..size / 2]).ok()?;
+            to.flush().ok()?;
+            (head_sent, body_sent) = (true, true);
+        } else if let Some(chunk) = [
+            ("chunk", "5\r\nhello\r\n"),
+            ("broken-chunk", "no chunk\r\n"),
+        ]
+        .iter()
+        .find_map(|(name, chunk)| (*name == step).then_some(chunk))
+        {
+            if !head_sent {
+                to.write_all(head.as_bytes()).ok()?;
+            }
+            to.write_all(chunk.as_bytes()).ok()?;
+            to.flush().ok()?;
+            (head_sent, body_sent) = (true, true);
+        } else if step == "close" || step == "reset" {
+            return None;
+        } else if step == "hang" || step == "deaf" {
             delay(super::PATIENCE);
             return None;
         }

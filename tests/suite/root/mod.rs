@@ -19,6 +19,8 @@ mod check;
 mod elapsed;
 /// How tracing ends, and what is then said.
 mod end;
+/// Why attempts failed, against nginx's error log.
+mod failures;
 /// Which requests are told of.
 mod filters;
 /// Requests that mean harm.

@@ -26,7 +26,7 @@ use crate::suite::root::requests::traced;
 const UPSTREAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstreams");
 
 /// Variables that FastCGI, uwsgi and SCGI servers ask for.
-fn params(module: &str) -> String {
+pub fn params(module: &str) -> String {
     [
         ("REQUEST_METHOD", "$request_method"),
         ("REQUEST_URI", "$request_uri"),

@@ -11,6 +11,7 @@ use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::assert_delay;
+use crate::suite::common::upstream::reset;
 use crate::suite::root::requests::traced;
 
 /// The upstream's answer to an upgrade.
@@ -80,9 +81,62 @@ fn websocket() {
     assert_delay(record.tunnel_ns, record.elapsed_ns, 40);
     assert_delay(record.duration_ns, record.elapsed_ns, 80);
     assert_eq!(p.downstream_request_body_last_byte_time, None);
-    assert_delay(first, p.upstream_response_last_byte_time, 80);
+    /* What has come through the tunnel is no part of the response. */
+    assert_eq!(
+        p.upstream_response_first_byte_time,
+        p.upstream_response_last_byte_time
+    );
     let attempt = &record.upstreams[0];
     assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
+}
+
+/// Check tunnels that fail: nginx closes one that is idle, and an upstream resets one. Their status says
+/// nothing of it.
+#[test]
+fn failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            stream.write_all(SWITCHING.as_bytes()).unwrap();
+            if request.starts_with(b"GET /reset") {
+                delay(Duration::from_millis(40));
+                reset(&stream);
+            } else {
+                let _ = stream.read(&mut [0]);
+            }
+        }
+    });
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location / {
+            proxy_http_version 1.1; proxy_read_timeout 200ms;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+            proxy_pass http://127.0.0.1:{upstream}; } }",
+        port,
+    );
+    let records = traced(nginx, |nginx| {
+        for uri in ["/idle", "/reset"] {
+            let mut client = Client::connect(nginx.port);
+            client.send(format!(
+                "GET {uri} HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+            ));
+            client.rest();
+        }
+    });
+    let failures: Vec<_> = records
+        .iter()
+        .map(|record| (record.status, record.upstreams[0].failure.as_deref()))
+        .collect();
+    assert_eq!(
+        failures,
+        [(Some(101), Some("timeout")), (Some(101), Some("reset"))]
+    );
 }
 
 /// Check CONNECT, which nginx refuses, in whatever form: a record like any other.

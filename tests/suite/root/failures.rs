@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why attempts failed: what nginx says in its error log of each, by every module for upstreams, is
+//! what is told.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Shutdown;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::client::Client;
+use crate::suite::common::client::Stream;
+use crate::suite::common::delay;
+use crate::suite::common::http2::Frames;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::protocol::Protocol;
+use crate::suite::common::record::Record;
+use crate::suite::common::tls;
+use crate::suite::common::tls::Served;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::common::upstream::reset;
+use crate::suite::root::modules::params;
+use crate::suite::root::requests::traced;
+
+/// What nginx says, what it did meanwhile, and what that is called. The first that fits counts.
+const SAID: [(&str, &str, Option<&str>); 29] = [
+    (
+        "upstream timed out",
+        "connecting to upstream",
+        Some("connect_timeout"),
+    ),
+    (
+        "upstream timed out",
+        "SSL handshaking to upstream",
+        Some("tls_timeout"),
+    ),
+    (
+        "upstream timed out",
+        "sending request to upstream",
+        Some("send_timeout"),
+    ),
+    ("upstream timed out", "", Some("timeout")),
+    ("connect() failed", "", Some("connect_error")),
+    ("SSL_do_handshake() failed", "", Some("tls_error")),
+    (
+        "peer closed connection in SSL handshake",
+        "",
+        Some("tls_error"),
+    ),
+    ("upstream SSL certificate", "", Some("tls_error")),
+    ("SSL_read() failed", "", Some("tls_error")),
+    (
+        "recv() failed (104",
+        "SSL handshaking to upstream",
+        Some("tls_error"),
+    ),
+    ("recv() failed (104", "", Some("reset")),
+    ("readv() failed (104", "", Some("reset")),
+    ("writev() failed (", "", Some("reset")),
+    ("send() failed (", "", Some("reset")),
+    ("upstream rejected request", "", Some("reset")),
+    ("upstream sent goaway", "", Some("reset")),
+    ("prematurely closed", "", Some("closed")),
+    ("upstream sent no valid HTTP/1.0 header", "", None),
+    (
+        "upstream sent invalid chunked response",
+        "",
+        Some("invalid_body"),
+    ),
+    (
+        "upstream sent unsupported FastCGI",
+        "reading upstream",
+        Some("invalid_body"),
+    ),
+    (
+        "upstream sent settings frame",
+        "reading upstream",
+        Some("invalid_body"),
+    ),
+    (
+        "upstream sent unsupported FastCGI",
+        "",
+        Some("invalid_header"),
+    ),
+    ("upstream sent settings frame", "", Some("invalid_header")),
+    (
+        "upstream sent unexpected http2 frame",
+        "",
+        Some("invalid_header"),
+    ),
+    ("upstream sent invalid header", "", Some("invalid_header")),
+    (
+        "upstream sent unexpected FastCGI",
+        "",
+        Some("invalid_header"),
+    ),
+    ("upstream sent too big header", "", Some("invalid_header")),
+    ("memcached sent invalid", "", Some("invalid_header")),
+    ("no live upstreams", "", Some("no_live_upstreams")),
+];
+
+/// What the error log says of each request, by its uri: a name, or none where nginx goes on.
+fn said(nginx: &Nginx) -> BTreeMap<String, Vec<Option<&'static str>>> {
+    let log = fs::read_to_string(nginx.prefix().join("error.log")).unwrap();
+    let mut said: BTreeMap<String, Vec<Option<&str>>> = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains(", upstream: \"")) {
+        let (_, request) = line.split_once("request: \"").unwrap();
+        let uri = request.split(' ').nth(1).unwrap().to_owned();
+        let name = SAID
+            .iter()
+            .find(|(what, when, _)| line.contains(what) && line.contains(&format!("while {when}")));
+        let (.., name) = name.unwrap_or_else(|| panic!("not in the table: {line}"));
+        said.entry(uri).or_default().push(*name);
+    }
+    said
+}
+
+/// Sends each of these requests on a connection of its own, all at once, and reads to the end.
+fn send_all(port: u16, requests: &[(String, Vec<u8>)]) {
+    std::thread::scope(|scope| {
+        for (uri, body) in requests {
+            scope.spawn(move || {
+                let mut client = Client::connect(port);
+                if uri.contains("/kept") {
+                    client.get(&format!("{}/warm", &uri[..uri.find("/n-").unwrap()]));
+                }
+                let method = if body.is_empty() { "GET" } else { "POST" };
+                client.send(format!(
+                    "{method} {uri} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\
+                     Content-Length: {}\r\n\r\n",
+                    body.len()
+                ));
+                client.send(body);
+                client.rest();
+            });
+        }
+    });
+}
+
+/// Whether this is a reset that nginx takes for the end of TLS: OpenSSL tells it of nothing else.
+fn is_reset_of_tls(uri: &str) -> bool {
+    let is_tls = ["/https/", "/uwsgis/", "/grpcs/"];
+    uri.ends_with("/reset") && is_tls.iter().any(|name| uri.starts_with(name))
+}
+
+/// Compares what is told of each request with what nginx said of it. Which names there were.
+fn compare(
+    records: &[Record],
+    said: &BTreeMap<String, Vec<Option<&'static str>>>,
+) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for record in records {
+        let uri = record.request_uri.as_deref().unwrap();
+        let told: Vec<_> = record
+            .upstreams
+            .iter()
+            .filter_map(|attempt| attempt.failure.as_deref())
+            .collect();
+        let said = said.get(uri).into_iter().flatten();
+        let mut expected: Vec<_> = said.filter_map(|name| *name).collect();
+        if is_reset_of_tls(uri) {
+            expected = vec!["reset"];
+        }
+        assert_eq!(told, expected, "{uri}: {record:#?}");
+        names.extend(told.into_iter().map(str::to_owned));
+        for attempt in &record.upstreams {
+            if attempt.bytes_sent == 0 {
+                assert_eq!(
+                    attempt.upstream_request_first_byte_time, None,
+                    "{record:#?}"
+                );
+            }
+            if attempt.failure.as_deref() == Some("send_timeout") {
+                assert_eq!(attempt.upstream_request_last_byte_time, None, "{record:#?}");
+            }
+        }
+    }
+    names
+}
+
+/// Locations of one module: each with its own connections, with kept ones, and without buffers.
+fn locations(name: &str, module: &str, scheme: &str, upstream: &str, kept: &str) -> String {
+    let params = match module {
+        "memcached" => "set $memcached_key $request_uri;".to_owned(),
+        "grpc" | "proxy" => String::new(),
+        _ => params(module),
+    };
+    let unbuffered = match module {
+        "memcached" | "grpc" => String::new(),
+        _ => format!(
+            "location /{name}/unbuffered/ {{ {params} {module}_buffering off; {module}_pass {scheme}{upstream}; }}"
+        ),
+    };
+    let with_kept = match module {
+        "proxy" => "proxy_http_version 1.1; proxy_set_header Connection '';",
+        "fastcgi" => "fastcgi_keep_conn on;",
+        _ => "",
+    };
+    format!(
+        "location /{name}/ {{ {params} {module}_pass {scheme}{upstream}; }}
+         {unbuffered}
+         location /{name}/kept/ {{ {params} {with_kept} {module}_pass {scheme}{kept}; }}"
+    )
+}
+
+/// How long nginx waits for an upstream, whatever the module.
+fn times(module: &str) -> String {
+    format!(
+        "{module}_connect_timeout 400ms; {module}_read_timeout 400ms; {module}_send_timeout 400ms; {module}_next_upstream off;\n"
+    )
+}
+
+/// Check every kind of failure that an upstream's own words and silence can bring about, by every module
+/// but grpc, over TLS where the module has it, on new connections and kept ones, with buffers and
+/// without.
+#[test]
+fn modules() {
+    let kinds = [
+        ("http", "proxy", "http://", Protocol::Http, false),
+        ("https", "proxy", "https://", Protocol::Http, true),
+        ("fastcgi", "fastcgi", "", Protocol::Fastcgi, false),
+        ("uwsgi", "uwsgi", "", Protocol::Uwsgi, false),
+        ("uwsgis", "uwsgi", "suwsgi://", Protocol::Uwsgi, true),
+        ("scgi", "scgi", "", Protocol::Scgi, false),
+        ("memcached", "memcached", "", Protocol::Memcached, false),
+    ];
+    let mut http =
+        "error_log {prefix}/error.log; client_max_body_size 64m; client_body_buffer_size 64m;\n"
+            .to_owned();
+    for module in ["proxy", "fastcgi", "uwsgi", "scgi", "memcached"] {
+        http += &times(module);
+    }
+    let mut server = String::new();
+    for (name, module, scheme, protocol, is_tls) in kinds {
+        let upstream = if is_tls {
+            Upstream::speaking_tls(protocol)
+        } else {
+            Upstream::speaking(protocol)
+        };
+        let address = format!("127.0.0.1:{}", upstream.port);
+        http += &format!("upstream {name} {{ server {address}; keepalive 4; }}\n");
+        server += &locations(name, module, scheme, &address, name);
+    }
+    server += "location /unix/ { proxy_pass http://unix:{prefix}/up.sock:; }
+               location /unix/unbuffered/ { proxy_pass http://unix:{prefix}/up.sock:; proxy_buffering off; }";
+    let http = format!("{http} server {{ listen 127.0.0.1:{{port}}; {server} }}");
+    let nginx = Nginx::prepared(&http, 9, |folder| {
+        Upstream::start_unix(&folder.join("up.sock"))
+    });
+    let scripts = [
+        "close",
+        "reset",
+        "hang",
+        "junk",
+        "half-1000/wait-30/close",
+        "half-1000/wait-30/reset",
+        "half-1000/hang",
+        "half-1000",
+        "endless/half-1000/wait-30/close",
+        "endless/half-1000/wait-30/reset",
+        "endless/half-1000/hang",
+        "half-100000/wait-30/close",
+        "half-100000/hang",
+        "chunk/wait-30/close",
+        "chunk/wait-30/reset",
+        "chunk/hang",
+        "chunk/wait-30/broken-chunk/wait-1000",
+        "body-1000",
+        "endless/body-1000",
+    ];
+    let names = kinds.map(|(name, ..)| name);
+    let mut requests = Vec::new();
+    for name in names.iter().chain(&["unix"]) {
+        for kind in ["", "/unbuffered", "/kept"] {
+            let has_unbuffered = !matches!(*name, "memcached");
+            if (kind == "/unbuffered" && !has_unbuffered) || (kind == "/kept" && *name == "unix") {
+                continue;
+            }
+            for script in scripts {
+                let is_http = matches!(*name, "http" | "https" | "unix");
+                if script.contains("chunk") && (!is_http || kind.is_empty()) {
+                    /* nginx speaks HTTP/1.0 there. */
+                    continue;
+                }
+                let uri = format!("/{name}{kind}/n-{}/{script}", requests.len());
+                requests.push((uri, Vec::new()));
+            }
+            if *name != "memcached" {
+                let uri = format!("/{name}{kind}/n-{}/deaf", requests.len());
+                requests.push((uri, vec![b'x'; 24 << 20]));
+            }
+        }
+    }
+    let mut told = BTreeMap::new();
+    let records = traced(nginx, |nginx| {
+        for some in requests.chunks(20) {
+            send_all(nginx.port, some);
+        }
+        told = said(nginx);
+    });
+    let names = compare(&records, &told);
+    for name in [
+        "closed",
+        "reset",
+        "timeout",
+        "send_timeout",
+        "invalid_header",
+        "invalid_body",
+    ] {
+        assert!(names.contains(name), "{name}: {names:?}");
+    }
+}
+
+/// What a server of gRPC answers with, and how its connection ends then.
+type Script = (&'static str, Frames, &'static str);
+
+/// Serves connections in this way. Its port.
+fn serve(frames: Frames, ending: &'static str, is_tls: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = tls::server_config();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let served = Served::new(stream.try_clone().unwrap(), Arc::clone(&config));
+            let other: Box<dyn Stream> = if is_tls {
+                Box::new(served.clone())
+            } else {
+                Box::new(stream.try_clone().unwrap())
+            };
+            let _ = frames.serve(other);
+            match ending {
+                "hang" => delay(PATIENCE),
+                /* What nginx sends still, it may send: else the connection would be reset. */
+                "close" => {
+                    if is_tls {
+                        served.close();
+                    }
+                    let _ = stream.shutdown(Shutdown::Write);
+                    delay(PATIENCE);
+                }
+                "reset" => reset(&stream),
+                _ => {}
+            }
+        }
+    });
+    port
+}
+
+/// Check the same of gRPC, whose streams can be reset, and whose connections end with a frame.
+#[test]
+fn grpc() {
+    let scripts: [Script; 11] = [
+        ("close", Frames(&[]), "close"),
+        ("reset", Frames(&[]), "reset"),
+        ("hang", Frames(&[]), "hang"),
+        ("rst", Frames(&[Frames::RESET]), "hang"),
+        ("goaway", Frames(&[Frames::GOAWAY]), "hang"),
+        ("broken", Frames(&[Frames::BROKEN]), "hang"),
+        ("data", Frames(&[Frames::PIECE]), "hang"),
+        (
+            "half-close",
+            Frames(&[Frames::HALF, Frames::PIECE]),
+            "close",
+        ),
+        ("half-hang", Frames(&[Frames::HALF, Frames::PIECE]), "hang"),
+        (
+            "half-rst",
+            Frames(&[Frames::HALF, Frames::PIECE, Frames::RESET]),
+            "hang",
+        ),
+        (
+            "half-broken",
+            Frames(&[Frames::HALF, Frames::PIECE, Frames::BROKEN]),
+            "hang",
+        ),
+    ];
+    let mut server = String::new();
+    let mut requests = Vec::new();
+    for (name, frames, ending) in scripts {
+        for (scheme, is_tls) in [("grpc", false), ("grpcs", true)] {
+            let port = serve(Frames(frames.0), ending, is_tls);
+            server += &format!(
+                "location /{scheme}/{name} {{ grpc_pass {scheme}://127.0.0.1:{port}; }}\n"
+            );
+            requests.push((format!("/{scheme}/{name}"), Vec::new()));
+        }
+    }
+    /* A server that lets nobody send more than a window. */
+    let port = serve(Frames(&[]), "hang", false);
+    server += &format!("location /window {{ grpc_pass grpc://127.0.0.1:{port}; }}\n");
+    requests.push(("/window".to_owned(), vec![b'x'; 1 << 20]));
+    let http = format!(
+        "error_log {{prefix}}/error.log; client_body_buffer_size 2m; client_max_body_size 2m; {}
+         server {{ listen 127.0.0.1:{{port}}; {server} }}",
+        times("grpc")
+    );
+    let mut told = BTreeMap::new();
+    let records = traced(Nginx::with(&http, 9), |nginx| {
+        send_all(nginx.port, &requests);
+        told = said(nginx);
+    });
+    let names = compare(&records, &told);
+    for name in [
+        "closed",
+        "reset",
+        "timeout",
+        "send_timeout",
+        "invalid_header",
+        "invalid_body",
+    ] {
+        assert!(names.contains(name), "{name}: {names:?}");
+    }
+}
+
+/// Check handshakes that do not end, and certificates that nginx refuses: no time of a request that was
+/// not sent, none of a handshake that did not end, and what nginx says.
+#[test]
+fn handshakes() {
+    let good = crate::suite::common::free_port();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let plain = Upstream::start().port;
+    let mut server = String::new();
+    let mut requests = Vec::new();
+    for (module, scheme) in [
+        ("proxy", "https://"),
+        ("grpc", "grpcs://"),
+        ("uwsgi", "suwsgi://"),
+    ] {
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            let ca = format!("{module}_ssl_verify on; {module}_ssl_trusted_certificate {{prefix}}");
+            for (name, port, directives) in [
+                (
+                    "ca",
+                    good,
+                    format!("{ca}/other/cert.pem; {module}_ssl_name test;"),
+                ),
+                (
+                    "name",
+                    good,
+                    format!("{ca}/cert.pem; {module}_ssl_name elsewhere;"),
+                ),
+                ("silent", silent_port, String::new()),
+                ("plain", plain, String::new()),
+            ] {
+                let place = format!("/{module}/{version}/{name}/");
+                server += &format!(
+                    "location {place} {{ {directives} {module}_ssl_protocols {version};
+                     {module}_ssl_session_reuse off; {module}_pass {scheme}127.0.0.1:{port}; }}\n"
+                );
+                for n in 0..2 {
+                    requests.push((format!("{place}{n}"), Vec::new()));
+                }
+            }
+        }
+    }
+    let times = ["proxy", "grpc", "uwsgi"].map(times).concat();
+    let http = format!(
+        "error_log {{prefix}}/error.log; {times} {}
+         server {{ listen 127.0.0.1:{good} ssl; return 200; }}
+         server {{ listen 127.0.0.1:{{port}}; {server} }}",
+        tls::DIRECTIVES
+    );
+    let nginx = Nginx::prepared(&http, 9, |folder| {
+        tls::certificate(folder);
+        fs::create_dir(folder.join("other")).unwrap();
+        tls::certificate(&folder.join("other"));
+    });
+    let mut told = BTreeMap::new();
+    let records = traced(nginx, |nginx| {
+        send_all(nginx.port, &requests);
+        told = said(nginx);
+    });
+    assert_eq!(records.len(), requests.len(), "{records:#?}");
+    let names = compare(&records, &told);
+    assert_eq!(Vec::from_iter(names), ["tls_error", "tls_timeout"]);
+    for record in &records {
+        let attempt = &record.upstreams[0];
+        let is_over = record.uri.as_deref().unwrap().split('/').nth(3);
+        let is_over = matches!(is_over, Some("ca" | "name"));
+        assert!(is_over || attempt.upstream_tls_ns.is_none(), "{record:#?}");
+        assert_eq!(attempt.reused, None, "{record:#?}");
+        assert_eq!(attempt.upstream_request_last_byte_time, None, "{record:#?}");
+    }
+}
