@@ -245,7 +245,8 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
 	__u64 with_header = d->header_ns ? d->header_ns : d->request_first_ns;
 	long rest;
 
-	if (!knows_bodies())
+	/* HTTP/1: a body has a length, which nginx counts when it is chunked. */
+	if (!knows_bodies() || (d->content_length_n < 0 && d->http_version < NGX_HTTP_VERSION_20))
 		return;
 	rb = OF_REQUEST(w, request_body);
 	rest = rb ? NGX_GET(rb, rest) : 0;

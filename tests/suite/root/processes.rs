@@ -161,7 +161,8 @@ fn worker_killed() {
 }
 
 /// Check workers that are killed under load: every request that was logged is told of, of the one
-/// that each was killed in it may be, and nothing of the dead is kept.
+/// that each was killed in it may be, those that it had in flight are counted as lost, and nothing of
+/// the dead is kept.
 #[test]
 fn worker_killed_under_load() {
     let Some(nginx) = Nginx::steady(Config::default()) else {
@@ -183,7 +184,11 @@ fn worker_killed_under_load() {
     assert!(nginx.workers().iter().all(|worker| known.contains(worker)));
     let logged = nginx.quit();
     let ended = tool.wait();
-    ended.assert_clean();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);
+    let (in_flight, lost) = (ended.summary().lost, ended.lost());
+    assert!((1..=3 * 16).contains(&in_flight), "{in_flight}");
+    assert!(lost.iter().all(|lost| lost.cause == "worker_exit"));
+    assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), in_flight);
     let keys: BTreeSet<_> = logged.iter().map(Logged::key).collect();
     let (known, unlogged): (Vec<_>, Vec<_>) = ended
         .records()
