@@ -81,6 +81,11 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
+    /// Sends bytes, unless the other side has closed.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.0.get_mut().write_all(bytes.as_ref());
+    }
+
     /// Reads one response; `head` if it answers a HEAD request.
     pub fn receive_to(&mut self, head: bool) -> Response {
         loop {
