@@ -78,7 +78,8 @@ static __always_inline bool is_left_out(struct connection *conn)
 
 /*
  * Interim responses (100, 103) are no part of the response: nginx sets headers_out.status of the
- * main request before its header is sent, and not for them.
+ * main request before its header is sent, and not for them. What an upstream says that does not
+ * speak HTTP has none: it is passed on as HTTP/0.9.
  */
 static __always_inline bool response_begun(struct connection *conn, struct ngx_connection_s *c)
 {
@@ -91,7 +92,8 @@ static __always_inline bool response_begun(struct connection *conn, struct ngx_c
 		main = NGX_GET(r, main);
 		conn->request = (__u64)main;
 	}
-	return NGX_GET(main, headers_out.status) != 0;
+	return NGX_GET(main, headers_out.status) != 0 ||
+	       NGX_GET(main, http_version) == NGX_HTTP_VERSION_9;
 }
 
 /* What was unsure is part of the response when c->sent has grown since. */

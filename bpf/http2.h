@@ -317,7 +317,8 @@ static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, stru
 	frames->stream = stream;
 	r = NGX_GET(stream, request);
 	/* Interim responses are sent before there is a status. */
-	if (!is_request(r) || !NGX_GET(r, headers_out.status))
+	if (!is_request(r) ||
+	    (!NGX_GET(r, headers_out.status) && NGX_GET(r, http_version) != NGX_HTTP_VERSION_9))
 		return 0;
 	fake = NGX_GET(r, connection);
 	conn = connection_of(frames->w, r, fake);

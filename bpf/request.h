@@ -17,6 +17,9 @@ static __always_inline __u32 request_status(struct worker *w, long rc)
 
 	if (rc > 0 && (status == 0 || sent == 0))
 		status = rc;
+	/* What an upstream said that does not speak HTTP, passed on as it came. */
+	if (!status && OF_REQUEST(w, http_version) == NGX_HTTP_VERSION_9)
+		status = NGX_HTTP_VERSION_9;
 	return err_status ? err_status : status;
 }
 
@@ -279,6 +282,21 @@ static __always_inline bool is_http_version(__u32 version)
 	       version == NGX_HTTP_VERSION_20 || version == NGX_HTTP_VERSION_30;
 }
 
+/*
+ * The version that the client speaks. nginx calls it 0.9 when it passes on what is no HTTP, and in
+ * a post_action; a stream of HTTP/2 is still one.
+ */
+static __always_inline __u32 http_version(struct worker *w)
+{
+	struct ngx_http_request_s *r = NULL;
+	__u32 version = OF_REQUEST(w, http_version);
+
+	if (version == NGX_HTTP_VERSION_9 && bpf_core_field_exists(r->stream) &&
+	    OF_REQUEST(w, stream))
+		return NGX_HTTP_VERSION_20;
+	return version;
+}
+
 /* The members of r and c that are numbers. False when one of them could not be read. */
 static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
 {
@@ -296,7 +314,9 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 	d->pid = w->pid;
 	d->request_length = OF_REQUEST(w, request_length);
 	d->content_length_n = OF_REQUEST(w, headers_in.content_length_n);
-	d->http_version = OF_REQUEST(w, http_version);
+	d->http_version = http_version(w);
+	if (knows_quic() && OF_CONNECTION(w, quic))
+		d->http_version = NGX_HTTP_VERSION_30;
 	d->bytes_sent = OF_CONNECTION(w, sent);
 	d->status = request_status(w, rc);
 	d->connection = OF_CONNECTION(w, number);
@@ -429,7 +449,7 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		   : OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
 		return;
 	c = OF_REQUEST(w, connection);
-	version = OF_REQUEST(w, http_version);
+	version = http_version(w);
 	if (!failed && is_of_handshake(w, c, version))
 		return;
 	__sync_fetch_and_add(&counters.seen, 1);

@@ -27,6 +27,19 @@ pub enum Next {
     Answer(u32),
 }
 
+/// What is known of the request that attempts are of.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// What its phases count from.
+    pub origin: Option<u64>,
+    /// What followed the last attempt.
+    pub next: Next,
+    /// As in `Evidence`.
+    pub is_alone: bool,
+    /// When the last byte of its response was sent to the client.
+    pub answered_ns: Option<u64>,
+}
+
 /// One attempt, as users see it.
 #[derive(Debug)]
 pub struct Attempt<'a> {
@@ -46,17 +59,13 @@ pub struct Attempt<'a> {
     pub bytes_received: Option<i64>,
     /// Why it failed, as far as that is certain.
     pub failure: Option<Failure>,
+    /// It began when the client had its response: `post_action` asked for it.
+    pub post_action: bool,
 }
 
 impl<'a> Attempt<'a> {
-    /// Every attempt of a request, in order; after the last one comes `next`. `origin` is what the
-    /// request's phases count from, and `is_alone` as in `Evidence`.
-    pub fn all(
-        events: &[AttemptEvent<'a>],
-        origin: Option<u64>,
-        next: Next,
-        is_alone: bool,
-    ) -> Vec<Self> {
+    /// Every attempt of a request, in order.
+    pub fn all(events: &[AttemptEvent<'a>], around: Around) -> Vec<Self> {
         /* nginx puts a state without a peer between the upstreams of two internal redirects. */
         let tried = events
             .iter()
@@ -64,23 +73,24 @@ impl<'a> Attempt<'a> {
         let tried: Vec<_> = tried.collect();
         let all = tried.iter().enumerate().map(|(n, attempt)| {
             let next = match tried.get(n + 1) {
-                None => next,
+                None => around.next,
                 Some(next) if next.record.index == attempt.record.index + 1 => Next::Attempt,
                 Some(_) => Next::Redirect,
             };
-            Self::new(attempt, origin, next, is_alone)
+            Self::new(attempt, Around { next, ..around })
         });
         all.collect()
     }
 
     /// From its event.
-    fn new(event: &AttemptEvent<'a>, origin: Option<u64>, next: Next, is_alone: bool) -> Self {
+    fn new(event: &AttemptEvent<'a>, around: Around) -> Self {
         let record = &event.record;
+        let origin = around.origin;
         let evidence = Evidence {
             record,
             addr: event.addr,
             is_traced: origin.is_some(),
-            is_alone,
+            is_alone: around.is_alone,
         };
         /* The handshake has ended when what follows it is known to be encrypted. */
         let handshake_ns = nonzero(record.handshake_first_ns)
@@ -94,7 +104,10 @@ impl<'a> Attempt<'a> {
             upstream_tls_ns: handshake_ns,
             bytes_sent: counted(record.bytes_sent),
             bytes_received: counted(record.bytes_received),
-            failure: evidence.failure(next),
+            failure: evidence.failure(around.next),
+            post_action: around
+                .answered_ns
+                .is_some_and(|answered| record.connect_ns >= answered),
         }
     }
 }
@@ -125,6 +138,9 @@ impl Serialize for Attempt<'_> {
         }
         if let Some(failure) = self.failure {
             map.serialize_entry("failure", &failure)?;
+        }
+        if self.post_action {
+            map.serialize_entry("post_action", &true)?;
         }
         map.end()
     }
@@ -190,6 +206,7 @@ fn is_sent_whole(evidence: &Evidence<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::Around;
     use super::Attempt;
     use super::Next;
     use crate::event::AttemptEvent;
@@ -210,9 +227,19 @@ mod tests {
         }
     }
 
+    /// A request whose last attempt was followed by this.
+    fn around(next: Next) -> Around {
+        Around {
+            origin: Some(1),
+            next,
+            is_alone: true,
+            answered_ns: None,
+        }
+    }
+
     /// Why the last attempt failed.
     fn failure(event: AttemptEvent<'static>, next: Next) -> Option<Failure> {
-        Attempt::all(&[event], Some(1), next, true)[0].failure
+        Attempt::all(&[event], around(next))[0].failure
     }
 
     /// Check that an attempt without a response failed at the stage that its socket had come to.
@@ -301,7 +328,11 @@ mod tests {
             }
             let tried = [event];
             let [alone, with_others] = [true, false].map(|is_alone| {
-                Attempt::all(&tried, Some(1), Next::Answer(200), is_alone)[0].failure
+                let around = Around {
+                    is_alone,
+                    ..around(Next::Answer(200))
+                };
+                Attempt::all(&tried, around)[0].failure
             });
             assert_eq!(alone, expected, "{flags:?}");
             let is_inferred = flags.is_empty() || flags == [LOOKED];
@@ -338,9 +369,17 @@ mod tests {
             failure(unresolved, Next::Answer(502)),
             Some(Failure::NoLiveUpstreams)
         );
+        let answer = around(Next::Answer(502));
         let untraced = [event(502, &[attempt_flag::ATTEMPT_SEEN])];
         assert_eq!(
-            Attempt::all(&untraced, None, Next::Answer(502), true)[0].failure,
+            Attempt::all(
+                &untraced,
+                Around {
+                    origin: None,
+                    ..answer
+                }
+            )[0]
+            .failure,
             None
         );
     }
@@ -354,7 +393,7 @@ mod tests {
         (gap.addr, gap.record.flags) = (b"", 0);
         (first.record.index, gap.record.index, last.record.index) = (0, 1, 2);
         let answer = Next::Answer(200);
-        let all = Attempt::all(&[first, gap, last], Some(1), answer, true);
+        let all = Attempt::all(&[first, gap, last], around(answer));
         let told: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
         assert_eq!(told, [Some(503), Some(200)]);
         assert_eq!(all[0].failure, None);

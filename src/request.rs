@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::attempt::Around;
 use crate::attempt::Attempt;
 use crate::attempt::Next;
 use crate::clock::Clock;
@@ -220,22 +221,29 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// The attempts, and of the last one its address and its phases.
+    /// The attempts, and of the last one that the client waited for its address and its phases.
     fn add_attempts(&mut self, event: &RequestEvent<'a>, origin: Option<u64>) {
-        let next = Next::Answer(event.record.status);
         /* Of several that were cut off, one may have ended the others. */
         let attempts = event.subrequests.iter().flat_map(|sub| &sub.attempts);
         let attempts = event.attempts.iter().chain(attempts);
         let cut = attempts.filter(|attempt| failure::is_cut(&attempt.record));
         let is_served = event.record.flags & request_flag::REQUEST_UNSERVED.0 == 0;
         let is_alone = is_served && cut.count() == 1;
-        self.upstreams = Attempt::all(&event.attempts, origin, next, is_alone);
+        let around = Around {
+            origin,
+            next: Next::Answer(event.record.status),
+            is_alone,
+            answered_ns: nonzero(event.record.response_last_ns),
+        };
+        self.upstreams = Attempt::all(&event.attempts, around);
         self.subrequests = event
             .subrequests
             .iter()
-            .map(|event| Subrequest::new(event, origin, is_alone))
+            .map(|event| Subrequest::new(event, around))
             .collect();
-        if let Some(last) = self.upstreams.last() {
+        /* No client has waited for what came after its response. */
+        let mut awaited = self.upstreams.iter().rev().filter(|last| !last.post_action);
+        if let Some(last) = awaited.next() {
             self.upstream_addr = last.addr.clone();
             self.phases.extend(&last.phases);
         }
@@ -267,6 +275,7 @@ impl Request<'static> {
             bytes_sent: Some(i64::MAX),
             bytes_received: Some(i64::MAX),
             failure: Some(Failure::NoLiveUpstreams),
+            post_action: true,
         };
         let subrequest = || Subrequest {
             uri: text(512),
@@ -443,7 +452,15 @@ mod tests {
             },
             addr: b"127.0.0.1:80",
         };
-        event.attempts = vec![attempt()];
+        let after = AttemptEvent {
+            record: types::attempt {
+                connect_ns: 6_000,
+                index: 1,
+                ..attempt().record
+            },
+            addr: b"127.0.0.1:80",
+        };
+        event.attempts = vec![attempt(), after];
         event.subrequests = vec![SubrequestEvent {
             record: types::subrequest {
                 status: 200,
@@ -460,6 +477,7 @@ mod tests {
             &json,
             &json["phases"],
             &json["upstreams"][0],
+            &json["upstreams"][1],
             &json["subrequests"][0],
         ] {
             keys.extend(object.as_object().unwrap().keys().cloned());

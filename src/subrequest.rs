@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::attempt::Around;
 use crate::attempt::Attempt;
 use crate::attempt::Next;
 use crate::event::SubrequestEvent;
@@ -28,9 +29,8 @@ pub struct Subrequest<'a> {
 }
 
 impl<'a> Subrequest<'a> {
-    /// From its event. `origin` is what the request's phases count from, `is_alone` as in
-    /// `failure::Evidence`.
-    pub fn new(event: &SubrequestEvent<'a>, origin: Option<u64>, is_alone: bool) -> Self {
+    /// From its event, within its request.
+    pub fn new(event: &SubrequestEvent<'a>, around: Around) -> Self {
         let attempts = &event.attempts;
         let first = attempts.first().and_then(|a| nonzero(a.record.connect_ns));
         let last = attempts.iter().map(|a| a.record.response_last_ns).max();
@@ -41,8 +41,15 @@ impl<'a> Subrequest<'a> {
             duration_ns: first
                 .zip(last.and_then(nonzero))
                 .and_then(|(first, last)| last.checked_sub(first))
-                .filter(|_| origin.is_some()),
-            upstreams: Attempt::all(attempts, origin, Next::Answer(status), is_alone),
+                .filter(|_| around.origin.is_some()),
+            upstreams: Attempt::all(
+                attempts,
+                Around {
+                    next: Next::Answer(status),
+                    answered_ns: None,
+                    ..around
+                },
+            ),
         }
     }
 }

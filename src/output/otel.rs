@@ -83,6 +83,10 @@ impl Otel {
                 self.add(&mut attributes, key, value);
             }
         }
+        if let Some(failure) = cut_short(&record) {
+            let name = "error.type".to_owned();
+            attributes.entry(name).or_insert_with(|| failure.clone());
+        }
         json::write_object(line, &attributes)
     }
 
@@ -121,6 +125,15 @@ impl Sink for Otel {
     fn width(&self, c: char) -> usize {
         json::width(c)
     }
+}
+
+/// What cut the response short: why the last attempt that the client waited for failed.
+fn cut_short(record: &Value) -> Option<&Value> {
+    let attempts = record.get("upstreams")?.as_array()?;
+    let mut awaited = attempts.iter().rev();
+    let last = awaited.find(|attempt| attempt.get("post_action").is_none())?;
+    last.get("failure")
+        .filter(|failure| *failure != "client_closed")
 }
 
 /// Objects, and arrays of them, become keys with dots; arrays of strings may stay.

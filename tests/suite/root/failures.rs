@@ -254,6 +254,7 @@ fn modules() {
         "reset",
         "hang",
         "junk",
+        "nonsense",
         "half-1000/wait-30/close",
         "half-1000/wait-30/reset",
         "half-1000/hang",

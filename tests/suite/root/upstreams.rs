@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attempts: one object each, in order, with its times and why it failed.
 
+use std::os::unix::net::UnixStream;
+
 use crate::suite::common::client::Client;
+use crate::suite::common::http2;
+use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
@@ -146,4 +150,66 @@ fn redirected() {
     assert_eq!(record.upstreams[0].failure, None);
     assert!(record.upstreams.len() > 1, "{record:#?}");
     assert_eq!(record.upstreams.last().unwrap().status, Some(200));
+}
+
+/// Check what an upstream says that does not speak HTTP: nginx passes it on, as HTTP/0.9, and the
+/// response has its times, over HTTP/1 and HTTP/2.
+#[test]
+fn no_http() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; listen unix:{prefix}/h2c.sock http2;
+                  location / { proxy_pass http://127.0.0.1:{upstream}; } }",
+        upstream.port,
+    );
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        client.send("GET /nonsense HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.rest(), b"nonsense\n");
+        let stream = UnixStream::connect(nginx.prefix().join("h2c.sock")).unwrap();
+        let mut client = Http2::start(Box::new(stream), 65_535);
+        client.send(&http2::get(1, "/nonsense"));
+        client.receive_some();
+    });
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        record.assert_complete();
+        assert_eq!(record.upstreams[0].failure, None);
+    }
+    assert_eq!(records[0].status, Some(9));
+}
+
+/// Check that what a post_action does is told as such, and that no phase of the request is its.
+#[test]
+fn post_action() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port};
+                  location / { proxy_pass http://127.0.0.1:{upstream}; post_action /after/wait-40; }
+                  location /static/ { return 200 hello; post_action /after/wait-40; }
+                  location /after/ { proxy_pass http://localhost:{upstream}; } }",
+        upstream.port,
+    );
+    let records = traced(nginx, |nginx| {
+        for uri in ["/body-10", "/static/"] {
+            let mut client = Client::connect(nginx.port);
+            assert_eq!(client.get(uri).status, 200);
+        }
+        nginx.wait_logged(2);
+    });
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        let p = &record.phases;
+        let last = record.upstreams.last().unwrap();
+        assert!(last.post_action, "{record:#?}");
+        assert!(last.upstream_connect_time >= p.downstream_response_last_byte_time);
+        assert!(p.upstream_response_last_byte_time <= p.downstream_response_last_byte_time);
+        let awaited = record.upstreams.len() - 1;
+        assert_eq!(record.upstream_addr.is_some(), awaited == 1, "{record:#?}");
+        assert!(
+            !record.upstreams[..awaited]
+                .iter()
+                .any(|attempt| attempt.post_action)
+        );
+    }
 }
