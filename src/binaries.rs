@@ -30,8 +30,10 @@ use crate::preflight;
 use crate::preflight::Kernel;
 use crate::probe::Probe;
 use crate::program::Program;
+use crate::sockets::Sockets;
 use crate::source::Source;
 use crate::stop::Stop;
+use crate::trial::Method;
 
 /// How often `--wait` looks for an nginx that has started.
 const WAIT: Duration = Duration::from_millis(500);
@@ -183,6 +185,8 @@ pub struct Binaries<'cli> {
     looked: Instant,
     /// It can't be looked any more, and that was said.
     is_blind: bool,
+    /// What the kernel has let us do: it is not tried again while records wait.
+    tried: Option<(Sockets, Method)>,
 }
 
 impl<'cli> Binaries<'cli> {
@@ -197,6 +201,7 @@ impl<'cli> Binaries<'cli> {
             lookout: None,
             looked: Instant::now(),
             is_blind: false,
+            tried: None,
         }
     }
 
@@ -219,6 +224,7 @@ impl<'cli> Binaries<'cli> {
         for program in programs {
             failures.extend(self.attach(program, &kernel, collector).err());
         }
+        self.tried = Some((kernel.sockets, kernel.method));
         drop(kernel);
         give_back_memory();
         for traced in std::mem::take(&mut self.traced) {
@@ -412,7 +418,11 @@ impl<'cli> Binaries<'cli> {
 
     /// Attaches to a file that was not traced, and starts to trace it.
     fn trace(&mut self, program: Program, collector: &mut Collector) -> Result<()> {
-        let kernel = match preflight::check(self.cli.sockets) {
+        let kernel = match self.tried {
+            Some((sockets, method)) => Kernel::again(sockets, method),
+            None => preflight::check(self.cli.sockets),
+        };
+        let kernel = match kernel {
             Ok(kernel) => kernel,
             Err(error) => {
                 self.pass_all_over(program);

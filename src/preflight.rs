@@ -129,6 +129,16 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// The kernel once more, with what was tried before: only its types are read anew.
+    pub fn again(sockets: Sockets, method: Method) -> Result<Self> {
+        let types = Btf::from_path(KERNEL_BTF);
+        Ok(Self {
+            types: types.with_context(|| format!("failed to read {KERNEL_BTF}"))?,
+            sockets,
+            method,
+        })
+    }
+
     /// The programs to attach to the kernel, and where.
     pub fn programs(&self) -> Vec<(&'static str, &'static str)> {
         programs(&self.types, self.sockets)
