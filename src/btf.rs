@@ -27,7 +27,7 @@ use crate::layout::Layout;
 use crate::skel::types::limit;
 
 /// Members that some builds of nginx do not have: the program asks for each whether it is there.
-const OPTIONAL: [&str; 12] = [
+pub const OPTIONAL: [&str; 12] = [
     "bytes_received",
     "bytes_sent",
     "cache_status",

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::bail;
 use anyhow::ensure;
 use gimli::Abbreviation;
 use gimli::Abbreviations;
@@ -26,6 +27,7 @@ use gimli::Section as _;
 use gimli::UnitHeader;
 use gimli::UnitOffset;
 
+use crate::btf::OPTIONAL;
 use crate::btf::OPTIONAL_STRUCTS;
 use crate::elf::Budget;
 use crate::elf::Elf;
@@ -45,6 +47,18 @@ const DECLARATION_WORK: usize = 8;
 
 /// What a unit without anything in it takes.
 const UNIT_WORK: usize = 32;
+
+/// Bytes of a pointer.
+const POINTER_BYTES: u64 = 8;
+
+/// Bytes of the largest word that bits are in.
+const BITFIELD_BYTES: u64 = 8;
+
+/// What addresses of structs are multiples of.
+const ALIGNMENTS: [u64; 4] = [1, 2, 4, 8];
+
+/// Names and arrays of a type within each other; nginx has four.
+const TYPE_CHAIN_MAX: usize = 16;
 
 /// What gimli reads from.
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -86,6 +100,13 @@ pub fn layout(elf: &Elf<'_>, wanted: &Wanted) -> Result<Option<Layout>> {
             "the debug information has no {name}"
         );
     }
+    for (name, members) in &search.found.structs {
+        let mut needed = wanted[name].iter();
+        let lacks = needed.find(|m| !members.contains_key(*m) && !OPTIONAL.contains(&m.as_str()));
+        if let Some(member) = lacks {
+            bail!("the debug information has no {name}.{member}");
+        }
+    }
     Ok(Some(search.found))
 }
 
@@ -100,6 +121,10 @@ struct Attributes<'a> {
     size: Option<u64>,
     /// `DW_AT_data_member_location`, or the byte of `DW_AT_data_bit_offset`.
     location: Option<u64>,
+    /// `DW_AT_bit_size`: it is a bitfield.
+    bits: Option<u64>,
+    /// `DW_AT_upper_bound` or `DW_AT_count`: how many elements an array has.
+    count: Option<u64>,
     /// `DW_AT_str_offsets_base`
     string_offsets_base: Option<DebugStrOffsetsBase>,
 }
@@ -112,6 +137,87 @@ struct Unit<'a> {
     abbreviations: Abbreviations,
     /// Where its names by number begin.
     string_offsets_base: DebugStrOffsetsBase,
+}
+
+/// Of a type.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// How many bytes it has.
+    bytes: u64,
+    /// What its address is a multiple of, when that is known: of numbers and pointers.
+    alignment: Option<u64>,
+}
+
+/// A struct in the making, as a compiler lays it out: each member follows the one before it, at the
+/// next address that its type may have. What contradicts that is no compiler's word.
+#[derive(Debug)]
+struct Shape {
+    /// Where the last member ends, at least.
+    end: u64,
+    /// How far beyond that the next one may begin, apart from what its type asks for: 0 but after
+    /// bitfields; `None` after a type of which nothing is known.
+    slack: Option<u64>,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            end: 0,
+            slack: Some(0),
+        }
+    }
+}
+
+impl Shape {
+    /// Puts a member there. Whether it may be there.
+    fn add(&mut self, location: u64, is_bitfield: bool, size: Option<Size>) -> bool {
+        if is_bitfield {
+            /* What is told is its word or its byte, either of which may begin before the last end. */
+            let fits = location.saturating_add(BITFIELD_BYTES) > self.end
+                && self.is_near(location, BITFIELD_BYTES);
+            self.end = self.end.max(location);
+            self.slack = self.slack.map(|_| 2 * BITFIELD_BYTES);
+            return fits;
+        }
+        let fits = location >= self.end
+            && match size {
+                None => true,
+                Some(size) if self.slack == Some(0) => size.follows(self.end, location),
+                Some(size) => size.follows(location, location) && self.is_near(location, 0),
+            };
+        self.end = location.saturating_add(size.map_or(0, |size| size.bytes));
+        self.slack = size.map(|_| 0);
+        fits
+    }
+
+    /// Whether an address is not further on than it can be.
+    fn is_near(&self, location: u64, more: u64) -> bool {
+        self.slack
+            .is_none_or(|slack| location <= self.end.saturating_add(slack + more))
+    }
+
+    /// Whether a struct with these members may have that size.
+    fn has(&self, size: u64) -> bool {
+        match self.slack {
+            Some(0) => ALIGNMENTS.iter().any(|a| size == align(self.end, *a)),
+            _ => size >= self.end && self.is_near(size, 0),
+        }
+    }
+}
+
+impl Size {
+    /// Whether what has this size stands at an address when what is before it ends at another.
+    fn follows(self, end: u64, address: u64) -> bool {
+        match self.alignment {
+            Some(alignment) => address == align(end, alignment),
+            None => ALIGNMENTS.iter().any(|a| address == align(end, *a)),
+        }
+    }
+}
+
+/// The next multiple of a size, or the address itself.
+fn align(address: u64, size: u64) -> u64 {
+    address.checked_next_multiple_of(size).unwrap_or(address)
 }
 
 /// The search through all units.
@@ -244,22 +350,96 @@ impl<'a> Search<'a> {
             return Ok(());
         }
         let mut found = Members::new();
+        let mut shape = Shape::default();
         while !entries.is_empty() && entries.next_depth() > 0 {
-            let is_member = entries.next_depth() == 1;
+            let is_child = entries.next_depth() == 1;
             let Some(abbreviation) = self.next(&mut entries)? else {
                 continue;
             };
             let known = attributes(&mut entries, abbreviation)?;
-            if is_member
-                && let Some(location) = known.location
-                && let Some(member) = self.name(unit, known.name)?
-                && self.wanted[name].contains(&member)
-            {
-                found.insert(member, u32::try_from(location)?);
+            if !is_child || abbreviation.tag() != gimli::DW_TAG_member {
+                continue;
+            }
+            let Some(location) = known.location else {
+                continue;
+            };
+            let size = self.size(unit, abbreviations, known.type_offset)?;
+            let member = self.name(unit, known.name)?;
+            ensure!(
+                shape.add(location, known.bits.is_some(), size),
+                "{name}.{} is where no compiler puts it",
+                member.as_deref().unwrap_or("(unnamed)")
+            );
+            if let Some(member) = member.filter(|member| self.wanted[name].contains(member)) {
+                let before = found.insert(member, u32::try_from(location)?);
+                ensure!(before.is_none(), "a member of {name} stands twice");
             }
         }
+        ensure!(
+            known.size.is_some_and(|size| shape.has(size)),
+            "{name} has not the size of its members"
+        );
         self.found.structs.insert(name.to_owned(), found);
         Ok(())
+    }
+
+    /// The size of a type, and what its address is a multiple of. `None` when it is not known, as of a
+    /// type in another unit.
+    fn size(
+        &mut self,
+        unit: &Unit<'a>,
+        abbreviations: &Abbreviations,
+        offset: Option<UnitOffset>,
+    ) -> Result<Option<Size>> {
+        let mut next = offset;
+        let mut count: u64 = 1;
+        for _ in 0..TYPE_CHAIN_MAX {
+            let Some(offset) = next else {
+                return Ok(None);
+            };
+            let mut entries = unit.header.entries_raw(abbreviations, Some(offset))?;
+            let Some(abbreviation) = self.next(&mut entries)? else {
+                return Ok(None);
+            };
+            let known = attributes(&mut entries, abbreviation)?;
+            let size = match abbreviation.tag() {
+                gimli::DW_TAG_pointer_type => Some((POINTER_BYTES, true)),
+                gimli::DW_TAG_base_type | gimli::DW_TAG_enumeration_type => {
+                    known.size.map(|size| (size, true))
+                }
+                gimli::DW_TAG_structure_type | gimli::DW_TAG_union_type => {
+                    known.size.map(|size| (size, false))
+                }
+                gimli::DW_TAG_array_type => {
+                    count = count.saturating_mul(self.elements(&mut entries)?);
+                    next = known.type_offset;
+                    continue;
+                }
+                gimli::DW_TAG_typedef | gimli::DW_TAG_const_type | gimli::DW_TAG_volatile_type => {
+                    next = known.type_offset;
+                    continue;
+                }
+                _ => None,
+            };
+            return Ok(size.map(|(size, is_simple)| Size {
+                bytes: size.saturating_mul(count),
+                alignment: is_simple.then_some(size),
+            }));
+        }
+        Ok(None)
+    }
+
+    /// How many elements an array has, whose children are read: the product of its dimensions.
+    fn elements(&mut self, entries: &mut EntriesRaw<'_, Reader<'a>>) -> Result<u64> {
+        let mut count: u64 = 1;
+        while !entries.is_empty() && entries.next_depth() > 0 {
+            let Some(abbreviation) = self.next(entries)? else {
+                continue;
+            };
+            let known = attributes(entries, abbreviation)?;
+            count = count.saturating_mul(known.count.unwrap_or_default());
+        }
+        Ok(count)
     }
 
     /// The kind of the next entry, whose attributes are then to be read. `None` at the end of a list.
@@ -328,6 +508,11 @@ fn attributes<'a>(
             (gimli::DW_AT_data_bit_offset, value) => {
                 known.location = value.udata_value().map(|bits| bits / 8);
             }
+            (gimli::DW_AT_bit_size, value) => known.bits = value.udata_value(),
+            (gimli::DW_AT_count, value) => known.count = value.udata_value(),
+            (gimli::DW_AT_upper_bound, value) => {
+                known.count = value.udata_value().and_then(|last| last.checked_add(1));
+            }
             (gimli::DW_AT_str_offsets_base, AttributeValue::DebugStrOffsetsBase(base)) => {
                 known.string_offsets_base = Some(base);
             }
@@ -335,4 +520,65 @@ fn attributes<'a>(
         }
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shape;
+    use super::Size;
+
+    /// A number or a pointer.
+    const WORD: Option<Size> = Some(Size {
+        bytes: 8,
+        alignment: Some(8),
+    });
+
+    /// Smaller.
+    const INT: Option<Size> = Some(Size {
+        bytes: 4,
+        alignment: Some(4),
+    });
+
+    /// A struct that is embedded.
+    const STRUCT: Option<Size> = Some(Size {
+        bytes: 20,
+        alignment: None,
+    });
+
+    /// Whether all members may be where they are, and the struct has that size.
+    fn fits(members: &[(u64, bool, Option<Size>)], size: u64) -> bool {
+        let mut shape = Shape::default();
+        let mut members = members.iter();
+        members.all(|(at, is_bitfield, size)| shape.add(*at, *is_bitfield, *size))
+            && shape.has(size)
+    }
+
+    /// Check that members follow each other as their types ask for, and are nowhere else.
+    #[test]
+    fn shape() {
+        let plain = |at| {
+            fits(
+                &[(0, false, INT), (at, false, WORD), (16, false, STRUCT)],
+                40,
+            )
+        };
+        assert!(plain(8));
+        assert!(!plain(4) && !plain(12) && !plain(16) && !plain(0));
+        let of_size = |size| fits(&[(0, false, WORD), (8, false, INT)], size);
+        assert!(of_size(16) && of_size(12) && !of_size(8) && !of_size(24));
+        let after_bits = |at| {
+            fits(
+                &[(0, false, WORD), (8, true, INT), (at, false, WORD)],
+                at + 8,
+            )
+        };
+        assert!(after_bits(16));
+        assert!(!after_bits(12) && !after_bits(40));
+        let bits = |at| fits(&[(0, false, WORD), (at, true, INT)], 16);
+        assert!(bits(8) && !bits(0) && !bits(32));
+        assert!(fits(
+            &[(0, false, WORD), (8, false, None), (104, false, WORD)],
+            112
+        ));
+    }
 }

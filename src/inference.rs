@@ -10,6 +10,7 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 
+use crate::fit;
 use crate::fit::Fit;
 use crate::layout::Layout;
 use crate::version::Version;
@@ -18,6 +19,9 @@ use crate::version::Version;
 /// a fix of a newer branch that went into an older one moves members of one struct (1.30.6 has that of
 /// 1.31.3 in its HTTP/2).
 const ALONE: &str = "ngx_http_upstream_s";
+
+/// Read only where the binary's code has it (`hook::QUIC_FRAMES`), whatever a layout says.
+const TOLD_BY_CODE: [&str; 1] = ["ngx_quic_frame_s"];
 
 /// A layout of the table, tried on another build.
 struct Candidate<'a> {
@@ -65,6 +69,44 @@ pub fn choose(known: &[(Version, Layout)], ask: &mut dyn FnMut(&Layout) -> Fit) 
         );
     }
     Ok(only.layout.into_owned())
+}
+
+/// What speaks against a layout that debug information states: a known layout that the code agrees
+/// with in full, when it does not agree with the stated one in full, or when it is that of the very
+/// build (`own`) and has a member elsewhere. `None` when nothing does.
+pub fn contradiction(
+    stated: &Layout,
+    own: Option<&Layout>,
+    known: &[(Version, Layout)],
+    ask: &mut dyn FnMut(&Layout) -> Fit,
+) -> Option<String> {
+    let fit = ask(stated);
+    if let Some(first) = fit.differ.first() {
+        let better = known.iter().find(|(_, layout)| ask(layout).is_full())?;
+        return Some(format!(
+            "the binary's code has {} of {} members elsewhere ({} first), and agrees with nginx {} \
+             in full",
+            fit.differ.len(),
+            fit.asked(),
+            fit::name(first),
+            better.0
+        ));
+    }
+    let own = own.filter(|own| ask(own).is_full())?;
+    let members = stated.structs.iter().flat_map(|(name, members)| {
+        let members = members.iter();
+        members.map(move |(member, offset)| (name, member, offset))
+    });
+    for (name, member, offset) in members {
+        let known = own.structs.get(name).and_then(|known| known.get(member));
+        if known.is_some_and(|known| known != offset) && !TOLD_BY_CODE.contains(&name.as_str()) {
+            return Some(format!(
+                "it has {name}.{member} elsewhere than this release, with which the binary's code \
+                 agrees in full"
+            ));
+        }
+    }
+    None
 }
 
 /// Whether all members that are elsewhere are of the struct that stands alone.
@@ -136,6 +178,7 @@ mod model;
 #[cfg(test)]
 mod tests {
     use super::choose;
+    use super::contradiction;
     use crate::fit::Fit;
     use crate::fit::Place;
     use crate::layout::Layout;
@@ -207,6 +250,32 @@ mod tests {
         assert!(error.contains("both 1.20.0's and 1.30.4's fit"), "{error}");
         let same = [known("1.20.0", 8), known("1.30.4", 8)];
         assert!(choose(&same, &mut |_| agree()).is_ok());
+    }
+
+    /// Check that debug information is contradicted by a known layout that fits better, and by that of
+    /// the build itself, and by nothing else.
+    #[test]
+    fn contradicted() {
+        let known = [known("1.20.0", 8), known("1.30.4", 16)];
+        let mut ask = |layout: &Layout| fit(layout, 16);
+        let [(_, wrong), (_, right)] = &known;
+        let says = contradiction(wrong, None, &known, &mut ask).unwrap();
+        let expected = "the binary's code has 1 of 2 members elsewhere (ngx_s.first first), and agrees \
+                        with nginx 1.30.4 in full";
+        assert_eq!(says, expected);
+        assert_eq!(contradiction(wrong, None, &known[..1], &mut ask), None);
+        assert_eq!(contradiction(right, Some(right), &known, &mut ask), None);
+        let mut moved = right.clone();
+        let members = moved.structs.get_mut("ngx_s").unwrap();
+        members.insert("third".to_owned(), 72);
+        assert_eq!(contradiction(&moved, Some(right), &known, &mut ask), None);
+        let mut own = moved.clone();
+        own.structs
+            .get_mut("ngx_s")
+            .unwrap()
+            .insert("third".to_owned(), 80);
+        let says = contradiction(&moved, Some(&own), &known, &mut ask).unwrap();
+        assert!(says.starts_with("it has ngx_s.third elsewhere"), "{says}");
     }
 
     /// Check that a layout which fits is refused when one of its members is elsewhere in another known

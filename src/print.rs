@@ -14,6 +14,7 @@ use crate::elf::Elf;
 use crate::image::Image;
 use crate::module;
 use crate::output::escape::Quoted;
+use crate::source;
 
 /// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
 /// file of the same build tells one.
@@ -33,6 +34,7 @@ pub fn run(path: &Path) -> Result<()> {
             elf.build_id().as_deref().unwrap_or("none")
         )
     })?;
+    source::check_stated(&elf, &build, &layout)?;
     let _ = std::io::stdout().write_all(layout.section(&build).as_bytes());
     Ok(())
 }

@@ -45,17 +45,43 @@ pub struct Found {
     pub fit: Fit,
 }
 
+/// Fails when the binary's code speaks against what its debug information says. (Where it agrees with
+/// no known layout either, the compiler's word is believed: forks and other compilers may have what the
+/// witnesses do not know.)
+pub fn check_stated(elf: &Elf<'_>, build: &Build, layout: &Layout) -> Result<()> {
+    check(elf, build, layout, &Witnesses::of(elf))
+}
+
+/// The same, with witnesses that have been found.
+fn check(elf: &Elf<'_>, build: &Build, layout: &Layout, witnesses: &Witnesses<'_>) -> Result<()> {
+    let known = layout::candidates(build)?;
+    let own = layout::built_in(build)?;
+    let says = inference::contradiction(layout, own.as_ref(), &known, &mut |layout| {
+        witnesses.ask(layout)
+    });
+    if let Some(says) = says {
+        bail!(
+            "the debug information of {build}, build id {}, is broken: {says}; pass --layout or \
+             another --debug-info",
+            build_id(elf)
+        );
+    }
+    Ok(())
+}
+
 /// From the first that is there: `--layout`, `--debug-info`, the binary's own debug information or
 /// its debug file's, the table, and of what is in the table the only one that fits.
 ///
-/// Fails when there is none, or when the binary's code contradicts what a person wrote down. The
-/// compiler's own word, debug information, is not doubted.
+/// Fails when there is none, or when the binary's code contradicts it.
 pub fn find(path: &Path, elf: &Elf<'_>, build: &Build, from: &LayoutOptions) -> Result<Found> {
     let witnesses = Witnesses::of(elf);
     let (source, layout) = match stated(path, elf, build, from)? {
         Some(stated) => stated,
         None => (Source::Inferred, infer(elf, build, &witnesses)?),
     };
+    if source == Source::Dwarf {
+        check(elf, build, &layout, &witnesses)?;
+    }
     let fit = witnesses.ask(&layout);
     if let (Source::Table | Source::File, Some(differs)) = (source, fit.differ.first()) {
         bail!(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf layout`, on small programs with nginx's structs as nginx_headers/nginx.h declares them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -112,8 +113,24 @@ fn refused() {
     assert!(line.contains("not a file"), "{line}");
 }
 
-/// Check that broken debug information is an error at the worst: the file cut, and bytes changed at
-/// random all over it, a third of them in the tables at its end.
+/// The members that a layout has, each with its struct and its place.
+fn members(text: &str) -> BTreeSet<String> {
+    let mut current = "";
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        match line.strip_prefix("    ") {
+            Some(member) => {
+                found.insert(format!("{current}.{member}"));
+            }
+            None => current = line.trim(),
+        }
+    }
+    found
+}
+
+/// Check that broken debug information is an error at the worst, or lacks a member, and never has one
+/// elsewhere: the file cut, and bytes changed at random all over it, a third of them in the tables at
+/// its end.
 #[test]
 fn broken() {
     let folder = TempDir::new().unwrap();
@@ -125,19 +142,27 @@ fn broken() {
             .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(seed >> 33).unwrap() % below
     };
-    let assert_told = |bytes: &[u8]| {
+    let assert_told = |bytes: &[u8], right: &BTreeSet<String>| {
         fs::write(&file, bytes).unwrap();
         let output = layout(&file);
         let errors = String::from_utf8(output.stderr).unwrap();
         match output.status.code() {
-            Some(0) => assert_eq!(errors, ""),
+            Some(0) => {
+                assert_eq!(errors, "");
+                let told = members(&String::from_utf8(output.stdout).unwrap());
+                let elsewhere: Vec<_> = told.difference(right).collect();
+                assert!(elsewhere.is_empty(), "{elsewhere:?}");
+            }
             code => assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}"),
         }
     };
     for args in [&["-gdwarf-5"][..], &["-gdwarf-4"], &["-g", "-gz=zlib"]] {
-        let whole = fs::read(compile(folder.path(), args)).unwrap();
+        let program = compile(folder.path(), args);
+        let whole = fs::read(&program).unwrap();
+        let right = members(&String::from_utf8(layout(&program).stdout).unwrap());
+        assert!(right.len() > 70, "{right:?}");
         for at in (0..whole.len()).step_by(whole.len() / 50) {
-            assert_told(&whole[..at]);
+            assert_told(&whole[..at], &right);
         }
         for round in 0..150 {
             let mut bytes = whole.clone();
@@ -149,7 +174,7 @@ fn broken() {
                 };
                 bytes[first + random(whole.len() - first)] = random(256).try_into().unwrap();
             }
-            assert_told(&bytes);
+            assert_told(&bytes, &right);
         }
     }
 }
