@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::fs::File;
+use std::io;
+use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -29,6 +31,9 @@ use crate::output::escape::Quoted;
 
 /// What nginx's processes are called in `/proc/PID/comm`.
 const COMM: &str = "nginx";
+
+/// What tells a role stands in the first bytes of a title.
+const TITLE_BYTES_MAX: u64 = 64;
 
 /// What there is to say when none is found.
 pub const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
@@ -64,11 +69,10 @@ impl Process {
         let raw = raw.with_context(|| format!("{pid} is no pid"))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty())
             .with_context(|| format!("no process with pid {pid}"))?;
-        let title = fs::read(format!("/proc/{pid}/cmdline"))
-            .with_context(|| format!("no process with pid {pid}"))?;
+        let title = title(pid).with_context(|| format!("no process with pid {pid}"))?;
         Ok(Self {
             pid,
-            role: role(&String::from_utf8_lossy(&title)),
+            role: role(&title),
             pidfd,
         })
     }
@@ -203,8 +207,16 @@ fn is_named_nginx(pid: u32) -> bool {
 
 /// The role of a process, if it is one of nginx's.
 fn role_of(pid: u32) -> Role {
-    let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    role(&String::from_utf8_lossy(&title))
+    role(&title(pid).unwrap_or_default())
+}
+
+/// How a command line begins. A process may say that its own has gigabytes (`PR_SET_MM_MAP`).
+fn title(pid: u32) -> io::Result<String> {
+    let mut title = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?
+        .take(TITLE_BYTES_MAX)
+        .read_to_end(&mut title)?;
+    Ok(String::from_utf8_lossy(&title).into_owned())
 }
 
 /// The role that a command line tells of.

@@ -78,6 +78,9 @@ pub fn program(pid: u32) -> Result<File> {
 /// Opens a file by its path from `/`, of which no part may be a link. `None` when there is none, or
 /// nothing that can be read without waiting.
 pub fn beside(path: &Path) -> Option<File> {
+    if !path.is_absolute() {
+        return None;
+    }
     let mounts = [Mounts::of("self")];
     let mut at = openat(CWD, "/", TO_JUDGE | OFlags::DIRECTORY, Mode::empty()).ok()?;
     let mut components = path.components().peekable();
@@ -228,6 +231,7 @@ mod tests {
         ] {
             assert!(beside(&at(name)).is_none(), "{name}");
         }
+        assert!(beside(Path::new("etc/passwd")).is_none());
         assert!(own(&at("link/file")).is_ok());
         assert!(own(&at("pipe")).is_err());
         for path in ["/proc/version", "/dev/null", "/sys/kernel/notes"] {

@@ -20,13 +20,13 @@ use crate::source;
 /// file of the same build tells one.
 pub fn run(path: &Path) -> Result<()> {
     let context = || format!("failed to read {}", Quoted(path));
-    /* Its debug file is looked for beside the file itself, not beside a link to it. */
-    let path = &path.canonicalize().with_context(context)?;
     let image = Image::open(path).with_context(context)?;
     let mut elf = Elf::parse(&image).with_context(context)?;
-    debug_file::add_symbols(path, &mut elf, None, &[module::HTTP_CORE])?;
+    /* Its debug file is looked for beside the file itself, not beside a link to it. */
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    debug_file::add_symbols(&place, &mut elf, None, &[module::HTTP_CORE])?;
     let build = module::build(&elf).with_context(context)?;
-    let layout = debug_file::layout(path, &elf, &bpf_object::wanted()?)?.with_context(|| {
+    let layout = debug_file::layout(&place, &elf, &bpf_object::wanted()?)?.with_context(|| {
         format!(
             "{} has no debug information, nor has a debug file of build id {}: install its \
              debug symbols, or build it with -g",

@@ -110,7 +110,7 @@ fn refused() {
     let line = complaint(&compile(folder.path(), &[]));
     assert!(line.contains("build it with -g"), "{line}");
     let line = complaint(Path::new("/dev/zero"));
-    assert!(line.contains("not a file"), "{line}");
+    assert!(line.contains("not a regular file"), "{line}");
 }
 
 /// The members that a layout has, each with its struct and its place.

@@ -354,6 +354,74 @@ fn debug_file_is_leased() {
     assert!(begun.elapsed() < Duration::from_secs(40));
 }
 
+/// A process whose command line has a gigabyte, as anybody's may say.
+const LONG_TITLE: &str = r#"
+#include <linux/prctl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    unsigned long size = 1UL << 30;
+    char *title = mmap(0, size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned long at = (unsigned long)title;
+    struct prctl_mm_map map = {
+        at, at + 1, at, at + 1, at, at, at, at, at + size - 1, at, at, 0, 0, -1,
+    };
+    strcpy(title, "nginx: master process");
+    if (prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0))
+        return 1;
+    close(creat(argv[argc - 1], 0600));
+    return pause();
+}
+"#;
+
+/// Check a command line of a gigabyte: of a title the beginning is read, and no more.
+#[test]
+fn long_title() {
+    let yard = Yard::new();
+    let folder = yard.folder();
+    fs::write(folder.join("title.c"), LONG_TITLE).unwrap();
+    compile_c(&folder, "title");
+    let ready = folder.join("ready");
+    let mut titled = yard.command(folder.join("title").to_str().unwrap());
+    yard.start(titled.arg(&ready));
+    let end = Instant::now() + AT_ONCE;
+    while !ready.exists() {
+        if Instant::now() > end {
+            println!("SKIP: this kernel lets nobody choose his command line");
+            return;
+        }
+        std::thread::yield_now();
+    }
+    let nginx = yard.nginx();
+    let mut tool = yard.tool(&["--json", "--wait"]);
+    wait_traced(&mut tool, &nginx);
+    let second = yard.nginx();
+    wait_traced(&mut tool, &second);
+    requests(&nginx, 5);
+    nginx.wait_logged(5);
+    let status = fs::read_to_string(format!("/proc/{}/status", tool.child())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let most = most.unwrap().trim().strip_suffix(" kB").unwrap();
+    assert!(most.parse::<u64>().unwrap() < 500_000, "{most}");
+    drop(second);
+    let ended = assert_unharmed(tool, vec![nginx]);
+    assert_eq!(count(&ended, "not nginx"), 1, "{:?}", ended.stderr);
+}
+
+/// Compiles a program of one file.
+fn compile_c(folder: &Path, name: &str) {
+    let output = Command::new("clang")
+        .args(["-o", name, &format!("{name}.c")])
+        .current_dir(folder)
+        .output();
+    let output = output.expect("clang is installed by make test");
+    assert!(output.status.success(), "{output:?}");
+}
+
 /// Check six hundred processes that call themselves masters, where the tool may have 1,024 files
 /// open: they are looked at one by one, and a binary that many of them run is named once.
 #[test]
