@@ -314,22 +314,32 @@ impl<'cli> Binaries<'cli> {
     /// and with `--wait` those that have started by themselves.
     pub fn follow(&mut self, collector: &mut Collector) {
         self.hear_of_upgrades();
-        if let Some(mut lookout) = self.lookout.take() {
-            while let Some(news) = lookout.poll() {
-                match news {
-                    News::Candidate(pid, candidate) => self.meet(pid, candidate, collector),
-                    News::Failed(error) => self.messages.warn(&error),
-                    News::Over => return,
-                }
-            }
-            self.lookout = Some(lookout);
-        } else if !self.upgrades.is_empty() {
+        if self.is_looking(collector) {
+            return;
+        }
+        if !self.upgrades.is_empty() {
             self.look(Wanted::Found(self.upgrades.iter().copied().collect()));
         } else if self.cli.wait && self.looked.elapsed() >= WAIT {
             self.looked = Instant::now();
             self.passed_over.retain(|(process, _)| process.is_alive());
             self.look(Wanted::Masters);
         }
+    }
+
+    /// Takes what a look has found since. Whether it is still under way.
+    fn is_looking(&mut self, collector: &mut Collector) -> bool {
+        let Some(mut lookout) = self.lookout.take() else {
+            return false;
+        };
+        while let Some(news) = lookout.poll() {
+            match news {
+                News::Candidate(pid, candidate) => self.meet(pid, candidate, collector),
+                News::Failed(error) => self.messages.warn(&error),
+                News::Over => return false,
+            }
+        }
+        self.lookout = Some(lookout);
+        true
     }
 
     /// nginx replaces its binary by starting the new one from the old master: the new master and
