@@ -90,10 +90,7 @@ impl Found {
         if found.programs.is_empty() && cli.wait {
             messages.waiting();
         } else if found.programs.is_empty() {
-            return Err(none_left(
-                messages,
-                found.refused.into_iter().map(|r| r.error),
-            ));
+            return Err(all(found.refused.into_iter().map(|refused| refused.error)));
         }
         Ok(found)
     }
@@ -122,16 +119,17 @@ impl Found {
     }
 }
 
-/// Why nothing is traced: the last reason, when the others have been said.
-fn none_left(messages: Messages, reasons: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
-    let none = anyhow!(discover::NONE_RUNS);
-    let mut last: Option<anyhow::Error> = None;
-    for reason in reasons {
-        if let Some(other) = last.replace(reason) {
-            messages.warn(&other);
-        }
+/// Why nothing is traced, in one line.
+fn all(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
+    let mut errors: Vec<_> = errors.collect();
+    if errors.len() == 1 {
+        return errors.remove(0);
     }
-    last.unwrap_or(none)
+    if errors.is_empty() {
+        return anyhow!(discover::NONE_RUNS);
+    }
+    let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
+    anyhow!(lines.join("; "))
 }
 
 /// A process that can't be traced, and the file that it runs, if that could be opened.
@@ -231,7 +229,7 @@ impl<'cli> Binaries<'cli> {
             failures.extend(self.activate(traced));
         }
         if self.traced.is_empty() && !self.cli.wait && !failures.is_empty() {
-            return Err(none_left(self.messages, failures.into_iter()));
+            return Err(all(failures.into_iter()));
         }
         for failure in &failures {
             self.messages.warn(failure);
