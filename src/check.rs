@@ -91,6 +91,9 @@ struct Process {
     pid: u32,
     /// Pids of its workers; none when it is one itself.
     workers: Vec<u32>,
+    /// Pids of those that serve requests: its workers, or itself.
+    #[serde(skip)]
+    serving: Vec<u32>,
 }
 
 /// What a binary says of itself.
@@ -119,6 +122,9 @@ struct Plan {
     /// What these could not tell, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     lack: Option<String>,
+    /// Why the sockets of workers could not be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<String>,
 }
 
 /// Members that are where the binary's own code has them.
@@ -205,7 +211,13 @@ fn look(options: &Check) -> Result<Vec<Nginx>> {
         }
     }
     ensure!(!found.is_empty(), discover::NONE_RUNS);
-    Ok(found.into_iter().map(|(_, nginx)| nginx).collect())
+    let mut found: Vec<Nginx> = found.into_iter().map(|(_, nginx)| nginx).collect();
+    for nginx in &mut found {
+        if let Some(plan) = &mut nginx.plan {
+            plan.events = without_epoll(&nginx.processes);
+        }
+    }
+    Ok(found)
 }
 
 /// Adds what a look has found to what was found before.
@@ -231,9 +243,15 @@ impl Process {
     fn of(process: &discover::Process) -> Self {
         let mut workers = process.children().unwrap_or_default();
         workers.retain(|child| child.role == Role::Worker);
+        let workers: Vec<u32> = workers.iter().map(|worker| worker.pid).collect();
+        let serving = match process.role {
+            Role::Worker | Role::Single => vec![process.pid],
+            Role::Master | Role::Helper => workers.clone(),
+        };
         Self {
             pid: process.pid,
-            workers: workers.iter().map(|worker| worker.pid).collect(),
+            workers,
+            serving,
         }
     }
 }
@@ -262,6 +280,7 @@ impl Nginx {
             },
             probes: program.hooks.places,
             lack: program.hooks.lack,
+            events: None,
         };
         Self {
             processes: program.processes.iter().map(Process::of).collect(),
@@ -277,6 +296,7 @@ impl Nginx {
         let nobody = || Process {
             pid: refused.pid,
             workers: Vec::new(),
+            serving: Vec::new(),
         };
         let process = refused.process.as_ref().map_or_else(nobody, Process::of);
         let (path, identity) = match refused.binary {
@@ -291,6 +311,33 @@ impl Nginx {
             error: Some(format!("{:#}", refused.error)),
         }
     }
+}
+
+/// Whether a process has no epoll instance, which its sockets are recognized by. One that can't be looked
+/// into may have one.
+fn is_without_epoll(pid: u32) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    !descriptors
+        .flatten()
+        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+        .any(|target| target.as_os_str() == "anon_inode:[eventpoll]")
+}
+
+/// What is to be said of workers that use another method of events.
+fn without_epoll(processes: &[Process]) -> Option<String> {
+    let serving = processes.iter().flat_map(|process| &process.serving);
+    let without: Vec<String> = serving
+        .filter(|pid| is_without_epoll(**pid))
+        .map(u32::to_string)
+        .collect();
+    (!without.is_empty()).then(|| {
+        format!(
+            "no times of workers {}: they do not use epoll; set `use epoll` in `events`",
+            without.join(", ")
+        )
+    })
 }
 
 /// The kernel's release.
@@ -361,7 +408,7 @@ impl fmt::Display for Shown<'_> {
 impl Nginx {
     /// Its lines.
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
-        for Process { pid, workers } in &self.processes {
+        for Process { pid, workers, .. } in &self.processes {
             write!(f, "pid {pid}, workers")?;
             for worker in workers {
                 write!(f, " {worker}")?;
@@ -425,10 +472,10 @@ impl Plan {
             }
             writeln!(f)?;
         }
-        match &self.lack {
-            Some(lack) => writeln!(f, "  lacks      {}", Line(lack)),
-            None => Ok(()),
+        for lack in [&self.lack, &self.events].into_iter().flatten() {
+            writeln!(f, "  lacks      {}", Line(lack))?;
         }
+        Ok(())
     }
 }
 
@@ -450,4 +497,32 @@ fn write_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
         "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
         hook.entry_offset, hook.instruction
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::process::Stdio;
+
+    use super::Process;
+    use super::without_epoll;
+
+    /// Check that a process without epoll is named, and one that is gone is not, nor a master that
+    /// has no worker yet.
+    #[test]
+    fn events() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        let process = |serving| Process {
+            pid,
+            workers: Vec::new(),
+            serving,
+        };
+        let said = without_epoll(&[process(vec![pid])]).unwrap();
+        assert!(said.contains(&format!("workers {pid}:")), "{said}");
+        assert_eq!(without_epoll(&[process(Vec::new())]), None);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(without_epoll(&[process(vec![pid])]), None);
+    }
 }

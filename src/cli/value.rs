@@ -52,7 +52,7 @@ impl FromStr for Secrets {
 pub const DEFAULT_MAX_LINE: &str = "4095";
 
 /// Every record fits into this, when all that may be cut is cut.
-pub const MAX_LINE_MIN: usize = 3584;
+pub const MAX_LINE_MIN: usize = 3840;
 
 /// Bytes of the longest line, its end included.
 #[derive(Clone, Copy, Debug)]

@@ -130,7 +130,7 @@ fn line_length() {
         .filter(|r| r.truncated.contains(&"uri".into()));
     assert_eq!(long.count(), 4);
     crate::suite::common::record::assert_equal(&records, &logged);
-    let (ended, _) = trace(&["--format", "text", "--max-line", "3584"]);
-    assert!(ended.stdout.iter().all(|line| line.len() < 3584));
+    let (ended, _) = trace(&["--format", "text", "--max-line", "3840"]);
+    assert!(ended.stdout.iter().all(|line| line.len() < 3840));
     assert!(ended.stdout.iter().any(|line| line.len() > 3500));
 }

@@ -2,6 +2,7 @@
 //! Every module for upstreams but proxy: real servers for the truth, one of the tests' own for delays.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,11 +10,16 @@ use tempfile::TempDir;
 
 use crate::suite::common::build::MEMCACHED;
 use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::binary;
 use crate::suite::common::build::is_before;
 use crate::suite::common::build::is_built_without;
+use crate::suite::common::cached::cached;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::open_to_all;
+use crate::suite::common::program::write_program;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -344,4 +350,66 @@ fn proxy_with_http2() {
     let kept = [Some(false), Some(true), Some(true), Some(true)];
     assert_eq!(reused(&records), kept);
     drop(back);
+}
+
+/// Check that what a script connects to itself (a cosocket) is no attempt, and takes no time from one: the
+/// redirect of an upstream leads to the script.
+#[test]
+fn cosocket() {
+    let Some(lua) = cached("lua/.complete", "tests/fetch") else {
+        return;
+    };
+    let lua = lua.parent().unwrap().display().to_string();
+    if is_built_without(REWRITE) || !is_debians() {
+        println!("SKIP: the module of lua is for Debian 12's nginx");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    open_to_all(folder.path());
+    let script = folder.path().join("nginx");
+    let text = format!(
+        "#!/bin/sh\nLD_LIBRARY_PATH=$(echo {lua}/usr/lib/*-linux-gnu) exec {} \"$@\"\n",
+        binary().display()
+    );
+    write_program(&script, text.as_bytes());
+    let upstream = Upstream::start();
+    let modules = format!("{lua}/usr/lib/nginx/modules");
+    let nginx = Nginx::start(&Config {
+        binary: script,
+        upstream: upstream.port,
+        main: &format!(
+            "load_module {modules}/ndk_http_module.so; load_module {modules}/ngx_http_lua_module.so;"
+        ),
+        http: &format!(
+            "lua_package_path '{lua}/usr/share/lua/5.1/?.lua;;';
+             server {{
+                listen 127.0.0.1:{{port}};
+                location / {{ proxy_pass http://127.0.0.1:{{upstream}}; }}
+                location /lua {{ content_by_lua_block {{
+                    local socket = ngx.socket.tcp()
+                    assert(socket:connect('127.0.0.1', {{upstream}}))
+                    socket:send('GET /wait-40 HTTP/1.0\\r\\n\\r\\n')
+                    ngx.print(socket:receive('*l'))
+                }} }}
+             }}"
+        ),
+        ..Config::default()
+    });
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        for uri in ["/accel-lua-x", "/lua"] {
+            assert_eq!(client.get(uri).body, b"HTTP/1.1 200 Told");
+        }
+    });
+    let attempt = &records[0].upstreams[0];
+    assert_eq!(records[0].upstreams.len(), 1);
+    let connect = attempt.upstream_connect_time.unwrap();
+    let sent = attempt.upstream_request_first_byte_time.unwrap();
+    assert!(connect <= sent, "{:#?}", records[0]);
+    assert!(records[1].upstreams.is_empty(), "{:#?}", records[1]);
+}
+
+/// Whether the nginx that is tested is the one that Debian's modules are for.
+fn is_debians() -> bool {
+    binary() == Path::new("/usr/sbin/nginx") && !is_before((1, 22, 1), "the module of lua")
 }
