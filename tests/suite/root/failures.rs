@@ -106,6 +106,7 @@ fn said(nginx: &Nginx) -> BTreeMap<String, Vec<Option<&'static str>>> {
     let log = fs::read_to_string(nginx.prefix().join("error.log")).unwrap();
     let mut said: BTreeMap<String, Vec<Option<&str>>> = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains(", upstream: \"")) {
+        println!("{line}");
         let (_, request) = line.split_once("request: \"").unwrap();
         let uri = request.split(' ').nth(1).unwrap().to_owned();
         let name = SAID

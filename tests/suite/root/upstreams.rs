@@ -187,7 +187,7 @@ fn post_action() {
         "server { listen 127.0.0.1:{port};
                   location / { proxy_pass http://127.0.0.1:{upstream}; post_action /after/wait-40; }
                   location /static/ { return 200 hello; post_action /after/wait-40; }
-                  location /after/ { proxy_pass http://localhost:{upstream}; } }",
+                  location /after/ { proxy_pass http://127.0.0.1:{upstream}; } }",
         upstream.port,
     );
     let records = traced(nginx, |nginx| {
