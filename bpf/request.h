@@ -297,6 +297,20 @@ static __always_inline __u32 http_version(struct worker *w)
 	return version;
 }
 
+/*
+ * Whether the client takes no more of a response over HTTP/3, since it gave up the stream or closed
+ * the connection: nginx notes that in c->write only (ngx_http_upstream_check_broken_connection()).
+ */
+static __always_inline bool is_stream_refused(struct worker *w)
+{
+	struct ngx_event_s *ev;
+
+	if (!knows_quic() || !OF_CONNECTION(w, quic))
+		return false;
+	ev = OF_CONNECTION(w, write);
+	return NGX_GET(ev, write) & NGX_EVENT_ERROR;
+}
+
 /* The members of r and c that are numbers. False when one of them could not be read. */
 static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
 {
@@ -325,9 +339,9 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 		d->flags |= REQUEST_INFERRED;
 	if (bpf_core_field_exists(c->ssl) && OF_CONNECTION(w, ssl))
 		d->flags |= REQUEST_TLS;
-	if (OF_CONNECTION(w, buffered) & NGX_CONNECTION_FAILED)
-		d->flags |= REQUEST_UNSERVED;
 	u = OF_REQUEST(w, upstream);
+	if (OF_CONNECTION(w, buffered) & NGX_CONNECTION_FAILED || (u && is_stream_refused(w)))
+		d->flags |= REQUEST_UNSERVED;
 	if (u) {
 		d->flags |= REQUEST_UPSTREAM;
 		d->cache_status = NGX_GET_OR(u, cache_status, 0) >> NGX_HTTP_CACHE_STATUS_BIT;

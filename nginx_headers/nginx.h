@@ -47,7 +47,11 @@ typedef int               ngx_socket_t;
 #define NGX_EVENT_ERROR     0x200
 #define NGX_EVENT_TIMEDOUT  0x400
 
-/* c->buffered and what follows it: timedout and error, one bit later where log_error has four */
+/*
+ * c->buffered and what follows it: timedout, error and destroyed, which is not set before the request
+ * has ended. Before 1.11.0 unexpected_eof stands before these, which is cleared when a request is
+ * processed.
+ */
 #define NGX_CONNECTION_FAILED  0x3800
 
 /* frame->type: bytes of a stream, or that there will be no more */

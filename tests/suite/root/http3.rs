@@ -242,6 +242,27 @@ fn given_up() {
     records[2].assert_complete();
 }
 
+/// Check that an upstream has not failed when its client leaves in the middle of the response: the client
+/// gives up the stream, or closes the connection.
+#[test]
+fn client_left() {
+    if http3::is_missing() {
+        return;
+    }
+    let records = records(|http| {
+        for stream in [0, 4] {
+            http.get(stream, "/half-1000/hang");
+            http.receive_some(stream);
+        }
+        http.reset(0);
+    });
+    assert_eq!(records.len(), 2);
+    for record in &records {
+        let attempt = &record.upstreams[0];
+        assert_eq!((attempt.status, &attempt.failure), (Some(200), &None));
+    }
+}
+
 /// Check that a request whose response is still being sent when the tool ends is told of, without the
 /// end of it.
 #[test]
