@@ -78,13 +78,25 @@ pub fn delay(time: Duration) {
     }
 }
 
-/// A port of 127.0.0.1 and [::1] that nobody listens on.
+/// A port of 127.0.0.1 and [::1] that nobody listens on, another one each time. It is below those that
+/// the kernel gives to clients (32768 and up), of which one may be in use by the time nginx binds it.
 pub fn free_port() -> u16 {
     use std::net::TcpListener;
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering;
+
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    /* Suites that run beside each other begin at different ones. */
+    const STEP: u32 = 977;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if TcpListener::bind(("::1", port)).is_ok() {
+        let number = std::process::id()
+            .wrapping_mul(STEP)
+            .wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + number % COUNT).unwrap();
+        let is_free = |host| TcpListener::bind((host, port)).is_ok();
+        if is_free("127.0.0.1") && is_free("::1") {
             return port;
         }
     }
