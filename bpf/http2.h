@@ -68,15 +68,21 @@ static __always_inline struct ngx_connection_s *connection_of_stream(struct ngx_
 	return NGX_GET(h2c, connection);
 }
 
-/* More of the body of a stream is to come: it is asked for with each read from now on. */
-static __always_inline void body_follow(struct multiplex *m, struct ngx_connection_s *fake)
+/*
+ * More of the body of a stream is to come: it is asked for with each read from now on. Where that
+ * has no place left, the read that makes it whole may go unnoticed.
+ */
+static __always_inline void body_follow(struct multiplex *m, struct connection *stream,
+					struct ngx_connection_s *fake)
 {
 	for (__u32 i = 0; i < BODIES_MAX; i++) {
 		if (!m->bodies[i] || m->bodies[i] == (__u64)fake) {
 			m->bodies[i] = (__u64)fake;
+			stream->is_body_unsure = 0;
 			return;
 		}
 	}
+	stream->is_body_unsure = 1;
 }
 
 /*
@@ -112,7 +118,7 @@ static __always_inline void stream_body(struct multiplex *m, struct connection *
 	if (!knows_bodies())
 		return;
 	if (body_is_open(r))
-		return body_follow(m, fake);
+		return body_follow(m, stream, fake);
 	rb = NGX_GET(r, request_body);
 	if (!rb || NGX_GET(rb, rest) || !body_is_kept(rb))
 		return;
@@ -221,7 +227,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 		of_stream->header_ns = now;
 	} else if (body_is_open(r)) {
 		of_stream->body_ns = now;
-		body_follow(m, fake);
+		body_follow(m, of_stream, fake);
 	}
 }
 

@@ -236,7 +236,7 @@ struct connection {
 	__u64 sk;    /* its socket, when that has been seen */
 	__u32 fd;    /* likewise */
 	__u8 is_stream;
-	__u8 is_body_unsure; /* HTTP/3: a body may have come after nobody looked for one any more */
+	__u8 is_body_unsure; /* of a stream: a read may have brought its body, and none looked */
 	__u16 pad;
 	struct address local;
 	struct address peer;

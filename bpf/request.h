@@ -267,6 +267,8 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
 	if (!rb || d->content_length_n < 0 || !body_is_kept(rb))
 		return;
 	d->flags |= REQUEST_BODY;
+	if (conn->is_body_unsure && d->http_version == NGX_HTTP_VERSION_20)
+		return;
 	d->body_ns = conn->body_ns;
 	if (!d->body_ns && d->request_first_ns &&
 	    (d->http_version < NGX_HTTP_VERSION_20 ||

@@ -196,6 +196,11 @@ pub fn connect(stream: u32, path: Option<&str>) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
+/// A part of a body, which more follows.
+pub fn piece(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    frame(DATA, 0, stream, bytes)
+}
+
 /// All of a body, or its end.
 pub fn body(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, bytes)

@@ -232,6 +232,43 @@ fn streams() {
     assert_eq!(get.queue_ns, None);
 }
 
+/// Check that of more bodies at once than are followed on a connection those that are not followed have no
+/// time, though some of their reads were noticed.
+#[test]
+fn many_streams() {
+    let (nginx, port, _upstream) = start();
+    let last = 17;
+    let records = traced(nginx, |_| {
+        let mut http = http2(port);
+        let streams = || (1..=last).step_by(2);
+        let length = http2::field("content-length", "4");
+        for stream in streams() {
+            http.send(&http2::post_with(stream, "/unbuffered", &length));
+        }
+        pause();
+        /* nginx keeps half a frame in mind, which shows whose it is. */
+        let piece = http2::piece(last, b"ab");
+        for half in [&piece[..10], &piece[10..]] {
+            http.send(half);
+            pause();
+        }
+        http.send(&http2::body(last, b"cd"));
+        http.receive([last]);
+        for stream in streams().filter(|stream| *stream != last) {
+            http.send(&http2::body(stream, b"abcd"));
+        }
+        http.receive(streams().filter(|stream| *stream != last));
+    });
+    assert_eq!(records.len(), 9);
+    for record in &records {
+        let is_last = record.connection_requests == 9;
+        let body = record.phases.downstream_request_body_last_byte_time;
+        assert_eq!(body.is_none(), is_last, "{record:#?}");
+        let header = record.phases.downstream_request_last_byte_time;
+        assert!(is_last || body.unwrap() - header.unwrap() > 100_000_000);
+    }
+}
+
 /// Check that a request that has come with another one, or while that one's mirror had not ended, has the
 /// time until then as `queue_ns`, and that the rest of its life is its own.
 #[test]
