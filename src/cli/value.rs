@@ -136,17 +136,17 @@ impl FromStr for StatusRange {
 
     /// `404`, `5xx` or `500-503`, from 0 to 999 as nginx writes them.
     fn from_str(text: &str) -> Result<Self> {
-        let code = |text: &str| {
-            let digits = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let code = |code: &str| {
+            let digits = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
             ensure!(digits, "\"{text}\" is no status: 404, 5xx or 500-503");
-            Ok(text.parse()?)
+            Ok(code.parse()?)
         };
         let (first, last) = match (text.strip_suffix("xx"), text.split_once('-')) {
             (Some(class), _) => (code(&format!("{class}00"))?, code(&format!("{class}99"))?),
             (None, Some((first, last))) => (code(first)?, code(last)?),
             (None, None) => (code(text)?, code(text)?),
         };
-        ensure!(first <= last, "\"{text}\" begins behind its end");
+        ensure!(first <= last, "\"{text}\" begins after its end");
         Ok(Self { first, last })
     }
 }
