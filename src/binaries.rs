@@ -38,6 +38,9 @@ use crate::trial::Method;
 /// How often `--wait` looks for an nginx that has started.
 const WAIT: Duration = Duration::from_millis(500);
 
+/// How long the records may wait for what a look has found: the rest is taken at the next tick.
+const TURN: Duration = Duration::from_millis(20);
+
 /// What is asked for, read and not yet touched.
 #[derive(Default)]
 pub struct Found {
@@ -329,7 +332,10 @@ impl<'cli> Binaries<'cli> {
         let Some(mut lookout) = self.lookout.take() else {
             return false;
         };
-        while let Some(news) = lookout.poll() {
+        let begun = Instant::now();
+        while begun.elapsed() < TURN
+            && let Some(news) = lookout.poll()
+        {
             match news {
                 News::Candidate(pid, candidate) => self.meet(pid, candidate, collector),
                 News::Failed(error) => self.messages.warn(&error),

@@ -82,16 +82,21 @@ impl Candidate {
         }
     }
 
-    /// Reads the file that it runs.
+    /// Reads the file that it runs. Meanwhile it may have started its workers.
     fn read(target: Target, binary: &File, from: &LayoutOptions) -> Result<Program> {
-        Program::read(target, binary.try_clone()?, from)
+        let mut program = Program::read(target, binary.try_clone()?, from)?;
+        for process in &mut program.processes {
+            /* That it has ended meanwhile says nothing of the file. */
+            let _ = process.read_titles();
+        }
+        Ok(program)
     }
 
-    /// One of which nothing is known but its pid.
+    /// One of which nothing is known but its pid: not even its title is read, which may be what hung.
     pub fn refused(pid: u32, error: anyhow::Error) -> Self {
         Self::Refused(Box::new(Refused {
             pid,
-            process: Process::open(pid).ok(),
+            process: Process::hold(pid).ok(),
             binary: None,
             error,
         }))

@@ -239,14 +239,14 @@ fn add(found: &mut Vec<(Option<Inode>, Nginx)>, candidate: Candidate) {
 }
 
 impl Process {
-    /// A process and its workers, if these can be listed.
+    /// A process and its workers.
     fn of(process: &discover::Process) -> Self {
-        let mut workers = process.children().unwrap_or_default();
-        workers.retain(|child| child.role == Role::Worker);
-        let workers: Vec<u32> = workers.iter().map(|worker| worker.pid).collect();
+        let children = process.children.iter();
+        let workers = children.filter(|(_, role)| *role == Role::Worker);
+        let workers: Vec<u32> = workers.map(|(pid, _)| *pid).collect();
         let serving = match process.role {
-            Role::Worker | Role::Single => vec![process.pid],
-            Role::Master | Role::Helper => workers.clone(),
+            Some(Role::Worker | Role::Single) => vec![process.pid],
+            Some(Role::Master | Role::Helper) | None => workers.clone(),
         };
         Self {
             pid: process.pid,

@@ -56,23 +56,43 @@ pub enum Role {
 pub struct Process {
     /// As the caller's `/proc` counts.
     pub pid: u32,
-    /// What it is.
-    pub role: Role,
+    /// What it is. `None` when its title was not read.
+    pub role: Option<Role>,
+    /// The children that it had when its title was read, and what they were. Reading a title may wait
+    /// for ever: only the lookout does.
+    pub children: Vec<(u32, Role)>,
     /// Keeps the pid from meaning another process.
     pub pidfd: OwnedFd,
 }
 
 impl Process {
-    /// Fails when there is no such process.
+    /// Reads the titles of a process and of its children. Fails when there is no such process.
     pub fn open(pid: u32) -> Result<Self> {
+        let mut process = Self::hold(pid)?;
+        process.read_titles()?;
+        Ok(process)
+    }
+
+    /// Reads the titles that there are by now. Fails when the process has ended.
+    pub fn read_titles(&mut self) -> Result<()> {
+        let pid = self.pid;
+        let title = title(pid).with_context(|| format!("no process with pid {pid}"))?;
+        self.role = Some(role(&title));
+        let children = children(pid)?.into_iter();
+        self.children = children.map(|child| (child, role_of(child))).collect();
+        Ok(())
+    }
+
+    /// The same without any title, so that it never waits.
+    pub fn hold(pid: u32) -> Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.with_context(|| format!("{pid} is no pid"))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty())
             .with_context(|| format!("no process with pid {pid}"))?;
-        let title = title(pid).with_context(|| format!("no process with pid {pid}"))?;
         Ok(Self {
             pid,
-            role: role(&title),
+            role: None,
+            children: Vec::new(),
             pidfd,
         })
     }
@@ -83,19 +103,21 @@ impl Process {
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
     }
 
-    /// Its children that serve requests or may start to.
+    /// The children that it has now, without their titles.
     pub fn children(&self) -> Result<Vec<Self>> {
-        let mut children = Vec::new();
-        for pid in pids()? {
-            if parent(pid) != Some(self.pid) {
-                continue;
-            }
-            /* One that has ended since is no loss. */
-            if let Ok(child) = Self::open(pid) {
-                children.push(child);
-            }
+        /* One that has ended since is no loss. */
+        let children = children(self.pid)?.into_iter();
+        Ok(children.filter_map(|pid| Self::hold(pid).ok()).collect())
+    }
+
+    /// Whether a child of it serves requests. One that was started after the titles were read is not
+    /// asked for its own: all that a master starts then counts, and what has nginx's name.
+    pub fn is_worker(&self, child: u32) -> bool {
+        let mut known = self.children.iter();
+        match known.find(|(pid, _)| *pid == child) {
+            Some((_, role)) => *role == Role::Worker,
+            None => self.role == Some(Role::Master) || is_named_nginx(child),
         }
-        Ok(children)
     }
 }
 
@@ -205,6 +227,13 @@ fn is_named_nginx(pid: u32) -> bool {
     comm.is_ok_and(|comm| comm.trim_end() == COMM)
 }
 
+/// The children of a process.
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut pids = pids()?;
+    pids.retain(|child| parent(*child) == Some(pid));
+    Ok(pids)
+}
+
 /// The role of a process, if it is one of nginx's.
 fn role_of(pid: u32) -> Role {
     role(&title(pid).unwrap_or_default())
@@ -288,6 +317,8 @@ mod tests {
         let me = Process::open(std::process::id()).unwrap();
         let seen = Process::open(child.id()).unwrap();
         assert!(me.children().unwrap().iter().any(|c| c.pid == child.id()));
+        assert!(me.children.contains(&(child.id(), Role::Single)));
+        assert!(!me.is_worker(child.id()));
         assert!(seen.is_alive());
         drop(child.stdin.take());
         child.wait().unwrap();

@@ -255,7 +255,7 @@ mod tests {
     use super::TIME;
 
     /// Check that a thread that hangs is given up in time, that it is known which candidate it hangs
-    /// at, and that the threads that are left behind are counted.
+    /// at, that nobody reads its title again, and that the threads that are left are counted.
     #[test]
     fn hangs() {
         let (_thread, results) = unbounded();
@@ -273,6 +273,7 @@ mod tests {
         };
         assert_eq!(pid, std::process::id());
         assert!(refused.error.to_string().contains("not read within 30 s"));
+        assert_eq!(refused.process.unwrap().role, None);
         assert!(lookout.has_given_up());
         assert_eq!(LEFT.load(Ordering::Relaxed), 1);
         assert!(matches!(lookout.poll(), Some(News::Over)));

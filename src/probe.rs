@@ -123,7 +123,7 @@ impl Probe {
     /// master that is still starting has no title to be known by. Returns how many workers there
     /// are now.
     pub fn follow(&self, process: &Process) -> Result<usize> {
-        let follow = !matches!(process.role, Role::Worker | Role::Helper);
+        let follow = !matches!(process.role, Some(Role::Worker | Role::Helper));
         self.add(process, follow)?;
         if !follow {
             return Ok(1);
@@ -135,9 +135,9 @@ impl Probe {
         }
         let workers = children
             .iter()
-            .filter(|child| child.role == Role::Worker)
+            .filter(|child| process.is_worker(child.pid))
             .count();
-        let serves_itself = process.role == Role::Single && workers == 0;
+        let serves_itself = process.role == Some(Role::Single) && workers == 0;
         Ok(if serves_itself { 1 } else { workers })
     }
 
