@@ -60,29 +60,40 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 }
 
 /*
- * How the last attempt has ended, of `u`. When a unix socket is closed, or a connection that had
- * been reset, nothing tells: then its timers are looked at now, if its ngx_connection_t has not
+ * The timers of the last attempt's connection. When a unix socket is closed, or a connection that
+ * had been reset, nothing tells: then they are looked at now, if its ngx_connection_t has not
  * become another one's since.
  */
-static __always_inline void draft_outcome(struct attempt *out, struct attempt_times *times,
-					  struct ngx_http_upstream_s *u)
+static __always_inline void draft_timers(struct attempt *out, struct attempt_times *times)
 {
-	struct ngx_connection_s *c;
+	struct ngx_connection_s *c = (struct ngx_connection_s *)times->connection;
 
-	if (!u || !times)
-		return;
-	out->flags |= upstream_outcome(u, upstream_bits(u));
-	if (out->flags & ATTEMPT_HTTP2 && out->flags & ATTEMPT_HEADER &&
-	    out->flags & ATTEMPT_INCOMPLETE && is_cancelled(u))
-		out->flags |= ATTEMPT_CANCELLED;
 	if (!times->number || !(out->flags & (ATTEMPT_INCOMPLETE | ATTEMPT_TUNNEL)) ||
-	    out->flags & ATTEMPT_LOOKED)
-		return;
-	c = (struct ngx_connection_s *)times->connection;
-	if (NGX_GET(c, number) != times->number)
+	    out->flags & ATTEMPT_LOOKED || NGX_GET(c, number) != times->number)
 		return;
 	upstream_look(times, c, true);
 	out->flags |= times->flags;
+}
+
+/* How the last attempt has ended, of `u`. */
+static __always_inline void draft_outcome(struct attempt *out, struct attempt_times *times,
+					  struct ngx_http_upstream_s *u)
+{
+	__u32 bits;
+
+	if (!u || !times)
+		return;
+	bits = upstream_bits(u);
+	out->flags |= upstream_outcome(u, bits);
+	draft_timers(out, times);
+	if (!(out->flags & ATTEMPT_HTTP2 && out->flags & ATTEMPT_HEADER &&
+	      out->flags & ATTEMPT_INCOMPLETE))
+		return;
+	if (is_cancelled(u))
+		out->flags |= ATTEMPT_CANCELLED;
+	else if (bits & U_BUFFERING)
+		/* nginx has several buffers: the last frame may be in any of them. */
+		out->flags &= ~ATTEMPT_LOOKED;
 }
 
 /*

@@ -62,7 +62,7 @@ enum attempt_flag {
 	ATTEMPT_UNSURE = 256, /* some of its bytes may be of a TLS handshake */
 	ATTEMPT_HTTP2 = 512,  /* its bytes are of HTTP/2 */
 	/* What nginx's memory said of it when its socket was closed, or when its request ended. */
-	ATTEMPT_LOOKED = 1 << 10,      /* whether one of its timers had run out is known */
+	ATTEMPT_LOOKED = 1 << 10,      /* what nginx knew of its end was read, and is all here */
 	ATTEMPT_TIMED_OUT = 1 << 11,   /* nginx had waited too long for bytes */
 	ATTEMPT_STUCK = 1 << 12,       /* nginx had waited too long for its bytes to be taken */
 	ATTEMPT_WHOLE = 1 << 13,       /* the request had been sent, its body included */

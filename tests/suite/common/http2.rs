@@ -95,6 +95,8 @@ impl Frames {
     pub const HALF: (u8, u8, bool, &'static [u8]) = (HEADERS, END_HEADERS, true, &[0x88]);
     /// A piece of a body.
     pub const PIECE: (u8, u8, bool, &'static [u8]) = (DATA, 0, true, b"hello");
+    /// One that needs several of nginx's buffers.
+    pub const LONG: (u8, u8, bool, &'static [u8]) = (DATA, 0, true, &[b'x'; 16384]);
     /// The server wants no more of the stream: INTERNAL_ERROR.
     pub const RESET: (u8, u8, bool, &'static [u8]) = (RST_STREAM, 0, true, &[0, 0, 0, 2]);
     /// The same of the connection, on which no stream was served.
