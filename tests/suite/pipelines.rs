@@ -188,6 +188,10 @@ fn vector() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
+    if output.stdout.starts_with(b"SKIP") {
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
     let count = recorded().lines().count();
     assert_eq!(output.stdout, format!("{count}\n").into_bytes());
 }
