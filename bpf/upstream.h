@@ -498,7 +498,8 @@ static __always_inline void upstream_closing(struct worker *w, struct socket_sta
 
 	if (!a || !a->request_first_ns || a->connection != s->connection)
 		return;
-	upstream_look(a, c, s->phase == UPSTREAM_SENDING);
+	/* A timer of the request may run out unheeded once there is a response; not a tunnel's. */
+	upstream_look(a, c, s->phase == UPSTREAM_SENDING || a->flags & ATTEMPT_TUNNEL);
 	/* After a response there is no next attempt, and nginx's memory tells of this one later. */
 	if (a->response_first_ns && !(a->flags & ATTEMPT_HTTP2))
 		return;

@@ -90,8 +90,8 @@ fn websocket() {
     assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
 }
 
-/// Check tunnels that fail: nginx closes one that is idle, and an upstream resets one. Their status says
-/// nothing of it.
+/// Check tunnels that fail: nginx closes one that is idle, an upstream resets one, and another one talks and
+/// does not read. Their status says nothing of it.
 #[test]
 fn failed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -108,24 +108,34 @@ fn failed() {
             if request.starts_with(b"GET /reset") {
                 delay(Duration::from_millis(40));
                 reset(&stream);
+            } else if request.starts_with(b"GET /deaf") {
+                /* Until nginx closes it. */
+                while stream.write_all(b"x").is_ok() {
+                    delay(Duration::from_millis(20));
+                }
             } else {
                 let _ = stream.read(&mut [0]);
             }
         }
     });
     let nginx = Nginx::with(
-        "server { listen 127.0.0.1:{port}; location / {
+        "server { listen 127.0.0.1:{port};
             proxy_http_version 1.1; proxy_read_timeout 200ms;
             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
-            proxy_pass http://127.0.0.1:{upstream}; } }",
+            location / { proxy_pass http://127.0.0.1:{upstream}; }
+            location /deaf { proxy_read_timeout 60s; proxy_send_timeout 200ms;
+                proxy_pass http://127.0.0.1:{upstream}; } }",
         port,
     );
     let records = traced(nginx, |nginx| {
-        for uri in ["/idle", "/reset"] {
+        for uri in ["/idle", "/reset", "/deaf"] {
             let mut client = Client::connect(nginx.port);
             client.send(format!(
                 "GET {uri} HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
             ));
+            if uri == "/deaf" {
+                client.try_send(vec![b'x'; 24 << 20]);
+            }
             client.rest();
         }
     });
@@ -135,7 +145,7 @@ fn failed() {
         .collect();
     assert_eq!(
         failures,
-        [(Some(101), Some("timeout")), (Some(101), Some("reset"))]
+        ["timeout", "reset", "send_timeout"].map(|failure| (Some(101), Some(failure)))
     );
 }
 
