@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -41,7 +40,7 @@ struct Report {
     nginx: Vec<Nginx>,
     /// Whether tracing would work in full.
     works: bool,
-    /// Whether some nginx can be traced, be it that others can't.
+    /// Whether some nginx can be traced, although others can't.
     #[serde(skip)]
     in_part: bool,
     /// Why it would not.
@@ -169,16 +168,13 @@ pub fn run(options: &Check) -> Result<bool> {
     if options.json {
         output::write_object(&mut text, &report)?;
     } else {
-        text.extend(
-            Shown {
-                report: &report,
-                details: options.verbose,
-            }
-            .to_string()
-            .bytes(),
-        );
+        let shown = Shown {
+            report: &report,
+            details: options.verbose,
+        };
+        text = shown.to_string().into_bytes();
     }
-    let _ = std::io::stdout().write_all(&text);
+    output::print(&text)?;
     Ok(report.works)
 }
 

@@ -3,7 +3,6 @@
 //! definition. What the page tells of records is docs/fields.md, and the rest docs/manual.md.
 
 use std::io;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -17,6 +16,7 @@ use clap_mangen::roff::roman;
 
 use crate::cli::Cli;
 use crate::cli::Generate;
+use crate::output;
 
 mod markdown;
 
@@ -32,7 +32,7 @@ const SECTION: (&str, &str) = ("8", "System Administration");
 /// What begins the last paragraph of a help.
 const EXIT_STATUS: &str = "Exit status: ";
 
-/// Writes it to stdout. Fails when it can't be made.
+/// Writes it to stdout. Fails when it can't be made or written.
 pub fn run(what: Generate) -> Result<()> {
     let text = match what {
         Generate::Man => page().context("failed to make the man page")?,
@@ -40,8 +40,7 @@ pub fn run(what: Generate) -> Result<()> {
         Generate::Zsh => completions(Shell::Zsh),
         Generate::Fish => completions(Shell::Fish),
     };
-    let written = io::stdout().write_all(&text);
-    written.context("failed to write it to stdout")
+    output::print(&text)
 }
 
 /// What a shell reads.

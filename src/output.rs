@@ -299,6 +299,17 @@ impl Output {
     }
 }
 
+/// Writes a whole text to stdout, for what is no stream of records. That nobody reads is no failure.
+pub fn print(text: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("failed to write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Line ends.
 fn lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
@@ -325,7 +336,7 @@ mod tests {
     use super::Output;
 
     /// Check that a torn line is taken back, also of a file that is not appended to, and that nothing
-    /// is cut where another writer was behind it.
+    /// is cut where another writer came after it.
     #[test]
     fn torn_line() {
         let folder = tempfile::tempdir().unwrap();

@@ -2,7 +2,6 @@
 //! `ngx-bpf layout FILE`: the struct layout that an nginx binary's debug information tells, in the
 //! form that `--layout` reads and the built-in table is written in.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -13,6 +12,7 @@ use crate::debug_file;
 use crate::elf::Elf;
 use crate::image::Image;
 use crate::module;
+use crate::output;
 use crate::output::escape::Quoted;
 use crate::source;
 
@@ -35,6 +35,5 @@ pub fn run(path: &Path) -> Result<()> {
         )
     })?;
     source::check_stated(&elf, &build, &layout)?;
-    let _ = std::io::stdout().write_all(layout.section(&build).as_bytes());
-    Ok(())
+    output::print(layout.section(&build).as_bytes())
 }

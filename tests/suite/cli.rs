@@ -2,8 +2,10 @@
 //! The command line without root: help, bad usage; and that the documentation tells of every key.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 use std::process::Output;
+use std::process::Stdio;
 
 use super::common::tool::PROGRAM;
 
@@ -137,6 +139,31 @@ fn complaints() {
 
 /// An option for tests, which help and man page do not have; clap's completions may.
 const HIDDEN: &str = "sockets";
+
+/// Check that what could not be written is an error, and that nobody reads it is none.
+#[test]
+fn unwritten() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    for args in [&["--generate", "man"][..], &["check", "--json"]] {
+        let command = || {
+            let mut command = Command::new(PROGRAM);
+            command.args(args).stderr(Stdio::piped());
+            command
+        };
+        let output = command()
+            .stdout(full.try_clone().unwrap())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains("failed to write to stdout"), "{stderr}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command().stdout(writer).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("failed to write"), "{args:?}: {stderr}");
+    }
+}
 
 /// What `--generate` prints.
 fn generate(what: &str) -> String {
