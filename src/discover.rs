@@ -78,7 +78,11 @@ impl Process {
         let pid = self.pid;
         let title = title(pid).with_context(|| format!("no process with pid {pid}"))?;
         self.role = Some(role(&title));
-        let children = children(pid)?.into_iter();
+        let children = match listed_children(pid) {
+            Some(children) => children,
+            None => children(pid)?,
+        };
+        let children = children.into_iter();
         self.children = children.map(|child| (child, role_of(child))).collect();
         Ok(())
     }
@@ -225,6 +229,20 @@ pub fn check_proc() -> Result<()> {
 fn is_named_nginx(pid: u32) -> bool {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
     comm.is_ok_and(|comm| comm.trim_end() == COMM)
+}
+
+/// The children of a process, as the kernel lists them for each of its threads: that may miss one while
+/// another ends, and does not ask for every process of the machine. `None` when it can't be read, or the
+/// kernel has no such lists (`CONFIG_PROC_CHILDREN`).
+fn listed_children(pid: u32) -> Option<Vec<u32>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let listed = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+        for child in listed.split_whitespace() {
+            children.push(child.parse().ok()?);
+        }
+    }
+    Some(children)
 }
 
 /// The children of a process.

@@ -35,7 +35,7 @@ const TO_READ: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// How a file is opened to be judged: neither its driver nor its file system hears of it.
+/// How a file is opened to be judged: neither its driver nor its file system is asked for it.
 const TO_JUDGE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// File systems whose files are no files: reading them may wait for ever, or do something.
