@@ -17,19 +17,22 @@ use rustix::io::Errno;
 /// A pipe with room takes so many bytes without blocking (PIPE_BUF).
 const LINE_BYTES: usize = 4096;
 
+/// How a line ends that was cut.
+const CUT: &str = " ...";
+
 /// Lines that were left out since the last one that went out.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// How long a line may wait.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// Not at all: records wait behind it.
+    /// Not at all: records have to wait for it.
     None,
     /// A second: nothing else is to be done.
     Long,
 }
 
-/// One line, behind one that says how many are missing. That nobody reads is no failure.
+/// Writes one line, and before it how many lines are missing. That nobody reads is no failure.
 pub fn say(what: impl Display, patience: Patience) {
     let mut text = String::new();
     let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
@@ -37,10 +40,16 @@ pub fn say(what: impl Display, patience: Patience) {
         text = format!("ngx-bpf: {left_out} lines before this one were left out: nobody read\n");
     }
     text += &format!("ngx-bpf: {what}");
-    let mut bytes = text.into_bytes();
-    bytes.truncate(LINE_BYTES - 1);
-    bytes.push(b'\n');
-    if !is_ready(patience) || io::stderr().write_all(&bytes).is_err() {
+    if text.len() >= LINE_BYTES {
+        let mut end = LINE_BYTES - CUT.len() - 1;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text += CUT;
+    }
+    text.push('\n');
+    if !is_ready(patience) || io::stderr().write_all(text.as_bytes()).is_err() {
         LEFT_OUT.fetch_add(left_out + 1, Ordering::Relaxed);
     }
 }
