@@ -131,14 +131,30 @@ static __always_inline bool is_in_flight(struct connection *conn, __u32 pid)
 	return parent_conn && !parent_conn->is_over && !conn->is_over;
 }
 
-/* One client's connection of a process that ends: a request in flight on it is lost. */
-static long count_in_flight(struct bpf_map *map, const struct connection_key *key,
-			    struct connection *conn, __u32 *pid)
+/* A walk through the connections of a process that ends. */
+struct departure {
+	__u32 pid;
+	__u32 is_left; /* some are still there */
+};
+
+/*
+ * One of them: a request in flight on it is lost, and it is gone. A stream of HTTP/3 asks for the
+ * connection that it is on, which stays until all have asked. It has no socket of its own.
+ */
+static long connection_leave(struct bpf_map *map, const struct connection_key *key,
+			     struct connection *conn, struct departure *departure)
 {
-	if (key->pid == *pid && is_in_flight(conn, *pid)) {
+	if (key->pid != departure->pid)
+		return 0;
+	if (is_in_flight(conn, departure->pid)) {
 		__sync_fetch_and_add(&counters.seen, 1);
 		request_lost(LOST_WORKER_EXIT);
 	}
+	if (bpf_core_field_exists(struct ngx_connection_s, quic) && !conn->sk && !conn->is_stream &&
+	    !conn->stream.connection)
+		departure->is_left = 1;
+	else
+		bpf_map_delete_elem(map, key);
 	return 0;
 }
 
@@ -153,8 +169,12 @@ static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u
 /* A process ends, and all its connections with it. */
 static __always_inline void connections_forget(__u32 pid)
 {
-	bpf_for_each_map_elem(&connections, count_in_flight, &pid, 0);
-	bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
+	struct departure departure = {.pid = pid};
+
+	/* The map is large: another walk only where it is needed. */
+	bpf_for_each_map_elem(&connections, connection_leave, &departure, 0);
+	if (departure.is_left)
+		bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&multiplexes, forget_if_of, &pid, 0);
 	bpf_for_each_map_elem(&subrequests, forget_if_of, &pid, 0);
 	if (by_descriptor)
