@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::imitation::compile;
@@ -97,6 +98,18 @@ fn with_debug_link(folder: &Path) -> PathBuf {
     fs::remove_file(debug).unwrap();
     open_to_all(&program);
     program
+}
+
+/// Whether there is such a file within a time.
+fn appears(file: &Path, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    while !file.exists() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }
 
 /// How many lines say this.
@@ -197,14 +210,9 @@ fn debug_file_on_deaf_file_system() {
     );
     let mut deaf = yard.command("sh");
     yard.start(deaf.args(["-c", &script]).arg(&mounted));
-    let is_mounted = yard.folder().join(".debug-is-mounted");
-    let end = Instant::now() + AT_ONCE;
-    while !is_mounted.exists() {
-        if Instant::now() > end {
-            println!("SKIP: it can't be mounted here");
-            return;
-        }
-        std::thread::yield_now();
+    if !appears(&yard.folder().join(".debug-is-mounted"), AT_ONCE) {
+        println!("SKIP: it can't be mounted here");
+        return;
     }
     beside(&yard, &[], || yard.stranger(&program, &[]));
 }
@@ -388,13 +396,9 @@ fn long_title() {
     let ready = folder.join("ready");
     let mut titled = yard.command(folder.join("title").to_str().unwrap());
     yard.start(titled.arg(&ready));
-    let end = Instant::now() + AT_ONCE;
-    while !ready.exists() {
-        if Instant::now() > end {
-            println!("SKIP: this kernel lets nobody choose his command line");
-            return;
-        }
-        std::thread::yield_now();
+    if !appears(&ready, AT_ONCE) {
+        println!("SKIP: this kernel lets nobody choose his command line");
+        return;
     }
     let nginx = yard.nginx();
     let mut tool = yard.tool(&["--json", "--wait"]);
@@ -436,11 +440,7 @@ fn many() {
         done; touch $0/all; wait";
     let mut all = yard.command("bash");
     yard.start(all.args(["-c", script]).arg(&own));
-    let end = Instant::now() + crate::suite::common::PATIENCE;
-    while !own.join("all").exists() {
-        assert!(Instant::now() < end, "they have not started");
-        std::thread::yield_now();
-    }
+    assert!(appears(&own.join("all"), PATIENCE), "they have not started");
     for args in [&[][..], &["--wait"]] {
         let nginx = yard.nginx();
         let mut command = yard.command("prlimit");
