@@ -7,6 +7,8 @@ use crate::suite::common::client::Client;
 use crate::suite::common::free_port;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
+use crate::suite::common::http3;
+use crate::suite::common::http3::Http3;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
 use crate::suite::common::tls;
@@ -93,6 +95,28 @@ fn fast_shutdown() {
         kill("TERM", nginx.workers()[0]);
         nginx.wait_for_log("exited with code 0");
     }));
+}
+
+/// Check the same of HTTP/3: a stream in flight is lost, and neither one that has ended nor the connection.
+#[test]
+fn killed_with_http3() {
+    if http3::is_missing() {
+        return;
+    }
+    let upstream = Upstream::start();
+    let http = "server { listen 127.0.0.1:{port} quic; location / { return 200 'hello\\n'; }
+        location /late { proxy_pass http://127.0.0.1:{upstream}/hang; } }";
+    let http = [tls::DIRECTIVES, http].concat();
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    let tool = Tool::trace(nginx.pid());
+    let mut client = Http3::connect(nginx.port);
+    client.get(0, "/late");
+    client.get(4, "/");
+    client.receive([4]);
+    kill("KILL", nginx.workers()[0]);
+    nginx.wait_for_worker();
+    let summary = tool.stop().summary();
+    assert_eq!((summary.written, summary.lost), (1, 1), "{summary:?}");
 }
 
 /// Check that a worker that ends when its last request has ended loses none.
