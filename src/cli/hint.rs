@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Options that are understood, and may not do what was meant: each is worth a line.
+//! Hints for options that are understood, and may not do what was meant.
 
 use super::Trace;
 
@@ -12,8 +12,8 @@ pub fn hints(options: &Trace, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
     if is_piped && options.output.is_none() && options.is_format_open() {
         hints.push(
-            "a program reads lines of text here: --json writes JSON, and --format text is for \
-             those who want text"
+            "stdout is a pipe and gets lines of text: --json writes JSON, and --format text asks for \
+             text"
                 .to_owned(),
         );
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::hints;
     use crate::cli::Cli;
 
-    /// Check that text in a pipe is worth a line, unless it was asked for.
+    /// Check that there is a hint for text in a pipe, unless it was asked for.
     #[test]
     fn piped() {
         for (args, expected) in [
@@ -60,7 +60,7 @@ mod tests {
         }
     }
 
-    /// Check what is worth a line, and what is not.
+    /// Check what has a hint, and what has none.
     #[test]
     fn each() {
         for (args, expected) in [
