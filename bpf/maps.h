@@ -144,10 +144,12 @@ struct socket_state {
 	__u32 kind;
 	__u32 phase;
 	__u32 slot;  /* upstream: of the attempt in struct connection */
+	__u32 pid;   /* the worker that has it */
 	__u8 served; /* upstream: a request was sent on it */
 	__u8 is_unix;
 	__u8 is_http2;	 /* upstream: told by its first request */
 	__u8 is_drained; /* what was read before has been taken: there was nothing more to read */
+	__u32 pad;
 };
 
 struct {

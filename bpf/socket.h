@@ -65,6 +65,7 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 	listening = NGX_READ(failed, (struct ngx_connection_s *)s->connection, listening);
 	if (failed)
 		return;
+	s->pid = w->pid;
 	if (!listening) {
 		s->kind = SOCKET_UPSTREAM;
 		s->is_unix = BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX;
@@ -180,12 +181,15 @@ static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 		upstream_connecting(w, s, now);
 }
 
-/* The kernel closes a connection, because nginx does, or because it was reset. */
+/*
+ * The kernel closes a connection, because nginx does, or because it was reset: that may interrupt
+ * another worker than the one whose memory tells of it.
+ */
 static __always_inline void socket_closing(struct worker *w, struct sock *sk)
 {
 	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 
-	if (s && s->kind == SOCKET_UPSTREAM)
+	if (s && s->kind == SOCKET_UPSTREAM && s->pid == w->pid)
 		upstream_closing(w, s);
 }
 
