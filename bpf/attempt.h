@@ -61,7 +61,7 @@ static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
 
 /*
  * The timers of the last attempt's connection. When a unix socket is closed, or a connection that
- * had been reset, nothing tells: then they are looked at now, if its ngx_connection_t has not
+ * had been reset, they were not read then, and are read now, if its ngx_connection_t has not
  * become another one's since.
  */
 static __always_inline void draft_timers(struct attempt *out, struct attempt_times *times)

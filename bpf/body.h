@@ -9,7 +9,7 @@
 
 #include "read.h"
 
-/* Whether this layout tells of bodies. */
+/* Whether this layout has the members that say how much of a body is missing. */
 static __always_inline bool knows_bodies(void)
 {
 	return bpf_core_field_exists(struct ngx_http_request_s, request_body) &&

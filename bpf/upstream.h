@@ -420,7 +420,7 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 
 /*
  * What nginx's memory says of a connection to an upstream that failed or is about to be closed: of
- * the timers, and of an end that TLS told.
+ * the timers, and of an end that came as an alert of TLS.
  */
 static __always_inline void upstream_look(struct attempt_times *a, struct ngx_connection_s *c,
 					  bool is_sending)
@@ -500,7 +500,7 @@ static __always_inline void upstream_closing(struct worker *w, struct socket_sta
 		return;
 	/* A timer of the request may run out unheeded once there is a response; not a tunnel's. */
 	upstream_look(a, c, s->phase == UPSTREAM_SENDING || a->flags & ATTEMPT_TUNNEL);
-	/* After a response there is no next attempt, and nginx's memory tells of this one later. */
+	/* After a response there is no next attempt, and this one is looked at with its request. */
 	if (a->response_first_ns && !(a->flags & ATTEMPT_HTTP2))
 		return;
 	upstream_settle(w, a, s);

@@ -134,8 +134,8 @@ impl<'a> Facts<'_, 'a> {
         })
     }
 
-    /// `$request_length`. nginx itself counts too little where it discards a chunked body behind which
-    /// another request has come, and then it may be negative.
+    /// `$request_length`. nginx itself counts too little where it discards a chunked body after
+    /// which another request has come, and then it may be negative.
     pub fn request_size(&self) -> Option<i64> {
         Some(self.0.record.request_length).filter(|length| *length >= 0)
     }
