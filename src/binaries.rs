@@ -19,6 +19,7 @@ use crate::collect::Collector;
 use crate::cost::Runs;
 use crate::discover;
 use crate::discover::Inode;
+use crate::discover::Passed;
 use crate::discover::Process;
 use crate::filter::Early;
 use crate::lookout::Lookout;
@@ -108,7 +109,7 @@ impl Found {
                 let mut programs = self.programs.iter_mut();
                 match programs.find(|program| program.inode == inode) {
                     Some(program) => program.processes.push(process),
-                    None => self.also_refused.push((process, Some(inode))),
+                    None => self.also_refused.extend(passed(&process, Some(inode))),
                 }
             }
         }
@@ -136,7 +137,12 @@ fn all(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
 }
 
 /// A process that can't be traced, and the file that it runs, if that could be opened.
-type PassedOver = (Process, Option<Inode>);
+type PassedOver = (Passed, Option<Inode>);
+
+/// A process that can't be traced, unless it has ended.
+fn passed(process: &Process, inode: Option<Inode>) -> Option<PassedOver> {
+    Some((Passed::of(process)?, inode))
+}
 
 /// One binary, and its probes.
 struct Traced {
@@ -277,7 +283,9 @@ impl<'cli> Binaries<'cli> {
             self.traced.push(traced);
         }
         let (processes, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-        let passed_over = processes.into_iter().map(|process| (process, inode));
+        let passed_over = processes
+            .iter()
+            .filter_map(|process| passed(process, inode));
         self.passed_over.extend(passed_over);
         errors
     }
@@ -285,16 +293,16 @@ impl<'cli> Binaries<'cli> {
     /// Remembers a process that can't be traced for as long as it lives.
     fn pass_over(&mut self, process: Option<Process>, binary: Option<&Binary>) {
         let inode = binary.map(|binary| binary.inode);
-        let passed_over = process.map(|process| (process, inode));
+        let passed_over = process.and_then(|process| passed(&process, inode));
         self.passed_over.extend(passed_over);
     }
 
     /// The same of all processes of a binary.
     fn pass_all_over(&mut self, program: Program) {
         let inode = Some(program.inode);
-        let processes = program.processes.into_iter();
+        let processes = program.processes.iter();
         self.passed_over
-            .extend(processes.map(|process| (process, inode)));
+            .extend(processes.filter_map(|process| passed(process, inode)));
     }
 
     /// Whether a traced process has not ended, or one may come.
@@ -359,11 +367,11 @@ impl<'cli> Binaries<'cli> {
         let mut skip = Vec::new();
         if matches!(wanted, Wanted::Masters) {
             let traced = self.traced.iter().flat_map(|t| &t.program.processes);
-            let passed_over = self.passed_over.iter().map(|(process, _)| process);
-            let alive = traced
-                .chain(passed_over)
-                .filter(|process| process.is_alive());
-            skip.extend(alive.map(|process| process.pid));
+            let traced = traced.filter(|process| process.is_alive());
+            let passed_over = self.passed_over.iter().map(|(passed, _)| passed);
+            let passed_over = passed_over.filter(|passed| passed.is_alive());
+            skip.extend(traced.map(|process| process.pid));
+            skip.extend(passed_over.map(|passed| passed.pid));
         }
         let traced = self.traced.iter().map(|traced| traced.program.inode);
         let refused = self.passed_over.iter().filter_map(|(_, inode)| *inode);
@@ -417,7 +425,7 @@ impl<'cli> Binaries<'cli> {
     fn join(&mut self, process: Process, inode: Inode) -> Result<()> {
         let mut traced = self.traced.iter_mut();
         let Some(same) = traced.find(|traced| traced.program.inode == inode) else {
-            self.passed_over.push((process, Some(inode)));
+            self.passed_over.extend(passed(&process, Some(inode)));
             return Ok(());
         };
         let result = same.follow(&process, self.messages);
@@ -425,7 +433,7 @@ impl<'cli> Binaries<'cli> {
         processes.retain(Process::is_alive);
         match &result {
             Ok(()) => processes.push(process),
-            Err(_) => self.passed_over.push((process, Some(inode))),
+            Err(_) => self.passed_over.extend(passed(&process, Some(inode))),
         }
         result
     }

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -34,6 +35,12 @@ const COMM: &str = "nginx";
 
 /// What tells a role stands in the first bytes of a title.
 const TITLE_BYTES_MAX: u64 = 64;
+
+/// Where `/proc/PID/stat` has the parent, counted from the end of the name.
+const PARENT: usize = 1;
+
+/// Where it has when the process was started.
+const STARTED: usize = 19;
 
 /// What there is to say when none is found.
 pub const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
@@ -122,6 +129,29 @@ impl Process {
             Some((_, role)) => *role == Role::Worker,
             None => self.role == Some(Role::Master) || is_named_nginx(child),
         }
+    }
+}
+
+/// A process that is passed over. It takes no descriptor: there may be thousands.
+#[derive(Debug)]
+pub struct Passed {
+    /// As the caller's `/proc` counts.
+    pub pid: u32,
+    /// When it was started, in the kernel's ticks: another process with its pid was started later.
+    started: u64,
+}
+
+impl Passed {
+    /// `None` when it has ended.
+    pub fn of(process: &Process) -> Option<Self> {
+        let pid = process.pid;
+        let started = stat(pid, STARTED)?;
+        process.is_alive().then_some(Self { pid, started })
+    }
+
+    /// Whether it has not ended.
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid, STARTED) == Some(self.started)
     }
 }
 
@@ -287,15 +317,21 @@ fn pids() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// The parent's pid: the second field behind the name in `/proc/PID/stat`, which may hold anything.
+/// The parent's pid.
 fn parent(pid: u32) -> Option<u32> {
+    stat(pid, PARENT)
+}
+
+/// A field of `/proc/PID/stat`, counted from the end of the name, which may hold anything.
+fn stat<T: FromStr>(pid: u32, field: usize) -> Option<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(1)?.parse().ok()
+    fields.split_whitespace().nth(field)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Passed;
     use super::Process;
     use super::Role;
     use super::parent;
@@ -338,9 +374,12 @@ mod tests {
         assert!(me.children.contains(&(child.id(), Role::Single)));
         assert!(!me.is_worker(child.id()));
         assert!(seen.is_alive());
+        let passed = Passed::of(&seen).unwrap();
+        assert!(passed.is_alive());
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(!seen.is_alive());
+        assert!(!seen.is_alive() && !passed.is_alive());
+        assert!(Passed::of(&seen).is_none());
     }
 
     /// Check that a pid that nobody has is named, and that the others are found, each once.
