@@ -397,8 +397,11 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 		a = upstream_request_out(w, s, now);
 	if (!a)
 		return;
-	/* HTTP/2: the connection's own frames (SETTINGS, PING) follow the request. */
-	if (s->is_http2 && upstream_bits_of(s) & U_BODY_SENT)
+	/*
+	 * HTTP/2: the connection's own frames (SETTINGS, PING) follow the request. TLS: so does the
+	 * alert of ngx_http_upstream_finalize_request(), which may come much later.
+	 */
+	if ((s->is_http2 || s->handshake.is_tls) && upstream_bits_of(s) & U_BODY_SENT)
 		return;
 	if (!is_answered(a, s)) {
 		a->request_last_ns = now;

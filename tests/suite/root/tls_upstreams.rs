@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Upstreams that speak TLS: kept and new connections, and how a response ends that ends with one.
 
+use std::time::Duration;
+
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
+use crate::suite::common::delay;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::common::tls::Tls;
@@ -99,6 +102,42 @@ fn alert_with_the_rest() {
         if let Some(last) = p.upstream_response_last_byte_time {
             assert_delay(Some(last), p.downstream_response_last_byte_time, 500);
         }
+    }
+}
+
+/// Proxies that do not wait for long.
+const SILENT: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        proxy_read_timeout 600ms;
+        location / { proxy_pass https://127.0.0.1:{upstream}; }
+        location /older/ { proxy_pass https://127.0.0.1:{upstream}; proxy_ssl_protocols TLSv1.2; }
+        location /unbuffered/ { proxy_pass https://127.0.0.1:{upstream}; proxy_request_buffering off; }
+    }";
+
+/// Check that a request has ended when it went out whole, also where the upstream is silent: the alert
+/// that nginx sends when it gives up, or when the client has left, is no part of it.
+#[test]
+fn silence() {
+    let records = Chain::with(SILENT).traced(|nginx| {
+        for location in ["", "/older", "/unbuffered"] {
+            let request = format!("{location}/wait-3000 HTTP/1.1\r\nHost: t\r\n");
+            let mut client = Client::connect(nginx.port);
+            client.send(format!("GET {request}\r\n"));
+            assert_eq!(client.receive().status, 504);
+            client.send(format!("POST {request}Content-Length: 5\r\n\r\nhello"));
+            assert_eq!(client.receive().status, 504);
+            client.send(format!("GET {request}\r\n"));
+            delay(Duration::from_millis(300));
+        }
+    });
+    let statuses: Vec<_> = records.iter().map(|record| record.status.unwrap()).collect();
+    assert_eq!(statuses, [504, 504, 499].repeat(3));
+    for record in records {
+        let attempt = &record.upstreams[0];
+        let first = attempt.upstream_request_first_byte_time.unwrap();
+        let last = attempt.upstream_request_last_byte_time.unwrap();
+        assert!(last - first < 250_000_000, "{record:#?}");
     }
 }
 
