@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! TLS: the client's end byte by byte, and a server's.
 
+use std::fs;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
@@ -51,6 +52,23 @@ pub fn certificate(folder: &Path) {
         .status()
         .expect("openssl is installed by make test");
     assert!(status.success());
+}
+
+/// Makes a list in which this certificate, which has signed itself, revokes itself: `crl.pem`.
+pub fn revoke(folder: &Path) {
+    let config = "[ca]\ndefault_ca = ca\ndatabase = index.txt\ndefault_md = sha256\n";
+    fs::write(folder.join("ca.cnf"), config).unwrap();
+    fs::write(folder.join("index.txt"), "").unwrap();
+    for action in ["-revoke cert.pem", "-gencrl -crldays 2 -out crl.pem"] {
+        let status = Command::new("openssl")
+            .args("ca -config ca.cnf -keyfile key.pem -cert cert.pem".split(' '))
+            .args(action.split(' '))
+            .current_dir(folder)
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
 }
 
 /// What a server speaks, with a certificate of its own.

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;
 use std::net::TcpListener;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use crate::suite::common::PATIENCE;
@@ -17,6 +19,7 @@ use crate::suite::common::delay;
 use crate::suite::common::http2::Frames;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::protocol::Protocol;
+use crate::suite::common::record::Attempt;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Served;
@@ -26,7 +29,7 @@ use crate::suite::root::modules::params;
 use crate::suite::root::requests::traced;
 
 /// What nginx says, what it did meanwhile, and what that is called. The first that fits counts.
-const SAID: [(&str, &str, Option<&str>); 29] = [
+const SAID: [(&str, &str, Option<&str>); 30] = [
     (
         "upstream timed out",
         "connecting to upstream",
@@ -44,6 +47,7 @@ const SAID: [(&str, &str, Option<&str>); 29] = [
     ),
     ("upstream timed out", "", Some("timeout")),
     ("connect() failed", "", Some("connect_error")),
+    ("connect() to ", "", Some("connect_error")),
     ("SSL_do_handshake() failed", "", Some("tls_error")),
     (
         "peer closed connection in SSL handshake",
@@ -102,13 +106,17 @@ const SAID: [(&str, &str, Option<&str>); 29] = [
     ("no live upstreams", "", Some("no_live_upstreams")),
 ];
 
-/// What the error log says of each request, by its uri: a name, or none where nginx goes on.
+/// What the error log says of each request, by its uri, which a subrequest's uri follows: a name, or none
+/// where nginx goes on.
 fn said(nginx: &Nginx) -> BTreeMap<String, Vec<Option<&'static str>>> {
     let log = fs::read_to_string(nginx.prefix().join("error.log")).unwrap();
     let mut said: BTreeMap<String, Vec<Option<&str>>> = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains(", upstream: \"")) {
         let (_, request) = line.split_once("request: \"").unwrap();
-        let uri = request.split(' ').nth(1).unwrap().to_owned();
+        let mut uri = request.split(' ').nth(1).unwrap().to_owned();
+        if let Some((_, subrequest)) = line.split_once("subrequest: \"") {
+            uri += subrequest.split('"').next().unwrap();
+        }
         let name = SAID
             .iter()
             .find(|(what, when, _)| line.contains(what) && line.contains(&format!("while {when}")));
@@ -171,35 +179,50 @@ fn compare(
 ) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for record in records {
-        let uri = record.request_uri.as_deref().unwrap();
-        let told: Vec<_> = record
-            .upstreams
-            .iter()
-            .filter_map(|attempt| attempt.failure.as_deref())
-            .collect();
-        let said = said.get(uri).into_iter().flatten();
-        let mut expected: Vec<_> = said.filter_map(|name| *name).collect();
-        if let Some(name) = untold_by_tls(uri) {
-            expected = vec![name];
-        }
-        if BUFFERED.contains(&uri) {
-            expected = vec!["error"];
-        }
-        assert_eq!(told, expected, "{uri}: {record:#?}");
-        names.extend(told.into_iter().map(str::to_owned));
-        for attempt in &record.upstreams {
-            if attempt.bytes_sent == 0 {
-                assert_eq!(
-                    attempt.upstream_request_first_byte_time, None,
-                    "{record:#?}"
-                );
+        let uri = record.request_uri.clone().unwrap();
+        let of_subrequests = record.subrequests.iter().map(|subrequest| {
+            let uri = uri.clone() + subrequest.uri.as_deref().unwrap();
+            (uri, &subrequest.upstreams)
+        });
+        for (uri, attempts) in [(uri.clone(), &record.upstreams)]
+            .into_iter()
+            .chain(of_subrequests)
+        {
+            let told: Vec<_> = attempts
+                .iter()
+                .filter_map(|attempt| attempt.failure.as_deref())
+                .collect();
+            let said = said.get(&uri).into_iter().flatten();
+            let mut expected: Vec<_> = said.filter_map(|name| *name).collect();
+            if let Some(name) = untold_by_tls(&uri) {
+                expected = vec![name];
             }
-            if attempt.failure.as_deref() == Some("send_timeout") {
-                assert_eq!(attempt.upstream_request_last_byte_time, None, "{record:#?}");
+            if BUFFERED.contains(&&*uri) {
+                expected = vec!["error"];
             }
+            assert_eq!(told, expected, "{uri}: {record:#?}");
+            names.extend(told.into_iter().map(str::to_owned));
+            attempts.iter().for_each(assert_sent);
         }
     }
     names
+}
+
+/// Checks that an attempt has the times of a request only where nginx has sent one.
+fn assert_sent(attempt: &Attempt) {
+    if attempt.bytes_sent == 0 {
+        assert_eq!(
+            attempt.upstream_request_first_byte_time, None,
+            "{attempt:#?}"
+        );
+    }
+    let is_stuck = attempt.failure.as_deref() == Some("send_timeout");
+    if attempt.bytes_sent == 0 || is_stuck {
+        assert_eq!(
+            attempt.upstream_request_last_byte_time, None,
+            "{attempt:#?}"
+        );
+    }
 }
 
 /// Locations of one module: each with its own connections, with kept ones, and without buffers.
@@ -339,8 +362,8 @@ fn modules() {
 /// What a server of gRPC answers with, and how its connection ends then.
 type Script = (&'static str, Frames, &'static str);
 
-/// Serves connections in this way. Its port.
-fn serve(frames: Frames, ending: &'static str, is_tls: bool) -> u16 {
+/// Serves connections in this way, after so many requests that are answered well. Its port.
+fn serve(frames: Frames, ending: &'static str, is_tls: bool, answered: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let config = tls::server_config();
@@ -352,7 +375,7 @@ fn serve(frames: Frames, ending: &'static str, is_tls: bool) -> u16 {
             } else {
                 Box::new(stream.try_clone().unwrap())
             };
-            let _ = frames.serve(other);
+            let _ = frames.serve(other, answered);
             match ending {
                 "hang" => delay(PATIENCE),
                 /* What nginx sends still, it may send: else the connection would be reset. */
@@ -410,7 +433,7 @@ fn grpc() {
             "hang",
         ),
     ];
-    let mut server = String::new();
+    let (mut upstreams, mut server) = (String::new(), String::new());
     let mut requests = Vec::new();
     let scripts_of_proxy = scripts
         .iter()
@@ -418,16 +441,23 @@ fn grpc() {
     let scripts_of_proxy: Vec<Script> = scripts_of_proxy.collect();
     for (name, frames, ending) in scripts {
         for (scheme, is_tls) in [("grpc", false), ("grpcs", true)] {
-            let port = serve(Frames(frames.0), ending, is_tls);
+            let port = serve(Frames(frames.0), ending, is_tls, 0);
             server += &format!(
                 "location /{scheme}/{name} {{ grpc_pass {scheme}://127.0.0.1:{port}; }}\n"
             );
             requests.push((format!("/{scheme}/{name}"), Vec::new()));
+            let port = serve(Frames(frames.0), ending, is_tls, 1);
+            upstreams +=
+                &format!("upstream {scheme}-{name} {{ server 127.0.0.1:{port}; keepalive 1; }}\n");
+            server += &format!(
+                "location /{scheme}/kept/{name}/ {{ grpc_pass {scheme}://{scheme}-{name}; }}\n"
+            );
+            requests.push((format!("/{scheme}/kept/{name}/n-1/{ending}"), Vec::new()));
         }
     }
     if !is_before((1, 29, 4), "proxy_http_version 2") {
         for (name, frames, ending) in scripts_of_proxy {
-            let port = serve(Frames(frames.0), ending, false);
+            let port = serve(Frames(frames.0), ending, false, 0);
             for (kind, buffering) in [("h2", "on"), ("h2-unbuffered", "off")] {
                 server += &format!(
                     "location /{kind}/{name} {{ proxy_http_version 2; proxy_buffering {buffering}; proxy_pass http://127.0.0.1:{port}; }}\n"
@@ -437,11 +467,11 @@ fn grpc() {
         }
     }
     /* A server that lets nobody send more than a window. */
-    let port = serve(Frames(&[]), "hang", false);
+    let port = serve(Frames(&[]), "hang", false, 0);
     server += &format!("location /window {{ grpc_pass grpc://127.0.0.1:{port}; }}\n");
     requests.push(("/window".to_owned(), vec![b'x'; 1 << 20]));
     let http = format!(
-        "error_log {{prefix}}/error.log; client_body_buffer_size 2m; client_max_body_size 2m; {}
+        "error_log {{prefix}}/error.log; client_body_buffer_size 2m; client_max_body_size 2m; {} {upstreams}
          server {{ listen 127.0.0.1:{{port}}; {server} }}",
         [times("grpc"), times("proxy")].concat()
     );
@@ -460,6 +490,11 @@ fn grpc() {
         "invalid_body",
     ] {
         assert!(names.contains(name), "{name}: {names:?}");
+    }
+    for record in &records {
+        let is_second = record.uri.as_deref().unwrap().contains("/n-1");
+        let attempt = &record.upstreams[0];
+        assert!(!is_second || attempt.reused == Some(true), "{record:#?}");
     }
 }
 
@@ -491,6 +526,13 @@ fn handshakes() {
                     good,
                     format!("{ca}/cert.pem; {module}_ssl_name elsewhere;"),
                 ),
+                (
+                    "revoked",
+                    good,
+                    format!(
+                        "{ca}/cert.pem; {module}_ssl_crl {{prefix}}/crl.pem; {module}_ssl_name test;"
+                    ),
+                ),
                 ("silent", silent_port, String::new()),
                 ("plain", plain, String::new()),
             ] {
@@ -514,6 +556,7 @@ fn handshakes() {
     );
     let nginx = Nginx::prepared(&http, 9, |folder| {
         tls::certificate(folder);
+        tls::revoke(folder);
         fs::create_dir(folder.join("other")).unwrap();
         tls::certificate(&folder.join("other"));
     });
@@ -528,9 +571,153 @@ fn handshakes() {
     for record in &records {
         let attempt = &record.upstreams[0];
         let is_over = record.uri.as_deref().unwrap().split('/').nth(3);
-        let is_over = matches!(is_over, Some("ca" | "name"));
+        let is_over = matches!(is_over, Some("ca" | "name" | "revoked"));
         assert!(is_over || attempt.upstream_tls_ns.is_none(), "{record:#?}");
         assert_eq!(attempt.reused, None, "{record:#?}");
         assert_eq!(attempt.upstream_request_last_byte_time, None, "{record:#?}");
+    }
+}
+
+/// Check sessions of TLS that are resumed. OpenSSL remembers whether the certificate was good: where it was,
+/// the request is served like any other on a new connection, and where nobody had asked, a location
+/// that asks refuses it.
+#[test]
+fn resumed_sessions() {
+    let good = crate::suite::common::free_port();
+    let (mut upstreams, mut server) = (String::new(), String::new());
+    let mut uris = Vec::new();
+    for (module, scheme) in [
+        ("proxy", "https://"),
+        ("grpc", "grpcs://"),
+        ("uwsgi", "suwsgi://"),
+    ] {
+        let verify = format!(
+            "{module}_ssl_verify on; {module}_ssl_trusted_certificate {{prefix}}/cert.pem;
+             {module}_ssl_name test;"
+        );
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            for (name, first) in [("verified", &verify[..]), ("unverified", "")] {
+                let upstream = format!("{module}-{version}-{name}");
+                upstreams += &format!("upstream {upstream} {{ server 127.0.0.1:{good}; }}\n");
+                for (n, directives) in [first, &verify].into_iter().enumerate() {
+                    let uri = format!("/{module}/{version}/{name}/{n}");
+                    server += &format!(
+                        "location {uri} {{ {directives} {module}_ssl_protocols {version};
+                         {module}_pass {scheme}{upstream}; }}\n"
+                    );
+                    uris.push(uri);
+                }
+            }
+        }
+    }
+    let times = ["proxy", "grpc", "uwsgi"].map(times).concat();
+    let http = format!(
+        "error_log {{prefix}}/error.log; {times} {upstreams} {}
+         server {{ listen 127.0.0.1:{good} ssl http2;
+                   location / {{ return 200 $ssl_session_reused; }} }}
+         server {{ listen 127.0.0.1:{{port}}; {server} }}",
+        tls::DIRECTIVES
+    );
+    let mut told = BTreeMap::new();
+    let mut records = traced(Nginx::prepared(&http, 9, tls::certificate), |nginx| {
+        for uri in &uris {
+            let response = Client::connect(nginx.port).get(uri);
+            let is_resumed = uri.starts_with("/proxy/") && uri.ends_with("/verified/1");
+            assert!(!is_resumed || response.body == b"r", "{uri}");
+        }
+        told = said(nginx);
+    });
+    records.retain(|record| record.server_port != Some(good));
+    assert_eq!(records.len(), uris.len());
+    let names = compare(&records, &told);
+    assert_eq!(Vec::from_iter(names), ["tls_error"]);
+    for record in &records {
+        let attempt = &record.upstreams[0];
+        let is_refused = record.uri.as_deref().unwrap().ends_with("/unverified/1");
+        assert_eq!(attempt.failure.is_some(), is_refused, "{record:#?}");
+        assert_eq!(attempt.reused, (!is_refused).then_some(false));
+        assert!(attempt.upstream_tls_ns.is_some_and(|ns| ns > 0));
+        let last = attempt.upstream_request_last_byte_time;
+        assert_eq!(last.is_none(), is_refused, "{record:#?}");
+    }
+}
+
+/// Check connects that nobody answers, that are refused, at once or later, and that are not made since no
+/// server is up, by every module, and by both where a second server is asked.
+#[test]
+fn connects() {
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    let full_port = full.local_addr().unwrap().port();
+    // SAFETY: the descriptor is a socket that listens. From here on one connection may wait.
+    assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
+    let waiting = TcpStream::connect(("127.0.0.1", full_port)).unwrap();
+    let servers = [
+        ("full", format!("server 127.0.0.1:{full_port};")),
+        ("refused", "server 127.0.0.1:9;".to_owned()),
+        ("absent", "server unix:{prefix}/none.sock;".to_owned()),
+        ("down", "server 127.0.0.1:9 down;".to_owned()),
+        (
+            "both",
+            format!(
+                "server 127.0.0.1:9 max_fails=0; server 127.0.0.1:{full_port} max_fails=0;
+                 server unix:{{prefix}}/none.sock max_fails=0;"
+            ),
+        ),
+    ];
+    let mut http = "error_log {prefix}/error.log;\n".to_owned();
+    for module in ["proxy", "fastcgi", "uwsgi", "scgi", "memcached", "grpc"] {
+        http += &times(module);
+    }
+    for (name, servers) in &servers {
+        http += &format!("upstream {name} {{ {servers} }}\n");
+    }
+    let mut server = String::new();
+    let mut requests = Vec::new();
+    for (module, scheme) in [
+        ("proxy", "http://"),
+        ("proxy", "https://"),
+        ("fastcgi", ""),
+        ("uwsgi", ""),
+        ("uwsgi", "suwsgi://"),
+        ("scgi", ""),
+        ("memcached", ""),
+        ("grpc", "grpc://"),
+        ("grpc", "grpcs://"),
+    ] {
+        let directive = match module {
+            "memcached" => "set $memcached_key $request_uri;",
+            _ => "",
+        };
+        for (name, _) in &servers {
+            let next = match *name {
+                "both" => format!("{module}_next_upstream error timeout;"),
+                _ => String::new(),
+            };
+            let uri = format!("/{name}/{}", requests.len());
+            server +=
+                &format!("location {uri} {{ {directive} {next} {module}_pass {scheme}{name}; }}\n");
+            requests.push((uri, Vec::new()));
+        }
+    }
+    let http = format!("{http} server {{ listen 127.0.0.1:{{port}}; {server} }}");
+    let mut told = BTreeMap::new();
+    let records = traced(Nginx::with(&http, 9), |nginx| {
+        send_all(nginx.port, &requests);
+        told = said(nginx);
+    });
+    drop(waiting);
+    assert_eq!(records.len(), requests.len());
+    let names = compare(&records, &told);
+    assert_eq!(
+        Vec::from_iter(names),
+        ["connect_error", "connect_timeout", "no_live_upstreams"]
+    );
+    for record in &records {
+        let is_both = record.uri.as_deref().unwrap().starts_with("/both");
+        assert_eq!(record.upstreams.len(), if is_both { 3 } else { 1 });
+        for attempt in &record.upstreams {
+            assert_eq!(attempt.upstream_tls_ns, None, "{record:#?}");
+            assert_eq!(attempt.upstream_response_first_byte_time, None);
+        }
     }
 }

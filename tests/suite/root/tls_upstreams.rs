@@ -131,7 +131,10 @@ fn silence() {
             delay(Duration::from_millis(300));
         }
     });
-    let statuses: Vec<_> = records.iter().map(|record| record.status.unwrap()).collect();
+    let statuses: Vec<_> = records
+        .iter()
+        .map(|record| record.status.unwrap())
+        .collect();
     assert_eq!(statuses, [504, 504, 499].repeat(3));
     for record in records {
         let attempt = &record.upstreams[0];
