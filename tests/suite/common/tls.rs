@@ -155,14 +155,18 @@ impl Tls {
         version: &'static SupportedProtocolVersion,
         alpn: &[&str],
     ) -> Self {
-        let mut tls = Self::new(stream, config(version, alpn));
-        while tls.session.is_handshaking() {
-            let bytes = tls.take();
-            tls.stream.write_all(&bytes).unwrap();
-            tls.session.read_tls(&mut tls.stream).unwrap();
-            tls.session.process_new_packets().unwrap();
+        Self::new(stream, config(version, alpn)).shake_hands()
+    }
+
+    /// Goes on with the handshake until the server's part of it has come.
+    pub fn shake_hands(mut self) -> Self {
+        while self.session.is_handshaking() {
+            let bytes = self.take();
+            self.stream.write_all(&bytes).unwrap();
+            self.session.read_tls(&mut self.stream).unwrap();
+            self.session.process_new_packets().unwrap();
         }
-        tls
+        self
     }
 
     /// Nothing has been sent yet. Connections of one configuration continue each other's sessions.

@@ -15,19 +15,31 @@ use crate::suite::root::requests::traced;
 /// Where Debian has modules that are loaded.
 const MODULES: &str = "/usr/lib/nginx/modules";
 
+/// Directives that load them; `None` where they do not fit, which is said.
+fn modules() -> Option<String> {
+    if binary() != Path::new("/usr/sbin/nginx") {
+        println!("SKIP: the modules for stream and mail are those of Debian's own nginx");
+        return None;
+    }
+    let modules = ["stream", "mail"];
+    Some(
+        modules
+            .map(|name| format!("load_module {MODULES}/ngx_{name}_module.so;"))
+            .concat(),
+    )
+}
+
 /// Check http between connections of stream (to a server, with ssl_preread, from stream to this very
 /// http) and of mail: one record for each request of http, whole, and no other.
 #[test]
 fn stream_and_mail() {
-    let modules = ["stream", "mail"].map(|name| format!("{MODULES}/ngx_{name}_module.so"));
-    if binary() != Path::new("/usr/sbin/nginx") {
-        println!("SKIP: the modules for stream and mail are those of Debian's own nginx");
+    let Some(modules) = modules() else {
         return;
-    }
+    };
     let upstream = Upstream::start();
     let [raw, preread, to_http, mail] = [(); 4].map(|()| free_port());
     let main = format!(
-        "load_module {}; load_module {};
+        "{modules}
          stream {{
             server {{ listen 127.0.0.1:{raw}; proxy_pass 127.0.0.1:{}; }}
             server {{ listen 127.0.0.1:{preread}; ssl_preread on; proxy_pass 127.0.0.1:{}; }}
@@ -37,7 +49,7 @@ fn stream_and_mail() {
             auth_http 127.0.0.1:9/;
             server {{ listen 127.0.0.1:{mail}; protocol smtp; server_name test; }}
          }}",
-        modules[0], modules[1], upstream.port, upstream.port
+        upstream.port, upstream.port
     );
     let nginx = Nginx::start(&Config {
         http: "server { listen 127.0.0.1:{port};
@@ -64,4 +76,48 @@ fn stream_and_mail() {
     });
     assert_eq!(records.len(), 5 * 5);
     records.iter().for_each(Record::assert_complete);
+}
+
+/// Check that no attempt of a request is given the connects that stream makes while nginx waits for the
+/// response: on a new connection, and on a kept one, which has none.
+#[test]
+fn connects_of_stream() {
+    let Some(modules) = modules() else {
+        return;
+    };
+    let upstream = Upstream::start();
+    let raw = free_port();
+    let nginx = Nginx::start(&Config {
+        http: "upstream kept { server 127.0.0.1:{upstream}; keepalive 1; }
+               server { listen 127.0.0.1:{port};
+                location / { proxy_pass http://127.0.0.1:{upstream}; }
+                location /kept/ { proxy_http_version 1.1; proxy_set_header Connection '';
+                                  proxy_pass http://kept; } }",
+        main: &format!(
+            "{modules} stream {{ server {{ listen 127.0.0.1:{raw}; proxy_pass 127.0.0.1:{}; }} }}",
+            upstream.port
+        ),
+        upstream: upstream.port,
+        ..Config::default()
+    });
+    let records = traced(nginx, |nginx| {
+        let mut http = Client::connect(nginx.port);
+        assert_eq!(http.get("/kept/").status, 200);
+        for uri in ["/wait-300", "/kept/wait-300"] {
+            http.send(format!("GET {uri} HTTP/1.1\r\nHost: t\r\n\r\n"));
+            for _ in 0..5 {
+                assert_eq!(Client::connect(raw).get("/wait-20").status, 200);
+            }
+            assert_eq!(http.receive().status, 200);
+        }
+    });
+    let [_, new, kept] = &records[..] else {
+        panic!("{records:#?}");
+    };
+    records.iter().for_each(Record::assert_complete);
+    let [new, kept] = [new, kept].map(|record| &record.upstreams[0]);
+    assert_eq!((new.reused, kept.reused), (Some(false), Some(true)));
+    assert!(new.upstream_connect_time <= new.upstream_request_first_byte_time);
+    assert!(kept.upstream_connect_time <= kept.upstream_request_first_byte_time);
+    assert_eq!([new.upstream_tls_ns, kept.upstream_tls_ns], [None; 2]);
 }

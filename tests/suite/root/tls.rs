@@ -142,6 +142,50 @@ fn every_phase() {
     }
 }
 
+/// Check handshakes that clients begin and do not end, until nginx closes them: nothing is told of them,
+/// and the request that comes next, in the same place of nginx's memory, has a handshake of its own.
+#[test]
+fn hung_handshake() {
+    let http = [
+        tls::DIRECTIVES,
+        "server { listen 127.0.0.1:{port} ssl; client_header_timeout 700ms;
+                  location / { return 200 x; } }",
+    ];
+    let nginx = Nginx::prepared(&http.concat(), 9, tls::certificate);
+    let records = traced(nginx, |nginx| {
+        for version in VERSIONS {
+            let begin = || {
+                let stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+                let mut tls = Tls::new(stream, tls::config(version, &[]));
+                let bytes = tls.take();
+                let (some, others) = bytes.split_at(bytes.len() / 2);
+                tls.send_raw(some);
+                (tls, others.to_vec())
+            };
+            let hung: Vec<_> = (0..3).map(|_| begin()).collect();
+            for _ in &hung {
+                nginx.wait_for_log("timed out (110: Connection timed out) while SSL handshaking");
+            }
+            drop(hung);
+            for _ in 0..4 {
+                let (mut tls, others) = begin();
+                delay(Duration::from_millis(20));
+                tls.send_raw(&others);
+                let mut client = tls.shake_hands().finish().into_client();
+                assert_eq!(client.get("/").status, 200);
+            }
+        }
+    });
+    assert_eq!(records.len(), 8);
+    for record in &records {
+        record.assert_complete();
+        assert_behind_handshake(record);
+        let handshake = Duration::from_nanos(record.tls_handshake_ns.unwrap());
+        let range = Duration::from_millis(20)..Duration::from_millis(700);
+        assert!(range.contains(&handshake), "{record:#?}");
+    }
+}
+
 /// Check a request that comes in one read with the end of the handshake: it begins behind that.
 #[test]
 fn with_the_handshake() {
