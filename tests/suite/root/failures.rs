@@ -503,6 +503,19 @@ fn grpc() {
     }
 }
 
+/// Ends each connection when the first bytes have come. Its port.
+fn serve_no_handshake(end: fn(&TcpStream)) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            end(&stream);
+        }
+    });
+    port
+}
+
 /// Check handshakes that do not end, and certificates that nginx refuses: no time of a request that was
 /// not sent, none of a handshake that did not end, and what nginx says.
 #[test]
@@ -511,6 +524,8 @@ fn handshakes() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
     let plain = Upstream::start().port;
+    let closes = serve_no_handshake(|stream| stream.shutdown(Shutdown::Both).unwrap());
+    let resets = serve_no_handshake(reset);
     let mut server = String::new();
     let mut requests = Vec::new();
     for (module, scheme) in [
@@ -540,6 +555,8 @@ fn handshakes() {
                 ),
                 ("silent", silent_port, String::new()),
                 ("plain", plain, String::new()),
+                ("closes", closes, String::new()),
+                ("resets", resets, String::new()),
             ] {
                 let place = format!("/{module}/{version}/{name}/");
                 server += &format!(
