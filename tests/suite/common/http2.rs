@@ -122,7 +122,7 @@ impl Frames {
                 for (n, (kind, flags, of_stream, payload)) in self.0.iter().enumerate() {
                     /* nginx reads the last one by itself. */
                     if n > 0 && n + 1 == self.0.len() {
-                        super::delay(std::time::Duration::from_millis(30));
+                        super::delay(std::time::Duration::from_millis(100));
                     }
                     let stream = if *of_stream { stream } else { 0 };
                     http.send(&frame(*kind, *flags, stream, payload));

@@ -54,20 +54,24 @@ pub fn certificate(folder: &Path) {
     assert!(status.success());
 }
 
-/// Makes a list in which this certificate, which has signed itself, revokes itself: `crl.pem`.
-pub fn revoke(folder: &Path) {
+/// Makes a certificate that the one of `certificate()` signs, `revoked.pem`, and then revokes, `crl.pem`.
+pub fn revoked(folder: &Path) {
     let config = "[ca]\ndefault_ca = ca\ndatabase = index.txt\ndefault_md = sha256\n";
     fs::write(folder.join("ca.cnf"), config).unwrap();
     fs::write(folder.join("index.txt"), "").unwrap();
-    for action in ["-revoke cert.pem", "-gencrl -crldays 2 -out crl.pem"] {
+    for args in [
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -CA cert.pem \
+         -CAkey key.pem -subj /CN=revoked -keyout revoked.key -out revoked.pem",
+        "ca -config ca.cnf -keyfile key.pem -cert cert.pem -revoke revoked.pem",
+        "ca -config ca.cnf -keyfile key.pem -cert cert.pem -gencrl -crldays 2 -out crl.pem",
+    ] {
         let status = Command::new("openssl")
-            .args("ca -config ca.cnf -keyfile key.pem -cert cert.pem".split(' '))
-            .args(action.split(' '))
+            .args(args.split_whitespace())
             .current_dir(folder)
             .stderr(Stdio::null())
             .status()
             .unwrap();
-        assert!(status.success());
+        assert!(status.success(), "{args}");
     }
 }
 
