@@ -28,6 +28,9 @@ const HTTP_VERSION_30: u32 = 3000;
 /// Statuses that nginx itself gives a request whose header it can't read.
 const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
 
+/// What nginx answers to a request that it can't read.
+const BAD_REQUEST: u32 = 400;
+
 /// The status with which a connection becomes a tunnel.
 const SWITCHING_PROTOCOLS: u32 = 101;
 
@@ -95,7 +98,20 @@ impl<'a> Facts<'_, 'a> {
 
     /// When its body was complete, and the header before it.
     fn body_ns(&self) -> Option<u64> {
+        if self.may_be_short() {
+            return None;
+        }
         Some(nonzero(self.0.record.body_ns)?.max(self.header_ns()?))
+    }
+
+    /// Whether the body may have ended before the length that its header says. nginx then takes what
+    /// came for all of it, and answers with 400 (ngx_http_v2_filter_request_body()).
+    fn may_be_short(&self) -> bool {
+        let record = &self.0.record;
+        let last = self.0.attempts.last();
+        record.http_version >= HTTP_VERSION_20
+            && record.status == BAD_REQUEST
+            && last.is_none_or(|last| last.record.status != BAD_REQUEST)
     }
 
     /// Whether there is a body that nginx has read, or began to read, and it is not known when it was
@@ -360,6 +376,10 @@ pub mod tests {
         assert!(!Facts(&event).is_body_unknown());
         event.record.previous_ended_ns = 3_500;
         assert_eq!(body_end(&event), Some(3_500));
+        event.record.status = 400;
+        assert_eq!(body_end(&event), Some(3_500));
+        event.record.http_version = 2000;
+        assert_eq!(body_end(&event), None);
     }
 
     /// Check that the time in the queue is what the request before it took, and only where it waited.
