@@ -38,12 +38,12 @@ struct Report {
     kernel: Kernel,
     /// Every nginx that was asked for.
     nginx: Vec<Nginx>,
-    /// Whether tracing would work in full.
+    /// Whether all that was asked for would be traced.
     works: bool,
     /// Whether some nginx can be traced, although others can't.
     #[serde(skip)]
     in_part: bool,
-    /// Why it would not.
+    /// Why it would not, or not all that was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -148,6 +148,7 @@ pub fn run(options: &Check) -> Result<bool> {
             Vec::new()
         }
     };
+    let in_part = is_machine_fit && nginx.iter().any(|nginx| nginx.plan.is_some());
     let errors = nginx.iter().filter_map(|nginx| nginx.error.as_deref());
     let errors: Vec<&str> = errors.collect();
     let reason = reason.or_else(|| (!errors.is_empty()).then(|| errors.join("; ")));
@@ -159,8 +160,9 @@ pub fn run(options: &Check) -> Result<bool> {
             features: machine.needs,
             sockets: machine.sockets,
         },
-        works: reason.is_none(),
-        in_part: is_machine_fit && nginx.iter().any(|nginx| nginx.plan.is_some()),
+        /* Nobody asked for one that was only found: it can't make the others fail. */
+        works: reason.is_none() || (in_part && options.pids.asked().is_empty()),
+        in_part,
         nginx,
         reason,
     };

@@ -78,11 +78,11 @@ pub enum Generate {
 /// What else there is.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say what tracing would do, and attach nothing
+    /// Say whether tracing would work, and attach nothing to nginx
     #[command(
         disable_version_flag = true,
-        after_help = "Exit status: 0 tracing would work, 1 it would not, or not for all that was \
-            asked for, 2 bad usage."
+        after_help = "Exit status: 0 tracing would work, 1 it would not, or not for each PID that was \
+            named, 2 bad usage."
     )]
     Check(Check),
 
@@ -193,7 +193,7 @@ pub struct Trace {
     pub uri: Option<String>,
 
     /// Only requests with this Host, in any case; a port in it does not count
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = value::host)]
     pub host: Option<String>,
 
     /// Only requests that failed: with a status of 400 or more, or with a failed attempt at an
