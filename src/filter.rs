@@ -144,6 +144,7 @@ mod tests {
             (&["--uri", "/index.php"], false),
             (&["--uri", "/static"], false),
             (&["--host", "example.com"], true),
+            (&["--host", "example.com:8080"], true),
             (&["--host", "example.org"], false),
             (&["--uri", "/api", "--method", "POST"], false),
         ] {
@@ -155,7 +156,7 @@ mod tests {
     /// Check that a request without the value is not let through.
     #[test]
     fn absent() {
-        for args in [["--method", "GET"], ["--uri", ""], ["--host", ""]] {
+        for args in [["--method", "GET"], ["--uri", ""], ["--host", "a"]] {
             let filter = Filter::new(&options(&args));
             assert!(!filter.lets_through(&Request::default()), "{args:?}");
         }

@@ -11,6 +11,8 @@ use anyhow::Result;
 use anyhow::ensure;
 use jiff::SignedDuration;
 
+use crate::filter::host_and_port;
+
 /// When something is told: every so often, or at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval(pub Option<Duration>);
@@ -21,9 +23,16 @@ impl FromStr for Interval {
     /// A time, or nothing.
     fn from_str(text: &str) -> Result<Self> {
         let every = (!text.is_empty()).then(|| time(text)).transpose()?;
+        ensure!(
+            every.is_none_or(|every| every >= INTERVAL_MIN),
+            "less than 100 ms: it would cost more than what it reports"
+        );
         Ok(Self(every))
     }
 }
+
+/// The shortest interval: counters are looked at so often.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// What OpenTelemetry's semantic conventions redact by default (`url.query`).
 pub const DEFAULT_SECRETS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
@@ -161,6 +170,17 @@ pub fn time(text: &str) -> Result<Duration> {
     let time = time.parse::<SignedDuration>().ok().filter(|_| is_time);
     time.and_then(|time| Duration::try_from(time).ok())
         .context(FORM)
+}
+
+/// A host's name, without the port that it may have: that of a `Host` does not count either.
+pub fn host(text: &str) -> Result<String> {
+    let name = host_and_port(text).0;
+    let is_part = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    ensure!(
+        !name.is_empty() && !name.contains(is_part),
+        "not the name of a host: example.com, 127.0.0.1, [::1]"
+    );
+    Ok(name.to_owned())
 }
 
 /// A method as nginx knows them: upper case.
