@@ -170,6 +170,9 @@ fn untold_by_tls(uri: &str) -> Option<&'static str> {
     name.map(|(_, name)| *name)
 }
 
+/// Servers of the upstream whose attempts all fail before a request is sent.
+const SERVERS: usize = 3;
+
 /// Responses over HTTP/2 in nginx's buffers: which frame was the last can't be found in them.
 const BUFFERED: [&str; 3] = [
     "/h2/half-broken",
@@ -204,6 +207,17 @@ fn compare(
             }
             if BUFFERED.contains(&&*uri) {
                 expected = vec!["error"];
+            }
+            /*
+             * An event of the attempt before can be taken for one of this connection, which has its
+             * ngx_connection_t and, after two attempts, its instance bit. nginx then says that it
+             * was sending, though nothing was connected and nothing went out.
+             */
+            if attempts.len() == SERVERS
+                && attempts.iter().all(|attempt| attempt.bytes_sent == 0)
+                && let Some(name @ &mut "send_timeout") = expected.last_mut()
+            {
+                *name = "connect_timeout";
             }
             assert_eq!(told, expected, "{uri}: {record:#?}");
             names.extend(told.into_iter().map(str::to_owned));
@@ -743,7 +757,7 @@ fn connects() {
     );
     for record in &records {
         let is_both = record.uri.as_deref().unwrap().starts_with("/both");
-        assert_eq!(record.upstreams.len(), if is_both { 3 } else { 1 });
+        assert_eq!(record.upstreams.len(), if is_both { SERVERS } else { 1 });
         for attempt in &record.upstreams {
             assert_eq!(attempt.upstream_tls_ns, None, "{record:#?}");
             assert_eq!(attempt.upstream_response_first_byte_time, None);
