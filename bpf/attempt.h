@@ -98,16 +98,22 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 
 /*
  * Appends the attempts: the first ones, and the last, `max` (a constant) at most. Returns how many;
- * what is known of their times may be NULL. `u` is what nginx worked with last.
+ * what is known of their times may be NULL. `from` are nginx's own states, of which there were
+ * `seen_out`; `u` is what nginx worked with last.
  */
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
-					    __u32 max, struct ngx_array_t *states, __u64 generation,
-					    struct ngx_http_upstream_s *u)
+					    __u32 max, struct ngx_array_t *from, __u64 generation,
+					    struct ngx_http_upstream_s *u, __u32 *seen_out)
 {
 	struct attempt *out = &w->attempt;
-	__u32 seen = states->nelts;
+	struct array *states = &w->states;
+	__u32 seen;
 	__u32 i;
 
+	if (bpf_probe_read_user(states, sizeof(*states), from))
+		__builtin_memset(states, 0, sizeof(*states));
+	seen = states->nelts;
+	*seen_out = seen;
 	for (i = 0; i < max; i++) {
 		__u32 at = w->tail_len;
 
@@ -117,7 +123,7 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 		__builtin_memset(out, 0, sizeof(*out));
 		out->index = i == max - 1 ? seen - 1 : i;
 		draft_attempt(w, out, times ? &times[i] : NULL,
-			      states->elts + states->size * out->index, generation);
+			      (void *)(states->elts + states->size * out->index), generation);
 		if (out->flags & ATTEMPT_SEEN && out->index == seen - 1)
 			draft_outcome(out, &times[i], u);
 		put(w, at, out, sizeof(*out));
@@ -139,29 +145,28 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 	struct worker *w = walk->w;
 	struct subrequest_times *sub;
 	struct ngx_http_request_s *r;
-	struct subrequest out = {};
-	struct ngx_array_t states = {};
+	struct subrequest *out = &w->subrequest;
 	__u32 at = w->tail_len, index = *step;
 	__u32 err_status;
 	__u64 len;
 
 	if (index >= SUBREQUESTS_MAX || index >= conn->subrequests_seen ||
-	    at > TAIL_BYTES - sizeof(out))
+	    at > TAIL_BYTES - sizeof(*out))
 		return 1;
 	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
 	sub = subrequest_find(w, (__u64)r);
 	if (sub && is_request(r)) {
+		__builtin_memset(out, 0, sizeof(*out));
 		err_status = NGX_GET(r, err_status);
-		out.status = err_status ? err_status : NGX_GET(r, headers_out.status);
-		bpf_probe_read_user(&states, sizeof(states), NGX_GET(r, upstream_states));
-		out.upstreams_seen = states.nelts;
-		w->tail_len = at + sizeof(out);
-		out.attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
-						  &states, conn->generation, NGX_GET(r, upstream));
+		out->status = err_status ? err_status : NGX_GET(r, headers_out.status);
+		w->tail_len = at + sizeof(*out);
+		out->attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
+						   NGX_GET(r, upstream_states), conn->generation,
+						   NGX_GET(r, upstream), &out->upstreams_seen);
 		len = NGX_GET(r, uri.len);
-		out.uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
-		out.uri_cut = len > SUBREQUEST_URI_MAX;
-		put(w, at, &out, sizeof(out));
+		out->uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
+		out->uri_cut = len > SUBREQUEST_URI_MAX;
+		put(w, at, out, sizeof(*out));
 		w->draft.subrequests_len++;
 	}
 	return 0;

@@ -46,6 +46,13 @@ struct datagram {
 	__u64 at_ns;
 };
 
+/* An ngx_array_t, which is the same in every release. */
+struct array {
+	__u64 elts;
+	__u64 nelts;
+	__u64 size;
+};
+
 /* A traced process. One record is drafted at a time: nginx ends requests in its main thread. */
 struct worker {
 	__u32 flags;
@@ -69,7 +76,10 @@ struct worker {
 	__u8 headers[HEADERS_BYTES];	   /* copy of a part of its r->headers_in.headers */
 	__u64 traceparent;		   /* where the value of such a header is */
 	__u64 traceparent_len;
-	struct attempt attempt; /* not on the stack, which two calls share before Linux 6.13 */
+	/* Not on the stack, of which a call and what it calls share 512 bytes before Linux 6.13. */
+	struct attempt attempt;
+	struct subrequest subrequest;
+	struct array states;
 	/* From here on as struct held. */
 	__u32 tail_len; /* of `tail`, as far as it is drafted */
 	__u32 texts_at; /* where the request's texts begin in it */

@@ -359,16 +359,15 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 	return !failed;
 }
 
-/* What nginx and the sockets tell of the request's upstreams. */
-static __always_inline void draft_upstreams(struct worker *w, struct connection *conn)
+/*
+ * What nginx and the sockets tell of the request's upstreams. Not inlined: what it has on the stack
+ * is free again when the subrequests are drafted.
+ */
+static __noinline void draft_upstreams(struct worker *w, struct connection *conn)
 {
-	struct ngx_array_t states = {};
-
-	bpf_probe_read_user(&states, sizeof(states), OF_REQUEST(w, upstream_states));
-	w->draft.upstreams_seen = states.nelts;
-	w->draft.attempts_len =
-		draft_attempts(w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, &states,
-			       conn ? conn->generation : 0, OF_REQUEST(w, upstream));
+	w->draft.attempts_len = draft_attempts(
+		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, OF_REQUEST(w, upstream_states),
+		conn ? conn->generation : 0, OF_REQUEST(w, upstream), &w->draft.upstreams_seen);
 }
 
 /*
