@@ -105,7 +105,7 @@ static __always_inline bool stream_is_last_read(struct ngx_http_request_s *r)
 }
 
 /*
- * The body of a stream that nobody has looked at before. nginx begins to work on a request when its
+ * The body of a stream that no one has looked at before. nginx begins to work on a request when its
  * body is whole, so that the last read is the one that made it whole, if it has brought the header,
  * too (`is_new`), or its last frame was of this stream. Else the time is not known.
  */

@@ -105,7 +105,7 @@ static __always_inline bool stream_opened(struct worker *w, struct ngx_connectio
 }
 
 /*
- * A stream with a whole header and no body that is known of, or with a whole one: nobody looks at
+ * A stream with a whole header and no body that is known of, or with a whole one: no one looks at
  * it any more. A body without a length of which nginx has not yet begun to read may still come.
  */
 static __always_inline void opening_ends(struct connection *conn, struct ngx_http_request_s *r)

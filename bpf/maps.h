@@ -30,7 +30,7 @@ enum {
 };
 
 /* Settings: written before the object is loaded, and the verifier drops what they rule out. */
-const volatile bool layout_inferred; /* nobody states this layout, it is the one that fits */
+const volatile bool layout_inferred; /* no one states this layout, it is the one that fits */
 const volatile __u32 pid_namespace;  /* inode of the one that pids are told in, the tool's own */
 const volatile bool quic_is_probed;  /* what nginx sends over QUIC is seen */
 const volatile bool by_descriptor;   /* system calls tell of the bytes on sockets */

@@ -360,8 +360,8 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 }
 
 /*
- * What nginx and the sockets tell of the request's upstreams. Not inlined: what it has on the stack
- * is free again when the subrequests are drafted.
+ * Drafts what nginx and the sockets know of the request's upstreams. Not inlined: what it has on
+ * the stack is free again when the subrequests are drafted.
  */
 static __noinline void draft_upstreams(struct worker *w, struct connection *conn)
 {

@@ -183,7 +183,7 @@ static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 
 /*
  * The kernel closes a connection, because nginx does, or because it was reset: that may interrupt
- * another worker than the one whose memory tells of it.
+ * another worker than the one whose memory describes it.
  */
 static __always_inline void socket_closing(struct worker *w, struct sock *sk)
 {

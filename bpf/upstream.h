@@ -231,13 +231,13 @@ enum upstream_bit {
 	U_ERROR = 8,
 	U_REQUEST_SENT = 16,
 	U_BODY_SENT = 32,
-	U_HEADER_SENT = 64 | 128, /* or body_blocked, which tells of a request of gRPC */
+	U_HEADER_SENT = 64 | 128, /* or body_blocked, which a request of gRPC sets */
 };
 
 /*
  * These bits, from u->store on. Since 1.19.1 error stands before request_sent, which is set by the
  * time that anything is sent, while error is not set before the header has been sent to the client:
- * so either of the two tells where the others are.
+ * so the others are found from either of the two.
  */
 static __always_inline __u32 upstream_bits(struct ngx_http_upstream_s *u)
 {
@@ -539,7 +539,7 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 
 	if (ret > 0 && is_handshake(w, &s->handshake, c, now))
 		return upstream_handshake(w, s);
-	/* A kept connection that the upstream closes while nobody uses it: not of an attempt. */
+	/* A kept connection that the upstream closes while no one uses it: not of an attempt. */
 	if (ret > 0)
 		s->phase = UPSTREAM_RECEIVING;
 	a = upstream_attempt(w, s);

@@ -45,7 +45,7 @@ enum request_flag {
 	REQUEST_TLS = 4,	      /* the client's bytes are encrypted */
 	REQUEST_UPSTREAM = 8,	      /* r->upstream was there */
 	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
-	REQUEST_INFERRED = 32,	      /* read with a layout that nobody states */
+	REQUEST_INFERRED = 32,	      /* read with a layout that no one states */
 	REQUEST_BODY = 64,	      /* it has a body that nginx has read, or began to read */
 	REQUEST_UNSERVED = 128,	      /* for nginx, its client's connection has failed */
 };

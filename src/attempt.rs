@@ -146,7 +146,7 @@ impl Serialize for Attempt<'_> {
     }
 }
 
-/// Whether it was a kept connection; `None` when nothing tells.
+/// Returns whether it was a kept connection; `None` when that is not known.
 fn reused(evidence: &Evidence<'_>) -> Option<bool> {
     match (
         evidence.has(attempt_flag::ATTEMPT_REUSED),
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// Check what is told of a response of which nginx expected more: nothing while something else
+    /// Check what is reported of a response of which nginx expected more: nothing while something else
     /// may have ended its request.
     #[test]
     fn cut() {

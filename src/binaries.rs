@@ -319,7 +319,7 @@ impl<'cli> Binaries<'cli> {
         alive.count()
     }
 
-    /// Traces the masters that have come since the last time: those of upgrades, which BPF tells of,
+    /// Traces the masters that have come since the last time: those of upgrades, which BPF reports,
     /// and with `--wait` those that have started by themselves.
     pub fn follow(&mut self, collector: &mut Collector) {
         self.hear_of_upgrades();

@@ -140,7 +140,7 @@ fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
         .open(&mut storage)
         .context("failed to open the BPF object")?;
     let object = open.open_object().as_libbpf_object();
-    // SAFETY: the object lives as long as `open`, and nobody changes it.
+    // SAFETY: the object lives as long as `open`, and no one changes it.
     let program =
         Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
     use_it(&program)

@@ -258,7 +258,7 @@ impl<'a> Writer<'a> {
 
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
-        // SAFETY: ours, and used by nobody else.
+        // SAFETY: ours, and used by no one else.
         unsafe { libbpf_sys::btf__free(self.btf.as_ptr()) }
     }
 }

@@ -45,7 +45,7 @@ pub struct Binary {
     pub inode: Inode,
     /// Its path, to show to people.
     pub path: PathBuf,
-    /// Which nginx it is, and its build id, if that can be told.
+    /// Which nginx it is, and its build id, if these could be read.
     pub identity: Option<(Build, Option<String>)>,
 }
 

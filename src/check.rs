@@ -121,7 +121,7 @@ struct Plan {
     /// What these could not tell, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     lack: Option<String>,
-    /// Why the sockets of workers could not be told.
+    /// Why the sockets of workers cannot be recognized.
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<String>,
 }
@@ -160,7 +160,7 @@ pub fn run(options: &Check) -> Result<bool> {
             features: machine.needs,
             sockets: machine.sockets,
         },
-        /* Nobody asked for one that was only found: it can't make the others fail. */
+        /* No one asked for one that was only found: it can't make the others fail. */
         works: reason.is_none() || (in_part && options.pids.asked().is_empty()),
         in_part,
         nginx,
@@ -291,12 +291,12 @@ impl Nginx {
 
     /// One that can't be traced.
     fn refused(refused: Refused) -> Self {
-        let nobody = || Process {
+        let unknown = || Process {
             pid: refused.pid,
             workers: Vec::new(),
             serving: Vec::new(),
         };
-        let process = refused.process.as_ref().map_or_else(nobody, Process::of);
+        let process = refused.process.as_ref().map_or_else(unknown, Process::of);
         let (path, identity) = match refused.binary {
             Some(binary) => (Some(binary.path), binary.identity),
             None => (None, None),

@@ -136,7 +136,7 @@ pub struct Check {
     #[arg(long)]
     pub json: bool,
 
-    /// Tell the details: every feature of the kernel, the build, and where each probe would go
+    /// Print the details: every feature of the kernel, the build, and where each probe would go
     #[arg(short, long)]
     pub verbose: bool,
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From ring buffers to one bounded channel, by threads that wait for nobody but its receiver.
+//! From ring buffers to one bounded channel, by threads that wait for no one but its receiver.
 //! When that is slow, the ring buffer fills, and BPF counts what does not fit: there is one place
 //! where records are lost.
 
@@ -31,7 +31,7 @@ const BATCH_RECORDS: usize = 256;
 /// Batches that may wait: with records of common size, about 3 MiB.
 const BATCHES_WAITING: usize = 16;
 
-/// BPF wakes nobody unless the ring buffer fills up: this is how long a record waits at most.
+/// BPF wakes no one unless the ring buffer fills up: this is how long a record waits at most.
 const INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -96,7 +96,7 @@ impl Collector {
     }
 }
 
-/// Reads until the last round is over, or nobody receives.
+/// Reads until the last round is over, or no one receives.
 fn run(ring: &MapHandle, sender: &Sender<Vec<u8>>, last_round: &AtomicBool) -> Result<()> {
     let batch = RefCell::new(Vec::new());
     let add = |record: &[u8]| {
@@ -122,7 +122,7 @@ fn run(ring: &MapHandle, sender: &Sender<Vec<u8>>, last_round: &AtomicBool) -> R
     }
 }
 
-/// Sends what is there. False when nobody receives.
+/// Sends what is there. False when no one receives.
 fn drain(
     ring: &RingBuffer<'_>,
     batch: &RefCell<Vec<u8>>,

@@ -71,7 +71,7 @@ impl Meter {
                 .context("failed to have the kernel count (--self-stats needs CAP_SYS_ADMIN)");
         }
         Ok(Self {
-            // SAFETY: just opened, and nobody else's.
+            // SAFETY: just opened, and no one else's.
             _counting: unsafe { OwnedFd::from_raw_fd(fd) },
             every: interval.0,
             told: Instant::now(),

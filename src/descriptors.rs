@@ -6,7 +6,7 @@ use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 
 /// Raises the limit as far as it can be raised without a privilege. Where that is refused it stays
-/// what it was: whoever needs more is told so when it is reached.
+/// what it was: whoever needs more gets an error when it is reached.
 pub fn raise() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -33,7 +33,7 @@ use crate::output::escape::Quoted;
 /// What nginx's processes are called in `/proc/PID/comm`.
 const COMM: &str = "nginx";
 
-/// What tells a role stands in the first bytes of a title.
+/// The role of a process is in the first bytes of its title.
 const TITLE_BYTES_MAX: u64 = 64;
 
 /// Where `/proc/PID/stat` has the parent, counted from the end of the name.
@@ -170,7 +170,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A process, and the file behind `/proc/PID/exe`, whatever stands at its path by now. Fails when
+    /// A process, and the file that `/proc/PID/exe` leads to, whatever stands at its path by now. Fails when
     /// the process is gone or its binary can't be opened.
     pub fn of(process: Process) -> Result<(Self, File)> {
         let pid = process.pid;
@@ -207,7 +207,7 @@ fn explain(pid: u32, error: anyhow::Error) -> anyhow::Error {
 pub fn running(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
     listed(skip, at, |pid| match role_of(pid) {
         Role::Master => true,
-        /* Without a title it is known by its name, and is nobody's worker to be. */
+        /* Without a title it is known by its name, and is no one's worker to be. */
         Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
         Role::Worker | Role::Helper => false,
     })
@@ -219,7 +219,7 @@ pub fn masters(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
     listed(skip, at, |pid| role_of(pid) == Role::Master)
 }
 
-/// The processes that are wanted, root's own first: nobody else can make these wait.
+/// The processes that are wanted, root's own first: no one else can make these wait.
 fn listed(skip: &[u32], at: &AtomicU32, is_wanted: impl Fn(u32) -> bool) -> Result<Vec<u32>> {
     let mut pids = pids()?;
     pids.retain(|pid| {
@@ -382,7 +382,7 @@ mod tests {
         assert!(Passed::of(&seen).is_none());
     }
 
-    /// Check that a pid that nobody has is named, and that the others are found, each once.
+    /// Check that a pid that no one has is named, and that the others are found, each once.
     #[test]
     fn no_process() {
         let error = Process::open(4_194_305).unwrap_err();

@@ -172,7 +172,7 @@ impl Shape {
     /// Puts a member there. Whether it may be there.
     fn add(&mut self, location: u64, is_bitfield: bool, size: Option<Size>) -> bool {
         if is_bitfield {
-            /* What is told is its word or its byte, either of which may begin before the last end. */
+            /* Debug information gives its word or its byte, either of which may begin before the last end. */
             let fits = location.saturating_add(BITFIELD_BYTES) > self.end
                 && self.is_near(location, BITFIELD_BYTES);
             self.end = self.end.max(location);

@@ -363,7 +363,7 @@ pub mod tests {
         assert_eq!((first, last), (Some(1_000), Some(3_000)));
     }
 
-    /// Check that the end of a body is told after the header's, and only when it is known.
+    /// Check that the end of a body is reported after the header's, and only when it is known.
     #[test]
     fn body_end() {
         let mut event = event();
@@ -417,7 +417,7 @@ pub mod tests {
         }
     }
 
-    /// Check that a length that nginx itself has counted wrong is not told.
+    /// Check that a length that nginx itself has counted wrong is not reported.
     #[test]
     fn negative_length() {
         let mut event = event();

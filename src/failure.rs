@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why nginx gave up an attempt at an upstream. nginx keeps a status only. What remains is to tell its
+//! Why nginx gave up an attempt at an upstream. nginx keeps a status only. What remains is to distinguish its
 //! own answers from the upstream's, and what happened from how far the attempt had come.
 
 use serde::Serialize;
@@ -15,7 +15,7 @@ const GATEWAY_TIME_OUT: u32 = 504;
 /// What a request ends with whose client has left.
 const CLIENT_CLOSED_REQUEST: u32 = 499;
 
-/// What happened. The names are the values of `failure`; docs/fields.md tells of each.
+/// What happened. The names are the values of `failure`; docs/fields.md describes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
@@ -27,7 +27,7 @@ pub enum Failure {
     TlsError,
     /// The handshake did not end in time.
     TlsTimeout,
-    /// There was nobody to ask.
+    /// No server of the upstream was alive.
     NoLiveUpstreams,
     /// The upstream did not take the whole request in time.
     SendTimeout,
@@ -41,7 +41,7 @@ pub enum Failure {
     InvalidHeader,
     /// What followed the header was no body.
     InvalidBody,
-    /// Nothing tells which of these.
+    /// Which of these it was is not known.
     Error,
     /// The client left.
     ClientClosed,
@@ -261,10 +261,10 @@ impl Evidence<'_> {
     }
 }
 
-/// Whether a response ended before its time, and neither its connection nor its client tells why: nginx
+/// Whether a response ended before its time, and neither its connection nor its client shows why: nginx
 /// gave up on what it had read, or another part of the request ended the whole.
 pub fn is_cut(record: &attempt) -> bool {
-    let told = [
+    let explained = [
         attempt_flag::ATTEMPT_ERROR,
         attempt_flag::ATTEMPT_EOF,
         attempt_flag::ATTEMPT_TIMED_OUT,
@@ -274,5 +274,5 @@ pub fn is_cut(record: &attempt) -> bool {
         attempt_flag::ATTEMPT_UNSERVED,
     ];
     let has = |flag: attempt_flag| record.flags & flag.0 != 0;
-    has(attempt_flag::ATTEMPT_INCOMPLETE) && !told.into_iter().any(has)
+    has(attempt_flag::ATTEMPT_INCOMPLETE) && !explained.into_iter().any(has)
 }

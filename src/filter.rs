@@ -61,7 +61,7 @@ impl Filter {
         }
     }
 
-    /// Whether this request is told of. What it does not have can't hold. Its uri is what the client
+    /// Returns whether the request passes every filter. What it does not have never matches. Its uri is what the client
     /// asked for: a prefix that has no query ends within the path.
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
         let is_method = |known: &String| request.request_method.as_deref() == Some(known);
@@ -80,7 +80,7 @@ impl Filter {
     }
 }
 
-/// Whether the client was told of a failure, or an upstream has failed, be it that another one has
+/// Returns whether the client got an error, or an upstream has failed, be it that another one has
 /// answered in its place.
 fn has_failed(request: &Request<'_>) -> bool {
     let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);

@@ -27,7 +27,7 @@ enum Witness {
     /// A function that every build exports, and what its first argument points to.
     Exported(&'static str, &'static str),
     /// The same where a certain symbol tells that a module is built in; without it the member is not
-    /// read, and nobody is asked.
+    /// read, and no one is asked.
     OfModule(&'static str, &'static str, &'static str),
     /// The content handler that a directive of a module sets: of the first of these modules that is
     /// built in.
@@ -53,7 +53,7 @@ impl Witness {
         matches!(self, Handler(name) if COME_WITH_MEMBER.contains(name))
     }
 
-    /// The symbol without which nobody is asked.
+    /// The symbol without which no one is asked.
     fn module(&self) -> Option<&'static str> {
         match self {
             OfModule(symbol, ..) => Some(symbol),
@@ -250,7 +250,7 @@ pub enum Verdict {
 pub struct Question {
     /// Which witness.
     pub number: usize,
-    /// The symbol without which nobody reads the member.
+    /// The symbol without which no one reads the member.
     pub module: Option<&'static str>,
     /// Where the layout has it. `None` when it has none, though a build that has the witness has one.
     pub offset: Option<i64>,
@@ -539,7 +539,7 @@ mod tests {
         "ngx_table_elt_s.value",
     ];
 
-    /// A member that no function tells of which can be found: it is read since it is where it is
+    /// A member of which no function that can be found is a witness: it is read since it is where it is
     /// (`hook::QUIC_FRAMES`).
     const TOLD_OTHERWISE: [&str; 1] = ["ngx_quic_frame_s.u"];
 

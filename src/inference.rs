@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which of the known layouts is that of a build that nobody has looked at. No guess: the code has to
+//! Which of the known layouts is that of a build that no one has looked at. No guess: the code has to
 //! agree with it in every member that is read and that is not at the same place in all of them. This
 //! is decided from what the witnesses say alone, whoever they are.
 

@@ -35,7 +35,7 @@ const TIME: Duration = Duration::from_secs(30);
 /// How often it is looked whether the end was asked for, while somebody waits.
 const TURN: Duration = Duration::from_millis(50);
 
-/// Threads that were given up and have not ended. No more than these are left behind.
+/// Threads that were given up and have not ended. No more than these are left.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
 /// How many of these there may be.
@@ -49,7 +49,7 @@ pub enum Wanted {
     Masters,
     /// Processes that a person has asked for.
     Asked(Vec<u32>),
-    /// Processes that nobody has asked for.
+    /// Processes that no one has asked for.
     Found(Vec<u32>),
 }
 
@@ -57,7 +57,7 @@ pub enum Wanted {
 pub struct Lookout {
     /// What was found, with the pid.
     results: Receiver<Result<(u32, Candidate)>>,
-    /// Who is being looked at; 0 for nobody.
+    /// Who is being looked at; 0 for no one.
     at: Arc<AtomicU32>,
     /// Set by the first who leaves: the thread, or who waits for it.
     is_left: Arc<AtomicBool>,
@@ -194,7 +194,7 @@ struct Look {
 }
 
 impl Look {
-    /// Looks at all of them, unless nobody waits for it any more.
+    /// Looks at all of them, unless no one waits for it any more.
     fn run(&mut self, wanted: Wanted) {
         let is_asked = matches!(wanted, Wanted::Asked(_));
         let pids = match wanted {
@@ -255,7 +255,7 @@ mod tests {
     use super::TIME;
 
     /// Check that a thread that hangs is given up in time, that it is known which candidate it hangs
-    /// at, that nobody reads its title again, and that the threads that are left are counted.
+    /// at, that no one reads its title again, and that the threads that are left are counted.
     #[test]
     fn hangs() {
         let (_thread, results) = unbounded();

@@ -80,6 +80,6 @@ pub enum Flow {
     Branch(u64),
     /// There.
     Jump(u64),
-    /// Nobody knows, or nowhere.
+    /// No one knows, or nowhere.
     End,
 }

@@ -105,7 +105,7 @@ impl Messages {
     pub fn unread(self) {
         self.say(
             Level::Normal,
-            "nobody reads the output, a FIFO: records wait until somebody does",
+            "no one reads the output, a FIFO: records wait until somebody does",
         );
     }
 

@@ -422,7 +422,7 @@ mod tests {
         request
     }
 
-    /// Check that a slow upload and a request before this one are nobody else's time.
+    /// Check that a slow upload and a request before this one are no one else's time.
     #[test]
     fn body_and_queue() {
         let buffered = spans(&timed(10, Some(500), 510));

@@ -81,7 +81,7 @@ const STALL_CHECK: Timespec = Timespec {
 /// Why bytes were not written.
 #[derive(Debug)]
 pub enum Failure {
-    /// Nobody reads any more: time to end.
+    /// No one reads any more: time to end.
     Closed,
     /// The end was asked for, and the reader takes nothing.
     Stalled,
@@ -102,7 +102,7 @@ pub struct Flushed {
 
 /// stdout or a file, and the lines that wait to be written.
 pub struct Output {
-    /// Where to; `None` while it is a FIFO that nobody reads.
+    /// Where to; `None` while it is a FIFO that no one reads.
     file: Option<File>,
     /// Of `-o`; `None` is stdout.
     path: Option<PathBuf>,
@@ -142,7 +142,7 @@ impl Output {
         Ok(())
     }
 
-    /// Whether it is a FIFO that nobody has read so far.
+    /// Whether it is a FIFO that no one has read so far.
     pub fn is_unread(&self) -> bool {
         self.file.is_none()
     }
@@ -164,7 +164,7 @@ impl Output {
         self.waiting.len() >= GATHER_BYTES
     }
 
-    /// Writes what waits; nothing waits afterwards, unless nobody reads yet.
+    /// Writes what waits; nothing waits afterwards, unless no one reads yet.
     pub fn flush(&mut self, stop: &Stop) -> Flushed {
         if self.file.is_none()
             && let Err(error) = self.reopen()
@@ -195,7 +195,7 @@ impl Output {
 
     /// Drops what waits for somebody to read.
     pub fn give_up_unread(&mut self) -> Flushed {
-        self.give_up(io::Error::other("nobody reads the FIFO"))
+        self.give_up(io::Error::other("no one reads the FIFO"))
     }
 
     /// Drops what waits.
@@ -281,7 +281,7 @@ impl Output {
         }
     }
 
-    /// Whether nobody seems to read: nothing was taken since the end was asked for, for too long.
+    /// Whether no one seems to read: nothing was taken since the end was asked for, for too long.
     fn is_given_up(&mut self, stop: &Stop) -> bool {
         if self.deadline.is_none() && stop.is_asked() {
             self.deadline = Instant::now().checked_add(GRACE);
@@ -299,7 +299,7 @@ impl Output {
     }
 }
 
-/// Writes a whole text to stdout, for what is no stream of records. That nobody reads is no failure.
+/// Writes a whole text to stdout, for what is no stream of records. That no one reads is no failure.
 pub fn print(text: &[u8]) -> Result<()> {
     let mut stdout = io::stdout();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ten times of a request: their public names, in the order in which they are told.
+//! The ten times of a request: their public names, in the order in which they are written.
 
 use serde::Serialize;
 use serde::Serializer;

@@ -243,7 +243,7 @@ pub fn check(sockets: Option<Sockets>) -> Result<Kernel> {
     let types = machine.types.context("this kernel tells no types")?;
     let sockets = machine
         .sockets
-        .context("nothing tells of the bytes on sockets")?;
+        .context("this kernel offers no source of the bytes on sockets")?;
     Ok(Kernel {
         types,
         sockets,
@@ -561,7 +561,7 @@ mod tests {
         assert!(complaint(all, false).starts_with("the kernel refuses to attach a uprobe: "));
     }
 
-    /// Check that what is no question of rights is told as what it is.
+    /// Check that a refusal which is no question of rights is reported as it is.
     #[test]
     fn other_refusals() {
         let said = complaint(libc::EINVAL, CapabilitySet::empty(), true);

@@ -49,7 +49,7 @@ impl Pointer {
         }
     }
 
-    /// So many bytes further on as nobody knows: another element of the same array.
+    /// So many bytes further on as no one knows: another element of the same array.
     fn plus_unknown(self) -> Option<Self> {
         Some(self).filter(|pointer| matches!(pointer, Self::Struct(..)))
     }
@@ -230,7 +230,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What a register holds after it was stored there: when nobody knew, and the member points to a
+    /// What a register holds after it was stored there: when no one knew, and the member points to a
     /// struct, it is a pointer to that struct. (A new upstream is allocated, then stored.)
     fn stored(&self, address: Option<Pointer>, value: Option<Pointer>) -> Option<Pointer> {
         value.or_else(|| match address? {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     /// Check that accesses that are narrower than a pointer are known, that addresses which are computed
-    /// are, and that a pointer which nobody knew is known once it is stored where a member points to a
+    /// are, and that a pointer which no one knew is known once it is stored where a member points to a
     /// struct.
     #[test]
     fn stated() {

@@ -142,7 +142,7 @@ pub struct Request<'a> {
     /// Those that had an upstream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subrequests: Vec<Subrequest<'a>>,
-    /// `inferred` when nobody states where this nginx has its members.
+    /// `inferred` when no one states where this nginx has its members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<Source>,
     /// Tracing began inside this request.

@@ -30,7 +30,7 @@ pub enum Source {
     File,
     /// Debug information: of the binary, of its debug file, or `--debug-info`.
     Dwarf,
-    /// Nobody knows this build, but it fits like a known one's, and no other does.
+    /// No one knows this build, but it fits like a known one's, and no other does.
     Inferred,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! stderr, which must never hold the tool up: a pipe that nobody reads takes 64 KiB, a terminal that
+//! stderr, which must never hold the tool up: a pipe that no one reads takes 64 KiB, a terminal that
 //! was stopped (Ctrl-S) nothing. What does not go out in time is left out, and counted.
 
 use std::fmt::Display;
@@ -32,12 +32,12 @@ pub enum Patience {
     Long,
 }
 
-/// Writes one line, and before it how many lines are missing. That nobody reads is no failure.
+/// Writes one line, and before it how many lines are missing. That no one reads is no failure.
 pub fn say(what: impl Display, patience: Patience) {
     let mut text = String::new();
     let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
     if left_out > 0 {
-        text = format!("ngx-bpf: {left_out} lines before this one were left out: nobody read\n");
+        text = format!("ngx-bpf: {left_out} lines before this one were left out: no one read\n");
     }
     text += &format!("ngx-bpf: {what}");
     if text.len() >= LINE_BYTES {

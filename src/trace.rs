@@ -121,8 +121,8 @@ struct Tracing<'cli> {
     bad_records: u64,
     /// What the stream has told of losses.
     told: Counts,
-    /// What BPF had counted when `--count` was reached, or nobody read any more: what it counts after
-    /// that is nobody's loss.
+    /// What BPF had counted when `--count` was reached, or no one read any more: what it counts after
+    /// that is no one's loss.
     over: Option<Counts>,
     /// Writing fails, and that was said.
     is_failing: bool,
@@ -137,7 +137,7 @@ struct Tracing<'cli> {
 }
 
 impl Tracing<'_> {
-    /// Until the end is asked for, nobody reads any more, or nothing is left to trace.
+    /// Until the end is asked for, no one reads any more, or nothing is left to trace.
     fn run(&mut self, stopped: &Receiver<()>, reopen: &AtomicBool) -> Result<()> {
         let ticks = tick(TICK);
         let deadline = self.stop.deadline().map_or_else(never, at);
@@ -299,7 +299,7 @@ impl Tracing<'_> {
     fn count(&mut self, flushed: Flushed) {
         self.written += flushed.written;
         match flushed.failure {
-            /* What nobody reads is not lost: the reader has what it wanted. */
+            /* What no one reads is not lost: the reader has what it wanted. */
             Some(Failure::Closed) => {
                 self.late += flushed.unwritten;
                 self.end();

@@ -89,7 +89,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Attaches it to a function of this program that nobody calls, and detaches it.
+    /// Attaches it to a function of this program that no one calls, and detaches it.
     pub fn attach_to_self(&self, method: Method) -> io::Result<()> {
         let offset = file_offset_of(nobody_calls_this as fn() as usize)?;
         match method {
@@ -172,7 +172,7 @@ fn owned(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and no one else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,4 +1,4 @@
-# Where the time of each request went, in milliseconds: in the queue behind another request of its
+# Where the time of each request went, in milliseconds: in the queue after another request of its
 # connection, the client's header, its body, nginx before it connects, the connect, the upstream's wait,
 # its response, the client's response. Tunnels (WebSocket, CONNECT) are left out.
 #   jq -r -f time-split.jq /var/log/ngx-bpf/requests.json

@@ -26,7 +26,7 @@ pub struct Access {
     pub index: Index,
     /// What else is added to it.
     pub displacement: i64,
-    /// What the base becomes more, if it is written, too. `None` is nobody knows how much.
+    /// What the base becomes more, if it is written, too. `None` is no one knows how much.
     pub increment: Option<i64>,
 }
 
@@ -42,7 +42,7 @@ pub enum Index {
 }
 
 impl Access {
-    /// Of a load or a store. `None` for those that write registers as nobody knows.
+    /// Of a load or a store. `None` for those that write registers as no one knows.
     pub fn of(instruction: Instruction) -> Option<Self> {
         let is_vector = instruction.is(1 << 26, 1 << 26);
         let value = |low| instruction.general(low).filter(|_| !is_vector);

@@ -98,7 +98,7 @@ impl FromStr for Address {
         let address = address.context("no address and port: 127.0.0.1:9913, [::1]:9913, 9913")?;
         ensure!(
             address.port() != 0,
-            "port 0 is any, and nobody would know which"
+            "port 0 is any, and no one would know which"
         );
         Ok(Self(address))
     }

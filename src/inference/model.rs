@@ -88,7 +88,7 @@ fn measured() -> Vec<Known> {
     found
 }
 
-/// Adds the members that nobody has looked for in a fork, since they were not read then (those that
+/// Adds the members that no one has looked for in a fork, since they were not read then (those that
 /// are not in `names`): each is taken to have moved as the next member after it has in nginx's own
 /// layout, or, without one, as the last member before it.
 fn complete(mut layout: Layout, nginx: &Layout, names: &[&str]) -> Layout {
@@ -110,7 +110,7 @@ fn complete(mut layout: Layout, nginx: &Layout, names: &[&str]) -> Layout {
     layout
 }
 
-/// Every build of another's source, as nginx's own signature would tell of its options.
+/// Every build of another's source, as nginx's own signature would state its options.
 fn forks() -> Vec<Known> {
     let mut lines = FORKS.lines().filter(|line| !line.starts_with('#'));
     let names: Vec<&str> = lines.next().unwrap().split('\t').skip(3).collect();
@@ -136,7 +136,7 @@ fn forks() -> Vec<Known> {
     known.collect()
 }
 
-/// What layouts depend on beside the release: the signature, and what it does not tell.
+/// What layouts depend on beside the release: the signature, and what it does not state.
 type Options = (String, [bool; 3]);
 
 /// What the table has for a build's options, read once for each set of them.

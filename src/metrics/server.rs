@@ -76,7 +76,7 @@ struct Server {
 }
 
 impl Server {
-    /// Nobody has asked yet.
+    /// No one has asked yet.
     fn new(listener: TcpListener, hosts: Hosts, registry: Registry) -> Self {
         Self {
             listener,

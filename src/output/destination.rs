@@ -41,7 +41,7 @@ const LINKS_MAX: usize = 40;
 /// Sticky, and everybody may write to it.
 const SHARED: u32 = 0o1002;
 
-/// Opens a file to append to, and creates it when there is none. `None` for a FIFO that nobody reads.
+/// Opens a file to append to, and creates it when there is none. `None` for a FIFO that no one reads.
 pub fn open(path: &Path) -> Result<Option<File>> {
     let context = || format!("failed to open \"{}\"", path.display());
     let mut folder = start(path).with_context(context)?;
@@ -147,7 +147,7 @@ fn ensure_ours(stat: &Stat, shared: Option<&Stat>, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether everybody may create something there, and nobody remove what is another's.
+/// Whether everybody may create something there, and no one remove what is another's.
 fn is_shared(folder: &Stat) -> bool {
     folder.st_mode & SHARED == SHARED
 }

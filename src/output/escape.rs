@@ -30,7 +30,7 @@ fn write_safe(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
     }
 }
 
-/// Text that is safe on a terminal, with `\\` for the backslash, so that the bytes can be told.
+/// Text that is safe on a terminal, with `\\` for the backslash, so that the bytes can be restored.
 pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -64,7 +64,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// A message as a whole: one line, in which the parts that are others' were escaped before, if
-/// nobody has forgotten one.
+/// no one has forgotten one.
 pub struct Line<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Line<T> {

@@ -278,7 +278,7 @@ mod tests {
         );
     }
 
-    /// Check methods that nobody knows, hosts without a port, uris without a query.
+    /// Check methods that no one knows, hosts without a port, uris without a query.
     #[test]
     fn parts() {
         let request = Request {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # A client that speaks QUIC, and of HTTP/3 what it is told to. Its arguments: a port of 127.0.0.1. One
 # command a line on stdin, in this order done; `ok` is said when it is,
-# and when the connection is there. With `early` behind the port there is a connection before, which
+# and when the connection is there. With `early` after the port there is a connection before, which
 # leaves a session ticket, and `ok` is said before the handshake (0-RTT):
 #
 # send ID BYTES       bytes of a stream, as hex digits

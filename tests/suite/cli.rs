@@ -140,7 +140,7 @@ fn complaints() {
 /// An option for tests, which help and man page do not have; clap's completions may.
 const HIDDEN: &str = "sockets";
 
-/// Check that what could not be written is an error, and that nobody reads it is none.
+/// Check that what could not be written is an error, and that no one reads it is none.
 #[test]
 fn unwritten() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();

@@ -120,7 +120,7 @@ fn documented_reasons() {
     }
 }
 
-/// Check that what is no record, or holds a key that nobody has planned, is refused.
+/// Check that what is no record, or holds a key that no one has planned, is refused.
 #[test]
 fn refused() {
     let lost = json!({"type": "lost", "time": "2026-11-22T17:17:57.972980760Z", "count": 1,

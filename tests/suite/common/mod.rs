@@ -78,7 +78,7 @@ pub fn delay(time: Duration) {
     }
 }
 
-/// A port of 127.0.0.1 and [::1] that nobody listens on, another one each time. It is below those that
+/// A port of 127.0.0.1 and [::1] that no one listens on, another one each time. It is below those that
 /// the kernel gives to clients (32768 and up), of which one may be in use by the time nginx binds it.
 pub fn free_port() -> u16 {
     use std::net::TcpListener;

@@ -76,7 +76,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Two workers for a load that goes on: 2000 requests a second for `/file`, which nobody loses;
+    /// Two workers for a load that goes on: 2000 requests a second for `/file`, which no one loses;
     /// what comes faster is answered later. `None` when the build can't do that, which is said.
     pub fn steady(config: Config<'_>) -> Option<Self> {
         if about(&config.binary).contains("--without-http_limit_req_module") {
@@ -370,7 +370,7 @@ fn without_return(http: &str) -> String {
     text
 }
 
-/// A folder for one nginx, whose workers run as nobody.
+/// A folder for one nginx, whose workers run as no one.
 fn folder() -> TempDir {
     let folder = TempDir::with_prefix("ngx-bpf-test").unwrap();
     open_to_all(folder.path());

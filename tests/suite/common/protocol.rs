@@ -158,7 +158,7 @@ fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     })
 }
 
-/// Whether the uri says that nobody reads the body.
+/// Whether the uri says that no one reads the body.
 fn is_deaf(params: &[u8]) -> bool {
     params.windows(5).any(|part| part == b"/deaf")
 }

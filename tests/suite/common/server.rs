@@ -39,7 +39,7 @@ impl Server {
         let server = Self::start(command);
         let end = Instant::now() + PATIENCE;
         while UnixStream::connect(path).is_err() {
-            assert!(Instant::now() < end, "nobody listens at {}", path.display());
+            assert!(Instant::now() < end, "no one listens at {}", path.display());
             std::thread::yield_now();
         }
         open_to_all(path);

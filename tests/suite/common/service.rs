@@ -27,7 +27,7 @@ const CALLS: &str = include_str!("../../data/syscalls.tsv");
 /// What systemd allows wherever it allows anything.
 const ALWAYS: &str = "@default";
 
-/// A user and a group that nobody has.
+/// A user and a group that no one has.
 const NOBODY: u32 = 64_123;
 
 /// Capabilities by their names and numbers, as far as a unit of ours may name them.

@@ -62,7 +62,7 @@ impl Tool {
         tool
     }
 
-    /// Starts it; nobody reads its stdout yet. `NGX_BPF_TEST_SOCKETS` is the source of the bytes on
+    /// Starts it; no one reads its stdout yet. `NGX_BPF_TEST_SOCKETS` is the source of the bytes on
     /// sockets, where the test does not choose one and no other program starts the tool.
     pub fn spawn(command: &mut Command) -> Self {
         if let Some(source) = std::env::var_os("NGX_BPF_TEST_SOCKETS")

@@ -5,7 +5,7 @@
 //! is the status, `close` closes at once, `junk` sends what is no header, `hang` never answers,
 //! `early` sends the header before it reads the request's body, `endless` tells no length and ends
 //! the response with the connection, `accel-A-B` redirects to `/A/B`, and
-//! `modified` tells a time of the past, which it answers with 304. `half-BYTES` sends half of the body
+//! `modified` sends a time of the past, which it answers with 304. `half-BYTES` sends half of the body
 //! that the header promises, `chunk` a chunk of one that has no length, `broken-chunk` what is no
 //! chunk, `nonsense` what is not HTTP at all, `reset` resets the connection, and `deaf` never reads the
 //! request's body. Without any of them it sends a small response. It speaks what nginx's modules for

@@ -33,7 +33,7 @@ fn complaint_of(args: &[&str]) -> String {
     complaint(Command::new(PROGRAM).args(args))
 }
 
-/// Check a pid that nobody has, and one that was somebody's a moment ago.
+/// Check a pid that no one has, and one that was somebody's a moment ago.
 #[test]
 fn no_process() {
     let mut child = Command::new("true").spawn().unwrap();
@@ -68,7 +68,7 @@ fn not_nginx() {
     );
 }
 
-/// Check several pids of which some are nobody's, or another program's: each of these is named in a
+/// Check several pids of which some are no one's, or another program's: each of these is named in a
 /// line of its own, and the nginx among them is traced; without one, all are named in one line.
 #[test]
 fn pids_that_are_no_nginx() {
@@ -137,7 +137,7 @@ fn layout_file() {
     tool.wait().assert_clean();
 }
 
-/// Check that what an option names and is no regular file is refused, and that nobody waits for it: a
+/// Check that what an option names and is no regular file is refused, and that no one waits for it: a
 /// pipe that no one writes to, a device, a folder.
 #[test]
 fn no_regular_file() {

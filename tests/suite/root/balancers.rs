@@ -95,7 +95,7 @@ fn assert_in_turn(record: &Record) {
 }
 
 /// Check `proxy_pass` with variables: addresses, and names that a name server tells; its sockets
-/// are nobody's upstream.
+/// are no one's upstream.
 #[test]
 fn resolver() {
     if is_built_without(REWRITE) {

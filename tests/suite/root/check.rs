@@ -44,7 +44,7 @@ fn works() {
     let text = check(&["--pid", &pid]);
     assert_eq!(text.status.code(), Some(0));
     assert_eq!(last_line(&text), "tracing would work");
-    /* What alarms people who only want to know whether it works is told to those who ask. */
+    /* What alarms people who only want to know whether it works is printed for those who ask. */
     let plain = String::from_utf8(text.stdout).unwrap();
     let verbose = String::from_utf8(check(&["-v", "--pid", &pid]).stdout).unwrap();
     for detail in ["CAP_BPF", "signature", "build id", " pointers", "members"] {

@@ -78,7 +78,7 @@ fn slow_http2(port: u16) {
 }
 
 /// Check that what took long passes `--min-duration`, however it ended: an answer that never came
-/// (499, 408), a response that nobody read, over HTTP/1, TLS and HTTP/2. What was quick is filtered.
+/// (499, 408), a response that no one read, over HTTP/1, TLS and HTTP/2. What was quick is filtered.
 #[test]
 fn min_duration() {
     let upstream = Upstream::start();
@@ -173,7 +173,7 @@ fn lives(nginx_log: &str) -> BTreeMap<(u32, u64, u64), Life> {
 /// milliseconds (`ngx_time_update()`); `$request_time` is the difference of two such readings. What
 /// happens within a turn has the turn's reading: it is never before it, and always before the reading of
 /// the next turn. So a moment of ours that nginx has at C lies between C and the next reading, which is
-/// at most a millisecond behind the next one that nginx has logged of any request of this worker. Between
+/// at most a millisecond after the next one that nginx has logged of any request of this worker. Between
 /// two wall clocks, of which ours is computed from the monotonic one, 200 µs may lie.
 pub fn assert_lives(records: &[Record], nginx_log: &str) {
     const CLOCKS: i64 = 200_000;
@@ -252,7 +252,7 @@ fn odd_http1(n: usize, mut client: Client) {
             client.try_send("GET /return HTTP/1.0\r\n\r\n");
             client.rest();
         }
-        /* A body that nobody reads, and that comes after the answer. */
+        /* A body that no one reads, and that comes after the answer. */
         7 => {
             client.send(post("/return"));
             client.receive();

@@ -75,7 +75,7 @@ fn closed_pipe() {
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     assert!(line.starts_with("{\"type\":\"request\""));
-    /* Nobody reads any more: that is noticed without another request, too. */
+    /* No one reads any more: that is noticed without another request, too. */
     drop(stdout);
     let ended = tool.wait();
     assert_eq!(ended.status.code(), Some(0));
@@ -84,7 +84,7 @@ fn closed_pipe() {
 }
 
 /// Check `--count`: so many, and what comes after them is neither filtered nor lost: it was not asked
-/// for. A filter's own number stays. What BPF loses after the end is nobody's loss.
+/// for. A filter's own number stays. What BPF loses after the end is no one's loss.
 #[test]
 fn count() {
     let nginx = Nginx::simple();
@@ -207,7 +207,7 @@ fn sample() {
 }
 
 /// Check that the text record is the mission's line; and that a line says how a program gets JSON,
-/// since it is a pipe that it goes into and nobody has asked for text.
+/// since it is a pipe that it goes into and no one has asked for text.
 #[test]
 fn text() {
     let nginx = Nginx::simple();
@@ -278,7 +278,7 @@ fn output_file() {
     assert!(count(&file) >= 21);
 }
 
-/// Check that a full disk is told of once, that what it costs is counted, that tracing goes on, and
+/// Check that a full disk is reported once, that what it costs is counted, that tracing goes on, and
 /// that the exit code is 1 when nothing could be written after it.
 #[test]
 fn full_disk() {

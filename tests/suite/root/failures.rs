@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why attempts failed: what nginx says in its error log of each, by every module for upstreams, is
-//! what is told.
+//! what is reported.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -153,8 +153,8 @@ fn send_all(port: u16, requests: &[(String, Vec<u8>)]) {
     });
 }
 
-/// What nginx's words over TLS do not tell: it takes a reset for the end, since OpenSSL tells it of
-/// nothing else, and once session tickets have come it says that it was reading a response while it
+/// What nginx's words over TLS do not say: it takes a reset for the end, since OpenSSL reports no
+/// reset, and once session tickets have come it says that it was reading a response while it
 /// was still sending.
 fn untold_by_tls(uri: &str) -> Option<&'static str> {
     let mut is_tls = ["/https/", "/uwsgis/", "/grpcs/"].into_iter();
@@ -180,7 +180,7 @@ const BUFFERED: [&str; 3] = [
     "/h2/half-long-rst",
 ];
 
-/// Compares what is told of each request with what nginx said of it. Which names there were.
+/// Compares what is reported of each request with what nginx logged. Returns the names that occurred.
 fn compare(
     records: &[Record],
     said: &BTreeMap<String, Vec<Option<&'static str>>>,
@@ -485,7 +485,7 @@ fn grpc() {
             }
         }
     }
-    /* A server that lets nobody send more than a window. */
+    /* A server that lets no one send more than a window. */
     let port = serve(Frames(&[]), "hang", false, 0);
     server += &format!("location /window {{ grpc_pass grpc://127.0.0.1:{port}; }}\n");
     requests.push(("/window".to_owned(), vec![b'x'; 1 << 20]));
@@ -622,7 +622,7 @@ fn handshakes() {
 }
 
 /// Check sessions of TLS that are resumed. OpenSSL remembers whether the certificate was good: where it was,
-/// the request is served like any other on a new connection, and where nobody had asked, a location
+/// the request is served like any other on a new connection, and where no one had asked, a location
 /// that asks refuses it.
 #[test]
 fn resumed_sessions() {
@@ -685,7 +685,7 @@ fn resumed_sessions() {
     }
 }
 
-/// Check connects that nobody answers, that are refused, at once or later, and that are not made since no
+/// Check connects that no one answers, that are refused, at once or later, and that are not made since no
 /// server is up, by every module, and by both where a second server is asked.
 #[test]
 fn connects() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which requests are told of: values mean what people expect of them.
+//! Which requests are reported: values mean what people expect of them.
 
 use crate::suite::common::client::Client;
 use crate::suite::common::free_port;

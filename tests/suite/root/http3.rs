@@ -306,7 +306,7 @@ fn takes_early_data() -> bool {
 }
 
 /// Check a request that comes before the handshake (0-RTT): the connection is accepted when its first
-/// datagram is read, so that the request's times are behind that.
+/// datagram is read, so that the request's times are after that.
 #[test]
 fn early_data() {
     if http3::is_missing() || !takes_early_data() {

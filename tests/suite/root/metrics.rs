@@ -277,7 +277,7 @@ fn names_of_others() {
     tool.wait().assert_clean();
 }
 
-/// Check that clients that are slow, idle, or do not read delay nobody, however many they are, and
+/// Check that clients that are slow, idle, or do not read delay no one, however many they are, and
 /// that each of them is given up.
 #[test]
 fn slow_scrapers() {

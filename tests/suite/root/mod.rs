@@ -76,7 +76,7 @@ mod trace_context;
 mod tunnels;
 /// What is under way when tracing begins.
 mod under_way;
-/// Builds that nobody has looked at.
+/// Builds that no one has looked at.
 mod unknown_build;
 /// nginx replaced while it runs.
 mod upgrade;

@@ -126,7 +126,7 @@ fn file_size_limit() {
     assert_eq!(summary.seen, 100);
 }
 
-/// Check a FIFO that nobody reads yet: tracing begins and signals are served; who reads it later has
+/// Check a FIFO that no one reads yet: tracing begins and signals are served; who reads it later has
 /// the records that have waited.
 #[test]
 fn fifo_that_is_read_later() {
@@ -153,11 +153,11 @@ fn fifo_that_is_read_later() {
         ended
             .stderr
             .iter()
-            .any(|line| line.contains("nobody reads the output"))
+            .any(|line| line.contains("no one reads the output"))
     );
 }
 
-/// Check a FIFO that nobody ever reads: the first signal ends the tool, and what has waited is counted
+/// Check a FIFO that no one ever reads: the first signal ends the tool, and what has waited is counted
 /// as lost; the same when SIGUSR1 has turned a file into one.
 #[test]
 fn fifo_that_nobody_reads() {
@@ -175,12 +175,12 @@ fn fifo_that_nobody_reads() {
     let mut tool = with_output(&nginx, &log);
     fs::rename(&fifo, &log).unwrap();
     tool.signal("USR1");
-    tool.wait_for_message("nobody reads the output");
+    tool.wait_for_message("no one reads the output");
     let ended = tool.stop();
     ended.assert_clean();
 }
 
-/// Check that a stderr that nobody reads holds nothing up: not tracing, not the end.
+/// Check that a stderr that no one reads holds nothing up: not tracing, not the end.
 #[test]
 fn stderr_that_nobody_reads() {
     let nginx = Nginx::simple();

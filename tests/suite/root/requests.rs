@@ -510,7 +510,7 @@ fn bare_line_feeds() {
 }
 
 /// Check that a size that nginx itself counts below 0 is absent: of pipelined requests whose chunked
-/// bodies nobody reads. It is so in every release that was looked at.
+/// bodies no one reads. It is so in every release that was looked at.
 #[test]
 fn negative_length() {
     let body = "x".repeat(512);

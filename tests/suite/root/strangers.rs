@@ -217,7 +217,7 @@ fn debug_file_on_deaf_file_system() {
     beside(&yard, &[], || yard.stranger(&program, &[]));
 }
 
-/// The arguments with which util-linux runs a program as nobody, with the capabilities of
+/// The arguments with which util-linux runs a program as no one, with the capabilities of
 /// ngx-bpf.service.
 const AS_SERVICE: [&str; 7] = [
     "--reuid=65534",
@@ -350,7 +350,7 @@ fn debug_file_is_leased() {
     let debug = yard.folder().join("nginx.debug");
     copy_program(&program, &debug);
     let lease = fs::File::options().write(true).open(&debug).unwrap();
-    // SAFETY: neither takes a pointer. The signal is one that nobody minds.
+    // SAFETY: neither takes a pointer. The signal is one that no one minds.
     let result = unsafe {
         libc::fcntl(lease.as_raw_fd(), F_SETSIG, libc::SIGURG);
         libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
@@ -397,7 +397,7 @@ fn long_title() {
     let mut titled = yard.command(folder.join("title").to_str().unwrap());
     yard.start(titled.arg(&ready));
     if !appears(&ready, AT_ONCE) {
-        println!("SKIP: this kernel lets nobody choose his command line");
+        println!("SKIP: this kernel lets no one choose his command line");
         return;
     }
     let nginx = yard.nginx();

@@ -160,7 +160,7 @@ fn auth_request() {
     assert_eq!(records[2].upstreams.len(), 1);
 }
 
-/// Check mirror, whose copy nobody waits for, and pages of parts.
+/// Check mirror, whose copy no one waits for, and pages of parts.
 #[test]
 fn mirror_and_ssi() {
     if is_not_built() {

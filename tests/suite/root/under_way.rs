@@ -44,7 +44,7 @@ fn accepted_before() {
     }
 }
 
-/// Check that pipelined requests that had been read when tracing began are partial, too: nobody
+/// Check that pipelined requests that had been read when tracing began are partial, too: no one
 /// knows when they came.
 #[test]
 fn pipelined_under_way() {

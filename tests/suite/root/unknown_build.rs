@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds that nobody has looked at: their own code says which layout is theirs, or that none of the
+//! Builds that no one has looked at: their own code says which layout is theirs, or that none of the
 //! known ones is.
 
 use std::process::Command;
