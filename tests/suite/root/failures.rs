@@ -476,8 +476,8 @@ fn grpc() {
     }
     if !is_before((1, 29, 4), "proxy_http_version 2") {
         for (name, frames, ending) in scripts_of_proxy {
-            let port = serve(Frames(frames.0), ending, false, 0);
             for (kind, buffering) in [("h2", "on"), ("h2-unbuffered", "off")] {
+                let port = serve(Frames(frames.0), ending, false, 0);
                 server += &format!(
                     "location /{kind}/{name} {{ proxy_http_version 2; proxy_buffering {buffering}; proxy_pass http://127.0.0.1:{port}; }}\n"
                 );
