@@ -184,6 +184,8 @@ pub struct Binaries<'cli> {
     traced: Vec<Traced>,
     /// Processes that can't be traced, which was said.
     passed_over: Vec<PassedOver>,
+    /// Pids of processes that could not even be opened, which was said. They are looked at again.
+    unopened: BTreeSet<u32>,
     /// The masters of upgrades that have not been looked at.
     upgrades: BTreeSet<u32>,
     /// A look that is under way.
@@ -204,6 +206,7 @@ impl<'cli> Binaries<'cli> {
             messages,
             traced: Vec::new(),
             passed_over: Vec::new(),
+            unopened: BTreeSet::new(),
             upgrades: BTreeSet::new(),
             lookout: None,
             looked: Instant::now(),
@@ -396,6 +399,9 @@ impl<'cli> Binaries<'cli> {
         /* The master of an upgrade was executed before it could be found by its title. */
         self.hear_of_upgrades();
         let is_upgrade = self.upgrades.remove(&pid);
+        if !matches!(candidate, Candidate::Refused(_)) {
+            self.unopened.remove(&pid);
+        }
         let result = match candidate {
             Candidate::Gone => Ok(()),
             Candidate::Known(process, inode) => self.join(process, inode),
@@ -405,6 +411,12 @@ impl<'cli> Binaries<'cli> {
                     self.messages.upgraded(pid);
                 }
                 result
+            }
+            Candidate::Refused(refused) if refused.process.is_none() => {
+                if !self.unopened.insert(pid) {
+                    return;
+                }
+                Err(refused.error)
             }
             Candidate::Refused(refused) => {
                 self.pass_over(refused.process, refused.binary.as_ref());

@@ -55,8 +55,8 @@ impl Candidate {
     pub fn look(pid: u32, is_asked: bool, known: &[Inode], from: &LayoutOptions) -> Self {
         let process = match Process::open(pid) {
             Ok(process) => process,
-            Err(error) if is_asked => return Self::refused(pid, error),
-            Err(_) => return Self::Gone,
+            Err(error) if !is_asked && is_gone(&error) => return Self::Gone,
+            Err(error) => return Self::refused(pid, error),
         };
         let (target, binary) = match Target::of(process) {
             Ok(opened) => opened,
