@@ -58,6 +58,7 @@ mod probe;
 mod program;
 mod reads;
 mod redaction;
+mod refusal;
 mod request;
 mod site;
 mod skel;

@@ -16,6 +16,10 @@ use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 use serde::Serialize;
 
+use crate::refusal::NEEDED;
+use crate::refusal::Refusal;
+use crate::refusal::holds;
+use crate::refusal::needed;
 use crate::sockets;
 use crate::sockets::Sockets;
 use crate::trial::Method;
@@ -30,13 +34,6 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),
-];
-
-/// What it takes to load a program, to attach it, and to read of other users' processes.
-const NEEDED: [(CapabilitySet, &str); 3] = [
-    (CapabilitySet::BPF, "CAP_BPF"),
-    (CapabilitySet::PERFMON, "CAP_PERFMON"),
-    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
 ];
 
 /// The oldest kernel that has all that is needed.
@@ -92,10 +89,6 @@ const ALLOCATOR: &str = "bpf_mem_alloc";
 
 /// A function that every kernel with TCP has, to see whether `fexit` programs are let in.
 const TRACED_FUNCTION: &str = "inet_sendmsg";
-
-/// What uprobes that go by `perf_event_open()` need besides, since Linux 5.15.189, 6.1.146 and 6.12.39
-/// (CVE-2025-38466).
-const PERF_NEEDED: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
 
 /// A process that is not ours, as a rule.
 const ANOTHER_PROCESS: &str = "/proc/1/exe";
@@ -257,69 +250,6 @@ fn programs(kernel: &Btf<'_>, sockets: Sockets) -> Vec<(&'static str, &'static s
     TRACEPOINTS.into_iter().chain(sockets).collect()
 }
 
-/// What the kernel did not let us do.
-struct Refusal {
-    /// What was tried.
-    what: String,
-    /// What it said.
-    error: io::Error,
-    /// The capabilities that this asks for.
-    needed: Vec<(CapabilitySet, &'static str)>,
-}
-
-impl Refusal {
-    /// The names of those that are not held, where that is why.
-    fn missing(&self, held: CapabilitySet) -> Vec<&'static str> {
-        let needed = self.needed.iter();
-        needed
-            .filter(|(capability, _)| self.is_forbidden() && !holds(held, *capability))
-            .map(|(_, name)| *name)
-            .collect()
-    }
-
-    /// Whether it is a question of rights.
-    fn is_forbidden(&self) -> bool {
-        self.error.kind() == io::ErrorKind::PermissionDenied
-    }
-
-    /// One line: what is missing, or else what failed, and what to do.
-    fn complaint(&self, missing: &[&str]) -> String {
-        let Self { what, error, .. } = self;
-        if missing.contains(&PERF_NEEDED.1) {
-            return format!(
-                "missing {}: this kernel has no uprobe_multi links (Linux 6.6), and asks for it to {what}: \
-                 run as root",
-                missing.join(", ")
-            );
-        }
-        if !missing.is_empty() {
-            return format!("missing {}: run as root", missing.join(", "));
-        }
-        let hint = if self.is_forbidden() {
-            ": run as root on the host, without a seccomp filter, and where no lockdown of the kernel forbids it"
-        } else {
-            ""
-        };
-        format!("the kernel refuses to {what}: {error}{hint}")
-    }
-}
-
-/// What it takes where uprobes are attached so.
-fn needed(method: Method) -> Vec<(CapabilitySet, &'static str)> {
-    let mut needed = NEEDED.to_vec();
-    if method == Method::Perf {
-        needed.push(PERF_NEEDED);
-    }
-    needed
-}
-
-/// Whether a capability is held, or another that stands for it: `CAP_SYS_ADMIN` stands for all but
-/// `CAP_SYS_PTRACE`.
-fn holds(held: CapabilitySet, capability: CapabilitySet) -> bool {
-    let admin = held.contains(CapabilitySet::SYS_ADMIN);
-    held.contains(capability) || admin && capability != CapabilitySet::SYS_PTRACE
-}
-
 /// Does all that tracing does with the kernel, with programs that do nothing, and undoes each at once.
 /// Returns how uprobes are attached.
 fn rehearse(
@@ -461,15 +391,12 @@ mod tests {
     use libbpf_rs::btf::Btf;
     use libbpf_rs::libbpf_sys;
 
-    use super::CapabilitySet;
     use super::FEATURES;
     use super::KERNEL_BTF;
     use super::Machine;
     use super::Method;
-    use super::Refusal;
     use super::features;
     use super::lets_fexit_in;
-    use super::needed;
 
     /// The types of a kernel that has the first `known` features, and no tracepoint.
     fn kernel(known: usize) -> Btf<'static> {
@@ -530,44 +457,5 @@ mod tests {
         } else {
             println!("SKIP: no {KERNEL_BTF}");
         }
-    }
-
-    /// What is said of something that was refused to somebody who holds these.
-    fn complaint(error: i32, held: CapabilitySet, perf: bool) -> String {
-        let needed = needed(if perf { Method::Perf } else { Method::Multi });
-        let refusal = Refusal {
-            what: "attach a uprobe".to_owned(),
-            error: std::io::Error::from_raw_os_error(error),
-            needed,
-        };
-        refusal.complaint(&refusal.missing(held))
-    }
-
-    /// Check that each missing capability is named, that `CAP_SYS_ADMIN` stands for two, and that it is
-    /// asked for by name only where uprobes are perf events.
-    #[test]
-    fn capabilities() {
-        let all = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_PTRACE;
-        let complaint = |held, perf| complaint(libc::EACCES, held, perf);
-        assert_eq!(
-            complaint(CapabilitySet::empty(), false),
-            "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE: run as root"
-        );
-        assert_eq!(
-            complaint(CapabilitySet::SYS_ADMIN, false),
-            "missing CAP_SYS_PTRACE: run as root"
-        );
-        assert!(complaint(all, true).starts_with("missing CAP_SYS_ADMIN: this kernel has no"));
-        assert!(complaint(all, false).starts_with("the kernel refuses to attach a uprobe: "));
-    }
-
-    /// Check that a refusal which is no question of rights is reported as it is.
-    #[test]
-    fn other_refusals() {
-        let said = complaint(libc::EINVAL, CapabilitySet::empty(), true);
-        assert_eq!(
-            said,
-            "the kernel refuses to attach a uprobe: Invalid argument (os error 22)"
-        );
     }
 }

@@ -4,11 +4,9 @@
 
 use std::io;
 use std::io::Read as _;
-use std::io::Write as _;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpListener;
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -22,21 +20,23 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 
 use super::host::Hosts;
+use client::Client;
+use client::Progress;
+use client::State;
+use client::TIME;
+use client::read;
+use http::HEADER_BYTES;
+use http::Request;
+use http::Response;
 
-/// What a client may take to ask, and then what it may take to read the answer.
-const TIME: Duration = Duration::from_secs(2);
+mod client;
+mod http;
 
 /// Connections at once: each may hold a body of all metrics.
 const CLIENTS_MAX: usize = 16;
 
-/// Bytes of a request's header.
-const HEADER_BYTES: usize = 8 << 10;
-
 /// What encode() writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What is written by hand.
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// How often it looks at its connections at least.
 const TURN: Timespec = Timespec {
@@ -213,227 +213,5 @@ impl Server {
             body,
             is_head: false,
         }
-    }
-}
-
-/// One connection, for one request.
-struct Client {
-    /// Never blocks.
-    stream: TcpStream,
-    /// How far it is.
-    state: State,
-    /// When it is given up.
-    deadline: Instant,
-}
-
-/// How far a connection is.
-enum State {
-    /// So much of the header has come.
-    Reading(Vec<u8>),
-    /// What is left to be sent.
-    Writing(Answer),
-    /// All is sent; the other side closes.
-    Closing,
-}
-
-/// How far reading or writing went.
-enum Progress {
-    /// There is more to do, and not now.
-    Blocked,
-    /// The other side has gone.
-    Closed,
-    /// All of it.
-    Done,
-}
-
-impl Client {
-    /// It has asked for nothing yet.
-    fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            state: State::Reading(Vec::new()),
-            deadline: Instant::now() + TIME,
-        }
-    }
-
-    /// What it waits for.
-    fn poll_fd(&self) -> PollFd<'_> {
-        let flags = match self.state {
-            State::Writing(_) => PollFlags::OUT,
-            State::Reading(_) | State::Closing => PollFlags::IN,
-        };
-        PollFd::new(&self.stream, flags)
-    }
-}
-
-/// Reads up to the empty line, or to more than a header may have.
-fn read(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<Progress> {
-    let mut chunk = [0; 1024];
-    loop {
-        match stream.read(&mut chunk) {
-            Ok(0) => return Ok(Progress::Closed),
-            Ok(len) => header.extend_from_slice(&chunk[..len]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(Progress::Blocked);
-            }
-            Err(error) => return Err(error),
-        }
-        if header.len() > HEADER_BYTES || end_of_header(header).is_some() {
-            return Ok(Progress::Done);
-        }
-    }
-}
-
-/// Where the empty line begins. People type lines that end with LF alone.
-fn end_of_header(header: &[u8]) -> Option<usize> {
-    let crlf = memchr::memmem::find(header, b"\r\n\r\n");
-    crlf.or_else(|| memchr::memmem::find(header, b"\n\n"))
-}
-
-/// What is asked for.
-struct Request<'a> {
-    /// The method.
-    method: &'a str,
-    /// Without its query.
-    path: &'a str,
-    /// Every `Host`.
-    hosts: Vec<&'a str>,
-}
-
-impl<'a> Request<'a> {
-    /// `None` when it is too long, or no header.
-    fn parse(header: &'a [u8]) -> Option<Self> {
-        let end = end_of_header(header).filter(|end| *end <= HEADER_BYTES)?;
-        let mut lines = std::str::from_utf8(&header[..end]).ok()?.lines();
-        let mut words = lines.next()?.split(' ');
-        let (method, target) = (words.next()?, words.next()?);
-        words
-            .next()
-            .filter(|version| version.starts_with("HTTP/1."))?;
-        let path = target.split_once('?').map_or(target, |(path, _)| path);
-        let hosts = lines.filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("host").then_some(value.trim())
-        });
-        let hosts = hosts.collect();
-        Some(Self {
-            method,
-            path,
-            hosts,
-        })
-    }
-}
-
-/// What is answered.
-struct Response {
-    /// Its number and what that means.
-    status: &'static str,
-    /// Of the body.
-    content_type: &'static str,
-    /// The body.
-    body: Rc<[u8]>,
-    /// Whether the body stays here.
-    is_head: bool,
-}
-
-impl Response {
-    /// A line of text.
-    fn plain(status: &'static str, body: &str) -> Self {
-        Self {
-            status,
-            content_type: PLAIN,
-            body: body.as_bytes().into(),
-            is_head: false,
-        }
-    }
-}
-
-/// What is being sent: the body may be shared with others.
-struct Answer {
-    /// Header and body.
-    parts: [Rc<[u8]>; 2],
-    /// So many bytes are out.
-    sent: usize,
-}
-
-impl From<Response> for Answer {
-    fn from(response: Response) -> Self {
-        let header = format!(
-            "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}\
-             X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
-            response.status,
-            response.content_type,
-            response.body.len(),
-            if response.status.starts_with("405") {
-                "Allow: GET, HEAD\r\n"
-            } else {
-                ""
-            },
-        );
-        let body = if response.is_head {
-            Rc::from([])
-        } else {
-            response.body
-        };
-        Self {
-            parts: [header.into_bytes().into(), body],
-            sent: 0,
-        }
-    }
-}
-
-impl Answer {
-    /// Sends as much as goes.
-    fn write(&mut self, stream: &mut TcpStream) -> io::Result<Progress> {
-        loop {
-            let [header, body] = &self.parts;
-            let left = match self.sent.checked_sub(header.len()) {
-                None => &header[self.sent..],
-                Some(sent) => &body[sent..],
-            };
-            if left.is_empty() {
-                return Ok(Progress::Done);
-            }
-            match stream.write(left) {
-                Ok(0) => return Ok(Progress::Closed),
-                Ok(len) => self.sent += len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Progress::Blocked);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::HEADER_BYTES;
-    use super::Request;
-
-    /// Check requests with either end of lines, and what is none.
-    #[test]
-    fn requests() {
-        for text in [
-            "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\n\r\n",
-            "GET /metrics HTTP/1.0\nHost: a:1\n\n",
-        ] {
-            let request = Request::parse(text.as_bytes()).unwrap();
-            assert_eq!((request.method, request.path), ("GET", "/metrics"));
-            assert_eq!(request.hosts, ["a:1"]);
-        }
-        for text in [
-            "",
-            "\r\n\r\n",
-            "GET\r\n\r\n",
-            "GET /\r\n\r\n",
-            "GET / HTTP/2\r\n\r\n",
-        ] {
-            assert!(Request::parse(text.as_bytes()).is_none(), "{text:?}");
-        }
-        let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(HEADER_BYTES));
-        assert!(Request::parse(long.as_bytes()).is_none());
     }
 }

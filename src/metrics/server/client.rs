@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One connection to the server of metrics, which never blocks.
+
+use std::io;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+
+use super::http::Answer;
+use super::http::HEADER_BYTES;
+use super::http::end_of_header;
+
+/// What a client may take to ask, and then what it may take to read the answer.
+pub const TIME: Duration = Duration::from_secs(2);
+
+/// One connection, for one request.
+pub struct Client {
+    /// Never blocks.
+    pub stream: TcpStream,
+    /// How far it is.
+    pub state: State,
+    /// When it is given up.
+    pub deadline: Instant,
+}
+
+/// How far a connection is.
+pub enum State {
+    /// So much of the header has come.
+    Reading(Vec<u8>),
+    /// What is left to be sent.
+    Writing(Answer),
+    /// All is sent; the other side closes.
+    Closing,
+}
+
+/// How far reading or writing went.
+pub enum Progress {
+    /// There is more to do, and not now.
+    Blocked,
+    /// The other side has gone.
+    Closed,
+    /// All of it.
+    Done,
+}
+
+impl Client {
+    /// It has asked for nothing yet.
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            state: State::Reading(Vec::new()),
+            deadline: Instant::now() + TIME,
+        }
+    }
+
+    /// What it waits for.
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        let flags = match self.state {
+            State::Writing(_) => PollFlags::OUT,
+            State::Reading(_) | State::Closing => PollFlags::IN,
+        };
+        PollFd::new(&self.stream, flags)
+    }
+}
+
+/// Reads up to the empty line, or to more than a header may have.
+pub fn read(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<Progress> {
+    let mut chunk = [0; 1024];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(Progress::Closed),
+            Ok(len) => header.extend_from_slice(&chunk[..len]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Progress::Blocked);
+            }
+            Err(error) => return Err(error),
+        }
+        if header.len() > HEADER_BYTES || end_of_header(header).is_some() {
+            return Ok(Progress::Done);
+        }
+    }
+}
+
+impl Answer {
+    /// Sends as much as goes.
+    pub fn write(&mut self, stream: &mut TcpStream) -> io::Result<Progress> {
+        loop {
+            let [header, body] = &self.parts;
+            let left = match self.sent.checked_sub(header.len()) {
+                None => &header[self.sent..],
+                Some(sent) => &body[sent..],
+            };
+            if left.is_empty() {
+                return Ok(Progress::Done);
+            }
+            match stream.write(left) {
+                Ok(0) => return Ok(Progress::Closed),
+                Ok(len) => self.sent += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Progress::Blocked);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
