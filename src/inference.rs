@@ -180,7 +180,7 @@ mod tests {
     use super::choose;
     use super::contradiction;
     use crate::fit::Fit;
-    use crate::fit::Place;
+    use crate::fit::witness::Place;
     use crate::layout::Layout;
     use crate::layout::Members;
     use crate::version::Version;

@@ -39,6 +39,7 @@ mod failure;
 mod filter;
 mod fit;
 mod foreign;
+mod found;
 mod hook;
 mod image;
 mod inference;

@@ -17,7 +17,6 @@ use signal_hook::consts::SIGUSR1;
 use signal_hook::consts::SIGXFSZ;
 
 use crate::binaries::Binaries;
-use crate::binaries::Found;
 use crate::cli::Trace;
 use crate::cli::hint::hints;
 use crate::clock::Clock;
@@ -28,6 +27,7 @@ use crate::descriptors;
 use crate::event;
 use crate::event::RequestEvent;
 use crate::filter::Filter;
+use crate::found::Found;
 use crate::lost::Counts;
 use crate::message::Messages;
 use crate::metrics::Metrics;
