@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Handshakes that fail, certificates that are refused, and sessions that are resumed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::net::Shutdown;
+use std::net::TcpListener;
+use std::net::TcpStream;
+
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::tls;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::common::upstream::reset;
+use crate::suite::root::failures::log::compare;
+use crate::suite::root::failures::log::compared;
+use crate::suite::root::failures::log::said;
+use crate::suite::root::failures::send_all;
+use crate::suite::root::failures::times;
+use crate::suite::root::requests::traced;
+
+/// Ends each connection when the first bytes have come. Its port.
+fn serve_no_handshake(end: fn(&TcpStream)) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            end(&stream);
+        }
+    });
+    port
+}
+
+/// Check handshakes that do not end, and certificates that nginx refuses: no time of a request that was
+/// not sent, none of a handshake that did not end, and what nginx says.
+#[test]
+fn handshakes() {
+    let [good, revoked] = [(); 2].map(|()| crate::suite::common::free_port());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let plain = Upstream::start().port;
+    let closes = serve_no_handshake(|stream| stream.shutdown(Shutdown::Both).unwrap());
+    let resets = serve_no_handshake(reset);
+    let mut server = String::new();
+    let mut requests = Vec::new();
+    for (module, scheme) in [
+        ("proxy", "https://"),
+        ("grpc", "grpcs://"),
+        ("uwsgi", "suwsgi://"),
+    ] {
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            let ca = format!("{module}_ssl_verify on; {module}_ssl_trusted_certificate {{prefix}}");
+            for (name, port, directives) in [
+                (
+                    "ca",
+                    good,
+                    format!("{ca}/other/cert.pem; {module}_ssl_name test;"),
+                ),
+                (
+                    "name",
+                    good,
+                    format!("{ca}/cert.pem; {module}_ssl_name elsewhere;"),
+                ),
+                (
+                    "revoked",
+                    revoked,
+                    format!(
+                        "{ca}/cert.pem; {module}_ssl_crl {{prefix}}/crl.pem; {module}_ssl_name revoked;"
+                    ),
+                ),
+                ("silent", silent_port, String::new()),
+                ("plain", plain, String::new()),
+                ("closes", closes, String::new()),
+                ("resets", resets, String::new()),
+            ] {
+                let place = format!("/{module}/{version}/{name}/");
+                server += &format!(
+                    "location {place} {{ {directives} {module}_ssl_protocols {version};
+                     {module}_ssl_session_reuse off; {module}_pass {scheme}127.0.0.1:{port}; }}\n"
+                );
+                for n in 0..2 {
+                    requests.push((format!("{place}{n}"), Vec::new()));
+                }
+            }
+        }
+    }
+    let times = ["proxy", "grpc", "uwsgi"].map(times).concat();
+    let http = format!(
+        "error_log {{prefix}}/error.log; {times} {}
+         server {{ listen 127.0.0.1:{good} ssl http2; return 200; }}
+         server {{ listen 127.0.0.1:{revoked} ssl http2; return 200;
+                   ssl_certificate {{prefix}}/revoked.pem; ssl_certificate_key {{prefix}}/revoked.key; }}
+         server {{ listen 127.0.0.1:{{port}}; {server} }}",
+        tls::DIRECTIVES
+    );
+    let nginx = Nginx::prepared(&http, 9, |folder| {
+        tls::certificate(folder);
+        tls::revoked(folder);
+        fs::create_dir(folder.join("other")).unwrap();
+        tls::certificate(&folder.join("other"));
+    });
+    let (records, names) = compared(nginx, |nginx| {
+        send_all(nginx.port, &requests);
+        let log = fs::read_to_string(nginx.prefix().join("error.log")).unwrap();
+        assert_eq!(log.matches("certificate revoked").count(), 12, "{log}");
+    });
+    assert_eq!(records.len(), requests.len(), "{records:#?}");
+    assert_eq!(Vec::from_iter(names), ["tls_error", "tls_timeout"]);
+    for record in &records {
+        let attempt = &record.upstreams[0];
+        let is_over = record.uri.as_deref().unwrap().split('/').nth(3);
+        let is_over = matches!(is_over, Some("ca" | "name" | "revoked"));
+        assert!(is_over || attempt.upstream_tls_ns.is_none(), "{record:#?}");
+        assert_eq!(attempt.reused, None, "{record:#?}");
+        assert_eq!(attempt.upstream_request_last_byte_time, None, "{record:#?}");
+    }
+}
+
+/// Check sessions of TLS that are resumed. OpenSSL remembers whether the certificate was good: where it was,
+/// the request is served like any other on a new connection, and where no one had asked, a location
+/// that asks refuses it.
+#[test]
+fn resumed_sessions() {
+    let good = crate::suite::common::free_port();
+    let (mut upstreams, mut server) = (String::new(), String::new());
+    let mut uris = Vec::new();
+    for (module, scheme) in [
+        ("proxy", "https://"),
+        ("grpc", "grpcs://"),
+        ("uwsgi", "suwsgi://"),
+    ] {
+        let verify = format!(
+            "{module}_ssl_verify on; {module}_ssl_trusted_certificate {{prefix}}/cert.pem;
+             {module}_ssl_name test;"
+        );
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            for (name, first) in [("verified", &verify[..]), ("unverified", "")] {
+                let upstream = format!("{module}-{version}-{name}");
+                upstreams += &format!("upstream {upstream} {{ server 127.0.0.1:{good}; }}\n");
+                for (n, directives) in [first, &verify].into_iter().enumerate() {
+                    let uri = format!("/{module}/{version}/{name}/{n}");
+                    server += &format!(
+                        "location {uri} {{ {directives} {module}_ssl_protocols {version};
+                         {module}_pass {scheme}{upstream}; }}\n"
+                    );
+                    uris.push(uri);
+                }
+            }
+        }
+    }
+    let times = ["proxy", "grpc", "uwsgi"].map(times).concat();
+    let http = format!(
+        "error_log {{prefix}}/error.log; {times} {upstreams} {}
+         server {{ listen 127.0.0.1:{good} ssl http2;
+                   location / {{ return 200 $ssl_session_reused; }} }}
+         server {{ listen 127.0.0.1:{{port}}; {server} }}",
+        tls::DIRECTIVES
+    );
+    let mut logged = BTreeMap::new();
+    let mut records = traced(Nginx::prepared(&http, 9, tls::certificate), |nginx| {
+        for uri in &uris {
+            let response = Client::connect(nginx.port).get(uri);
+            let is_resumed = uri.starts_with("/proxy/") && uri.ends_with("/verified/1");
+            assert!(!is_resumed || response.body == b"r", "{uri}");
+        }
+        logged = said(nginx);
+    });
+    /* Those of the upstream, which is the same nginx. */
+    records.retain(|record| record.server_port != Some(good));
+    assert_eq!(records.len(), uris.len());
+    let names = compare(&records, &logged);
+    assert_eq!(Vec::from_iter(names), ["tls_error"]);
+    for record in &records {
+        let attempt = &record.upstreams[0];
+        let is_refused = record.uri.as_deref().unwrap().ends_with("/unverified/1");
+        assert_eq!(attempt.failure.is_some(), is_refused, "{record:#?}");
+        assert_eq!(attempt.reused, (!is_refused).then_some(false));
+        assert!(attempt.upstream_tls_ns.is_some_and(|ns| ns > 0));
+        let last = attempt.upstream_request_last_byte_time;
+        assert_eq!(last.is_none(), is_refused, "{record:#?}");
+    }
+}

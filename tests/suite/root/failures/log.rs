@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! nginx's error log as the witness of `failure`, request by request.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Attempt;
+use crate::suite::common::record::Record;
+use crate::suite::root::requests::traced;
+
+/// What nginx says, what it did meanwhile, and what that is called. The first that fits counts.
+const SAID: [(&str, &str, Option<&str>); 30] = [
+    (
+        "upstream timed out",
+        "connecting to upstream",
+        Some("connect_timeout"),
+    ),
+    (
+        "upstream timed out",
+        "SSL handshaking to upstream",
+        Some("tls_timeout"),
+    ),
+    (
+        "upstream timed out",
+        "sending request to upstream",
+        Some("send_timeout"),
+    ),
+    ("upstream timed out", "", Some("timeout")),
+    ("connect() failed", "", Some("connect_error")),
+    ("connect() to ", "", Some("connect_error")),
+    ("SSL_do_handshake() failed", "", Some("tls_error")),
+    (
+        "peer closed connection in SSL handshake",
+        "",
+        Some("tls_error"),
+    ),
+    ("upstream SSL certificate", "", Some("tls_error")),
+    ("SSL_read() failed", "", Some("tls_error")),
+    (
+        "recv() failed (104",
+        "SSL handshaking to upstream",
+        Some("tls_error"),
+    ),
+    ("recv() failed (104", "", Some("reset")),
+    ("readv() failed (104", "", Some("reset")),
+    ("writev() failed (", "", Some("reset")),
+    ("send() failed (", "", Some("reset")),
+    ("upstream rejected request", "", Some("reset")),
+    ("upstream sent goaway", "", Some("reset")),
+    ("prematurely closed", "", Some("closed")),
+    ("upstream sent no valid HTTP/1.0 header", "", None),
+    (
+        "upstream sent invalid chunked response",
+        "",
+        Some("invalid_body"),
+    ),
+    (
+        "upstream sent unsupported FastCGI",
+        "reading upstream",
+        Some("invalid_body"),
+    ),
+    (
+        "upstream sent settings frame",
+        "reading upstream",
+        Some("invalid_body"),
+    ),
+    (
+        "upstream sent unsupported FastCGI",
+        "",
+        Some("invalid_header"),
+    ),
+    ("upstream sent settings frame", "", Some("invalid_header")),
+    (
+        "upstream sent unexpected http2 frame",
+        "",
+        Some("invalid_header"),
+    ),
+    ("upstream sent invalid header", "", Some("invalid_header")),
+    (
+        "upstream sent unexpected FastCGI",
+        "",
+        Some("invalid_header"),
+    ),
+    ("upstream sent too big header", "", Some("invalid_header")),
+    ("memcached sent invalid", "", Some("invalid_header")),
+    ("no live upstreams", "", Some("no_live_upstreams")),
+];
+
+/// What the error log says of each request, by its uri, which a subrequest's uri follows: a name, or none
+/// where nginx goes on.
+pub fn said(nginx: &Nginx) -> BTreeMap<String, Vec<Option<&'static str>>> {
+    let log = fs::read_to_string(nginx.prefix().join("error.log")).unwrap();
+    let mut said: BTreeMap<String, Vec<Option<&str>>> = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains(", upstream: \"")) {
+        let (_, request) = line.split_once("request: \"").unwrap();
+        let mut uri = request.split(' ').nth(1).unwrap().to_owned();
+        if let Some((_, subrequest)) = line.split_once("subrequest: \"") {
+            uri += subrequest.split('"').next().unwrap();
+        }
+        let name = SAID
+            .iter()
+            .find(|(what, when, _)| line.contains(what) && line.contains(&format!("while {when}")));
+        let (.., name) = name.unwrap_or_else(|| panic!("not in the table: {line}"));
+        said.entry(uri).or_default().push(*name);
+    }
+    said
+}
+
+/// What nginx's words over TLS do not say: it takes a reset for the end, since OpenSSL reports no
+/// reset, and once session tickets have come it says that it was reading a response while it
+/// was still sending.
+fn untold_by_tls(uri: &str) -> Option<&'static str> {
+    let mut is_tls = ["/https/", "/uwsgis/", "/grpcs/"].into_iter();
+    if !is_tls.any(|name| uri.starts_with(name)) {
+        return None;
+    }
+    let names = [
+        ("/reset", "reset"),
+        ("/deaf", "send_timeout"),
+        ("/half-broken", "invalid_body"),
+    ];
+    let name = names.iter().find(|(end, _)| uri.ends_with(end));
+    name.map(|(_, name)| *name)
+}
+
+/// Servers of the upstream whose attempts all fail before a request is sent.
+pub const SERVERS: usize = 3;
+
+/// Responses over HTTP/2 in nginx's buffers: which frame was the last can't be found in them.
+const BUFFERED: [&str; 3] = [
+    "/h2/half-broken",
+    "/h2/half-long-broken",
+    "/h2/half-long-rst",
+];
+
+/// Compares what is reported of each request with what nginx logged. Returns the names that occurred.
+pub fn compare(
+    records: &[Record],
+    said: &BTreeMap<String, Vec<Option<&'static str>>>,
+) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for record in records {
+        let uri = record.request_uri.clone().unwrap();
+        let of_subrequests = record.subrequests.iter().map(|subrequest| {
+            let uri = uri.clone() + subrequest.uri.as_deref().unwrap();
+            (uri, &subrequest.upstreams)
+        });
+        for (uri, attempts) in [(uri.clone(), &record.upstreams)]
+            .into_iter()
+            .chain(of_subrequests)
+        {
+            let told: Vec<_> = attempts
+                .iter()
+                .filter_map(|attempt| attempt.failure.as_deref())
+                .collect();
+            let said = said.get(&uri).into_iter().flatten();
+            let mut expected: Vec<_> = said.filter_map(|name| *name).collect();
+            if let Some(name) = untold_by_tls(&uri) {
+                expected = vec![name];
+            }
+            if BUFFERED.contains(&&*uri) {
+                expected = vec!["error"];
+            }
+            /*
+             * An event of the attempt before can be taken for one of this connection, which has its
+             * ngx_connection_t and, after two attempts, its instance bit. nginx then says that it
+             * was sending, or in a handshake, though nothing was connected and nothing went out.
+             */
+            if attempts.len() == SERVERS
+                && attempts.iter().all(|attempt| attempt.bytes_sent == 0)
+                && let Some(name @ &mut ("send_timeout" | "tls_timeout")) = expected.last_mut()
+            {
+                *name = "connect_timeout";
+            }
+            assert_eq!(told, expected, "{uri}: {record:#?}");
+            names.extend(told.into_iter().map(str::to_owned));
+            attempts.iter().for_each(assert_sent);
+        }
+    }
+    names
+}
+
+/// Checks that an attempt has the times of a request only where nginx has sent one.
+fn assert_sent(attempt: &Attempt) {
+    if attempt.bytes_sent == 0 {
+        assert_eq!(
+            attempt.upstream_request_first_byte_time, None,
+            "{attempt:#?}"
+        );
+    }
+    let is_stuck = attempt.failure.as_deref() == Some("send_timeout");
+    if attempt.bytes_sent == 0 || is_stuck {
+        assert_eq!(
+            attempt.upstream_request_last_byte_time, None,
+            "{attempt:#?}"
+        );
+    }
+}
+
+/// Traces nginx while requests are sent, and compares what is reported with its error log. Returns the
+/// records, and the names of the failures that occurred.
+pub fn compared(nginx: Nginx, send: impl FnOnce(&Nginx)) -> (Vec<Record>, BTreeSet<String>) {
+    let mut logged = BTreeMap::new();
+    let records = traced(nginx, |nginx| {
+        send(nginx);
+        logged = said(nginx);
+    });
+    let names = compare(&records, &logged);
+    (records, names)
+}
