@@ -176,7 +176,7 @@ pub mod tests {
 
     /// Layouts of real configurations: a line each, measured with a probe program compiled against
     /// the release's own headers.
-    pub const MEASURED: &str = include_str!("../tests/data/layouts.tsv");
+    const MEASURED: &str = include_str!("../tests/data/layouts.tsv");
 
     /// The build of a release with that signature.
     pub fn build(version: &str, signature: &str) -> Build {
@@ -190,30 +190,37 @@ pub mod tests {
         }
     }
 
-    /// Check that every configuration that was measured is told exactly, member by member.
+    /// Every configuration that was measured: its release and its options, the build, and the offsets.
+    pub fn configurations() -> impl Iterator<Item = (String, Build, Vec<&'static str>)> {
+        let lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
+        lines.skip(1).map(|line| {
+            let mut columns = line.split('\t');
+            let mut next = || columns.next().unwrap();
+            let (version, flags, signature) = (next(), next(), next());
+            let [has_ssl, has_quic, has_sticky] = [(); 3].map(|()| next() == "1");
+            let build = Build {
+                has_ssl,
+                has_quic,
+                has_sticky,
+                ..build(version, signature)
+            };
+            (format!("{version} {flags}"), build, columns.collect())
+        })
+    }
+
+    /// Check that every configuration that was measured is stated exactly, member by member.
     #[test]
     fn measured() {
         let mut lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
         let names: Vec<&str> = lines.next().unwrap().split('\t').skip(6).collect();
         let mut count = 0;
-        for line in lines {
-            let [version, flags, signature, ssl, quic, sticky, offsets @ ..] =
-                &line.split('\t').collect::<Vec<_>>()[..]
-            else {
-                panic!("{line}");
-            };
-            let build = Build {
-                has_ssl: *ssl == "1",
-                has_quic: *quic == "1",
-                has_sticky: *sticky == "1",
-                ..build(version, signature)
-            };
+        for (configuration, build, offsets) in configurations() {
             let layout = built_in(&build).unwrap().unwrap();
             for (name, offset) in names.iter().zip(offsets) {
                 let (name, member) = name.split_once('.').unwrap();
-                let told = layout.structs[name].get(member);
-                let told = told.map_or("-".to_owned(), u32::to_string);
-                assert_eq!(told, *offset, "{version} {flags} {name}.{member}");
+                let stated = layout.structs[name].get(member);
+                let stated = stated.map_or("-".to_owned(), u32::to_string);
+                assert_eq!(stated, offset, "{configuration} {name}.{member}");
             }
             count += 1;
         }

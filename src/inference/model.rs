@@ -14,8 +14,8 @@ use crate::layout;
 use crate::layout::Build;
 use crate::layout::Layout;
 use crate::layout::tests::COMPAT;
-use crate::layout::tests::MEASURED;
 use crate::layout::tests::build;
+use crate::layout::tests::configurations;
 use crate::version::Version;
 
 /// Layouts of forks, and of nginx built by others: a line each.
@@ -66,23 +66,11 @@ fn layout_of(names: &[&str], offsets: &[&str]) -> Layout {
 /// Every layout of nginx that was measured, once. (`layout::tests` holds the
 /// table against the measured offsets.)
 fn measured() -> Vec<Known> {
-    let lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
     let mut found: Vec<Known> = Vec::new();
-    for line in lines.skip(1) {
-        let [version, flags, signature, ssl, quic, sticky, ..] =
-            &line.split('\t').collect::<Vec<_>>()[..]
-        else {
-            panic!("{line}");
-        };
-        let build = Build {
-            has_ssl: *ssl == "1",
-            has_quic: *quic == "1",
-            has_sticky: *sticky == "1",
-            ..build(version, signature)
-        };
+    for (configuration, build, _) in configurations() {
         let layout = layout::built_in(&build).unwrap().unwrap();
         if !found.iter().any(|known| known.layout == layout) {
-            found.push(Known::new(format!("{version} {flags}"), build, layout));
+            found.push(Known::new(configuration, build, layout));
         }
     }
     found

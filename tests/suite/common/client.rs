@@ -18,8 +18,9 @@ pub trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-/// Closes a connection with a reset, whatever the other side has not read yet.
-pub fn reset(stream: TcpStream) {
+/// Has a connection end with a reset when its last descriptor is closed next, whatever the other side has
+/// not read yet.
+pub fn reset(stream: &TcpStream) {
     let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,

@@ -105,10 +105,8 @@ impl Frames {
     pub const BROKEN: (u8, u8, bool, &'static [u8]) = (SETTINGS, 0, false, &[0; 5]);
 
     /// Answers so many requests well, reads one more, and sends them.
-    pub fn serve(&self, mut stream: Box<dyn Stream>, mut answered: usize) -> std::io::Result<()> {
-        stream.read_exact(&mut PREFACE.clone())?;
-        let mut http = Http2(stream);
-        http.send(&frame(SETTINGS, 0, 0, &[]));
+    pub fn serve(&self, stream: Box<dyn Stream>, mut answered: usize) -> std::io::Result<()> {
+        let mut http = accept(stream)?;
         loop {
             let (kind, flags, stream) = http.try_next()?;
             if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
@@ -133,12 +131,18 @@ impl Frames {
     }
 }
 
-/// Answers requests until the client closes. Within each response is a PING, so that what a client
-/// sends last is the answer to that.
-pub fn serve(mut stream: Box<dyn Stream>) -> std::io::Result<()> {
+/// A server's side of a connection, on which the client has sent the preface.
+fn accept(mut stream: Box<dyn Stream>) -> std::io::Result<Http2> {
     stream.read_exact(&mut PREFACE.clone())?;
     let mut http = Http2(stream);
     http.send(&frame(SETTINGS, 0, 0, &[]));
+    Ok(http)
+}
+
+/// Answers requests until the client closes. Within each response is a PING, so that what a client
+/// sends last is the answer to that.
+pub fn serve(stream: Box<dyn Stream>) -> std::io::Result<()> {
+    let mut http = accept(stream)?;
     loop {
         let (kind, flags, stream) = http.try_next()?;
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {

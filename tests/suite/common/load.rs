@@ -43,3 +43,27 @@ pub fn wrk(port: u16, uri: &str, connections: u32, seconds: u32) -> u64 {
         .and_then(|(count, _)| count.trim().parse().ok())
         .unwrap_or_else(|| panic!("{text}"))
 }
+
+/// What h2load is asked for HTTP/1, HTTP/1 over TLS and HTTP/2 with this many streams: its arguments, and
+/// what uris begin with.
+pub fn protocols(plain: u16, tls: u16, streams: &'static str) -> [(Vec<&'static str>, String); 3] {
+    [
+        (vec!["--h1"], format!("http://127.0.0.1:{plain}")),
+        (vec!["--h1"], format!("https://127.0.0.1:{tls}")),
+        (vec!["-m", streams], format!("https://127.0.0.1:{tls}")),
+    ]
+}
+
+/// Sends so many requests on some connections, to each of these uris in turn.
+pub fn h2load(args: &[&str], base: &str, uris: &[&str], count: usize, connections: u32) -> Child {
+    let uris = uris.iter().map(|uri| format!("{base}{uri}"));
+    Command::new("h2load")
+        .args(["-n", &count.to_string(), "-t", "1"])
+        .args(["-c", &connections.to_string()])
+        .args(args)
+        .args(uris)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("h2load is installed by make test")
+}

@@ -16,13 +16,12 @@ use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
-use std::net::TcpStream;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client::reset;
 use super::delay;
 use super::protocol::Protocol;
 use super::protocol::Protocol::Fastcgi;
@@ -105,26 +104,6 @@ enum Ending {
     Close,
     /// It is reset.
     Reset,
-}
-
-/// A connection whose last descriptor is closed next is reset: nothing waits to be sent.
-pub fn reset(stream: &TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    let size = libc::socklen_t::try_from(size_of_val(&linger)).unwrap();
-    // SAFETY: the descriptor is open, and the option's value is as long as is said.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size,
-        )
-    };
-    assert_eq!(result, 0);
 }
 
 /// Serves requests until the connection ends.

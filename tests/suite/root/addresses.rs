@@ -56,7 +56,7 @@ fn reset_at_once() {
             stream
                 .write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
                 .unwrap();
-            reset(stream);
+            reset(&stream);
             kill("CONT", worker);
             nginx.wait_logged(n + 1);
         }

@@ -7,8 +7,6 @@ use std::fs;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::process::Command;
-use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -21,6 +19,8 @@ use crate::suite::common::client::reset;
 use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
+use crate::suite::common::load::h2load;
+use crate::suite::common::load::protocols;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -309,7 +309,7 @@ fn reset_http1(port: u16) {
     let request = b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n";
     stream.write_all(request).unwrap();
     stream.read_exact(&mut [0; 1000]).unwrap();
-    reset(stream);
+    reset(&stream);
 }
 
 /// Check that ten thousand requests live as long as nginx's `$request_time` says, to a millisecond and a
@@ -331,11 +331,7 @@ fn request_time() {
     let log = nginx.prefix().join("life.log");
     let tool = Tool::trace(nginx.pid());
     let logged = || fs::read_to_string(&log).unwrap_or_default().lines().count();
-    let bases = [
-        (vec!["--h1"], format!("http://127.0.0.1:{}", nginx.port)),
-        (vec!["--h1"], format!("https://127.0.0.1:{port}")),
-        (vec!["-m", "5"], format!("https://127.0.0.1:{port}")),
-    ];
+    let bases = protocols(nginx.port, port, "5");
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for (args, base) in &bases {
@@ -349,14 +345,7 @@ fn request_time() {
                         "/proxied/wait-3",
                         "/mirrored",
                     ];
-                    let uris = uris.map(|uri| format!("{base}{uri}"));
-                    let mut h2load = Command::new("h2load");
-                    h2load.args(["-n", "300", "-c", "3", "-t", "1"]).args(args);
-                    h2load
-                        .args(uris)
-                        .stdout(Stdio::null())
-                        .stderr(Stdio::null());
-                    let status = h2load.status().expect("h2load is installed by make test");
+                    let status = h2load(args, base, &uris, 300, 3).wait().unwrap();
                     assert!(status.success());
                 }
             });

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Everything at once: every protocol of clients, upstreams of several kinds, four workers, two reloads.
 
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::free_port;
+use crate::suite::common::load::h2load;
+use crate::suite::common::load::protocols;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::protocol::Protocol;
@@ -60,19 +59,6 @@ const HTTP: &str = "
 const BACKEND: &str = "
     server { listen 127.0.0.1:{port} ssl; location / { proxy_pass http://127.0.0.1:{upstream}; } }";
 
-/// Asks for so many, in turn.
-fn h2load(args: &[&str], base: &str, count: usize) -> Child {
-    let uris = URIS.map(|uri| format!("{base}{uri}"));
-    Command::new("h2load")
-        .args(["-n", &count.to_string(), "-c", "6", "-t", "1"])
-        .args(args)
-        .args(uris)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("h2load is installed by make test")
-}
-
 /// Check that each of ten thousand requests is told of once, and as nginx logs it, with its phases in
 /// order.
 #[test]
@@ -102,18 +88,14 @@ fn everything_at_once() {
     nginx.file("file", b"hello");
     nginx.file("large", &vec![b'x'; 200_000]);
     let tool = Tool::trace(nginx.pid());
-    let bases = [
-        (vec!["--h1"], format!("http://127.0.0.1:{}", nginx.port)),
-        (vec!["--h1"], format!("https://127.0.0.1:{port}")),
-        (vec!["-m", "10"], format!("https://127.0.0.1:{port}")),
-    ];
+    let bases = protocols(nginx.port, port, "10");
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for (args, base) in &bases {
             let is_over = &is_over;
             scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
-                    let _ = h2load(args, base, 500).wait();
+                    let _ = h2load(args, base, &URIS, 500, 6).wait();
                 }
             });
         }

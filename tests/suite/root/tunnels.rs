@@ -8,10 +8,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::suite::common::client::Client;
+use crate::suite::common::client::reset;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::assert_delay;
-use crate::suite::common::upstream::reset;
 use crate::suite::root::requests::traced;
 
 /// The upstream's answer to an upgrade.

@@ -9,10 +9,10 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 
 use crate::suite::common::client::Client;
+use crate::suite::common::client::reset;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tls;
 use crate::suite::common::upstream::Upstream;
-use crate::suite::common::upstream::reset;
 use crate::suite::root::failures::log::compare;
 use crate::suite::root::failures::log::compared;
 use crate::suite::root::failures::log::said;
