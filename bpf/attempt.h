@@ -81,7 +81,7 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 {
 	__u32 bits;
 
-	if (!u || !times)
+	if (!u || !times) /* the second never: for the verifier */
 		return;
 	bits = upstream_bits(u);
 	out->flags |= upstream_outcome(u, bits);
@@ -98,12 +98,12 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 
 /*
  * Appends the attempts: the first ones, and the last, `max` (a constant) at most. Returns how many;
- * what is known of their times may be NULL. `from` are nginx's own states, of which there were
- * `seen_out`; `u` is what nginx worked with last.
+ * what is known of their times may be NULL. `from` are nginx's own states, which are copied to
+ * w->states; `u` is what nginx worked with last.
  */
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
 					    __u32 max, struct ngx_array_t *from, __u64 generation,
-					    struct ngx_http_upstream_s *u, __u32 *seen_out)
+					    struct ngx_http_upstream_s *u)
 {
 	struct attempt *out = &w->attempt;
 	struct array *states = &w->states;
@@ -113,7 +113,6 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 	if (bpf_probe_read_user(states, sizeof(*states), from))
 		__builtin_memset(states, 0, sizeof(*states));
 	seen = states->nelts;
-	*seen_out = seen;
 	for (i = 0; i < max; i++) {
 		__u32 at = w->tail_len;
 
@@ -162,7 +161,8 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 		w->tail_len = at + sizeof(*out);
 		out->attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
 						   NGX_GET(r, upstream_states), conn->generation,
-						   NGX_GET(r, upstream), &out->upstreams_seen);
+						   NGX_GET(r, upstream));
+		out->upstreams_seen = w->states.nelts;
 		len = NGX_GET(r, uri.len);
 		out->uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
 		out->uri_cut = len > SUBREQUEST_URI_MAX;

@@ -205,7 +205,8 @@ static __noinline void draft_upstreams(struct worker *w, struct connection *conn
 {
 	w->draft.attempts_len = draft_attempts(
 		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, OF_REQUEST(w, upstream_states),
-		conn ? conn->generation : 0, OF_REQUEST(w, upstream), &w->draft.upstreams_seen);
+		conn ? conn->generation : 0, OF_REQUEST(w, upstream));
+	w->draft.upstreams_seen = w->states.nelts;
 }
 
 /*
