@@ -10,72 +10,23 @@ use libbpf_rs::PrintLevel;
 use crate::cli::Cli;
 use crate::cli::Command;
 use crate::output::escape::Line;
-use crate::stderr::Patience;
+use crate::pipeline::stderr;
+use crate::pipeline::stderr::Patience;
 
-mod arm64;
-mod attempt;
-mod binaries;
-mod body;
-mod bpf_object;
-mod btf;
+mod attach;
+mod bpf;
 #[cfg(test)]
 #[path = "../tests/suite/common/cached.rs"]
 mod cached;
-mod candidate;
-mod check;
 mod cli;
-mod clock;
-mod collect;
-mod cost;
-mod debug_file;
-mod descriptors;
-mod directive;
-mod discover;
-mod dwarf;
-mod elf;
-mod event;
-mod facts;
-mod failure;
-mod filter;
-mod fit;
-mod foreign;
-mod found;
-mod hook;
-mod image;
-mod inference;
-mod layout;
-mod lookout;
-mod lost;
-mod machine;
-mod manual;
-mod message;
+mod commands;
+mod decode;
+mod follow;
 mod metrics;
-mod module;
+mod nginx_binary;
 mod output;
-mod phases;
-mod preflight;
-mod print;
-mod probe;
-mod program;
-mod reads;
-mod redaction;
-mod refusal;
-mod request;
-mod site;
-mod skel;
-mod sockets;
-mod source;
-mod stderr;
-mod stop;
-mod subrequest;
-mod symbols;
-mod trace;
-mod trace_context;
-mod trial;
-mod uses;
-mod variables;
-mod version;
-mod x86_64;
+mod pipeline;
+mod record;
 
 /// Exit code for what could not be done.
 const FAILED: u8 = 1;
@@ -103,10 +54,10 @@ fn main() -> ExitCode {
             .then_some((PrintLevel::Warn, print_libbpf)),
     );
     let result = match (cli.generate, &cli.command) {
-        (Some(what), _) => manual::run(what).map(|()| true),
-        (None, None) => trace::run(&cli.trace),
-        (None, Some(Command::Check(options))) => check::run(options),
-        (None, Some(Command::Layout { file })) => print::run(file).map(|()| true),
+        (Some(what), _) => commands::manual::run(what).map(|()| true),
+        (None, None) => pipeline::run(&cli.trace),
+        (None, Some(Command::Check(options))) => commands::check::run(options),
+        (None, Some(Command::Layout { file })) => commands::print::run(file).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use anyhow::Result;
 use anyhow::ensure;
 use jiff::SignedDuration;
 
-use crate::filter::host_and_port;
+use crate::pipeline::filter::host_and_port;
 
 /// When something is told: every so often, or at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::filter::host_and_port;
+use crate::pipeline::filter::host_and_port;
 
 /// The names of one listener.
 pub struct Hosts {

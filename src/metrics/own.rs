@@ -11,8 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Labels;
-use crate::cost::Cost;
-use crate::lost::Counts;
+use crate::pipeline::cost::Cost;
+use crate::record::lost::Counts;
 
 /// Its counters.
 #[derive(Default)]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the time of a request is made of: the intervals between its times.
 
-use crate::phases::Phase;
-use crate::phases::Phases;
-use crate::request::Request;
+use crate::record::phases::Phase;
+use crate::record::phases::Phases;
+use crate::record::request::Request;
 
 /// How long a part of a request took, if that is known.
 pub type Span = fn(&Request<'_>) -> Option<u64>;
@@ -90,8 +90,8 @@ fn between(phases: &Phases, from: Phase, to: Phase) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::SPANS;
-    use crate::phases::Phase;
-    use crate::request::Request;
+    use crate::record::phases::Phase;
+    use crate::record::request::Request;
 
     /// What a request's spans are, by their labels.
     fn spans(request: &Request<'_>) -> Vec<(&'static str, u64)> {

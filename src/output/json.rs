@@ -13,8 +13,8 @@ use serde_json::ser::Formatter;
 
 use super::Sink;
 use super::escape::is_unsafe;
-use crate::lost::Lost;
-use crate::request::Request;
+use crate::record::lost::Lost;
+use crate::record::request::Request;
 
 /// Writes JSON lines.
 pub struct Json;
@@ -101,7 +101,7 @@ mod tests {
     use super::Json;
     use super::Sink as _;
     use crate::output::escape::is_unsafe;
-    use crate::request::Request;
+    use crate::record::request::Request;
 
     /// Check that no character that is not safe is left raw, and that none of them is changed.
     #[test]

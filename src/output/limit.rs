@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use anyhow::Result;
 
 use super::Sink;
-use crate::request::Request;
+use crate::record::request::Request;
 
 /// So much of a text is left, as it is written, however long the line.
 const TEXT_MIN: usize = 64;
@@ -125,7 +125,7 @@ mod tests {
     use crate::cli::Format;
     use crate::cli::value::MAX_LINE_MIN;
     use crate::output::sink;
-    use crate::request::Request;
+    use crate::record::request::Request;
 
     /// The line of a request in JSON.
     fn line(request: &mut Request<'_>, max: Option<usize>) -> (usize, serde_json::Value) {

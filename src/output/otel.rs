@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::Sink;
 use super::json;
-use crate::filter::host_and_port;
-use crate::lost::Lost;
-use crate::request::Request;
+use crate::pipeline::filter::host_and_port;
+use crate::record::lost::Lost;
+use crate::record::request::Request;
 
 /// Flat attributes.
 type Attributes = Map<String, Value>;
@@ -215,9 +215,9 @@ mod tests {
     use serde_json::json;
 
     use super::Otel;
-    use crate::lost::Lost;
     use crate::output::Sink as _;
-    use crate::request::Request;
+    use crate::record::lost::Lost;
+    use crate::record::request::Request;
 
     /// The documentation of every name.
     const DOCUMENT: &str = include_str!("../../docs/otel.md");

@@ -9,8 +9,8 @@ use anyhow::Result;
 
 use super::Sink;
 use super::escape::Escaped;
-use crate::lost::Lost;
-use crate::request::Request;
+use crate::record::lost::Lost;
+use crate::record::request::Request;
 
 /// Writes lines for people.
 pub struct Text;
@@ -80,8 +80,8 @@ impl fmt::Display for Address<'_> {
 mod tests {
     use super::Sink as _;
     use super::Text;
-    use crate::phases::Phase;
-    use crate::request::Request;
+    use crate::record::phases::Phase;
+    use crate::record::request::Request;
 
     /// The line of a request.
     fn line(request: &Request<'_>) -> String {

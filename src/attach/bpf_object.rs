@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The BPF object, as far as nothing of it is attached: asked for what it reads of nginx, and loaded
+//! for one binary.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd as _;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::ProgramAttachType;
+use libbpf_rs::ProgramType;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::skel::OpenSkel as _;
+use libbpf_rs::skel::SkelBuilder as _;
+
+use crate::attach::btf;
+use crate::attach::sockets::Sockets;
+use crate::attach::trial::Method;
+use crate::bpf::NgxSkel;
+use crate::bpf::NgxSkelBuilder;
+use crate::bpf::OpenNgxMaps;
+use crate::follow::discover;
+use crate::nginx_binary::dwarf::Wanted;
+use crate::nginx_binary::hook;
+use crate::nginx_binary::hook::Hook;
+use crate::nginx_binary::layout::Layout;
+use crate::nginx_binary::source::Source;
+use crate::pipeline::filter::Early;
+
+/// How many entries a map gets when all are allocated beforehand.
+const CONNECTIONS: u32 = 1 << 15;
+/// Likewise of what few connections need.
+const MULTIPLEXES: u32 = 1 << 12;
+/// As always.
+const HELD_REQUESTS: u32 = 1 << 10;
+/// Of few requests.
+const SUBREQUESTS: u32 = 1 << 12;
+
+/// What an object is loaded for.
+pub struct Plan<'a> {
+    /// Of the layout.
+    pub source: Source,
+    /// Places in the binary.
+    pub hooks: &'a [Hook],
+    /// What is left out in BPF.
+    pub filter: &'a Early,
+    /// How uprobes are attached there.
+    pub method: Method,
+    /// What tells of the bytes on sockets.
+    pub sockets: Sockets,
+    /// Programs on places in the kernel, and these places.
+    pub tracing: Vec<(&'static str, &'static str)>,
+    /// Whether maps may grow as they fill.
+    pub allocates: bool,
+}
+
+impl Plan<'_> {
+    /// Opens and loads the object.
+    pub fn load(&self, relocations: &File) -> Result<NgxSkel<'static>> {
+        /* libbpf-rs borrows the place of a pointer for as long as the object lives: that is not
+         * known here, and there is one for each binary that is ever traced. */
+        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut builder = NgxSkelBuilder::default();
+        let path = descriptor_path(relocations);
+        builder
+            .object_builder_mut()
+            .btf_custom_path(path)
+            .context("failed to use the layout")?;
+        let mut open = builder
+            .open(storage)
+            .context("failed to open the BPF object")?;
+        let settings = open.maps.rodata_data.as_deref_mut();
+        let settings = settings.context("the BPF object has no settings")?;
+        settings.layout_inferred = self.source == Source::Inferred;
+        settings.pid_namespace = discover::pid_namespace()?;
+        settings.quic_is_probed = hook::see_quic(self.hooks);
+        settings.by_descriptor = self.sockets == Sockets::Syscall;
+        settings.filter_sample = self.filter.sample;
+        settings.filter_min_duration_ns = self.filter.min_duration_ns;
+        settings.filter_by_status = self.filter.statuses.is_some();
+        settings.filter_statuses = self.filter.statuses.unwrap_or_default();
+        for mut program in open.open_object_mut().progs_mut() {
+            let is_uprobe = program.prog_type() == ProgramType::Kprobe;
+            program.set_autoload(self.uses(program.name()));
+            if is_uprobe && self.method == Method::Multi {
+                program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
+            }
+        }
+        open.maps
+            .descriptors
+            .set_autocreate(self.sockets == Sockets::Syscall)
+            .context("failed to leave out a map")?;
+        if !self.allocates {
+            preallocate(&mut open.maps)?;
+        }
+        open.load().context("failed to load the BPF object")
+    }
+
+    /// Whether a program is needed.
+    fn uses(&self, program: &OsStr) -> bool {
+        self.hooks.iter().any(|hook| program == hook.program)
+            || self.tracing.iter().any(|(name, _)| program == *name)
+    }
+}
+
+/// Has all entries of the maps that uprobes use allocated beforehand.
+fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
+    let all = [
+        (&mut maps.connections, CONNECTIONS),
+        (&mut maps.multiplexes, MULTIPLEXES),
+        (&mut maps.quic_streams, MULTIPLEXES),
+        (&mut maps.held_requests, HELD_REQUESTS),
+        (&mut maps.subrequests, SUBREQUESTS),
+    ];
+    for (map, entries) in all {
+        map.set_map_flags(0)
+            .and_then(|()| map.set_max_entries(entries))
+            .context("failed to size a map")?;
+    }
+    Ok(())
+}
+
+/// The nginx members that the program reads, by struct.
+pub fn wanted() -> Result<Wanted> {
+    with_program(|program| Ok(btf::wanted(program)))
+}
+
+/// The BTF that relocates the program.
+pub fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
+    with_program(|program| btf::encode(program, layout, kernel))
+}
+
+/// The program's own types: it is opened, not loaded, to learn which members it asks for.
+fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
+    let mut storage = MaybeUninit::uninit();
+    let open = NgxSkelBuilder::default()
+        .open(&mut storage)
+        .context("failed to open the BPF object")?;
+    let object = open.open_object().as_libbpf_object();
+    // SAFETY: the object lives as long as `open`, and no one changes it.
+    let program =
+        Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
+    use_it(&program)
+}
+
+/// A path that leads to the open file itself, whatever happened to its own.
+pub fn descriptor_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A `Layout` as BTF, so that libbpf relocates the program to one build of nginx as it does to a
+//! kernel. The members are those that the program itself asks for (nginx_headers/nginx.h); the
+//! kernel's own types follow in the same BTF, since libbpf takes one for everything.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::ptr::NonNull;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::BtfKind;
+use libbpf_rs::btf::BtfType;
+use libbpf_rs::btf::types::Struct;
+use libbpf_rs::libbpf_sys;
+use rustix::fs::MemfdFlags;
+
+use crate::bpf::types::limit;
+use crate::nginx_binary::dwarf::Wanted;
+use crate::nginx_binary::layout::Layout;
+
+/// Members that some builds of nginx do not have: the program asks for each whether it is there.
+pub const OPTIONAL: [&str; 12] = [
+    "bytes_received",
+    "bytes_sent",
+    "cache_status",
+    "node",
+    "quic",
+    "read_event_handler",
+    "request_body",
+    "sid",
+    "ssl",
+    "ssl_servername",
+    "stream",
+    "udp",
+];
+
+/// What the names of structs begin with that only builds with QUIC have. As above.
+pub const OPTIONAL_STRUCTS: &str = "ngx_quic_";
+
+/// Structs that a layout file may lack, which was written before they were read. As above.
+const LATER_STRUCTS: [&str; 2] = ["ngx_http_request_body_t", "ngx_http_v2_node_s"];
+
+/// What nginx's struct names begin with.
+const PREFIX: &str = "ngx_";
+
+/// An anonymous file with the BTF of the nginx members that `program` names, at the offsets that
+/// `layout` gives, and of the kernel's types.
+///
+/// Fails when the layout lacks one of the members that every nginx has.
+pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<File> {
+    let mut writer = Writer::new(program, layout)?;
+    for ty in program.type_by_kind::<Struct<'_>>() {
+        let is_nginx = ty
+            .name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(PREFIX));
+        if is_nginx && !is_left_out(layout, &name_of(&ty)?) {
+            writer.add_struct(&ty)?;
+        }
+    }
+    writer.add_btf(kernel)?;
+    let fd = rustix::fs::memfd_create("ngx-bpf-btf", MemfdFlags::CLOEXEC)
+        .context("failed to create a file in memory")?;
+    let mut file = File::from(fd);
+    file.write_all(writer.bytes()?)
+        .context("failed to write BTF")?;
+    Ok(file)
+}
+
+/// Whether this build has no such struct, and need not have it.
+fn is_left_out(layout: &Layout, name: &str) -> bool {
+    (name.starts_with(OPTIONAL_STRUCTS) || LATER_STRUCTS.contains(&name))
+        && !layout.structs.contains_key(name)
+}
+
+/// The nginx members that `program` names, by struct.
+pub fn wanted(program: &Btf<'_>) -> Wanted {
+    let text = |name: &OsStr| name.to_str().map(str::to_owned);
+    program
+        .type_by_kind::<Struct<'_>>()
+        .filter_map(|ty| {
+            let name = ty.name().and_then(text)?;
+            let members = ty.iter().filter_map(|member| member.name.and_then(text));
+            name.starts_with(PREFIX).then(|| (name, members.collect()))
+        })
+        .collect()
+}
+
+/// BTF in the making.
+struct Writer<'a> {
+    /// What is asked for.
+    program: &'a Btf<'a>,
+    /// Where it is.
+    layout: &'a Layout,
+    /// From `btf__new_empty()`.
+    btf: NonNull<libbpf_sys::btf>,
+    /// Type ids of pointers and numbers that have been added.
+    ids: HashMap<String, i32>,
+    /// Those of structs, and their sizes.
+    structs: HashMap<String, (i32, u32)>,
+}
+
+impl<'a> Writer<'a> {
+    /// Holds no type yet.
+    fn new(program: &'a Btf<'a>, layout: &'a Layout) -> Result<Self> {
+        // SAFETY: takes no argument.
+        let btf = NonNull::new(unsafe { libbpf_sys::btf__new_empty() })
+            .context("failed to create BTF")?;
+        Ok(Self {
+            program,
+            layout,
+            btf,
+            ids: HashMap::new(),
+            structs: HashMap::new(),
+        })
+    }
+
+    /// Adds one struct, and before it those that it embeds. Its size is that of what is read of it.
+    fn add_struct(&mut self, ty: &Struct<'_>) -> Result<(i32, u32)> {
+        let name = name_of(ty)?;
+        if let Some(added) = self.structs.get(&name) {
+            return Ok(*added);
+        }
+        let known = self
+            .layout
+            .structs
+            .get(&name)
+            .with_context(|| format!("the layout has no {name}"))?;
+        let mut members = Vec::new();
+        let mut size = 0;
+        for member in ty.iter() {
+            let member_name = member
+                .name
+                .and_then(|name| name.to_str())
+                .with_context(|| format!("a member of {name} has no name"))?;
+            let offset = match known.get(member_name) {
+                Some(offset) => *offset,
+                None if OPTIONAL.contains(&member_name) => continue,
+                None => bail!("the layout has no {name}.{member_name}"),
+            };
+            let member_type = self
+                .program
+                .type_by_id::<BtfType<'_>>(member.ty)
+                .context("a type is missing")?
+                .skip_mods_and_typedefs();
+            let (id, bytes) = self.add_type(&member_type)?;
+            size = size.max(offset.saturating_add(bytes));
+            members.push((CString::new(member_name)?, id, offset));
+        }
+        ensure!(
+            size <= limit::STRUCT_BYTES_MAX.0,
+            "the layout has {name} with members up to byte {size}: no nginx has"
+        );
+        let id = self.define(&name, size, &members)?;
+        self.structs.insert(name, (id, size));
+        Ok((id, size))
+    }
+
+    /// Defines a struct with these members: name, type and offset of each.
+    fn define(&mut self, name: &str, size: u32, members: &[(CString, i32, u32)]) -> Result<i32> {
+        let c_name = CString::new(name)?;
+        // SAFETY: the BTF is ours, the name ends with a NUL.
+        let id = unsafe { libbpf_sys::btf__add_struct(self.btf.as_ptr(), c_name.as_ptr(), size) };
+        ensure!(id > 0, "failed to add {name} to BTF");
+        for (member, ty, offset) in members {
+            let bits = offset
+                .checked_mul(8)
+                .with_context(|| format!("offset {offset} in {name} is too large"))?;
+            // SAFETY: as above; the struct is the type that was added last.
+            let result = unsafe {
+                libbpf_sys::btf__add_field(self.btf.as_ptr(), member.as_ptr(), *ty, bits, 0)
+            };
+            ensure!(result == 0, "failed to add a member of {name} to BTF");
+        }
+        Ok(id)
+    }
+
+    /// A type that a member has: its id, and its size.
+    fn add_type(&mut self, ty: &BtfType<'_>) -> Result<(i32, u32)> {
+        match ty.kind() {
+            BtfKind::Ptr => Ok((self.add_pointer()?, 8)),
+            BtfKind::Int => {
+                let int = libbpf_rs::btf::types::Int::try_from(*ty)
+                    .map_err(|_| anyhow::anyhow!("an int that is none"))?;
+                let bytes = u32::from(int.bits) / 8;
+                Ok((self.add_int(bytes)?, bytes))
+            }
+            BtfKind::Struct => {
+                let embedded =
+                    Struct::try_from(*ty).map_err(|_| anyhow::anyhow!("a struct that is none"))?;
+                self.add_struct(&embedded)
+            }
+            kind => bail!("nginx.h has a member of kind {kind:?}"),
+        }
+    }
+
+    /// An unsigned int: relocations look at the kind only.
+    fn add_int(&mut self, bytes: u32) -> Result<i32> {
+        let name = format!("u{}", bytes * 8);
+        self.add_once(&name, |btf, name| {
+            // SAFETY: the BTF is ours, the name ends with a NUL.
+            unsafe { libbpf_sys::btf__add_int(btf, name, bytes.into(), 0) }
+        })
+    }
+
+    /// `void *`.
+    fn add_pointer(&mut self) -> Result<i32> {
+        self.add_once("void *", |btf, _| {
+            // SAFETY: the BTF is ours; 0 is void.
+            unsafe { libbpf_sys::btf__add_ptr(btf, 0) }
+        })
+    }
+
+    /// The id of a type by our name for it; adds it when it is asked for first.
+    fn add_once(
+        &mut self,
+        name: &str,
+        add: impl FnOnce(*mut libbpf_sys::btf, *const libc::c_char) -> i32,
+    ) -> Result<i32> {
+        if let Some(id) = self.ids.get(name) {
+            return Ok(*id);
+        }
+        let c_name = CString::new(name)?;
+        let id = add(self.btf.as_ptr(), c_name.as_ptr());
+        ensure!(id > 0, "failed to add {name} to BTF");
+        self.ids.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    /// Adds all types of another BTF behind those that are here.
+    fn add_btf(&mut self, other: &Btf<'_>) -> Result<()> {
+        // SAFETY: both are valid; the other is only read.
+        let id = unsafe {
+            libbpf_sys::btf__add_btf(self.btf.as_ptr(), other.as_libbpf_object().as_ptr())
+        };
+        ensure!(id > 0, "failed to add the kernel's types to BTF");
+        Ok(())
+    }
+
+    /// The encoded form.
+    fn bytes(&self) -> Result<&[u8]> {
+        let mut size = 0;
+        // SAFETY: the BTF is ours; what comes back lives as long as it is not changed.
+        let data = unsafe { libbpf_sys::btf__raw_data(self.btf.as_ptr(), &mut size) };
+        ensure!(!data.is_null(), "failed to encode BTF");
+        // SAFETY: libbpf says that `size` bytes are there; `self` is borrowed meanwhile.
+        Ok(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size as usize) })
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        // SAFETY: ours, and used by no one else.
+        unsafe { libbpf_sys::btf__free(self.btf.as_ptr()) }
+    }
+}
+
+/// The name of a struct of the program.
+fn name_of(ty: &Struct<'_>) -> Result<String> {
+    let name = ty.name().and_then(|name| name.to_str());
+    Ok(name.context("a struct has no name")?.to_owned())
+}

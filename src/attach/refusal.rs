@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel refuses to do for this process, and the capabilities that it asks for.
+
+use std::io;
+
+use rustix::thread::CapabilitySet;
+
+use crate::attach::trial::Method;
+
+/// What it takes to load a program, to attach it, and to read of other users' processes.
+pub const NEEDED: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
+];
+
+/// What uprobes that go by `perf_event_open()` need besides, since Linux 5.15.189, 6.1.146 and 6.12.39
+/// (CVE-2025-38466).
+const PERF_NEEDED: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
+
+/// What the kernel did not let us do.
+pub struct Refusal {
+    /// What was tried.
+    pub what: String,
+    /// What it said.
+    pub error: io::Error,
+    /// The capabilities that this asks for.
+    pub needed: Vec<(CapabilitySet, &'static str)>,
+}
+
+impl Refusal {
+    /// The names of those that are not held, where that is why.
+    pub fn missing(&self, held: CapabilitySet) -> Vec<&'static str> {
+        let needed = self.needed.iter();
+        needed
+            .filter(|(capability, _)| self.is_forbidden() && !holds(held, *capability))
+            .map(|(_, name)| *name)
+            .collect()
+    }
+
+    /// Whether it is a question of rights.
+    fn is_forbidden(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// One line: what is missing, or else what failed, and what to do.
+    pub fn complaint(&self, missing: &[&str]) -> String {
+        let Self { what, error, .. } = self;
+        if missing.contains(&PERF_NEEDED.1) {
+            return format!(
+                "missing {}: this kernel has no uprobe_multi links (Linux 6.6), and asks for it to {what}: \
+                 run as root",
+                missing.join(", ")
+            );
+        }
+        if !missing.is_empty() {
+            return format!("missing {}: run as root", missing.join(", "));
+        }
+        let hint = if self.is_forbidden() {
+            ": run as root on the host, without a seccomp filter, and where no lockdown of the kernel forbids it"
+        } else {
+            ""
+        };
+        format!("the kernel refuses to {what}: {error}{hint}")
+    }
+}
+
+/// What it takes where uprobes are attached so.
+pub fn needed(method: Method) -> Vec<(CapabilitySet, &'static str)> {
+    let mut needed = NEEDED.to_vec();
+    if method == Method::Perf {
+        needed.push(PERF_NEEDED);
+    }
+    needed
+}
+
+/// Whether a capability is held, or another that stands for it: `CAP_SYS_ADMIN` stands for all but
+/// `CAP_SYS_PTRACE`.
+pub fn holds(held: CapabilitySet, capability: CapabilitySet) -> bool {
+    let admin = held.contains(CapabilitySet::SYS_ADMIN);
+    held.contains(capability) || admin && capability != CapabilitySet::SYS_PTRACE
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::thread::CapabilitySet;
+
+    use super::Refusal;
+    use super::needed;
+    use crate::attach::trial::Method;
+
+    /// What is said of something that was refused to somebody who holds these.
+    fn complaint(error: i32, held: CapabilitySet, perf: bool) -> String {
+        let needed = needed(if perf { Method::Perf } else { Method::Multi });
+        let refusal = Refusal {
+            what: "attach a uprobe".to_owned(),
+            error: std::io::Error::from_raw_os_error(error),
+            needed,
+        };
+        refusal.complaint(&refusal.missing(held))
+    }
+
+    /// Check that each missing capability is named, that `CAP_SYS_ADMIN` stands for two, and that it is
+    /// asked for by name only where uprobes are perf events.
+    #[test]
+    fn capabilities() {
+        let all = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_PTRACE;
+        let complaint = |held, perf| complaint(libc::EACCES, held, perf);
+        assert_eq!(
+            complaint(CapabilitySet::empty(), false),
+            "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE: run as root"
+        );
+        assert_eq!(
+            complaint(CapabilitySet::SYS_ADMIN, false),
+            "missing CAP_SYS_PTRACE: run as root"
+        );
+        assert!(complaint(all, true).starts_with("missing CAP_SYS_ADMIN: this kernel has no"));
+        assert!(complaint(all, false).starts_with("the kernel refuses to attach a uprobe: "));
+    }
+
+    /// Check that a refusal which is no question of rights is reported as it is.
+    #[test]
+    fn other_refusals() {
+        let said = complaint(libc::EINVAL, CapabilitySet::empty(), true);
+        assert_eq!(
+            said,
+            "the kernel refuses to attach a uprobe: Invalid argument (os error 22)"
+        );
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The options, as plain data. Parsing never touches the machine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use clap::ValueHint;
+
+use crate::attach::sockets::Sockets;
+use crate::metrics::route::Route;
+use value::Address;
+use value::DEFAULT_MAX_LINE;
+use value::DEFAULT_SECRETS;
+use value::Interval;
+use value::MaxLine;
+use value::PidList;
+use value::Secrets;
+use value::StatusRange;
+
+pub mod complaint;
+pub mod hint;
+pub mod value;
+
+/// What the command line asks for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ngx-bpf",
+    version,
+    disable_version_flag = true,
+    args_conflicts_with_subcommands = true,
+    about = "Tell where the time of every nginx request went, in nanoseconds",
+    long_about = "Tell where the time of every nginx request went, in nanoseconds.\n\n\
+        Attaches to a running, unmodified nginx and writes one record a request to stdout: when \
+        its connection was accepted, when the request was read, forwarded to the upstream and \
+        answered. Needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (before Linux 6.6 CAP_SYS_ADMIN, \
+        too), and Linux 5.15 or newer with BTF.",
+    after_help = "TIME is a number and a unit, one of ns, us, ms, s, m and h: 10s, 1.5s, 500ms, 1m30s. Without \
+        a unit it is in seconds.\n\
+        LIST has commas between its items, and no spaces.\n\n\
+        Exit status: 0 ended as asked, or the traced nginx ended; 1 failed, or the output did; 2 bad \
+        usage."
+)]
+pub struct Cli {
+    /// Something else than tracing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Of tracing.
+    #[command(flatten)]
+    pub trace: Trace,
+
+    /// Print the man page, or the completions of a shell
+    #[arg(long, value_name = "WHAT", value_enum, exclusive = true)]
+    pub generate: Option<Generate>,
+
+    /// Print version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// What is made of this definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generate {
+    /// The man page, in roff
+    Man,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
+}
+
+/// What else there is.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say whether tracing would work, and attach nothing to nginx
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 tracing would work, 1 it would not, or not for each PID that was \
+            named, 2 bad usage."
+    )]
+    Check(Check),
+
+    /// Print the struct layout found in an nginx binary or its debug file
+    #[command(disable_version_flag = true)]
+    Layout {
+        /// An nginx binary; its debug file is found as gdb finds it
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// Where the layout of nginx's structs is from, when it is not to be found.
+#[derive(Args, Clone, Debug)]
+pub struct LayoutOptions {
+    /// Take the struct layout of nginx from FILE, as "ngx-bpf layout" prints it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "debug_info")]
+    pub layout: Option<PathBuf>,
+
+    /// Take it from the debug information in FILE, which must be of the same build, and from there
+    /// the symbols that the binary lacks
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub debug_info: Option<PathBuf>,
+}
+
+/// Which nginx, of all that run.
+#[derive(Args, Debug)]
+pub struct Pids {
+    /// Only these nginx: a master stands for all its workers, a worker for itself. Several pids are
+    /// divided by spaces, commas or newlines, as pgrep prints them, and the option may be repeated
+    /// [default: every nginx that runs]
+    #[arg(short, long, value_name = "PID", num_args = 1..)]
+    pid: Vec<PidList>,
+}
+
+impl Pids {
+    /// Those that were asked for, in order. Without any: every nginx.
+    pub fn asked(&self) -> Vec<u32> {
+        self.pid.iter().flat_map(|list| &list.0).copied().collect()
+    }
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Which nginx.
+    #[command(flatten)]
+    pub pids: Pids,
+
+    /// Write one JSON object, which has all details
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print the details: every feature of the kernel, the build, and where each probe would go
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Of the layout.
+    #[command(flatten)]
+    pub layout: LayoutOptions,
+}
+
+/// Options of tracing.
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// Which nginx.
+    #[command(flatten)]
+    pub pids: Pids,
+
+    /// Trace those that start later, too, and do not end with the last of them
+    #[arg(long, conflicts_with = "pid")]
+    pub wait: bool,
+
+    /// Write JSON lines; the same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+
+    /// Write records in this form [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    format: Option<Format>,
+
+    /// Append to FILE instead of stdout; opened again on SIGUSR1
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+
+    /// Stop after TIME
+    #[arg(short, long, value_name = "TIME", value_parser = value::time)]
+    pub duration: Option<Duration>,
+
+    /// Stop after N requests
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Only requests that took at least TIME
+    #[arg(long, value_name = "TIME", value_parser = value::time)]
+    pub min_duration: Option<Duration>,
+
+    /// Only these statuses: 404, 5xx, 500-503
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub status: Vec<StatusRange>,
+
+    /// Only these request methods, in any case
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value::method)]
+    pub method: Vec<String>,
+
+    /// Only requests whose uri begins with PREFIX, as the client has written it, before any rewrite
+    #[arg(long, value_name = "PREFIX")]
+    pub uri: Option<String>,
+
+    /// Only requests with this Host, in any case; a port in it does not count
+    #[arg(long, value_name = "NAME", value_parser = value::host)]
+    pub host: Option<String>,
+
+    /// Only requests that failed: with a status of 400 or more, or with a failed attempt at an
+    /// upstream, also of a subrequest
+    #[arg(long)]
+    pub failed: bool,
+
+    /// Only one request in N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
+
+    /// Tell on stderr what tracing costs, at the end and every TIME if given; counting costs, too
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    pub self_stats: Option<Interval>,
+
+    /// In query strings, tell REDACTED instead of the values of these keys; "none": tell all
+    #[arg(long, value_name = "KEYS", default_value = DEFAULT_SECRETS)]
+    pub redact: Secrets,
+
+    /// Tell no query strings
+    #[arg(long, conflicts_with = "redact")]
+    pub no_query: bool,
+
+    /// Cut the longest strings of a record until its line has at most BYTES, its end included;
+    /// "none": cut nothing
+    #[arg(long, value_name = "BYTES", default_value = DEFAULT_MAX_LINE)]
+    pub max_line: MaxLine,
+
+    /// Serve metrics for Prometheus at http://ADDR:PORT/metrics [ADDR: 127.0.0.1]
+    #[arg(long, value_name = "[ADDR:]PORT")]
+    pub metrics: Option<Address>,
+
+    /// In metrics, count requests as NAME whose uri is PATTERN ("*": anything), as the client has
+    /// written it, without its query; may be repeated
+    #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
+    pub route: Vec<Route>,
+
+    /// Of the layout.
+    #[command(flatten)]
+    pub layout: LayoutOptions,
+
+    /// Take the bytes on sockets from this source, for tests
+    #[arg(long, value_name = "SOURCE", value_enum, hide = true)]
+    pub sockets: Option<Sockets>,
+
+    /// Tell more on stderr
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+
+    /// Tell errors only on stderr
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl Trace {
+    /// The form of the records.
+    pub fn format(&self) -> Format {
+        let asked = self.json.then_some(Format::Json).or(self.format);
+        asked.unwrap_or(Format::Text)
+    }
+
+    /// Whether the form of the records was left open.
+    pub fn is_format_open(&self) -> bool {
+        !self.json && self.format.is_none()
+    }
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One line for people
+    Text,
+    /// One JSON object a line
+    Json,
+    /// The same under OpenTelemetry's names, flat
+    Otel,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    /// Check the definition itself, as clap asks for.
+    #[test]
+    fn definition() {
+        Cli::command().debug_assert();
+    }
+}

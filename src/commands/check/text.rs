@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The report of `ngx-bpf check` as text, for people.
+
+use std::fmt;
+
+use super::LayoutFit;
+use super::Nginx;
+use super::Plan;
+use super::Process;
+use super::Report;
+use crate::attach::sockets::Sockets;
+use crate::nginx_binary::hook::Hook;
+use crate::nginx_binary::source::Source;
+use crate::nginx_binary::uses::Uses;
+use crate::output::escape::Escaped;
+use crate::output::escape::Line;
+
+/// The report for people.
+pub struct Shown<'a> {
+    /// What was found.
+    pub report: &'a Report,
+    /// `-v`: for who looks into it.
+    pub details: bool,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kernel = &self.report.kernel;
+        writeln!(f, "kernel {}", kernel.release)?;
+        if self.details {
+            for capability in &kernel.capabilities {
+                writeln!(f, "  found    {capability}")?;
+            }
+        }
+        for capability in &kernel.missing_capabilities {
+            writeln!(f, "  missing  {capability}")?;
+        }
+        for need in &kernel.features {
+            match (need.found, need.optional) {
+                (false, false) => writeln!(f, "  missing  {}", need.name)?,
+                _ if !self.details => {}
+                (true, _) => writeln!(f, "  found    {}", need.name)?,
+                (false, true) => writeln!(f, "  missing  {} (not needed)", need.name)?,
+            }
+        }
+        let lacks = kernel
+            .features
+            .iter()
+            .any(|need| !need.found && !need.optional);
+        if !self.details && !lacks && kernel.missing_capabilities.is_empty() {
+            writeln!(f, "  it has all that tracing needs")?;
+        }
+        if let Some(sockets) = kernel.sockets
+            && (self.details || sockets == Sockets::Syscall)
+        {
+            let told_by = match sockets {
+                Sockets::Tracepoint => "tracepoints",
+                Sockets::Fexit => "fexit",
+                Sockets::Syscall => "system calls",
+            };
+            writeln!(f, "  sockets  {told_by}")?;
+        }
+        for nginx in &self.report.nginx {
+            nginx.write(f, self.details)?;
+        }
+        match &self.report.reason {
+            None => writeln!(f, "tracing would work"),
+            Some(reason) if self.report.in_part => {
+                writeln!(f, "tracing would work in part only: {}", Line(reason))
+            }
+            Some(reason) => writeln!(f, "tracing would not work: {}", Line(reason)),
+        }
+    }
+}
+
+impl Nginx {
+    /// Its lines.
+    fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
+        for Process { pid, workers, .. } in &self.processes {
+            write!(f, "pid {pid}, workers")?;
+            for worker in workers {
+                write!(f, " {worker}")?;
+            }
+            writeln!(f, "{}", if workers.is_empty() { " none" } else { "" })?;
+        }
+        if let Some(path) = &self.path {
+            writeln!(f, "  path       {}", Escaped(path))?;
+        }
+        if let Some(identity) = &self.identity {
+            writeln!(f, "  version    {}", identity.version)?;
+            if let Some(fork) = &identity.fork {
+                writeln!(f, "  fork       {}", Line(fork))?;
+            }
+            if details {
+                let build_id = identity.build_id.as_deref().unwrap_or("none");
+                writeln!(f, "  build id   {build_id}")?;
+                writeln!(f, "  signature  {}", Line(&identity.signature))?;
+            }
+        }
+        if let Some(error) = &self.error {
+            writeln!(f, "  error      {}", Line(error))?;
+        }
+        match &self.plan {
+            Some(plan) => plan.write(f, details),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Plan {
+    /// Its lines.
+    fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
+        let layout = match self.layout {
+            Source::Table => "built-in table",
+            Source::File => "file",
+            Source::Dwarf => "debug information",
+            Source::Inferred => "inferred: this build is not known, and fits one that is",
+        };
+        write!(f, "  layout     {layout}")?;
+        if details {
+            let LayoutFit { agree, asked } = self.layout_fit;
+            write!(
+                f,
+                "; {agree} of {asked} members are where its code has them"
+            )?;
+        }
+        writeln!(f)?;
+        if details {
+            self.probes
+                .iter()
+                .try_for_each(|hook| write_hook(f, hook))?;
+        } else {
+            let slow = self.probes.iter().filter(|hook| !hook.emulated).count();
+            write!(f, "  probes     {}", self.probes.len())?;
+            if slow > 0 {
+                write!(
+                    f,
+                    ", {slow} of them slow: the kernel has to single-step them"
+                )?;
+            }
+            writeln!(f)?;
+        }
+        for lack in [&self.lack, &self.events].into_iter().flatten() {
+            writeln!(f, "  lacks      {}", Line(lack))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a probe would go, and why there.
+fn write_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
+    let how = if hook.emulated {
+        "emulated"
+    } else {
+        "single-stepped: slow"
+    };
+    let place = match hook.body {
+        None => hook.function.to_owned(),
+        Some(body) => format!("{:#x}, the body of {}, which is dead:", body, hook.function),
+    };
+    let Uses { calls, pointers } = hook.uses;
+    let symbol = hook.symbol.name();
+    writeln!(
+        f,
+        "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
+        hook.entry_offset, hook.instruction
+    )
+}

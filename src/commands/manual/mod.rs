@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf --generate`: the man page and the completions of shells, from the options' own
+//! definition. What the page tells of records is docs/fields.md, and the rest docs/manual.md.
+
+use std::io;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use clap::Command;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::Roff;
+use clap_mangen::roff::bold;
+use clap_mangen::roff::roman;
+
+use crate::cli::Cli;
+use crate::cli::Generate;
+use crate::output;
+
+mod markdown;
+
+/// Every key of a record.
+const FIELDS: &str = include_str!("../../../docs/fields.md");
+
+/// What neither the options nor the keys say.
+const MANUAL: &str = include_str!("../../../docs/manual.md");
+
+/// Of system administration, by number and by name.
+const SECTION: (&str, &str) = ("8", "System Administration");
+
+/// What begins the last paragraph of a help.
+const EXIT_STATUS: &str = "Exit status: ";
+
+/// Writes it to stdout. Fails when it can't be made or written.
+pub fn run(what: Generate) -> Result<()> {
+    let text = match what {
+        Generate::Man => page().context("failed to make the man page")?,
+        Generate::Bash => completions(Shell::Bash),
+        Generate::Zsh => completions(Shell::Zsh),
+        Generate::Fish => completions(Shell::Fish),
+    };
+    output::print(&text)
+}
+
+/// What a shell reads.
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    text
+}
+
+/// The man page.
+fn page() -> io::Result<Vec<u8>> {
+    let mut command = Cli::command();
+    command.build();
+    let man = Man::new(command.clone())
+        .section(SECTION.0)
+        .manual(SECTION.1);
+    let (notes, exit_status) = notes(&command);
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    synopsis(&command).to_writer(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    paragraphs(&notes).to_writer(&mut text)?;
+    heading("SH", "COMMANDS").to_writer(&mut text)?;
+    for subcommand in commands(&command) {
+        subcommand_section(subcommand, &mut text)?;
+    }
+    exit_status_section(&exit_status).to_writer(&mut text)?;
+    heading("SH", "RECORDS").to_writer(&mut text)?;
+    markdown::to_roff(FIELDS, "SS").to_writer(&mut text)?;
+    markdown::to_roff(MANUAL, "SH").to_writer(&mut text)?;
+    Ok(ascii(&String::from_utf8_lossy(&text)))
+}
+
+/// What every roff reads, whatever it takes a file's encoding for.
+fn ascii(text: &str) -> Vec<u8> {
+    let mut ascii = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        match u8::try_from(c) {
+            Ok(byte) if byte.is_ascii() => ascii.push(byte),
+            _ => ascii.extend(format!("\\[u{:04X}]", u32::from(c)).into_bytes()),
+        }
+    }
+    ascii
+}
+
+/// All commands but clap's own, which prints what is here.
+fn commands(command: &Command) -> impl Iterator<Item = &Command> {
+    let commands = command.get_subcommands();
+    commands.filter(|command| command.get_name() != "help")
+}
+
+/// A line for each way to call it.
+fn synopsis(command: &Command) -> Roff {
+    let mut roff = heading("SH", "SYNOPSIS");
+    for mut command in std::iter::once(command).chain(commands(command)).cloned() {
+        let usage = command.render_usage().to_string();
+        let first = usage.lines().next().unwrap_or_default();
+        roff.text([roman(first.trim_start_matches("Usage: "))]);
+        roff.control("br", []);
+    }
+    roff
+}
+
+/// What stands behind the options in their help: the notes, and the exit status.
+fn notes(command: &Command) -> (String, String) {
+    let notes = command.get_after_help().map(ToString::to_string);
+    let notes = notes.unwrap_or_default();
+    let split = notes.split_once(EXIT_STATUS);
+    let (notes, status) = split.unwrap_or((notes.as_str(), ""));
+    (notes.to_owned(), status.to_owned())
+}
+
+/// A paragraph a line.
+fn paragraphs(text: &str) -> Roff {
+    let mut roff = Roff::new();
+    for line in text.lines() {
+        roff.control("PP", []);
+        roff.text([roman(line)]);
+    }
+    roff
+}
+
+/// What it does, and its options.
+fn subcommand_section(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
+    let man = Man::new(command.clone());
+    heading("SS", command.get_name()).to_writer(text)?;
+    let mut section = Vec::new();
+    man.render_description_section(&mut section)?;
+    man.render_options_section(&mut section)?;
+    /* The sections of a page of its own are paragraphs here. */
+    for line in section.split_inclusive(|byte| *byte == b'\n') {
+        if !line.starts_with(b".SH") {
+            text.extend_from_slice(line);
+        }
+    }
+    let (notes, exit_status) = notes(command);
+    paragraphs(&notes).to_writer(text)?;
+    if exit_status.is_empty() {
+        return Ok(());
+    }
+    paragraphs(&format!("{EXIT_STATUS}{exit_status}")).to_writer(text)
+}
+
+/// An entry for each code.
+fn exit_status_section(text: &str) -> Roff {
+    let mut roff = heading("SH", "EXIT STATUS");
+    let text = text.trim_end_matches('.');
+    for (code, meaning) in text.split("; ").filter_map(|entry| entry.split_once(' ')) {
+        roff.control("TP", []);
+        roff.text([bold(code)]);
+        roff.text([roman(meaning)]);
+    }
+    roff
+}
+
+/// A heading alone.
+fn heading(level: &str, title: &str) -> Roff {
+    let mut roff = Roff::new();
+    roff.control(level, [title]);
+    roff
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::MANUAL;
+    use crate::cli::Cli;
+
+    /// Check that there are ten examples, and that each is a command line that is understood.
+    #[test]
+    fn examples() {
+        let calls = MANUAL.lines().filter_map(|line| {
+            let (before, arguments) = line.split_once("ngx-bpf ")?;
+            (before.is_empty() || before == "sudo ").then_some(arguments)
+        });
+        let calls: Vec<_> = calls.collect();
+        assert!(calls.len() >= 10, "{calls:?}");
+        for call in calls {
+            let arguments = call.split(['|', '>']).next().unwrap();
+            let arguments = arguments.replace("$(cat /run/nginx.pid)", "1");
+            let arguments = arguments.replace("$(pgrep -f \"nginx: worker\")", "1 2");
+            let words = arguments.split_whitespace();
+            let parsed = Cli::try_parse_from(std::iter::once("ngx-bpf").chain(words));
+            assert!(parsed.is_ok(), "{call}: {}", parsed.unwrap_err());
+        }
+    }
+}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is counted and measured over all requests, for Prometheus. Labels are bounded: upstreams are
+//! few or `other`, paths are told only where `--route` names them.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::cli::Trace;
+use crate::record::attempt::Attempt;
+use crate::record::lost::Counts;
+use crate::record::request::Request;
+use own::Own;
+use route::Route;
+use spans::SPANS;
+
+mod host;
+mod own;
+pub mod route;
+mod server;
+mod spans;
+
+/// Upper bounds of the histograms' buckets, in seconds.
+const BUCKETS: [f64; 17] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0,
+];
+
+/// So many upstreams have a label of their own.
+const UPSTREAMS_MAX: usize = 32;
+
+/// The label of what has none of its own.
+const OTHER: &str = "other";
+
+/// The label of a request without an upstream.
+const NONE: &str = "none";
+
+/// Label names and values.
+type Labels = Vec<(&'static str, String)>;
+
+/// What requests of one kind have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    /// The last upstream's address, `none` or `other`.
+    upstream: String,
+    /// `2xx` and so on.
+    status: &'static str,
+    /// Of `--route`, or `other`; `None` without any.
+    route: Option<String>,
+}
+
+impl Kind {
+    /// As metrics have it.
+    fn labels(&self) -> Labels {
+        let mut labels = vec![
+            ("upstream", self.upstream.clone()),
+            ("status", self.status.to_owned()),
+        ];
+        labels.extend(self.route.clone().map(|route| ("route", route)));
+        labels
+    }
+}
+
+/// The metrics of one kind of requests.
+struct Series {
+    /// How many.
+    requests: Counter,
+    /// First byte read to the request's end; `None` before there was one.
+    duration: Option<Histogram>,
+    /// By `SPANS`. Those that no request of this kind has had are not there: a request without an
+    /// upstream has no time of one, not even 0 of them.
+    spans: [Option<Histogram>; SPANS.len()],
+    /// What its histograms are labelled with.
+    labels: Labels,
+}
+
+/// Histograms with the buckets above.
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// All metrics.
+pub struct Metrics {
+    /// `--route`
+    routes: Vec<Route>,
+    /// Upstreams that have a label of their own.
+    upstreams: Vec<String>,
+    /// What is there already.
+    series: HashMap<Kind, Series>,
+    /// Requests by kind.
+    requests: Family<Labels, Counter>,
+    /// Those of them that have become tunnels.
+    tunnels: Family<Labels, Counter>,
+    /// Their durations.
+    durations: Histograms,
+    /// Their phases.
+    phases: Histograms,
+    /// Failed attempts.
+    failures: Family<Labels, Counter>,
+    /// The tool's own.
+    own: Own,
+}
+
+impl Metrics {
+    /// Serves metrics from now on, if they are asked for. Fails when the address is not to be had.
+    pub fn serve(cli: &Trace) -> Result<Option<Self>> {
+        let Some(address) = cli.metrics else {
+            return Ok(None);
+        };
+        let (metrics, registry) = Self::new(cli.route.clone());
+        server::start(address.0, registry)
+            .with_context(|| format!("failed to serve metrics at {}", address.0))?;
+        Ok(Some(metrics))
+    }
+
+    /// Nothing is counted yet.
+    fn new(routes: Vec<Route>) -> (Self, Registry) {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let metrics = Self {
+            routes,
+            upstreams: Vec::new(),
+            series: HashMap::new(),
+            requests: Family::default(),
+            tunnels: Family::default(),
+            durations: Family::new_with_constructor(histogram),
+            phases: Family::new_with_constructor(histogram),
+            failures: Family::default(),
+            own: Own::default(),
+        };
+        let mut registry = Registry::default();
+        let requests = "Requests that have ended";
+        registry.register("nginx_http_requests", requests, metrics.requests.clone());
+        let tunnels = "Requests whose connection has become a tunnel, which has ended";
+        registry.register("nginx_http_tunnels", tunnels, metrics.tunnels.clone());
+        registry.register(
+            "nginx_http_request_duration_seconds",
+            "From the first byte of the request read to the moment at which nginx ends it",
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "nginx_http_request_phase_seconds",
+            "What the time of a request is made of",
+            metrics.phases.clone(),
+        );
+        registry.register(
+            "nginx_http_upstream_failures",
+            "Attempts at an upstream that failed",
+            metrics.failures.clone(),
+        );
+        metrics.own.register(&mut registry);
+        (metrics, registry)
+    }
+
+    /// Counts and measures one request.
+    pub fn request(&mut self, request: &Request<'_>) {
+        let kind = Kind {
+            upstream: match request.upstream_addr.as_deref() {
+                Some(addr) => self.upstream(addr),
+                None => NONE.to_owned(),
+            },
+            status: class(request.status),
+            route: Route::of(&self.routes, request.request_uri.as_deref()),
+        };
+        let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
+        for attempt in request.upstreams.iter().chain(subrequests) {
+            self.attempt(attempt);
+        }
+        if !self.series.contains_key(&kind) {
+            let series = self.new_series(&kind);
+            self.series.insert(kind.clone(), series);
+        }
+        let Some(series) = self.series.get_mut(&kind) else {
+            return;
+        };
+        series.requests.inc();
+        /* A tunnel lives for hours: that says nothing of how fast a request is. */
+        if request.tunnel {
+            self.tunnels.get_or_create(&series.labels).inc();
+            return;
+        }
+        if let Some(ns) = request.elapsed_ns {
+            let labels = &series.labels;
+            let new = || self.durations.get_or_create_owned(labels);
+            series.duration.get_or_insert_with(new).observe(seconds(ns));
+        }
+        for (histogram, (name, span)) in series.spans.iter_mut().zip(SPANS) {
+            if let Some(ns) = span(request) {
+                let new = || {
+                    let mut labels = series.labels.clone();
+                    labels.push(("phase", name.to_owned()));
+                    self.phases.get_or_create_owned(&labels)
+                };
+                histogram.get_or_insert_with(new).observe(seconds(ns));
+            }
+        }
+    }
+
+    /// Counts a failed attempt.
+    fn attempt(&mut self, attempt: &Attempt<'_>) {
+        if let (Some(addr), Some(failure)) = (attempt.addr.as_deref(), attempt.failure) {
+            let labels = vec![
+                ("upstream", self.upstream(addr)),
+                ("failure", failure.name()),
+            ];
+            self.failures.get_or_create(&labels).inc();
+        }
+    }
+
+    /// The first request of a kind.
+    fn new_series(&self, kind: &Kind) -> Series {
+        let labels = kind.labels();
+        Series {
+            requests: self.requests.get_or_create_owned(&labels),
+            duration: None,
+            spans: Default::default(),
+            labels,
+        }
+    }
+
+    /// The label of an upstream: of the first ones their own.
+    fn upstream(&mut self, addr: &str) -> String {
+        if !self.upstreams.iter().any(|known| known == addr) {
+            if self.upstreams.len() == UPSTREAMS_MAX {
+                return OTHER.to_owned();
+            }
+            self.upstreams.push(addr.to_owned());
+        }
+        addr.to_owned()
+    }
+
+    /// What the tool itself has counted so far.
+    pub fn tick(&self, counts: &Counts, written: u64, binaries: usize) {
+        self.own.tick(counts, written, binaries);
+    }
+}
+
+/// `2xx` and so on; `none` where no status was ever set.
+fn class(status: Option<u32>) -> &'static str {
+    match status {
+        Some(100..200) => "1xx",
+        Some(200..300) => "2xx",
+        Some(300..400) => "3xx",
+        Some(400..500) => "4xx",
+        Some(500..600) => "5xx",
+        Some(_) => OTHER,
+        None => NONE,
+    }
+}
+
+/// Nanoseconds as Prometheus counts.
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+    use super::SPANS;
+    use super::UPSTREAMS_MAX;
+    use super::route::Route;
+    use crate::record::lost::Counts;
+    use crate::record::phases::Phase;
+    use crate::record::request::Request;
+
+    /// What is served after these requests.
+    fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
+        let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
+        let (mut metrics, registry) = Metrics::new(routes.collect());
+        requests.iter().for_each(|request| metrics.request(request));
+        metrics.tick(&Counts::default(), 0, 1);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    /// A request to an upstream.
+    fn request(upstream: &str) -> Request<'static> {
+        let mut request = Request {
+            status: Some(502),
+            request_uri: Some("/api/users/7?all".into()),
+            uri: Some("/index.php".into()),
+            upstream_addr: Some(upstream.to_owned().into()),
+            elapsed_ns: Some(2_000_000),
+            ..Default::default()
+        };
+        request.phases.set(Phase::UpstreamConnect, Some(5_000));
+        request
+            .phases
+            .set(Phase::UpstreamRequestFirstByte, Some(105_000));
+        request
+    }
+
+    /// Check that a request is counted and measured once, in its kind.
+    #[test]
+    fn kinds() {
+        let text = served(
+            &["users=/api/users/*"],
+            &[request("a:1"), request("a:1"), Request::default()],
+        );
+        for line in [
+            "nginx_http_requests_total{upstream=\"a:1\",status=\"5xx\",route=\"users\"} 2",
+            "nginx_http_requests_total{upstream=\"none\",status=\"none\",route=\"other\"} 1",
+            "nginx_http_request_duration_seconds_bucket{le=\"0.0025\",upstream=\"a:1\",status=\"5xx\",route=\"users\"} 2",
+            "nginx_http_request_duration_seconds_bucket{le=\"0.001\",upstream=\"a:1\",status=\"5xx\",route=\"users\"} 0",
+            "nginx_http_request_phase_seconds_sum{upstream=\"a:1\",status=\"5xx\",route=\"users\",phase=\"upstream_connect\"} 0.0002",
+            "ngx_bpf_requests_lost_total{cause=\"ring_full\"} 0",
+            "ngx_bpf_traced_binaries 1",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+        }
+        assert!(!served(&[], &[request("a:1")]).contains("route="));
+        /* What no request of a kind has is no series of it. */
+        assert!(!text.contains("phase=\"upstream_wait\""), "{text}");
+        assert!(
+            !text.contains("duration_seconds_count{upstream=\"none\""),
+            "{text}"
+        );
+    }
+
+    /// Check that tunnels are counted and in no histogram.
+    #[test]
+    fn tunnels() {
+        let mut tunnel = request("a:1");
+        (tunnel.status, tunnel.tunnel) = (Some(101), true);
+        let text = served(&[], &[tunnel]);
+        for line in [
+            "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\"} 1",
+            "nginx_http_tunnels_total{upstream=\"a:1\",status=\"1xx\"} 1",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{text}");
+        }
+        assert!(!text.contains("seconds_count"), "{text}");
+        assert!(!served(&[], &[request("a:1")]).contains("tunnels_total"));
+    }
+
+    /// Check that docs/metrics.md names all that is served, and every phase.
+    #[test]
+    fn documented() {
+        let document = include_str!("../../docs/metrics.md");
+        let text = served(&[], &[Request::longest()]);
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for line in types {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            assert!(document.contains(&format!("`{name}{suffix}`")), "{line}");
+        }
+        for (phase, _) in SPANS {
+            assert!(document.contains(&format!("| `{phase}` |")), "{phase}");
+        }
+    }
+
+    /// Check that upstreams are bounded, whatever nginx is told to connect to.
+    #[test]
+    fn bounded() {
+        let requests: Vec<_> = (0..1000).map(|n| request(&format!("host{n}:80"))).collect();
+        let text = served(&[], &requests);
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("nginx_http_requests_total"));
+        assert_eq!(lines.count(), UPSTREAMS_MAX + 1);
+        let other = requests.len() - UPSTREAMS_MAX;
+        assert!(text.contains(&format!("upstream=\"other\",status=\"5xx\"}} {other}\n")));
+    }
+
+    /// Check that a failed attempt is counted by server and reason.
+    #[test]
+    fn failures() {
+        let text = served(&[], &[Request::longest()]);
+        let addr = "x".repeat(128);
+        let expected = format!(
+            "nginx_http_upstream_failures_total{{upstream=\"{addr}\",failure=\"no_live_upstreams\"}} 40\n"
+        );
+        assert!(text.contains(&expected), "{text}");
+    }
+}

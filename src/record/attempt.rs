@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One attempt at an upstream: its times, and what nginx keeps of it.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeMap as _;
+
+use crate::bpf::types::attempt_flag;
+use crate::decode::event::AttemptEvent;
+use crate::decode::facts::lossy;
+use crate::decode::facts::nonzero;
+use crate::record::failure::Evidence;
+use crate::record::failure::Failure;
+use crate::record::phases::Phase;
+use crate::record::phases::Phases;
+
+/// What followed an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another one, at the next server (`proxy_next_upstream`).
+    Attempt,
+    /// An internal redirect, and another upstream there.
+    Redirect,
+    /// The response to the client, with this status.
+    Answer(u32),
+}
+
+/// What is known of the request that attempts are of.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// What its phases count from.
+    pub origin: Option<u64>,
+    /// What followed the last attempt.
+    pub next: Next,
+    /// As in `Evidence`.
+    pub is_alone: bool,
+    /// When the last byte of its response was sent to the client.
+    pub answered_ns: Option<u64>,
+}
+
+/// One attempt, as users see it.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    /// `address:port`, or `unix:` and the path; the upstream's name when no server was chosen.
+    pub addr: Option<Cow<'a, str>>,
+    /// As in `$upstream_status`.
+    pub status: Option<u32>,
+    /// On a kept connection. `None` when nothing was sent.
+    pub reused: Option<bool>,
+    /// The five upstream times.
+    pub phases: Phases,
+    /// From the first byte of the TLS handshake to its last.
+    pub upstream_tls_ns: Option<u64>,
+    /// As in `$upstream_bytes_sent`.
+    pub bytes_sent: Option<i64>,
+    /// As in `$upstream_bytes_received`.
+    pub bytes_received: Option<i64>,
+    /// Why it failed, as far as that is certain.
+    pub failure: Option<Failure>,
+    /// It began when the client had its response: `post_action` asked for it.
+    pub post_action: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// Every attempt of a request, in order.
+    pub fn all(events: &[AttemptEvent<'a>], around: Around) -> Vec<Self> {
+        /* nginx puts a state without a peer between the upstreams of two internal redirects. */
+        let tried = events
+            .iter()
+            .filter(|attempt| !attempt.addr.is_empty() || attempt.was_seen());
+        let tried: Vec<_> = tried.collect();
+        let all = tried.iter().enumerate().map(|(n, attempt)| {
+            let next = match tried.get(n + 1) {
+                None => around.next,
+                Some(next) if next.record.index == attempt.record.index + 1 => Next::Attempt,
+                Some(_) => Next::Redirect,
+            };
+            Self::new(attempt, Around { next, ..around })
+        });
+        all.collect()
+    }
+
+    /// From its event.
+    fn new(event: &AttemptEvent<'a>, around: Around) -> Self {
+        let record = &event.record;
+        let origin = around.origin;
+        let evidence = Evidence {
+            record,
+            addr: event.addr,
+            is_traced: origin.is_some(),
+            is_alone: around.is_alone,
+        };
+        /* The handshake has ended when what follows it is known to be encrypted. */
+        let handshake_ns = nonzero(record.handshake_first_ns)
+            .filter(|_| evidence.has(attempt_flag::ATTEMPT_TLS))
+            .and_then(|first| record.handshake_last_ns.checked_sub(first));
+        Self {
+            addr: lossy(event.addr),
+            status: nonzero(record.status),
+            reused: reused(&evidence),
+            phases: phases(&evidence, origin),
+            upstream_tls_ns: handshake_ns,
+            bytes_sent: counted(record.bytes_sent),
+            bytes_received: counted(record.bytes_received),
+            failure: evidence.failure(around.next),
+            post_action: around
+                .answered_ns
+                .is_some_and(|answered| record.connect_ns >= answered),
+        }
+    }
+}
+
+impl Serialize for Attempt<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(addr) = &self.addr {
+            map.serialize_entry("addr", addr)?;
+        }
+        if let Some(status) = self.status {
+            map.serialize_entry("status", &status)?;
+        }
+        if let Some(reused) = self.reused {
+            map.serialize_entry("reused", &reused)?;
+        }
+        for (name, time) in self.phases.iter() {
+            map.serialize_entry(name, &time)?;
+        }
+        if let Some(time) = self.upstream_tls_ns {
+            map.serialize_entry("upstream_tls_ns", &time)?;
+        }
+        if let Some(bytes) = self.bytes_sent {
+            map.serialize_entry("bytes_sent", &bytes)?;
+        }
+        if let Some(bytes) = self.bytes_received {
+            map.serialize_entry("bytes_received", &bytes)?;
+        }
+        if let Some(failure) = self.failure {
+            map.serialize_entry("failure", &failure)?;
+        }
+        if self.post_action {
+            map.serialize_entry("post_action", &true)?;
+        }
+        map.end()
+    }
+}
+
+/// Returns whether it was a kept connection; `None` when that is not known.
+fn reused(evidence: &Evidence<'_>) -> Option<bool> {
+    match (
+        evidence.has(attempt_flag::ATTEMPT_REUSED),
+        evidence.has(attempt_flag::ATTEMPT_NEW),
+    ) {
+        _ if !evidence.is_sent() => None,
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
+/// What nginx counts; negative when this nginx does not.
+fn counted(bytes: i64) -> Option<i64> {
+    Some(bytes).filter(|bytes| *bytes >= 0)
+}
+
+/// The upstream's side of the phases.
+fn phases(evidence: &Evidence<'_>, origin: Option<u64>) -> Phases {
+    let mut phases = Phases::default();
+    let record = evidence.record;
+    let Some(origin) = origin else {
+        return phases;
+    };
+    let mut set = |phase, ns: u64| {
+        phases.set(phase, nonzero(ns).and_then(|ns| ns.checked_sub(origin)));
+    };
+    set(Phase::UpstreamConnect, record.connect_ns);
+    if !evidence.is_sent() || evidence.has(attempt_flag::ATTEMPT_UNSURE) {
+        return phases;
+    }
+    set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
+    if is_sent_whole(evidence) {
+        set(Phase::UpstreamRequestLastByte, record.request_last_ns);
+    }
+    /* HTTP/2 has frames of its own before a response. */
+    let is_http2 = evidence.has(attempt_flag::ATTEMPT_HTTP2);
+    if !is_http2 || evidence.has(attempt_flag::ATTEMPT_HEADER) {
+        set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
+        set(Phase::UpstreamResponseLastByte, record.response_last_ns);
+    }
+    phases
+}
+
+/// Whether the request's last byte was sent, and before the response had begun. What goes through a
+/// tunnel is no request. Without a response it must be known that all of it was sent.
+fn is_sent_whole(evidence: &Evidence<'_>) -> bool {
+    if evidence.has(attempt_flag::ATTEMPT_PART) {
+        return false;
+    }
+    if evidence.has(attempt_flag::ATTEMPT_HEADER) {
+        return evidence.has(attempt_flag::ATTEMPT_TUNNEL)
+            || !evidence.has(attempt_flag::ATTEMPT_MORE);
+    }
+    evidence.has(attempt_flag::ATTEMPT_WHOLE) && !evidence.has(attempt_flag::ATTEMPT_MORE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Around;
+    use super::Attempt;
+    use super::Next;
+    use crate::bpf::types;
+    use crate::bpf::types::attempt_flag;
+    use crate::decode::event::AttemptEvent;
+    use crate::record::failure::Failure;
+
+    /// An attempt with this status, of whose socket these flags tell.
+    fn event(status: u32, flags: &[attempt_flag]) -> AttemptEvent<'static> {
+        AttemptEvent {
+            record: types::attempt {
+                status,
+                flags: flags.iter().fold(0, |flags, flag| flags | flag.0),
+                bytes_sent: -1,
+                ..Default::default()
+            },
+            addr: b"127.0.0.1:80",
+        }
+    }
+
+    /// A request whose last attempt was followed by this.
+    fn around(next: Next) -> Around {
+        Around {
+            origin: Some(1),
+            next,
+            is_alone: true,
+            answered_ns: None,
+        }
+    }
+
+    /// Why the last attempt failed.
+    fn failure(event: AttemptEvent<'static>, next: Next) -> Option<Failure> {
+        Attempt::all(&[event], around(next))[0].failure
+    }
+
+    /// Check that an attempt without a response failed at the stage that its socket had come to.
+    #[test]
+    fn stages() {
+        const SEEN: attempt_flag = attempt_flag::ATTEMPT_SEEN;
+        let answer = Next::Answer(502);
+        for (status, begun, expected) in [
+            (502, "connect", Some(Failure::ConnectError)),
+            (504, "connect", Some(Failure::ConnectTimeout)),
+            (502, "handshake", Some(Failure::TlsError)),
+            (504, "handshake", Some(Failure::TlsTimeout)),
+            (502, "refused", Some(Failure::TlsError)),
+            (502, "request", Some(Failure::Error)),
+            (504, "request", None),
+            (504, "part", Some(Failure::SendTimeout)),
+            (504, "whole", Some(Failure::Timeout)),
+            (502, "response", Some(Failure::InvalidHeader)),
+        ] {
+            let mut event = event(status, &[SEEN]);
+            let record = &mut event.record;
+            match begun {
+                "handshake" => record.handshake_first_ns = 2,
+                "refused" => {
+                    (record.handshake_first_ns, record.request_first_ns) = (2, 3);
+                    record.bytes_sent = 0;
+                }
+                "request" => record.request_first_ns = 3,
+                "part" => record.flags |= attempt_flag::ATTEMPT_PART.0,
+                "whole" => record.flags |= attempt_flag::ATTEMPT_WHOLE.0,
+                "response" => record.response_first_ns = 4,
+                _ => {}
+            }
+            if matches!(begun, "part" | "whole" | "response") {
+                record.request_first_ns = 3;
+            }
+            assert_eq!(failure(event, answer), expected, "{status} {begun}");
+        }
+        for (flag, expected) in [
+            (attempt_flag::ATTEMPT_ERROR, Failure::Reset),
+            (attempt_flag::ATTEMPT_EOF, Failure::Closed),
+            (attempt_flag::ATTEMPT_CANCELLED, Failure::Reset),
+            (attempt_flag::ATTEMPT_TLS, Failure::Closed),
+        ] {
+            let mut event = event(502, &[SEEN, flag]);
+            event.record.request_first_ns = 3;
+            assert_eq!(failure(event, answer), Some(expected));
+        }
+    }
+
+    /// Check what is reported of a response of which nginx expected more: nothing while something else
+    /// may have ended its request.
+    #[test]
+    fn cut() {
+        const LOOKED: attempt_flag = attempt_flag::ATTEMPT_LOOKED;
+        for (flags, expected) in [
+            (&[LOOKED][..], Some(Failure::InvalidBody)),
+            (&[], Some(Failure::Error)),
+            (&[LOOKED, attempt_flag::ATTEMPT_UNSERVED], None),
+            (&[attempt_flag::ATTEMPT_EOF], Some(Failure::Closed)),
+            (
+                &[attempt_flag::ATTEMPT_EOF, attempt_flag::ATTEMPT_OPEN_ENDED],
+                None,
+            ),
+            (&[attempt_flag::ATTEMPT_ERROR], Some(Failure::Reset)),
+            (
+                &[LOOKED, attempt_flag::ATTEMPT_TIMED_OUT],
+                Some(Failure::Timeout),
+            ),
+            (
+                &[LOOKED, attempt_flag::ATTEMPT_GIVEN_UP],
+                Some(Failure::Closed),
+            ),
+            (&[attempt_flag::ATTEMPT_GIVEN_UP], Some(Failure::Error)),
+        ] {
+            let mut event = event(
+                200,
+                &[
+                    attempt_flag::ATTEMPT_SEEN,
+                    attempt_flag::ATTEMPT_HEADER,
+                    attempt_flag::ATTEMPT_INCOMPLETE,
+                ],
+            );
+            for flag in flags {
+                event.record.flags |= flag.0;
+            }
+            let tried = [event];
+            let [alone, with_others] = [true, false].map(|is_alone| {
+                let around = Around {
+                    is_alone,
+                    ..around(Next::Answer(200))
+                };
+                Attempt::all(&tried, around)[0].failure
+            });
+            assert_eq!(alone, expected, "{flags:?}");
+            let is_inferred = flags.is_empty() || flags == [LOOKED];
+            assert_eq!(with_others, expected.filter(|_| !is_inferred), "{flags:?}");
+        }
+    }
+
+    /// Check that a response is a failure only when nginx went on to another server for its status.
+    #[test]
+    fn responses() {
+        let answered = |status| event(status, &[attempt_flag::ATTEMPT_HEADER]);
+        for (status, next, expected) in [
+            (503, Next::Attempt, Some(Failure::Http503)),
+            (418, Next::Attempt, None),
+            (503, Next::Redirect, None),
+            (503, Next::Answer(503), None),
+        ] {
+            assert_eq!(failure(answered(status), next), expected, "{status}");
+        }
+    }
+
+    /// Check what is told of an attempt that has come to nothing: that the client has left, that
+    /// there was no server, and nothing where its socket may not have been seen.
+    #[test]
+    fn without_a_response() {
+        let left = Next::Answer(499);
+        assert_eq!(failure(event(0, &[]), left), Some(Failure::ClientClosed));
+        assert_eq!(failure(event(0, &[]), Next::Answer(200)), None);
+        let unresolved = AttemptEvent {
+            addr: b"backend",
+            ..event(502, &[])
+        };
+        assert_eq!(
+            failure(unresolved, Next::Answer(502)),
+            Some(Failure::NoLiveUpstreams)
+        );
+        let answer = around(Next::Answer(502));
+        let untraced = [event(502, &[attempt_flag::ATTEMPT_SEEN])];
+        assert_eq!(
+            Attempt::all(
+                &untraced,
+                Around {
+                    origin: None,
+                    ..answer
+                }
+            )[0]
+            .failure,
+            None
+        );
+    }
+
+    /// Check that behind an attempt comes the next one, unless nginx has left a gap between them:
+    /// then an internal redirect. What nginx puts into the gap is no attempt.
+    #[test]
+    fn followed_by() {
+        let [mut first, mut gap, mut last] =
+            [503, 0, 200].map(|status| event(status, &[attempt_flag::ATTEMPT_HEADER]));
+        (gap.addr, gap.record.flags) = (b"", 0);
+        (first.record.index, gap.record.index, last.record.index) = (0, 1, 2);
+        let answer = Next::Answer(200);
+        let all = Attempt::all(&[first, gap, last], around(answer));
+        let told: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
+        assert_eq!(told, [Some(503), Some(200)]);
+        assert_eq!(all[0].failure, None);
+        assert_eq!((all[0].bytes_sent, all[0].bytes_received), (None, Some(0)));
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Requests that ended and could not be delivered: counted where they are lost, told in the stream.
+
+use serde::Serialize;
+
+use crate::bpf::types::counters;
+use crate::bpf::types::lost_cause;
+
+/// Public names of the causes: those of `enum lost_cause`, each at its own number, then our own.
+const CAUSES: [&str; WRITE_FAILED + 1] = {
+    let mut causes = [""; WRITE_FAILED + 1];
+    causes[lost_cause::LOST_RING_FULL.0 as usize] = "ring_full";
+    causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = "inflight_full";
+    causes[BAD_READ] = "bad_read";
+    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = "worker_exit";
+    causes[WRITE_FAILED] = "write_failed";
+    causes
+};
+
+/* A cause of wire.h that has no name here does not compile. */
+const _: () = {
+    let mut n = 0;
+    while n < CAUSES.len() {
+        assert!(!CAUSES[n].is_empty());
+        n += 1;
+    }
+};
+
+/// A record that came and could not be decoded is as lost as one that could not be read.
+const BAD_READ: usize = lost_cause::LOST_BAD_READ.0 as usize;
+
+/// Behind those that BPF counts.
+const WRITE_FAILED: usize = lost_cause::LOST_CAUSES.0 as usize;
+
+/// How many were lost since the last time, and why.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// When this was found out: RFC 3339, UTC.
+    pub time: String,
+    /// Requests.
+    pub count: u64,
+    /// Why.
+    pub cause: &'static str,
+}
+
+/// What was counted since tracing began, summed over all objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that ended.
+    pub seen: u64,
+    /// Requests that were not asked for.
+    pub filtered: u64,
+    /// Requests lost, by cause.
+    pub lost: [u64; CAUSES.len()],
+    /// Processes that could not be traced.
+    pub untraced_processes: u64,
+    /// Bytes in a ring buffer, the most there were.
+    pub waiting_max: u64,
+}
+
+impl Counts {
+    /// Adds the counters of one object.
+    pub fn add(&mut self, counters: &counters) {
+        self.seen += counters.seen;
+        self.filtered += counters.filtered;
+        for (sum, count) in self.lost.iter_mut().zip(counters.lost) {
+            *sum += count;
+        }
+        self.untraced_processes += counters.untraced_processes;
+        self.waiting_max = self.waiting_max.max(counters.waiting_max);
+    }
+
+    /// Adds records that could not be decoded.
+    pub fn add_bad_records(&mut self, count: u64) {
+        self.lost[BAD_READ] += count;
+    }
+
+    /// Adds requests that could not be written.
+    pub fn add_unwritten(&mut self, count: u64) {
+        self.lost[WRITE_FAILED] += count;
+    }
+
+    /// Takes back what was counted after this moment: `late` requests that were delivered, and those
+    /// that BPF has kept back or lost. What is left is what was asked for, and still adds up.
+    pub fn end_at(&mut self, moment: &Self, late: u64) {
+        let kept_back = self.filtered.saturating_sub(moment.filtered);
+        let lost = self.lost().saturating_sub(moment.lost());
+        self.seen = self.seen.saturating_sub(late + kept_back + lost);
+        (self.filtered, self.lost) = (moment.filtered, moment.lost);
+    }
+
+    /// Notes that the stream has told of these.
+    pub fn tell(&mut self, lost: &Lost) {
+        for (cause, told) in CAUSES.into_iter().zip(&mut self.lost) {
+            if cause == lost.cause {
+                *told += lost.count;
+            }
+        }
+    }
+
+    /// All that were lost.
+    pub fn lost(&self) -> u64 {
+        self.lost.iter().sum()
+    }
+
+    /// How many were lost for each cause.
+    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CAUSES.into_iter().zip(self.lost)
+    }
+
+    /// What was lost since `before`, a record for each cause.
+    pub fn since(&self, before: &Self, time: &str) -> Vec<Lost> {
+        CAUSES
+            .into_iter()
+            .zip(self.lost.into_iter().zip(before.lost))
+            .filter(|(_, (now, before))| now > before)
+            .map(|(cause, (now, before))| Lost {
+                time: time.to_owned(),
+                count: now - before,
+                cause,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    /// Check that what comes after the end is taken back, and that the rest adds up.
+    #[test]
+    fn end_at() {
+        let moment = Counts {
+            seen: 10,
+            filtered: 3,
+            lost: [1, 0, 0, 0, 0],
+            ..Default::default()
+        };
+        let mut counts = Counts {
+            seen: 30,
+            filtered: 8,
+            lost: [5, 0, 0, 0, 0],
+            ..Default::default()
+        };
+        /* 17 were delivered, of which one was wanted. */
+        counts.end_at(&moment, 16);
+        assert_eq!((counts.seen, counts.filtered, counts.lost()), (5, 3, 1));
+        assert_eq!(counts.seen, 1 + counts.filtered + counts.lost());
+    }
+
+    /// Check that only what is new is told, by cause.
+    #[test]
+    fn since() {
+        let before = Counts {
+            lost: [5, 1, 0, 0, 0],
+            ..Default::default()
+        };
+        let now = Counts {
+            lost: [5, 3, 1, 0, 0],
+            ..Default::default()
+        };
+        let lost = now.since(&before, "t");
+        let told: Vec<_> = lost.iter().map(|lost| (lost.count, lost.cause)).collect();
+        assert_eq!(told, [(2, "inflight_full"), (1, "bad_read")]);
+        assert!(now.since(&now, "t").is_empty());
+    }
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Secrets in query strings: what is told of them, in every format.
+
+use std::borrow::Cow;
+
+use crate::cli::Trace;
+use crate::record::request::Request;
+
+/// Stands for a value that is not told.
+const REDACTED: &str = "REDACTED";
+
+/// What is kept of query strings.
+#[derive(Debug)]
+pub enum Redaction {
+    /// All but the values of these keys.
+    Keys(Vec<String>),
+    /// Nothing, nor the question mark.
+    Query,
+}
+
+/// How a uri is written.
+#[derive(Clone, Copy)]
+enum Form {
+    /// As the client sent it.
+    Sent,
+    /// As `$uri`: its question marks and some of its `&` are those that the client has encoded.
+    Decoded,
+}
+
+impl Redaction {
+    /// From the options.
+    pub fn new(cli: &Trace) -> Self {
+        match cli.no_query {
+            true => Self::Query,
+            false => Self::Keys(cli.redact.0.clone()),
+        }
+    }
+
+    /// Takes the secrets out of every uri of a request.
+    pub fn apply(&self, request: &mut Request<'_>) {
+        self.replace(&mut request.request_uri, Form::Sent);
+        self.replace(&mut request.uri, Form::Decoded);
+        for subrequest in &mut request.subrequests {
+            self.replace(&mut subrequest.uri, Form::Decoded);
+        }
+    }
+
+    /// Takes the secrets out of a uri.
+    fn replace(&self, uri: &mut Option<Cow<'_, str>>, form: Form) {
+        if let Some(uri) = uri
+            && let Some(kept) = self.kept(uri, form)
+        {
+            *uri = Cow::Owned(kept);
+        }
+    }
+
+    /// What is told of a uri, if that is not all of it.
+    fn kept(&self, uri: &str, form: Form) -> Option<String> {
+        match self {
+            Self::Keys(keys) => without_values(uri, form, keys),
+            Self::Query => units(uri)
+                .find(|unit| unit.byte == b'?')
+                .map(|unit| uri[..unit.at].to_owned()),
+        }
+    }
+}
+
+/// The uri without the values of these keys; `None` when it has none of them. A value ends with the
+/// next `&`; in a decoded uri that may be one of the value, which ends with the uri. Encoded separators
+/// in front of it count, too: they may be those of a uri within the query.
+fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
+    let mut kept = String::new();
+    /* Up to here `uri` is in `kept`. */
+    let mut done = 0;
+    /* What may become a key, decoded; `None` in front of the query and within a value. */
+    let mut key: Option<Vec<u8>> = None;
+    let mut is_query = false;
+    for unit in units(uri) {
+        match unit.byte {
+            _ if unit.at < done => {}
+            b'?' => {
+                is_query = true;
+                key = Some(Vec::new());
+            }
+            _ if !is_query => {}
+            b'&' | b';' => key = Some(Vec::new()),
+            b'=' => {
+                let found = key.take();
+                if found.is_some_and(|found| keys.iter().any(|key| key.as_bytes() == found)) {
+                    kept.push_str(&uri[done..unit.end]);
+                    kept.push_str(REDACTED);
+                    let rest = match form {
+                        Form::Sent => uri[unit.end..].find('&'),
+                        Form::Decoded => None,
+                    };
+                    done = rest.map_or(uri.len(), |len| unit.end + len);
+                }
+            }
+            byte => key.iter_mut().for_each(|key| key.push(byte)),
+        }
+    }
+    if done == 0 {
+        return None;
+    }
+    kept.push_str(&uri[done..]);
+    Some(kept)
+}
+
+/// One byte of a uri, decoded, and where it stands.
+struct Unit {
+    /// The byte that it means.
+    byte: u8,
+    /// Where it begins.
+    at: usize,
+    /// Where it ends: one byte on, or three when it is encoded.
+    end: usize,
+}
+
+/// The bytes of a uri, decoded once.
+fn units(uri: &str) -> impl Iterator<Item = Unit> {
+    let bytes = uri.as_bytes();
+    let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let plain = *bytes.get(at)?;
+        let encoded = match plain {
+            b'%' => digit(at + 1).zip(digit(at + 2)),
+            _ => None,
+        };
+        let (byte, len) = match encoded {
+            Some((high, low)) => (u8::try_from(high << 4 | low).ok()?, 3),
+            None => (plain, 1),
+        };
+        let unit = Unit {
+            byte,
+            at,
+            end: at + len,
+        };
+        at += len;
+        Some(unit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::Redaction;
+    use crate::cli::Cli;
+    use crate::record::request::Request;
+    use crate::record::subrequest::Subrequest;
+
+    /// What these options leave of a uri: as it was sent, and decoded.
+    fn kept(args: &[&str], uri: &str) -> (String, String) {
+        let args = ["ngx-bpf"].iter().chain(args);
+        let redaction = Redaction::new(&Cli::try_parse_from(args).unwrap().trace);
+        let mut request = Request {
+            request_uri: Some(uri.into()),
+            uri: Some(uri.into()),
+            subrequests: vec![Subrequest {
+                uri: Some(uri.into()),
+                status: None,
+                duration_ns: None,
+                upstreams: Vec::new(),
+            }],
+            ..Default::default()
+        };
+        redaction.apply(&mut request);
+        assert_eq!(request.subrequests[0].uri, request.uri);
+        let [sent, decoded] =
+            [request.request_uri, request.uri].map(|uri| uri.unwrap().into_owned());
+        (sent, decoded)
+    }
+
+    /// Check the keys of OpenTelemetry, wherever they stand and however they are written.
+    #[test]
+    fn default_keys() {
+        for (uri, expected) in [
+            ("/a?sig=x", "/a?sig=REDACTED"),
+            ("/a?b=1&sig=x&c=2", "/a?b=1&sig=REDACTED&c=2"),
+            ("?Signature=x", "?Signature=REDACTED"),
+            ("/a?sig=x;y=1&c", "/a?sig=REDACTED&c"),
+            ("/a?b=1;sig=x", "/a?b=1;sig=REDACTED"),
+            ("/a?si%67=x%26&c", "/a?si%67=REDACTED&c"),
+            (
+                "/a?X-Amz-Security-Token=ü",
+                "/a?X-Amz-Security-Token=REDACTED",
+            ),
+            ("/a?sig=x&sig=y", "/a?sig=REDACTED&sig=REDACTED"),
+            ("/a?sig==x=y", "/a?sig=REDACTED"),
+            ("/a?sig=", "/a?sig=REDACTED"),
+            ("/a?u=http://b/?sig=x", "/a?u=http://b/?sig=REDACTED"),
+            (
+                "/a?u=http%3A%2F%2Fb%2F%3fsig%3dx%26y&c",
+                "/a?u=http%3A%2F%2Fb%2F%3fsig%3dREDACTED&c",
+            ),
+            ("/a%3Fsig=x", "/a%3Fsig=REDACTED"),
+        ] {
+            assert_eq!(kept(&[], uri).0, expected);
+        }
+    }
+
+    /// Check that nothing of a value is left in a decoded uri, whose `&` may be the value's own.
+    #[test]
+    fn decoded() {
+        for (uri, expected) in [
+            ("/a?sig=x", "/a?sig=REDACTED"),
+            ("/a?b=1&sig=x&y?z;sig=&", "/a?b=1&sig=REDACTED"),
+            ("/a%3Fsig=x%26y&z", "/a%3Fsig=REDACTED"),
+        ] {
+            assert_eq!(kept(&[], uri).1, expected);
+        }
+    }
+
+    /// Check that nothing else is touched: other keys, other cases, keys without a value, paths, and
+    /// what is no encoding.
+    #[test]
+    fn untouched() {
+        for uri in [
+            "/",
+            "/sig=x",
+            "/a?",
+            "/a?sig",
+            "/a?SIG=x",
+            "/a?asig=x",
+            "/a?sig%=x",
+            "/a?%",
+            "/a?%2",
+            "/a?%zz=sig",
+            "/a?b=sig",
+            "/ü?ü=%ü",
+            "*",
+            "",
+        ] {
+            assert_eq!(kept(&[], uri), (uri.to_owned(), uri.to_owned()));
+        }
+    }
+
+    /// Check keys that are asked for, none, and no query at all.
+    #[test]
+    fn options() {
+        let uri = "/a?sig=x&token=y";
+        for (args, uri, expected) in [
+            (
+                &["--redact", "token,key"][..],
+                uri,
+                "/a?sig=x&token=REDACTED",
+            ),
+            (&["--redact", "none"], uri, uri),
+            (&["--no-query"], uri, "/a"),
+            (&["--no-query"], "/a%3fb", "/a"),
+            (&["--no-query"], "/a", "/a"),
+        ] {
+            let expected = expected.to_owned();
+            assert_eq!(kept(args, uri), (expected.clone(), expected));
+        }
+    }
+}
