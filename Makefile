@@ -65,21 +65,21 @@ demo: build demo-deps ## Trace a small nginx: its records beside its own access 
 
 .PHONY: check
 check: build-deps check-deps ## Format, lints, tests without root: before every commit
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	clang-format --dry-run -Werror bpf/*.c bpf/*.h vmlinux/*.h
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked -- --skip root::
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) test --locked --workspace -- --skip root::
 
 .PHONY: test
 # What can't be had here is skipped with its reason (77); .ci/run takes that for a failure.
 test: build-deps test-deps guest-deps ## All tests; those that trace need root
 ifeq ($(shell id -u),0)
 	tests/builds/run --fetch trixie || [ $$? -eq 77 ]
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 	tests/builds/run trixie || [ $$? -eq 77 ]
 	tests/kernels/run --some 6.1 || [ $$? -eq 77 ]
 else
-	$(CARGO) test --locked -- --skip root::
+	$(CARGO) test --locked --workspace -- --skip root::
 	@echo 'SKIP root::: not root'
 endif
 
@@ -159,7 +159,7 @@ release: check test test-packages test-reproducible deny ## All checks, all pack
 
 .PHONY: format
 format: check-deps ## Format the sources
-	$(CARGO) fmt
+	$(CARGO) fmt --all
 	clang-format -i bpf/*.c bpf/*.h vmlinux/*.h
 
 .PHONY: deny

@@ -15,15 +15,11 @@ use crate::pipeline::stderr::Patience;
 
 mod attach;
 mod bpf;
-#[cfg(test)]
-#[path = "../tests/suite/common/cached.rs"]
-mod cached;
 mod cli;
 mod commands;
 mod decode;
 mod follow;
 mod metrics;
-mod nginx_binary;
 mod output;
 mod pipeline;
 mod record;

@@ -23,30 +23,8 @@ use libbpf_rs::libbpf_sys;
 use rustix::fs::MemfdFlags;
 
 use crate::bpf::types::limit;
-use crate::nginx_binary::dwarf::Wanted;
-use crate::nginx_binary::layout::Layout;
-
-/// Members that some builds of nginx do not have: the program asks for each whether it is there.
-pub const OPTIONAL: [&str; 12] = [
-    "bytes_received",
-    "bytes_sent",
-    "cache_status",
-    "node",
-    "quic",
-    "read_event_handler",
-    "request_body",
-    "sid",
-    "ssl",
-    "ssl_servername",
-    "stream",
-    "udp",
-];
-
-/// What the names of structs begin with that only builds with QUIC have. As above.
-pub const OPTIONAL_STRUCTS: &str = "ngx_quic_";
-
-/// Structs that a layout file may lack, which was written before they were read. As above.
-const LATER_STRUCTS: [&str; 2] = ["ngx_http_request_body_t", "ngx_http_v2_node_s"];
+use nginx_binary::layout::Layout;
+use nginx_binary::layout::wanted::WantedMembers;
 
 /// What nginx's struct names begin with.
 const PREFIX: &str = "ngx_";
@@ -62,7 +40,7 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
             .name()
             .and_then(|name| name.to_str())
             .is_some_and(|name| name.starts_with(PREFIX));
-        if is_nginx && !is_left_out(layout, &name_of(&ty)?) {
+        if is_nginx && !WantedMembers::may_be_left_out(&name_of(&ty)?, layout) {
             writer.add_struct(&ty)?;
         }
     }
@@ -75,23 +53,17 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
     Ok(file)
 }
 
-/// Whether this build has no such struct, and need not have it.
-fn is_left_out(layout: &Layout, name: &str) -> bool {
-    (name.starts_with(OPTIONAL_STRUCTS) || LATER_STRUCTS.contains(&name))
-        && !layout.structs.contains_key(name)
-}
-
 /// The nginx members that `program` names, by struct.
-pub fn wanted(program: &Btf<'_>) -> Wanted {
+pub fn wanted(program: &Btf<'_>) -> WantedMembers {
     let text = |name: &OsStr| name.to_str().map(str::to_owned);
-    program
-        .type_by_kind::<Struct<'_>>()
-        .filter_map(|ty| {
-            let name = ty.name().and_then(text)?;
-            let members = ty.iter().filter_map(|member| member.name.and_then(text));
-            name.starts_with(PREFIX).then(|| (name, members.collect()))
-        })
-        .collect()
+    let structs = program.type_by_kind::<Struct<'_>>().filter_map(|ty| {
+        let name = ty.name().and_then(text)?;
+        let members = ty.iter().filter_map(|member| member.name.and_then(text));
+        name.starts_with(PREFIX).then(|| (name, members.collect()))
+    });
+    WantedMembers {
+        structs: structs.collect(),
+    }
 }
 
 /// BTF in the making.
@@ -143,7 +115,7 @@ impl<'a> Writer<'a> {
                 .with_context(|| format!("a member of {name} has no name"))?;
             let offset = match known.get(member_name) {
                 Some(offset) => *offset,
-                None if OPTIONAL.contains(&member_name) => continue,
+                None if WantedMembers::is_optional(&name, member_name) => continue,
                 None => bail!("the layout has no {name}.{member_name}"),
             };
             let member_type = self

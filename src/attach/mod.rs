@@ -32,10 +32,10 @@ use crate::decode::event;
 use crate::follow::discover::Process;
 use crate::follow::discover::Role;
 use crate::follow::program::Program;
-use crate::nginx_binary::hook::Hook;
 use crate::pipeline::cost::Runs;
 use crate::pipeline::filter::Early;
 use crate::record::lost::Counts;
+use nginx_binary::sites::Hook;
 
 pub mod bpf_object;
 pub mod btf;

@@ -108,6 +108,15 @@ pub struct LayoutOptions {
     pub debug_info: Option<PathBuf>,
 }
 
+impl From<&LayoutOptions> for nginx_binary::Options {
+    fn from(options: &LayoutOptions) -> Self {
+        Self {
+            layout: options.layout.clone(),
+            debug_info: options.debug_info.clone(),
+        }
+    }
+}
+
 /// Which nginx, of all that run.
 #[derive(Args, Debug)]
 pub struct Pids {

@@ -6,13 +6,16 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use nginx_binary::build;
+use nginx_binary::elf::Elf;
+use nginx_binary::elf::debug_file;
+use nginx_binary::elf::debug_file::DebugFiles;
+use nginx_binary::elf::image::Image;
+use nginx_binary::files::Files as _;
+use nginx_binary::layout::choose;
 
 use crate::attach::bpf_object;
-use crate::nginx_binary::debug_file;
-use crate::nginx_binary::elf::Elf;
-use crate::nginx_binary::image::Image;
-use crate::nginx_binary::module;
-use crate::nginx_binary::source;
+use crate::follow::program::SafeFiles;
 use crate::output;
 use crate::output::escape::Quoted;
 
@@ -20,20 +23,24 @@ use crate::output::escape::Quoted;
 /// file of the same build tells one.
 pub fn run(path: &Path) -> Result<()> {
     let context = || format!("failed to read {}", Quoted(path));
-    let image = Image::open(path).with_context(context)?;
+    let file = SafeFiles.stated(path).with_context(context)?;
+    let image = Image::read(&file).with_context(context)?;
     let mut elf = Elf::parse(&image).with_context(context)?;
     /* Its debug file is looked for beside the file itself, not beside a link to it. */
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    debug_file::add_symbols(&place, &mut elf, None, &[module::HTTP_CORE])?;
-    let build = module::build(&elf).with_context(context)?;
-    let layout = debug_file::layout(&place, &elf, &bpf_object::wanted()?)?.with_context(|| {
-        format!(
-            "{} has no debug information, nor has a debug file of build id {}: install its \
+    let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
+    debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
+    let build = build::build(&elf).with_context(context)?;
+    let wanted = bpf_object::wanted()?;
+    let layout =
+        choose::from_debug_info(&place, &elf, &debug_files, &wanted)?.with_context(|| {
+            format!(
+                "{} has no debug information, nor has a debug file of build id {}: install its \
              debug symbols, or build it with -g",
-            Quoted(path),
-            elf.build_id().as_deref().unwrap_or("none")
-        )
-    })?;
-    source::check_stated(&elf, &build, &layout)?;
+                Quoted(path),
+                elf.build_id().as_deref().unwrap_or("none")
+            )
+        })?;
+    choose::check_stated(&elf, &build, &layout)?;
     output::print(layout.section(&build).as_bytes())
 }

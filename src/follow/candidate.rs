@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use rustix::io::Errno;
 
-use crate::cli::LayoutOptions;
 use crate::follow::discover::Inode;
 use crate::follow::discover::Process;
 use crate::follow::discover::Target;
 use crate::follow::program::Program;
-use crate::nginx_binary::layout::Build;
+use nginx_binary::Identity;
+use nginx_binary::Options;
+use nginx_binary::Unsupported;
 
 /// What a look has found.
 pub enum Candidate {
@@ -45,14 +46,14 @@ pub struct Binary {
     pub inode: Inode,
     /// Its path, to show to people.
     pub path: PathBuf,
-    /// Which nginx it is, and its build id, if these could be read.
-    pub identity: Option<(Build, Option<String>)>,
+    /// Which nginx it is, if that could be read.
+    pub identity: Option<Identity>,
 }
 
 impl Candidate {
     /// Looks at a process. `known` are the files that were looked at before. Of one that a person has
     /// asked for it is an error that it has ended.
-    pub fn look(pid: u32, is_asked: bool, known: &[Inode], from: &LayoutOptions) -> Self {
+    pub fn look(pid: u32, is_asked: bool, known: &[Inode], options: &Options) -> Self {
         let process = match Process::open(pid) {
             Ok(process) => process,
             Err(error) if !is_asked && is_gone(&error) => return Self::Gone,
@@ -67,24 +68,25 @@ impl Candidate {
             return Self::Known(target.process, target.inode);
         }
         let (inode, path) = (target.inode, target.path.clone());
-        match Self::read(target, &binary, from) {
+        match Self::read(target, &binary, options) {
             Ok(program) => Self::New(Box::new(program)),
-            Err(error) => Self::Refused(Box::new(Refused {
+            Err(unsupported) => Self::Refused(Box::new(Refused {
                 pid,
                 process: Process::open(pid).ok(),
                 binary: Some(Binary {
-                    identity: Program::identify(&path, &binary, from).ok(),
+                    identity: unsupported.identity,
                     inode,
                     path,
                 }),
-                error,
+                error: unsupported.error,
             })),
         }
     }
 
     /// Reads the file that it runs. Meanwhile it may have started its workers.
-    fn read(target: Target, binary: &File, from: &LayoutOptions) -> Result<Program> {
-        let mut program = Program::read(target, binary.try_clone()?, from)?;
+    fn read(target: Target, binary: &File, options: &Options) -> Result<Program, Unsupported> {
+        let binary = binary.try_clone().map_err(anyhow::Error::from)?;
+        let mut program = Program::read(target, binary, options)?;
         for process in &mut program.processes {
             /* That it has ended meanwhile says nothing of the file. */
             let _ = process.read_titles();

@@ -44,14 +44,15 @@ impl Found {
                 pids => Wanted::Asked(pids),
             };
             let known = found.known();
-            let mut lookout = match Lookout::start(wanted, seen.clone(), known, &cli.layout) {
-                Ok(lookout) => lookout,
-                Err(error) if found.programs.is_empty() && !cli.wait => return Err(error),
-                Err(error) => {
-                    messages.warn(&error);
-                    break;
-                }
-            };
+            let mut lookout =
+                match Lookout::start(wanted, seen.clone(), known, &(&cli.layout).into()) {
+                    Ok(lookout) => lookout,
+                    Err(error) if found.programs.is_empty() && !cli.wait => return Err(error),
+                    Err(error) => {
+                        messages.warn(&error);
+                        break;
+                    }
+                };
             loop {
                 match lookout.wait(Some(stop)) {
                     None => return Ok(Self::default()),

@@ -23,11 +23,11 @@ use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 use crossbeam_channel::unbounded;
 
-use crate::cli::LayoutOptions;
 use crate::follow::candidate::Candidate;
 use crate::follow::discover;
 use crate::follow::discover::Inode;
 use crate::pipeline::stop::Stop;
+use nginx_binary::Options;
 
 /// What one candidate may take. The largest nginx takes a second or two.
 const TIME: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Lookout {
         wanted: Wanted,
         skip: Vec<u32>,
         known: Vec<Inode>,
-        from: &LayoutOptions,
+        from: &Options,
     ) -> Result<Self> {
         ensure!(
             LEFT.load(Ordering::Relaxed) < LEFT_MAX,
@@ -186,7 +186,7 @@ struct Look {
     /// Files that are not read again.
     known: Vec<Inode>,
     /// Where layouts come from.
-    from: LayoutOptions,
+    from: Options,
     /// Who is being looked at.
     at: Arc<AtomicU32>,
     /// Where results go.

@@ -29,11 +29,11 @@ use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Wanted;
 use crate::follow::program::Program;
-use crate::nginx_binary::source::Source;
 use crate::pipeline::cost::Runs;
 use crate::pipeline::filter::Early;
 use crate::pipeline::message::Messages;
 use crate::record::lost::Counts;
+use nginx_binary::layout::choose::Source;
 
 pub mod candidate;
 pub mod discover;
@@ -283,7 +283,7 @@ impl<'cli> Binaries<'cli> {
         let traced = self.traced.iter().map(|traced| traced.program.inode);
         let refused = self.passed_over.iter().filter_map(|(_, inode)| *inode);
         let known = traced.chain(refused).collect();
-        match Lookout::start(wanted, skip, known, &self.cli.layout) {
+        match Lookout::start(wanted, skip, known, &(&self.cli.layout).into()) {
             Ok(lookout) => {
                 self.is_blind = false;
                 self.lookout = Some(lookout);

@@ -6,24 +6,21 @@ use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::ensure;
+use nginx_binary::Binary;
+use nginx_binary::Options;
+use nginx_binary::Unsupported;
+use nginx_binary::build::Build;
+use nginx_binary::elf::image::Image;
+use nginx_binary::files::Files;
+use nginx_binary::layout::choose::Found;
+use nginx_binary::sites::Hooks;
 
-use crate::cli::LayoutOptions;
+use crate::attach::bpf_object;
 use crate::follow::discover::Inode;
 use crate::follow::discover::Process;
 use crate::follow::discover::Target;
-use crate::nginx_binary::debug_file;
-use crate::nginx_binary::elf::Elf;
-use crate::nginx_binary::hook;
-use crate::nginx_binary::hook::Hooks;
-use crate::nginx_binary::image::Image;
-use crate::nginx_binary::layout::Build;
-use crate::nginx_binary::machine::Machine;
-use crate::nginx_binary::module;
-use crate::nginx_binary::source;
-use crate::nginx_binary::source::Found;
+use crate::follow::foreign;
 use crate::output::escape::Quoted;
 
 /// What there is to know of one binary.
@@ -51,42 +48,30 @@ impl Program {
     /// Reads the file that this process runs.
     ///
     /// Fails when it is not nginx, or not one whose layout is known.
-    pub fn read(target: Target, binary: File, from: &LayoutOptions) -> Result<Self> {
+    pub fn read(target: Target, binary: File, options: &Options) -> Result<Self, Unsupported> {
         let Target {
             process,
             path,
             inode,
         } = target;
-        let pid = process.pid;
-        let context = || format!("pid {pid} ({}) can't be traced", Quoted(&path));
-        let image = Image::read(&binary).with_context(context)?;
-        let elf = parse(&path, &image, from).with_context(context)?;
-        ensure_own(elf.machine()).with_context(context)?;
-        let build = module::build(&elf).with_context(context)?;
-        let build_id = elf.build_id();
-        let layout = source::find(&path, &elf, &build, from).with_context(context)?;
-        let hooks = hook::find(&elf).with_context(context)?;
+        let read = read(&path, &binary, options).map_err(|unsupported| {
+            let (pid, path) = (process.pid, Quoted(&path));
+            let context = format!("pid {pid} ({path}) can't be traced");
+            Unsupported {
+                error: unsupported.error.context(context),
+                ..unsupported
+            }
+        })?;
         Ok(Self {
             binary,
             path,
             inode,
-            build_id,
-            build,
-            layout,
-            hooks,
+            build_id: read.identity.build_id,
+            build: read.identity.build,
+            layout: read.layout,
+            hooks: read.hooks,
             processes: vec![process],
         })
-    }
-
-    /// Which nginx a binary is, and its build id, also when it can't be traced.
-    pub fn identify(
-        path: &Path,
-        binary: &File,
-        from: &LayoutOptions,
-    ) -> Result<(Build, Option<String>)> {
-        let image = Image::read(binary)?;
-        let elf = parse(path, &image, from)?;
-        Ok((module::build(&elf)?, elf.build_id()))
     }
 
     /// Whether one of the processes that were asked for has not ended.
@@ -105,20 +90,26 @@ impl Program {
     }
 }
 
-/// A binary, with the symbols that it has elsewhere.
-fn parse<'data>(path: &Path, image: &'data Image, from: &LayoutOptions) -> Result<Elf<'data>> {
-    let mut elf = Elf::parse(image)?;
-    let debug_info = from.debug_info.as_deref();
-    debug_file::add_symbols(path, &mut elf, debug_info, &hook::symbols())?;
-    Ok(elf)
+/// Reads a binary, with the members that our BPF program reads.
+fn read(path: &Path, binary: &File, options: &Options) -> Result<Binary, Unsupported> {
+    let image = Image::read(binary)?;
+    let wanted = bpf_object::wanted()?;
+    Binary::read(path, &image, options, &wanted, &SafeFiles)
 }
 
-/// Fails when a binary is for another machine than this one: our probes read this one's registers.
-fn ensure_own(machine: Machine) -> Result<()> {
-    ensure!(
-        machine == Machine::OWN,
-        "built for {machine}, and this machine is {}",
-        Machine::OWN
-    );
-    Ok(())
+/// Opens further files as a program that runs as root has to.
+pub struct SafeFiles;
+
+impl Files for SafeFiles {
+    fn stated(&self, path: &Path) -> Result<File> {
+        foreign::own(path)
+    }
+
+    fn beside(&self, path: &Path) -> Option<File> {
+        foreign::beside(path)
+    }
+
+    fn beneath(&self, folder: &Path, path: &Path) -> Option<File> {
+        foreign::beneath(folder, path)
+    }
 }

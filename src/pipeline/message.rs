@@ -6,14 +6,14 @@ use std::fmt::Display;
 use crate::bpf::types::limit;
 use crate::cli::Trace;
 use crate::follow::program::Program;
-use crate::nginx_binary::hook::Hook;
-use crate::nginx_binary::hook::Hooks;
-use crate::nginx_binary::version::Version;
 use crate::output::escape::Line;
 use crate::pipeline::cost::Cost;
 use crate::pipeline::stderr;
 use crate::pipeline::stderr::Patience;
 use crate::record::lost::Counts;
+use nginx_binary::sites::Hook;
+use nginx_binary::sites::Hooks;
+use nginx_binary::version::Version;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,13 +12,13 @@ use crate::decode::clock::Clock;
 use crate::decode::event::RequestEvent;
 use crate::decode::facts::Facts;
 use crate::decode::facts::nonzero;
-use crate::nginx_binary::source::Source;
 use crate::record::attempt::Around;
 use crate::record::attempt::Attempt;
 use crate::record::attempt::Next;
 use crate::record::failure;
 use crate::record::phases::Phases;
 use crate::record::subrequest::Subrequest;
+use nginx_binary::layout::choose::Source;
 
 /// Since when a request's phases are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -21,11 +21,11 @@ use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Wanted;
 use crate::follow::program::Program;
-use crate::nginx_binary::hook::Hook;
-use crate::nginx_binary::layout::Build;
-use crate::nginx_binary::source::Source;
 use crate::output;
 use crate::pipeline::descriptors;
+use nginx_binary::build::Build;
+use nginx_binary::layout::choose::Source;
+use nginx_binary::sites::Hook;
 use text::Shown;
 
 mod text;
@@ -192,7 +192,7 @@ fn look(options: &Check) -> Result<Vec<Nginx>> {
             Wanted::Asked(asked)
         };
         let known = found.iter().filter_map(|(inode, _)| *inode).collect();
-        let mut lookout = Lookout::start(wanted, seen.clone(), known, &options.layout)?;
+        let mut lookout = Lookout::start(wanted, seen.clone(), known, &(&options.layout).into())?;
         while let Some(news) = lookout.wait(None) {
             match news {
                 News::Over => break,
@@ -303,7 +303,7 @@ impl Nginx {
         Self {
             processes: vec![process],
             path: path.map(|path| path.display().to_string()),
-            identity: identity.map(|(build, build_id)| Identity::of(build, build_id)),
+            identity: identity.map(|identity| Identity::of(identity.build, identity.build_id)),
             plan: None,
             error: Some(format!("{:#}", refused.error)),
         }

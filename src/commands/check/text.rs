@@ -9,11 +9,11 @@ use super::Plan;
 use super::Process;
 use super::Report;
 use crate::attach::sockets::Sockets;
-use crate::nginx_binary::hook::Hook;
-use crate::nginx_binary::source::Source;
-use crate::nginx_binary::uses::Uses;
 use crate::output::escape::Escaped;
 use crate::output::escape::Line;
+use nginx_binary::layout::choose::Source;
+use nginx_binary::sites::Hook;
+use nginx_binary::sites::references::Uses;
 
 /// The report for people.
 pub struct Shown<'a> {

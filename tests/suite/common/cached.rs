@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What our own scripts keep in ~/.cache/ngx-bpf: other builds of nginx, and programs that are not
-//! packaged. Unit tests have this file, too.
+//! packaged.
 
 use std::path::PathBuf;
 

@@ -25,7 +25,10 @@ fn verdict(service: &Service, nginx: &Nginx) -> Result<(), String> {
 
     let mut tool = Tool::spawn(service.command(&folder).args(["--json", "--pid", &pid]));
     tool.read_stdout();
-    let first = tool.wait_for_message("ngx-bpf: ");
+    let mut first = tool.wait_for_message("ngx-bpf: ");
+    if first.contains("is inferred from its code") {
+        first = tool.wait_for_message("ngx-bpf: ");
+    }
     if !first.contains("tracing nginx") {
         assert_eq!(tool.wait().status.code(), Some(1));
         assert_eq!(check.status.code(), Some(1), "{text}\n{first}");

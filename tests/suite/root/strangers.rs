@@ -333,7 +333,7 @@ fn no_nginx() {
         yard.stranger(Path::new("/bin/sleep"), &["infinity"]);
     };
     let ended = beside(&yard, &[], come);
-    assert_eq!(count(&ended, "bytes are too many"), 1, "{:?}", ended.stderr);
+    assert_eq!(count(&ended, "exceed the limit"), 1, "{:?}", ended.stderr);
     for program in ["/sleep\"", "/bash\""] {
         assert_eq!(count(&ended, program), 1, "{:?}", ended.stderr);
     }

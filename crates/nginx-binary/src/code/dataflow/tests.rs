@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of the dataflow analysis on short pieces of code.
+
+use std::collections::BTreeSet;
+
+use super::Machine;
+use super::Reads;
+use super::Touched;
+use super::of;
+
+/// Machine code by machine and text. The head of the file tells how a row is made.
+const ASSEMBLED: &str = include_str!("../../../tests/data/assembled.tsv");
+
+/// Returns the machine code of assembler text.
+fn assembled(machine: Machine, text: &str) -> Vec<u8> {
+    let machine = machine.to_string();
+    let mut rows = ASSEMBLED.lines().map(|row| row.split('\t'));
+    let hex = rows.find_map(|mut row| {
+        let is_it = row.next() == Some(&machine) && row.next() == Some(text);
+        is_it.then(|| row.next()).flatten()
+    });
+    let hex = hex.unwrap_or_else(|| panic!("assembled.tsv has no row for {text:?}"));
+    let bytes = hex.as_bytes().chunks(2);
+    let bytes = bytes.map(|digits| std::str::from_utf8(digits).unwrap());
+    bytes
+        .map(|digits| u8::from_str_radix(digits, 16).unwrap())
+        .collect()
+}
+
+/// What the code touches of `s`, a struct whose member at 8 points to another `s`.
+fn touched(machine: Machine, code: &str) -> BTreeSet<Touched> {
+    reads(machine, code).touched
+}
+
+/// What the code does with that struct.
+fn reads(machine: Machine, code: &str) -> Reads {
+    let code = assembled(machine, code);
+    let code_from = |address| code.get(usize::try_from(address).ok()?..);
+    of(machine, &code_from, 0, "s", &|member| {
+        (member == ("s", 8)).then_some("s")
+    })
+}
+
+/// Check that copies, the stack and constants that are added keep a pointer known, and that what
+/// is overwritten is not.
+#[test]
+fn registers() {
+    let touched = touched(
+        Machine::X86_64,
+        "push %rbx; mov %rdi, %rbx; mov %rdi, -24(%rsp); xor %edi, %edi; mov 100(%rdi), %rax; \
+         mov 16(%rbx), %rax; lea 32(%rbx), %rcx; add $8, %rcx; mov (%rcx), %rax; \
+         mov -24(%rsp), %rdx; mov %rax, 48(%rdx); pop %rbx; mov 200(%rbx), %rax; ret",
+    );
+    assert_eq!(touched, [("s", 16), ("s", 40), ("s", 48)].into());
+}
+
+/// Check that a store ends what is known of every slot that it reaches into, and of no other.
+#[test]
+fn stores() {
+    let expected = BTreeSet::from([("s", 16)]);
+    let found = touched(
+        Machine::X86_64,
+        "mov %rdi, -16(%rsp); movups %xmm0, -24(%rsp); mov -16(%rsp), %rdx; mov 100(%rdx), %rax; \
+         mov %rdi, -40(%rsp); movl $0, -36(%rsp); mov -40(%rsp), %rdx; mov 104(%rdx), %rax; \
+         mov %rdi, -64(%rsp); cmpl $0, -60(%rsp); movups %xmm0, -56(%rsp); mov -64(%rsp), %rdx; \
+         mov 16(%rdx), %rax; ret",
+    );
+    assert_eq!(found, expected);
+    let found = touched(
+        Machine::Arm64,
+        "str x0, [sp, #24]; str q0, [sp, #16]; ldr x2, [sp, #24]; ldr x3, [x2, #80]; \
+         str x0, [sp, #40]; str wzr, [sp, #44]; ldr x2, [sp, #40]; ldr x3, [x2, #88]; \
+         str x0, [sp, #56]; str q0, [sp, #64]; ldr x2, [sp, #56]; ldr x3, [x2, #16]; ret",
+    );
+    assert_eq!(found, expected);
+}
+
+/// Check that pointers are followed, a call loses what it may overwrite, and both ways of a branch
+/// are gone, each with what is known on it.
+#[test]
+fn ways() {
+    let touched = touched(
+        Machine::X86_64,
+        "mov %rdi, %rbx; call *%rax; mov 100(%rdi), %rax; test %eax, %eax; je 1f; \
+         mov 8(%rbx), %rcx; cmpq $0, 24(%rcx); jmp 2f; 1: mov 32(%rbx), %eax; \
+         2: mov 200(%rcx), %rax; mov 40(%rbx), %rax; ret",
+    );
+    let expected = [8, 24, 32, 40, 200].map(|at| ("s", at));
+    assert_eq!(touched, expected.into());
+}
+
+/// Check that a walk through an array, and a loop without an end, end.
+#[test]
+fn loops() {
+    let touched = touched(
+        Machine::X86_64,
+        "1: mov 16(%rdi), %rax; add $64, %rdi; add %rdx, %rdi; test %eax, %eax; jne 1b; \
+         2: jmp 2b",
+    );
+    assert!(
+        touched.contains(&("s", 16)) && touched.len() < 4,
+        "{touched:?}"
+    );
+}
+
+/// Check the same of arm64: copies, pairs, the stack, and what is overwritten.
+#[test]
+fn arm64_registers() {
+    let touched = touched(
+        Machine::Arm64,
+        "stp x29, x30, [sp, #-32]!; mov x29, sp; stp x19, x0, [sp, #16]; mov x19, x0; \
+         mov x0, #0; ldr x1, [x0, #104]; ldr w1, [x19, #16]; add x2, x19, #32; ldrb w3, [x2, #8]!; \
+         ldp x4, x5, [x2, #8]; ldr x6, [x29, #24]; str xzr, [x6, #72]; ldrh w7, [x6], #80; \
+         ldur q0, [x6, #16]; ldr x19, [sp, #16]; ldr x1, [x19, #200]; ldp x29, x30, [sp], #32; \
+         mov x1, x30; ldr x1, [x1, #208]; ret; ldr x1, [x0, #216]",
+    );
+    let expected = [0, 16, 40, 48, 56, 72, 96].map(|at| ("s", at));
+    assert_eq!(touched, expected.into());
+}
+
+/// Check that pointers are followed there, a call loses what it may overwrite, and both ways of a
+/// branch are gone.
+#[test]
+fn arm64_ways() {
+    let touched = touched(
+        Machine::Arm64,
+        "mov x19, x0; blr x9; ldr x1, [x0, #104]; cbz w0, 1f; ldr x2, [x19, #8]; \
+         ldr w3, [x2, #24]; b 2f; 1: ldr w0, [x19, #32]; tbnz w0, #3, 3f; \
+         2: ldr x1, [x2, #200]; ldr x1, [x19, #40]; ret; 3: svc #0; ldr x1, [x19, #48]; br x1",
+    );
+    let expected = [8, 24, 32, 40, 48, 200].map(|at| ("s", at));
+    assert_eq!(touched, expected.into());
+}
+
+/// Check that accesses that are narrower than a pointer are known, that addresses which are computed
+/// are, and that a pointer which no one knew is known once it is stored where a member points to a
+/// struct.
+#[test]
+fn stated() {
+    let found = reads(
+        Machine::X86_64,
+        "mov %rdi, %rbx; call 1f; mov %rax, 8(%rbx); orb $1, 24(%rax); \
+         cmpq $0, 32(%rax); lea 2f(%rip), %rcx; mov $4096, %edx; movq $8192, 40(%rbx); ret; \
+         1: ret; .balign 64; 2: ret",
+    );
+    assert_eq!(found.touched, [8, 24, 32, 40].map(|at| ("s", at)).into());
+    assert_eq!(found.narrow, [("s", 24)].into());
+    assert_eq!(found.addresses, [64].into());
+    assert_eq!(found.constants, [4096, 8192].into());
+    let found = reads(
+        Machine::Arm64,
+        "mov x19, x0; bl 1f; str x20, [x19, #8]; \
+         ldrb w1, [x20, #24]; ldr x1, [x20, #32]; adr x2, 2f; add x3, x2, #0; ret; \
+         1: ret; .balign 64; 2: ret",
+    );
+    assert_eq!(found.touched, [8, 24, 32].map(|at| ("s", at)).into());
+    assert_eq!(found.narrow, [("s", 24)].into());
+    assert_eq!(found.addresses, [64].into());
+}
+
+/// Check that a walk through an array ends there, too, however it is indexed.
+#[test]
+fn arm64_loops() {
+    let touched = touched(
+        Machine::Arm64,
+        "1: ldr x1, [x0, #16]; madd x0, x2, x3, x0; ldr x4, [x0, x5, lsl #3]; add x0, x0, x6; \
+         cbnz x4, 1b; 2: b 2b",
+    );
+    assert!(
+        touched.contains(&("s", 16)) && touched.len() < 4,
+        "{touched:?}"
+    );
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The files that hold what was stripped from a binary: its symbols and its debug information. A
+//! binary names them by its build id and in `.gnu_debuglink`; a person names one by `--debug-info`.
+
+use std::cell::OnceCell;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+use lzma_rust2::XzReader;
+
+use crate::elf::Budget;
+use crate::elf::Elf;
+use crate::elf::image::Image;
+use crate::elf::limits::DEBUGDATA_BYTES_MAX;
+use crate::elf::limits::XZ_MEMORY_KIB_MAX;
+use crate::elf::symbols::Source;
+use crate::files::Files;
+
+/// The folder in which distributions install debug files.
+const DEBUG_FOLDER: &str = "/usr/lib/debug";
+
+/// The debug files that one binary may have. Each is opened and read once, when it is first needed.
+pub struct DebugFiles<'a> {
+    files: &'a dyn Files,
+    places: Vec<DebugFile>,
+}
+
+/// One place where a debug file may be.
+pub struct DebugFile {
+    place: Place,
+    image: OnceCell<Option<Image>>,
+}
+
+/// Who named a debug file, and with that how far it is trusted.
+enum Place {
+    /// A person named it: it must be there, and be of this build.
+    Stated(PathBuf),
+    /// The binary named a path below `DEBUG_FOLDER`, which belongs to root.
+    Shared(PathBuf),
+    /// The binary named a path beside itself, which may be anyone's.
+    Beside(PathBuf),
+}
+
+impl<'a> DebugFiles<'a> {
+    /// Lists the places: the file that was stated, or else all that the binary names.
+    pub fn new(path: &Path, elf: &Elf<'_>, stated: Option<&Path>, files: &'a dyn Files) -> Self {
+        let places = match stated {
+            Some(path) => vec![Place::Stated(path.to_owned())],
+            None => named_by(path, elf),
+        };
+        let with_image = |place| DebugFile {
+            place,
+            image: OnceCell::new(),
+        };
+        Self {
+            files,
+            places: places.into_iter().map(with_image).collect(),
+        }
+    }
+
+    /// Whether a person stated the only one.
+    pub fn is_stated(&self) -> bool {
+        matches!(
+            self.places[..],
+            [DebugFile {
+                place: Place::Stated(_),
+                ..
+            }]
+        )
+    }
+
+    /// Returns each file in turn that is of the same build as `elf`.
+    ///
+    /// # Errors
+    ///
+    /// An item is an error when its file is broken, or is not of this build although a person
+    /// stated it.
+    pub fn of_build<'s>(
+        &'s self,
+        elf: &'s Elf<'_>,
+    ) -> impl Iterator<Item = Result<(PathBuf, Elf<'s>)>> {
+        self.places.iter().filter_map(|file| {
+            let path = file.place.path();
+            match file.parse(elf, self.files) {
+                Ok(debug) => Some(Ok((path, debug?))),
+                Err(error) => Some(Err(error.context(format!("failed to read {path:?}")))),
+            }
+        })
+    }
+}
+
+impl DebugFile {
+    /// Parses the file if it is there and of the same build.
+    fn parse(&self, of: &Elf<'_>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
+        if self.image.get().is_none() {
+            let _ = self.image.set(self.place.read(files)?);
+        }
+        let Some(image) = self.image.get().and_then(Option::as_ref) else {
+            return Ok(None);
+        };
+        let debug = Elf::parse(image)?;
+        if matches!(self.place, Place::Stated(_)) {
+            let build_id = of.build_id();
+            let build_id =
+                build_id.context("the binary has no build id to compare with: pass --layout")?;
+            ensure!(
+                debug.is_of_build(of),
+                "it is not the debug file of build id {build_id}: its own is {}",
+                debug.build_id().as_deref().unwrap_or("none")
+            );
+        }
+        Ok(debug.is_of_build(of).then_some(debug))
+    }
+}
+
+impl Place {
+    /// Reads the file. `None` when a binary named it and it is not there.
+    fn read(&self, files: &dyn Files) -> Result<Option<Image>> {
+        let file = match self {
+            Self::Stated(path) => Some(files.stated(path)?),
+            Self::Shared(path) => files.beneath(Path::new(DEBUG_FOLDER), path),
+            Self::Beside(path) => files.beside(path),
+        };
+        file.map(|file| Image::read(&file)).transpose()
+    }
+
+    /// Returns the whole path, to show.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Shared(path) => Path::new(DEBUG_FOLDER).join(path),
+            Self::Stated(path) | Self::Beside(path) => path.clone(),
+        }
+    }
+}
+
+/// Lists the places that a binary names, in the order in which gdb looks there.
+fn named_by(path: &Path, elf: &Elf<'_>) -> Vec<Place> {
+    let mut places = Vec::new();
+    if let Some(id) = elf.build_id()
+        && let Some((first, rest)) = id.split_at_checked(2)
+    {
+        let file = format!(".build-id/{first}/{rest}.debug");
+        places.push(Place::Shared(file.into()));
+    }
+    if let (Some(name), Some(folder)) = (elf.debug_link(), path.parent())
+        && !name.contains('/')
+    {
+        places.push(Place::Beside(folder.join(&name)));
+        places.push(Place::Beside(folder.join(".debug").join(&name)));
+        if let Ok(folder) = folder.strip_prefix("/") {
+            places.push(Place::Shared(folder.join(&name)));
+        }
+    }
+    places
+}
+
+/// Adds symbols from the debug files and from `.gnu_debugdata`, as long as one of `names` is missing.
+///
+/// # Errors
+///
+/// Fails when a file that has to be read is broken, or is not of this build although a person stated
+/// it.
+pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&str]) -> Result<()> {
+    let lacks_one = |elf: &Elf<'_>| names.iter().any(|name| elf.symbol(name).is_none());
+    for n in 0..debug_files.places.len() {
+        if !lacks_one(elf) {
+            return Ok(());
+        }
+        let file = &debug_files.places[n];
+        let context = || format!("failed to read {:?}", file.place.path());
+        if let Some(debug) = file.parse(elf, debug_files.files).with_context(context)? {
+            elf.add_symbols(&debug, Source::DebugFile);
+        }
+    }
+    if lacks_one(elf)
+        && let Some(packed) = elf.section(".gnu_debugdata", &mut Budget::default())?
+    {
+        let reader = XzReader::new_mem_limit(&*packed, false, XZ_MEMORY_KIB_MAX);
+        let image = Image::read_up_to(DEBUGDATA_BYTES_MAX, reader)
+            .context("failed to unpack .gnu_debugdata")?;
+        let debug = Elf::parse(&image).context("failed to read .gnu_debugdata")?;
+        elf.add_symbols(&debug, Source::GnuDebugdata);
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where one build of nginx keeps the members we read: struct, member, offset. From the table in
+//! nginx_headers/layouts.txt or from a file of the same form; what becomes of it is `btf.rs`'s.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::ensure;
+
+use crate::build::Build;
+use crate::version::Version;
+
+/// The form of the file.
+pub mod choose;
+pub mod dwarf;
+pub mod inference;
+mod table;
+pub mod variables;
+pub mod wanted;
+pub mod witness;
+
+/// Layouts that come with the program.
+const TABLE: &str = include_str!("../../layouts.txt");
+
+/// No file of layouts is larger: the table itself is a twentieth of this.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Byte offset of each member of a struct.
+pub type Members = BTreeMap<String, u32>;
+
+/// Every struct that is read, by its C name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// By C name.
+    pub structs: BTreeMap<String, Members>,
+}
+
+impl Layout {
+    /// The section of a file of layouts that tells of this layout, for one build.
+    pub fn section(&self, build: &Build) -> String {
+        let release = match &build.fork {
+            Some(fork) => fork.clone(),
+            None => build.version.to_string(),
+        };
+        let mut lines = vec![format!("nginx {} {release}", build.signature)];
+        for (name, members) in &self.structs {
+            lines.push(format!("  {name}"));
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(_, offset)| **offset);
+            for (member, offset) in members {
+                lines.push(format!("    {member} {offset}"));
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+/// The built-in layout of a build. `None` when the table has none.
+pub fn built_in(build: &Build) -> Result<Option<Layout>> {
+    table::parse(TABLE)
+        .and_then(|table| table.find(build))
+        .context("failed to read the built-in layouts")
+}
+
+/// Every layout of the table as this build's options make it, and the newest release that has it:
+/// for builds that the table does not know.
+pub fn candidates(build: &Build) -> Result<Vec<(Version, Layout)>> {
+    table::parse(TABLE)
+        .and_then(|table| table.all(build))
+        .context("failed to read the built-in layouts")
+}
+
+/// Reads the layout of a build from an open file, which `path` names in messages.
+///
+/// # Errors
+///
+/// Fails when the file can't be read or parsed, has more than 1 MiB, or has no layout for this build.
+pub fn from_file(path: &Path, file: &File, build: &Build) -> Result<Layout> {
+    let context = || format!("failed to read layout {path:?}");
+    let mut text = String::new();
+    /* Whatever size it claims. */
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .with_context(context)?;
+    ensure!(
+        text.len() as u64 <= FILE_BYTES_MAX,
+        "layout {path:?} has more than {FILE_BYTES_MAX} bytes"
+    );
+    let table = table::parse(&text).with_context(context)?;
+    table
+        .find(build)?
+        .with_context(|| format!("layout {path:?} has nothing for {build}"))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::Build;
+    use super::TABLE;
+    use super::built_in;
+    use super::table::parse;
+
+    /// Debian's and nginx.org's builds since 1.11.5, up to 1.25.2.
+    pub const COMPAT: &str = "8,4,8,0011111111010111001111111111111111";
+
+    /// Layouts of real configurations: a line each, measured with a probe program compiled against
+    /// the release's own headers.
+    const MEASURED: &str = include_str!("../../tests/data/layouts.tsv");
+
+    /// The build of a release with that signature.
+    pub fn build(version: &str, signature: &str) -> Build {
+        Build {
+            version: version.parse().unwrap(),
+            signature: signature.to_owned(),
+            fork: None,
+            has_ssl: true,
+            has_quic: false,
+            has_sticky: false,
+        }
+    }
+
+    /// Every configuration that was measured: its release and its options, the build, and the offsets.
+    pub fn configurations() -> impl Iterator<Item = (String, Build, Vec<&'static str>)> {
+        let lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
+        lines.skip(1).map(|line| {
+            let mut columns = line.split('\t');
+            let mut next = || columns.next().unwrap();
+            let (version, flags, signature) = (next(), next(), next());
+            let [has_ssl, has_quic, has_sticky] = [(); 3].map(|()| next() == "1");
+            let build = Build {
+                has_ssl,
+                has_quic,
+                has_sticky,
+                ..build(version, signature)
+            };
+            (format!("{version} {flags}"), build, columns.collect())
+        })
+    }
+
+    /// Check that every configuration that was measured is stated exactly, member by member.
+    #[test]
+    fn measured() {
+        let mut lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
+        let names: Vec<&str> = lines.next().unwrap().split('\t').skip(6).collect();
+        let mut count = 0;
+        for (configuration, build, offsets) in configurations() {
+            let layout = built_in(&build).unwrap().unwrap();
+            for (name, offset) in names.iter().zip(offsets) {
+                let (name, member) = name.split_once('.').unwrap();
+                let stated = layout.structs[name].get(member);
+                let stated = stated.map_or("-".to_owned(), u32::to_string);
+                assert_eq!(stated, offset, "{configuration} {name}.{member}");
+            }
+            count += 1;
+        }
+        assert_eq!(count, 622);
+    }
+
+    /// Check that every release from 1.10.0 on has a layout, and what is newer has none.
+    #[test]
+    fn releases() {
+        let whole = built_in(&build("1.22.1", COMPAT)).unwrap().unwrap();
+        for (first, last) in parse(TABLE).unwrap().releases {
+            for version in [first, last] {
+                let layout = built_in(&build(&version.to_string(), COMPAT));
+                let layout = layout.unwrap().unwrap();
+                assert!(layout.structs.keys().eq(whole.structs.keys()), "{version}");
+            }
+        }
+        for version in ["1.9.15", "1.12.3", "1.22.2", "1.30.6", "1.31.5", "2.0.0"] {
+            assert!(built_in(&build(version, COMPAT)).unwrap().is_none());
+        }
+    }
+
+    /// Check that other signatures than nginx's, and forks, are not taken for nginx.
+    #[test]
+    fn others() {
+        for signature in [
+            "Angie,8,4,8,00111111110101110011111111111111111",
+            "4,4,4,0011111111010111001111111111111111",
+            "8,4,8,0011111111010111001111111110111111",
+            "",
+        ] {
+            assert!(
+                built_in(&build("1.22.1", signature)).unwrap().is_none(),
+                "{signature}"
+            );
+        }
+        let fork = Build {
+            fork: Some("openresty/1.21.4.1".to_owned()),
+            ..build("1.21.4", COMPAT)
+        };
+        assert!(built_in(&fork).unwrap().is_none());
+    }
+
+    /// Check that what is written for one build is read again as the same.
+    #[test]
+    fn written() {
+        let build = build("1.22.1", COMPAT);
+        let layout = built_in(&build).unwrap().unwrap();
+        let again = parse(&layout.section(&build)).unwrap();
+        assert_eq!(again.find(&build).unwrap(), Some(layout));
+    }
+}
