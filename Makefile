@@ -76,10 +76,12 @@ test: build-deps test-deps guest-deps ## All tests; those that trace need root
 ifeq ($(shell id -u),0)
 	tests/builds/run --fetch trixie || [ $$? -eq 77 ]
 	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --test integration -- --ignored $$(tests/missing)
 	tests/builds/run trixie || [ $$? -eq 77 ]
 	tests/kernels/run --some 6.1 || [ $$? -eq 77 ]
 else
 	$(CARGO) test --locked --workspace -- --skip root::
+	$(CARGO) test --locked --test integration -- --ignored $$(tests/missing)
 	@echo 'SKIP root::: not root'
 endif
 

@@ -192,7 +192,11 @@ fn huge() {
     debug.set_len(1 << 40).unwrap();
     for file in [&huge, &file] {
         let line = complaint(file);
-        let expected = format!("\"{}\": its {} bytes exceed the limit", huge.display(), 1_u64 << 40);
+        let expected = format!(
+            "\"{}\": its {} bytes exceed the limit",
+            huge.display(),
+            1_u64 << 40
+        );
         assert!(line.contains(&expected), "{line}");
     }
 }

@@ -138,15 +138,14 @@ fn assert_passes(mut daemon: Daemon, name: &str) {
 
 /// Check that rsyslog passes every record on, and can read it.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn rsyslog() {
     let header = "global(workDirectory=\"{}\")\n";
     let args = ["-n", "-f", "{}/config", "-i", "{}/pid"];
     /* Beside another system log it is unpacked, and not installed. */
     let installed = PathBuf::from("/usr/sbin/rsyslogd");
     let installed = Some(installed).filter(|program| program.exists());
-    let Some(program) = installed.or_else(|| fetched("bin/rsyslogd")) else {
-        return;
-    };
+    let program = installed.unwrap_or_else(|| fetched("bin/rsyslogd"));
     assert_passes(
         Daemon::start(&program, "rsyslog/ngx-bpf.conf", header, &args),
         "rsyslog",
@@ -155,10 +154,9 @@ fn rsyslog() {
 
 /// Check the same of syslog-ng.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn syslog_ng() {
-    let Some(program) = fetched("syslog-ng/run") else {
-        return;
-    };
+    let program = fetched("syslog-ng/run");
     let args = [
         "--foreground",
         "--no-caps",
@@ -177,10 +175,9 @@ fn syslog_ng() {
 /// Check that Vector's compiler takes its programs, and what they make of each record: the same, with
 /// its time to the nanosecond; and that other configurations have the grammar of their programs.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn vector() {
-    let Some(python) = fetched("python/bin/python") else {
-        return;
-    };
+    let python = fetched("python/bin/python");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(python)
         .arg(root.join("tests/pipelines.py"))
@@ -189,10 +186,6 @@ fn vector() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
-    if output.stdout.starts_with(b"SKIP") {
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-        return;
-    }
     let count = recorded().lines().count();
     assert_eq!(output.stdout, format!("{count}\n").into_bytes());
 }
@@ -200,15 +193,8 @@ fn vector() {
 /// Check that Fluent Bit has every record whole, in order and with its time, from a pipe and from the
 /// file. No package brings it.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn fluent_bit() {
-    if Command::new("fluent-bit")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        println!("SKIP: there is no fluent-bit on the PATH");
-        return;
-    }
     let records = records();
     for config in ["stdin.conf", "tail.conf"] {
         let folder = tempfile::tempdir().unwrap();

@@ -49,35 +49,24 @@ fn assert_printed(program: &str, path: &Path) {
     assert!(count >= 6, "{count} recipes for {program}");
 }
 
-/// Whether a program is there, of the release that the recipes need.
-fn is_there(program: &str) -> bool {
-    let is_there = Command::new(program).arg("--version").output().is_ok();
-    if !is_there {
-        println!("SKIP: there is no {program}");
-    }
-    is_there
-}
-
 /// Check the recipes for jq.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn jq() {
-    if is_there("jq") {
-        assert_printed("jq", Path::new("/usr/bin"));
-    }
+    assert_printed("jq", Path::new("/usr/bin"));
 }
 
 /// Check those for SQLite.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn sqlite() {
-    if is_there("sqlite3") {
-        assert_printed("sqlite3", Path::new("/usr/bin"));
-    }
+    assert_printed("sqlite3", Path::new("/usr/bin"));
 }
 
 /// Check those for DuckDB.
 #[test]
+#[ignore = "needs a program that make test installs or fetches"]
 fn duckdb() {
-    if let Some(program) = fetched("python/bin/duckdb") {
-        assert_printed("duckdb", program.parent().unwrap());
-    }
+    let program = fetched("python/bin/duckdb");
+    assert_printed("duckdb", program.parent().unwrap());
 }

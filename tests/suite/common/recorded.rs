@@ -10,7 +10,7 @@ pub fn recorded() -> &'static str {
     include_str!("../../data/records.jsonl")
 }
 
-/// What tests/fetch has put below ~/.cache/ngx-bpf.
-pub fn fetched(path: &str) -> Option<PathBuf> {
-    cached(path, "tests/fetch")
+/// A program that tests/fetch has put below ~/.cache/ngx-bpf.
+pub fn fetched(path: &str) -> PathBuf {
+    cached(path, "tests/fetch").expect("tests/missing leaves this test out without its program")
 }
