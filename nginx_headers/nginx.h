@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * nginx's structs, as far as bpf/ reads them, under nginx's own names. No offset in this file
- * counts: members are relocated at load against the layout of the traced binary, which must know
- * every one of them (README.md says how to add one).
+ * The members of nginx's structs that bpf/ reads, under nginx's own names. Their offsets in this file
+ * have no meaning: members are relocated at load against the layout of the traced binary, which must
+ * have every one of them (README.md describes how to add one).
  */
 
 #ifndef _NGX_BPF_NGINX_H_INCLUDED_
@@ -24,50 +24,50 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_VERSION_20  2000
 #define NGX_HTTP_VERSION_30  3000
 
-/* u->cache_status: three bits behind store, cacheable, accel and ssl; 0: none */
+/* u->cache_status: three bits after store, cacheable, accel and ssl; 0: no cache was asked */
 #define NGX_HTTP_CACHE_STATUS_BIT   4
 #define NGX_HTTP_CACHE_STATUS_MASK  7
 
 /*
- * u->store and what follows it, from where the bits of the cache end: buffering, keepalive, upgrade.
- * Then come, since 1.19.1, error, and in every release request_sent, request_body_sent,
- * request_body_blocked (since 1.13.10) and header_sent.
+ * Bits of the word that begins with u->store. After the bits of the cache come buffering, keepalive
+ * and upgrade, then error (since 1.19.1), request_sent, request_body_sent, request_body_blocked
+ * (since 1.13.10) and header_sent.
  */
 #define NGX_HTTP_UPSTREAM_BUFFERING_BIT           7
 #define NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE  4
 
-/* p->read and what follows it */
+/* bits of the word that begins with p->read */
 #define NGX_EVENT_PIPE_UPSTREAM_DONE     0x010
 #define NGX_EVENT_PIPE_UPSTREAM_ERROR    0x020
 #define NGX_EVENT_PIPE_UPSTREAM_EOF      0x040
 #define NGX_EVENT_PIPE_DOWNSTREAM_ERROR  0x200
 
-/* ev->write and what follows it */
+/* bits of the word that begins with ev->write */
 #define NGX_EVENT_EOF       0x100
 #define NGX_EVENT_ERROR     0x200
 #define NGX_EVENT_TIMEDOUT  0x400
 
 /*
- * c->buffered and what follows it: timedout, error and destroyed, which is not set before the request
- * has ended. Before 1.11.0 unexpected_eof stands before these, which is cleared when a request is
- * processed.
+ * Bits of the word that begins with c->buffered: timedout, error and destroyed. nginx does not set
+ * destroyed before the request has ended. Before 1.11.0 unexpected_eof precedes these; nginx clears it
+ * when it processes a request.
  */
 #define NGX_CONNECTION_FAILED  0x3800
 
-/* frame->type: bytes of a stream, or that there will be no more */
+/* frame->type: the frame carries bytes of a stream, or ends it */
 #define NGX_QUIC_FT_RESET_STREAM  0x04
 #define NGX_QUIC_FT_STREAM        0x08
 
-/* frame->u.stream.fin: behind off and len */
+/* frame->u.stream.fin: the bit after off and len */
 #define NGX_QUIC_FIN              0x04
 
-/* stream->id: opened by the server, or of one direction: not for a request */
+/* stream->id: the server opened the stream, or it has one direction; it carries no request */
 #define NGX_QUIC_STREAM_OTHER     0x03
 
-/* qc->send_ctx[]: the last is that of what follows the handshake */
+/* qc->send_ctx[]: the last element is for packets after the handshake */
 #define NGX_QUIC_SEND_CTX_APPLICATION    2
 
-/* not a state, but what nginx writes into a time that has not come yet */
+/* nginx's value for a time that is not known yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 
 
@@ -129,7 +129,7 @@ struct ngx_log_s {
 
 
 struct ngx_event_s {
-    unsigned int                     write;         /* it and the bits after it */
+    unsigned int                     write;         /* the word that begins with it */
 };
 
 
@@ -151,7 +151,7 @@ struct ngx_connection_s {
     void                            *local_sockaddr;
     unsigned long                    number;
     ngx_uint_t                       requests;
-    unsigned int                     buffered;      /* it and the bits after it */
+    unsigned int                     buffered;      /* the word that begins with it */
 };
 
 
@@ -180,11 +180,11 @@ struct ngx_file_s {
 struct ngx_event_pipe_s {
     struct ngx_connection_s         *upstream;
     struct ngx_connection_s         *downstream;
-    unsigned int                     read;          /* it and the bits after it */
+    unsigned int                     read;          /* the word that begins with it */
     long                             read_length;
     long                             length;
     unsigned long                    preread_size;
-    struct ngx_file_s               *temp_file;     /* the first member of what it points to */
+    struct ngx_file_s               *temp_file;     /* the first member of the struct it points to */
 };
 
 
@@ -199,8 +199,8 @@ struct ngx_http_upstream_s {
     struct ngx_chain_s              *request_bufs;
     struct ngx_buf_s                 buffer;
     long                             length;
-    unsigned short                   store;         /* it and the bits behind it */
-    unsigned short                   cache_status;  /* likewise, where there is a cache */
+    unsigned short                   store;         /* the word that begins with it */
+    unsigned short                   cache_status;  /* the same word, where nginx has a cache */
 };
 
 
@@ -295,7 +295,7 @@ struct ngx_quic_socket_s {
 
 struct ngx_quic_send_ctx_s {
     struct ngx_queue_s               sending;
-    ngx_uint_t                       send_ack;      /* the last member: it tells the size */
+    ngx_uint_t                       send_ack;      /* the last member: the struct's size depends on it */
 };
 
 
@@ -305,9 +305,9 @@ struct ngx_quic_connection_s {
 
 
 struct ngx_quic_stream_frame_t {
-    unsigned long                    offset;        /* where RESET_STREAM has the stream's id */
+    unsigned long                    offset;        /* RESET_STREAM has the stream's id here */
     unsigned long                    stream_id;
-    unsigned char                    fin;           /* it and the bits before it */
+    unsigned char                    fin;           /* the byte with off, len and fin */
 };
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The kernel's types, as far as bpf/ reads them. Each struct holds only the members in use: their
- * offsets are relocated at load against the running kernel's BTF. README.md says how to add one.
+ * The kernel's types that bpf/ reads. Each struct has only the members in use; their offsets are
+ * relocated at load against the running kernel's BTF. README.md describes how to add one.
  */
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
@@ -67,7 +67,7 @@ struct pt_regs {
 	unsigned long orig_ax;
 };
 #elif defined(__TARGET_ARCH_arm64)
-/* arch/arm64/include/asm/ptrace.h; what a program at a uprobe is given there is the second */
+/* arch/arm64/include/asm/ptrace.h; a program at a uprobe gets a struct user_pt_regs */
 struct pt_regs {
 	__u64 regs[31];
 	__u64 orig_x0;
