@@ -1,6 +1,6 @@
-# Where the time of each request went, in milliseconds: in the queue after another request of its
-# connection, the client's header, its body, nginx before it connects, the connect, the upstream's wait,
-# its response, the client's response. Tunnels (WebSocket, CONNECT) are left out.
+# Prints where the time of each request went, in milliseconds: the queue after another request of its
+# connection, the client's header, its body, nginx before it connects, the connect, the wait for the upstream,
+# the upstream's response, the response to the client. Tunnels (WebSocket, CONNECT) are left out.
 #   jq -r -f time-split.jq /var/log/ngx-bpf/requests.json
 def ms($from; $to): if $from and $to then ($to - $from) / 1e6 else "-" end;
 select(.type == "request" and .phases and (.tunnel | not))
