@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Every command that a person types here; CI types the same.
+# Every command of the project. CI runs the same targets.
 
 SHELL := /bin/bash
 CARGO ?= cargo
 PROGRAM := target/release/ngx-bpf
 
-# What a fresh Debian or Ubuntu lacks: command or file, and its package.
+# What a fresh Debian or Ubuntu lacks: a command or a file, and its package.
 BUILD_NEEDS := cc:gcc clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
 DEMO_NEEDS := nginx:nginx curl:curl
@@ -24,18 +24,18 @@ CHECK_NEEDS := clang-format:clang-format
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
 PACKAGE_TEST_NEEDS := debootstrap:debootstrap lintian:lintian rpm:rpm man:man-db groff:groff zsh:zsh fish:fish \
 	systemd-analyze:systemd ip:iproute2 pgrep:procps curl:curl jq:jq
-# From crates.io, into ~/.cache/ngx-bpf/cargo.
+# These come from crates.io and go to ~/.cache/ngx-bpf/cargo.
 PACKAGE_TOOLS := cargo-auditable@0.7.7 cargo-deb@3.8.0 cargo-generate-rpm@0.21.1 cargo-about@0.9.3 \
 	cargo-cyclonedx@0.5.9
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ngx-bpf
 TOOLS := $(CACHE)/cargo/bin
-# Where tests/install puts what can't be installed.
+# tests/install puts commands there that it can't install.
 export PATH := $(PATH):$(CACHE)/bin
 
-# Where `make install` puts things; DESTDIR stands before all of it.
+# `make install` installs below PREFIX. DESTDIR is put before every path.
 PREFIX ?= /usr/local
-# What writes the man page and the completions: the program itself, if it runs here.
+# The command that writes the man page and the completions: the program itself, if it runs on this machine.
 GENERATE ?= $(PROGRAM)
 SYSCONFDIR ?= /etc
 DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
@@ -43,10 +43,10 @@ DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
 KERNELS ?= 5.10 6.1 6.12
 
-# Debian suites on which make test-fresh begins from nothing; RESUME=1 goes on where its last run ended.
+# Debian suites on which make test-fresh starts with a bare root folder. RESUME=1 goes on where its last run ended.
 SUITES ?= bookworm trixie
 
-# How long the test of the full rate lasts.
+# The duration of the test at the full rate.
 export NGX_BPF_TEST_LOAD_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
@@ -60,19 +60,19 @@ build: build-deps ## Build target/release/ngx-bpf
 	$(CARGO) build --release --locked
 
 .PHONY: demo
-demo: build demo-deps ## Trace a small nginx: its records beside its own access log
+demo: build demo-deps ## Trace a small nginx, and print its records beside its own access log
 	tests/demo/run $(PROGRAM)
 
 .PHONY: check
-check: build-deps check-deps ## Format, lints, tests without root: before every commit
+check: build-deps check-deps ## Check format and lints, run the tests without root: before every commit
 	$(CARGO) fmt --all --check
 	clang-format --dry-run -Werror bpf/*.c bpf/*.h vmlinux/*.h
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --locked --workspace -- --skip root::
 
 .PHONY: test
-# What can't be had here is skipped with its reason (77); .ci/run takes that for a failure.
-test: build-deps test-deps guest-deps ## All tests; those that trace need root
+# Tests that lack something on this machine are skipped with the reason (77); .ci/run treats that as a failure.
+test: build-deps test-deps guest-deps ## Run all tests; those that trace need root
 ifeq ($(shell id -u),0)
 	tests/builds/run --fetch trixie || [ $$? -eq 77 ]
 	$(CARGO) test --locked --workspace
@@ -86,24 +86,24 @@ else
 endif
 
 .PHONY: test-nginx
-test-nginx: build-deps test-deps ## The tests that trace, on every nginx of tests/NGINX (needs root)
+test-nginx: build-deps test-deps ## Run the tests that trace on every nginx of tests/NGINX (needs root)
 	tests/builds/run
 
 .PHONY: test-kernels
-test-kernels: build-deps test-deps guest-deps ## The tests that trace, on other kernels: KERNELS="5.10 6.1 6.12"
+test-kernels: build-deps test-deps guest-deps ## Run the tests that trace on other kernels: KERNELS="5.10 6.1 6.12"
 	tests/kernels/run $(KERNELS)
 
 .PHONY: test-fresh
-test-fresh: ## All of the README on machines with nothing installed: SUITES="bookworm trixie" (needs root)
+test-fresh: ## Run the README's steps on bare machines: SUITES="bookworm trixie" (needs root)
 	tests/fresh/run $(if $(RESUME),--resume) $(SUITES)
 
 .PHONY: bench
-bench: build-deps test-deps bench-deps ## What tracing costs (needs root)
+bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs root)
 	tests/builds/run --fetch symbols
 	$(CARGO) bench --locked --bench cost
 
 .PHONY: install
-install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
+install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
 	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
@@ -122,7 +122,7 @@ install: ## Install what was built: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/e
 	install -m 644 packaging/copyright $(DOC)/copyright
 	install -m 644 packaging/examples/* packaging/grafana/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
-	# Links lead to where things are now.
+	# The links of the pages must point to the installed files.
 	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
 		$(DOC)/README.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
@@ -136,15 +136,15 @@ rpm: build-deps package-deps ## Build target/dist/*.rpm
 	packaging/build rpm
 
 .PHONY: tarball
-tarball: build-deps package-deps ## Build target/dist/*.tar.gz: one static binary
+tarball: build-deps package-deps ## Build target/dist/*.tar.gz with one static binary
 	packaging/build tarball
 
 .PHONY: tarball-arm64
-tarball-arm64: build-deps package-deps ## The same for arm64, cross-built
+tarball-arm64: build-deps package-deps ## Cross-build the same for arm64
 	TARGET=aarch64-unknown-linux-gnu packaging/build tarball
 
 .PHONY: packages
-packages: build-deps package-deps ## All of them, and their checksums
+packages: build-deps package-deps ## Build the deb, the rpm and the tarball, and their checksums
 	packaging/build deb rpm tarball
 
 .PHONY: test-packages
@@ -152,11 +152,11 @@ test-packages: packages package-test-deps ## Install, run and purge each package
 	packaging/test
 
 .PHONY: test-reproducible
-test-reproducible: packages ## Build the packages again, elsewhere: equal bytes?
+test-reproducible: packages ## Build the packages again in another folder, and compare the bytes
 	packaging/reproduce
 
 .PHONY: release
-release: check test test-packages test-reproducible deny ## All checks, all packages: CONTRIBUTING.md
+release: check test test-packages test-reproducible deny ## Run all checks, build all packages: see CONTRIBUTING.md
 	@cat target/dist/SHA256SUMS
 
 .PHONY: format
@@ -170,7 +170,7 @@ deny: ## Check licences and sources of all dependencies
 	PATH=$(TOOLS):$$PATH $(CARGO) deny check bans licenses sources
 
 .PHONY: hooks
-hooks: ## Run make check before every commit
+hooks: ## Let git run make check before every commit
 	git config core.hooksPath .githooks
 
 .PHONY: build-deps demo-deps test-deps bench-deps check-deps package-deps package-test-deps guest-deps

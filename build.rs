@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Compiles `bpf/ngx.bpf.c` and writes its Rust skeleton to `OUT_DIR`; nothing else.
+//! Compiles `bpf/ngx.bpf.c` and writes its Rust skeleton to `OUT_DIR`.
 
 use std::env;
 use std::error::Error;
@@ -10,11 +10,11 @@ use libbpf_cargo::SkeletonBuilder;
 /// The only translation unit of the BPF side.
 const SOURCE: &str = "bpf/ngx.bpf.c";
 
-/// Folders whose change asks for a new skeleton.
+/// A change in one of these folders makes cargo build the skeleton again.
 const INPUTS: [&str; 3] = ["bpf", "vmlinux", "nginx_headers"];
 
-/// What the compiler is told besides libbpf-cargo's own arguments. `-mcpu=v3` has atomics that
-/// return a value (Linux 5.12); `-isystem` keeps `-Wpadded` to the records that are ours.
+/// Compiler arguments in addition to those of libbpf-cargo. `-mcpu=v3` has atomics that return a value
+/// (Linux 5.12); `-isystem` limits `-Wpadded` to the structs of `bpf/`.
 const CLANG_ARGS: [&str; 10] = [
     "-mcpu=v3",
     "-isystem",
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{arch} is not supported, only x86_64 and aarch64 are").into());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    /* The object names its sources: the same wherever it is built. */
+    /* The object contains the paths of its sources; they must not depend on where it is built. */
     let here = env::var("CARGO_MANIFEST_DIR")?;
     let prefix_map = format!("-ffile-prefix-map={here}=.");
     SkeletonBuilder::new()

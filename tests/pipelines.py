@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Reads the configurations of packaging/pipelines whose programs can't be had: compiles Vector's programs
-with Vector's own compiler and runs recorded lines through them; the others as far as their grammar goes.
+"""Checks the configurations of packaging/pipelines whose programs are not available. Vector's programs are compiled
+with Vector's own compiler and run on recorded lines; the other configurations are parsed by their grammar.
 
 python pipelines.py FOLDER RECORDS; prints how many events came out."""
 
@@ -40,7 +40,7 @@ with open(records) as lines:
     for line in lines:
         told = json.loads(line)
         event = record.remap(told)
-        # The time is the request's, to the nanosecond, and the record is whole.
+        # The event has the request's time to the nanosecond, and every key of the record.
         assert f"{event.pop('ns') % 10**9:09}Z" == told["time"].split(".")[1], told
         assert event == told, (event, told)
         measured = measures.remap(told)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# A client that speaks QUIC, and of HTTP/3 what it is told to. Its arguments: a port of 127.0.0.1. One
-# command a line on stdin, in this order done; `ok` is said when it is,
-# and when the connection is there. With `early` after the port there is a connection before, which
-# leaves a session ticket, and `ok` is said before the handshake (0-RTT):
+# A client that speaks QUIC, and sends the bytes of HTTP/3 that it is given. Its argument is a port of 127.0.0.1. It
+# reads one command per line on stdin and runs them in order. It prints `ok` when the connection is established,
+# and after each command. With `early` after the port it first makes another connection, which leaves a session
+# ticket, and prints the first `ok` before the handshake (0-RTT):
 #
-# send ID BYTES       bytes of a stream, as hex digits
-# last ID BYTES       the same, and its end
-# reset ID            ends a stream without the rest
+# send ID BYTES       sends bytes on a stream, given as hex digits
+# last ID BYTES       sends them, and ends the stream
+# reset ID            resets a stream
 # some ID             waits for bytes of a stream
-# end ID              waits for its end
-# early               fails unless the server has taken what came before the handshake
-# deaf ID BYTES MS    as last, and neither reads nor acknowledges anything for so long then
+# end ID              waits for the end of a stream
+# early               fails unless the server accepted the bytes that came before the handshake
+# deaf ID BYTES MS    as last, and then neither reads nor acknowledges anything for MS milliseconds
 import asyncio
 import collections
 import ssl

@@ -1,5 +1,5 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# For fcgiwrap: answers after 60 ms.
+# A program for fcgiwrap that answers after 60 ms.
 sleep 0.06
 printf 'Content-Type: text/plain\r\n\r\nhello\n'

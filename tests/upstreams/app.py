@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# For uwsgi: answers after 60 ms.
+# An application for uwsgi that answers after 60 ms.
 import time
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# A gRPC server that says its port, with TLS when it is given a certificate and its key: /test/Wait answers after 200 ms, and pings its client meanwhile;
-# /test/Fail answers with an error, /test/Stream with three messages, 20 ms apart.
+# A gRPC server that prints its port. It uses TLS when it is given a certificate and its key. /test/Wait answers after
+# 200 ms, and pings its client meanwhile; /test/Fail answers with an error, /test/Stream with three messages, 20 ms
+# apart.
 import sys
 import time
 from concurrent import futures
