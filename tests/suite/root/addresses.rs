@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who the client is: what nginx takes it for, and what its socket says.
+//! The client's address, as nginx has it and as the socket has it.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -16,8 +16,8 @@ use crate::suite::common::program::kill;
 use crate::suite::common::record::Record;
 use crate::suite::root::requests::traced;
 
-/// Check the header of the PROXY protocol, in both versions, and that its bytes are none of the
-/// request's: without realip nginx takes the proxy for the client.
+/// Check the header of the PROXY protocol, in both versions, and that its bytes do not belong to
+/// the request. Without realip nginx takes the proxy for the client.
 #[test]
 fn proxy_protocol() {
     let nginx = Nginx::with(
@@ -38,8 +38,8 @@ fn proxy_protocol() {
     }
 }
 
-/// Check a client that resets its connection before nginx has looked at it: no port is 0, and the server's
-/// is the one that it listens on.
+/// Check a client that resets its connection before nginx first reads it: no port is 0, and the
+/// server's port is the one on which it listens.
 #[test]
 fn reset_at_once() {
     let nginx = Nginx::with(
@@ -69,14 +69,14 @@ fn reset_at_once() {
     }
 }
 
-/// 192.0.2.7, port 1234.
+/// The first version: 192.0.2.7, port 1234.
 const V1: &str = "PROXY TCP4 192.0.2.7 192.0.2.1 1234 80\r\n";
 
-/// 192.0.2.8, port 1235, in the second version.
+/// The second version: 192.0.2.8, port 1235.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x08\xc0\0\x02\x01\x04\xd3\0\x50";
 
-/// Check realip, by the PROXY protocol and by a header, over IPv4, IPv6 and a unix socket: the
-/// client is who it says, the peer who is connected.
+/// Check realip, with the PROXY protocol and with a header, over IPv4, IPv6 and a unix socket:
+/// `remote_addr` is the announced client, `peer_addr` the connected one.
 #[test]
 fn real_ip() {
     if is_built_without("http_realip_module") {
@@ -127,7 +127,7 @@ fn real_ip() {
     assert_eq!(records[6].peer_port, None);
 }
 
-/// Check that each stream of HTTP/2 behind a proxy is told of as a request of HTTP/1 is.
+/// Check that realip works for each stream of HTTP/2 as for a request of HTTP/1.
 #[test]
 fn real_ip_of_streams() {
     if is_built_without("http_realip_module") {

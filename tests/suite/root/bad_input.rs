@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bad input: one line on stderr, the right exit code, nothing attached, nginx untouched.
+//! Bad input leads to one line on stderr and the right exit code. Nothing is attached, and nginx is
+//! unchanged.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -16,7 +17,7 @@ use crate::suite::common::program::open_to_all;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// Runs it to its end. What it complains of, in one line, with exit code 1.
+/// Runs a command, asserts that it ends with exit code 1, and returns the one line that it prints.
 fn complaint(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -28,12 +29,12 @@ fn complaint(command: &mut Command) -> String {
     line.strip_prefix("ngx-bpf: ").unwrap().to_owned()
 }
 
-/// The same with arguments only.
+/// Does the same with ngx-bpf and these arguments.
 fn complaint_of(args: &[&str]) -> String {
     complaint(Command::new(PROGRAM).args(args))
 }
 
-/// Check a pid that no one has, and one that was somebody's a moment ago.
+/// Check a pid that never existed, and the pid of a process that has just ended.
 #[test]
 fn no_process() {
     let mut child = Command::new("true").spawn().unwrap();
@@ -47,7 +48,7 @@ fn no_process() {
     }
 }
 
-/// Check processes that are not nginx: another program, and a thread of the kernel.
+/// Check processes that are not nginx: another program, and a kernel thread.
 #[test]
 fn not_nginx() {
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
@@ -56,9 +57,9 @@ fn not_nginx() {
     assert!(line.contains("/cat\""), "{line}");
     drop(child.stdin.take());
     child.wait().unwrap();
-    /* A pid namespace has no thread of the kernel. */
+    /* A pid namespace has no kernel thread. */
     if fs::read_to_string("/proc/2/comm").ok().as_deref() != Some("kthreadd\n") {
-        println!("SKIP: pid 2 is no thread of the kernel here");
+        println!("SKIP: pid 2 is not a kernel thread here");
         return;
     }
     let line = complaint_of(&["--pid", "2"]);
@@ -68,8 +69,9 @@ fn not_nginx() {
     );
 }
 
-/// Check several pids of which some are no one's, or another program's: each of these is named in a
-/// line of its own, and the nginx among them is traced; without one, all are named in one line.
+/// Check several pids of which some do not exist, or belong to another program. Each of these is
+/// reported in a line of its own, and the nginx among them is traced. Without an nginx all are
+/// reported in one line.
 #[test]
 fn pids_that_are_no_nginx() {
     let nginx = Nginx::simple();
@@ -95,8 +97,8 @@ fn pids_that_are_no_nginx() {
     child.wait().unwrap();
 }
 
-/// Check layouts from files: broken ones name the line, one that lacks a member names it, and one
-/// that is whole is used.
+/// Check layout files: the message about a broken file has the line number, the one about a missing
+/// member names it, and a complete file is used.
 #[test]
 fn layout_file() {
     let nginx = Nginx::simple();
@@ -137,8 +139,8 @@ fn layout_file() {
     tool.wait().assert_clean();
 }
 
-/// Check that what an option names and is no regular file is refused, and that no one waits for it: a
-/// pipe that no one writes to, a device, a folder.
+/// Check that an option refuses a file that is not regular, and does not wait for it: a pipe
+/// without a writer, a device, a folder.
 #[test]
 fn no_regular_file() {
     let nginx = Nginx::simple();
@@ -157,7 +159,7 @@ fn no_regular_file() {
     }
 }
 
-/// Check that without capabilities it says which are missing.
+/// Check that missing capabilities are named.
 #[test]
 fn no_capabilities() {
     let nginx = Nginx::simple();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whatever chooses the server: attempts as nginx logs them, each with its own times.
+//! Load balancing: attempts are as nginx logs them, each with its own times.
 
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
@@ -10,7 +10,8 @@ use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// A group of a server that refuses, two that work, and one for when both fail.
+/// Returns an upstream group with a server that refuses, two that work, and a backup for when both
+/// fail.
 fn group(balancer: &str, servers: [u16; 3]) -> String {
     let [a, b, c] = servers;
     let backup = match balancer.split([' ', ';']).next() {
@@ -34,8 +35,8 @@ fn group(balancer: &str, servers: [u16; 3]) -> String {
     )
 }
 
-/// Check every balancer, over servers of which one refuses: what was tried and with which result,
-/// and that the attempts of a request follow one another.
+/// Check every load balancing method, with servers of which one refuses: the attempts and their
+/// results are right, and they follow one another.
 #[test]
 fn all() {
     for balancer in [
@@ -55,7 +56,7 @@ fn all() {
             for n in 0..12 {
                 assert_eq!(client.get(&format!("/{n}")).status, 200);
             }
-            /* All of them fail: with their answer, or with none, whichever comes last. */
+            /* All of them fail. The last attempt ends with the server's answer, or without one. */
             let status = client.get("/status-503").status;
             assert!(matches!(status, 502 | 503), "{balancer}: {status}");
         });
@@ -84,7 +85,7 @@ fn all() {
     }
 }
 
-/// Checks that each attempt begins when the one before it is over.
+/// Asserts that each attempt begins after the one before it has ended.
 fn assert_in_turn(record: &Record) {
     for pair in record.upstreams.windows(2) {
         let before = pair[0]
@@ -94,8 +95,8 @@ fn assert_in_turn(record: &Record) {
     }
 }
 
-/// Check `proxy_pass` with variables: addresses, and names that a name server tells; its sockets
-/// are no one's upstream.
+/// Check `proxy_pass` with variables: addresses, and names that a name server resolves. The sockets
+/// of the name server are no upstream of a request.
 #[test]
 fn resolver() {
     if is_built_without(REWRITE) {

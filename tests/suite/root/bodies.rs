@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The body of a request, and what waits before one: whose time it is.
+//! The body of a request, and the queue: each time belongs to the right request and phase.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
 
-/// A server that buffers bodies, does not, and discards them; in plain, with TLS, and with HTTP/2.
+/// A server that buffers bodies, passes them on, or discards them; without TLS, with TLS, and with
+/// HTTP/2.
 const HTTP: &str = "
     server {
         listen 127.0.0.1:{port};
@@ -34,7 +35,7 @@ const HTTP: &str = "
         location /copy { internal; proxy_pass http://127.0.0.1:{upstream}/wait-80; }
     }";
 
-/// nginx with that server: where it speaks TLS, and its upstream.
+/// Starts nginx with that server. Returns its TLS port and its upstream, too.
 fn start() -> (Nginx, u16, Upstream) {
     let upstream = Upstream::start();
     let port = free_port();
@@ -49,7 +50,7 @@ fn pause() {
     delay(Duration::from_millis(50));
 }
 
-/// Sends a request with a body: its header with the first part, the others 50 ms after each other.
+/// Sends a request with a body. The first part comes with the header, each other part 50 ms later.
 fn post(client: &mut Client, uri: &str, framing: &str, parts: &[&str]) {
     let header = format!("POST {uri} HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n");
     client.send(header + parts[0]);
@@ -60,7 +61,7 @@ fn post(client: &mut Client, uri: &str, framing: &str, parts: &[&str]) {
     assert_eq!(client.receive().status, 200);
 }
 
-/// Checks that a body was whole so many milliseconds after its header.
+/// Asserts that a body was whole this number of milliseconds after its header.
 fn assert_body(record: &Record, ms: u64) {
     let p = &record.phases;
     let (header, body) = (
@@ -75,8 +76,7 @@ fn assert_body(record: &Record, ms: u64) {
     }
 }
 
-/// Requests with bodies, in parts, that are framed in both ways; how long each part but the first is
-/// waited for.
+/// Requests whose bodies come in parts, with a length and chunked.
 const POSTS: [(&str, &str, &[&str]); 9] = [
     ("/x", "Content-Length: 4", &["abcd"]),
     ("/x", "Content-Length: 4", &["", "abcd"]),
@@ -105,9 +105,9 @@ const POSTS: [(&str, &str, &[&str]); 9] = [
     ),
 ];
 
-/// Check the end of a body, of a known length and chunked, that comes with its header and later, that is
-/// buffered, passed on and discarded, in plain and over TLS: it is the client's time, and none of nginx's
-/// before it connects.
+/// Check the end of a body: with a length and chunked, with its header and later, buffered, passed
+/// on and discarded, without and with TLS. The time until then is the client's, and not nginx's own
+/// time before it connects.
 #[test]
 fn http1() {
     let (nginx, port, _upstream) = start();
@@ -146,8 +146,9 @@ fn http1() {
     }
 }
 
-/// Check that a body that is larger than nginx's buffers ends with its last read, an empty one in chunks
-/// with what says so, and that one that does not come whole, or does not exist, has no end.
+/// Check that a body that is larger than nginx's buffers ends with its last read, that an empty
+/// chunked body ends with its last chunk, and that a body that is incomplete or does not exist has
+/// no end.
 #[test]
 fn large_and_broken() {
     let (nginx, _, _upstream) = start();
@@ -183,14 +184,14 @@ fn large_and_broken() {
     assert_eq!(records.len(), 5);
 }
 
-/// A connection of HTTP/2 over TLS.
+/// Opens a connection of HTTP/2 over TLS.
 fn http2(port: u16) -> Http2 {
     let stream: Box<dyn Stream> = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
     Http2::start(stream, 65535)
 }
 
-/// Check the bodies of streams: with the header and later, buffered and passed on, with others' frames in
-/// between.
+/// Check the bodies of streams: with the header and later, buffered and passed on, with frames of
+/// other streams in between.
 #[test]
 fn streams() {
     let (nginx, port, _upstream) = start();
@@ -232,8 +233,8 @@ fn streams() {
     assert_eq!(get.queue_ns, None);
 }
 
-/// Check that of more bodies at once than are followed on a connection those that are not followed have no
-/// time, though some of their reads were noticed.
+/// Check that with more bodies at once than one connection can track, the other bodies have no
+/// time, although some of their reads were seen.
 #[test]
 fn many_streams() {
     let (nginx, port, _upstream) = start();
@@ -246,7 +247,7 @@ fn many_streams() {
             http.send(&http2::post_with(stream, "/unbuffered", &length));
         }
         pause();
-        /* nginx keeps half a frame in mind, which shows whose it is. */
+        /* nginx remembers half a frame, which shows its stream. */
         let piece = http2::piece(last, b"ab");
         for half in [&piece[..10], &piece[10..]] {
             http.send(half);
@@ -269,8 +270,8 @@ fn many_streams() {
     }
 }
 
-/// Check that a request that has come with another one, or while that one's mirror had not ended, has the
-/// time until then as `queue_ns`, and that the rest of its life is its own.
+/// Check that a request that came together with another one, or before that one's mirror had ended,
+/// has the time until then as `queue_ns`, and that the rest of its life belongs to it.
 #[test]
 fn queue() {
     let (nginx, _, _upstream) = start();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `proxy_cache`: what it had for each request, and an upstream only where one was asked.
+//! `proxy_cache`: each record has the cache's status, and an upstream only when one was asked.
 
 use std::io::Read as _;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::subrequests::assert_logged as assert_subrequests;
 
-/// Every kind of cached location.
+/// A server with every kind of cached location.
 const HTTP: &str = r"
     proxy_cache_path {prefix}/cache keys_zone=one:1m;
     proxy_cache one;
@@ -54,10 +54,11 @@ const HTTP: &str = r"
         }
     }";
 
-/// How long a response of these locations is fresh, and a little more: nginx counts seconds.
+/// The time for which a response of these locations is fresh, and a little more, because nginx
+/// counts in seconds.
 const EXPIRY: Duration = Duration::from_millis(2_100);
 
-/// The records of these requests, on one connection.
+/// Returns the records of requests on one connection.
 fn records(requests: impl FnOnce(&mut Client)) -> Vec<Record> {
     let upstream = Upstream::start();
     traced(Nginx::with(HTTP, upstream.port), |nginx| {
@@ -65,7 +66,7 @@ fn records(requests: impl FnOnce(&mut Client)) -> Vec<Record> {
     })
 }
 
-/// What the cache had.
+/// Returns the cache statuses of records.
 fn statuses(records: &[Record]) -> Vec<Option<&str>> {
     let records = records.iter();
     records
@@ -73,7 +74,7 @@ fn statuses(records: &[Record]) -> Vec<Option<&str>> {
         .collect()
 }
 
-/// Checks that a request was answered without an upstream.
+/// Asserts that a request was answered without an upstream.
 fn assert_alone(record: &Record) {
     record.assert_complete();
     assert!(record.upstreams.is_empty(), "{record:#?}");
@@ -81,8 +82,8 @@ fn assert_alone(record: &Record) {
     assert_eq!(record.phases.upstream_connect_time, None);
 }
 
-/// Check a miss, which has an upstream with its times, and a hit, which has none; a bypass; and
-/// what is not cached at all.
+/// Check a miss, which has an upstream with its times; a hit, which has none; a bypass; and a
+/// response that is not cached.
 #[test]
 fn hit_and_miss() {
     if is_built_without("http-cache") {
@@ -102,8 +103,8 @@ fn hit_and_miss() {
     assert_eq!(records[2].upstreams.len(), 1);
 }
 
-/// Check what is no longer fresh: asked for again; confirmed by the upstream; answered as it is,
-/// since the upstream fails.
+/// Check expired responses: fetched again; revalidated by the upstream; and served stale, because
+/// the upstream fails.
 #[test]
 fn expired() {
     if is_built_without("http-cache") {
@@ -126,15 +127,15 @@ fn expired() {
     records.iter().for_each(Record::assert_complete);
 }
 
-/// What an upstream answers, in two parts.
+/// The response of an upstream, in two parts.
 const ANSWER: [&str; 2] = [
     "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc",
     "def",
 ];
 
-/// Check an update in the background: its upstream is a subrequest's, the requests themselves have
-/// none. The one that asked for it has its answer before the upstream, and its record when that has
-/// ended; another one meanwhile has nothing to do with it.
+/// Check an update in the background. Its upstream belongs to a subrequest, and the requests
+/// themselves have none. The request that started the update has its answer before the upstream
+/// responds, and its record after that. Another request meanwhile is not affected.
 #[test]
 fn background_update() {
     if is_built_without("http-cache") {
@@ -191,7 +192,7 @@ fn background_update() {
     assert!(update.duration_ns > record.duration_ns, "{record:#?}");
 }
 
-/// Check an update in the background that finds that nothing is new.
+/// Check an update in the background that finds the response unchanged.
 #[test]
 fn background_revalidation() {
     if is_built_without("http-cache") {
@@ -222,7 +223,7 @@ fn background_revalidation() {
     assert_eq!(records[1].subrequests[0].upstreams[0].status, Some(304));
 }
 
-/// Check two that want the same: one asks the upstream, the other waits for the cache.
+/// Check two requests for the same uri: one asks the upstream, the other waits for the cache.
 #[test]
 fn lock() {
     if is_built_without("http-cache") {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Certificates whose names have variables: nginx makes a request within the handshake to have them,
-//! which is no client's.
+//! Certificates whose file names have variables. nginx makes a request within the handshake to
+//! evaluate them, which is not a client's.
 
 use rustls::version::TLS12;
 use rustls::version::TLS13;
@@ -17,7 +17,7 @@ use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 
-/// A server that looks its certificate up with each handshake.
+/// A server that looks up its certificate in each handshake.
 const HTTP: &str = "
     map $ssl_server_name $name { default cert; }
     ssl_certificate {prefix}/$name.pem;
@@ -28,7 +28,8 @@ const HTTP: &str = "
         location / { return 200 'hello\\n'; }
     }";
 
-/// The records of these requests, of which there are so many, each equal to its line in the access log.
+/// Asserts that there is this number of records, each equal to its line in the access log, and
+/// returns them.
 fn records(protocol: &str, count: usize, requests: impl FnOnce(u16)) -> Vec<Record> {
     let http = HTTP.replace("{protocol}", protocol);
     let nginx = Nginx::prepared(&http, 9, |prefix| {
@@ -50,8 +51,8 @@ fn records(protocol: &str, count: usize, requests: impl FnOnce(u16)) -> Vec<Reco
     records
 }
 
-/// Check that over HTTP/1 there are as many records as requests, and that the handshake's time is the
-/// first one's.
+/// Check that over HTTP/1 there are as many records as requests, and that the first one has the
+/// handshake's time.
 #[test]
 fn http1() {
     for version in [&TLS12, &TLS13] {

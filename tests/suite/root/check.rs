@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf check`: what it finds is true, and tracing does as it says.
+//! `ngx-bpf check`: its report is right, and tracing works as it says.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -20,13 +20,13 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::tool::PROGRAM;
 
-/// Runs `ngx-bpf check` to its end.
+/// Runs `ngx-bpf check`.
 fn check(args: &[&str]) -> Output {
     let output = Command::new(PROGRAM).arg("check").args(args).output();
     output.unwrap()
 }
 
-/// The last line, which tells whether tracing would work.
+/// Returns the last line, which says whether tracing would work.
 fn last_line(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     text.lines().last().unwrap_or_default().to_owned()
@@ -44,7 +44,10 @@ fn works() {
     let text = check(&["--pid", &pid]);
     assert_eq!(text.status.code(), Some(0));
     assert_eq!(last_line(&text), "tracing would work");
-    /* What alarms people who only want to know whether it works is printed for those who ask. */
+    /*
+     * The plain report has no details, because they alarm people who only want to know whether
+     * tracing works.
+     */
     let plain = String::from_utf8(text.stdout).unwrap();
     let verbose = String::from_utf8(check(&["-v", "--pid", &pid]).stdout).unwrap();
     for detail in ["CAP_BPF", "signature", "build id", " pointers", "members"] {
@@ -60,7 +63,10 @@ fn works() {
         report["kernel"]["missing_capabilities"],
         serde_json::json!([])
     );
-    /* A column of docs/compatibility.md: tests/kernels/run reads it. */
+    /*
+     * The third column of the kernels' table in docs/compatibility.md; tests/kernels/run reads this
+     * line.
+     */
     let sockets = report["kernel"]["sockets"].as_str().unwrap();
     assert!(
         ["tracepoint", "fexit", "syscall"].contains(&sockets),
@@ -86,7 +92,7 @@ fn works() {
         probes.iter().all(|probe| probe["emulated"] == true),
         "{probes:#?}"
     );
-    /* A row of docs/compatibility.md: tests/builds/run reads it. */
+    /* A row of docs/compatibility.md; tests/builds/run reads this line. */
     let places = probes.iter().map(|probe| {
         let instruction = probe["instruction"].as_str().unwrap();
         format!("{instruction}+{}", probe["offset"])
@@ -99,7 +105,8 @@ fn works() {
     );
 }
 
-/// Check that what is in the way is told, last, with exit code 1.
+/// Check that the reason why tracing would not work is in the last line, and that the exit code is
+/// 1.
 #[test]
 fn does_not_work() {
     let output = check(&["--pid", "4194304"]);
@@ -115,7 +122,7 @@ fn does_not_work() {
     assert_eq!(output.status.code(), Some(1));
     let line = last_line(&output);
     assert!(line.contains("not nginx"), "{line}");
-    /* Some can be traced, and others can't. */
+    /* One process can be traced, and another one can't. */
     let nginx = Nginx::simple();
     let pids = format!("{} {} 4194304", nginx.pid(), child.id());
     let output = check(&["--pid", &pids]);
@@ -132,7 +139,7 @@ fn does_not_work() {
     child.wait().unwrap();
 }
 
-/// Check that somebody who may not trace is told what is missing.
+/// Check that a user without capabilities is told which are missing.
 #[test]
 fn without_capabilities() {
     let folder = TempDir::new().unwrap();
@@ -153,8 +160,8 @@ fn without_capabilities() {
     );
 }
 
-/// Check that a layout is taken from a binary's own debug information, from `--debug-info` once that
-/// was stripped, and from the table without either; never from a file of another build.
+/// Check that the layout source is the binary's own debug information, then `--debug-info` after
+/// the binary was stripped, and the table without either; and never a file of another build.
 #[test]
 fn layout_sources() {
     let folder = TempDir::new().unwrap();
@@ -195,7 +202,7 @@ fn layout_sources() {
     child.wait().unwrap();
 }
 
-/// Where the layout of a process is from.
+/// Returns the layout source of a process.
 fn layout_of(child: &Child, args: &[&str]) -> String {
     let pid = child.id().to_string();
     let output = check(&[&["--json", "--pid", &pid], args].concat());
@@ -207,13 +214,14 @@ fn layout_of(child: &Child, args: &[&str]) -> String {
         .to_owned()
 }
 
-/// How many probes this nginx has: HTTP/3 has two of its own.
+/// Returns the number of probes of this nginx: HTTP/3 has two of its own.
 fn probes_wanted() -> usize {
     if is_built_with(HTTP3) { 5 } else { 3 }
 }
 
-/// Check each probe against objdump: it must sit on the first instruction of the function that the
-/// kernel emulates, and nothing before it may be a branch; the arguments must be where it says.
+/// Compare each probe with objdump: it must be on the first instruction of the function that the
+/// kernel emulates, no instruction before it may be a branch, and the arguments must be in the
+/// reported registers.
 #[test]
 fn probes_as_objdump_has_it() {
     let nginx = Nginx::simple();
@@ -237,8 +245,8 @@ fn probes_as_objdump_has_it() {
     }
 }
 
-/// The register that an argument is in, behind these instructions: the one that it came in, or its
-/// oldest copy. Knows what compilers begin functions with, and nothing else.
+/// Returns the register that holds an argument after these instructions: the one in which it was
+/// passed, or its oldest copy. It knows only the instructions with which compilers begin functions.
 fn argument(register: &str, line: &[(u64, String)]) -> String {
     let mut registers = vec![register.to_owned()];
     for (_, instruction) in line {
@@ -262,10 +270,10 @@ fn argument(register: &str, line: &[(u64, String)]) -> String {
         }
     }
     let first = registers.into_iter().next();
-    first.unwrap_or_else(|| panic!("%{register} is lost: {line:?}"))
+    first.unwrap_or_else(|| panic!("no register holds %{register}: {line:?}"))
 }
 
-/// The register of 64 bits that another one is a part of.
+/// Returns the 64-bit register that contains another one.
 fn whole(register: &str) -> String {
     if register.starts_with('r') && register.ends_with(|last: char| "dwb0123456789".contains(last))
     {
@@ -279,7 +287,8 @@ fn whole(register: &str) -> String {
     }
 }
 
-/// The instructions of a function, with their offsets, up to the first that is emulated.
+/// Returns the instructions of a function with their offsets, up to the first one that the kernel
+/// emulates.
 fn disassemble(binary: &str, function: &str) -> Vec<(u64, String)> {
     let run = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).arg(binary).output();
@@ -309,5 +318,5 @@ fn disassemble(binary: &str, function: &str) -> Vec<(u64, String)> {
             return line;
         }
     }
-    panic!("{function} has no instruction that is emulated: {code}");
+    panic!("{function} has no instruction that the kernel emulates: {code}");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The whole life of a request: from its first byte to the moment at which nginx ends it.
+//! `elapsed_ns`: the life of a request, from its first byte to the moment at which nginx ends it.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::times::slack;
 
-/// A server whose clients are slow in every way, in plain and with TLS.
+/// A server for clients that are slow in every way, without and with TLS.
 const HTTP: &str = "
     client_header_timeout 300ms;
     server {
@@ -44,16 +44,16 @@ const HTTP: &str = "
         location /slow { proxy_pass http://127.0.0.1:{upstream}/wait-3000; }
     }";
 
-/// How long each of the slow clients takes, in milliseconds.
+/// How long each slow client takes, in milliseconds.
 const SLOW: u64 = 300;
 
-/// Waits as long as slow clients do.
+/// Waits as long as a slow client.
 fn pause() {
     delay(Duration::from_millis(SLOW));
 }
 
-/// Half a header and silence, an upstream that is left before it answers, and a response that is not
-/// read: each takes as long as `pause()`. `client` connects.
+/// Sends half a header, leaves before the upstream answers, and does not read a response. Each
+/// takes as long as `pause()`. `client` connects.
 fn slow_http1(client: impl Fn() -> Client) {
     let mut silent = client();
     silent.send("GET /return HTTP/1.1\r\nHost: t\r\n");
@@ -65,7 +65,7 @@ fn slow_http1(client: impl Fn() -> Client) {
     }
 }
 
-/// A stream that is reset before its upstream answers, and one without a window for its response.
+/// Resets a stream before its upstream answers, and gives another one no window for its response.
 fn slow_http2(port: u16) {
     let stream = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
     let mut http = Http2::start(stream, 100);
@@ -77,8 +77,9 @@ fn slow_http2(port: u16) {
     http.receive([5]);
 }
 
-/// Check that what took long passes `--min-duration`, however it ended: an answer that never came
-/// (499, 408), a response that no one read, over HTTP/1, TLS and HTTP/2. What was quick is filtered.
+/// Check that a long request passes `--min-duration`, whatever its end: without an answer (499,
+/// 408), or with a response that the client did not read; over HTTP/1, TLS and HTTP/2. A short
+/// request is filtered.
 #[test]
 fn min_duration() {
     let upstream = Upstream::start();
@@ -121,10 +122,10 @@ fn min_duration() {
     }
 }
 
-/// How many requests are compared with nginx's clock, at least.
+/// The least number of requests to compare with nginx's clock.
 const REQUESTS: usize = 10_000;
 
-/// A server for all that clients do, and nginx's account of how long it took.
+/// A server for all kinds of clients, and nginx's own log of the times.
 const MIXED: &str = "
     log_format life '$pid $connection $connection_requests $msec $request_time';
     access_log {prefix}/life.log life;
@@ -145,11 +146,11 @@ const MIXED: &str = "
         location /after { post_action /proxied/wait-10; root {prefix}/html; try_files /file =404; }
     }";
 
-/// What nginx says of one request, by its own clock, in milliseconds: when it has ended, and how long it
+/// A request in nginx's log, by nginx's clock, in milliseconds: when it ended, and how long it
 /// took.
 type Life = (u64, u64);
 
-/// Every request's life, by worker, connection and place on it.
+/// Returns the life of every request, by worker, connection and number on it.
 fn lives(nginx_log: &str) -> BTreeMap<(u32, u64, u64), Life> {
     let ms = |text: &str| text.replace('.', "").parse().unwrap();
     let life = |line: &str| {
@@ -167,14 +168,15 @@ fn lives(nginx_log: &str) -> BTreeMap<(u32, u64, u64), Life> {
     nginx_log.lines().map(life).collect()
 }
 
-/// Checks the begin and the end of each request against nginx's clock, and so what lies between them.
+/// Asserts that the start and the end of each request agree with nginx's clock.
 ///
-/// nginx reads the clock once in a turn of its event loop, when `epoll_wait()` returns, and cuts it to
-/// milliseconds (`ngx_time_update()`); `$request_time` is the difference of two such readings. What
-/// happens within a turn has the turn's reading: it is never before it, and always before the reading of
-/// the next turn. So a moment of ours that nginx has at C lies between C and the next reading, which is
-/// at most a millisecond after the next one that nginx has logged of any request of this worker. Between
-/// two wall clocks, of which ours is computed from the monotonic one, 200 µs may lie.
+/// nginx reads the clock once in a turn of its event loop, when `epoll_wait()` returns, and
+/// truncates it to milliseconds (`ngx_time_update()`); `$request_time` is the difference of two
+/// such readings. An event within a turn gets the reading of that turn: it never happens before
+/// this reading, and always before the reading of the next turn. So a moment that nginx has at C
+/// lies between C and the next reading, which is at most a millisecond after the next one that
+/// nginx has logged for any request of this worker. Two wall clocks, of which ngx-bpf's is computed
+/// from the monotonic one, may differ by 200 µs.
 pub fn assert_lives(records: &[Record], nginx_log: &str) {
     const CLOCKS: i64 = 200_000;
     let lives = lives(nginx_log);
@@ -203,23 +205,26 @@ pub fn assert_lives(records: &[Record], nginx_log: &str) {
         }
         late.push((elapsed - queue - ns(took)).abs());
     }
-    /* As exact as a millisecond is, where the machine is not busy. */
+    /* The comparison is exact to a millisecond where the machine is not busy. */
     for times in [&mut turns, &mut late] {
         times.sort_unstable();
         let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-        println!("of {}: median {median} ns, most {most} ns", times.len());
+        println!(
+            "{} times: median {median} ns, maximum {most} ns",
+            times.len()
+        );
         assert!(median < 2_000_000, "{median}");
     }
 }
 
-/// A client of HTTP/1 that is in a hurry, slow, or gone, in one of many ways. `connect` connects.
+/// Sends requests of HTTP/1 in one of many ways: fast, slow, or incomplete. `connect` connects.
 fn odd_http1(n: usize, mut client: Client) {
     let pause = |ms| delay(Duration::from_millis(ms));
     let get = |uri: &str| format!("GET {uri} HTTP/1.1\r\nHost: t\r\n\r\n");
     let post =
         |uri: &str| format!("POST {uri} HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc");
     match n % 12 {
-        /* Leaves before the answer, and within a header. */
+        /* It leaves before the answer, and within a header. */
         0 => {
             client.send(get("/proxied/wait-30"));
             pause(10);
@@ -228,7 +233,7 @@ fn odd_http1(n: usize, mut client: Client) {
             client.send("GET /return HTTP/1.1\r\nHo");
             pause(5);
         }
-        /* Stalls within a header, within a body, and before it reads. */
+        /* It stalls within a header, within a body, and before it reads. */
         2 => {
             client.send("GET /return HTTP/1.1\r\nHo");
             client.rest();
@@ -241,7 +246,7 @@ fn odd_http1(n: usize, mut client: Client) {
             client.send(get("/large"));
             pause(300);
         }
-        /* Slow, and whole, unless the machine is slower than nginx waits. */
+        /* It is slow and complete, unless the machine is slower than nginx's time limits. */
         5 | 6 => {
             let request = post(["/proxied/", "/unbuffered/"][n % 2]);
             client.send(&request[..30]);
@@ -252,7 +257,7 @@ fn odd_http1(n: usize, mut client: Client) {
             client.try_send("GET /return HTTP/1.0\r\n\r\n");
             client.rest();
         }
-        /* A body that no one reads, and that comes after the answer. */
+        /* It sends a body that nginx does not read, and one that comes after the answer. */
         7 => {
             client.send(post("/return"));
             client.receive();
@@ -261,7 +266,7 @@ fn odd_http1(n: usize, mut client: Client) {
             client.try_send("GET /return HTTP/1.0\r\n\r\n");
             client.rest();
         }
-        /* Pipelined. */
+        /* It pipelines requests. */
         8 => {
             let uris = [
                 "/proxied/wait-5",
@@ -278,7 +283,7 @@ fn odd_http1(n: usize, mut client: Client) {
             client.receive();
             client.receive();
         }
-        /* No answer, and an old protocol. */
+        /* It gets no answer, or uses an old protocol. */
         10 => {
             client.send(get("/bye"));
             client.rest();
@@ -290,7 +295,7 @@ fn odd_http1(n: usize, mut client: Client) {
     }
 }
 
-/// Streams that are reset before and within their responses, beside others.
+/// Opens streams that are reset before and within their responses, among others.
 fn odd_http2(port: u16) {
     let stream = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
     let mut http = Http2::start(stream, 1000);
@@ -312,8 +317,9 @@ fn reset_http1(port: u16) {
     reset(&stream);
 }
 
-/// Check that ten thousand requests live as long as nginx's `$request_time` says, to a millisecond and a
-/// turn of its loop: over HTTP/1, TLS and HTTP/2, with clients that leave, stall and reset.
+/// Check that ten thousand requests live as long as nginx's `$request_time` says, to a millisecond
+/// and a turn of its event loop: over HTTP/1, TLS and HTTP/2, with clients that leave, stall and
+/// reset.
 #[test]
 fn request_time() {
     let upstream = Upstream::start();

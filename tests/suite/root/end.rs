@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How tracing ends: as asked, drained, detached, with exit code 0 and the numbers.
+//! The end of tracing: as asked, with all records written, detached, with exit code 0 and the right
+//! numbers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +25,7 @@ use crate::suite::common::tool::Tool;
 use crate::suite::common::tool::bpftool;
 use crate::suite::common::upstream::Upstream;
 
-/// Requests over one connection.
+/// Sends requests over one connection.
 fn requests(nginx: &Nginx, count: usize) {
     let mut client = Client::connect(nginx.port);
     for _ in 0..count {
@@ -32,7 +33,7 @@ fn requests(nginx: &Nginx, count: usize) {
     }
 }
 
-/// Check that each signal drains what is there and ends with 0.
+/// Check that each signal writes what was recorded, and ends with 0.
 #[test]
 fn signals() {
     for signal in ["INT", "TERM", "HUP"] {
@@ -49,7 +50,8 @@ fn signals() {
     }
 }
 
-/// Check that a signal that comes twice at once, as `timeout` sends it, drains what is there, too.
+/// Check that a signal that comes twice at once, as `timeout` sends it, also writes what was
+/// recorded.
 #[test]
 fn same_signal_twice() {
     let nginx = Nginx::simple();
@@ -63,7 +65,7 @@ fn same_signal_twice() {
     assert_eq!(ended.records().len(), 100);
 }
 
-/// Check that a reader that has what it wants ends it, without a word too many.
+/// Check that a reader that leaves ends the tool, without a message.
 #[test]
 fn closed_pipe() {
     let nginx = Nginx::simple();
@@ -75,7 +77,7 @@ fn closed_pipe() {
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     assert!(line.starts_with("{\"type\":\"request\""));
-    /* No one reads any more: that is noticed without another request, too. */
+    /* The tool must notice that the reader has left without another request. */
     drop(stdout);
     let ended = tool.wait();
     assert_eq!(ended.status.code(), Some(0));
@@ -83,8 +85,9 @@ fn closed_pipe() {
     ended.summary();
 }
 
-/// Check `--count`: so many, and what comes after them is neither filtered nor lost: it was not asked
-/// for. A filter's own number stays. What BPF loses after the end is no one's loss.
+/// Check `--count`: it writes this number of records. Requests after them are neither filtered nor
+/// lost, because they were not asked for; the number of a filter stays as it was. A loss that BPF
+/// counts after the end does not count.
 #[test]
 fn count() {
     let nginx = Nginx::simple();
@@ -165,8 +168,8 @@ fn filters() {
     assert_eq!(slow.records()[0].uri.as_deref(), Some("/slow"));
 }
 
-/// Check that requests of a sample have all their times where those around them are left out: with
-/// upstreams, and pipelined.
+/// Check that requests of a sample have all their times when the requests around them are left out:
+/// with upstreams, and pipelined.
 #[test]
 fn sample() {
     const HTTP: &str = "
@@ -206,8 +209,8 @@ fn sample() {
     assert_eq!(records[1].upstreams[0].reused, Some(true));
 }
 
-/// Check that the text record is the mission's line; and that a line says how a program gets JSON,
-/// since it is a pipe that it goes into and no one has asked for text.
+/// Check that the text format is the line of the project's design card, and that a hint names
+/// `--json` when the format was not chosen and stdout is a pipe.
 #[test]
 fn text() {
     let nginx = Nginx::simple();
@@ -234,7 +237,7 @@ fn text() {
     assert_eq!(ended.stderr.len(), 3, "{ended:?}");
 }
 
-/// Check that `-o` appends, that SIGUSR1 opens a new file where the old one was moved away, and
+/// Check that `-o` appends, that SIGUSR1 opens a new file after the old one was moved away, and
 /// that no line is lost or split.
 #[test]
 fn output_file() {
@@ -278,8 +281,8 @@ fn output_file() {
     assert!(count(&file) >= 21);
 }
 
-/// Check that a full disk is reported once, that what it costs is counted, that tracing goes on, and
-/// that the exit code is 1 when nothing could be written after it.
+/// Check that a full disk is reported once, that the loss is counted, that tracing goes on, and
+/// that the exit code is 1 when nothing could be written afterwards.
 #[test]
 fn full_disk() {
     let nginx = Nginx::simple();
@@ -292,7 +295,7 @@ fn full_disk() {
     tool.wait_ready(1);
     requests(&nginx, 10);
     tool.wait_for_message("failed to write records");
-    /* So long that it has tried to tell of the loss, which fails as well. */
+    /* Long enough for the tool to try to report the loss, which fails as well. */
     delay(Duration::from_millis(300));
     requests(&nginx, 10);
     nginx.wait_logged(20);
@@ -312,7 +315,8 @@ fn full_disk() {
     assert_eq!((summary.written, summary.lost, summary.seen), (0, 20, 20));
 }
 
-/// Check that a tool that is killed under load leaves nothing in the kernel, and nginx as it was.
+/// Check that a tool that is killed under load leaves nothing in the kernel, and does not disturb
+/// nginx.
 #[test]
 fn killed() {
     let Some(nginx) = Nginx::steady(Config::default()) else {
@@ -331,7 +335,7 @@ fn killed() {
         }
     }
     drop(load);
-    /* wrk leaves requests behind when it ends. */
+    /* wrk leaves requests in flight when it ends. */
     let logged = nginx.quit();
     let served = logged.iter().filter(|logged| logged.status == "200");
     assert!(served.count() >= 1000);
@@ -342,7 +346,7 @@ fn killed() {
     );
 }
 
-/// The kernel takes back what a process had a moment after its end.
+/// Waits until the kernel has freed these objects. It does so shortly after a process has ended.
 fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
     let end = Instant::now() + PATIENCE;
     for id in ids {
@@ -352,7 +356,7 @@ fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
     }
 }
 
-/// Check that what tracing costs is told when it is asked for: while it runs and at its end.
+/// Check that `--self-stats` reports the overhead, while the tool runs and when it ends.
 #[test]
 fn self_stats() {
     let nginx = Nginx::start(&Config::default());
@@ -362,7 +366,7 @@ fn self_stats() {
     for _ in 0..20 {
         client.get("/");
     }
-    /* Every nginx of this binary has the probe: those of other tests may hit it, too. */
+    /* The probe is in every nginx of this binary: those of other tests may hit it, too. */
     let hits = |line: &str| -> u64 {
         let rest = line.strip_prefix("ngx-bpf: free_request: ").unwrap();
         let (hits, rest) = rest.split_once(" hits, ").unwrap();

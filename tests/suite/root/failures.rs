@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why attempts failed: what nginx says in its error log of each, by every module for upstreams, is
-//! what is reported.
+//! `failure` of attempts: the reported reason is the one in nginx's error log, for every module for
+//! upstreams.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +11,18 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::modules::params;
 use log::compared;
 
-/// Connects.
+/// Connects that fail.
 mod connects;
-/// Handshakes of TLS.
+/// TLS handshakes that fail.
 mod handshakes;
-/// HTTP/2.
+/// Upstreams that speak HTTP/2.
 mod http2;
-/// nginx's error log.
+/// nginx's error log as the reference.
 mod log;
-/// Subrequests and files.
+/// Subrequests and temporary files.
 mod subrequests;
 
-/// Sends each of these requests on a connection of its own, all at once, and reads to the end.
+/// Sends each request on a connection of its own, all at once, and reads the responses.
 fn send_all(port: u16, requests: &[(String, Vec<u8>)]) {
     std::thread::scope(|scope| {
         for (uri, body) in requests {
@@ -44,7 +44,8 @@ fn send_all(port: u16, requests: &[(String, Vec<u8>)]) {
     });
 }
 
-/// Locations of one module: each with its own connections, with kept ones, and without buffers.
+/// Returns the locations of one module: with new connections, with kept ones, and without
+/// buffering.
 fn locations(name: &str, module: &str, scheme: &str, upstream: &str, kept: &str) -> String {
     let params = match module {
         "memcached" => "set $memcached_key $request_uri;".to_owned(),
@@ -69,14 +70,14 @@ fn locations(name: &str, module: &str, scheme: &str, upstream: &str, kept: &str)
     )
 }
 
-/// How long nginx waits for an upstream, whatever the module.
+/// Returns the directives with the time limits for upstreams of a module.
 fn times(module: &str) -> String {
     format!(
         "{module}_connect_timeout 400ms; {module}_read_timeout 400ms; {module}_send_timeout 400ms; {module}_next_upstream off;\n"
     )
 }
 
-/// Asserts that every failure occurred which words or silence of an upstream can bring about.
+/// Asserts that every failure occurred that an upstream can cause by its bytes or by its silence.
 fn assert_all_kinds(names: &BTreeSet<String>) {
     for name in [
         "closed",
@@ -90,9 +91,9 @@ fn assert_all_kinds(names: &BTreeSet<String>) {
     }
 }
 
-/// Check every kind of failure that an upstream's own words and silence can bring about, by every module
-/// but grpc, over TLS where the module has it, on new connections and kept ones, with buffers and
-/// without.
+/// Check every kind of failure that an upstream can cause by its bytes and by its silence, for
+/// every module except grpc, over TLS where the module supports it, on new connections and kept
+/// ones, with buffering and without.
 #[test]
 fn modules() {
     let kinds = [
@@ -160,7 +161,7 @@ fn modules() {
             for script in scripts {
                 let is_http = matches!(*name, "http" | "https" | "unix");
                 if script.contains("chunk") && (!is_http || kind.is_empty()) {
-                    /* nginx speaks HTTP/1.0 there. */
+                    /* nginx speaks HTTP/1.0 in these locations. */
                     continue;
                 }
                 let uri = format!("/{name}{kind}/n-{}/{script}", requests.len());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which requests are reported: values mean what people expect of them.
+//! Filters: the values of the options mean what users expect.
 
 use crate::suite::common::client::Client;
 use crate::suite::common::free_port;
@@ -7,14 +7,14 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
-/// Every request ends at one script, as those of most PHP applications do.
+/// A server on which every request ends at one script, as in most PHP applications.
 const FRONT_CONTROLLER: &str = "
     server { listen 127.0.0.1:{port};
              location / { try_files /nowhere /index.php; }
              location = /index.php { return 200; } }";
 
-/// Check that `--uri`, `--route` and the line of text go by what the client asked for, and not by
-/// what nginx made of it.
+/// Check that `--uri`, `--route` and the line of text use what the client asked for, and not the
+/// uri to which nginx rewrote it.
 #[test]
 fn uri_is_what_the_client_asked_for() {
     let nginx = Nginx::with(FRONT_CONTROLLER, 9);
@@ -90,8 +90,8 @@ fn uri_is_what_the_client_asked_for() {
     metrics.wait().assert_clean();
 }
 
-/// Check that a method in lower case finds what clients can only send in upper case, and that a
-/// pattern where a prefix is meant is worth a line.
+/// Check that a method in lower case matches, although clients can only send upper case, and that a
+/// pattern in place of a prefix gets a hint.
 #[test]
 fn values_that_look_right() {
     let nginx = Nginx::simple();
@@ -114,8 +114,8 @@ fn values_that_look_right() {
     );
 }
 
-/// Check statuses that HTTP does not know: nginx logs what `return` and an upstream say, so that
-/// they can be asked for, and that they are unusual is said.
+/// Check statuses that HTTP does not define: nginx logs what `return` and an upstream send, so a
+/// user may ask for them, and a hint says that they are unusual.
 #[test]
 fn statuses_beyond_http() {
     let upstream = Upstream::start();
@@ -142,8 +142,8 @@ fn statuses_beyond_http() {
     assert!(ended.stderr[1].contains("above 599"), "{ended:?}");
 }
 
-/// Check `--failed`: a status of 400 or more, an attempt that failed though another one has
-/// answered, a subrequest's; beside another filter both must hold.
+/// Check `--failed`: a status of 400 or more, an attempt that failed before another one answered,
+/// an attempt of a subrequest; with another filter both must hold.
 #[test]
 fn failed() {
     let upstream = Upstream::start();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that mean harm: each record is one JSON object on one line, safe on a terminal.
+//! Requests with hostile bytes: each record is one JSON object on one line, and safe on a terminal.
 
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
@@ -8,7 +8,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
 
-/// Requests of which each part holds what should not reach a terminal or a log.
+/// Returns requests of which each part holds bytes that must not reach a terminal or a log.
 fn hostile() -> Vec<Vec<u8>> {
     let mut requests: Vec<Vec<u8>> = Vec::new();
     let parts: [&[u8]; 12] = [
@@ -46,7 +46,7 @@ fn hostile() -> Vec<Vec<u8>> {
     requests
 }
 
-/// Sends them all while nginx is traced.
+/// Sends all of them while nginx is traced.
 fn trace(args: &[&str]) -> (Ended, Vec<crate::suite::common::record::Logged>) {
     let nginx = Nginx::simple();
     let pid = nginx.pid().to_string();
@@ -62,13 +62,14 @@ fn trace(args: &[&str]) -> (Ended, Vec<crate::suite::common::record::Logged>) {
     (ended, logged)
 }
 
-/// Whether a character may do something to a terminal.
+/// Returns whether a character may control a terminal.
 fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Check JSON, long lines and all: as many lines as requests, no control raw in them, every value as nginx has it.
+/// Check JSON without a limit: there is one line per request, no raw control character, and every
+/// value equals nginx's.
 #[test]
 fn json() {
     let (ended, logged) = trace(&["--json", "--max-line", "none"]);
@@ -79,7 +80,8 @@ fn json() {
     crate::suite::common::record::assert_equal(&ended.records(), &logged);
 }
 
-/// Check that strings are cut where docs/fields.md says, and that exactly those are named.
+/// Check that strings are cut at the lengths in docs/fields.md, and that `truncated` names exactly
+/// those.
 #[test]
 fn truncated() {
     if is_built_without(REWRITE) {
@@ -104,7 +106,7 @@ fn truncated() {
     assert_eq!(cut, 6);
 }
 
-/// Check text: as many lines as requests, no control raw in them.
+/// Check text: there is one line per request, and no raw control character.
 #[test]
 fn text() {
     let (ended, _) = trace(&["--format", "text"]);
@@ -114,8 +116,8 @@ fn text() {
     }
 }
 
-/// Check that no line is longer than it may be, that what was cut for it is named and the beginning of
-/// what nginx has, and that no record is missing.
+/// Check that no line is longer than allowed, that cut strings are named and are the beginning of
+/// nginx's value, and that no record is missing.
 #[test]
 fn line_length() {
     if is_built_without(REWRITE) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! HTTP/2: a record for each stream, with the times of its own frames.
+//! HTTP/2: one record per stream, with the times of its own frames.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
 use crate::suite::root::trace_context::assert_tells;
 
-/// A proxy in plain, and one with TLS.
+/// A proxy without TLS, and one with TLS.
 const HTTP: &str = "
     server {
         listen 127.0.0.1:{port} {tls} http2;
@@ -32,10 +32,10 @@ const HTTP: &str = "
         location /file { }
     }";
 
-/// A window that nothing fills.
+/// A window that no response fills.
 const WIDE: u32 = 1 << 30;
 
-/// Runs requests, in plain or over TLS; their records.
+/// Sends requests, with or without TLS, and returns their records.
 fn records(with_tls: bool, window: u32, requests: impl FnOnce(&mut Http2)) -> Vec<Record> {
     let upstream = Upstream::start();
     let http = [tls::DIRECTIVES, HTTP].concat();
@@ -56,13 +56,13 @@ fn records(with_tls: bool, window: u32, requests: impl FnOnce(&mut Http2)) -> Ve
     })
 }
 
-/// The record of a stream by its place on the connection.
+/// Returns the record of a stream by its number on the connection.
 fn nth(records: &[Record], n: u64) -> &Record {
     let record = records.iter().find(|r| r.connection_requests == n);
     record.unwrap_or_else(|| panic!("no request {n}"))
 }
 
-/// Check a hundred streams at once, each with a delay of its own, that come in two reads.
+/// Check a hundred streams at once that come in two reads, each with a delay of its own.
 #[test]
 fn many_streams() {
     for with_tls in [false, true] {
@@ -109,8 +109,8 @@ fn many_streams() {
     }
 }
 
-/// Check a header in two frames, and a body behind it, with time between: the header ends with the
-/// second frame.
+/// Check a header in two frames, and a body after it, with time in between: the header ends with
+/// the second frame.
 #[test]
 fn header_and_body() {
     for with_tls in [false, true] {
@@ -137,8 +137,8 @@ fn header_and_body() {
     }
 }
 
-/// Check that what waits for the client's window has not been sent, while other streams go on, and
-/// that a stream which the client resets has ended.
+/// Check that bytes that wait for the client's window do not count as sent while other streams go
+/// on, and that a stream that the client resets has ended.
 #[test]
 fn window() {
     for with_tls in [false, true] {
@@ -173,7 +173,7 @@ fn window() {
     }
 }
 
-/// Check that the response has begun when its first bytes go out: over TLS nginx before 1.29 keeps a
+/// Check that the response begins when its first bytes are sent: over TLS nginx before 1.29 keeps a
 /// header back until there is more to send.
 #[test]
 fn kept_back() {
@@ -195,7 +195,7 @@ fn kept_back() {
     assert!(records[0].tls_handshake_ns.is_some());
 }
 
-/// Check a long response, in more rounds than are remembered.
+/// Check a long response, with more rounds than BPF remembers.
 #[test]
 fn long() {
     for with_tls in [false, true] {
@@ -213,8 +213,8 @@ fn long() {
     }
 }
 
-/// Check the header that joins a stream to a trace: sent whole, by its number in the table of the
-/// connection, and not at all.
+/// Check the `traceparent` header: sent literally, as an index of the connection's table, and not
+/// at all.
 #[test]
 fn trace_context() {
     for with_tls in [false, true] {
@@ -237,8 +237,8 @@ fn trace_context() {
     }
 }
 
-/// Check CONNECT, in whatever form and whatever is sent behind it: one record. nginx refuses it; with a
-/// path since 1.21.1 only.
+/// Check CONNECT, in every form and with bytes after it: there is one record. nginx refuses it;
+/// with a path only since 1.21.1.
 #[test]
 fn connect() {
     for with_tls in [false, true] {

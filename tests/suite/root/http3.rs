@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! HTTP/3: a record for each stream, with the times of the datagrams that carried it.
+//! HTTP/3: one record per stream, with the times of the datagrams that carried it.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
 use crate::suite::root::trace_context::assert_tells;
 
-/// A proxy, and files.
+/// A server with a proxy and with files.
 const HTTP: &str = "
     server {
         listen 127.0.0.1:{port} quic;
@@ -30,7 +30,7 @@ const HTTP: &str = "
         location /file { }
     }";
 
-/// nginx with that server, and its upstream.
+/// Starts nginx with that server, and its upstream.
 fn start() -> (Nginx, Upstream) {
     let upstream = Upstream::start();
     let http = [tls::DIRECTIVES, HTTP].concat();
@@ -40,9 +40,9 @@ fn start() -> (Nginx, Upstream) {
     (nginx, upstream)
 }
 
-/// Runs requests while nginx is traced; their records by their places on the connection, equal to
-/// the access log. nginx logs a request when it has made frames of all of its response, and the
-/// record is written when these are sent: in another order.
+/// Sends requests while nginx is traced. Returns their records by their numbers on the connection,
+/// and asserts that they equal the access log. nginx logs a request when it has made frames of its
+/// whole response; the record is written when these are sent, so the order differs.
 fn records(requests: impl FnOnce(&mut Http3)) -> Vec<Record> {
     let (nginx, _upstream) = start();
     let tool = Tool::trace(nginx.pid());
@@ -103,7 +103,7 @@ fn many_streams() {
     }
 }
 
-/// Check a header in two datagrams, a body behind it, and a response in two parts, with time between
+/// Check a header in two datagrams, a body after it, and a response in two parts, with time between
 /// all of them.
 #[test]
 fn every_phase() {
@@ -116,7 +116,7 @@ fn every_phase() {
         let (first, second) = header.split_at(20);
         http.send(0, first, false);
         delay(Duration::from_millis(20));
-        /* Others go on meanwhile. */
+        /* Other streams go on meanwhile. */
         http.get(4, "/return");
         http.receive([4]);
         http.send(0, second, false);
@@ -141,8 +141,8 @@ fn every_phase() {
     assert!(other.downstream_response_last_byte_time < header);
 }
 
-/// Check responses that wait for the client's window, which it opens when it has read: the first is
-/// logged long before its last byte is sent.
+/// Check responses that wait for the client's window, which the client opens when it has read:
+/// nginx logs the first one long before its last byte is sent.
 #[test]
 fn kept_back() {
     if http3::is_missing() {
@@ -165,7 +165,7 @@ fn kept_back() {
     assert!(records[1].response_size > 1 << 20);
 }
 
-/// Check the header that joins a stream to a trace.
+/// Check the `traceparent` header.
 #[test]
 fn trace_context() {
     if http3::is_missing() {
@@ -192,7 +192,7 @@ fn trace_context() {
     }
 }
 
-/// Check requests on a connection that was there before tracing began.
+/// Check requests on a connection that was accepted before tracing began.
 #[test]
 fn accepted_before() {
     if http3::is_missing() {
@@ -218,8 +218,8 @@ fn accepted_before() {
     );
 }
 
-/// Check a stream that the client ends, and a connection that it leaves inside a response: they are
-/// told, too.
+/// Check that a stream that the client resets, and a connection that it closes within a response,
+/// have records, too.
 #[test]
 fn given_up() {
     if http3::is_missing() {
@@ -242,8 +242,8 @@ fn given_up() {
     records[2].assert_complete();
 }
 
-/// Check that an upstream has not failed when its client leaves in the middle of the response: the client
-/// gives up the stream, or closes the connection.
+/// Check that an upstream has not failed when its client leaves in the middle of the response: the
+/// client resets the stream, or closes the connection.
 #[test]
 fn client_left() {
     if http3::is_missing() {
@@ -263,8 +263,8 @@ fn client_left() {
     }
 }
 
-/// Check that a request whose response is still being sent when the tool ends is told of, without the
-/// end of it.
+/// Check that a request whose response is still being sent when the tool ends has a record, without
+/// the end of the response.
 #[test]
 fn unfinished() {
     if http3::is_missing() {
@@ -288,7 +288,7 @@ fn unfinished() {
     });
 }
 
-/// Whether this nginx takes early data over QUIC: since 1.29.1, with what OpenSSL 3.5.1 has for it.
+/// Returns whether this nginx accepts early data over QUIC: since 1.29.1, with OpenSSL 3.5.1.
 fn takes_early_data() -> bool {
     let about = about(&binary());
     let version = |after: &str| {
@@ -300,13 +300,13 @@ fn takes_early_data() -> bool {
     let is_new = version("nginx version: nginx/") >= Some(vec![1, 29, 1])
         && version("built with OpenSSL ") >= Some(vec![3, 5, 1]);
     if !is_new {
-        println!("SKIP: this nginx takes no early data over QUIC");
+        println!("SKIP: this nginx accepts no early data over QUIC");
     }
     is_new
 }
 
-/// Check a request that comes before the handshake (0-RTT): the connection is accepted when its first
-/// datagram is read, so that the request's times are after that.
+/// Check a request that comes before the handshake (0-RTT): the connection is accepted when its
+/// first datagram is read, so that the times of the request are after that.
 #[test]
 fn early_data() {
     if http3::is_missing() || !takes_early_data() {
@@ -337,8 +337,8 @@ fn early_data() {
     assert_between(&records[0].phases, Some(0), first, 0);
 }
 
-/// Check that requests live as long as nginx's `$request_time` says, to a millisecond and a turn of its
-/// loop, also where the client resets streams and leaves a response unread.
+/// Check that requests live as long as nginx's `$request_time` says, to a millisecond and a turn of
+/// its event loop, also when the client resets streams and leaves a response unread.
 #[test]
 fn request_time() {
     if http3::is_missing() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happens to a request inside nginx: buffers, files, redirects, error pages.
+//! Locations: buffers, files, redirects and error pages.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::suite::common::record::assert_delay;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// A location for each.
+/// A server with a location for each.
 const HTTP: &str = r"
     server {
         listen 127.0.0.1:{port};
@@ -48,7 +48,7 @@ const HTTP: &str = r"
         location /try2/ { try_files $uri @rescue; }
     }";
 
-/// The records of these requests, on one connection, which are whole.
+/// Returns the records of requests on one connection, and asserts that they are whole.
 fn records(requests: impl FnOnce(&mut Client)) -> Vec<Record> {
     let upstream = Upstream::start();
     let nginx = Nginx::with(HTTP, upstream.port);
@@ -61,8 +61,8 @@ fn records(requests: impl FnOnce(&mut Client)) -> Vec<Record> {
     records
 }
 
-/// Check a response that comes in two parts: through buffers and without them, HTTP/1.0 and 1.1 to
-/// the upstream; one that is larger than the buffers goes through a file.
+/// Check a response that comes in two parts, with and without buffering, with HTTP/1.0 and 1.1 to
+/// the upstream. A response that is larger than the buffers goes through a file.
 #[test]
 fn buffers() {
     let uris = ["/buffered/", "/direct/", "/new/"];
@@ -93,8 +93,8 @@ fn buffers() {
     }
 }
 
-/// Check a client that is slow with its body, which goes on to the upstream at once: the request's
-/// end there is when the client's last part has come.
+/// Check a client that sends its body slowly while nginx passes it on: the request to the upstream
+/// ends when the client's last part has come.
 #[test]
 fn streamed_request() {
     let records = records(|client| {
@@ -124,7 +124,7 @@ fn store() {
     assert_eq!(records[0].upstreams.len(), 1);
 }
 
-/// Check what the upstream sends elsewhere by X-Accel-Redirect: to a file, and to an upstream.
+/// Check X-Accel-Redirect to a file and to an upstream.
 #[test]
 fn accel_redirect() {
     let records = records(|client| {
@@ -143,7 +143,8 @@ fn accel_redirect() {
     assert!(first.upstream_response_last_byte_time <= second.upstream_connect_time);
 }
 
-/// Check error pages: a named location with an upstream, a file instead of the upstream's own.
+/// Check error pages: a named location with an upstream, and a file in place of the upstream's own
+/// page.
 #[test]
 fn error_pages() {
     let records = records(|client| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is seen is written, filtered or lost: nothing is missing without a count.
+//! Loss: every request that is seen is written, filtered or counted as lost.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -12,7 +12,7 @@ use crate::suite::common::record::Line;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// nginx without an access log of its own, that answers everything at once.
+/// Starts an nginx that has no access log and answers everything at once.
 fn fast() -> Nginx {
     Nginx::start(&Config {
         http: "server { listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
@@ -22,10 +22,10 @@ fn fast() -> Nginx {
     })
 }
 
-/// What the tool may have resident while it traces.
+/// The memory that the tool may have resident while it traces.
 const RESIDENT_MAX: u64 = 32 << 20;
 
-/// Check that at full rate every request is written, or every loss is counted and told, in bounded
+/// Check that at full rate every request is written, or counted and reported as lost, in bounded
 /// memory.
 #[test]
 fn full_rate() {
@@ -43,7 +43,7 @@ fn full_rate() {
     let ended = tool.wait();
     let summary = ended.summary();
     assert_eq!(ended.status.code(), Some(0));
-    /* wrk leaves some requests behind that it has sent and does not wait for. */
+    /* wrk does not wait for the answers to its last requests. */
     assert!(
         (answered..answered + 64).contains(&summary.seen),
         "{answered} {summary:?}"
@@ -54,8 +54,8 @@ fn full_rate() {
     println!("{answered} requests answered, {resident} bytes resident, {summary:?}");
 }
 
-/// Check a reader that stops to read: nginx goes on, the loss is counted, and told in the stream
-/// as soon as it moves again.
+/// Check a reader that stops reading: nginx goes on, and the loss is counted, and reported in the
+/// stream as soon as it moves again.
 #[test]
 fn stalled_reader() {
     let nginx = fast();
@@ -95,8 +95,8 @@ fn stalled_reader() {
     );
 }
 
-/// Check that a reader that never reads again does not hold up the end, and that what it did not
-/// take is counted.
+/// Check that a reader that never reads again does not delay the end, and that the records that it
+/// did not take are counted.
 #[test]
 fn reader_that_never_reads() {
     let nginx = fast();

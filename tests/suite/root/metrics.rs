@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `--metrics`, read by a real Prometheus.
+//! `--metrics`, scraped by a real Prometheus.
 
 use std::fs;
 use std::path::Path;
@@ -19,21 +19,21 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
-/// Where a request goes, and where none listens.
+/// A server with two upstreams, of which one does not listen.
 const HTTP: &str = "
     upstream app { server 127.0.0.1:9; server 127.0.0.1:{upstream}; }
     server { listen 127.0.0.1:{port};
              location /static { return 204; }
              location / { proxy_pass http://app; } }";
 
-/// A request to the tool.
+/// Sends a request to the tool.
 fn ask(port: u16, request: &str) -> Response {
     let mut client = Client::connect(port);
     client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     client.receive_to(request.starts_with("HEAD"))
 }
 
-/// What is served.
+/// Returns the metrics.
 fn served(port: u16) -> String {
     let response = ask(port, "GET /metrics");
     assert_eq!(response.status, 200);
@@ -53,22 +53,21 @@ fn wait_for(line: &str, mut text: impl FnMut() -> String) {
     }
 }
 
-/// A Prometheus in the foreground, with files and a port of its own, that asks one target.
+/// A Prometheus in the foreground, with files and a port of its own, that scrapes one target.
 struct Prometheus {
-    /// The process.
     child: Child,
-    /// Where it is asked.
+    /// The port of its API.
     port: u16,
-    /// Its files.
     _folder: tempfile::TempDir,
 }
 
 impl Prometheus {
-    /// Asks this port ten times a second. `None`, and said, when there is none here.
+    /// Starts one that scrapes this port ten times a second. When there is no Prometheus on this
+    /// machine, prints SKIP and returns `None`.
     fn start(target: u16) -> Option<Self> {
         let program = Path::new("/usr/bin/prometheus");
         if !program.exists() {
-            println!("SKIP: there is no Prometheus");
+            println!("SKIP: Prometheus is not installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -93,7 +92,7 @@ impl Prometheus {
             .unwrap();
         let end = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "it does not listen");
+            assert!(Instant::now() < end, "Prometheus does not listen");
             std::thread::yield_now();
         }
         Some(Self {
@@ -103,13 +102,13 @@ impl Prometheus {
         })
     }
 
-    /// The results of a query; an error when it does not understand it.
+    /// Returns the results of a query, or an error when Prometheus does not understand it.
     fn query(&self, query: &str) -> Vec<Value> {
         let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let response = ask(self.port, &format!("GET /api/v1/query?query={encoded}"));
         let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
         if response.status == 503 {
-            return Vec::new(); /* it has not begun */
+            return Vec::new(); /* Prometheus is not ready yet */
         }
         assert_eq!(answer["status"], "success", "{query}: {answer}");
         answer["data"]["result"].as_array().unwrap().clone()
@@ -137,7 +136,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// Checks that every query of the dashboard is understood, and finds something.
+/// Asserts that Prometheus understands every query of the dashboard, and has a result for it.
 fn assert_dashboard(prometheus: &Prometheus) {
     let dashboard = include_str!("../../../packaging/grafana/ngx-bpf.json");
     let dashboard: Value = serde_json::from_str(dashboard).unwrap();
@@ -157,7 +156,7 @@ fn assert_dashboard(prometheus: &Prometheus) {
     assert!(count >= 10, "{count} queries");
 }
 
-/// Check that Prometheus takes what is served, and that it is what nginx has logged.
+/// Check that Prometheus accepts the metrics, and that they equal nginx's log.
 #[test]
 fn scraped() {
     let upstream = Upstream::start();
@@ -200,7 +199,7 @@ fn scraped() {
     prometheus.wait_for("sum(ngx_bpf_requests_lost_total)", "0");
     let failed = "sum(nginx_http_upstream_failures_total{upstream=\"127.0.0.1:9\"}) > 0";
     assert_eq!(prometheus.query(failed).len(), 1);
-    /* A rate needs two points: the counters move once more. */
+    /* A rate needs two points, so the counters change once more. */
     for _ in 0..4 {
         client.get("/static");
         client.get("/status-503");
@@ -212,7 +211,7 @@ fn scraped() {
     tool.wait().assert_clean();
 }
 
-/// Check the server itself: the metrics, a line that names where they are, and nothing else.
+/// Check the server itself: it serves the metrics, a line that names their path, and nothing else.
 #[test]
 fn served_to_few() {
     let nginx = Nginx::simple();
@@ -251,8 +250,8 @@ fn served_to_few() {
     tool.wait().assert_clean();
 }
 
-/// Check that a page that has led its own name to this address is refused, and that names and
-/// addresses of what is bound are not.
+/// Check that a page whose own name resolves to this address is refused, and that the names and
+/// addresses of the listener are not.
 #[test]
 fn names_of_others() {
     let nginx = Nginx::simple();
@@ -278,7 +277,7 @@ fn names_of_others() {
 }
 
 /// Check that clients that are slow, idle, or do not read delay no one, however many they are, and
-/// that each of them is given up.
+/// that each of them is disconnected.
 #[test]
 fn slow_scrapers() {
     let nginx = Nginx::simple();
@@ -305,8 +304,8 @@ fn slow_scrapers() {
     tool.wait().assert_clean();
 }
 
-/// Check that there is no series of what can't be: a request that was answered by nginx itself has no
-/// times of an upstream.
+/// Check that there are no impossible series: a request that nginx itself answered has no times of
+/// an upstream.
 #[test]
 fn no_impossible_series() {
     let upstream = Upstream::start();
@@ -330,7 +329,7 @@ fn no_impossible_series() {
     tool.wait().assert_clean();
 }
 
-/// Check that a port that is taken is an error before anything is traced.
+/// Check that a port that is in use is an error before anything is traced.
 #[test]
 fn port_taken() {
     let nginx = Nginx::simple();

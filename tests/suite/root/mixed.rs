@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Everything at once: every protocol of clients, upstreams of several kinds, four workers, two reloads.
+//! Everything at once: every client protocol, several kinds of upstreams, four workers, two
+//! reloads.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -17,10 +18,10 @@ use crate::suite::common::tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
-/// How many requests there are at least.
+/// The least number of requests.
 const REQUESTS: usize = 10_000;
 
-/// What a client asks for, one after the other.
+/// The uris of a client's requests, in order.
 const URIS: [&str; 9] = [
     "/file",
     "/large",
@@ -33,7 +34,7 @@ const URIS: [&str; 9] = [
     "/missing",
 ];
 
-/// The server, in plain and with TLS.
+/// The server, without and with TLS.
 const HTTP: &str = "
     keepalive_requests 40;
     proxy_cache_path {prefix}/cache keys_zone=cache:1m;
@@ -55,12 +56,12 @@ const HTTP: &str = "
         location /check { internal; proxy_pass http://kept; }
     }";
 
-/// What speaks TLS to the server above.
+/// The server that speaks TLS to the one above.
 const BACKEND: &str = "
     server { listen 127.0.0.1:{port} ssl; location / { proxy_pass http://127.0.0.1:{upstream}; } }";
 
-/// Check that each of ten thousand requests is told of once, and as nginx logs it, with its phases in
-/// order.
+/// Check that each of ten thousand requests has one record that equals nginx's log, with its phases
+/// in order.
 #[test]
 fn everything_at_once() {
     if ["http_auth_request_module", "http-cache"]

@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests that trace.
 
-/// Who the client is.
+/// The client's address.
 mod addresses;
 /// Bad input: one line, the right exit code, nginx untouched.
 mod bad_input;
-/// Whatever chooses the server.
+/// Load balancing.
 mod balancers;
-/// The body of a request, and what waits before one.
+/// The body of a request, and the queue.
 mod bodies;
-/// What a cache had.
+/// `proxy_cache`.
 mod cache;
 /// Certificates that nginx looks up within the handshake.
 mod certificates;
-/// What `ngx-bpf check` finds.
+/// `ngx-bpf check`.
 mod check;
-/// The whole life of a request.
+/// `elapsed_ns`, the life of a request.
 mod elapsed;
-/// How tracing ends, and what is then said.
+/// The end of tracing.
 mod end;
-/// Why attempts failed, against nginx's error log.
+/// `failure` of attempts, compared with nginx's error log.
 mod failures;
-/// Which requests are told of.
+/// Filters.
 mod filters;
-/// Requests that mean harm.
+/// Requests with hostile bytes.
 mod hostile;
 /// HTTP/2, stream by stream.
 mod http2;
 /// HTTP/3, stream by stream.
 mod http3;
-/// What happens to a request inside nginx.
+/// Locations: buffers, files, redirects and error pages.
 mod locations;
-/// What is lost is counted.
+/// Loss.
 mod loss;
-/// Metrics.
+/// `--metrics`.
 mod metrics;
 /// Everything at once.
 mod mixed;
@@ -41,48 +41,48 @@ mod mixed;
 mod modules;
 /// nginx in a container.
 mod namespaces;
-/// stream and mail.
+/// stream and mail on the same workers.
 mod neighbours;
-/// OpenTelemetry's names.
+/// `--format otel`.
 mod otel;
-/// Outputs that are full, unread, or another user's.
+/// Outputs that are full, unread, or belong to another user.
 mod output;
-/// What the service may do, and what it says without a part of that.
+/// The capabilities of the service.
 mod privileges;
 /// Which processes are traced.
 mod processes;
-/// TLS and HTTP/2, as far as they are told of.
+/// TLS and HTTP/2, with clients that people use.
 mod protocols;
-/// Every kind of request, against nginx's access log.
+/// Every kind of request, compared with nginx's access log.
 mod requests;
 /// Secrets in query strings.
 mod secrets;
-/// What tells of the bytes on sockets.
+/// Socket sources.
 mod sockets;
-/// What other users of the machine can do to it.
+/// Other users of the machine.
 mod strangers;
 /// Subrequests and their upstreams.
 mod subrequests;
-/// Where nginx's functions are found, and which of them are used.
+/// Symbols of nginx's functions, and functions that are not used.
 mod symbols;
-/// Phases, against delays that the tests make.
+/// Phases, compared with delays that the tests make.
 mod times;
 /// TLS of clients and of upstreams.
 mod tls;
 mod tls_upstreams;
-/// Requests that belong to a trace.
+/// The `traceparent` header.
 mod trace_context;
-/// Connections that stop to be HTTP.
+/// Connections that become tunnels.
 mod tunnels;
-/// What is under way when tracing begins.
+/// Requests in progress when tracing begins.
 mod under_way;
-/// Builds that no one has looked at.
+/// Builds that the table does not have.
 mod unknown_build;
 /// nginx replaced while it runs.
 mod upgrade;
 /// Upstreams: attempts, retries, failures.
 mod upstreams;
-/// An outside witness.
+/// strace as an outside witness.
 mod witness;
 /// Workers that end with requests in flight.
 mod worker_exit;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every module for upstreams but proxy: real servers for the truth, one of the tests' own for delays.
+//! Every module for upstreams except proxy: real servers, and a server of the tests for delays.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -28,10 +28,10 @@ use crate::suite::common::tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// The programs of real servers.
+/// The programs for real servers.
 const UPSTREAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstreams");
 
-/// Variables that FastCGI, uwsgi and SCGI servers ask for.
+/// Returns the variables that FastCGI, uwsgi and SCGI servers need.
 pub fn params(module: &str) -> String {
     [
         ("REQUEST_METHOD", "$request_method"),
@@ -49,8 +49,8 @@ pub fn params(module: &str) -> String {
     .replace("{upstreams}", UPSTREAMS)
 }
 
-/// A server that passes everything on, by this module, with these directives. `uwsgis` and `grpcs` are
-/// modules that speak TLS.
+/// Returns a server that passes everything on by this module, with these directives. `uwsgis` and
+/// `grpcs` are the modules with TLS.
 fn http(module: &str, directives: &str, server: &str) -> String {
     let (module, scheme) = match module {
         "uwsgis" => ("uwsgi", "suwsgi://"),
@@ -73,12 +73,12 @@ fn http(module: &str, directives: &str, server: &str) -> String {
     )
 }
 
-/// What the tests' own server answers in its time.
+/// Returns the records of requests to the tests' own server, which answers with delays.
 fn delayed(protocol: Protocol, module: &str, directives: &str) -> Vec<Record> {
     delayed_by(&Upstream::speaking(protocol), module, directives)
 }
 
-/// The same of this one: the phases are where the delays are.
+/// Does the same with this server, and asserts that the phases have the delays.
 fn delayed_by(upstream: &Upstream, module: &str, directives: &str) -> Vec<Record> {
     let server = format!("127.0.0.1:{}", upstream.port);
     let nginx = Nginx::with(&http(module, directives, &server), upstream.port);
@@ -107,7 +107,7 @@ fn delayed_by(upstream: &Upstream, module: &str, directives: &str) -> Vec<Record
     records
 }
 
-/// On which requests the connection was a kept one.
+/// Returns which requests used a kept connection.
 fn reused(records: &[Record]) -> Vec<Option<bool>> {
     let attempts = records.iter().map(|record| &record.upstreams[0]);
     attempts.map(|attempt| attempt.reused).collect()
@@ -129,7 +129,7 @@ fn uwsgi() {
     delayed(Protocol::Uwsgi, "uwsgi", "");
 }
 
-/// Check uwsgi over TLS: the handshake is before the request, and no part of it.
+/// Check uwsgi over TLS: the handshake comes before the request, and does not belong to it.
 #[test]
 fn uwsgi_with_tls() {
     let upstream = Upstream::speaking_tls(Protocol::Uwsgi);
@@ -137,7 +137,7 @@ fn uwsgi_with_tls() {
     records.iter().for_each(assert_handshake);
 }
 
-/// Checks that a new connection to the upstream has had its handshake before the request.
+/// Asserts that a new connection to the upstream had its handshake before the request.
 fn assert_handshake(record: &Record) {
     let attempt = &record.upstreams[0];
     assert_eq!(attempt.reused, Some(false));
@@ -166,7 +166,7 @@ fn memcached() {
     assert_eq!(reused(&records)[1], Some(true));
 }
 
-/// Requests to a real server that answers after 60 ms, and listens at `{prefix}/server.sock`.
+/// Sends requests to a real server that answers after 60 ms and listens at `{prefix}/server.sock`.
 fn real(module: &str, directives: &str, start: impl FnOnce(&Nginx) -> Server) -> Vec<Record> {
     let server = "unix:{prefix}/server.sock";
     let nginx = Nginx::with(&http(module, directives, server), 9);
@@ -201,7 +201,7 @@ fn fcgiwrap() {
     }
 }
 
-/// Check uWSGI in both protocols that it speaks.
+/// Check uWSGI with both of its protocols.
 #[test]
 fn uwsgi_server() {
     for (module, option) in [("uwsgi", "--uwsgi-socket"), ("scgi", "--scgi-socket")] {
@@ -215,7 +215,7 @@ fn uwsgi_server() {
     }
 }
 
-/// Check memcached itself: what it has, and what it has not.
+/// Check memcached itself, with a key that it has and one that it does not have.
 #[test]
 fn memcached_server() {
     if is_built_without(REWRITE) || is_built_without(MEMCACHED) {
@@ -240,14 +240,15 @@ fn memcached_server() {
     assert_eq!(reused(&records)[1], Some(true));
 }
 
-/// Check gRPC: what the server sends before its response (SETTINGS, PING) is no response, what nginx
-/// sends after its request (that it has seen them) is no request, on new connections and kept ones.
+/// Check gRPC, on new connections and kept ones: frames that the server sends before its response
+/// (SETTINGS, PING) are not a response, and the frames that acknowledge them after nginx's request
+/// are not a request.
 #[test]
 fn grpc() {
     grpc_calls("grpc", &[]);
 }
 
-/// Check gRPC over TLS, of which the same is true.
+/// Check the same over TLS.
 #[test]
 fn grpc_with_tls() {
     let folder = TempDir::new().unwrap();
@@ -307,8 +308,8 @@ fn grpc_calls(module: &str, files: &[PathBuf]) -> Vec<Record> {
     records
 }
 
-/// Check requests on a kept connection of HTTP/2 on which nginx's last word before them was its own
-/// frame, not a request.
+/// Check requests on a kept connection of HTTP/2 on which nginx last sent a frame of its own, and
+/// not a request.
 #[test]
 fn grpc_behind_a_ping() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -352,8 +353,8 @@ fn proxy_with_http2() {
     drop(back);
 }
 
-/// Check that what a script connects to itself (a cosocket) is no attempt, and takes no time from one: the
-/// redirect of an upstream leads to the script.
+/// Check that a connection that a script opens itself (a cosocket) is not an attempt, and takes no
+/// time from one: an upstream redirects to the script.
 #[test]
 fn cosocket() {
     let Some(lua) = cached("lua/.complete", "tests/fetch") else {
@@ -361,7 +362,7 @@ fn cosocket() {
     };
     let lua = lua.parent().unwrap().display().to_string();
     if is_built_without(REWRITE) || !is_debians() {
-        println!("SKIP: the module of lua is for Debian 12's nginx");
+        println!("SKIP: the module for lua fits Debian 12's nginx only");
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -409,7 +410,7 @@ fn cosocket() {
     assert!(records[1].upstreams.is_empty(), "{:#?}", records[1]);
 }
 
-/// Whether the nginx that is tested is the one that Debian's modules are for.
+/// Returns whether the tested nginx is the one for which Debian's modules are built.
 fn is_debians() -> bool {
     binary() == Path::new("/usr/sbin/nginx") && !is_before((1, 22, 1), "the module of lua")
 }

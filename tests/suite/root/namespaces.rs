@@ -21,14 +21,14 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// nginx in pid and mount namespaces of its own.
+/// An nginx in pid and mount namespaces of its own.
 struct Contained {
     nginx: Nginx,
     _folder: TempDir,
 }
 
 impl Contained {
-    /// With another root, too, and at a path that exists only there.
+    /// Starts it with another root folder, at a path that exists only there.
     fn start() -> Self {
         let contained = Self::with(
             "mount --rbind / /mnt; mount -t tmpfs none /mnt/srv; cp BINARY /mnt/srv/nginx
@@ -38,7 +38,7 @@ impl Contained {
         contained
     }
 
-    /// On an overlay of its own, over the folder of a binary that others may use as well.
+    /// Starts it on an overlay of its own, over the folder of a binary that others may use as well.
     fn over(lower: &Path) -> Self {
         Self::with(&format!(
             "mount -t tmpfs none /mnt; mkdir /mnt/upper /mnt/work /mnt/root
@@ -48,7 +48,7 @@ impl Contained {
         ))
     }
 
-    /// Two workers, started by a script.
+    /// Starts it with two workers, by a script.
     fn with(script: &str) -> Self {
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
@@ -71,8 +71,8 @@ impl Contained {
         }
     }
 
-    /// Requests, a reload, and requests of the new workers. What the host calls each worker that
-    /// nginx knows by its own pid.
+    /// Sends requests, reloads nginx, and sends requests to the new workers. Returns the host's pid
+    /// of each worker, by the pid that nginx knows.
     fn serve(&self) -> BTreeMap<u32, u32> {
         let mut pids = BTreeMap::new();
         self.requests(20);
@@ -87,21 +87,21 @@ impl Contained {
         pids
     }
 
-    /// Requests on connections of their own.
+    /// Sends requests on connections of their own.
     fn requests(&self, count: usize) {
         for _ in 0..count {
             assert_eq!(Client::connect(self.nginx.port).get("/").status, 200);
         }
     }
 
-    /// Pids of the workers: in the namespace, and on the host.
+    /// Returns the pids of the workers: in the namespace, and on the host.
     fn workers(&self) -> BTreeMap<u32, u32> {
         let workers = self.nginx.workers().into_iter();
         workers.map(|pid| (inner_pid(pid), pid)).collect()
     }
 }
 
-/// What a process is called in its own namespace.
+/// Returns the pid of a process in its own namespace.
 fn inner_pid(pid: u32) -> u32 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("NSpid:"));
@@ -109,7 +109,7 @@ fn inner_pid(pid: u32) -> u32 {
     last.unwrap().parse().unwrap()
 }
 
-/// What nginx has logged, with the host's pids.
+/// Returns nginx's log with the host's pids.
 fn as_host(mut logged: Vec<Logged>, pids: &BTreeMap<u32, u32>) -> Vec<Logged> {
     for logged in &mut logged {
         assert_ne!(pids[&logged.pid], logged.pid);
@@ -118,8 +118,8 @@ fn as_host(mut logged: Vec<Logged>, pids: &BTreeMap<u32, u32>) -> Vec<Logged> {
     logged
 }
 
-/// Check that an nginx in a container is traced from the host, reload included, and that pids are
-/// the host's.
+/// Check that an nginx in a container is traced from the host, including a reload, and that pids
+/// are the host's.
 #[test]
 fn from_host() {
     let contained = Contained::start();
@@ -132,7 +132,7 @@ fn from_host() {
     assert_eq!(ended.records().len(), 40);
 }
 
-/// Check that in the container pids are the container's, of workers that were there and of those
+/// Check that inside the container pids are the container's, for existing workers and for those
 /// that a reload starts.
 #[test]
 fn from_inside() {
@@ -146,7 +146,7 @@ fn from_inside() {
     tool.read_stdout();
     tool.wait_ready(1);
     contained.serve();
-    /* The first process of a namespace takes all others with it: the tool ends before. */
+    /* The first process of a namespace ends all others with it, so the tool is ended before. */
     kill("INT", tool.child());
     let ended = tool.wait();
     ended.assert_clean();
@@ -155,9 +155,9 @@ fn from_inside() {
     assert_eq!(ended.records().len(), 40);
 }
 
-/// Check the command line that people copy, with the pids of all workers as `pgrep` finds them:
-/// unquoted they are several words, quoted one value with newlines. Among them is the very shell that
-/// runs it, whose own command line matches: it is named, and the workers are traced.
+/// Check the command line that people copy, with the pids of all workers from `pgrep`: unquoted
+/// they are several words, quoted they are one value with newlines. Among them is the shell that
+/// runs it, because its own command line matches: it is reported, and the workers are traced.
 #[test]
 fn pids_of_pgrep() {
     let contained = Contained::start();
@@ -195,8 +195,8 @@ fn pids_of_pgrep() {
     }
 }
 
-/// Check containers that share the layer their binary is in: probes see all of them, and only the
-/// one that is traced is told of; of two that are traced each request once.
+/// Check containers that share the layer with their binary. Probes see all of them, and only the
+/// traced one has records; when two are traced, each request has one record.
 #[test]
 fn shared_layer() {
     let folder = TempDir::new().unwrap();
@@ -222,7 +222,8 @@ fn shared_layer() {
     assert_equal(&ended.records(), &logged);
 }
 
-/// Check that pids are not mixed up where `/proc` is another namespace's: that is refused.
+/// Check that the tool refuses to run where `/proc` belongs to another pid namespace, because pids
+/// would be mixed up.
 #[test]
 fn foreign_proc() {
     let nginx = Nginx::simple();

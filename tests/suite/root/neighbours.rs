@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! stream and mail on the same workers: nothing is told of them, and http is not disturbed.
+//! stream and mail on the same workers: they have no records, and do not disturb http.
 
 use std::path::Path;
 
@@ -12,13 +12,14 @@ use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// Where Debian has modules that are loaded.
+/// The folder of Debian's loadable modules.
 const MODULES: &str = "/usr/lib/nginx/modules";
 
-/// Directives that load them; `None` where they do not fit, which is said.
+/// Returns directives that load the modules. When they do not fit this nginx, prints SKIP and
+/// returns `None`.
 fn modules() -> Option<String> {
     if binary() != Path::new("/usr/sbin/nginx") {
-        println!("SKIP: the modules for stream and mail are those of Debian's own nginx");
+        println!("SKIP: the modules for stream and mail fit Debian's own nginx only");
         return None;
     }
     let modules = ["stream", "mail"];
@@ -29,8 +30,8 @@ fn modules() -> Option<String> {
     )
 }
 
-/// Check http between connections of stream (to a server, with ssl_preread, from stream to this very
-/// http) and of mail: one record for each request of http, whole, and no other.
+/// Check http among connections of stream (to a server, with ssl_preread, from stream to this http
+/// server) and of mail: each request of http has one whole record, and there is no other record.
 #[test]
 fn stream_and_mail() {
     let Some(modules) = modules() else {
@@ -78,8 +79,8 @@ fn stream_and_mail() {
     records.iter().for_each(Record::assert_complete);
 }
 
-/// Check that no attempt of a request is given the connects that stream makes while nginx waits for the
-/// response: on a new connection, and on a kept one, which has none.
+/// Check that connects of stream while nginx waits for a response do not count for the request's
+/// attempt: on a new connection, and on a kept one, which has no connect.
 #[test]
 fn connects_of_stream() {
     let Some(modules) = modules() else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records under OpenTelemetry's names: each holds to its schema, and to nginx's access log.
+//! `--format otel`: each record conforms to its schema, and equals nginx's access log.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
-/// Check what proxied requests, plain and odd, become.
+/// Check the records of proxied requests, common and unusual ones.
 #[test]
 fn requests() {
     let upstream = Upstream::start();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where records and messages go, when that is no plain file: full, unread, or another user's.
+//! Outputs other than a plain file: full, unread, or of another user.
 
 use std::fs;
 use std::fs::File;
@@ -27,7 +27,7 @@ use crate::suite::common::program::kill;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// Requests over one connection.
+/// Sends requests over one connection.
 fn requests(nginx: &Nginx, count: usize) {
     let mut client = Client::connect(nginx.port);
     for _ in 0..count {
@@ -35,7 +35,7 @@ fn requests(nginx: &Nginx, count: usize) {
     }
 }
 
-/// The tool with records as JSON in a file.
+/// Starts the tool with JSON records to a file.
 fn with_output(nginx: &Nginx, path: &Path) -> Tool {
     let mut tool = Tool::spawn(
         Command::new(PROGRAM)
@@ -51,11 +51,11 @@ fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
-/// A small file system that goes with the test.
+/// A small file system that ends with the test.
 struct Disk(TempDir);
 
 impl Disk {
-    /// One page is enough for a few lines.
+    /// Mounts it. One page is enough for a few lines.
     fn mount() -> Self {
         let folder = TempDir::new().unwrap();
         let mut mount = Command::new("mount");
@@ -71,8 +71,8 @@ impl Drop for Disk {
     }
 }
 
-/// Check that a disk that is full for a while costs what could not be written meanwhile, that no line
-/// is torn, and that it is no failure of all: something was written after it.
+/// Check a disk that is full for a while: records meanwhile are lost, no line is torn, and the exit
+/// code is 0, because something was written afterwards.
 #[test]
 fn full_disk_and_back() {
     let nginx = Nginx::simple();
@@ -97,8 +97,8 @@ fn full_disk_and_back() {
     assert_eq!(requests.count() as u64, summary.written);
 }
 
-/// Check a file that may not grow any more: no signal ends the tool, what does not fit is lost and
-/// counted, the last line is whole; and since nothing more was written, the exit code is 1.
+/// Check a limit of the file's size: no signal ends the tool, records beyond the limit are lost and
+/// counted, and the last line is whole. The exit code is 1, because nothing more was written.
 #[test]
 fn file_size_limit() {
     let nginx = Nginx::simple();
@@ -117,7 +117,7 @@ fn file_size_limit() {
     let summary = ended.summary();
     let text = fs::read_to_string(&log).unwrap();
     assert!(text.ends_with("}\n"), "{text}");
-    /* The line that tells of the loss may still have fitted. */
+    /* The line that reports the loss may still have fitted. */
     let requests = text
         .lines()
         .filter(|line| line.starts_with("{\"type\":\"request\""));
@@ -126,8 +126,8 @@ fn file_size_limit() {
     assert_eq!(summary.seen, 100);
 }
 
-/// Check a FIFO that no one reads yet: tracing begins and signals are served; who reads it later has
-/// the records that have waited.
+/// Check a FIFO without a reader: tracing begins and signals work. A later reader gets the records
+/// that have waited.
 #[test]
 fn fifo_that_is_read_later() {
     let nginx = Nginx::simple();
@@ -157,8 +157,8 @@ fn fifo_that_is_read_later() {
     );
 }
 
-/// Check a FIFO that no one ever reads: the first signal ends the tool, and what has waited is counted
-/// as lost; the same when SIGUSR1 has turned a file into one.
+/// Check a FIFO that is never read: the first signal ends the tool, and the records that have
+/// waited count as lost. The same holds when SIGUSR1 reopens a file that has become a FIFO.
 #[test]
 fn fifo_that_nobody_reads() {
     let nginx = Nginx::simple();
@@ -180,12 +180,12 @@ fn fifo_that_nobody_reads() {
     ended.assert_clean();
 }
 
-/// Check that a stderr that no one reads holds nothing up: not tracing, not the end.
+/// Check that a stderr that no one reads delays neither tracing nor its end.
 #[test]
 fn stderr_that_nobody_reads() {
     let nginx = Nginx::simple();
     let (mut unread, mut stderr) = std::io::pipe().unwrap();
-    /* As much as a pipe takes. */
+    /* As many bytes as a pipe takes. */
     stderr.write_all(&[b'x'; 65536]).unwrap();
     let mut child = Command::new(PROGRAM)
         .args(["--json", "-v", "--pid", &nginx.pid().to_string()])
@@ -207,8 +207,8 @@ fn stderr_that_nobody_reads() {
     assert_eq!(text.len(), 65536);
 }
 
-/// Check that a second signal, while what was recorded goes to a reader that is slow, ends the tool at
-/// once, and that this is said and no success.
+/// Check that a second signal ends the tool at once while a slow reader takes what was recorded,
+/// that a message says so, and that the exit code is not 0.
 #[test]
 fn second_signal() {
     let nginx = Nginx::start(&Config {
@@ -233,7 +233,10 @@ fn second_signal() {
             break;
         }
     }
-    assert!(is_asked_again, "it has ended before");
+    assert!(
+        is_asked_again,
+        "the tool has ended before the second signal"
+    );
     let ended = tool.wait();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     let last = ended.stderr.last().unwrap();
@@ -243,8 +246,9 @@ fn second_signal() {
     );
 }
 
-/// Check that nothing is written to what another user has put into a folder that everybody may write
-/// to: a link, a file, a FIFO; that root's own link is followed, and that the file's mode is said.
+/// Check that nothing is written to a link, a file or a FIFO that another user has put into a
+/// folder that everyone may write to; that root's own link is followed, and that a hint mentions
+/// the file's mode.
 #[test]
 fn files_of_strangers() {
     let nginx = Nginx::simple();

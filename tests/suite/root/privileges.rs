@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the service may do is enough, and without a part of it that part is named.
+//! The capabilities of the service are sufficient; without one of them the message names it.
 
 use tempfile::TempDir;
 
@@ -8,10 +8,10 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::service::Service;
 use crate::suite::common::tool::Tool;
 
-/// What the service has where uprobes are perf events.
+/// The capability that the service has in addition where uprobes are perf events.
 const ADMIN: &str = "CAP_SYS_ADMIN";
 
-/// What `check` and tracing say of an nginx to a service: whether it is traced, or why it is not.
+/// Returns whether a service traces an nginx, or why it does not. `check` and tracing must agree.
 fn verdict(service: &Service, nginx: &Nginx) -> Result<(), String> {
     let folder = TempDir::new().unwrap();
     let pid = nginx.pid().to_string();
@@ -50,8 +50,8 @@ fn verdict(service: &Service, nginx: &Nginx) -> Result<(), String> {
     Ok(())
 }
 
-/// Check that the service traces with exactly what its unit gives it on this kernel, and that the
-/// kernel would not let it with less: each capability that it lacks is named, by `check`, too.
+/// Check that the service traces with exactly the rights that its unit gives it on this kernel, and
+/// that the kernel accepts no fewer: each missing capability is named, by `check`, too.
 #[test]
 fn each_capability() {
     let nginx = Nginx::simple();
@@ -63,9 +63,9 @@ fn each_capability() {
         println!("without {capability}: {verdict_without:?}");
         match verdict_without {
             Err(reason) => assert_missing(&reason, capability),
-            /* Perf events ask for it since some stable releases only. */
+            /* Perf events need it only since some stable releases. */
             Ok(()) if capability == ADMIN => {}
-            /* It stands for the two that it was once divided into. */
+            /* CAP_SYS_ADMIN includes the two capabilities that were split off from it. */
             Ok(()) => {
                 assert!(["CAP_BPF", "CAP_PERFMON"].contains(&capability.as_str()));
                 let neither = service.without(capability).without(ADMIN);
@@ -75,7 +75,7 @@ fn each_capability() {
     }
 }
 
-/// It names this capability, and no other.
+/// Asserts that the reason names this capability, and no other.
 fn assert_missing(reason: &str, capability: &str) {
     assert!(
         reason.starts_with(&format!("missing {capability}: ")),
@@ -83,7 +83,7 @@ fn assert_missing(reason: &str, capability: &str) {
     );
 }
 
-/// Check that `CAP_SYS_ADMIN` is asked for where uprobes are perf events, and nowhere else.
+/// Check that `CAP_SYS_ADMIN` is required where uprobes are perf events, and nowhere else.
 #[test]
 fn asks_for_no_more() {
     let nginx = Nginx::simple();
@@ -103,7 +103,8 @@ fn asks_for_no_more() {
     );
 }
 
-/// Check that a system call that a filter forbids is told as what it is, not as a lack of capabilities.
+/// Check that a system call that a filter forbids is reported as such, and not as a missing
+/// capability.
 #[test]
 fn forbidden_system_call() {
     let nginx = Nginx::simple();

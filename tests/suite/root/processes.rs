@@ -17,7 +17,7 @@ use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 
-/// nginx with so many workers.
+/// Starts nginx with this number of workers.
 fn start(workers: usize) -> Nginx {
     Nginx::start(&Config {
         workers,
@@ -25,14 +25,14 @@ fn start(workers: usize) -> Nginx {
     })
 }
 
-/// Requests on connections of their own, so that every worker gets some.
+/// Sends requests on connections of their own, so that every worker gets some.
 fn requests(nginx: &Nginx, count: usize) {
     for _ in 0..count {
         assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     }
 }
 
-/// Check that another nginx, of the same binary, leaves no record.
+/// Check that another nginx of the same binary has no record.
 #[test]
 fn another_nginx() {
     let (traced, other) = (start(2), start(2));
@@ -48,7 +48,8 @@ fn another_nginx() {
     assert_eq!(other.quit().len(), 40);
 }
 
-/// Check that of a worker that is asked for its requests are told, and not those of its brother.
+/// Check that with the pid of a worker its requests have records, and those of the other worker
+/// have none.
 #[test]
 fn one_worker() {
     let nginx = start(2);
@@ -67,8 +68,8 @@ fn one_worker() {
     assert_eq!(ended.records().len(), of_worker.len());
 }
 
-/// Check that workers that a reload starts are traced from their first request on, and that
-/// those that it ends are traced to their last.
+/// Check that the workers that a reload starts are traced from their first request on, and those
+/// that it ends are traced to their last.
 #[test]
 fn reload() {
     let nginx = start(2);
@@ -92,8 +93,8 @@ fn reload() {
     assert_eq!(ended.records().len(), 63);
 }
 
-/// Check that reloads under load lose no request and tell none twice: records and access log have
-/// the same, of every generation of workers.
+/// Check that reloads under load lose no request and report none twice: records and access log are
+/// equal, for every generation of workers.
 #[test]
 fn reload_under_load() {
     let Some(nginx) = Nginx::steady(Config::default()) else {
@@ -125,7 +126,7 @@ fn reload_under_load() {
     }
 }
 
-/// Check that of 64 workers each is traced.
+/// Check that each of 64 workers is traced.
 #[test]
 fn many_workers() {
     let nginx = start(64);
@@ -160,9 +161,9 @@ fn worker_killed() {
     assert_eq!(ended.records().len(), 10);
 }
 
-/// Check workers that are killed under load: every request that was logged is told of, of the one
-/// that each was killed in it may be, those that it had in flight are counted as lost, and nothing of
-/// the dead is kept.
+/// Check workers that are killed under load: every logged request has a record, except perhaps the
+/// one during which a worker was killed; requests in flight count as lost; and BPF keeps no entry
+/// of a killed worker.
 #[test]
 fn worker_killed_under_load() {
     let Some(nginx) = Nginx::steady(Config::default()) else {
@@ -223,7 +224,7 @@ fn two_masters() {
     assert_eq!(ended.records().len(), 8);
 }
 
-/// Check two tools on one nginx: each tells of everything, whether the other comes or goes.
+/// Check two tools on one nginx: each has all records, while the other starts and ends.
 #[test]
 fn two_tools() {
     let nginx = start(2);
@@ -244,7 +245,7 @@ fn two_tools() {
     assert_eq!(ended.records().len(), 10);
 }
 
-/// Check that two nginx of different binaries are traced, each request once.
+/// Check that two nginx instances of different binaries are traced, with one record per request.
 #[test]
 fn two_binaries() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -283,8 +284,8 @@ fn found_by_itself() {
     drop(nginx);
 }
 
-/// Check that `--wait` waits where no nginx runs, which is so in a pid namespace of its own, and
-/// ends when it is asked to.
+/// Check that `--wait` waits when no nginx runs, as in a new pid namespace, and ends when it is
+/// asked to.
 #[test]
 fn waits() {
     let mut tool = Tool::spawn(
@@ -299,8 +300,8 @@ fn waits() {
     assert_eq!(ended.stderr.len(), 2, "{:?}", ended.stderr);
 }
 
-/// Check that one that waits traces an nginx that starts later, one that starts beside it, and one
-/// that starts when both have ended; of what it can't trace it says so once.
+/// Check that with `--wait` an nginx that starts later is traced, one that starts beside it, and
+/// one that starts when both have ended; and that one that can't be traced is reported once.
 #[test]
 fn waits_for_start() {
     let mut tool = Tool::spawn(
@@ -355,7 +356,8 @@ fn waits_for_start() {
     assert_eq!(refusals.count(), 1, "{:?}", ended.stderr);
 }
 
-/// Check that an nginx is found whatever its file is called, and that `--wait` does not wait then.
+/// Check that an nginx is found whatever the name of its file is, and that the tool with `--wait`
+/// then traces it at once.
 #[test]
 fn found_by_title() {
     let folder = tempfile::TempDir::new().unwrap();

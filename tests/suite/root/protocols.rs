@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TLS and HTTP/2 as people's clients speak them: curl, nghttp, `openssl s_client`.
+//! TLS and HTTP/2 with clients that people use: curl, nghttp, `openssl s_client`.
 
 use std::fs;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::suite::common::tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// One server with TLS, one with HTTP/2 without it, both in front of an upstream.
+/// A server with TLS, and one with HTTP/2 without TLS, both with an upstream.
 const HTTP: &str = "
     server {
         listen 127.0.0.1:{port} ssl http2;
@@ -24,13 +24,13 @@ const HTTP: &str = "
         location /proxied { proxy_pass http://127.0.0.1:{upstream}; }
     }";
 
-/// nginx with a certificate of its own.
+/// Starts nginx with a certificate.
 fn start(upstream: u16) -> Nginx {
     let http = [tls::DIRECTIVES, HTTP].concat();
     Nginx::prepared(&http, upstream, tls::certificate)
 }
 
-/// Requests over one connection.
+/// Sends requests over one connection.
 fn curl(nginx: &Nginx, args: &[&str], scheme: &str, paths: &[&str]) {
     let mut command = Command::new("curl");
     command.args(["-sk", "-w", "%{http_code}\n"]).args(args);
@@ -42,7 +42,7 @@ fn curl(nginx: &Nginx, args: &[&str], scheme: &str, paths: &[&str]) {
     assert_eq!(output.stdout, b"200\n".repeat(paths.len()));
 }
 
-/// The records of these requests, which have all their times.
+/// Returns the records of these requests, and asserts that they have all their times.
 fn records(args: &[&str], scheme: &str) -> Vec<Record> {
     let upstream = Upstream::start();
     let records = traced(start(upstream.port), |nginx| {
@@ -57,7 +57,7 @@ fn records(args: &[&str], scheme: &str) -> Vec<Record> {
                 }
             })
             .collect();
-        /* curl 7.88 does not use an HTTP/2 connection without TLS again. */
+        /* curl 7.88 does not reuse an HTTP/2 connection without TLS. */
         if scheme == "https" {
             curl(nginx, &args, scheme, &["return", "proxied"]);
         } else {
@@ -107,7 +107,7 @@ fn http2() {
 }
 
 /// Check nghttp: several requests at once, a tree of priorities, a body, and a response with
-/// trailers behind it.
+/// trailers.
 #[test]
 fn nghttp() {
     let upstream = Upstream::start();
@@ -146,7 +146,7 @@ fn nghttp() {
     }
 }
 
-/// Check `openssl s_client`: with TLS 1.2, with TLS 1.3, with a session of before, and with 0-RTT.
+/// Check `openssl s_client`: with TLS 1.2, with TLS 1.3, with a resumed session, and with 0-RTT.
 #[test]
 fn s_client() {
     let request = "GET /return HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
@@ -169,7 +169,7 @@ fn s_client() {
                 .args(args.split(' '))
                 .current_dir(nginx.prefix())
                 .stderr(Stdio::null());
-            /* What it is to send as early data is in the file. */
+            /* With 0-RTT the file is sent as early data, and not through stdin. */
             let input = if args.contains("early") {
                 "/dev/null".into()
             } else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every kind of request: one record each, equal to nginx's own account of it.
+//! Every kind of request has one record, which equals nginx's own log.
 
 use std::io::Read as _;
 use std::io::Write as _;
@@ -44,7 +44,7 @@ pub const HTTP: &str = r"
         location /error { error_page 404 =200 /return; return 404; }
     }";
 
-/// nginx with that server and an upstream behind it.
+/// Starts nginx with that server, and its upstream.
 fn start(workers: usize) -> (Nginx, Upstream) {
     let upstream = Upstream::start();
     let nginx = Nginx::start(&Config {
@@ -59,12 +59,13 @@ fn start(workers: usize) -> (Nginx, Upstream) {
     (nginx, upstream)
 }
 
-/// Runs `requests` while nginx is traced; the records, which equal the access log.
+/// Calls `requests` while nginx is traced. Returns the records, and asserts that they equal the
+/// access log.
 pub fn traced(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
     let tool = Tool::trace(nginx.pid());
     requests(&nginx);
     let logged = nginx.quit();
-    /* It ends by itself with the nginx that it traces. */
+    /* The tool ends with the nginx that it traces. */
     let ended = tool.wait();
     ended.assert_clean();
     let records = ended.records();
@@ -72,7 +73,7 @@ pub fn traced(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
     records
 }
 
-/// The same, when each is expected to be complete.
+/// Does the same, and asserts that each record is complete.
 fn traced_whole(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
     let records = traced(nginx, requests);
     records.iter().for_each(Record::assert_complete);
@@ -171,8 +172,8 @@ fn kept_upstreams() {
     }
 }
 
-/// Check that pipelined requests, which come in one read, each have their own record, and that
-/// each begins to be processed when the one before it has ended.
+/// Check that pipelined requests, which come in one read, have a record each, and that nginx begins
+/// to process each of them when the one before it has ended.
 #[test]
 fn pipelined() {
     let (nginx, _upstream) = start(1);
@@ -202,7 +203,8 @@ fn pipelined() {
     assert!(waited >= 20_000_000, "{waited}");
 }
 
-/// Check bodies: small, in a temp file, chunked, discarded, empty, asked for with 100-continue.
+/// Check bodies: small, in a temporary file, chunked, discarded, empty, and sent after
+/// 100-continue.
 #[test]
 fn bodies() {
     let (nginx, _upstream) = start(1);
@@ -255,7 +257,8 @@ fn without_body() {
     assert_eq!(records[4].uri.as_deref(), Some("/return"));
 }
 
-/// Check errors that nginx makes itself: what has happened has a time, what has not has none.
+/// Check errors that nginx generates itself: an event that happened has a time, and one that did
+/// not has none.
 #[test]
 fn own_errors() {
     let (nginx, _upstream) = start(1);
@@ -295,14 +298,15 @@ fn own_errors() {
             "{record:#?}"
         );
         assert_eq!(record.duration_ns.is_none(), bye, "{record:#?}");
-        /* The header is complete but where the request line or a line of it is broken. */
+        /* The header is complete unless the request line or a line of it is broken. */
         let broken = matches!(record.status, Some(400 | 505)) && record.request_size != Some(18);
         let header = phases.downstream_request_last_byte_time;
         assert_eq!(header.is_none(), broken, "{record:#?}");
     }
 }
 
-/// Check a client that leaves before its answer, in its header, and before it has sent anything.
+/// Check a client that leaves before its answer, within its header, and before it has sent
+/// anything.
 #[test]
 fn client_leaves() {
     let (nginx, _upstream) = start(1);
@@ -330,7 +334,7 @@ fn client_leaves() {
     assert_eq!(records[1].phases.downstream_request_last_byte_time, None);
 }
 
-/// Check a response of many megabytes by sendfile, and a large one of the upstream.
+/// Check a response of many megabytes by sendfile, and a large response of the upstream.
 #[test]
 fn large_responses() {
     let (nginx, _upstream) = start(1);
@@ -360,7 +364,7 @@ fn large_responses() {
     }
 }
 
-/// Check headers that come in drops, in large buffers, and behind empty lines.
+/// Check headers that come byte by byte, in large buffers, and after empty lines.
 #[test]
 fn odd_headers() {
     let (nginx, _upstream) = start(1);
@@ -381,8 +385,8 @@ fn odd_headers() {
     assert_eq!(records.len(), 3);
 }
 
-/// Check 1,200 mixed requests over 50 connections and two workers: equal sets, none missing, none
-/// twice.
+/// Check 1,200 mixed requests over 50 connections and two workers: records and log are equal, with
+/// no request missing and none twice.
 #[test]
 fn mixed() {
     let (nginx, _upstream) = start(2);
@@ -401,7 +405,7 @@ fn mixed() {
     records.iter().for_each(Record::assert_complete);
 }
 
-/// 24 requests, whose kinds follow from `seed`.
+/// Sends 24 requests, whose kinds follow from `seed`.
 fn mixed_connection(port: u16, seed: u64) {
     const URIS: [&str; 8] = [
         "/return",
@@ -449,7 +453,7 @@ fn mixed_connection(port: u16, seed: u64) {
     }
 }
 
-/// Headers whose lines end with LF alone, here and there, and which are complete.
+/// Complete headers in which some or all lines end with LF alone.
 const WHOLE: [&str; 10] = [
     "GET /return HTTP/1.0\n\n",
     "GET /return HTTP/1.0\nHost: t\n\n",
@@ -463,7 +467,7 @@ const WHOLE: [&str; 10] = [
     "GET /return\n",
 ];
 
-/// Headers that end with a whole line, and lack the empty one.
+/// Headers that end with a whole line, but lack the empty one.
 const CUT: [&str; 4] = [
     "GET /return HTTP/1.1\nHost: t\n",
     "GET /return HTTP/1.1\r\nHost: t\r\n",
@@ -471,8 +475,8 @@ const CUT: [&str; 4] = [
     "GET /return HTTP/1.1\r\nHost: t\r\nHost: u\r\n",
 ];
 
-/// Check when a header is complete that has lines without CR: as with CRLF, also when nginx answers
-/// with an error, and never when its last line is missing, even if that error is redirected.
+/// Check when a header with LF alone is complete: as with CRLF, also when nginx answers with an
+/// error, and never when its last line is missing, even if the error is redirected.
 #[test]
 fn bare_line_feeds() {
     for error_page in ["", "error_page 400 =200 /return;"] {
@@ -509,8 +513,8 @@ fn bare_line_feeds() {
     }
 }
 
-/// Check that a size that nginx itself counts below 0 is absent: of pipelined requests whose chunked
-/// bodies no one reads. It is so in every release that was looked at.
+/// Check that a size is absent when nginx itself counts below 0: for pipelined requests whose
+/// chunked bodies are discarded. Every release that was examined does this.
 #[test]
 fn negative_length() {
     let body = "x".repeat(512);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Secrets in query strings are in no record, whatever its form.
+//! No record contains a secret of a query string, in any format.
 
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
 
-/// Request targets with a secret each, as clients may write them.
+/// Request targets with one secret each, in the forms that clients may use.
 const TARGETS: [&str; 7] = [
     "/a?b=1&sig=SECRET&c=2",
     "/a?X-Amz-Signature=SECRET",
@@ -36,7 +36,8 @@ fn trace(args: &[&str]) -> Ended {
     ended
 }
 
-/// Check that no line has a secret, and the rest of the query is there, or is not.
+/// Check that no line contains a secret, and that the rest of the query is there, or is not with
+/// `--no-query`.
 #[test]
 fn redacted() {
     let json = trace(&["--json"]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whatever tells of the bytes on sockets: the records are the same.
+//! Every socket source leads to the same records.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -24,7 +24,8 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::times::assert_between;
 use crate::suite::root::times::post_slowly;
 
-/// Every way that bytes take: TCP over IPv4 and IPv6, unix sockets, TLS, with sendfile and without.
+/// A server for every way of moving bytes: TCP over IPv4 and IPv6, unix sockets, TLS, with sendfile
+/// and without.
 const HTTP: &str = "
     upstream kept { server 127.0.0.1:{upstream}; keepalive 8; }
     sendfile on;
@@ -48,17 +49,17 @@ const HTTP: &str = "
         root {prefix}/html;
     }";
 
-/// Bytes, more than the buffers of both ends hold.
+/// A size that exceeds the buffers of both ends.
 const LARGE: usize = 16 << 20;
 
-/// The sources, by the feature that `ngx-bpf check` names.
+/// The sources, and the feature that `ngx-bpf check` reports for each.
 const SOURCES: [(&str, &str); 3] = [
     ("tracepoint", "tracepoints of all bytes on sockets"),
     ("fexit", "fexit"),
     ("syscall", "tracepoint of system calls"),
 ];
 
-/// Those that this kernel allows.
+/// Returns the sources that this kernel supports.
 pub fn sources() -> Vec<&'static str> {
     let output = Command::new(PROGRAM).args(["check", "--json"]).output();
     let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
@@ -72,7 +73,7 @@ pub fn sources() -> Vec<&'static str> {
     sources.iter().map(|(source, _)| *source).collect()
 }
 
-/// What does not depend on when the clock was read: for times, their order.
+/// Removes from a record what depends on the clock: of the times only their order remains.
 fn shape(record: &mut Value) {
     let Value::Object(members) = record else {
         if let Value::Array(elements) = record {
@@ -97,7 +98,7 @@ fn shape(record: &mut Value) {
     }
 }
 
-/// Requests of every kind, one after the other.
+/// Sends requests of every kind, one after the other.
 fn requests(nginx: &Nginx, tls: u16) {
     let mut client = Client::connect(nginx.port);
     post_slowly(&mut client, "/proxy/wait-60/head/wait-30/body-10");
@@ -135,7 +136,7 @@ fn requests(nginx: &Nginx, tls: u16) {
     http.receive([1, 3]);
 }
 
-/// Checks the delays that `requests()` makes.
+/// Asserts that the phases have the delays of `requests()`.
 fn assert_delays(records: &[Record]) {
     let p = &records[0].phases;
     let header = p.downstream_request_last_byte_time;
@@ -155,8 +156,8 @@ fn assert_delays(records: &[Record]) {
     }
 }
 
-/// Check that every source tells the same of the same requests: facts, phases and their order; and
-/// that the delays are where they belong.
+/// Check that every source reports the same about the same requests: values, phases and their
+/// order; and that the delays are in the right phases.
 #[test]
 fn same_records() {
     let upstream = Upstream::start();
@@ -170,7 +171,7 @@ fn same_records() {
     let sources = sources();
     println!("sources: {}", sources.join(", "));
     if sources.len() < 2 {
-        println!("SKIP this kernel: nothing to compare");
+        println!("SKIP this kernel: it has one socket source only");
     }
     let pid = nginx.pid().to_string();
     let tools: Vec<_> = sources
@@ -195,7 +196,7 @@ fn same_records() {
         lines.iter_mut().for_each(shape);
         shapes.push(lines);
     }
-    assert!(!shapes.is_empty(), "no source");
+    assert!(!shapes.is_empty(), "there is no socket source");
     for others in &shapes[1..] {
         for (one, other) in shapes[0].iter().zip(others) {
             assert_eq!(one, other);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What other users of the machine can do to a tool that traces every nginx: nothing that stops it.
-//! In each of these tests a real nginx is traced beside whatever they do, all of its requests have
-//! their records, and the tool ends as soon as it is asked to.
+//! Other users of the machine can't stop a tool that traces every nginx. In each of these tests a
+//! real nginx is traced whatever these users do, all of its requests have records, and the tool
+//! ends as soon as it is asked to.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -33,10 +33,10 @@ use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::yard::Yard;
 
-/// How soon "at once" is, on a machine that does much else.
+/// The limit for "at once", on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Requests on connections of their own.
+/// Sends requests on connections of their own.
 fn requests(nginx: &Nginx, count: usize) {
     for _ in 0..count {
         assert_eq!(Client::connect(nginx.port).get("/").status, 200);
@@ -51,8 +51,8 @@ fn wait_traced(tool: &mut Tool, nginx: &Nginx) {
     tool.wait_for_message(&format!("pid {pid}, 1 worker"));
 }
 
-/// Ends the tool, which must end at once, and compares what it has recorded with what these nginx have
-/// logged.
+/// Ends the tool, which must end at once, and compares its records with the logs of these nginx
+/// instances.
 fn assert_unharmed(tool: Tool, nginx: Vec<Nginx>) -> Ended {
     let asked = Instant::now();
     kill("TERM", tool.child());
@@ -67,8 +67,8 @@ fn assert_unharmed(tool: Tool, nginx: Vec<Nginx>) -> Ended {
     ended
 }
 
-/// Traces an nginx that was there before a stranger came, and one that comes after him; and has each
-/// serve in turn. What the tool has said.
+/// Traces an nginx that was there before a stranger came, and one that starts after it, and sends
+/// requests to each of them. Returns the tool's output.
 fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
     let first = yard.nginx();
     come();
@@ -85,8 +85,8 @@ fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
     assert_unharmed(tool, vec![first, second])
 }
 
-/// A program that passes for an nginx of a known build, and whose debug file is said to be
-/// `nginx.debug` beside it. That file is not there.
+/// Makes a program that passes for an nginx of a known build, and whose debug link names
+/// `nginx.debug` beside it. That file does not exist.
 fn with_debug_link(folder: &Path) -> PathBuf {
     let program = compile(folder, &[]);
     let debug = folder.join("nginx.debug");
@@ -100,7 +100,7 @@ fn with_debug_link(folder: &Path) -> PathBuf {
     program
 }
 
-/// Whether there is such a file within a time.
+/// Returns whether this file appears within a time.
 fn appears(file: &Path, time: Duration) -> bool {
     let end = Instant::now() + time;
     while !file.exists() {
@@ -112,14 +112,14 @@ fn appears(file: &Path, time: Duration) -> bool {
     true
 }
 
-/// How many lines say this.
+/// Returns the number of lines with this text.
 fn count(ended: &Ended, text: &str) -> usize {
     let lines = ended.stderr.iter();
     lines.filter(|line| line.contains(text)).count()
 }
 
 /// Check a program whose debug file is a link to the kernel's log, which is a regular file, can be
-/// opened, and lets whoever reads it wait.
+/// opened, and blocks its reader.
 #[test]
 fn debug_file_is_kernel_log() {
     let yard = Yard::new();
@@ -128,8 +128,8 @@ fn debug_file_is_kernel_log() {
     beside(&yard, &[], || yard.stranger(&program, &[]));
 }
 
-/// Check that a debug file is not read through a link, be it even the right one: else a link to a file
-/// that only root may read would be one. The same file is read when it is there itself.
+/// Check that a debug file is not read through a link, even if it is the right file; otherwise a
+/// link could lead to a file that only root may read. The same file is read when it is not a link.
 #[test]
 fn debug_file_is_link() {
     let yard = Yard::new();
@@ -154,7 +154,7 @@ fn debug_file_is_link() {
     assert_eq!(layout(), "table");
 }
 
-/// Check a debug file that is a plain file at one moment and a pipe at the next.
+/// Check a debug file that alternates between a plain file and a pipe.
 #[test]
 fn debug_file_becomes_pipe() {
     let yard = Yard::new();
@@ -178,7 +178,7 @@ fn debug_file_becomes_pipe() {
                 fs::rename(&new, &file).unwrap();
             }
         });
-        /* So that the thread ends even when this panics. */
+        /* This flag lets the thread end even when the test panics. */
         let result = std::panic::catch_unwind(|| {
             beside(&yard, &[], || {
                 for _ in 0..20 {
@@ -191,12 +191,12 @@ fn debug_file_becomes_pipe() {
     });
 }
 
-/// Check a debug file in a file system of a user's own, whose program never answers: whoever asks it
-/// for anything waits, and can't even be killed.
+/// Check a debug file in a user's own file system, whose program never answers: a process that asks
+/// it for anything waits, and can't even be killed.
 #[test]
 fn debug_file_on_deaf_file_system() {
     if !Path::new("/dev/fuse").exists() {
-        println!("SKIP: no /dev/fuse");
+        println!("SKIP: there is no /dev/fuse");
         return;
     }
     let yard = Yard::new();
@@ -211,13 +211,13 @@ fn debug_file_on_deaf_file_system() {
     let mut deaf = yard.command("sh");
     yard.start(deaf.args(["-c", &script]).arg(&mounted));
     if !appears(&yard.folder().join(".debug-is-mounted"), AT_ONCE) {
-        println!("SKIP: it can't be mounted here");
+        println!("SKIP: FUSE can't be mounted here");
         return;
     }
     beside(&yard, &[], || yard.stranger(&program, &[]));
 }
 
-/// The arguments with which util-linux runs a program as no one, with the capabilities of
+/// The arguments with which util-linux runs a program as user nobody, with the capabilities of
 /// ngx-bpf.service.
 const AS_SERVICE: [&str; 7] = [
     "--reuid=65534",
@@ -229,7 +229,7 @@ const AS_SERVICE: [&str; 7] = [
     "--bounding-set=-all,+bpf,+perfmon,+sys_ptrace",
 ];
 
-/// The tool as the service runs it.
+/// Starts the tool as the service runs it.
 fn as_service(yard: &Yard, args: &[&str]) -> Tool {
     let copy = yard.folder().join("ngx-bpf");
     if !copy.exists() {
@@ -241,20 +241,21 @@ fn as_service(yard: &Yard, args: &[&str]) -> Tool {
     tool
 }
 
-/// Whether the service's capabilities are all that this kernel asks for to attach.
+/// Returns whether this kernel requires no more than the service's capabilities to attach.
 fn is_service_enough(yard: &Yard) -> bool {
     let nginx = yard.nginx();
     let tool = as_service(yard, &["--json", "--duration", "1ms"]);
     let is_enough = tool.wait().status.success();
     drop(nginx);
     if !is_enough {
-        println!("SKIP: this kernel asks for more than the service's capabilities");
+        println!("SKIP: this kernel requires more than the service's capabilities");
     }
     is_enough
 }
 
-/// Check programs that the service may not read, one that is named nginx and one that has its title:
-/// each is one line, which says what to do, and the others are traced, whether it waits or not.
+/// Check programs that the service may not read, one that is named nginx and one that has its
+/// title: each is reported in one line, which says what to do, and the others are traced, with
+/// `--wait` and without.
 #[test]
 fn unreadable_program() {
     let yard = Yard::new();
@@ -281,8 +282,8 @@ fn unreadable_program() {
     }
 }
 
-/// Check that with several pids each that can't be traced is named and the others are traced; that
-/// without any that can it fails, and names them all.
+/// Check that with several pids each one that can't be traced is named and the others are traced,
+/// and that the tool fails and names all of them when none can.
 #[test]
 fn pids_that_are_no_nginx() {
     let yard = Yard::new();
@@ -313,8 +314,8 @@ fn pids_that_are_no_nginx() {
     other.wait().unwrap();
 }
 
-/// Check programs that are no nginx: a script of that name, another program, one that has a terabyte
-/// of nothing at its end.
+/// Check programs that are not an nginx: a script of that name, another program, and one with a
+/// terabyte of zeros at its end.
 #[test]
 fn no_nginx() {
     let yard = Yard::new();
@@ -339,18 +340,19 @@ fn no_nginx() {
     }
 }
 
-/// Check a debug file that its owner holds a lease on: whoever opens it has to wait until he gives it up.
+/// Check a debug file on which its owner holds a lease: a process that opens it waits until the
+/// owner gives it up.
 #[test]
 fn debug_file_is_leased() {
     use std::os::fd::AsRawFd as _;
-    /* Of linux/fcntl.h; the crate does not have it. */
+    /* A constant of linux/fcntl.h that the crate does not have. */
     const F_SETSIG: i32 = 10;
     let yard = Yard::new();
     let program = with_debug_link(&yard.folder());
     let debug = yard.folder().join("nginx.debug");
     copy_program(&program, &debug);
     let lease = fs::File::options().write(true).open(&debug).unwrap();
-    // SAFETY: neither takes a pointer. The signal is one that no one minds.
+    // SAFETY: neither call takes a pointer. The signal is ignored by default.
     let result = unsafe {
         libc::fcntl(lease.as_raw_fd(), F_SETSIG, libc::SIGURG);
         libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
@@ -362,7 +364,7 @@ fn debug_file_is_leased() {
     assert!(begun.elapsed() < Duration::from_secs(40));
 }
 
-/// A process whose command line has a gigabyte, as anybody's may say.
+/// A process that sets its command line to a gigabyte, as any user may.
 const LONG_TITLE: &str = r#"
 #include <linux/prctl.h>
 #include <string.h>
@@ -386,7 +388,7 @@ int main(int argc, char **argv)
 }
 "#;
 
-/// Check a command line of a gigabyte: of a title the beginning is read, and no more.
+/// Check a command line of a gigabyte: only the beginning of a title is read.
 #[test]
 fn long_title() {
     let yard = Yard::new();
@@ -397,7 +399,7 @@ fn long_title() {
     let mut titled = yard.command(folder.join("title").to_str().unwrap());
     yard.start(titled.arg(&ready));
     if !appears(&ready, AT_ONCE) {
-        println!("SKIP: this kernel lets no one choose his command line");
+        println!("SKIP: this kernel lets no process set its command line");
         return;
     }
     let nginx = yard.nginx();
@@ -416,7 +418,7 @@ fn long_title() {
     assert_eq!(count(&ended, "not nginx"), 1, "{:?}", ended.stderr);
 }
 
-/// Compiles a program of one file.
+/// Compiles a program from one file.
 fn compile_c(folder: &Path, name: &str) {
     let output = Command::new("clang")
         .args(["-o", name, &format!("{name}.c")])
@@ -426,8 +428,8 @@ fn compile_c(folder: &Path, name: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Check six hundred processes that call themselves masters, where the tool may have 1,024 files
-/// open: they are looked at one by one, and a binary that many of them run is named once.
+/// Check six hundred processes that call themselves masters, while the tool may have 1,024 files
+/// open: they are examined one by one, and a binary that many of them run is named once.
 #[test]
 fn many() {
     let yard = Yard::new();
@@ -440,7 +442,10 @@ fn many() {
         done; touch $0/all; wait";
     let mut all = yard.command("bash");
     yard.start(all.args(["-c", script]).arg(&own));
-    assert!(appears(&own.join("all"), PATIENCE), "they have not started");
+    assert!(
+        appears(&own.join("all"), PATIENCE),
+        "the processes have not started"
+    );
     for args in [&[][..], &["--wait"]] {
         let nginx = yard.nginx();
         let mut command = yard.command("prlimit");
@@ -455,8 +460,8 @@ fn many() {
     }
 }
 
-/// Check that the limit of open files is raised as far as it goes: what is needed may be more than
-/// what a shell gives.
+/// Check that the limit of open files is raised to the hard limit, because the tool may need more
+/// than a shell gives.
 #[test]
 fn limit_is_raised() {
     let nginx = Nginx::simple();
@@ -472,22 +477,22 @@ fn limit_is_raised() {
     assert_eq!(numbers, ["5000", "5000"]);
 }
 
-/// A name that clears a terminal, begins a line that looks like the tool's own, turns the direction
+/// A name that clears a terminal, starts a line that looks like the tool's own, turns the direction
 /// of text, and is not UTF-8.
 const HOSTILE: &[u8] = b"\x1b[2J\nngx-bpf: \xc2\x9b\xe2\x80\xae\xff\"\\";
 
-/// The same as it is shown.
+/// The same name, escaped.
 const SHOWN: &str = r#"\x1b[2J\x0angx-bpf: \u{9b}\u{202e}\xff\"\\"#;
 
-/// Whether this would do something to a terminal.
+/// Returns whether a character could control a terminal.
 fn is_unsafe(c: char) -> bool {
     let is_bidi =
         matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || is_bidi
 }
 
-/// Check that a path that holds what a terminal obeys is escaped in every message that it stands in:
-/// of a program that is no nginx, that is too large, or that may not be read.
+/// Check that a path with such characters is escaped in every message that contains it: about a
+/// program that is not an nginx, that is too large, or that may not be read.
 #[test]
 fn hostile_path_in_messages() {
     let yard = Yard::new();
@@ -534,8 +539,8 @@ fn hostile_path_in_messages() {
     }
 }
 
-/// Check that `check` shows such a path escaped, of an nginx that can be traced and of a program that
-/// can't be, as text and as JSON.
+/// Check that `check` prints such a path escaped, for an nginx that can be traced and for a program
+/// that can't, as text and as JSON.
 #[test]
 fn hostile_path_in_check() {
     let yard = Yard::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Subrequests: the main request's record stands for all, with what their upstreams did.
+//! Subrequests: the main request's record describes their upstreams.
 
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
@@ -11,7 +11,7 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
 
-/// Every module that makes subrequests. They log themselves into a file of their own.
+/// A server for every module that makes subrequests. They have a log file of their own.
 const HTTP: &str = "
     proxy_cache_path {prefix}/cache keys_zone=cache:1m;
     upstream retried { server 127.0.0.1:9; server 127.0.0.1:{upstream}; }
@@ -48,7 +48,7 @@ const HTTP: &str = "
     }
     server { listen 127.0.0.1:{origin}; root {prefix}/html; }";
 
-/// Whether this nginx lacks one of the modules of these servers.
+/// Returns whether this nginx lacks one of the modules of these servers, and then prints SKIP.
 fn is_not_built() -> bool {
     let modules = [
         "http_auth_request_module",
@@ -59,7 +59,7 @@ fn is_not_built() -> bool {
     modules.into_iter().any(is_built_without)
 }
 
-/// The records of these requests, and what nginx has logged of their subrequests.
+/// Returns the records of these requests, and nginx's log of their subrequests.
 fn run(requests: impl FnOnce(&Nginx)) -> (Vec<Record>, Vec<Logged>) {
     let upstream = Upstream::start();
     let origin = crate::suite::common::free_port().to_string();
@@ -79,7 +79,7 @@ fn run(requests: impl FnOnce(&Nginx)) -> (Vec<Record>, Vec<Logged>) {
     (records, logged)
 }
 
-/// Checks the subrequests of a record against what nginx has logged of them, in any order.
+/// Compares the subrequests of a record with nginx's log of them, in any order.
 pub fn assert_logged(record: &Record, logged: &[Logged]) {
     let mut told: Vec<_> = record
         .subrequests
@@ -119,8 +119,8 @@ pub fn assert_logged(record: &Record, logged: &[Logged]) {
     assert_eq!(told, expected, "{record:#?}");
 }
 
-/// Check auth_request: its time is before the main upstream's, and a refusal is told with it; a retry
-/// is two attempts.
+/// Check auth_request: its time is before the main upstream's, a refusal has a record, too, and a
+/// retry is two attempts.
 #[test]
 fn auth_request() {
     if is_not_built() {
@@ -160,7 +160,7 @@ fn auth_request() {
     assert_eq!(records[2].upstreams.len(), 1);
 }
 
-/// Check mirror, whose copy no one waits for, and pages of parts.
+/// Check mirror, whose response nginx does not wait for, and pages that SSI assembles.
 #[test]
 fn mirror_and_ssi() {
     if is_not_built() {
@@ -201,7 +201,7 @@ fn mirror_and_ssi() {
     assert!(records[1].upstreams.is_empty());
 }
 
-/// Check slices: the main request has the first, subrequests the others.
+/// Check slices: the main request has the first, and subrequests have the others.
 #[test]
 fn slice() {
     if is_not_built() {

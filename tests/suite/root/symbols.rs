@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the functions of an nginx are found when it does not export them, and what is done when it
-//! exports what is not used.
+//! Symbols of an nginx that does not export its functions, and of one that exports functions that
+//! it does not use.
 
 use std::fs;
 use std::path::Path;
@@ -23,10 +23,10 @@ use crate::suite::common::program::write_program;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// Makes a program that exports nothing, with debug information.
+/// Compiler arguments for a program that exports nothing, with debug information.
 const STATIC: [&str; 3] = ["-static", "-no-pie", "-g"];
 
-/// What `ngx-bpf check --json` tells of a file that runs.
+/// Returns the report of `ngx-bpf check --json` about a file that runs.
 fn check(file: &Path, args: &[&str]) -> Value {
     let mut child = Command::new(file).spawn().unwrap();
     let pid = child.id().to_string();
@@ -39,7 +39,7 @@ fn check(file: &Path, args: &[&str]) -> Value {
     serde_json::from_slice(&output.unwrap().stdout).unwrap()
 }
 
-/// Where the symbols of the probes are from.
+/// Returns where the symbols of the probes come from.
 fn source(file: &Path, args: &[&str]) -> String {
     let report = check(file, args);
     let probes = report["nginx"][0]["probes"].as_array();
@@ -52,7 +52,7 @@ fn source(file: &Path, args: &[&str]) -> String {
     sources[0].to_owned()
 }
 
-/// Why a file can't be traced, in one line.
+/// Returns the one line that says why a file can't be traced.
 fn refusal(file: &Path, args: &[&str]) -> String {
     let report = check(file, args);
     let reason = report["reason"].as_str();
@@ -61,7 +61,7 @@ fn refusal(file: &Path, args: &[&str]) -> String {
     reason
 }
 
-/// A stripped copy of the program in a folder, with a section of its own.
+/// Returns a stripped copy of the program in a folder, with an additional section.
 fn stripped_with(folder: &Path, section: &str) -> PathBuf {
     let section = format!(".gnu_debugdata={section}");
     tool(
@@ -72,7 +72,7 @@ fn stripped_with(folder: &Path, section: &str) -> PathBuf {
     folder.join("stripped")
 }
 
-/// Check that symbols are found wherever they are, and what is said when they are nowhere.
+/// Check every place of symbols, and the message when there are none.
 #[test]
 fn sources() {
     let folder = TempDir::new().unwrap();
@@ -111,8 +111,8 @@ fn sources() {
     assert_eq!(source(&file, &[]), "gnu_debugdata");
 }
 
-/// Check that what `.gnu_debugdata` must not be is an error: huge once it is unpacked, in need of
-/// too much memory, cut, changed anywhere, not xz, not ELF.
+/// Check that an invalid `.gnu_debugdata` is an error: huge once it is unpacked, in need of too
+/// much memory, cut, changed anywhere, not xz, not ELF.
 #[test]
 fn hostile_debugdata() {
     let folder = TempDir::new().unwrap();
@@ -164,7 +164,7 @@ fn traced_by_symtab() {
     assert_traced(&without_dynsym(fs::read(file).unwrap()));
 }
 
-/// Checks that a request of an nginx with these bytes is told of.
+/// Asserts that a request of an nginx with these bytes has a record.
 fn assert_traced(file: &[u8]) {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
@@ -182,8 +182,8 @@ fn assert_traced(file: &[u8]) {
     assert_eq!(ended.records().len(), 1);
 }
 
-/// An ELF file whose table of dynamic symbols is no table by its section header. The dynamic linker
-/// does not look there.
+/// Breaks the section header of the dynamic symbol table of an ELF file. The dynamic linker does
+/// not read that.
 fn without_dynsym(mut file: Vec<u8>) -> Vec<u8> {
     let number = |at: usize, size: usize| {
         let bytes = file[at..at + size].iter().rev();
@@ -197,8 +197,8 @@ fn without_dynsym(mut file: Vec<u8>) -> Vec<u8> {
     file
 }
 
-/// Check that a function that nothing calls is not taken for one that tells something: its body is
-/// used when others call that, else it is an error.
+/// Check that a function that nothing calls is not probed: its body is probed when other code calls
+/// that, otherwise it is an error.
 #[test]
 fn dead_export() {
     let folder = TempDir::new().unwrap();
@@ -234,14 +234,14 @@ fn dead_export() {
     );
 }
 
-/// Check that requests are told of when the end of a request is exported and dead: the symbol is moved
-/// to a jump of our own, which nothing calls, to where the function was.
+/// Check that requests have records when `ngx_http_free_request()` is exported and dead: the test
+/// moves the symbol to a jump of its own, which nothing calls and which leads to the function.
 #[test]
 fn traced_by_body() {
     let mut file = fs::read(binary()).unwrap();
     let is_pie = file.starts_with(b"\x7fELF") && file[16] == 3;
     if !is_pie {
-        eprintln!("SKIP: {} is no PIE", binary().display());
+        eprintln!("SKIP: {} is not a PIE", binary().display());
         return;
     }
     let (body, size) = function(&binary(), "ngx_http_free_request");
@@ -250,7 +250,7 @@ fn traced_by_body() {
     let symbols: Vec<usize> = symbols
         .filter(|at| file[*at..].starts_with(&symbol))
         .collect();
-    // ret; nopw: what pads a function. Code is at its address in the file.
+    // ret; nopw: padding between functions. The offset of code in the file equals its address.
     let padding = [0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
     let body_at = usize::try_from(body).unwrap();
     let mut code = file[body_at..].windows(padding.len());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each delay that a test makes is between the two phases where it belongs, and nowhere else.
+//! Each delay that a test makes is between the right two phases, and nowhere else.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// A proxy that holds nothing back.
+/// A proxy without buffering.
 const HTTP: &str = "
     server {
         listen 127.0.0.1:{port};
@@ -22,20 +22,20 @@ const HTTP: &str = "
         location /slow { limit_rate 50k; root {prefix}/html; }
     }";
 
-/// Milliseconds that an upstream waits, and how often each.
+/// The milliseconds that an upstream waits, and the number of requests with each.
 const DELAYS: [u32; 4] = [0, 7, 25, 60];
 const REPEATED: usize = 5;
 
-/// Milliseconds that a busy machine may add to any delay; an emulated one adds more.
+/// Returns the milliseconds that a busy machine may add to a delay; an emulated one adds more.
 pub fn slack() -> u64 {
     let told = std::env::var("NGX_BPF_TEST_SLACK");
     told.map_or(400, |slack| slack.parse().unwrap())
 }
 
-/// Checks that there is a delay of so many milliseconds between two phases.
+/// Asserts that there is a delay of this number of milliseconds between two phases.
 pub fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u64) {
     let between = to.unwrap().checked_sub(from.unwrap()).unwrap();
-    /* A busy nginx may come late to the earlier of the two, too. */
+    /* A busy nginx may also notice the earlier of the two late. */
     let least = ms * 500_000;
     assert!(
         (least..(ms + slack()) * 1_000_000).contains(&between),
@@ -43,7 +43,7 @@ pub fn assert_between(phases: &Phases, from: Option<u64>, to: Option<u64>, ms: u
     );
 }
 
-/// A request with 20 ms within its header, and 50 ms before its body.
+/// Sends a request with 20 ms within its header, and 50 ms before its body.
 pub fn post_slowly(client: &mut Client, uri: &str) {
     client.send(format!("POST {uri} HTTP/1.1\r\nHost: t\r\n"));
     delay(Duration::from_millis(20));
@@ -90,7 +90,7 @@ fn every_phase() {
     assert_between(p, response, p.downstream_response_last_byte_time, 30);
 }
 
-/// Check a response that nginx sends slowly itself.
+/// Check a response that nginx itself sends slowly.
 #[test]
 fn slow_response() {
     let nginx = Nginx::with(HTTP, 9);
@@ -104,8 +104,8 @@ fn slow_response() {
     assert!(between >= 900_000_000, "{p:#?}");
 }
 
-/// Check that a request's time is its own: not the idle time of its connection before it, nor the
-/// body of the request before it, whose end came with it.
+/// Check that a request's time does not include the idle time of its connection before it, nor the
+/// body of the previous request, whose end came together with it.
 #[test]
 fn requests_of_a_connection() {
     let nginx = Nginx::with(HTTP, 9);
@@ -131,8 +131,8 @@ fn requests_of_a_connection() {
     assert!(records[2].duration_ns < Some((30 + slack()) * 1_000_000));
 }
 
-/// Check that an empty line before a request, which some clients send, takes nothing from the end
-/// of its header.
+/// Check that an empty line before a request, which some clients send, does not change the end of
+/// its header.
 #[test]
 fn empty_line_before_request() {
     let nginx = Nginx::with(HTTP, 9);
@@ -150,7 +150,7 @@ fn empty_line_before_request() {
     assert_between(p, first, p.downstream_request_last_byte_time, 80);
 }
 
-/// Check that the header of the PROXY protocol is not the request's.
+/// Check that the header of the PROXY protocol does not belong to the request.
 #[test]
 fn proxy_protocol() {
     let nginx = Nginx::with(
@@ -174,8 +174,8 @@ fn proxy_protocol() {
     records[1].assert_complete();
 }
 
-/// Check an upstream that answers before it has the whole request: the request's end is behind the
-/// answer's beginning, where no time may be.
+/// Check an upstream that answers before it has the whole request: the end of the request comes
+/// after the start of the response, so it has no time.
 #[test]
 fn early_answer() {
     let upstream = Upstream::start();
@@ -215,7 +215,7 @@ fn interim_response() {
     assert_between(p, header, p.downstream_response_first_byte_time, 60);
 }
 
-/// Check that the upstream's times agree with nginx's own, to its millisecond.
+/// Check that the upstream's times agree with nginx's own, to a millisecond.
 #[test]
 fn upstream_response_time() {
     let upstream = Upstream::start();
@@ -242,14 +242,16 @@ fn upstream_response_time() {
             (ours as f64 / 1e6 - theirs * 1e3).abs()
         })
         .collect();
-    /* nginx reads its clock when its event loop wakes up, which a busy machine delays now and then:
-     * of the requests with the same delay one has met neither. Half a millisecond is rounding. */
+    /*
+     * nginx reads its clock when its event loop wakes up, which a busy machine sometimes delays:
+     * one of the requests with the same delay is not affected. Half a millisecond is rounding.
+     */
     for same in differences.chunks(REPEATED) {
         assert!(same.iter().any(|ms| *ms <= 3.0), "{differences:?}");
     }
 }
 
-/// Check that the wall clock of a record is that of its first byte.
+/// Check that the wall clock of a record is the time of its first byte.
 #[test]
 fn wall_clock() {
     let nginx = Nginx::simple();

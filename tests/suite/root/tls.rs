@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TLS, of clients and to upstreams: times are those of plain bytes, and never the handshake's.
+//! TLS of clients and of upstreams: times are those of plain bytes, and never those of the
+//! handshake.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -25,10 +26,10 @@ use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
 use crate::suite::root::times::post_slowly;
 
-/// Both that nginx speaks.
+/// The versions that nginx speaks.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// A proxy with TLS on both sides that holds nothing back.
+/// A proxy without buffering, with TLS on both sides.
 const HTTP: &str = "
     upstream kept { server 127.0.0.1:{upstream}; keepalive 8; }
     server {
@@ -44,7 +45,7 @@ const HTTP: &str = "
         location /no_tls/ { proxy_pass https://127.0.0.1:{plain}; }
     }";
 
-/// A terminator of TLS, which adds no time.
+/// A server that terminates TLS and adds no time.
 const BACKEND: &str = "
     server {
         listen 127.0.0.1:{port} ssl;
@@ -54,7 +55,7 @@ const BACKEND: &str = "
         location / { proxy_pass http://127.0.0.1:{upstream}; }
     }";
 
-/// An nginx that speaks TLS to its clients and to its upstream, and what stands behind it.
+/// An nginx that speaks TLS to its clients and to its upstream, and the servers after it.
 pub struct Chain {
     front: Nginx,
     back: Nginx,
@@ -62,12 +63,12 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// All of it.
+    /// Starts all of it.
     pub fn start() -> Self {
         Self::with(HTTP)
     }
 
-    /// The same with this in front.
+    /// Starts it with this configuration of the first server.
     pub fn with(http: &str) -> Self {
         let upstream = Upstream::start();
         let with_tls = |http: &str| [tls::DIRECTIVES, http].concat();
@@ -80,7 +81,7 @@ impl Chain {
         }
     }
 
-    /// The records of these requests.
+    /// Returns the records of these requests.
     pub fn traced(self, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
         let records = traced(self.front, requests);
         drop(self.back);
@@ -88,15 +89,15 @@ impl Chain {
     }
 }
 
-/// Checks that nothing of the request is within the handshake.
+/// Asserts that no time of the request is within the handshake.
 fn assert_behind_handshake(record: &Record) {
     let handshake = record.tls_handshake_ns.unwrap();
     let first = record.phases.downstream_request_first_byte_time.unwrap();
     assert!(handshake > 0 && first >= handshake, "{record:#?}");
 }
 
-/// Check each delay of a client and of an upstream, in both versions: among them session tickets,
-/// which a server of TLS 1.3 sends long before its response.
+/// Check each delay of a client and of an upstream, in both versions. A server of TLS 1.3 sends
+/// session tickets long before its response.
 #[test]
 fn every_phase() {
     for version in VERSIONS {
@@ -142,8 +143,8 @@ fn every_phase() {
     }
 }
 
-/// Check handshakes that clients begin and do not end, until nginx closes them: nothing is told of them,
-/// and the request that comes next, in the same place of nginx's memory, has a handshake of its own.
+/// Check handshakes that clients begin and do not end, until nginx closes them: they have no
+/// record, and the next request at the same place of nginx's memory has a handshake of its own.
 #[test]
 fn hung_handshake() {
     let http = [
@@ -186,7 +187,7 @@ fn hung_handshake() {
     }
 }
 
-/// Check a request that comes in one read with the end of the handshake: it begins behind that.
+/// Check a request that comes in one read with the end of the handshake: it begins after that.
 #[test]
 fn with_the_handshake() {
     for version in VERSIONS {
@@ -209,7 +210,8 @@ fn with_the_handshake() {
     }
 }
 
-/// Check that half a record is no byte of a request, and that two requests in one record are two.
+/// Check that half a TLS record is not a byte of a request, and that two requests in one TLS record
+/// are two.
 #[test]
 fn records_and_requests() {
     let records = Chain::start().traced(|nginx| {
@@ -247,8 +249,8 @@ fn records_and_requests() {
     assert!(third.downstream_request_last_byte_time >= second.downstream_response_last_byte_time);
 }
 
-/// Check that a PROXY protocol header is neither the handshake's nor the request's, and that the name
-/// of the handshake is told.
+/// Check that a PROXY protocol header belongs neither to the handshake nor to the request, and that
+/// the record has the name of the handshake.
 #[test]
 fn proxy_protocol() {
     let http = [
@@ -263,7 +265,7 @@ fn proxy_protocol() {
         stream
             .write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
             .unwrap();
-        /* Long: a busy nginx may come late to the accept. */
+        /* The delay is long, because a busy nginx may accept late. */
         delay(Duration::from_millis(200));
         let mut tls = Tls::over(stream, &TLS13, &[]);
         let bytes = tls.seal("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -282,8 +284,8 @@ fn proxy_protocol() {
     );
 }
 
-/// Check 0-RTT: a request within the handshake begins where its own bytes are, has its response
-/// before the handshake ends, and what ends that is nothing of the next request's.
+/// Check 0-RTT: a request within the handshake begins with its own bytes, and has its response
+/// before the handshake ends. The bytes that end the handshake do not belong to the next request.
 #[test]
 fn early_data() {
     if is_built_without(REWRITE) {
@@ -358,7 +360,7 @@ fn early_data() {
     assert_between(p, first, last, 30);
 }
 
-/// Check that nothing that is no TLS does harm on a port that wants it.
+/// Check that bytes that are not TLS do no harm on a port that expects it.
 #[test]
 fn no_tls() {
     let records = Chain::start().traced(|nginx| {
@@ -370,14 +372,14 @@ fn no_tls() {
     assert_eq!(records[0].tls_handshake_ns, None);
 }
 
-/// Check a file that is sent by the kernel's own TLS, where the kernel has it: the same record.
+/// Check a file that the kernel's own TLS sends, where the kernel has it: the record is the same.
 #[test]
 fn kernel_tls() {
     if is_before((1, 19, 4), "ssl_conf_command") {
         return;
     }
     if !Path::new("/proc/net/tls_stat").exists() {
-        println!("SKIP this kernel: it has no TLS of its own (module tls), OpenSSL encrypts");
+        println!("SKIP this kernel: it has no TLS (module tls), so OpenSSL encrypts");
     }
     let http = [
         tls::DIRECTIVES,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Upstreams that speak TLS: kept and new connections, and how a response ends that ends with one.
+//! Upstreams that speak TLS: kept and new connections, and the end of a response that ends with its
+//! connection.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use crate::suite::common::record::assert_delay;
 use crate::suite::common::tls::Tls;
 use crate::suite::root::tls::Chain;
 
-/// Check that a kept upstream connection has no handshake, and that the end of each request is told:
-/// nginx sends an alert when it closes the others.
+/// Check that a kept upstream connection has no handshake, and that the end of each request has a
+/// time, although nginx sends an alert when it closes the other connections.
 #[test]
 fn connections() {
     let records = Chain::start().traced(|nginx| {
@@ -40,7 +41,7 @@ fn connections() {
     );
 }
 
-/// Proxies that read the response into their buffers, or do not.
+/// A proxy with buffering, and one without.
 const ENDLESS: &str = "
     server {
         listen 127.0.0.1:{port};
@@ -51,8 +52,8 @@ const ENDLESS: &str = "
         location /slow/ { proxy_pass https://127.0.0.1:{upstream}; proxy_limit_rate 4k; }
     }";
 
-/// Traces these requests at once, whose responses end with the upstream's connection, a second behind
-/// their last byte.
+/// Traces these requests at once. Their responses end with the upstream's connection, a second
+/// after their last byte.
 fn endless(uris: &[String]) -> Vec<Record> {
     let records = Chain::with(ENDLESS).traced(|nginx| {
         let clients: Vec<Client> = uris
@@ -74,8 +75,8 @@ fn endless(uris: &[String]) -> Vec<Record> {
     records
 }
 
-/// Check that a response which ends with the connection ends with its own last byte, not with the
-/// alert that closes the connection later.
+/// Check that a response that ends with its connection ends with its own last byte, and not with
+/// the alert that closes the connection later.
 #[test]
 fn alert() {
     let uris = ["", "/older", "/unbuffered"].map(|location| {
@@ -92,8 +93,9 @@ fn alert() {
     }
 }
 
-/// Check a response that nginx leaves in OpenSSL's buffer: when it reads on, there is the alert, too.
-/// Then its end is not told, or rightly; where it reads on before, that is up to half a second later.
+/// Check a response of which nginx leaves a part in OpenSSL's buffer: when it reads on, the alert
+/// is there, too. Then the end of the response is absent, or right; where nginx reads on earlier,
+/// it is up to half a second later.
 #[test]
 fn alert_with_the_rest() {
     let uris = [6000, 9000, 12000].map(|size| format!("/slow/body-{size}"));
@@ -105,7 +107,7 @@ fn alert_with_the_rest() {
     }
 }
 
-/// Proxies that do not wait for long.
+/// Proxies with short time limits.
 const SILENT: &str = "
     server {
         listen 127.0.0.1:{port};
@@ -115,8 +117,9 @@ const SILENT: &str = "
         location /unbuffered/ { proxy_pass https://127.0.0.1:{upstream}; proxy_request_buffering off; }
     }";
 
-/// Check that a request has ended when it went out whole, also where the upstream is silent: the alert
-/// that nginx sends when it gives up, or when the client has left, is no part of it.
+/// Check that a request has ended when it was sent completely, also when the upstream does not
+/// answer: the alert that nginx sends when it gives up, or when the client has left, does not
+/// belong to the request.
 #[test]
 fn silence() {
     let records = Chain::with(SILENT).traced(|nginx| {

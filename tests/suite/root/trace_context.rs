@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records and traces join by the `traceparent` header.
+//! The `traceparent` header joins records and traces.
 
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
@@ -10,7 +10,7 @@ use crate::suite::common::tool::Tool;
 pub const FIRST: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 pub const SECOND: &str = "00-11111111111111111111111111111111-2222222222222222-00";
 
-/// The records of requests with these headers, on one connection.
+/// Returns the records of requests with these headers, on one connection.
 fn records(headers: &[String]) -> Vec<Record> {
     let nginx = Nginx::simple();
     let tool = Tool::trace(nginx.pid());
@@ -25,7 +25,7 @@ fn records(headers: &[String]) -> Vec<Record> {
     ended.records()
 }
 
-/// Check the header among others, few and many, in any case.
+/// Check the header among others, few and many, in upper and lower case.
 #[test]
 fn told() {
     let many = |count: usize| "X-Other: value\r\n".repeat(count);
@@ -46,14 +46,14 @@ fn told() {
     }
 }
 
-/// Asserts that a record has what the header says, or nothing without one.
+/// Asserts that a record has the header's ids, or none without a header.
 pub fn assert_tells(record: &Record, header: Option<&str>) {
     let told = (record.trace_id.as_deref(), record.parent_span_id.as_deref());
     let sent = header.map(|header| (&header[3..35], &header[36..52]));
     assert_eq!(told, sent.unzip());
 }
 
-/// Check that nothing is told without the header, of one that is not valid, and of two.
+/// Check that the ids are absent without the header, with an invalid one, and with two.
 #[test]
 fn absent() {
     let headers = [

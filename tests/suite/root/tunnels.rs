@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections that stop to be HTTP: one record, when the tunnel ends.
+//! Connections that become tunnels: one record, when the tunnel ends.
 
 use std::io::Read as _;
 use std::io::Write as _;
@@ -18,7 +18,8 @@ use crate::suite::root::requests::traced;
 const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
-/// Waits 40 ms, switches, waits 40 ms, says five bytes, hears four, waits 40 ms, says the last five.
+/// Waits 40 ms, switches protocols, waits 40 ms, sends five bytes, reads four, waits 40 ms, sends
+/// the last five.
 fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -36,8 +37,8 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(b"final")
 }
 
-/// Check a WebSocket: its sizes are the tunnel's, too, its response begins with the 101, its
-/// request has an end, and what goes through the tunnel is none of the request's.
+/// Check a WebSocket: its sizes include the tunnel's bytes, its response begins with the 101, its
+/// request has an end, and bytes of the tunnel belong to neither.
 #[test]
 fn websocket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -54,7 +55,7 @@ fn websocket() {
     let records = traced(nginx, |nginx| {
         let mut client = Client::connect(nginx.port);
         client.send(request);
-        /* The header of a 101, and the first five bytes behind it. */
+        /* The header of a 101, and the first five bytes after it. */
         let mut heard = Vec::new();
         while !heard.ends_with(b"first") {
             heard.extend(client.some());
@@ -81,7 +82,7 @@ fn websocket() {
     assert_delay(record.tunnel_ns, record.elapsed_ns, 40);
     assert_delay(record.duration_ns, record.elapsed_ns, 80);
     assert_eq!(p.downstream_request_body_last_byte_time, None);
-    /* What has come through the tunnel is no part of the response. */
+    /* Bytes of the tunnel do not belong to the response. */
     assert_eq!(
         p.upstream_response_first_byte_time,
         p.upstream_response_last_byte_time
@@ -90,8 +91,8 @@ fn websocket() {
     assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
 }
 
-/// Check tunnels that fail: nginx closes one that is idle, an upstream resets one, and another one talks and
-/// does not read. Their status says nothing of it.
+/// Check tunnels that fail: nginx closes an idle one, an upstream resets one, and another upstream
+/// sends without reading. The status does not show it.
 #[test]
 fn failed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -109,7 +110,7 @@ fn failed() {
                 delay(Duration::from_millis(40));
                 reset(&stream);
             } else if request.starts_with(b"GET /deaf") {
-                /* Until nginx closes it. */
+                /* It sends until nginx closes the connection. */
                 while stream.write_all(b"x").is_ok() {
                     delay(Duration::from_millis(20));
                 }
@@ -149,7 +150,7 @@ fn failed() {
     );
 }
 
-/// Check CONNECT, which nginx refuses, in whatever form: a record like any other.
+/// Check CONNECT, which nginx refuses in every form: it has an ordinary record.
 #[test]
 fn connect() {
     let nginx = Nginx::with("server { listen 127.0.0.1:{port}; }", 9);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is under way when tracing begins.
+//! Requests in progress when tracing begins.
 
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
@@ -10,8 +10,8 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
-/// Ends both; the four records, which equal the access log behind the request that only showed how far
-/// nginx has come.
+/// Ends both. Returns the four records, and asserts that they equal the access log after the
+/// request that only showed how far nginx had come.
 fn end(nginx: Nginx, tool: Tool) -> Vec<Record> {
     let logged = nginx.quit();
     let ended = tool.wait();
@@ -22,8 +22,8 @@ fn end(nginx: Nginx, tool: Tool) -> Vec<Record> {
     records
 }
 
-/// Check a connection that was accepted before tracing began: its phases count from the first
-/// byte, and from the next request on nothing else is missing.
+/// Check a connection that was accepted before tracing began: its phases count from the first byte
+/// of each request, and from the next request on nothing else is missing.
 #[test]
 fn accepted_before() {
     let nginx = Nginx::start(&Config::default());
@@ -44,8 +44,8 @@ fn accepted_before() {
     }
 }
 
-/// Check that pipelined requests that had been read when tracing began are partial, too: no one
-/// knows when they came.
+/// Check that pipelined requests that had been read when tracing began are partial, too, because
+/// the time of their arrival is unknown.
 #[test]
 fn pipelined_under_way() {
     let upstream = Upstream::start();
@@ -78,8 +78,8 @@ fn pipelined_under_way() {
     records[3].assert_complete();
 }
 
-/// Check that a request under way when tracing began is said to be partial, without a phase, and
-/// that the next one on its connection is whole.
+/// Check that a request in progress when tracing begins is `partial` and has no phases, and that
+/// the next one on its connection is whole.
 #[test]
 fn under_way() {
     let nginx = Nginx::with(
@@ -92,7 +92,7 @@ fn under_way() {
     let mut body = Client::connect(nginx.port);
     body.send("POST /body HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nab");
     body.receive();
-    /* The connections were accepted one after the other: what the first sent has been read. */
+    /* nginx accepted the connections one after the other, so it has read what the first one sent. */
     assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     let tool = Tool::trace(nginx.pid());
     header.send("st: t\r\n\r\n");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds that no one has looked at: their own code says which layout is theirs, or that none of the
-//! known ones is.
+//! Builds that the table does not have: their own code shows which known layout is theirs, or that
+//! none is.
 
 use std::process::Command;
 use std::process::Stdio;
@@ -22,7 +22,7 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
-/// What `ngx-bpf check` finds of a process.
+/// Returns the report of `ngx-bpf check` about a process.
 fn check(pid: &str) -> Value {
     let output = Command::new(PROGRAM)
         .args(["check", "--json", "--pid", pid])
@@ -63,7 +63,8 @@ fn release() {
     assert!(ended.inferred[0].contains(&said), "{:?}", ended.inferred);
 }
 
-/// Check that a fork is known by its name, and traced when its code agrees with nginx's layout.
+/// Check that a fork is recognised by its name, and traced when its code agrees with nginx's
+/// layout.
 #[test]
 fn fork() {
     let patched = Patched::of_name("Angie");
@@ -78,15 +79,18 @@ fn fork() {
     assert_equal(&ended.records(), &logged);
 }
 
-/// Check that a fork in which one member is by chance where another release has it is refused: the
-/// members beside it, which that release has elsewhere, need witnesses of their own.
+/// Check that a fork is refused when one of its members happens to be where another release has it:
+/// the members beside it, which that release has elsewhere, need witnesses of their own.
 #[test]
 fn by_chance() {
     if version(&binary()) != "1.22.1" {
-        eprintln!("SKIP by_chance: it knows the code of nginx 1.22.1 only");
+        eprintln!("SKIP by_chance: the test knows the code of nginx 1.22.1 only");
         return;
     }
-    /* What `$upstream_cache_status` reads: 1.29.6 has it there, and its pipe 8 bytes further on. */
+    /*
+     * The member that `$upstream_cache_status` reads. 1.29.6 has it there, and its pipe 8 bytes
+     * further on.
+     */
     let reads_at = |offset: u32| [&[0x0f, 0xb6, 0x80][..], &offset.to_le_bytes()].concat();
     let mut changes = renamed("Angie");
     changes.push((reads_at(1128), reads_at(1088)));
@@ -107,8 +111,8 @@ fn by_chance() {
     assert_eq!(patched.nginx.quit().len(), 1);
 }
 
-/// Check that a row of the table that the binary's code contradicts is refused, and that nothing was
-/// done to nginx.
+/// Check that a row of the table that the binary's code contradicts is refused, and that nginx is
+/// unchanged.
 #[test]
 fn misfit() {
     let other = if version(&binary()) == "1.18.0" {
@@ -134,7 +138,8 @@ fn misfit() {
     assert_eq!(patched.nginx.quit().len(), 1);
 }
 
-/// Check that a program which no known layout fits is an error that names it, and the ways out.
+/// Check that a program that no known layout fits is refused with an error that names it, and says
+/// what to do.
 #[test]
 fn nothing_fits() {
     let folder = TempDir::new().unwrap();
@@ -165,7 +170,7 @@ fn nothing_fits() {
     assert_eq!(said.lines().count(), 1);
 }
 
-/// What makes the machine's nginx say that it is another program.
+/// Returns the changes that make the machine's nginx claim to be another program.
 fn renamed(new: &str) -> Vec<Change> {
     let version = version(&binary());
     vec![(
@@ -174,14 +179,14 @@ fn renamed(new: &str) -> Vec<Change> {
     )]
 }
 
-/// An nginx with some of its bytes changed.
+/// A running nginx with some of its bytes changed.
 struct Patched {
     nginx: Nginx,
     _folder: TempDir,
 }
 
 impl Patched {
-    /// One worker.
+    /// Starts it with one worker.
     fn start(changes: &[Change]) -> Self {
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
@@ -197,17 +202,17 @@ impl Patched {
         }
     }
 
-    /// One that says to be another release.
+    /// Starts one that claims to be another release.
     fn of_version(new: &str) -> Self {
         Self::start(&renumbered(&version(&binary()), new))
     }
 
-    /// One that says to be another program.
+    /// Starts one that claims to be another program.
     fn of_name(new: &str) -> Self {
         Self::start(&renamed(new))
     }
 
-    /// Its pid, as an argument.
+    /// Returns its pid as an argument.
     fn pid(&self) -> String {
         self.nginx.pid().to_string()
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nginx replaced while it runs (USR2, WINCH, QUIT): the new master's workers are traced, too.
+//! nginx is replaced while it runs (USR2, WINCH, QUIT): the new master's workers are traced, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,8 @@ use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 
-/// Upgrades nginx to whatever is at its path by now, while it is traced; requests before and after.
+/// Upgrades nginx to the file that is at its path now, while it is traced, with requests before and
+/// after.
 fn upgrade(nginx: &Nginx) {
     let mut tool = Tool::trace(nginx.pid());
     for _ in 0..5 {
@@ -46,7 +47,7 @@ fn upgrade(nginx: &Nginx) {
     }
     nginx.wait_logged(10);
     kill("QUIT", new_master);
-    /* It ends with the new master, not with the old one. */
+    /* The tool ends with the new master, not with the old one. */
     let ended = tool.wait();
     ended.assert_clean();
     assert_equal(&ended.records(), &nginx.logged());
@@ -104,18 +105,18 @@ fn another_binary() {
     upgrade(&nginx);
 }
 
-/// Debian's own nginx, which is not what the environment names.
+/// Debian's own nginx, even when the environment names another one.
 const DEBIAN: &str = "/usr/sbin/nginx";
 
-/// The root folder of another Debian, which `make test` has made.
+/// Returns the root folder of another Debian, which `make test` has made.
 fn trixie() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
     cache.unwrap_or_else(home).join("ngx-bpf/trixie")
 }
 
-/// A folder with a binary that can be replaced, and a script that runs it under another root, which
-/// has the libraries of both releases.
+/// Makes a folder with a binary that can be replaced, and a script that runs it under another root
+/// folder, which has the libraries of both releases.
 fn replaceable(from: &str, root: &Path) -> (TempDir, PathBuf, PathBuf) {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
@@ -131,22 +132,23 @@ fn replaceable(from: &str, root: &Path) -> (TempDir, PathBuf, PathBuf) {
     (folder, program, script)
 }
 
-/// Puts another file in the place of one that may run.
+/// Replaces a file that may be running.
 fn replace(program: &Path, put: impl FnOnce(&Path)) {
     let new = program.with_extension("new");
     put(&new);
     fs::rename(new, program).unwrap();
 }
 
-/// Check an upgrade to another release under load: of the old workers every request is told of, of
-/// the new ones every request from some one on, and that some were missed is said.
+/// Check an upgrade to another release under load: every request of the old workers has a record,
+/// and those of the new workers have records from some request on; a message says that some were
+/// missed.
 #[test]
 fn another_release() {
     let root = trixie();
     let new_binary = root.join("usr/sbin/nginx");
     if !root.join(".complete").exists() {
         println!(
-            "SKIP: no {}: run tests/builds/run --fetch trixie",
+            "SKIP: there is no {}: run tests/builds/run --fetch trixie",
             root.display()
         );
         return;
@@ -189,7 +191,7 @@ fn another_release() {
     retire(&nginx);
     nginx.wait_logged(nginx.logged().len() + 1000);
     drop(load);
-    /* The probes of the old release have nothing to do with the new one's workers. */
+    /* The probes of the old release do not touch the workers of the new one. */
     let known = tool.known_workers();
     assert_eq!(known.len(), 2);
     assert!(known[0].is_disjoint(&known[1]), "{known:?}");
@@ -210,7 +212,7 @@ fn another_release() {
     assert_tail(&new, &new_logged);
 }
 
-/// Checks that of each worker its last requests are told of, from some one on.
+/// Asserts that the requests of each worker have records from some request on.
 fn assert_tail(records: &[Record], logged: &[Logged]) {
     let mut by_worker: BTreeMap<u32, Vec<&Record>> = BTreeMap::new();
     for record in records {
@@ -224,7 +226,7 @@ fn assert_tail(records: &[Record], logged: &[Logged]) {
         let first = logged.len().checked_sub(records.len()).unwrap();
         for (record, logged) in records.into_iter().zip(&logged[first..]) {
             assert_eq!(record.key(), logged.key());
-            /* Of one that was under way when tracing began something may be missing. */
+            /* A request in progress when tracing began may lack something. */
             if !record.partial {
                 record.assert_logged(logged);
             }
@@ -232,8 +234,8 @@ fn assert_tail(records: &[Record], logged: &[Logged]) {
     }
 }
 
-/// Check an upgrade to a binary that is not what it says to be: that is said once, and the old workers
-/// are still traced, also after the way back.
+/// Check an upgrade to a binary that is not what it claims to be: this is reported once, and the
+/// old workers are still traced, also after the upgrade is rolled back.
 #[test]
 fn untraceable() {
     let folder = TempDir::new().unwrap();
@@ -259,7 +261,7 @@ fn untraceable() {
         format!("failed to follow the upgrade of nginx to pid {new_master}: pid {new_master} (");
     assert!(warning.contains(&expected), "{warning}");
     assert!(warning.contains("does not fit this binary"), "{warning}");
-    /* Both serve: the new one is stopped for a moment, so that the old one does. */
+    /* Both masters serve. The new one is stopped for a moment, so that the old one gets the requests. */
     kill("STOP", new);
     serve();
     kill("CONT", new);
@@ -281,7 +283,8 @@ fn untraceable() {
     assert_eq!(ended.records().len(), 3);
 }
 
-/// Check that an upgrade is followed when the old master ends before anybody has looked.
+/// Check that an upgrade is followed when the old master ends before the tool has noticed the new
+/// one.
 #[test]
 fn at_once() {
     let nginx = Nginx::start(&Config {
@@ -296,7 +299,7 @@ fn at_once() {
     nginx.signal("QUIT");
     wait_for_end(&nginx, nginx.pid());
     tool.signal("CONT");
-    /* Its worker may not be there yet. */
+    /* Its worker may not exist yet. */
     tool.wait_for_message(&format!("pid {new_master}, "));
     assert_eq!(Client::connect(nginx.port).get("/").status, 200);
     kill("QUIT", new_master);
@@ -306,8 +309,8 @@ fn at_once() {
     assert_eq!(ended.records().len(), 1);
 }
 
-/// Check a tool that starts in the middle of an upgrade: workers that a reload of the new master
-/// starts are traced, though to the old one that master is a child as any other.
+/// Check a tool that starts during an upgrade: workers that a reload of the new master starts are
+/// traced, although this master is a child of the old one, like its workers.
 #[test]
 fn under_way() {
     let Some(nginx) = Nginx::steady(Config {
@@ -336,7 +339,7 @@ fn under_way() {
     assert!(logged.iter().any(|logged| workers.contains(&logged.pid)));
 }
 
-/// Check that tracing begins and goes on when the binary is no longer there.
+/// Check that tracing begins and continues when the binary has been deleted.
 #[test]
 fn deleted_binary() {
     let folder = TempDir::new().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Attempts: one object each, in order, with its times and why it failed.
+//! Attempts: one object each, in order, with its times and its failure.
 
 use std::os::unix::net::UnixStream;
 
@@ -11,7 +11,7 @@ use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
-/// Groups whose first servers fail, each in its way, and whose last one works.
+/// Groups whose first servers fail, each in another way, and whose last one works.
 const HTTP: &str = r"
     upstream refused {
         server 127.0.0.1:9 max_fails=0;
@@ -45,7 +45,7 @@ const HTTP: &str = r"
         }
     }";
 
-/// The records of these requests, one connection for all.
+/// Returns the records of these requests, all on one connection.
 fn requests(uris: &[&str]) -> Vec<Record> {
     let upstream = Upstream::start();
     let nginx = Nginx::with(HTTP, upstream.port);
@@ -57,7 +57,7 @@ fn requests(uris: &[&str]) -> Vec<Record> {
     })
 }
 
-/// Why each attempt failed.
+/// Returns the failure of each attempt.
 fn failures(record: &Record) -> Vec<Option<&str>> {
     record
         .upstreams
@@ -66,8 +66,8 @@ fn failures(record: &Record) -> Vec<Option<&str>> {
         .collect()
 }
 
-/// Check that a server that refuses is tried, timed and passed over, on TCP; on a unix socket that
-/// is not there nothing passes that could be timed.
+/// Check that a server that refuses the connect is an attempt with a time, and that nginx goes on
+/// to the next one. On a unix socket that does not exist nothing happens that could be timed.
 #[test]
 fn refused() {
     let records = requests(&["/refused/"]);
@@ -86,7 +86,7 @@ fn refused() {
     assert!(third.upstream_connect_time > first.upstream_connect_time);
 }
 
-/// Check that no server being alive is told of as such.
+/// Check that `no_live_upstreams` is reported.
 #[test]
 fn no_live_upstreams() {
     let records = requests(&["/gone/", "/gone/"]);
@@ -96,7 +96,7 @@ fn no_live_upstreams() {
     assert_eq!(last.addr.as_deref(), Some("gone"));
 }
 
-/// Check what an upstream can do wrong after it was reached.
+/// Check failures of an upstream after it was connected.
 #[test]
 fn reached() {
     let records = requests(&[
@@ -118,7 +118,7 @@ fn reached() {
     assert_eq!(failures(&records[4]), [None]);
 }
 
-/// Check that of more attempts than a record holds the first seven and the last are told.
+/// Check that a record has the first seven and the last of more attempts than it can hold.
 #[test]
 fn many() {
     let upstream = Upstream::start();
@@ -141,7 +141,7 @@ fn many() {
     );
 }
 
-/// Check that a redirect from one upstream to another is no failure of the first.
+/// Check that a redirect from one upstream to another is not a failure of the first.
 #[test]
 fn redirected() {
     let records = requests(&["/redirect/status-404"]);
@@ -152,7 +152,7 @@ fn redirected() {
     assert_eq!(record.upstreams.last().unwrap().status, Some(200));
 }
 
-/// Check what an upstream says that does not speak HTTP: nginx passes it on, as HTTP/0.9, and the
+/// Check an upstream that does not speak HTTP: nginx passes its bytes on, as HTTP/0.9, and the
 /// response has its times, over HTTP/1 and HTTP/2.
 #[test]
 fn no_http() {
@@ -179,7 +179,7 @@ fn no_http() {
     assert_eq!(records[0].status, Some(9));
 }
 
-/// Check that what a post_action does is told as such, and that no phase of the request is its.
+/// Check that the attempt of a post_action is marked, and that it is in no phase of the request.
 #[test]
 fn post_action() {
     let upstream = Upstream::start();

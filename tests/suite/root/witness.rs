@@ -21,7 +21,7 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::sockets::sources;
 use crate::suite::root::times::post_slowly;
 
-/// A proxy that hands on at once whatever it has read.
+/// A proxy that passes on everything at once.
 const HTTP: &str = "
     proxy_buffering off;
     proxy_request_buffering off;
@@ -30,14 +30,14 @@ const HTTP: &str = "
 /// An upstream that is slow, too.
 const URI: &str = "/wait-60/head/wait-30/body-10";
 
-/// The header that `post_slowly()` sends of it.
+/// The header that `post_slowly()` sends for it.
 const HEADER: &str =
     "POST /wait-60/head/wait-30/body-10 HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\n";
 
-/// What the readings of the two clocks may differ by.
+/// The most by which the readings of the two clocks may differ.
 const CLOCKS_NS: u64 = 100_000;
 
-/// A system call as strace tells it.
+/// A system call in strace's output.
 #[derive(Debug)]
 struct Call {
     name: String,
@@ -61,13 +61,14 @@ impl Call {
         })
     }
 
-    /// Whether it is one of these, on this descriptor, and has moved bytes.
+    /// Returns whether it is one of these calls on this descriptor, and has moved bytes.
     fn moved(&self, names: &[&str], fd: i64) -> bool {
         names.contains(&self.name.as_str()) && self.fd == fd && self.result > 0
     }
 }
 
-/// Starts strace on a process whose system calls go to a file; `None` where there is none.
+/// Starts strace on a process, and writes its system calls to a file. Returns `None` when there is
+/// no strace.
 fn strace(pid: u32, file: &Path) -> Option<Child> {
     let form = ["--absolute-timestamps=unix,ns", "-s0"];
     let spawned = Command::new("strace")
@@ -86,8 +87,8 @@ fn strace(pid: u32, file: &Path) -> Option<Child> {
     Some(strace)
 }
 
-/// Check that each moment is between the system call that strace saw for it and the next one, by
-/// whatever source.
+/// Check that each moment lies between the system call that strace saw for it and the next one,
+/// with every socket source.
 #[test]
 fn moments() {
     let upstream = Upstream::start();
@@ -95,7 +96,7 @@ fn moments() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("strace");
     let Some(mut strace) = strace(nginx.workers()[0], &file) else {
-        println!("SKIP: no strace");
+        println!("SKIP: strace is not installed");
         return;
     };
     let pid = nginx.pid().to_string();
@@ -103,7 +104,7 @@ fn moments() {
         .iter()
         .map(|source| Tool::start(&["--pid", &pid, "--json", "--sockets", source], 1))
         .collect();
-    assert!(!tools.is_empty(), "no source");
+    assert!(!tools.is_empty(), "there is no socket source");
     post_slowly(&mut Client::connect(nginx.port), URI);
     let logged = nginx.quit();
     strace.wait().unwrap();
@@ -169,7 +170,7 @@ fn moments() {
     }
 }
 
-/// A call, and the one behind it.
+/// Returns a call, and the next one.
 fn next(call: usize) -> (usize, usize) {
     (call, call + 1)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Workers that end with requests in flight: each of these was seen, and is lost.
+//! Workers that end with requests in flight: each of these is seen, and lost.
 
 use rustls::version::TLS13;
 
@@ -26,8 +26,8 @@ const HTTP: &str = "
         location /late { proxy_pass http://127.0.0.1:{upstream}/hang; }
     }";
 
-/// Has `end` end the only worker while it has two requests of HTTP/1, half a header, and two streams of
-/// HTTP/2; besides, connections that wait for nothing. The end of the tool.
+/// Calls `end`, which ends the only worker, while the worker has two requests of HTTP/1, half a
+/// header, two streams of HTTP/2, and idle connections. Returns the tool's output.
 fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
     let upstream = Upstream::start();
     let port = free_port();
@@ -44,7 +44,7 @@ fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
     let mut idle_http = Http2::start(tls("h2").into_stream(), 65535);
     idle_http.send(&http2::get(1, "/"));
     idle_http.receive([1]);
-    /* One that its client has closed, with an alert that nginx has read. */
+    /* A connection that its client has closed, with an alert that nginx has read. */
     let mut gone = tls("http/1.1").into_client();
     assert_eq!(gone.get("/").status, 200);
     drop(gone);
@@ -58,7 +58,7 @@ fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
     http.send(&[http2::get(1, "/late"), http2::get(3, "/late")].concat());
     http.send(&http2::get(5, "/"));
     http.receive([5]);
-    /* What was sent before has been read, since the worker answers this. */
+    /* The worker answers this request, so it has read everything that was sent before. */
     for _ in 0..3 {
         assert_eq!(idle[0].get("/").status, 200);
     }
@@ -69,7 +69,7 @@ fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
     ended
 }
 
-/// Checks that exactly those in flight were lost.
+/// Asserts that exactly the requests in flight were lost.
 fn assert_lost(ended: &Ended) {
     let summary = ended.summary();
     assert_eq!((summary.written, summary.lost), (8, 5), "{ended:?}");
@@ -78,8 +78,8 @@ fn assert_lost(ended: &Ended) {
     assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), 5);
 }
 
-/// Check that requests in flight in a worker that is killed are counted as seen and as lost, and that idle
-/// connections are not.
+/// Check that requests in flight in a killed worker count as seen and as lost, and that idle
+/// connections do not.
 #[test]
 fn killed() {
     assert_lost(&with_requests_in_flight(|nginx| {
@@ -88,7 +88,7 @@ fn killed() {
     }));
 }
 
-/// Check the same where the worker is told to end at once.
+/// Check the same for a worker that is told to end at once.
 #[test]
 fn fast_shutdown() {
     assert_lost(&with_requests_in_flight(|nginx| {
@@ -97,7 +97,8 @@ fn fast_shutdown() {
     }));
 }
 
-/// Check the same of HTTP/3: a stream in flight is lost, and neither one that has ended nor the connection.
+/// Check the same for HTTP/3: a stream in flight is lost, and neither a stream that has ended nor
+/// the connection is.
 #[test]
 fn killed_with_http3() {
     if http3::is_missing() {
@@ -119,7 +120,7 @@ fn killed_with_http3() {
     assert_eq!((summary.written, summary.lost), (1, 1), "{summary:?}");
 }
 
-/// Check that a worker that ends when its last request has ended loses none.
+/// Check that a worker that ends after its last request loses none.
 #[test]
 fn graceful() {
     let nginx = Nginx::simple();

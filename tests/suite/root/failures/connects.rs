@@ -11,13 +11,13 @@ use crate::suite::root::failures::log::compared;
 use crate::suite::root::failures::send_all;
 use crate::suite::root::failures::times;
 
-/// Check connects that no one answers, that are refused, at once or later, and that are not made since no
-/// server is up, by every module, and by both where a second server is asked.
+/// Check connects that are not answered, that are refused, at once or later, and that are not made
+/// because no server is up; for every module, with one server and with several.
 #[test]
 fn connects() {
     let full = TcpListener::bind("127.0.0.1:0").unwrap();
     let full_port = full.local_addr().unwrap().port();
-    // SAFETY: the descriptor is a socket that listens. From here on one connection may wait.
+    // SAFETY: the descriptor is a listening socket. From here on one connection may wait.
     assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
     let waiting = TcpStream::connect(("127.0.0.1", full_port)).unwrap();
     let servers = [

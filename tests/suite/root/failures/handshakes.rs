@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handshakes that fail, certificates that are refused, and sessions that are resumed.
+//! TLS handshakes that fail, certificates that are refused, and sessions that are resumed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::suite::root::failures::send_all;
 use crate::suite::root::failures::times;
 use crate::suite::root::requests::traced;
 
-/// Ends each connection when the first bytes have come. Its port.
+/// Starts a server that ends each connection when the first bytes have come, and returns its port.
 fn serve_no_handshake(end: fn(&TcpStream)) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -33,8 +33,8 @@ fn serve_no_handshake(end: fn(&TcpStream)) -> u16 {
     port
 }
 
-/// Check handshakes that do not end, and certificates that nginx refuses: no time of a request that was
-/// not sent, none of a handshake that did not end, and what nginx says.
+/// Check handshakes that do not end, and certificates that nginx refuses: a request that was not
+/// sent and a handshake that did not end have no times, and the failure is the one in nginx's log.
 #[test]
 fn handshakes() {
     let [good, revoked] = [(); 2].map(|()| crate::suite::common::free_port());
@@ -118,9 +118,9 @@ fn handshakes() {
     }
 }
 
-/// Check sessions of TLS that are resumed. OpenSSL remembers whether the certificate was good: where it was,
-/// the request is served like any other on a new connection, and where no one had asked, a location
-/// that asks refuses it.
+/// Check TLS sessions that are resumed. OpenSSL remembers whether the certificate was good: then
+/// the request is like any other on a new connection. When the certificate was not verified before,
+/// a location that verifies it refuses the session.
 #[test]
 fn resumed_sessions() {
     let good = crate::suite::common::free_port();
@@ -167,7 +167,7 @@ fn resumed_sessions() {
         }
         logged = said(nginx);
     });
-    /* Those of the upstream, which is the same nginx. */
+    /* The upstream is a server of the same nginx; its records are dropped. */
     records.retain(|record| record.server_port != Some(good));
     assert_eq!(records.len(), uris.len());
     let names = compare(&records, &logged);

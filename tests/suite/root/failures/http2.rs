@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Upstreams that speak HTTP/2: gRPC, and proxy where it does.
+//! Upstreams that speak HTTP/2: gRPC, and proxy where it supports it.
 
 use std::net::Shutdown;
 use std::net::TcpListener;
@@ -19,10 +19,11 @@ use crate::suite::root::failures::log::compared;
 use crate::suite::root::failures::send_all;
 use crate::suite::root::failures::times;
 
-/// What a server of gRPC answers with, and how its connection ends then.
+/// The name of a script, the frames of a gRPC server, and how its connection ends then.
 type Script = (&'static str, Frames, &'static str);
 
-/// Serves connections in this way, after so many requests that are answered well. Its port.
+/// Starts a server that answers `answered` requests correctly and then ends its connections in this
+/// way. Returns its port.
 fn serve(frames: Frames, ending: &'static str, is_tls: bool, answered: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -38,7 +39,7 @@ fn serve(frames: Frames, ending: &'static str, is_tls: bool, answered: usize) ->
             let _ = frames.serve(other, answered);
             match ending {
                 "hang" => delay(PATIENCE),
-                /* What nginx sends still, it may send: else the connection would be reset. */
+                /* nginx may still send its remaining bytes; otherwise the connection would be reset. */
                 "close" => {
                     if is_tls {
                         served.close();
@@ -54,8 +55,8 @@ fn serve(frames: Frames, ending: &'static str, is_tls: bool, answered: usize) ->
     port
 }
 
-/// Check the same of gRPC, and of proxy where it speaks HTTP/2: streams can be reset, and connections end
-/// with a frame.
+/// Check failures of gRPC, and of proxy where it speaks HTTP/2: streams can be reset, and
+/// connections end with a frame.
 #[test]
 fn grpc() {
     let scripts: [Script; 13] = [
@@ -126,7 +127,7 @@ fn grpc() {
             }
         }
     }
-    /* A server that lets no one send more than a window. */
+    /* A server whose window never opens again. */
     let port = serve(Frames(&[]), "hang", false, 0);
     server += &format!("location /window {{ grpc_pass grpc://127.0.0.1:{port}; }}\n");
     requests.push(("/window".to_owned(), vec![b'x'; 1 << 20]));
@@ -136,7 +137,7 @@ fn grpc() {
         [times("grpc"), times("proxy")].concat()
     );
     let (records, names) = compared(Nginx::with(&http, 9), |nginx| {
-        /* Few at once: each handshake keeps nginx from reading what else has come. */
+        /* Few connections at once, because each handshake keeps nginx from reading other bytes. */
         for some in requests.chunks(8) {
             send_all(nginx.port, some);
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nginx's error log as the witness of `failure`, request by request.
+//! nginx's error log as the reference for `failure`, request by request.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -10,7 +10,8 @@ use crate::suite::common::record::Attempt;
 use crate::suite::common::record::Record;
 use crate::suite::root::requests::traced;
 
-/// What nginx says, what it did meanwhile, and what that is called. The first that fits counts.
+/// Message of the error log, what nginx was doing, and the name of the failure. The first row that
+/// matches counts.
 const SAID: [(&str, &str, Option<&str>); 30] = [
     (
         "upstream timed out",
@@ -88,8 +89,8 @@ const SAID: [(&str, &str, Option<&str>); 30] = [
     ("no live upstreams", "", Some("no_live_upstreams")),
 ];
 
-/// What the error log says of each request, by its uri, which a subrequest's uri follows: a name, or none
-/// where nginx goes on.
+/// Returns what the error log says about each request, by its uri, which is followed by a
+/// subrequest's uri: a name, or `None` where nginx goes on.
 pub fn said(nginx: &Nginx) -> BTreeMap<String, Vec<Option<&'static str>>> {
     let log = fs::read_to_string(nginx.prefix().join("error.log")).unwrap();
     let mut said: BTreeMap<String, Vec<Option<&str>>> = BTreeMap::new();
@@ -108,9 +109,9 @@ pub fn said(nginx: &Nginx) -> BTreeMap<String, Vec<Option<&'static str>>> {
     said
 }
 
-/// What nginx's words over TLS do not say: it takes a reset for the end, since OpenSSL reports no
-/// reset, and once session tickets have come it says that it was reading a response while it
-/// was still sending.
+/// Returns the failure that nginx's log does not show over TLS: nginx takes a reset for the end,
+/// because OpenSSL reports no reset, and once session tickets have come it logs that it was reading
+/// a response while it was still sending.
 fn untold_by_tls(uri: &str) -> Option<&'static str> {
     let mut is_tls = ["/https/", "/uwsgis/", "/grpcs/"].into_iter();
     if !is_tls.any(|name| uri.starts_with(name)) {
@@ -125,17 +126,17 @@ fn untold_by_tls(uri: &str) -> Option<&'static str> {
     name.map(|(_, name)| *name)
 }
 
-/// Servers of the upstream whose attempts all fail before a request is sent.
+/// The servers of an upstream group whose attempts all fail before a request is sent.
 pub const SERVERS: usize = 3;
 
-/// Responses over HTTP/2 in nginx's buffers: which frame was the last can't be found in them.
+/// Responses over HTTP/2 in nginx's buffers, in which the last frame can't be found.
 const BUFFERED: [&str; 3] = [
     "/h2/half-broken",
     "/h2/half-long-broken",
     "/h2/half-long-rst",
 ];
 
-/// Compares what is reported of each request with what nginx logged. Returns the names that occurred.
+/// Compares the failures of each request with nginx's log. Returns the names that occurred.
 pub fn compare(
     records: &[Record],
     said: &BTreeMap<String, Vec<Option<&'static str>>>,
@@ -164,9 +165,10 @@ pub fn compare(
                 expected = vec!["error"];
             }
             /*
-             * An event of the attempt before can be taken for one of this connection, which has its
-             * ngx_connection_t and, after two attempts, its instance bit. nginx then says that it
-             * was sending, or in a handshake, though nothing was connected and nothing went out.
+             * nginx can take an event of the attempt before for one of this connection, which has
+             * its ngx_connection_t and, after two attempts, its instance bit. nginx then logs that
+             * it was sending, or in a handshake, although nothing was connected and nothing was
+             * sent.
              */
             if attempts.len() == SERVERS
                 && attempts.iter().all(|attempt| attempt.bytes_sent == 0)
@@ -182,7 +184,7 @@ pub fn compare(
     names
 }
 
-/// Checks that an attempt has the times of a request only where nginx has sent one.
+/// Asserts that an attempt has the times of a request only when nginx has sent one.
 fn assert_sent(attempt: &Attempt) {
     if attempt.bytes_sent == 0 {
         assert_eq!(
@@ -199,7 +201,7 @@ fn assert_sent(attempt: &Attempt) {
     }
 }
 
-/// Traces nginx while requests are sent, and compares what is reported with its error log. Returns the
+/// Traces nginx while requests are sent, and compares the failures with its error log. Returns the
 /// records, and the names of the failures that occurred.
 pub fn compared(nginx: Nginx, send: impl FnOnce(&Nginx)) -> (Vec<Record>, BTreeSet<String>) {
     let mut logged = BTreeMap::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Responses that fail in a subrequest, or on their way to a file.
+//! Responses that fail in a subrequest, or while they are written to a file.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -19,7 +19,8 @@ use crate::suite::root::failures::send_all;
 use crate::suite::root::failures::times;
 use crate::suite::root::requests::traced;
 
-/// Answers the first slice of a file, and half of any other. Its port.
+/// Starts a server that answers the first slice of a file, and half of every other one. Returns its
+/// port.
 fn serve_slices() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -49,9 +50,9 @@ fn serve_slices() -> u16 {
     port
 }
 
-/// Check responses that fail after their header where they are a subrequest's (of SSI, mirror, slice and
-/// auth_request), or are written to a file: for the cache, for proxy_store, or since the client is
-/// slow.
+/// Check responses that fail after their header and belong to a subrequest (of SSI, mirror, slice
+/// and auth_request), or are written to a file: for the cache, for proxy_store, or because the
+/// client is slow.
 #[test]
 fn subrequests_and_files() {
     let modules = [
@@ -139,7 +140,10 @@ fn subrequests_and_files() {
         }
         nginx.wait_logged(requests.len() + 4);
         logged = said(nginx);
-        /* docs/fields.md says why: the disk may have been full, or the other response was broken. */
+        /*
+         * docs/fields.md gives the reason: the disk may have been full, or the other response was
+         * broken.
+         */
         logged.retain(|uri, _| {
             let is_not_certain = [
                 "/cached/",
