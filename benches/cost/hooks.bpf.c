@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * How the mission's document would have it: a probe at the entry, or at the return, of the function
- * of each phase, each with its time in a map, and a record at the end. To compare with.
+ * For comparison: the probes as the project's design card describes them. A probe at the entry, or
+ * at the return, of the function of each phase stores its time in a map, and the last one submits a
+ * record.
  */
 #include "vmlinux.h"
 
@@ -28,7 +29,7 @@ struct {
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* The cookie is the hook's number. One worker serves one request of a connection after the other. */
+/* The cookie is the hook's number. A worker serves one request after the other. */
 static __always_inline struct times *note(struct pt_regs *ctx)
 {
 	__u64 key = bpf_get_current_pid_tgid(), n = bpf_get_attach_cookie(ctx);
@@ -43,7 +44,7 @@ static __always_inline struct times *note(struct pt_regs *ctx)
 	return times;
 }
 
-/* At an entry or, as this tool itself never does, at a return: how it is attached decides. */
+/* Runs at an entry, or at a return (which ngx-bpf never uses), depending on how it is attached. */
 SEC("uprobe")
 int hook(struct pt_regs *ctx)
 {
@@ -51,7 +52,7 @@ int hook(struct pt_regs *ctx)
 	return 0;
 }
 
-/* What a probe costs before it does anything. */
+/* Measures the cost of a probe that does nothing. */
 SEC("uprobe")
 int nothing(struct pt_regs *ctx)
 {

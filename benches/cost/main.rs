@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tracing costs: CPU time of nginx's worker a request, without and with, interleaved in one
-//! run on one machine; of the tool a record; of processes that are not traced. Prints tables of
-//! medians, spreads and ratios; asserts nothing.
+//! Measures the overhead of tracing: CPU time of an nginx worker per request, without and with
+//! tracing, interleaved in one run on one machine; CPU time of the tool per record; the cost for
+//! processes that are not traced. It prints tables of medians, spreads and ratios, and asserts
+//! nothing.
 
-/* As in tests/integration.rs, of whose harness only a part is used here. */
+/* As in tests/integration.rs. Only a part of its harness is used here. */
 #![allow(
     clippy::expect_used,
     clippy::missing_docs_in_private_items,
@@ -38,19 +39,19 @@ use common::tool::bpftool;
 use rivals::Bpftrace;
 use rivals::Hooks;
 
-/// How often each is measured.
+/// The number of measurements of each row.
 const ROUNDS: usize = 9;
 
-/// How long one measurement takes.
+/// The seconds of one measurement.
 const SECONDS: u32 = 2;
 
-/// nginx that is not stripped, for those that need the names of static functions.
+/// An nginx that is not stripped, for tools that need the names of static functions.
 const UNSTRIPPED: &str = "source-symbols/objs/nginx";
 
-/// The source of the bytes on sockets where a kernel has no other.
+/// The socket source for kernels that have no other.
 const SYSTEM_CALLS: [&str; 2] = ["--sockets", "syscall"];
 
-/// The server under load; a log of its own would be measured, too.
+/// The server under load. A log of its own would be measured, too.
 const HTTP: &str = r#"
     access_log off; keepalive_requests 100000000;
     log_format times escape=json '{"time":"$time_iso8601","addr":"$remote_addr","method":"$request_method","uri":"$request_uri","status":$status,"size":$bytes_sent,"request_time":$request_time,"upstream_addr":"$upstream_addr","upstream_connect_time":"$upstream_connect_time","upstream_header_time":"$upstream_header_time","upstream_response_time":"$upstream_response_time"}';
@@ -66,12 +67,12 @@ const HTTP: &str = r#"
         location / { root {prefix}/html; sendfile on; }
     }"#;
 
-/// What the upstream answers.
+/// The configuration of the upstream.
 const UPSTREAM: &str = "
     access_log off; keepalive_requests 100000000;
     server { listen 127.0.0.1:{port}; location / { return 200 'hello\\n'; } }";
 
-/// What is on while nginx is measured, and ends with its value.
+/// Starts what is on while nginx is measured. It ends when the returned value is dropped.
 type Start<'a> = Box<dyn Fn() -> Box<dyn Any> + 'a>;
 
 /// One row: its name, the requests, and what is on.
@@ -82,7 +83,7 @@ struct Row<'a> {
 }
 
 fn main() {
-    /* A file of its own: probes on the traced one would hit it, too. */
+    /* The upstream runs a file of its own, because probes on the traced file would be hit in it, too. */
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("nginx");
     fs::copy(common::build::binary(), &copy).unwrap();
@@ -93,8 +94,8 @@ fn main() {
     });
     let nginx = Nginx::with(HTTP, upstream.port);
     nginx.file("1m.bin", &vec![b'x'; 1 << 20]);
-    println!("{ROUNDS} rounds of {SECONDS} s in turn; one worker, 16 connections");
-    println!("nginx CPU a request, medians; spread is (max - min) / median");
+    println!("{ROUNDS} rounds of {SECONDS} s, alternating; one worker, 16 connections");
+    println!("nginx CPU per request, medians; spread is (max - min) / median");
     let other = Nginx::simple();
     for (title, uri) in [
         ("static, return 200", "/static"),
@@ -112,7 +113,7 @@ fn main() {
             rows.extend([
                 row("--sample 100", uri, || tool(&nginx, &["--sample", "100"])),
                 row("--status 5xx", uri, || tool(&nginx, &["--status", "5xx"])),
-                /* What is paid before a program can know that it is not meant. */
+                /* The cost before a program can see that the process is not traced. */
                 row("ngx-bpf on another nginx", uri, || tool(&other, &[])),
             ]);
         }
@@ -130,7 +131,7 @@ fn main() {
     untraced(&nginx, "ngx-bpf by system calls", &SYSTEM_CALLS);
 }
 
-/// A row with this on.
+/// Makes a row.
 fn row<'a, T: Any>(name: &'static str, uri: &'static str, start: impl Fn() -> T + 'a) -> Row<'a> {
     Row {
         name,
@@ -142,11 +143,11 @@ fn row<'a, T: Any>(name: &'static str, uri: &'static str, start: impl Fn() -> T 
 fn heading(title: &str) {
     println!(
         "\n{title:<28} {:>9} {:>8} {:>7} {:>9}",
-        "us", "spread", "ratio", "more, us"
+        "us", "spread", "ratio", "added, us"
     );
 }
 
-/// Other ways to have the times, on an nginx with the names of its static functions.
+/// Measures other ways to get the times, on an nginx with the names of its static functions.
 fn rivals(upstream: u16) {
     let Some(binary) = kept(UNSTRIPPED) else {
         return;
@@ -178,7 +179,7 @@ fn rivals(upstream: u16) {
     }
 }
 
-/// Measures with nothing on, and with each of these, in turn; prints a line for each.
+/// Measures with nothing on, and with each row, alternating. Prints a line for each.
 fn compare(nginx: &Nginx, uri: &str, rows: &[Row<'_>]) {
     let mut off = Vec::new();
     let mut on = vec![Vec::new(); rows.len()];
@@ -205,12 +206,12 @@ fn compare(nginx: &Nginx, uri: &str, rows: &[Row<'_>]) {
     }
 }
 
-/// The tool as an operator leaves it on.
+/// Starts the tool with the options that an operator would use.
 fn tool(nginx: &Nginx, args: &[&str]) -> Tool {
     attach(nginx.pid(), &nginx.prefix().join("records.json"), args)
 }
 
-/// The tool on this nginx, when it traces.
+/// Starts the tool on this nginx, and returns when it traces.
 fn attach(pid: u32, file: &Path, args: &[&str]) -> Tool {
     let _ = fs::remove_file(file);
     let mut tool = Tool::spawn(
@@ -223,7 +224,7 @@ fn attach(pid: u32, file: &Path, args: &[&str]) -> Tool {
     tool
 }
 
-/// nginx's CPU time a request under load, ns.
+/// Returns nginx's CPU time per request under load, in ns.
 fn measure(nginx: &Nginx, uri: &str) -> f64 {
     let worker = nginx.workers()[0];
     let before = cpu_ns(worker, worker);
@@ -231,13 +232,13 @@ fn measure(nginx: &Nginx, uri: &str) -> f64 {
     (cpu_ns(worker, worker) - before) as f64 / requests as f64
 }
 
-/// CPU time of a thread, from the scheduler.
+/// Returns the CPU time of a thread, from the scheduler.
 fn cpu_ns(pid: u32, thread: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).unwrap();
     stat.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// CPU time of all threads of a process.
+/// Returns the CPU time of all threads of a process.
 fn process_cpu_ns(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let threads = threads.map(|thread| thread.unwrap().file_name().into_string().unwrap());
@@ -246,7 +247,7 @@ fn process_cpu_ns(pid: u32) -> u64 {
         .sum()
 }
 
-/// The median, and the spread around it in percent.
+/// Returns the median, and the spread around it in percent.
 fn median(samples: &[f64]) -> (f64, f64) {
     let mut values = samples.to_vec();
     values.sort_by(f64::total_cmp);
@@ -255,8 +256,8 @@ fn median(samples: &[f64]) -> (f64, f64) {
     (median, spread / median * 100.0)
 }
 
-/// Runs of the uprobes a request, as the kernel counts them: in a run of its own, since counting
-/// costs, too.
+/// Prints the runs of the uprobes per request, as the kernel counts them. This is a run of its own,
+/// because counting has a cost, too.
 fn hits(nginx: &Nginx, uri: &str) {
     const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
     let was = fs::read_to_string(SWITCH).unwrap();
@@ -277,13 +278,14 @@ fn hits(nginx: &Nginx, uri: &str) {
         .filter_map(|program| program["run_cnt"].as_u64())
         .sum();
     println!(
-        "{:<28} {:>9.2} a request",
+        "{:<28} {:>9.2} per request",
         "uprobe hits",
         runs as f64 / requests as f64
     );
 }
 
-/// The tool's own CPU time a record and its memory, at full rate and with a file as its output.
+/// Prints the tool's own CPU time per record and its memory, at full rate and with a file as its
+/// output.
 fn records(nginx: &Nginx, uri: &str) {
     let tool = tool(nginx, &[]);
     let before = process_cpu_ns(tool.pid());
@@ -292,15 +294,15 @@ fn records(nginx: &Nginx, uri: &str) {
     let resident = tool.resident() as f64 / f64::from(1 << 20);
     let summary = tool.stop().summary();
     println!(
-        "{uri:<10} {:>6.2} us of its CPU a record, {resident:.1} MiB resident, {:.0} requests/s, {} lost",
+        "{uri:<10} {:>6.2} us of its CPU per record, {resident:.1} MiB resident, {:.0} requests/s, {} lost",
         cpu as f64 / requests as f64 / 1e3,
         requests as f64 / f64::from(2 * SECONDS),
         summary.lost
     );
 }
 
-/// From the start to the first record, and the longest that a request takes while probes are
-/// attached and detached, with a request each millisecond.
+/// Prints the time from the start to the first record, and the slowest request while probes are
+/// attached and detached, with one request per millisecond.
 fn start(nginx: &Nginx) {
     let mut first = Vec::new();
     let mut client = Client::connect(nginx.port);
@@ -327,13 +329,13 @@ fn start(nginx: &Nginx) {
         drop(attach(pid, &file, &[]).stop());
     });
     println!(
-        "longest of a request each millisecond: {:.2} ms alone, {:.2} ms while probes come and go",
+        "slowest request, one per millisecond: {:.2} ms alone, {:.2} ms while probes come and go",
         quiet.as_secs_f64() * 1e3,
         busy.as_secs_f64() * 1e3
     );
 }
 
-/// The longest request while something is done, for so long at least.
+/// Returns the slowest request while `act` runs again and again, for at least this time.
 fn longest(client: &mut Client, at_least: Duration, act: impl Fn() + Sync) -> Duration {
     let end = Instant::now() + at_least;
     std::thread::scope(|scope| {
@@ -354,7 +356,7 @@ fn longest(client: &mut Client, at_least: Duration, act: impl Fn() + Sync) -> Du
     })
 }
 
-/// What a process that is not traced pays for a small send and the recv that follows it.
+/// Prints the cost of a small send and the recv that follows it, for a process that is not traced.
 fn untraced(nginx: &Nginx, name: &str, args: &[&str]) {
     const CALLS: u32 = 200_000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Other ways to have the same times.
+//! Other ways to get the same times.
 
 use std::fs;
 use std::path::Path;
@@ -21,14 +21,14 @@ use libbpf_rs::UprobeOpts;
 
 use crate::common::program::kill;
 
-/// Where in a function.
+/// The place of a probe in a function.
 #[derive(PartialEq, Eq)]
 enum Place {
     Entry,
     Return,
 }
 
-/// The probes of hooks.bpf.c: the program, and nginx's function. Seven of these are static.
+/// The probes of hooks.bpf.c: the program, and nginx's function. Seven of the functions are static.
 const HOOKS: [(&str, Place, &str); 10] = [
     ("hook", Place::Entry, "ngx_http_create_request"),
     ("hook", Place::Entry, "ngx_http_process_request"),
@@ -42,10 +42,10 @@ const HOOKS: [(&str, Place, &str); 10] = [
     ("end", Place::Entry, "ngx_http_free_request"),
 ];
 
-/// One probe where ours is, that does nothing.
+/// One probe that does nothing, at the same function as ngx-bpf's.
 const NOTHING: [(&str, Place, &str); 1] = [("nothing", Place::Entry, "ngx_http_free_request")];
 
-/// Some hooks, attached, and a reader of their records.
+/// Attached probes, and a reader of their records.
 pub struct Hooks {
     links: Vec<Link>,
     stop: Arc<AtomicBool>,
@@ -54,12 +54,12 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// The document's.
+    /// Attaches the ten probes.
     pub fn ten(nginx: &Path) -> Self {
         Self::attach(nginx, &HOOKS)
     }
 
-    /// What any probe costs.
+    /// Attaches a probe that does nothing.
     pub fn nothing(nginx: &Path) -> Self {
         Self::attach(nginx, &NOTHING)
     }
@@ -123,7 +123,7 @@ impl Drop for Hooks {
     }
 }
 
-/// libbpf's own headers, as the crate brings them for skeletons.
+/// Writes libbpf's headers, which the crate contains for skeletons, and returns their folder.
 fn headers(folder: &Path) -> std::path::PathBuf {
     let bpf = folder.join("include/bpf");
     fs::create_dir_all(&bpf).unwrap();
@@ -133,7 +133,7 @@ fn headers(folder: &Path) -> std::path::PathBuf {
     folder.join("include")
 }
 
-/// A script for the same phases, one line a request.
+/// A bpftrace script for the same phases, with one line per request.
 pub struct Bpftrace(Child);
 
 impl Bpftrace {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command line without root: help, bad usage; and that the documentation tells of every key.
+//! The command line without root: help and bad usage. Also checks that the man page has every key
+//! of docs/fields.md.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +10,7 @@ use std::process::Stdio;
 
 use super::common::tool::PROGRAM;
 
-/// Runs it to its end.
+/// Runs ngx-bpf and waits until it ends.
 fn run(args: &[&str]) -> Output {
     Command::new(PROGRAM).args(args).output().unwrap()
 }
@@ -88,7 +89,8 @@ fn bad_usage() {
     }
 }
 
-/// Check that complaints say what was meant, which values there are, and what is missing.
+/// Check that a message about bad usage says what was probably meant, which values are possible,
+/// and what is missing.
 #[test]
 fn complaints() {
     for (args, expected) in [
@@ -137,10 +139,10 @@ fn complaints() {
     }
 }
 
-/// An option for tests, which help and man page do not have; clap's completions may.
+/// An option for tests. Help and man page must not have it; clap's completions may.
 const HIDDEN: &str = "sockets";
 
-/// Check that what could not be written is an error, and that no one reads it is none.
+/// Check that a failed write is an error, and that a reader that has left is not.
 #[test]
 fn unwritten() {
     let full = fs::File::options().write(true).open("/dev/full").unwrap();
@@ -165,7 +167,7 @@ fn unwritten() {
     }
 }
 
-/// What `--generate` prints.
+/// Returns what `--generate` prints.
 fn generate(what: &str) -> String {
     let output = run(&["--generate", what]);
     assert_eq!(output.status.code(), Some(0), "{what}");
@@ -173,7 +175,7 @@ fn generate(what: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Long options: words behind `mark`, without what is no letter at the end of a line.
+/// Returns the long options in a text: the words after each `mark`, without punctuation at the end.
 fn options(text: &str, mark: &str) -> BTreeSet<String> {
     let ends = |c: char| !(c.is_ascii_lowercase() || c == '-');
     let behind = text.split(mark).skip(1);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf layout`, on small programs with nginx's structs as nginx_headers/nginx.h declares them.
+//! Tests `ngx-bpf layout` on small programs with nginx's structs as nginx_headers/nginx.h declares
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +23,7 @@ fn layout(file: &Path) -> Output {
         .unwrap()
 }
 
-/// Checks the layout of the program: the compiler packs what nginx.h declares.
+/// Asserts that the layout of the program is the one that the compiler makes of nginx.h.
 fn assert_found(file: &Path) {
     let output = layout(file);
     let text = String::from_utf8(output.stdout).unwrap();
@@ -43,7 +44,7 @@ fn assert_found(file: &Path) {
     }
 }
 
-/// What it complains of, in one line.
+/// Returns the one line with which `ngx-bpf layout` refuses a file.
 fn complaint(file: &Path) -> String {
     let output = layout(file);
     assert_eq!(output.status.code(), Some(1));
@@ -67,7 +68,7 @@ fn dwarf() {
     }
     let help = Command::new("objcopy").arg("--help").output().unwrap();
     if !String::from_utf8_lossy(&help.stdout).contains("zstd") {
-        eprintln!("SKIP zstd: this objcopy does not know it");
+        eprintln!("SKIP zstd: this objcopy does not support it");
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -76,8 +77,8 @@ fn dwarf() {
     assert_found(&file);
 }
 
-/// Check that the debug file of a stripped binary is found by its link, and only that of its own
-/// build.
+/// Check that the debug file of a stripped binary is found by its link, and only when it belongs to
+/// the same build.
 #[test]
 fn debug_file() {
     let folder = TempDir::new().unwrap();
@@ -99,7 +100,7 @@ fn debug_file() {
     );
 }
 
-/// Check that what is not nginx, not there, or without debug information is refused.
+/// Check that a file that is not nginx, does not exist, or has no debug information is refused.
 #[test]
 fn refused() {
     let folder = TempDir::new().unwrap();
@@ -113,7 +114,7 @@ fn refused() {
     assert!(line.contains("not a regular file"), "{line}");
 }
 
-/// The members that a layout has, each with its struct and its place.
+/// Returns the members of a layout, each with its struct and its offset.
 fn members(text: &str) -> BTreeSet<String> {
     let mut current = "";
     let mut found = BTreeSet::new();
@@ -128,9 +129,9 @@ fn members(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// Check that broken debug information is an error at the worst, or lacks a member, and never has one
-/// elsewhere: the file cut, and bytes changed at random all over it, a third of them in the tables at
-/// its end.
+/// Check that broken debug information leads to an error or to a missing member, and never to a
+/// wrong offset. The file is cut, and bytes are changed at random all over it, a third of them in
+/// the tables at its end.
 #[test]
 fn broken() {
     let folder = TempDir::new().unwrap();
@@ -179,7 +180,8 @@ fn broken() {
     }
 }
 
-/// Check that a file larger than any nginx is not read, as the binary or as its debug file.
+/// Check that a file larger than any nginx is not read, neither as the binary nor as its debug
+/// file.
 #[test]
 fn huge() {
     let folder = TempDir::new().unwrap();
@@ -201,13 +203,13 @@ fn huge() {
     }
 }
 
-/// Check that a compressed section is not believed to be as large as it says.
+/// Check that the size that a compressed section claims is not trusted.
 #[test]
 fn claims() {
     let folder = TempDir::new().unwrap();
     let file = compile(folder.path(), &["-g", "-gz=zlib"]);
     let mut bytes = fs::read(&file).unwrap();
-    // A header of such a section: type 1, reserved, size, alignment 1; then zlib's data.
+    // The header of such a section: type 1, reserved, size, alignment 1; then zlib's data.
     let is_header = |at: &usize| {
         let header = &bytes[*at..at + 26];
         header[..8] == [1, 0, 0, 0, 0, 0, 0, 0] && header[16..25] == [1, 0, 0, 0, 0, 0, 0, 0, 0x78]
@@ -229,8 +231,8 @@ fn claims() {
     }
 }
 
-/// Check that tables no linker makes are refused before they are gone through: of a thousand
-/// sections, and of sections that are all as large as the file may be.
+/// Check that tables that no linker makes are refused before they are read: a thousand sections,
+/// and sections that are all as large as the file may be.
 #[test]
 fn tables() {
     let folder = TempDir::new().unwrap();
@@ -254,15 +256,14 @@ fn tables() {
     assert!(line.contains("its sections or segments overlap"), "{line}");
 }
 
-/// Debug information that no compiler makes: the same unit again and again, with one kind of entry.
+/// Debug information that no compiler makes: the same unit repeated, with one kind of entry.
 struct Crafted {
     /// `DW_TAG_…`
     tag: &'static str,
-    /// `DW_AT_…`, `DW_FORM_…`, in assembly.
+    /// `DW_AT_…`, `DW_FORM_…`, as assembly.
     attributes: &'static str,
-    /// The unit's entries, each with the byte 2 first.
+    /// The entries of the unit, each of which begins with the byte 2.
     entries: &'static str,
-    /// How often.
     units: u32,
 }
 
@@ -270,7 +271,7 @@ const STRUCT: &str = "0x13";
 const TYPEDEF: &str = "0x16";
 
 impl Crafted {
-    /// What `ngx-bpf layout` complains of.
+    /// Returns the one line with which `ngx-bpf layout` refuses it.
     fn complaint(&self) -> String {
         let Self {
             tag,
@@ -302,8 +303,8 @@ impl Crafted {
     }
 }
 
-/// Check that work that a small file can multiply is given up at the limit: names as long as their
-/// section, for each entry; attributes that take no byte, for each entry; a table, for each unit.
+/// Check that the work that a small file can multiply is limited: names as long as their section
+/// for each entry, attributes that take no byte for each entry, and a table for each unit.
 #[test]
 fn multiplied_work() {
     for crafted in [
@@ -339,8 +340,8 @@ fn multiplied_work() {
     assert!(line.contains("a table of abbreviations with"), "{line}");
 }
 
-/// Check that what leads to itself leads nowhere: a type that is its own, a form that is to be read
-/// from the data a thousand times.
+/// Check that references that lead to themselves are refused: a type that is its own type, and a
+/// form that is read from the data a thousand times.
 #[test]
 fn cycles() {
     for crafted in [

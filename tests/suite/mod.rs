@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The suites.
 
-/// The command line and its complaints; the documentation against the code.
+/// The command line, its messages, and the man page.
 mod cli;
 /// What the tests share.
 mod common;
 /// Layouts from debug information.
 mod layout;
-/// What reads records: log daemons and the like.
+/// Programs that read records: log daemons and others.
 mod pipelines;
-/// Questions that records answer.
+/// The commands of docs/recipes.md.
 mod recipes;
-/// Real nginx, real requests, nginx's own access log as the truth.
+/// Real nginx and real requests, compared with nginx's own access log.
 mod root;
-/// The schema of the records, against their documentation.
+/// The schema of the records, compared with their documentation.
 mod schema;

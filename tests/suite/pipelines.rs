@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The configurations of packaging/pipelines, as far as their programs can be had here: what is
-//! recorded goes in, and all of it comes out. Each daemon has its own configuration, files and
+//! Tests the configurations of packaging/pipelines whose programs are available here: recorded
+//! lines go in, and all of them must come out. Each daemon has its own configuration, files and
 //! sockets.
 
 use std::collections::BTreeSet;
@@ -20,20 +20,20 @@ use super::common::record::Line;
 use super::common::recorded::fetched;
 use super::common::recorded::recorded;
 
-/// Records that go through each daemon.
+/// The number of records that each daemon receives.
 const RECORDS: usize = 10_000;
 
-/// A daemon in the foreground, ended with the test.
+/// A daemon in the foreground. It ends with the test.
 struct Daemon {
-    /// The process.
     child: Child,
-    /// All its files.
+    /// The folder with all its files.
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    /// Starts it with the configuration `name` of packaging/pipelines, its paths turned into ones of
-    /// this folder and `header` in front of it. `args` are what it needs to have files of its own.
+    /// Starts it with the configuration `name` of packaging/pipelines. Paths are replaced by paths
+    /// of this folder, and `header` is put before the configuration. `args` make it use files of
+    /// its own.
     fn start(program: &Path, name: &str, header: &str, args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
@@ -50,7 +50,8 @@ impl Daemon {
         Self { child, folder }
     }
 
-    /// Writes the records, in two parts, and waits until as many have arrived in the file `name`.
+    /// Writes the records in two parts, and waits until the same number has arrived in the file
+    /// `name`.
     fn pass(&mut self, records: &[String], name: &str) -> Vec<String> {
         let mut input = fs::OpenOptions::new()
             .append(true)
@@ -64,7 +65,7 @@ impl Daemon {
         self.wait_for(&arrived, records.len())
     }
 
-    /// Waits until a file has so many lines.
+    /// Waits until a file has this number of lines, and returns them.
     fn wait_for(&mut self, path: &Path, count: usize) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -74,7 +75,10 @@ impl Daemon {
                 let lines = lines.map(|line| String::from_utf8(line.to_vec()).unwrap());
                 return lines.collect();
             }
-            assert!(self.child.try_wait().unwrap().is_none(), "it has ended");
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "the daemon has ended"
+            );
             assert!(Instant::now() < end, "{} of {count}", lines.count());
             std::thread::yield_now();
         }
@@ -88,13 +92,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The folder that is installed.
+/// The folder of the configurations.
 fn configurations() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/pipelines")
 }
 
-/// As many records as there should be, no two the same; among them some that are as long as a line may
-/// be.
+/// Returns distinct records. Some of them are as long as a line may be.
 fn records() -> Vec<String> {
     let recorded: Vec<Value> = recorded()
         .lines()
@@ -117,7 +120,8 @@ fn records() -> Vec<String> {
     lines
 }
 
-/// Checks that every record has arrived whole, in order, and that those of failures were found.
+/// Asserts that every record has arrived unchanged and in order, and that the failed requests were
+/// selected.
 fn assert_passes(mut daemon: Daemon, name: &str) {
     let records = records();
     let arrived = daemon.pass(&records, &format!("{name}.json"));
@@ -136,13 +140,13 @@ fn assert_passes(mut daemon: Daemon, name: &str) {
     );
 }
 
-/// Check that rsyslog passes every record on, and can read it.
+/// Check that rsyslog passes on every record, and parses it.
 #[test]
 #[ignore = "needs a program that make test installs or fetches"]
 fn rsyslog() {
     let header = "global(workDirectory=\"{}\")\n";
     let args = ["-n", "-f", "{}/config", "-i", "{}/pid"];
-    /* Beside another system log it is unpacked, and not installed. */
+    /* Where another system log is installed, rsyslog is unpacked and not installed. */
     let installed = PathBuf::from("/usr/sbin/rsyslogd");
     let installed = Some(installed).filter(|program| program.exists());
     let program = installed.unwrap_or_else(|| fetched("bin/rsyslogd"));
@@ -152,7 +156,7 @@ fn rsyslog() {
     );
 }
 
-/// Check the same of syslog-ng.
+/// Check that syslog-ng passes on every record, and parses it.
 #[test]
 #[ignore = "needs a program that make test installs or fetches"]
 fn syslog_ng() {
@@ -172,8 +176,9 @@ fn syslog_ng() {
     );
 }
 
-/// Check that Vector's compiler takes its programs, and what they make of each record: the same, with
-/// its time to the nanosecond; and that other configurations have the grammar of their programs.
+/// Check that Vector's compiler accepts its programs, and that they keep each record and its time
+/// to the nanosecond. Also check that the other configurations follow the grammar of their
+/// programs.
 #[test]
 #[ignore = "needs a program that make test installs or fetches"]
 fn vector() {
@@ -190,8 +195,8 @@ fn vector() {
     assert_eq!(output.stdout, format!("{count}\n").into_bytes());
 }
 
-/// Check that Fluent Bit has every record whole, in order and with its time, from a pipe and from the
-/// file. No package brings it.
+/// Check that Fluent Bit passes on every record unchanged, in order and with its time, from a pipe
+/// and from the file. No package provides it.
 #[test]
 #[ignore = "needs a program that make test installs or fetches"]
 fn fluent_bit() {
@@ -231,7 +236,8 @@ fn fluent_bit() {
     }
 }
 
-/// Check that Fluent Bit's parsers name the key, and the format of its values, to the last digit.
+/// Check that Fluent Bit's parsers name the right key, and that their format matches its values to
+/// the last digit.
 #[test]
 fn parsers_of_fluent_bit() {
     let parsers = fs::read_to_string(configurations().join("fluent-bit/parsers.conf")).unwrap();
@@ -263,12 +269,12 @@ fn parsers_of_fluent_bit() {
     }
 }
 
-/// A format with its dots escaped, from begin to end.
+/// Returns a format as a regular expression that matches a whole text.
 fn regex_of(format: &str) -> String {
     format!("^{}$", format.replace('.', r"\."))
 }
 
-/// How `time` looks, as the schema says.
+/// Returns the pattern of `time` in the schema.
 fn json_schema_of_time() -> String {
     let schema = include_str!("../../docs/schema/record.json");
     let schema: Value = serde_json::from_str(schema).unwrap();
@@ -278,8 +284,8 @@ fn json_schema_of_time() -> String {
         .to_owned()
 }
 
-/// Check that no key of a record is one that Vector's `exec` source fills itself, but for `pid`, which
-/// it leaves alone where there is one.
+/// Check that no key of a record is one that Vector's `exec` source fills itself, except `pid`,
+/// which it leaves unchanged when it exists.
 #[test]
 fn keys_of_vector() {
     let schema = include_str!("../../docs/schema/record.json");
@@ -304,7 +310,7 @@ fn keys_of_vector() {
     assert_eq!(common, BTreeSet::from(["pid".to_owned()]));
 }
 
-/// Check that what is recorded is what the tool writes: each line holds to the schema.
+/// Check that the recorded lines are what the tool writes: each line conforms to the schema.
 #[test]
 fn recorded_lines() {
     assert!(recorded().lines().map(Line::parse).count() > 100);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every command of docs/recipes.md says what stands below it.
+//! Checks that every command of docs/recipes.md prints the output that the document has below it.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::process::Command;
 use super::common::recorded::fetched;
 use super::common::recorded::recorded;
 
-/// The recipes.
+/// The document.
 const RECIPES: &str = include_str!("../../docs/recipes.md");
 
-/// Commands, and what the document has them print.
+/// Returns the commands of the document, and their output in the document.
 fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     RECIPES.split("\n```sh\n").skip(1).map(|part| {
         let (command, rest) = part.split_once("\n```\n").unwrap();
@@ -22,7 +22,7 @@ fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// Runs those of one program in a folder with the recorded lines.
+/// Runs the commands of one program in a folder with the recorded lines, and compares their output.
 fn assert_printed(program: &str, path: &Path) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("requests.json"), recorded()).unwrap();
@@ -56,14 +56,14 @@ fn jq() {
     assert_printed("jq", Path::new("/usr/bin"));
 }
 
-/// Check those for SQLite.
+/// Check the recipes for SQLite.
 #[test]
 #[ignore = "needs a program that make test installs or fetches"]
 fn sqlite() {
     assert_printed("sqlite3", Path::new("/usr/bin"));
 }
 
-/// Check those for DuckDB.
+/// Check the recipes for DuckDB.
 #[test]
 #[ignore = "needs a program that make test installs or fetches"]
 fn duckdb() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! docs/schema/record.json says what docs/fields.md says. That records hold to it is checked wherever
-//! the tests read one (`Line::parse()`).
+//! Compares docs/schema/record.json with docs/fields.md. `Line::parse()` checks every record that a
+//! test reads against the schema.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use serde_json::json;
 
 use super::common::record::Line;
 
-/// The documentation.
+/// The document.
 const FIELDS: &str = include_str!("../../docs/fields.md");
 
-/// The schema.
+/// Returns the schema.
 fn schema() -> Value {
     serde_json::from_str(include_str!("../../docs/schema/record.json")).unwrap()
 }
 
-/// A row of a table of keys: its type, and whether it is always there.
+/// A row of a table of keys: its type, and whether the key is always present.
 type Row = (String, bool);
 
-/// The rows of the table below a heading, by their keys.
+/// Returns the rows of the table below a heading, by their keys.
 fn documented(heading: &str) -> BTreeMap<String, Row> {
     let section = FIELDS.split("\n## ").find(|part| part.starts_with(heading));
     let table = section
@@ -30,7 +30,7 @@ fn documented(heading: &str) -> BTreeMap<String, Row> {
     let rows = table.take_while(|line| line.starts_with('|')).skip(2);
     rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        /* Of a loss every key is always there: its table has no such column. */
+        /* In a loss every key is always present, so its table has no such column. */
         let is_required = cells.get(3).is_none_or(|absent| *absent == "never");
         let key = cells[0].trim_matches('`').to_owned();
         (
@@ -44,7 +44,7 @@ fn documented(heading: &str) -> BTreeMap<String, Row> {
     .collect()
 }
 
-/// The type of a property in the documentation's words.
+/// Returns the type of a property, in the words of the document.
 fn type_of(schema: &Value, property: &Value) -> String {
     if let Some(name) = property["$ref"].as_str() {
         let definition = name.strip_prefix("#/$defs/").unwrap();
@@ -61,8 +61,8 @@ fn type_of(schema: &Value, property: &Value) -> String {
     .to_owned()
 }
 
-/// Check that each object has the documented keys, of the documented types, required where they are
-/// never absent, and no others.
+/// Check that each object has exactly the documented keys, with the documented types, and that a
+/// key is required when it is never absent.
 #[test]
 fn documented_keys() {
     let schema = schema();
@@ -90,7 +90,7 @@ fn documented_keys() {
     assert!(phases.keys().eq(documented.keys()), "{documented:?}");
 }
 
-/// Check that every documented reason is one that the schema knows.
+/// Check that the schema has every documented reason.
 #[test]
 fn documented_reasons() {
     let schema = schema();
@@ -120,7 +120,7 @@ fn documented_reasons() {
     }
 }
 
-/// Check that what is no record, or holds a key that no one has planned, is refused.
+/// Check that a line that is not a record, or that has an unknown key, is refused.
 #[test]
 fn refused() {
     let lost = json!({"type": "lost", "time": "2026-11-22T17:17:57.972980760Z", "count": 1,

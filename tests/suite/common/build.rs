@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which nginx is tested, and what it was built with.
+//! Which nginx is tested, and how it was built.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -7,27 +7,28 @@ use std::process::Command;
 
 use super::cached::cached;
 
-/// Then there is no `$upstream_cache_status`.
+/// With this option nginx has no `$upstream_cache_status`.
 pub const WITHOUT_CACHE: &str = "--without-http-cache";
 
-/// Modules that are there unless they are left out: that of `return`, `set` and `if`, and another.
+/// Modules that are built in unless an option leaves them out: the one of `return`, `set` and `if`,
+/// and another one.
 pub const REWRITE: &str = "http_rewrite_module";
 pub const MEMCACHED: &str = "http_memcached_module";
 
-/// The module of HTTP/3, which no Debian before trixie has.
+/// The module of HTTP/3, which no Debian before trixie builds in.
 pub const HTTP3: &str = "http_v3_module";
 
-/// Debian's nginx, unless the environment names another one.
+/// Returns Debian's nginx, unless the environment names another one.
 pub fn binary() -> PathBuf {
     std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
 }
 
-/// A file that `make test-nginx` keeps.
+/// Returns a file that `make test-nginx` keeps.
 pub fn kept(path: &str) -> Option<PathBuf> {
     cached(path, "make test-nginx")
 }
 
-/// The address and the size of a function, exported or not, as nm has them.
+/// Returns the address and the size of a function, exported or not, from nm.
 pub fn function(file: &Path, name: &str) -> (u64, u64) {
     let symbols = |args: &[&str]| {
         let output = Command::new("nm").arg("-S").args(args).arg(file).output();
@@ -42,13 +43,13 @@ pub fn function(file: &Path, name: &str) -> (u64, u64) {
         .unwrap()
 }
 
-/// Its options, and the arguments of `./configure` that it was built with.
+/// Returns the version of nginx and the arguments of `./configure` with which it was built.
 pub fn about(binary: &Path) -> String {
     let output = Command::new(binary).arg("-hV").output().unwrap();
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Whether this nginx has an optional module.
+/// Returns whether this nginx has an optional module.
 pub fn is_built_with(module: &str) -> bool {
     let about = about(&binary());
     match module {
@@ -58,7 +59,7 @@ pub fn is_built_with(module: &str) -> bool {
     }
 }
 
-/// Whether it lacks one; then it is said that the test is skipped.
+/// Returns whether this nginx lacks a module, and then prints that the test is skipped.
 pub fn is_built_without(module: &str) -> bool {
     let is_there = is_built_with(module);
     if !is_there {
@@ -67,8 +68,8 @@ pub fn is_built_without(module: &str) -> bool {
     !is_there
 }
 
-/// Whether this nginx is older than a release that brought something; then it is said that the test is
-/// skipped.
+/// Returns whether this nginx is older than a release that introduced something, and then prints
+/// that the test is skipped.
 pub fn is_before(release: (u32, u32, u32), what: &str) -> bool {
     let about = about(&binary());
     let version = about.split_once("nginx/").unwrap().1;

@@ -4,14 +4,15 @@
 
 use std::path::PathBuf;
 
-/// A file in there. `None`, and said, when `script` has not yet put it there.
+/// Returns a file of that folder. When `script` has not put it there yet, prints SKIP and returns
+/// `None`.
 pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let file = cache.or(home)?.join("ngx-bpf").join(path);
     let is_there = file.exists();
     if !is_there {
-        println!("SKIP: {} is not there: {script} makes it", file.display());
+        println!("SKIP: {} does not exist: {script} makes it", file.display());
     }
     is_there.then_some(file)
 }

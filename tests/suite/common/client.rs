@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client that sends the bytes it is told to, and reads whole responses.
+//! A client that sends given bytes, and reads whole responses.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -13,20 +13,20 @@ use std::path::Path;
 
 use super::PATIENCE;
 
-/// Both ends of a stream socket.
+/// A stream socket that is read and written.
 pub trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
 
-/// Has a connection end with a reset when its last descriptor is closed next, whatever the other side has
-/// not read yet.
+/// Makes a connection end with a reset when its last descriptor is closed, whatever the other side
+/// has not read yet.
 pub fn reset(stream: &TcpStream) {
     let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,
     };
     let size = u32::try_from(size_of_val(&linger)).unwrap();
-    // SAFETY: the descriptor is the stream's, and the option a struct linger of that size.
+    // SAFETY: the descriptor belongs to the stream, and the option is a struct linger of that size.
     let result = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),
@@ -39,30 +39,29 @@ pub fn reset(stream: &TcpStream) {
     assert_eq!(result, 0);
 }
 
-/// One connection.
+/// A client connection.
 pub struct Client(BufReader<Box<dyn Stream>>);
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub struct Response {
-    /// Status code.
     pub status: u32,
-    /// The body, chunks joined.
+    /// The body. Chunks are joined.
     pub body: Vec<u8>,
 }
 
 impl Client {
-    /// To a port of 127.0.0.1.
+    /// Connects to a port of 127.0.0.1.
     pub fn connect(port: u16) -> Self {
         Self::to(([127, 0, 0, 1], port).into())
     }
 
-    /// On a connection that is there already.
+    /// Uses an existing connection.
     pub fn new(stream: Box<dyn Stream>) -> Self {
         Self(BufReader::new(stream))
     }
 
-    /// To an address.
+    /// Connects to an address.
     pub fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -70,24 +69,23 @@ impl Client {
         Self(BufReader::new(Box::new(stream)))
     }
 
-    /// To a unix socket.
+    /// Connects to a unix socket.
     pub fn to_path(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(BufReader::new(Box::new(stream)))
     }
 
-    /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends bytes, unless the other side has closed.
+    /// Sends bytes, and ignores that the other side has closed.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.0.get_mut().write_all(bytes.as_ref());
     }
 
-    /// Reads one response; `head` if it answers a HEAD request.
+    /// Reads one response. `head`: it answers a HEAD request.
     pub fn receive_to(&mut self, head: bool) -> Response {
         loop {
             let response = self.receive_any(head);
@@ -102,7 +100,7 @@ impl Client {
         self.receive_to(false)
     }
 
-    /// A GET request and its response.
+    /// Sends a GET request and reads its response.
     pub fn get(&mut self, uri: &str) -> Response {
         self.send(format!("GET {uri} HTTP/1.1\r\nHost: test\r\n\r\n"));
         self.receive()
@@ -115,7 +113,7 @@ impl Client {
         bytes
     }
 
-    /// Reads what has come, at least a byte.
+    /// Reads what has arrived, at least one byte.
     pub fn some(&mut self) -> Vec<u8> {
         let bytes = self.0.fill_buf().unwrap().to_vec();
         assert!(!bytes.is_empty(), "the other side has closed");
@@ -123,7 +121,7 @@ impl Client {
         bytes
     }
 
-    /// Reads one response, final or not.
+    /// Reads one response, interim or final.
     fn receive_any(&mut self, head: bool) -> Response {
         let status_line = self.line();
         let status = status_line
@@ -148,7 +146,7 @@ impl Client {
             loop {
                 let size = usize::from_str_radix(&self.line(), 16).unwrap();
                 if size == 0 {
-                    /* Trailers, and an empty line. */
+                    /* The trailers, and an empty line. */
                     while !self.line().is_empty() {}
                     break;
                 }
@@ -163,14 +161,14 @@ impl Client {
         Response { status, body }
     }
 
-    /// One line without its end.
+    /// Reads one line, and returns it without its end.
     fn line(&mut self) -> String {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line).unwrap();
         String::from_utf8_lossy(&line).trim_end().to_owned()
     }
 
-    /// So many bytes.
+    /// Reads this number of bytes.
     fn take(&mut self, size: usize, body: &mut Vec<u8>) {
         let mut bytes = vec![0; size];
         self.0.read_exact(&mut bytes).unwrap();

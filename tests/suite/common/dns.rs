@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A name server on a free UDP port: every name is 127.0.0.1, and has no IPv6 address.
+//! A name server on a free UDP port. Every name resolves to 127.0.0.1, and has no IPv6 address.
 
 use std::net::UdpSocket;
 
 /// `A`
 const TYPE_A: [u8; 2] = [0, 1];
 
-/// Starts it. Its port.
+/// Starts it, and returns its port.
 pub fn start() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -19,7 +19,7 @@ pub fn start() -> u16 {
     port
 }
 
-/// The answer to a query: its one question again, and the address.
+/// Returns the answer to a query: its one question, and the address.
 fn answer(query: &[u8]) -> Vec<u8> {
     let name = query[12..].iter().position(|byte| *byte == 0).unwrap();
     let end = 12 + name + 5;
@@ -28,7 +28,7 @@ fn answer(query: &[u8]) -> Vec<u8> {
     answer.extend([0x81, 0x80, 0, 1, 0, u8::from(is_a), 0, 0, 0, 0]);
     answer.extend(&query[12..end]);
     if is_a {
-        /* The name as before, an address of IPv4, for one second. */
+        /* A reference to the name above, an IPv4 address, a TTL of one second. */
         answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
     }
     answer

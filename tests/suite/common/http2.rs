@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! HTTP/2, frame by frame: a client, and a small server. Headers use no compression.
+//! A client and a small server that speak HTTP/2 frame by frame. Headers are not compressed.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::io::Write;
 
 use super::client::Stream;
 
-/// Types of frames that the tests send or look for (RFC 9113, section 6).
+/// Types of frames that the tests send or expect (RFC 9113, section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -16,7 +16,7 @@ const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
-/// Flags.
+/// Flags of frames.
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -24,14 +24,14 @@ const END_HEADERS: u8 = 4;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// What a client says first.
+/// The first bytes that a client sends.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection.
 pub struct Http2(Box<dyn Stream>);
 
 impl Http2 {
-    /// Says hello, with a window for each stream, and waits for the answer.
+    /// Sends the preface and a window for each stream, and waits for the answer.
     pub fn start(mut stream: Box<dyn Stream>, window: u32) -> Self {
         let mut hello = PREFACE.to_vec();
         let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
@@ -40,12 +40,14 @@ impl Http2 {
         hello.extend(window_update(0, 1 << 30));
         stream.write_all(&hello).unwrap();
         let mut http = Self(stream);
-        /* What follows is then read by itself: nginx since 1.25.1 finds out with the first read. */
+        /*
+         * nginx since 1.25.1 recognises HTTP/2 with the first read, so the following bytes must be
+         * a read of their own.
+         */
         while http.next().0 != SETTINGS {}
         http
     }
 
-    /// Sends frames.
     pub fn send(&mut self, frames: &[u8]) {
         self.0.write_all(frames).unwrap();
     }
@@ -62,17 +64,17 @@ impl Http2 {
         }
     }
 
-    /// Reads until there is a piece of a body.
+    /// Reads until a part of a body has arrived.
     pub fn receive_some(&mut self) {
         while self.next().0 != DATA {}
     }
 
-    /// One frame.
+    /// Reads one frame.
     fn next(&mut self) -> (u8, u8, u32) {
         self.try_next().unwrap()
     }
 
-    /// One frame, answered where it asks for that.
+    /// Reads one frame, and acknowledges it when that is required.
     fn try_next(&mut self) -> std::io::Result<(u8, u8, u32)> {
         let mut head = [0; 9];
         self.0.read_exact(&mut head)?;
@@ -86,25 +88,25 @@ impl Http2 {
     }
 }
 
-/// Waits for a request and answers with these frames of HTTP/2: type, flags, and what they hold, on its
-/// stream, or on none where `of_stream` is false.
+/// A server that waits for a request and answers with these frames: type, flags, whether the frame
+/// belongs to the request's stream or to stream 0, and payload.
 pub struct Frames(pub &'static [(u8, u8, bool, &'static [u8])]);
 
 impl Frames {
-    /// A header and a piece of a body.
+    /// A header, after which a body is expected.
     pub const HALF: (u8, u8, bool, &'static [u8]) = (HEADERS, END_HEADERS, true, &[0x88]);
-    /// A piece of a body.
+    /// A part of a body.
     pub const PIECE: (u8, u8, bool, &'static [u8]) = (DATA, 0, true, b"hello");
-    /// One that needs several of nginx's buffers.
+    /// A part of a body that needs several of nginx's buffers.
     pub const LONG: (u8, u8, bool, &'static [u8]) = (DATA, 0, true, &[b'x'; 16384]);
-    /// The server wants no more of the stream: INTERNAL_ERROR.
+    /// The server resets the stream: INTERNAL_ERROR.
     pub const RESET: (u8, u8, bool, &'static [u8]) = (RST_STREAM, 0, true, &[0, 0, 0, 2]);
-    /// The same of the connection, on which no stream was served.
+    /// The server ends the connection, and has served no stream.
     pub const GOAWAY: (u8, u8, bool, &'static [u8]) = (7, 0, false, &[0, 0, 0, 0, 0, 0, 0, 2]);
-    /// Not what may come.
+    /// A frame that is not allowed there.
     pub const BROKEN: (u8, u8, bool, &'static [u8]) = (SETTINGS, 0, false, &[0; 5]);
 
-    /// Answers so many requests well, reads one more, and sends them.
+    /// Answers `answered` requests correctly, then reads another one and sends the frames.
     pub fn serve(&self, stream: Box<dyn Stream>, mut answered: usize) -> std::io::Result<()> {
         let mut http = accept(stream)?;
         loop {
@@ -118,7 +120,7 @@ impl Frames {
                     continue;
                 }
                 for (n, (kind, flags, of_stream, payload)) in self.0.iter().enumerate() {
-                    /* nginx reads the last one by itself. */
+                    /* nginx must read the last frame by itself. */
                     if n > 0 && n + 1 == self.0.len() {
                         super::delay(std::time::Duration::from_millis(100));
                     }
@@ -131,7 +133,7 @@ impl Frames {
     }
 }
 
-/// A server's side of a connection, on which the client has sent the preface.
+/// Starts the server's side of a connection on which the client has sent the preface.
 fn accept(mut stream: Box<dyn Stream>) -> std::io::Result<Http2> {
     stream.read_exact(&mut PREFACE.clone())?;
     let mut http = Http2(stream);
@@ -139,8 +141,8 @@ fn accept(mut stream: Box<dyn Stream>) -> std::io::Result<Http2> {
     Ok(http)
 }
 
-/// Answers requests until the client closes. Within each response is a PING, so that what a client
-/// sends last is the answer to that.
+/// Answers requests until the client closes. Each response contains a PING, so that the last bytes
+/// that the client sends are its acknowledgement.
 pub fn serve(stream: Box<dyn Stream>) -> std::io::Result<()> {
     let mut http = accept(stream)?;
     loop {
@@ -154,18 +156,18 @@ pub fn serve(stream: Box<dyn Stream>) -> std::io::Result<()> {
     }
 }
 
-/// A GET request.
+/// Returns a GET request.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(path))
 }
 
-/// The same with more header fields, as they are compressed.
+/// Returns a GET request with more header fields, which are already encoded.
 pub fn get_with(stream: u32, path: &str, fields: &[u8]) -> Vec<u8> {
     let block = [&block(path), fields].concat();
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block)
 }
 
-/// A header field that the server is to remember: the newest is `NEWEST` then.
+/// Returns a header field that the server must add to its table. Its index is `NEWEST` then.
 pub fn field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0x40];
     for text in [name, value] {
@@ -175,10 +177,10 @@ pub fn field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// The header field that was remembered last.
+/// The index of the header field that was added last.
 pub const NEWEST: &[u8] = &[0x80 | 62];
 
-/// A GET request, its header in two frames.
+/// Returns a GET request whose header is in two frames.
 pub fn get_in_two(stream: u32, path: &str) -> [Vec<u8>; 2] {
     let block = block(path);
     let (first, second) = block.split_at(block.len() / 2);
@@ -188,48 +190,50 @@ pub fn get_in_two(stream: u32, path: &str) -> [Vec<u8>; 2] {
     ]
 }
 
-/// A POST request without its body.
+/// Returns a POST request without its body.
 pub fn post(stream: u32, path: &str) -> Vec<u8> {
     let mut block = block(path);
     block[0] = 0x83;
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
-/// The same with more header fields, as they are compressed.
+/// Returns a POST request with more header fields, which are already encoded.
 pub fn post_with(stream: u32, path: &str, fields: &[u8]) -> Vec<u8> {
     let mut block = [&block(path), fields].concat();
     block[0] = 0x83;
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
-/// A CONNECT request, which has no path (RFC 9113, section 8.5); with one it is broken.
+/// Returns a CONNECT request, which has no path (RFC 9113, section 8.5); with a path it is
+/// malformed.
 pub fn connect(stream: u32, path: Option<&str>) -> Vec<u8> {
     let rest = path.map_or(vec![0x01, 1, b't'], |path| block(path)[1..].to_vec());
     let block = [b"\x02\x07CONNECT".to_vec(), rest].concat();
     frame(HEADERS, END_HEADERS, stream, &block)
 }
 
-/// A part of a body, which more follows.
+/// Returns a part of a body that is not the last one.
 pub fn piece(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, bytes)
 }
 
-/// All of a body, or its end.
+/// Returns a whole body, or its last part.
 pub fn body(stream: u32, bytes: &[u8]) -> Vec<u8> {
     frame(DATA, END_STREAM, stream, bytes)
 }
 
-/// More may be sent.
+/// Returns a frame that opens the window of a stream.
 pub fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
-/// The client wants no more of it.
+/// Returns a frame that resets a stream.
 pub fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
 }
 
-/// `:method: GET`, `:scheme: http`, `:path`, `:authority: t` (RFC 7541, appendix A).
+/// Returns the encoded `:method: GET`, `:scheme: http`, `:path`, `:authority: t` (RFC 7541,
+/// appendix A).
 fn block(path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
     assert!(path.len() < 127);
@@ -238,7 +242,7 @@ fn block(path: &str) -> Vec<u8> {
     block
 }
 
-/// Any frame.
+/// Returns a frame.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client that speaks HTTP/3: aioquic, told what to do step by step.
+//! A client that speaks HTTP/3: aioquic, controlled step by step.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,14 +15,14 @@ use super::build::is_built_without;
 use super::build::kept;
 use super::lines;
 
-/// What is run: its commands are told there.
+/// The client. Its file describes the commands.
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/http3.py");
 
-/// HEADERS and DATA.
+/// The frame types HEADERS and DATA.
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
 
-/// Whether tests of HTTP/3 can't run with this nginx on this machine, which is said.
+/// Returns whether tests of HTTP/3 can't run with this nginx on this machine, and then prints SKIP.
 pub fn is_missing() -> bool {
     is_built_without(HTTP3) || kept("aioquic/bin/python").is_none()
 }
@@ -35,17 +35,17 @@ pub struct Http3 {
 }
 
 impl Http3 {
-    /// Connects.
     pub fn connect(port: u16) -> Self {
         Self::start(port, &[])
     }
 
-    /// Connects once for a session ticket, and then again: requests are sent before the handshake.
+    /// Connects once for a session ticket, and then again. Requests on the second connection are
+    /// sent before the handshake.
     pub fn connect_early(port: u16) -> Self {
         Self::start(port, &["early"])
     }
 
-    /// Checks that the server has taken what was sent before the handshake.
+    /// Asserts that the server accepted the bytes that were sent before the handshake.
     pub fn assert_early(&mut self) {
         self.tell("early");
     }
@@ -68,18 +68,18 @@ impl Http3 {
         http
     }
 
-    /// Waits until what it was told is done.
+    /// Waits until the client has finished a command.
     fn wait_done(&self, command: &str) {
         assert_eq!(self.said.recv_timeout(PATIENCE).unwrap(), "ok", "{command}");
     }
 
-    /// Tells it something, and waits until it is done.
+    /// Sends a command to the client, and waits until it has finished.
     fn tell(&mut self, command: &str) {
         writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
         self.wait_done(command);
     }
 
-    /// Sends bytes of a stream; `last` ends it.
+    /// Sends bytes of a stream. `last` ends the stream.
     pub fn send(&mut self, stream: u64, bytes: &[u8], last: bool) {
         let command = if last { "last" } else { "send" };
         self.tell(&format!("{command} {stream} {}", hex(bytes)));
@@ -90,13 +90,14 @@ impl Http3 {
         self.send(stream, &header("GET", path), true);
     }
 
-    /// The same, and neither reads nor acknowledges anything for so many milliseconds then.
+    /// Sends a request without a body, and then neither reads nor acknowledges anything for this
+    /// number of milliseconds.
     pub fn get_deaf(&mut self, stream: u64, path: &str, ms: u64) {
         let bytes = hex(&header("GET", path));
         self.tell(&format!("deaf {stream} {bytes} {ms}"));
     }
 
-    /// Ends a stream without the rest of it.
+    /// Resets a stream.
     pub fn reset(&mut self, stream: u64) {
         self.tell(&format!("reset {stream}"));
     }
@@ -106,14 +107,13 @@ impl Http3 {
         self.tell(&format!("some {stream}"));
     }
 
-    /// Waits for the end of responses.
+    /// Waits for the ends of responses.
     pub fn receive(&mut self, streams: impl IntoIterator<Item = u64>) {
         for stream in streams {
             self.tell(&format!("end {stream}"));
         }
     }
 
-    /// Closes the connection.
     pub fn close(mut self) {
         drop(self.commands.take());
         assert!(self.child.wait().unwrap().success());
@@ -127,7 +127,7 @@ impl Drop for Http3 {
     }
 }
 
-/// As commands have bytes.
+/// Returns bytes in the form that commands have.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").unwrap();
@@ -135,13 +135,13 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A request's header.
+/// Returns the header of a request.
 pub fn header(method: &str, path: &str) -> Vec<u8> {
     header_with(method, path, &[])
 }
 
-/// The same with more fields. What a request must have is named by its number in QPACK's static table;
-/// all else is written as it is.
+/// Returns the header of a request with more fields. Required fields are encoded by their index in
+/// QPACK's static table, all others literally.
 pub fn header_with(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let method = match method {
         "GET" => 0xc0 | 17,
@@ -155,7 +155,7 @@ pub fn header_with(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
         fields.extend(value.as_bytes());
     }
     for (name, value) in more {
-        /* Of the name's length the first byte has what fits into three bits. */
+        /* The first byte holds as much of the name's length as three bits can. */
         fields.extend([0x27, u8::try_from(name.len() - 7).unwrap()]);
         fields.extend(name.as_bytes());
         fields.push(u8::try_from(value.len()).unwrap());
@@ -164,12 +164,12 @@ pub fn header_with(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, &fields)
 }
 
-/// A part of a body.
+/// Returns a part of a body.
 pub fn body(bytes: &[u8]) -> Vec<u8> {
     frame(DATA, bytes)
 }
 
-/// A frame of less than 16 KiB, so that two bytes tell its length.
+/// Returns a frame of less than 16 KiB, whose length takes two bytes.
 fn frame(kind: u8, bytes: &[u8]) -> Vec<u8> {
     let mut frame = vec![kind];
     assert!(bytes.len() < 1 << 14);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A program that looks like an nginx to `ngx-bpf`, with debug information: its structs are as
-//! nginx_headers/nginx.h declares them, and it does nothing. With `-DBODY=…` nothing calls
-//! `ngx_http_free_request()`, which only jumps to its body; with `-DCALL=…` `main()` does that.
+//! A program that `ngx-bpf` takes for an nginx, with debug information. Its structs are those of
+//! nginx_headers/nginx.h, and it does nothing. With `-DBODY=…` nothing calls
+//! `ngx_http_free_request()`, which only jumps to its body; with `-DCALL=…` `main()` calls the
+//! body.
 
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The structs, and behind them what makes a program an nginx to `ngx-bpf`.
+/// The structs, and the symbols by which `ngx-bpf` recognises an nginx.
 const STRUCTS: &str = include_str!("../../../nginx_headers/nginx.h");
 const SOURCE: &str = r#"
 #ifndef VERSION
@@ -23,7 +24,7 @@ struct ngx_connection_s c;
 struct ngx_http_upstream_state_t state;
 struct ngx_buf_s b; struct ngx_table_elt_s h; struct ngx_array_t a; struct ngx_log_s l;
 struct ngx_http_log_ctx_s x;
-/* c->log->data, where the release that it says to be has it. */
+/* c->log->data, at the offset of the release that the program claims to be. */
 void ngx_http_init_connection(char *c) { *(void **)(*(char **)(c + 80) + 40) = c; }
 #ifdef BODY
 __attribute__((noinline)) static void body(void *r, long rc) { BODY; (void)r; (void)rc; }

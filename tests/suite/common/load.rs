@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! As many requests as nginx takes.
+//! Load generators.
 
 use std::process::Child;
 use std::process::Command;
@@ -7,12 +7,12 @@ use std::process::Stdio;
 
 use super::program::kill;
 
-/// Requests one after the other on several connections, also on new ones when nginx closes them,
-/// for as long as this lives.
+/// Sends requests one after the other on several connections until it is dropped. It opens a new
+/// connection when nginx closes one.
 pub struct Load(Child);
 
 impl Load {
-    /// On a port of 127.0.0.1.
+    /// Starts the load on a port of 127.0.0.1.
     pub fn start(port: u16, uri: &str) -> Self {
         let child = Command::new("wrk")
             .args(["-t1", "-c16", "-d10m"])
@@ -30,7 +30,7 @@ impl Drop for Load {
     }
 }
 
-/// Loads a port of 127.0.0.1 for a while. How many requests were answered.
+/// Loads a port of 127.0.0.1 for a number of seconds. Returns how many requests were answered.
 pub fn wrk(port: u16, uri: &str, connections: u32, seconds: u32) -> u64 {
     let output = Command::new("wrk")
         .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")])
@@ -44,8 +44,8 @@ pub fn wrk(port: u16, uri: &str, connections: u32, seconds: u32) -> u64 {
         .unwrap_or_else(|| panic!("{text}"))
 }
 
-/// What h2load is asked for HTTP/1, HTTP/1 over TLS and HTTP/2 with this many streams: its arguments, and
-/// what uris begin with.
+/// Returns the arguments of h2load, and the beginning of the uris, for HTTP/1, for HTTP/1 over TLS
+/// and for HTTP/2 with this number of streams.
 pub fn protocols(plain: u16, tls: u16, streams: &'static str) -> [(Vec<&'static str>, String); 3] {
     [
         (vec!["--h1"], format!("http://127.0.0.1:{plain}")),
@@ -54,7 +54,7 @@ pub fn protocols(plain: u16, tls: u16, streams: &'static str) -> [(Vec<&'static 
     ]
 }
 
-/// Sends so many requests on some connections, to each of these uris in turn.
+/// Sends `count` requests on a number of connections, to each of these uris in turn.
 pub fn h2load(args: &[&str], base: &str, uris: &[&str], count: usize, connections: u32) -> Child {
     let uris = uris.iter().map(|uri| format!("{base}{uri}"));
     Command::new("h2load")

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests share.
 
-/// Which nginx is tested, and what it was built with.
+/// Which nginx is tested, and how it was built.
 pub mod build;
-/// What our own scripts keep.
+/// Files that the project's scripts keep.
 pub mod cached;
-/// A client that speaks bytes.
+/// A client that sends given bytes.
 pub mod client;
 /// A name server that knows one address.
 pub mod dns;
@@ -15,7 +15,7 @@ pub mod http2;
 pub mod http3;
 /// A program that looks like nginx.
 pub mod imitation;
-/// As many requests as nginx takes.
+/// Load generators.
 pub mod load;
 /// nginx, started for one test.
 pub mod nginx;
@@ -23,13 +23,13 @@ pub mod nginx;
 pub mod patched;
 /// Programs that a test writes, runs and ends.
 pub mod program;
-/// What upstreams speak besides HTTP.
+/// The protocols of upstreams other than HTTP.
 pub mod protocol;
-/// Records, and the access log that they are held against.
+/// Records, and the access log with which they are compared.
 pub mod record;
-/// Records that were kept.
+/// Recorded lines.
 pub mod recorded;
-/// A real server, as Debian has it.
+/// A real server from a Debian package.
 pub mod server;
 /// The service, without systemd.
 pub mod service;
@@ -37,7 +37,7 @@ pub mod service;
 pub mod tls;
 /// The tool under test.
 pub mod tool;
-/// An upstream that does as it is told.
+/// An upstream that does what the uri says.
 pub mod upstream;
 /// Namespaces for one test.
 pub mod yard;
@@ -50,10 +50,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::time::Instant;
 
-/// No test waits longer for anything.
+/// The longest time for which a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The lines of a stream, as they come. Ends with the stream.
+/// Returns the lines of a stream as they arrive. The receiver ends with the stream.
 pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -70,7 +70,7 @@ pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// Spends a time that a test sets: a delay is its input, not a way to wait for something.
+/// Waits for a time that is an input of a test. It must not be used to wait for an event.
 pub fn delay(time: Duration) {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -78,8 +78,9 @@ pub fn delay(time: Duration) {
     }
 }
 
-/// A port of 127.0.0.1 and [::1] that no one listens on, another one each time. It is below those that
-/// the kernel gives to clients (32768 and up), of which one may be in use by the time nginx binds it.
+/// Returns a port of 127.0.0.1 and [::1] without a listener, another one each time. It is below the
+/// ports that the kernel gives to clients (32768 and up), of which one may be in use by the time
+/// nginx binds it.
 pub fn free_port() -> u16 {
     use std::net::TcpListener;
     use std::sync::atomic::AtomicU32;
@@ -87,7 +88,7 @@ pub fn free_port() -> u16 {
 
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
-    /* Suites that run beside each other begin at different ones. */
+    /* Suites that run at the same time start at different ports. */
     const STEP: u32 = 977;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     loop {

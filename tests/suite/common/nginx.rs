@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nginx, started for one test: own prefix, own ports, stopped when it is dropped.
+//! An nginx for one test, with its own prefix and ports. It is stopped when it is dropped.
 
 use std::fs;
 use std::path::Path;
@@ -23,27 +23,27 @@ use super::program::kill;
 use super::program::open_to_all;
 use super::record::Logged;
 
-/// What the reports of AddressSanitizer are named, in a build that has it.
+/// The prefix of AddressSanitizer's reports, in a build that has it.
 const REPORT: &str = "asan";
 
-/// The variables that records are compared with.
+/// The variables with which records are compared.
 const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","scheme":"$scheme","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
 
-/// What a test wants of its nginx.
+/// The configuration of a test's nginx.
 pub struct Config<'a> {
-    /// Inside `http`. `{port}`, `{upstream}` and `{prefix}` are filled in.
+    /// The content of `http`. `{port}`, `{upstream}` and `{prefix}` are replaced.
     pub http: &'a str,
-    /// How many workers.
+    /// The number of workers.
     pub workers: usize,
-    /// Port of the upstream, if there is one.
+    /// The port of the upstream; 0: there is none.
     pub upstream: u16,
-    /// Main context.
+    /// The content of the main context.
     pub main: &'a str,
     /// The binary.
     pub binary: PathBuf,
-    /// Whether it leaves its parent, as an nginx that is to be upgraded must have.
+    /// Whether it leaves its parent, which an nginx that will be upgraded must do.
     pub daemon: bool,
-    /// Whether the binary is a script that starts it in a pid namespace.
+    /// Whether the binary is a script that starts nginx in a pid namespace.
     pub namespace: bool,
 }
 
@@ -63,21 +63,21 @@ impl Default for Config<'_> {
 
 /// A running nginx.
 pub struct Nginx {
-    /// What was started: the master, unless that left.
+    /// The process that was started: the master, unless it has left its parent.
     child: Option<Child>,
-    /// The master's pid.
     master: u32,
-    /// Its files.
+    /// The folder with its files.
     prefix: TempDir,
-    /// Where it listens.
+    /// The port on which it listens.
     pub port: u16,
-    /// Its error log.
+    /// Lines of its error log.
     log: Receiver<String>,
 }
 
 impl Nginx {
-    /// Two workers for a load that goes on: 2000 requests a second for `/file`, which no one loses;
-    /// what comes faster is answered later. `None` when the build can't do that, which is said.
+    /// Starts two workers for a steady load: 2000 requests per second for `/file`, none of which is
+    /// lost; requests that come faster are answered later. When the build does not support that,
+    /// prints SKIP and returns `None`.
     pub fn steady(config: Config<'_>) -> Option<Self> {
         if about(&config.binary).contains("--without-http_limit_req_module") {
             eprintln!("SKIP: {} has no limit_req", config.binary.display());
@@ -94,12 +94,12 @@ impl Nginx {
         Some(nginx)
     }
 
-    /// One worker that answers everything.
+    /// Starts one worker that answers every request.
     pub fn simple() -> Self {
         Self::start(&Config::default())
     }
 
-    /// One worker with this configuration inside `http`.
+    /// Starts one worker with this content of `http`.
     pub fn with(http: &str, upstream: u16) -> Self {
         Self::start(&Config {
             http,
@@ -108,7 +108,7 @@ impl Nginx {
         })
     }
 
-    /// The same, when something must be in its folder before it starts.
+    /// Does the same, and calls `prepare` with its folder before it starts.
     pub fn prepared(http: &str, upstream: u16, prepare: impl FnOnce(&Path)) -> Self {
         let config = Config {
             http,
@@ -118,19 +118,19 @@ impl Nginx {
         Self::prepared_with(&config, prepare)
     }
 
-    /// The same with any configuration.
+    /// Does the same with any configuration.
     pub fn prepared_with(config: &Config<'_>, prepare: impl FnOnce(&Path)) -> Self {
         let prefix = folder();
         prepare(prefix.path());
         Self::start_in(prefix, config)
     }
 
-    /// Ready when its workers have been started.
+    /// Starts nginx, and returns when its workers have been started.
     pub fn start(config: &Config<'_>) -> Self {
         Self::start_in(folder(), config)
     }
 
-    /// Starts it in its folder.
+    /// Starts nginx in its folder.
     fn start_in(prefix: TempDir, config: &Config<'_>) -> Self {
         let port = free_port();
         let root = prefix.path().display().to_string();
@@ -196,23 +196,22 @@ impl Nginx {
         nginx
     }
 
-    /// The master's pid.
     pub fn pid(&self) -> u32 {
         self.master
     }
 
-    /// The pid of the newest master.
+    /// Returns the pid of the newest master.
     pub fn pid_of_file(&self) -> u32 {
         let pid = fs::read_to_string(self.prefix.path().join("nginx.pid")).unwrap();
         pid.trim().parse().unwrap()
     }
 
-    /// The folder that its files are in.
+    /// Returns the folder with its files.
     pub fn prefix(&self) -> &Path {
         self.prefix.path()
     }
 
-    /// Pids of its workers.
+    /// Returns the pids of its workers.
     pub fn workers(&self) -> Vec<u32> {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = fs::read_to_string(children).unwrap();
@@ -222,7 +221,7 @@ impl Nginx {
             .collect()
     }
 
-    /// Puts a file under its root.
+    /// Writes a file below its root.
     pub fn file(&self, name: &str, content: &[u8]) {
         fs::write(self.prefix.path().join("html").join(name), content).unwrap();
     }
@@ -234,7 +233,7 @@ impl Nginx {
             match self.log.recv_timeout(PATIENCE) {
                 Ok(line) if line.contains(text) => return line,
                 Ok(line) => seen.push(line),
-                Err(_) => panic!("nginx has not said {text:?}:\n{}", seen.join("\n")),
+                Err(_) => panic!("nginx has not logged {text:?}:\n{}", seen.join("\n")),
             }
         }
     }
@@ -244,20 +243,21 @@ impl Nginx {
         kill(name, self.pid());
     }
 
-    /// Ends it when its last request has ended; what it has logged, in order.
+    /// Ends it when its last request has ended. Returns what it has logged, in order.
     pub fn quit(mut self) -> Vec<Logged> {
         self.signal("QUIT");
         self.wait();
         self.logged()
     }
 
-    /// Waits for the next worker that the master starts. Its pid.
+    /// Waits for the next worker that the master starts, and returns its pid.
     pub fn wait_for_worker(&self) -> u32 {
         let line = self.wait_for_log("start worker process ");
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
-    /// Waits until so many requests have been logged, which is after their clients have the answer.
+    /// Waits until this number of requests has been logged. nginx logs a request after the client
+    /// has its answer.
     pub fn wait_logged(&self, count: usize) {
         self.wait_until(|logged| logged.len() >= count);
     }
@@ -267,16 +267,17 @@ impl Nginx {
         self.wait_until(|logged| logged.iter().any(|logged| workers.contains(&logged.pid)));
     }
 
-    /// Waits until what is logged is as it should be.
+    /// Waits until the access log satisfies a condition.
     fn wait_until(&self, is_there: impl Fn(&[Logged]) -> bool) {
         let end = Instant::now() + PATIENCE;
         while !is_there(&self.logged()) {
-            assert!(Instant::now() < end, "it has not been logged");
+            assert!(Instant::now() < end, "requests are not in the log");
             std::thread::yield_now();
         }
     }
 
-    /// Waits until it has ended: all its processes, when they are not ours to wait for.
+    /// Waits until it has ended: until all its processes have, when they are not children of the
+    /// test.
     fn wait(&mut self) {
         match self.child.take() {
             Some(mut child) => drop(child.wait()),
@@ -284,15 +285,15 @@ impl Nginx {
         }
     }
 
-    /// The access log so far.
+    /// Returns the access log so far.
     pub fn logged(&self) -> Vec<Logged> {
         self.logged_in("access.log")
     }
 
-    /// The same of another log in its folder, which has the same format.
+    /// Returns another log in its folder, which has the same format.
     pub fn logged_in(&self, file: &str) -> Vec<Logged> {
         let bytes = fs::read(self.prefix.path().join(file)).unwrap_or_default();
-        /* Of a line that is being written the end may be missing. */
+        /* The end of a line that is just being written may be missing. */
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
         String::from_utf8_lossy(&bytes[..whole])
             .lines()
@@ -304,10 +305,10 @@ impl Nginx {
 }
 
 impl Nginx {
-    /// Ends what still runs.
+    /// Ends the processes that still run.
     fn end(&mut self) {
         let Some(mut child) = self.child.take() else {
-            /* After an upgrade there may be two. */
+            /* After an upgrade there may be two masters. */
             let pid_file = self.prefix.path().join("nginx.pid");
             let newest = fs::read_to_string(pid_file).unwrap_or_default();
             let mut kill = Command::new("kill");
@@ -323,7 +324,7 @@ impl Nginx {
         }
     }
 
-    /// What AddressSanitizer has found in its processes.
+    /// Returns AddressSanitizer's reports about its processes.
     fn reports(&self) -> Vec<String> {
         let files = fs::read_dir(self.prefix.path()).unwrap().flatten();
         let is_report = |name: &str| name.starts_with(&format!("{REPORT}."));
@@ -346,15 +347,16 @@ impl Drop for Nginx {
     }
 }
 
-/// Before it has read its configuration nginx logs to the file that it was built for; since 1.19.5
-/// it can be told another one.
+/// Before it has read its configuration, nginx logs to the file that was compiled in; since 1.19.5
+/// an option names another one.
 fn early_log(about: &str) -> &'static [&'static str] {
     let knows = about.contains("-e filename");
     if knows { &["-e", "stderr"] } else { &[] }
 }
 
-/// The same answers without `return`, which is the rewrite module's: status 200 has a body of
-/// nginx's own then, whatever the text. What answers GET only answers any method by way of 405.
+/// Replaces `return`, which belongs to the rewrite module. A status of 200 then has a body of
+/// nginx's own, whatever the text was. A module that answers GET only answers any method by way of
+/// 405.
 fn without_return(http: &str) -> String {
     let mut parts = http.split(" return ");
     let mut text = parts.next().unwrap().to_owned();
@@ -370,7 +372,7 @@ fn without_return(http: &str) -> String {
     text
 }
 
-/// A folder for one nginx, whose workers run as no one.
+/// Makes a folder for one nginx, whose workers run as user nobody.
 fn folder() -> TempDir {
     let folder = TempDir::with_prefix("ngx-bpf-test").unwrap();
     open_to_all(folder.path());

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::program::write_program;
 
-/// What is to be found, and what comes in its place.
+/// The bytes to replace, and the bytes that replace them.
 pub type Change = (Vec<u8>, Vec<u8>);
 
-/// Copies a binary, and changes it. What is to be changed must be there.
+/// Copies a binary with some bytes changed. The bytes to replace must be there.
 pub fn patch(from: &Path, to: &Path, changes: &[Change]) {
     let mut bytes = fs::read(from).unwrap();
     for (old, new) in changes {
@@ -25,7 +25,7 @@ pub fn patch(from: &Path, to: &Path, changes: &[Change]) {
     write_program(to, &bytes);
 }
 
-/// What makes one release say that it is another.
+/// Returns the changes that make one release claim to be another.
 pub fn renumbered(version: &str, other: &str) -> [Change; 2] {
     let named = |version| format!("nginx/{version}").into_bytes();
     let numbered = |version| number(version).to_le_bytes().to_vec();
@@ -35,7 +35,7 @@ pub fn renumbered(version: &str, other: &str) -> [Change; 2] {
     ]
 }
 
-/// The version that a binary prints.
+/// Returns the version that a binary prints.
 pub fn version(binary: &Path) -> String {
     let bytes = fs::read(binary).unwrap();
     let is_version = |text: &[u8]| text.starts_with(b"\0nginx/1.");
@@ -45,7 +45,7 @@ pub fn version(binary: &Path) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// The `nginx_version` of its modules.
+/// Returns the `nginx_version` of a release's modules.
 fn number(version: &str) -> u64 {
     version.split('.').fold(0, |number, part| {
         number * 1000 + part.parse::<u64>().unwrap()

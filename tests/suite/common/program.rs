@@ -5,22 +5,23 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Copies a program that is run at once. Not in this process: what other tests start meanwhile would
-/// keep the copy open for writing, and as long as it is, it can't be run ("text file busy").
+/// Copies a program that is then run at once. Another process makes the copy: a process that
+/// another test starts meanwhile would inherit the descriptor that is open for writing, and as long
+/// as that is open, the copy can't be run ("text file busy").
 pub fn copy_program(from: &Path, to: &Path) {
     let status = Command::new("cp").arg(from).arg(to).status().unwrap();
     assert!(status.success(), "cp {} {}", from.display(), to.display());
     open_to_all(to);
 }
 
-/// Writes a program that is run at once.
+/// Writes a program that is then run at once.
 pub fn write_program(to: &Path, content: &[u8]) {
     let written = to.with_extension("written");
     fs::write(&written, content).unwrap();
     copy_program(&written, to);
 }
 
-/// Sends a signal, by name.
+/// Sends a signal, by its name.
 pub fn kill(name: &str, pid: u32) {
     let status = Command::new("kill")
         .args([format!("-{name}"), pid.to_string()])
@@ -29,7 +30,7 @@ pub fn kill(name: &str, pid: u32) {
     assert!(status.success(), "kill -{name} {pid}");
 }
 
-/// Lets everybody in.
+/// Lets every user read a file or a folder.
 pub fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();

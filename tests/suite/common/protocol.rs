@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What nginx's upstream modules speak besides HTTP: requests taken apart, responses put together.
+//! The protocols of nginx's upstream modules other than HTTP: parses requests, and makes responses.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 
-/// What an upstream speaks.
+/// The protocol of an upstream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Http,
@@ -19,7 +19,7 @@ pub enum Protocol {
 use Protocol::Fastcgi;
 use Protocol::Memcached;
 
-/// `FCGI_BEGIN_REQUEST` and so on.
+/// `FCGI_BEGIN_REQUEST` and the other types of records.
 const FASTCGI_BEGIN: u8 = 1;
 const FASTCGI_END: u8 = 3;
 const FASTCGI_PARAMS: u8 = 4;
@@ -27,7 +27,8 @@ const FASTCGI_STDIN: u8 = 5;
 const FASTCGI_STDOUT: u8 = 6;
 
 impl Protocol {
-    /// The next request, with its body. `None` at the end of the connection. HTTP is `upstream.rs`'s.
+    /// Reads the next request with its body. Returns `None` at the end of the connection.
+    /// `upstream.rs` reads HTTP.
     pub fn read(self, from: &mut BufReader<impl Read>) -> Option<Request> {
         match self {
             Self::Http => None,
@@ -42,17 +43,17 @@ impl Protocol {
 /// A request.
 #[derive(Default)]
 pub struct Request {
-    /// Its client has what it asks for, if that is as old as before.
+    /// The client has the response already, if it has not changed (304).
     pub is_known: bool,
-    /// Its response has no body.
+    /// The response has no body.
     pub is_head: bool,
-    /// What to do.
+    /// What the upstream does.
     pub uri: String,
-    /// The connection stays open behind it.
+    /// The connection stays open after it.
     pub is_kept: bool,
 }
 
-/// The header of a response.
+/// Returns the header of a response.
 pub fn head(protocol: Protocol, uri: &str, status: usize, size: usize) -> String {
     match protocol {
         Memcached if status == 404 => "END\r\n".to_owned(),
@@ -76,16 +77,16 @@ pub fn head(protocol: Protocol, uri: &str, status: usize, size: usize) -> String
     }
 }
 
-/// What is written comes in records of FastCGI.
+/// A writer that puts everything into records of FastCGI.
 pub struct Records<W>(pub W);
 
 impl<W: Write> Records<W> {
-    /// The last record of a response.
+    /// Writes the last record of a response.
     pub fn end(&mut self) -> std::io::Result<()> {
         self.record(FASTCGI_END, &[0; 8])
     }
 
-    /// One record.
+    /// Writes one record.
     fn record(&mut self, kind: u8, content: &[u8]) -> std::io::Result<()> {
         let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
         let mut record = vec![1, kind, 0, 1, high, low, 0, 0];
@@ -106,14 +107,14 @@ impl<W: Write> Write for Records<W> {
     }
 }
 
-/// So many bytes.
+/// Reads this number of bytes.
 fn take(from: &mut impl Read, size: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; size];
     from.read_exact(&mut bytes).ok()?;
     Some(bytes)
 }
 
-/// Records up to the end of the body.
+/// Reads records up to the end of the body.
 fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     let (mut params, mut is_kept) = (Vec::new(), false);
     loop {
@@ -158,12 +159,12 @@ fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     })
 }
 
-/// Whether the uri says that no one reads the body.
+/// Returns whether the uri says that the body is not to be read.
 fn is_deaf(params: &[u8]) -> bool {
     params.windows(5).any(|part| part == b"/deaf")
 }
 
-/// A packet of variables, and the body.
+/// Reads a packet of variables, and the body.
 fn read_uwsgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     let header = take(from, 4)?;
     let vars = take(from, u16::from_le_bytes([header[1], header[2]]).into())?;
@@ -177,7 +178,7 @@ fn read_uwsgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     read_variables(from, &texts)
 }
 
-/// A netstring of variables, and the body.
+/// Reads a netstring of variables, and the body.
 fn read_scgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     let mut size = Vec::new();
     from.read_until(b':', &mut size).ok()?;
@@ -191,7 +192,8 @@ fn read_scgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     read_variables(from, &texts)
 }
 
-/// Names and values in turn; then the body, and the end of the connection.
+/// Makes a request of alternating names and values, and reads the body, after which the connection
+/// ends.
 fn read_variables(from: &mut BufReader<impl Read>, texts: &[String]) -> Option<Request> {
     let value = |name| {
         let mut pairs = texts.chunks_exact(2).filter(|pair| pair[0] == name);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records as the tests read them (an unplanned key fails), and nginx's own account of the same
+//! Records as the tests read them (an unknown key fails), and nginx's own log lines of the same
 //! requests.
 
 use std::collections::BTreeMap;
@@ -9,24 +9,22 @@ use jsonschema::Validator;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What is promised of every record.
+/// The schema of every record.
 static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
     let schema = include_str!("../../../docs/schema/record.json");
     jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap()
 });
 
-/// One JSON line.
+/// A JSON line.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Line {
-    /// A request.
     Request(Box<Record>),
-    /// A loss.
     Lost(Lost),
 }
 
 impl Line {
-    /// One line, which must hold to the schema.
+    /// Parses a line, which must conform to the schema.
     pub fn parse(line: &str) -> Self {
         let value: Value =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -37,7 +35,7 @@ impl Line {
     }
 }
 
-/// What was lost.
+/// A loss.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lost {
@@ -46,7 +44,7 @@ pub struct Lost {
     pub cause: String,
 }
 
-/// One request.
+/// A request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -98,7 +96,7 @@ pub struct Record {
     pub partial: bool,
 }
 
-/// The ten times.
+/// The ten phases.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Phases {
@@ -114,7 +112,7 @@ pub struct Phases {
     pub downstream_response_last_byte_time: Option<u64>,
 }
 
-/// One subrequest with an upstream.
+/// A subrequest with an upstream.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subrequest {
@@ -124,7 +122,7 @@ pub struct Subrequest {
     pub upstreams: Vec<Attempt>,
 }
 
-/// One attempt at an upstream.
+/// An attempt at an upstream.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
@@ -144,7 +142,7 @@ pub struct Attempt {
     pub post_action: bool,
 }
 
-/// One line of the access log. nginx writes "" or "-" for what does not exist.
+/// A line of the access log. nginx writes "" or "-" for a value that does not exist.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logged {
@@ -173,12 +171,12 @@ pub struct Logged {
 }
 
 impl Record {
-    /// What nginx numbers a request by.
+    /// The numbers by which nginx identifies a request.
     pub fn key(&self) -> (u32, u64, u64) {
         (self.pid, self.connection, self.connection_requests)
     }
 
-    /// Checks every value that nginx logs, too.
+    /// Asserts that every value that nginx logs, too, is equal.
     pub fn assert_logged(&self, logged: &Logged) {
         let number = |value: Option<u16>| value.map(|n| n.to_string()).unwrap_or_default();
         let status = self.status.map_or("000".into(), |n| format!("{n:03}"));
@@ -228,7 +226,7 @@ impl Record {
         self.assert_order(&context);
     }
 
-    /// The same for the attempts.
+    /// Asserts that the attempts equal nginx's.
     fn assert_logged_upstreams(&self, logged: &Logged, context: &str) {
         let attempts = |value: fn(&Attempt) -> String| -> Vec<String> {
             self.upstreams.iter().map(value).collect()
@@ -250,8 +248,8 @@ impl Record {
         assert_eq!(self.upstream_addr.as_ref(), last, "{context}");
     }
 
-    /// Times that exist never run backwards along one side, and those of the last attempt are the
-    /// request's.
+    /// Asserts that times never run backwards along one side, and that those of the last attempt
+    /// are the request's.
     fn assert_order(&self, context: &str) {
         let p = &self.phases;
         assert_ordered(
@@ -296,7 +294,7 @@ impl Record {
         assert_ordered(&[first, p.upstream_connect_time], context);
     }
 
-    /// Checks that every time of a plain, whole request is there.
+    /// Asserts that a plain, whole request has every time.
     pub fn assert_complete(&self) {
         let p = &self.phases;
         let expected = [
@@ -328,14 +326,14 @@ impl Record {
 }
 
 impl Logged {
-    /// What nginx numbers a request by.
+    /// The numbers by which nginx identifies a request.
     pub fn key(&self) -> (u32, u64, u64) {
         (self.pid, self.connection, self.connection_requests)
     }
 }
 
-/// Checks that both tell of the same requests, each once, in the same order for each worker, and
-/// the same of each.
+/// Asserts that records and access log have the same requests, each once, in the same order for
+/// each worker, and with the same values.
 pub fn assert_equal(records: &[Record], logged: &[Logged]) {
     let mut by_worker: BTreeMap<u32, (Vec<&Record>, Vec<&Logged>)> = BTreeMap::new();
     for record in records {
@@ -354,7 +352,7 @@ pub fn assert_equal(records: &[Record], logged: &[Logged]) {
     }
 }
 
-/// `a, b : c` of an upstream variable: attempts, and behind the colon those of a redirect.
+/// Splits `a, b : c` of an upstream variable: attempts, and after the colon those of a redirect.
 fn list(text: &str) -> Vec<String> {
     text.split(" : ")
         .flat_map(|part| part.split(", "))
@@ -363,14 +361,14 @@ fn list(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Checks that those that exist do not run backwards.
+/// Asserts that the times that exist do not run backwards.
 fn assert_ordered(times: &[Option<u64>], context: &str) {
     let known: Vec<u64> = times.iter().flatten().copied().collect();
     assert!(known.is_sorted(), "{known:?} in {context}");
 }
 
-/// Checks that a delay of so many milliseconds lies between two times. A busy machine makes delays
-/// longer, and stamps the earlier time late.
+/// Asserts that a delay of this number of milliseconds lies between two times. On a busy machine
+/// delays are longer, and the earlier time is stamped late.
 pub fn assert_delay(from: Option<u64>, to: Option<u64>, ms: u64) {
     let between = to.unwrap().checked_sub(from.unwrap()).unwrap();
     assert!(between >= ms * 500_000, "{between} ns instead of {ms} ms");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records of a small shop, traced once and kept, and what reads them besides the tool.
+//! Recorded lines of a small shop, and programs that read them.
 
 use std::path::PathBuf;
 
 use super::cached::cached;
 
-/// The lines as the tool has written them.
+/// Returns the lines as the tool wrote them.
 pub fn recorded() -> &'static str {
     include_str!("../../data/records.jsonl")
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A real server behind nginx, started for one test and ended with it.
+//! A real server as nginx's upstream. It is started for one test, and ends with it.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,16 +13,14 @@ use super::PATIENCE;
 use super::lines;
 use super::program::open_to_all;
 
-/// A running one.
+/// A running server.
 pub struct Server {
-    /// Its process.
     child: Child,
-    /// Its stdout.
+    /// Lines of its stdout.
     stdout: Receiver<String>,
 }
 
 impl Server {
-    /// Starts it.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -34,19 +32,23 @@ impl Server {
         Self { child, stdout }
     }
 
-    /// Starts it; ready when it listens at a path.
+    /// Starts a server, and waits until it listens at a path.
     pub fn at(path: &Path, command: &mut Command) -> Self {
         let server = Self::start(command);
         let end = Instant::now() + PATIENCE;
         while UnixStream::connect(path).is_err() {
-            assert!(Instant::now() < end, "no one listens at {}", path.display());
+            assert!(
+                Instant::now() < end,
+                "no server listens at {}",
+                path.display()
+            );
             std::thread::yield_now();
         }
         open_to_all(path);
         server
     }
 
-    /// The next line that it says.
+    /// Returns the next line that it prints.
     pub fn line(&self) -> String {
         self.stdout.recv_timeout(PATIENCE).unwrap()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The service as its unit describes it, without systemd: user, capabilities, `NoNewPrivileges` and
-//! system calls are read from packaging/, so that they are what is installed.
+//! The service as its unit describes it, without systemd. User, capabilities, `NoNewPrivileges` and
+//! system calls are read from packaging/, so the tests use what is installed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,19 +18,19 @@ use super::tool::PROGRAM;
 /// The unit.
 const UNIT: &str = include_str!("../../../packaging/ngx-bpf.service");
 
-/// What adds to it on some kernels.
+/// The script that extends the unit on some kernels.
 const GENERATOR: &str = include_str!("../../../packaging/ngx-bpf.generator");
 
-/// What systemd's names of system calls stand for.
+/// The system calls of systemd's groups.
 const CALLS: &str = include_str!("../../data/syscalls.tsv");
 
-/// What systemd allows wherever it allows anything.
+/// The group that systemd always allows when it allows anything.
 const ALWAYS: &str = "@default";
 
-/// A user and a group that no one has.
+/// A user and a group without an entry in /etc/passwd and /etc/group.
 const NOBODY: u32 = 64_123;
 
-/// Capabilities by their names and numbers, as far as a unit of ours may name them.
+/// The capabilities that the project's unit may name, and their numbers.
 const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_DAC_READ_SEARCH", 2),
     ("CAP_SYS_PTRACE", 19),
@@ -39,17 +39,15 @@ const CAPABILITIES: [(&str, u32); 5] = [
     ("CAP_BPF", 39),
 ];
 
-/// What the service may do.
+/// The rights of the service.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Names of its capabilities.
     pub capabilities: BTreeSet<String>,
-    /// Numbers of its system calls.
     pub calls: BTreeSet<u32>,
 }
 
 impl Service {
-    /// As it is installed, on the kernel that runs here.
+    /// Returns the rights of the installed service on the kernel that runs here.
     pub fn installed() -> Self {
         let text = format!("{UNIT}\n{}", drop_in());
         let set = |key| -> BTreeSet<String> {
@@ -84,22 +82,22 @@ impl Service {
         }
     }
 
-    /// The same without one capability.
+    /// Returns the rights without one capability.
     pub fn without(&self, capability: &str) -> Self {
         let mut less = self.clone();
         assert!(less.capabilities.remove(capability), "{capability}");
         less
     }
 
-    /// The same without one system call.
+    /// Returns the rights without one system call.
     pub fn without_call(&self, name: &str) -> Self {
         let mut less = self.clone();
         less.calls.retain(|call| !numbers(name).contains(call));
         less
     }
 
-    /// The program, to be run by the service's user with what the service may do. It is a copy in this
-    /// folder, which that user can reach.
+    /// Returns a command that runs the program as the service's user, with these rights. The
+    /// program is a copy in this folder, which that user can reach.
     pub fn command(&self, folder: &TempDir) -> Command {
         let copy = folder.path().join("ngx-bpf");
         if !copy.exists() {
@@ -114,7 +112,7 @@ impl Service {
             .collect();
         assert_eq!(held.len(), self.capabilities.len(), "{self:?}");
         let filter = filter(&self.calls);
-        // SAFETY: between fork and exec there are system calls only, and nothing is allocated.
+        // SAFETY: between fork and exec the closure makes system calls only, and allocates nothing.
         unsafe {
             command.pre_exec(move || become_service(&held, &filter));
         }
@@ -122,7 +120,7 @@ impl Service {
     }
 }
 
-/// What the generator writes on this kernel.
+/// Returns what the generator writes on this kernel.
 fn drop_in() -> String {
     let folder = TempDir::new().unwrap();
     let status = Command::new("sh")
@@ -134,7 +132,7 @@ fn drop_in() -> String {
     fs::read_to_string(written).unwrap_or_default()
 }
 
-/// Every value of a key, in order.
+/// Returns every value of a key, in order.
 fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = text.lines().filter_map(|line| line.split_once('='));
     lines
@@ -142,7 +140,7 @@ fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
         .map(|(_, value)| value)
 }
 
-/// The numbers of a group or of one system call.
+/// Returns the numbers of a group or of one system call.
 fn numbers(name: &str) -> BTreeSet<u32> {
     let mut rows = CALLS.lines().filter(|line| !line.starts_with('#'));
     let heads: Vec<&str> = rows.next().unwrap().split('\t').collect();
@@ -160,7 +158,7 @@ fn numbers(name: &str) -> BTreeSet<u32> {
         .collect()
 }
 
-/// A filter as systemd makes it: what is not allowed fails with EPERM.
+/// Returns a filter like systemd's: a system call that is not allowed fails with EPERM.
 fn filter(calls: &BTreeSet<u32>) -> Vec<libc::sock_filter> {
     let instruction = |code: u32, k: u32, jf: u8| libc::sock_filter {
         code: u16::try_from(code).unwrap(),
@@ -181,7 +179,7 @@ fn filter(calls: &BTreeSet<u32>) -> Vec<libc::sock_filter> {
     filter
 }
 
-/// Gives up all but these capabilities, and all other system calls.
+/// Drops all other capabilities, and forbids all other system calls.
 fn become_service(held: &[u32], filter: &[libc::sock_filter]) -> io::Result<()> {
     let done = |result: libc::c_long| {
         if result < 0 {
@@ -191,7 +189,7 @@ fn become_service(held: &[u32], filter: &[libc::sock_filter]) -> io::Result<()> 
         }
     };
     let prctl = |what: i32, value: libc::c_ulong, more: libc::c_ulong| {
-        // SAFETY: these take numbers, and a pointer to what lives until the call returns.
+        // SAFETY: the call takes numbers, and a pointer to a value that lives until it returns.
         done(unsafe { libc::prctl(what, value, more, 0_u64, 0_u64) }.into())
     };
     let bits = held.iter().fold(0_u64, |bits, number| bits | 1 << number);
@@ -201,7 +199,7 @@ fn become_service(held: &[u32], filter: &[libc::sock_filter]) -> io::Result<()> 
         }
     }
     prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
-    // SAFETY: these take numbers, and the list is empty.
+    // SAFETY: the calls take numbers, and an empty list.
     unsafe {
         done(libc::syscall(
             libc::SYS_setgroups,
@@ -211,11 +209,11 @@ fn become_service(held: &[u32], filter: &[libc::sock_filter]) -> io::Result<()> 
         done(libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY))?;
         done(libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY))?;
     }
-    /* _LINUX_CAPABILITY_VERSION_3, and this process; effective, permitted, inheritable. */
+    /* _LINUX_CAPABILITY_VERSION_3, and this process; the effective, permitted and inheritable sets. */
     let header = [0x2008_0522_u32, 0];
     let halves = [bits as u32, (bits >> 32) as u32];
     let data = halves.map(|half| [half; 3]);
-    // SAFETY: both are as capset(2) has them, and live until it returns.
+    // SAFETY: both arguments have the layout of capset(2), and live until it returns.
     done(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })?;
     for number in held {
         let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TLS: the client's end byte by byte, and a server's.
+//! TLS: a client whose bytes a test sends one by one, and a server.
 
 use std::fs;
 use std::io::Read;
@@ -34,7 +34,7 @@ use super::PATIENCE;
 use super::client::Client;
 use super::client::Stream;
 
-/// Directives for a server that speaks TLS with what `certificate()` leaves.
+/// Directives for a server that speaks TLS with the files of `certificate()`.
 pub const DIRECTIVES: &str = "
     ssl_certificate {prefix}/cert.pem;
     ssl_certificate_key {prefix}/key.pem;
@@ -54,7 +54,8 @@ pub fn certificate(folder: &Path) {
     assert!(status.success());
 }
 
-/// Makes a certificate that the one of `certificate()` signs, `revoked.pem`, and then revokes, `crl.pem`.
+/// Makes a certificate, `revoked.pem`, which the one of `certificate()` signs, and then revokes it
+/// in `crl.pem`.
 pub fn revoked(folder: &Path) {
     let config = "[ca]\ndefault_ca = ca\ndatabase = index.txt\ndefault_md = sha256\n";
     fs::write(folder.join("ca.cnf"), config).unwrap();
@@ -75,7 +76,7 @@ pub fn revoked(folder: &Path) {
     }
 }
 
-/// What a server speaks, with a certificate of its own.
+/// Returns the configuration of a server with a certificate of its own.
 pub fn server_config() -> Arc<ServerConfig> {
     let folder = TempDir::new().unwrap();
     certificate(folder.path());
@@ -89,18 +90,18 @@ pub fn server_config() -> Arc<ServerConfig> {
     Arc::new(config.unwrap())
 }
 
-/// The server's end, for one thread that reads and writes in turn.
+/// The server's side of a connection. One thread reads and writes alternately.
 #[derive(Clone)]
 pub struct Served(Arc<Mutex<StreamOwned<ServerConnection, TcpStream>>>);
 
 impl Served {
-    /// On a connection that has been accepted.
+    /// Uses an accepted connection.
     pub fn new(stream: TcpStream, config: Arc<ServerConfig>) -> Self {
         let session = ServerConnection::new(config).unwrap();
         Self(Arc::new(Mutex::new(StreamOwned::new(session, stream))))
     }
 
-    /// Says that nothing follows (close_notify).
+    /// Sends an alert that nothing follows (close_notify).
     pub fn close(&self) {
         let mut stream = self.0.lock().unwrap();
         stream.conn.send_close_notify();
@@ -124,7 +125,7 @@ impl Write for Served {
     }
 }
 
-/// What a client speaks.
+/// Returns the configuration of a client.
 pub fn config(version: &'static SupportedProtocolVersion, alpn: &[&str]) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[version])
@@ -137,14 +138,15 @@ pub fn config(version: &'static SupportedProtocolVersion, alpn: &[&str]) -> Arc<
     Arc::new(config)
 }
 
-/// A connection whose bytes are sent when the test says so.
+/// A client connection whose bytes are sent when the test says so.
 pub struct Tls {
     session: ClientConnection,
     stream: TcpStream,
 }
 
 impl Tls {
-    /// Connects; the server's part of the handshake has come, and nothing of ours has followed it.
+    /// Connects. When this returns, the server's part of the handshake has arrived, and the client
+    /// has sent nothing after it.
     pub fn begin(port: u16, version: &'static SupportedProtocolVersion, alpn: &[&str]) -> Self {
         Self::over(
             TcpStream::connect(("127.0.0.1", port)).unwrap(),
@@ -153,7 +155,7 @@ impl Tls {
         )
     }
 
-    /// The same on a connection that is there already.
+    /// Does the same on an existing connection.
     pub fn over(
         stream: TcpStream,
         version: &'static SupportedProtocolVersion,
@@ -162,7 +164,7 @@ impl Tls {
         Self::new(stream, config(version, alpn)).shake_hands()
     }
 
-    /// Goes on with the handshake until the server's part of it has come.
+    /// Continues the handshake until the server's part of it has arrived.
     pub fn shake_hands(mut self) -> Self {
         while self.session.is_handshaking() {
             let bytes = self.take();
@@ -173,7 +175,8 @@ impl Tls {
         self
     }
 
-    /// Nothing has been sent yet. Connections of one configuration continue each other's sessions.
+    /// Makes a connection on which nothing has been sent. Connections with the same configuration
+    /// resume each other's sessions.
     pub fn new(stream: TcpStream, config: Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from("test").unwrap();
         let session = ClientConnection::new(config, name).unwrap();
@@ -182,42 +185,42 @@ impl Tls {
         Self { session, stream }
     }
 
-    /// The bytes of the next records, which do not wait for the handshake (0-RTT).
+    /// Returns the bytes of records that do not wait for the handshake (0-RTT).
     pub fn seal_early(&mut self, plain: impl AsRef<[u8]>) -> Vec<u8> {
         let mut early = self.session.early_data().expect("a session before this");
         early.write_all(plain.as_ref()).unwrap();
         self.take()
     }
 
-    /// The bytes of the next records: what is left of the handshake, and then this.
+    /// Returns the bytes of the next records: the rest of the handshake, and then `plain`.
     pub fn seal(&mut self, plain: impl AsRef<[u8]>) -> Vec<u8> {
         self.session.writer().write_all(plain.as_ref()).unwrap();
         self.take()
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends what is left of the handshake.
+    /// Sends the rest of the handshake.
     pub fn finish(mut self) -> Self {
         let bytes = self.take();
         self.send_raw(&bytes);
         self
     }
 
-    /// For all that follows.
+    /// Returns a stream for everything that follows.
     pub fn into_stream(self) -> Box<dyn Stream> {
         Box::new(StreamOwned::new(self.session, self.stream))
     }
 
-    /// The same, for HTTP/1.
+    /// Returns a client of HTTP/1.
     pub fn into_client(self) -> Client {
         Client::new(self.into_stream())
     }
 
-    /// Waits until there is something from the server.
+    /// Waits until the server has sent something.
     pub fn read_some(&mut self) -> Vec<u8> {
         loop {
             let mut plain = vec![0; 16384];
@@ -233,7 +236,7 @@ impl Tls {
         }
     }
 
-    /// What the session wants to send of itself.
+    /// Returns the bytes that the session itself has to send.
     pub fn take(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.session.wants_write() {
@@ -243,7 +246,7 @@ impl Tls {
     }
 }
 
-/// Believes every server: the tests' own.
+/// A verifier that accepts every server, because all of them belong to the tests.
 #[derive(Debug)]
 struct Anyone;
 

@@ -25,36 +25,32 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ngx-bpf");
 
 /// A running tool.
 pub struct Tool {
-    /// The process.
     child: Child,
-    /// Lines of stdout; `None` when a test reads it itself.
+    /// Lines of stdout. `None` when a test reads it itself.
     stdout: Option<Receiver<String>>,
-    /// Lines of stderr.
     stderr: Receiver<String>,
-    /// Lines of stderr that have been read.
+    /// Lines of stderr that were read.
     said: Vec<String>,
 }
 
-/// How it ended.
+/// The output and the status of a tool that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Exit status.
     pub status: ExitStatus,
-    /// Lines of stdout.
     pub stdout: Vec<String>,
-    /// Lines of stderr, but for those below.
+    /// Lines of stderr, except those in `inferred`.
     pub stderr: Vec<String>,
-    /// What was said of inferred layouts: of some builds that the suite runs on, it is.
+    /// Messages about inferred layouts, which the tool prints for some builds of the suite.
     pub inferred: Vec<String>,
 }
 
 impl Tool {
-    /// Traces this process with JSON records; ready when it says so.
+    /// Traces this process with JSON records, and returns when tracing has started.
     pub fn trace(pid: u32) -> Self {
         Self::start(&["--pid", &pid.to_string(), "--json"], 1)
     }
 
-    /// Ready when it has said that it traces so many nginx.
+    /// Starts the tool, and returns when it traces this number of nginx instances.
     pub fn start(args: &[&str], targets: usize) -> Self {
         let mut tool = Self::spawn(Command::new(PROGRAM).args(args));
         tool.read_stdout();
@@ -62,8 +58,8 @@ impl Tool {
         tool
     }
 
-    /// Starts it; no one reads its stdout yet. `NGX_BPF_TEST_SOCKETS` is the source of the bytes on
-    /// sockets, where the test does not choose one and no other program starts the tool.
+    /// Starts the tool, and does not read its stdout yet. `NGX_BPF_TEST_SOCKETS` sets the socket
+    /// source, unless the test chooses one or another program starts the tool.
     pub fn spawn(command: &mut Command) -> Self {
         if let Some(source) = std::env::var_os("NGX_BPF_TEST_SOCKETS")
             && command.get_program() == PROGRAM
@@ -86,7 +82,7 @@ impl Tool {
         }
     }
 
-    /// Waits for its line that it traces, once for each nginx.
+    /// Waits for the line that tracing has started, once for each nginx.
     pub fn wait_ready(&mut self, targets: usize) {
         for _ in 0..targets {
             self.wait_for_message("tracing nginx");
@@ -103,34 +99,33 @@ impl Tool {
                         return line;
                     }
                 }
-                Err(_) => panic!("it has not said {text:?}: {:?}", self.said),
+                Err(_) => panic!("the tool has not printed {text:?}: {:?}", self.said),
             }
         }
     }
 
-    /// Reads its stdout from here on.
+    /// Starts to read its stdout.
     pub fn read_stdout(&mut self) {
         self.stdout = Some(lines(self.take_stdout()));
     }
 
-    /// Its stdout, for a test that reads it itself, or closes it.
+    /// Returns its stdout, for a test that reads it itself, or closes it.
     pub fn take_stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().unwrap()
     }
 
-    /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its own pid where another program has started it.
+    /// Returns the tool's pid when another program has started it.
     pub fn child(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = std::fs::read_to_string(children).unwrap();
         children.trim().parse().unwrap()
     }
 
-    /// The workers of the connections that it keeps in the kernel, for each binary that it traces.
+    /// Returns the workers of the connections that it keeps in the kernel, for each traced binary.
     pub fn known_workers(&self) -> Vec<BTreeSet<u32>> {
         let mut maps = self.bpf_ids("map");
         maps.retain(|id| bpftool(&["map", "show", "id", id])["name"] == "connections");
@@ -143,7 +138,7 @@ impl Tool {
         maps.iter().map(workers).collect()
     }
 
-    /// Ids of what it has in the kernel: `map`, `prog` or `link`.
+    /// Returns the ids of its objects in the kernel: `map`, `prog` or `link`.
     pub fn bpf_ids(&self, kind: &str) -> BTreeSet<String> {
         let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
         descriptors
@@ -156,7 +151,7 @@ impl Tool {
             .collect()
     }
 
-    /// How many instructions the verifier followed in each of its programs.
+    /// Returns the number of instructions that the verifier processed in each of its programs.
     pub fn verified_instructions(&self) -> BTreeMap<String, u64> {
         let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
         let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
@@ -169,7 +164,7 @@ impl Tool {
         programs.collect()
     }
 
-    /// Its memory, in bytes.
+    /// Returns its resident memory, in bytes.
     pub fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -177,18 +172,17 @@ impl Tool {
         kib.parse::<u64>().unwrap() << 10
     }
 
-    /// Sends a signal.
     pub fn signal(&self, name: &str) {
         kill(name, self.pid());
     }
 
-    /// Asks for the end, and waits for it.
+    /// Asks the tool to end, and waits for it.
     pub fn stop(self) -> Ended {
         self.signal("INT");
         self.wait()
     }
 
-    /// Waits for the end.
+    /// Waits until it ends.
     pub fn wait(mut self) -> Ended {
         let stdout = self.stdout.iter().flat_map(|lines| lines.iter()).collect();
         let status = self.child.wait().unwrap();
@@ -205,7 +199,7 @@ impl Tool {
     }
 }
 
-/// What bpftool says.
+/// Runs bpftool, and returns its JSON output.
 pub fn bpftool(args: &[&str]) -> Value {
     let output = Command::new("bpftool").arg("--json").args(args).output();
     let output = output.expect("bpftool is installed by make test");
@@ -231,7 +225,7 @@ pub struct Summary {
 }
 
 impl Ended {
-    /// Requests, in order.
+    /// Returns the records of requests, in order.
     pub fn records(&self) -> Vec<Record> {
         self.lines()
             .into_iter()
@@ -242,7 +236,7 @@ impl Ended {
             .collect()
     }
 
-    /// Losses, in order.
+    /// Returns the records of losses, in order.
     pub fn lost(&self) -> Vec<Lost> {
         self.lines()
             .into_iter()
@@ -253,12 +247,12 @@ impl Ended {
             .collect()
     }
 
-    /// Every line of stdout, which must all be records.
+    /// Returns every line of stdout, which must all be records.
     fn lines(&self) -> Vec<Line> {
         self.stdout.iter().map(|line| Line::parse(line)).collect()
     }
 
-    /// The last line of stderr, with the equation that always holds.
+    /// Returns the numbers of the last line of stderr, and asserts that they add up.
     pub fn summary(&self) -> Summary {
         let line = self.stderr.last().expect("a last line");
         let numbers: Vec<u64> = line
@@ -277,7 +271,7 @@ impl Ended {
         }
     }
 
-    /// Checks that it ended as asked, and that nothing was lost.
+    /// Asserts that it ended as asked, and that nothing was lost.
     pub fn assert_clean(&self) {
         assert_eq!(self.status.code(), Some(0), "{:?}", self.stderr);
         assert_eq!(self.summary().lost, 0, "{:?}", self.stderr);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An upstream that does what the request's uri says: `/STEP/STEP/…`, one after the other.
+//! An upstream that does what the request's uri says, step by step: `/STEP/STEP/…`.
 //!
-//! `wait-MS` waits, `head` sends the header, `body-BYTES` sends a body of so many bytes, `status-N`
-//! is the status, `close` closes at once, `junk` sends what is no header, `hang` never answers,
-//! `early` sends the header before it reads the request's body, `endless` tells no length and ends
-//! the response with the connection, `accel-A-B` redirects to `/A/B`, and
-//! `modified` sends a time of the past, which it answers with 304. `half-BYTES` sends half of the body
-//! that the header promises, `chunk` a chunk of one that has no length, `broken-chunk` what is no
-//! chunk, `nonsense` what is not HTTP at all, `reset` resets the connection, and `deaf` never reads the
-//! request's body. Without any of them it sends a small response. It speaks what nginx's modules for
-//! upstreams do, but for gRPC.
+//! `wait-MS` waits, `head` sends the header, `body-BYTES` sends a body of this size, `status-N`
+//! sets the status, `close` closes at once, `junk` sends bytes that are not a header, `hang` never
+//! answers, `early` sends the header before it reads the request's body, `endless` sends no length
+//! and ends the response with the connection, `accel-A-B` redirects to `/A/B`, and `modified` sends
+//! a time in the past, and answers with 304 when it is asked again. `half-BYTES` sends half of the
+//! body that the header promises, `chunk` sends a chunk of a body without a length, `broken-chunk`
+//! sends an invalid chunk, `nonsense` sends bytes that are not HTTP at all, `reset` resets the
+//! connection, and `deaf` never reads the request's body. Without any of these it sends a small
+//! response. It speaks the protocols of nginx's upstream modules, except gRPC.
 
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -33,19 +33,19 @@ use super::protocol::head;
 use super::tls;
 use super::tls::Served;
 
-/// Ends its thread's work with the test process.
+/// A running upstream. Its thread ends with the test process.
 pub struct Upstream {
-    /// Of 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub port: u16,
 }
 
 impl Upstream {
-    /// On a free port of 127.0.0.1.
+    /// Starts it on a free port of 127.0.0.1.
     pub fn start() -> Self {
         Self::speaking(Http)
     }
 
-    /// The same in another protocol.
+    /// Starts it with another protocol.
     pub fn speaking(protocol: Protocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -63,7 +63,7 @@ impl Upstream {
         Self { port }
     }
 
-    /// The same over TLS.
+    /// Starts it with a protocol over TLS.
     pub fn speaking_tls(protocol: Protocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -84,7 +84,7 @@ impl Upstream {
         Self { port }
     }
 
-    /// On a unix socket.
+    /// Starts it on a unix socket.
     pub fn start_unix(path: &Path) {
         let listener = UnixListener::bind(path).unwrap();
         super::program::open_to_all(path);
@@ -100,9 +100,7 @@ impl Upstream {
 /// How a connection ends.
 #[derive(PartialEq, Eq)]
 enum Ending {
-    /// It is closed.
     Close,
-    /// It is reset.
     Reset,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Namespaces for one test: in there a tool without `--pid` finds nothing but what the test has
-//! started, and all of that ends with the test.
+//! Namespaces for one test. A tool without `--pid` finds only what the test has started in them,
+//! and all of that ends with the test.
 
 use std::fs;
 use std::path::Path;
@@ -22,16 +22,15 @@ use super::tool::Tool;
 
 /// Pid and mount namespaces, with a `/proc` and a folder.
 pub struct Yard {
-    /// Its first process ends when its input does, and takes all others with it.
+    /// The first process. It ends when its input ends, and all other processes end with it.
     first: Child,
-    /// What the first process is called out here.
+    /// The pid of the first process, outside of the namespace.
     pid: u32,
-    /// For files that a test makes.
     folder: TempDir,
 }
 
 impl Yard {
-    /// Nothing runs in it.
+    /// Makes empty namespaces.
     pub fn new() -> Self {
         let first = Command::new("unshare")
             .args(["--pid", "--mount", "--fork", "--mount-proc", "--kill-child"])
@@ -43,7 +42,7 @@ impl Yard {
         let children = format!("/proc/{0}/task/{0}/children", first.id());
         let end = Instant::now() + PATIENCE;
         let pid = loop {
-            assert!(Instant::now() < end, "it has not started");
+            assert!(Instant::now() < end, "the first process has not started");
             let child = fs::read_to_string(&children).unwrap();
             let child = child.trim();
             let name = fs::read_to_string(format!("/proc/{child}/comm"));
@@ -57,12 +56,11 @@ impl Yard {
         Self { first, pid, folder }
     }
 
-    /// Its folder.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().canonicalize().unwrap()
     }
 
-    /// A command that runs in it.
+    /// Returns a command that runs in the namespaces.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -71,12 +69,12 @@ impl Yard {
         command
     }
 
-    /// nginx with one worker in it.
+    /// Starts an nginx with one worker.
     pub fn nginx(&self) -> Nginx {
         self.nginx_of(&binary())
     }
 
-    /// The same with another binary.
+    /// Starts an nginx with one worker, of another binary.
     pub fn nginx_of(&self, binary: &Path) -> Nginx {
         let script = self.folder().join("start-nginx");
         let text = format!(
@@ -92,7 +90,7 @@ impl Yard {
         })
     }
 
-    /// A program that calls itself an nginx master, and lives as long as the yard.
+    /// Starts a program that calls itself an nginx master. It lives as long as the namespaces.
     pub fn stranger(&self, program: &Path, args: &[&str]) {
         let script = "program=$0; exec -a 'nginx: master process' \"$program\" \"$@\"";
         let mut command = self.command("bash");
@@ -100,13 +98,13 @@ impl Yard {
         self.start(&mut command);
     }
 
-    /// A program that lives as long as the yard.
+    /// Starts a program that lives as long as the namespaces.
     pub fn start(&self, command: &mut Command) {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         drop(command.spawn().unwrap());
     }
 
-    /// The tool, in here.
+    /// Starts the tool in the namespaces.
     pub fn tool(&self, args: &[&str]) -> Tool {
         let mut command = self.command(super::tool::PROGRAM);
         let mut tool = Tool::spawn(command.args(args));
