@@ -366,6 +366,7 @@ fn debug_file_is_leased() {
 
 /// A process that sets its command line to a gigabyte, as any user may.
 const LONG_TITLE: &str = r#"
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <string.h>
 #include <sys/mman.h>
