@@ -7,10 +7,10 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 
-#include "arg.h"
-#include "maps.h"
-#include "request.h"
-#include "syscall.h"
+#include "arg.bpf.h"
+#include "maps.bpf.h"
+#include "request.bpf.h"
+#include "syscall.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -77,7 +77,7 @@ struct user_pt_regs {
 	__u64 regs[31];
 };
 #else
-#error "bpf/arg.h knows the registers of x86-64 and arm64 only"
+#error "bpf/arg.bpf.h knows the registers of x86-64 and arm64 only"
 #endif
 
 struct hlist_node {

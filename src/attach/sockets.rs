@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the bytes on sockets are told from. Each source calls the same two functions of
-//! bpf/socket.h with the same values. Behind them the only difference is where a socket's state is.
+//! bpf/socket.bpf.h with the same values. Behind them the only difference is where a socket's state is.
 
 use clap::ValueEnum;
 use libbpf_rs::btf::Btf;

@@ -5,7 +5,7 @@ use crate::bpf::types::limit;
 use crate::cli::Trace;
 use crate::record::request::Request;
 
-/// What BPF decides by itself (bpf/filter.h): requests that numbers rule out.
+/// What BPF decides by itself (bpf/filter.bpf.h): requests that numbers rule out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Early {
     /// One request in so many, counted over all that are seen.

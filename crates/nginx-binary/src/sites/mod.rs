@@ -109,7 +109,7 @@ pub struct Hook {
     /// Bytes from the beginning of the file.
     #[serde(skip)]
     pub file_offset: u64,
-    /// The same registers, for `bpf/arg.h`.
+    /// The same registers, for `bpf/arg.bpf.h`.
     #[serde(skip)]
     pub cookie: u64,
     /// Whether the kernel emulates the instruction.

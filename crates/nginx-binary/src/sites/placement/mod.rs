@@ -15,7 +15,7 @@ mod arm64;
 /// x86-64's instructions.
 mod x86_64;
 
-/// A general register, by the number that `bpf/arg.h` has for it.
+/// A general register, by the number that `bpf/arg.bpf.h` has for it.
 type Register = u8;
 
 /// A place for a probe.
@@ -34,7 +34,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Where the arguments are, for `bpf/arg.h`: one byte an argument.
+    /// Where the arguments are, for `bpf/arg.bpf.h`: one byte an argument.
     pub fn cookie(&self) -> u64 {
         let numbers = self.arguments.iter().rev();
         numbers.fold(0, |cookie, number| cookie << 8 | u64::from(*number))

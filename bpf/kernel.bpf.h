@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* From a descriptor to its socket, and from a socket to its address. */
-#ifndef NGX_BPF_ADDRESS_H
-#define NGX_BPF_ADDRESS_H
+/* The kernel's structs: from a descriptor to its socket, and from a socket to its addresses and to
+ * nginx. */
+#ifndef NGX_BPF_KERNEL_BPF_H
+#define NGX_BPF_KERNEL_BPF_H
 
 #include "wire.h"
 
@@ -50,6 +51,29 @@ static __always_inline void addresses_of(struct address *local, struct address *
 	if (!local->port)
 		local->port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	peer->port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+}
+
+/*
+ * The ngx_connection_t that nginx's epoll has for this socket: ngx_epoll_add_connection() and
+ * ngx_epoll_add_event() register it with an instance bit in bit 0. 0: not in any epoll set.
+ */
+static __always_inline __u64 connection_of_epoll(struct sock *sk)
+{
+	struct hlist_node *node = NULL;
+	struct hlist_head *items;
+	struct socket *sock;
+	struct file *file;
+	void *item;
+	__u64 c = 0;
+
+	sock = BPF_CORE_READ(sk, sk_socket);
+	file = BPF_CORE_READ(sock, file);
+	items = BPF_CORE_READ(file, f_ep);
+	if (bpf_core_read(&node, sizeof(node), &items->first) || !node)
+		return 0;
+	item = (void *)node - bpf_core_field_offset(struct epitem, fllink);
+	bpf_core_read(&c, sizeof(c), &((struct epitem *)item)->event.data);
+	return c & ~1ULL;
 }
 
 #endif

@@ -6,37 +6,10 @@
  * later one. What nginx "sends" on a stream only becomes frames; ngx_quic_output() makes packets of
  * them, mostly when the request is gone. While such a packet is sent, its frames are in a queue.
  */
-#ifndef NGX_BPF_HTTP3_H
-#define NGX_BPF_HTTP3_H
+#ifndef NGX_BPF_HTTP3_BPF_H
+#define NGX_BPF_HTTP3_BPF_H
 
-#include "body.h"
-#include "connection.h"
-#include "submit.h"
-
-/* Whether this nginx can speak it. Without, all that reads its structs is dead code. */
-static __always_inline bool knows_quic(void)
-{
-	return bpf_core_field_exists(struct ngx_connection_s, quic) &&
-	       bpf_core_field_exists(struct ngx_quic_stream_s, parent);
-}
-
-/* The stream that a connection is; NULL when it is one of its own. */
-static __always_inline struct ngx_quic_stream_s *quic_stream_of(struct ngx_connection_s *c)
-{
-	return knows_quic() ? NGX_GET(c, quic) : NULL;
-}
-
-/* The last read from a connection's socket; 0: not seen. */
-static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection_s *c)
-{
-	__u64 sk = (__u64)sock_of(NGX_GET(c, fd));
-
-	for (__u32 i = 0; sk && i < DATAGRAM_SOCKETS_MAX; i++) {
-		if (w->datagrams[i].sk == sk)
-			return w->datagrams[i].at_ns;
-	}
-	return 0;
-}
+#include "opening.bpf.h"
 
 /*
  * When a connection is accepted, whose ngx_http_init_connection() is entered. One of QUIC exists
@@ -50,15 +23,6 @@ static __always_inline __u64 accept_ns(struct worker *w, struct ngx_connection_s
 		return now;
 	read_ns = datagram_ns(w, c);
 	return read_ns ? read_ns : now;
-}
-
-/* No longer the stream with this key, unless another one has it by now. */
-static __always_inline void quic_stream_forget(struct connection *conn, __u64 c)
-{
-	__u64 *value = bpf_map_lookup_elem(&quic_streams, &conn->stream);
-
-	if (value && *value == c)
-		bpf_map_delete_elem(&quic_streams, &conn->stream);
 }
 
 /* ngx_http_init_connection(c): false when this is no stream. */
@@ -104,58 +68,6 @@ static __always_inline bool stream_opened(struct worker *w, struct ngx_connectio
 	return true;
 }
 
-/*
- * A stream with a whole header and no body that is known of, or with a whole one: no one looks at
- * it any more. A body without a length of which nginx has not yet begun to read may still come.
- */
-static __always_inline void opening_ends(struct connection *conn, struct ngx_http_request_s *r)
-{
-	struct ngx_http_request_body_t *rb = NGX_GET_OR(r, request_body, NULL);
-
-	if (!rb)
-		conn->is_body_unsure = 1;
-}
-
-/* A walk through the streams without a whole header or body. */
-struct opening {
-	struct worker *w;
-	__u64 now;
-};
-
-/* One of them: what has just been read may be of it. The last such read is the one. */
-static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
-			   struct opening *opening)
-{
-	struct worker *w = opening->w;
-	struct ngx_connection_s *c;
-	struct ngx_http_request_s *r;
-	struct connection *conn;
-	__u64 n = w->opening_kept, index = *step;
-
-	if (index >= OPENING_MAX || index >= w->opening_len)
-		return 1;
-	c = (void *)w->opening[index & (OPENING_MAX - 1)];
-	conn = connection_find(w, (__u64)c);
-	/* Closed: nginx takes the descriptor away. */
-	if (!conn || !quic_stream_of(c) || NGX_GET(c, fd) == (ngx_socket_t)-1)
-		return 0;
-	r = NGX_GET(c, data);
-	if (!is_request(r))
-		conn->request_first_ns = opening->now;
-	else if (!NGX_GET(r, write_event_handler))
-		conn->header_ns = opening->now;
-	else if (body_is_open(r))
-		conn->body_ns = opening->now;
-	else {
-		opening_ends(conn, r);
-		return 0;
-	}
-	barrier_var(n);
-	w->opening[n & (OPENING_MAX - 1)] = (__u64)c;
-	w->opening_kept = n + 1;
-	return 0;
-}
-
 /* Bytes have been read from a socket that is no stream. */
 static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 now)
 {
@@ -199,25 +111,6 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 		conn->response_last_ns = now;
 	if (!conn->response_first_ns)
 		conn->response_first_ns = conn->response_last_ns;
-}
-
-/* The same where only its record is left: it is told when that was the end. */
-static __always_inline void held_sent(struct worker *w, struct stream_key *key, bool is_reset,
-				      bool is_last, __u64 now)
-{
-	struct held *held = bpf_map_lookup_elem(&held_requests, key);
-
-	if (!held)
-		return;
-	if (!is_reset)
-		held->draft.response_last_ns = now;
-	if (!held->draft.response_first_ns)
-		held->draft.response_first_ns = held->draft.response_last_ns;
-	if (!is_reset && !is_last)
-		return;
-	request_submit(&held->draft, held->tail_len);
-	bpf_map_delete_elem(&held_requests, key);
-	w->held_len--;
 }
 
 static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
@@ -294,60 +187,6 @@ static __always_inline bool response_is_awaited(struct worker *w, struct connect
 	return parent_conn && !parent_conn->is_over;
 }
 
-/* Keeps the record that is drafted until then. */
-static __always_inline void response_hold(struct worker *w, struct connection *conn)
-{
-	struct request_record *d = &w->draft;
-
-	d->kind = RECORD_REQUEST;
-	d->size = sizeof(*d) + w->tail_len;
-	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->tail_len, BPF_NOEXIST)) {
-		w->held_len++;
-		return;
-	}
-	/* There are too many: the end is not going to be seen. */
-	d->response_last_ns = 0;
-	request_submit(d, w->tail_len);
-}
-
-/* A stream ends, of whichever protocol, and with it its connection. */
-static __always_inline void stream_forget(struct worker *w, __u64 c)
-{
-	struct connection *conn = connection_find(w, c);
-
-	if (conn && conn->stream.connection)
-		quic_stream_forget(conn, c);
-	connection_forget(w, c);
-}
-
-/* A walk through what is held, when a connection ends, or with 0 as that, its process. */
-struct release {
-	struct worker *w;
-	__u64 connection;
-};
-
-/* One that is held: told, if it is of what ends. */
-static long release_if_of(struct bpf_map *map, const struct stream_key *key, struct held *held,
-			  struct release *release)
-{
-	struct worker *w = release->w;
-
-	if (key->pid != w->pid || (release->connection && key->connection != release->connection))
-		return 0;
-	request_submit(&held->draft, held->tail_len);
-	bpf_map_delete_elem(map, key);
-	w->held_len--;
-	return 0;
-}
-
-static __always_inline void held_release(struct worker *w, __u64 c)
-{
-	struct release release = {.w = w, .connection = c};
-
-	if (w->held_len)
-		bpf_for_each_map_elem(&held_requests, release_if_of, &release, 0);
-}
-
 /*
  * ngx_quic_close_connection(c): whatever it has not sent is never sent. Any datagram that is none
  * of QUIC makes a connection that ends so.
@@ -361,15 +200,6 @@ static __always_inline void quic_closed(struct worker *w, __u64 c)
 	if (w->quic == c)
 		w->quic = 0;
 	held_release(w, c);
-}
-
-/* A process ends. */
-static __always_inline void streams_forget(struct worker *w)
-{
-	__u32 pid = w->pid;
-
-	held_release(w, 0);
-	bpf_for_each_map_elem(&quic_streams, forget_if_of, &pid, 0);
 }
 
 #endif

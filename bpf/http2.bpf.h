@@ -6,11 +6,11 @@
  * read made those that are counted since the read before. Of those that go out: nginx sends what is
  * queued in rounds (ngx_http_v2_send_output_queue()), and each queued frame says whose it is.
  */
-#ifndef NGX_BPF_HTTP2_H
-#define NGX_BPF_HTTP2_H
+#ifndef NGX_BPF_HTTP2_BPF_H
+#define NGX_BPF_HTTP2_BPF_H
 
-#include "body.h"
-#include "connection.h"
+#include "body.bpf.h"
+#include "connection.bpf.h"
 
 /* What a new entry begins as. */
 static const struct multiplex new_multiplex = {};

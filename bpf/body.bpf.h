@@ -4,10 +4,10 @@
  * (rb->rest) as soon as it has read something, in every protocol, so that the last read before
  * which a body was not whole is the one that made it whole.
  */
-#ifndef NGX_BPF_BODY_H
-#define NGX_BPF_BODY_H
+#ifndef NGX_BPF_BODY_BPF_H
+#define NGX_BPF_BODY_BPF_H
 
-#include "read.h"
+#include "read.bpf.h"
 
 /* Whether this layout has the members that say how much of a body is missing. */
 static __always_inline bool knows_bodies(void)

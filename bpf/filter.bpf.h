@@ -3,8 +3,8 @@
  * Which requests are told of, as far as their numbers decide it: what is left out here takes no
  * room in the ring buffer. What texts decide is src/filter.rs's.
  */
-#ifndef NGX_BPF_FILTER_H
-#define NGX_BPF_FILTER_H
+#ifndef NGX_BPF_FILTER_BPF_H
+#define NGX_BPF_FILTER_BPF_H
 
 #include "wire.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The header that joins a request to a trace of its client: W3C Trace Context. */
-#ifndef NGX_BPF_TRACEPARENT_H
-#define NGX_BPF_TRACEPARENT_H
+#ifndef NGX_BPF_TRACEPARENT_BPF_H
+#define NGX_BPF_TRACEPARENT_BPF_H
 
-#include "read.h"
+#include "read.bpf.h"
 
 enum {
 	PARTS_MAX = 9,	       /* of a request's headers, that are looked at */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Life of a client's connection: accepted, bytes in, bytes out, one request after the other. */
-#ifndef NGX_BPF_CONNECTION_H
-#define NGX_BPF_CONNECTION_H
+#ifndef NGX_BPF_CONNECTION_BPF_H
+#define NGX_BPF_CONNECTION_BPF_H
 
-#include "address.h"
-#include "filter.h"
-#include "handshake.h"
-#include "submit.h"
+#include "kernel.bpf.h"
+#include "filter.bpf.h"
+#include "tls.bpf.h"
+#include "submit.bpf.h"
 
 /* What a new entry begins as. */
 static const struct connection new_connection = {};

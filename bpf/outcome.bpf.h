@@ -4,10 +4,10 @@
  * its work with the upstream and of the connection's events, and in the pipe or the length that it
  * reads a response with. src/failure.rs decides from that.
  */
-#ifndef NGX_BPF_OUTCOME_H
-#define NGX_BPF_OUTCOME_H
+#ifndef NGX_BPF_OUTCOME_BPF_H
+#define NGX_BPF_OUTCOME_BPF_H
 
-#include "read.h"
+#include "read.bpf.h"
 
 /* What nginx notes of its work with an upstream, wherever this release has the bits. */
 enum upstream_bit {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The traced processes: which they are, and those they start. */
-#ifndef NGX_BPF_WORKER_H
-#define NGX_BPF_WORKER_H
+#ifndef NGX_BPF_WORKER_BPF_H
+#define NGX_BPF_WORKER_BPF_H
 
-#include "http3.h"
+#include "connection.bpf.h"
 
 /* The current process, when it is traced. nginx's thread pools count as their worker. */
 static __always_inline struct worker *current_worker(void)
@@ -75,6 +75,15 @@ static __always_inline void process_executed(struct task_struct *task)
 		return;
 	w->flags = program_of(task) == w->program ? WORKER_FOLLOW : WORKER_OTHER;
 	bpf_map_push_elem(&upgrades, &w->pid, BPF_EXIST);
+}
+
+/* A process ends. */
+static __always_inline void streams_forget(struct worker *w)
+{
+	__u32 pid = w->pid;
+
+	held_release(w, 0);
+	bpf_for_each_map_elem(&quic_streams, forget_if_of, &pid, 0);
 }
 
 static __always_inline void process_exited(struct task_struct *task)

@@ -4,35 +4,12 @@
  * kernel sockets call. What tells of the bytes (src/sockets.rs) decides where a socket's state is
  * kept; it is nothing to the code behind.
  */
-#ifndef NGX_BPF_SOCKET_H
-#define NGX_BPF_SOCKET_H
+#ifndef NGX_BPF_SOCKET_BPF_H
+#define NGX_BPF_SOCKET_BPF_H
 
-#include "client.h"
-#include "http3.h"
-#include "upstream.h"
-
-/*
- * The ngx_connection_t that nginx's epoll has for this socket: ngx_epoll_add_connection() and
- * ngx_epoll_add_event() register it with an instance bit in bit 0. 0: not in any epoll set.
- */
-static __always_inline __u64 connection_of_epoll(struct sock *sk)
-{
-	struct hlist_node *node = NULL;
-	struct hlist_head *items;
-	struct socket *sock;
-	struct file *file;
-	void *item;
-	__u64 c = 0;
-
-	sock = BPF_CORE_READ(sk, sk_socket);
-	file = BPF_CORE_READ(sock, file);
-	items = BPF_CORE_READ(file, f_ep);
-	if (bpf_core_read(&node, sizeof(node), &items->first) || !node)
-		return 0;
-	item = (void *)node - bpf_core_field_offset(struct epitem, fllink);
-	bpf_core_read(&c, sizeof(c), &((struct epitem *)item)->event.data);
-	return c & ~1ULL;
-}
+#include "client.bpf.h"
+#include "http3.bpf.h"
+#include "upstream.bpf.h"
 
 /*
  * With deferred accept, or when bytes are there already, nginx reads before it registers: then

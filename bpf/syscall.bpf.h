@@ -3,11 +3,11 @@
  * System calls that move bytes on sockets, or close them, when they have returned: those that
  * nginx makes, and OpenSSL in it.
  */
-#ifndef NGX_BPF_SYSCALL_H
-#define NGX_BPF_SYSCALL_H
+#ifndef NGX_BPF_SYSCALL_BPF_H
+#define NGX_BPF_SYSCALL_BPF_H
 
-#include "socket.h"
-#include "worker.h"
+#include "socket.bpf.h"
+#include "worker.bpf.h"
 
 #if defined(__TARGET_ARCH_x86)
 /* arch/x86/entry/syscalls/syscall_64.tbl */

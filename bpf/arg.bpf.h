@@ -5,8 +5,8 @@
  * and says so in the cookie, one byte an argument: on x86-64 in the order of enum reg, on arm64
  * the register's number.
  */
-#ifndef NGX_BPF_ARG_H
-#define NGX_BPF_ARG_H
+#ifndef NGX_BPF_ARG_BPF_H
+#define NGX_BPF_ARG_BPF_H
 
 enum reg {
 	REG_AX = 0,

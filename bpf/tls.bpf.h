@@ -5,10 +5,10 @@
  * ngx_ssl_recv() from then on: c->recv tells. (It goes back to the plain one when nginx lingers:
  * hence is_over.)
  */
-#ifndef NGX_BPF_HANDSHAKE_H
-#define NGX_BPF_HANDSHAKE_H
+#ifndef NGX_BPF_TLS_BPF_H
+#define NGX_BPF_TLS_BPF_H
 
-#include "read.h"
+#include "read.bpf.h"
 
 /* A connection has just been accepted: when it is a plain one, it shows how these are read. */
 static __always_inline void learn_plain_recv(struct worker *w, struct ngx_connection_s *c)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The upstreams' part of a record: attempts, and subrequests with theirs. */
-#ifndef NGX_BPF_ATTEMPT_H
-#define NGX_BPF_ATTEMPT_H
+#ifndef NGX_BPF_DRAFT_UPSTREAMS_BPF_H
+#define NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 
-#include "upstream.h"
+#include "upstream.bpf.h"
 
 /* Members of the state of the attempt that is drafted. */
 #define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
@@ -128,6 +128,18 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 		put(w, at, out, sizeof(*out));
 	}
 	return i;
+}
+
+/*
+ * Drafts what nginx and the sockets know of the request's upstreams. Not inlined: what it has on
+ * the stack is free again when the subrequests are drafted.
+ */
+static __noinline void draft_upstreams(struct worker *w, struct connection *conn)
+{
+	w->draft.attempts_len = draft_attempts(
+		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, OF_REQUEST(w, upstream_states),
+		conn ? conn->generation : 0, OF_REQUEST(w, upstream));
+	w->draft.upstreams_seen = w->states.nelts;
 }
 
 /* A walk through the subrequests of a request that has ended. */

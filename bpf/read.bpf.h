@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Reads of nginx's memory. They never fault: what can't be read stays absent. */
-#ifndef NGX_BPF_READ_H
-#define NGX_BPF_READ_H
+#ifndef NGX_BPF_READ_BPF_H
+#define NGX_BPF_READ_BPF_H
 
-#include "maps.h"
+#include "maps.bpf.h"
 #include "nginx.h"
 
 /*

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Every map, and what it holds. Nothing is pinned: all of it goes with the last descriptor. */
-#ifndef NGX_BPF_MAPS_H
-#define NGX_BPF_MAPS_H
+#ifndef NGX_BPF_MAPS_BPF_H
+#define NGX_BPF_MAPS_BPF_H
 
 #include "wire.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The texts of a record: the request line, the host, addresses, the name and the trace asked for.
  */
-#ifndef NGX_BPF_TEXT_H
-#define NGX_BPF_TEXT_H
+#ifndef NGX_BPF_DRAFT_TEXTS_BPF_H
+#define NGX_BPF_DRAFT_TEXTS_BPF_H
 
-#include "http3.h"
-#include "traceparent.h"
+#include "http3.bpf.h"
+#include "traceparent.bpf.h"
 
 /*
  * The request line, as nginx has it in its buffer: method, uri and protocol of HTTP/1 are parts of

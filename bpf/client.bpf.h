@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Bytes of a client's socket: of its TLS handshake, of its one request, or of its streams. */
-#ifndef NGX_BPF_CLIENT_H
-#define NGX_BPF_CLIENT_H
+#ifndef NGX_BPF_CLIENT_BPF_H
+#define NGX_BPF_CLIENT_BPF_H
 
-#include "body.h"
-#include "http2.h"
+#include "body.bpf.h"
+#include "http2.bpf.h"
 
 /*
  * Bytes read from a client. While there is no request, c->data is the ngx_http_connection_t, and

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Which attempt of which request an upstream socket works for. */
+#ifndef NGX_BPF_ATTEMPT_BPF_H
+#define NGX_BPF_ATTEMPT_BPF_H
+
+#include "http2.bpf.h"
+
+/* What a new entry begins as. */
+static const struct subrequest_times new_subrequest = {};
+
+/* The slot of an attempt: the first ones keep theirs, all later ones share the last. */
+static __always_inline __u32 attempt_slot(__u32 index, __u32 max)
+{
+	return index < max ? index : max - 1;
+}
+
+/* `max` is a power of two: the verifier sees that this stays inside the array. */
+static __always_inline struct attempt_times *attempt_at(struct attempt_times *attempts, __u64 slot,
+							__u32 max)
+{
+	barrier_var(slot);
+	return &attempts[slot & (max - 1)];
+}
+
+static __always_inline struct subrequest_times *subrequest_find(struct worker *w, __u64 r)
+{
+	struct connection_key key = {.connection = r, .pid = w->pid};
+
+	return bpf_map_lookup_elem(&subrequests, &key);
+}
+
+/* The main request ends, and its subrequests with it. */
+static __always_inline void subrequests_forget(struct worker *w, struct connection *conn)
+{
+	struct connection_key key = {.pid = w->pid};
+
+	for (__u32 i = 0; i < SUBREQUESTS_MAX && i < conn->subrequests_seen; i++) {
+		key.connection = conn->subrequests[i];
+		bpf_map_delete_elem(&subrequests, &key);
+	}
+}
+
+/* The times of a subrequest of the request in flight; NULL when there are too many. */
+static __noinline struct subrequest_times *subrequest_join(struct worker *w,
+							   struct connection *conn, __u64 r)
+{
+	struct connection_key key = {.connection = r};
+	__u64 n;
+
+	if (!w || !conn)
+		return NULL;
+	key.pid = w->pid;
+	n = conn->subrequests_seen;
+	for (__u32 i = 0; i < SUBREQUESTS_MAX && i < n; i++) {
+		if (conn->subrequests[i] == r)
+			return subrequest_find(w, r);
+	}
+	if (n >= SUBREQUESTS_MAX) {
+		conn->subrequests_seen = SUBREQUESTS_MAX + 1;
+		return NULL;
+	}
+	conn->subrequests_seen = n + 1;
+	if (bpf_map_update_elem(&subrequests, &key, &new_subrequest, BPF_ANY))
+		r = 0;
+	barrier_var(n);
+	conn->subrequests[n & (SUBREQUESTS_MAX - 1)] = r;
+	return subrequest_find(w, r);
+}
+
+/* The attempt that this socket works for, if its request is still the one in flight. */
+static __always_inline struct attempt_times *upstream_attempt(struct worker *w,
+							      struct socket_state *s)
+{
+	struct subrequest_times *sub;
+	struct connection *conn;
+
+	if (!s->client)
+		return NULL;
+	conn = connection_find(w, s->client);
+	if (!conn || conn->generation != s->generation)
+		return NULL;
+	if (!s->subrequest)
+		return attempt_at(conn->attempts, s->slot, ATTEMPTS_MAX);
+	sub = subrequest_find(w, s->subrequest);
+	return sub ? attempt_at(sub->attempts, s->slot, SUBREQUEST_ATTEMPTS_MAX) : NULL;
+}
+
+/*
+ * Joins the socket with the attempt that `r` is at, which is the last of r->upstream_states:
+ * ngx_http_upstream_connect() adds it before it connects. A subrequest has states of its own.
+ */
+static __always_inline struct attempt_times *upstream_join(struct worker *w, struct socket_state *s,
+							   struct ngx_http_request_s *r)
+{
+	struct ngx_http_request_s *main;
+	struct subrequest_times *sub;
+	struct attempt_times *a;
+	struct connection *conn;
+	bool failed = false;
+	__u32 nelts;
+
+	s->client = 0;
+	s->subrequest = 0;
+	if (!request_head(w, r))
+		return NULL;
+	main = NGX_READ(failed, r, main);
+	nelts = NGX_READ(failed, OF_HEAD(w, upstream_states), nelts);
+	if (failed || !nelts || (__u64)OF_HEAD(w, connection) == s->connection)
+		return NULL;
+	s->client = (__u64)OF_HEAD(w, connection);
+	conn = connection_of(w, main, (void *)s->client);
+	if (!conn)
+		return NULL;
+	s->generation = conn->generation;
+	conn->request = (__u64)main;
+	if (main == r) {
+		s->slot = attempt_slot(nelts - 1, ATTEMPTS_MAX);
+		a = attempt_at(conn->attempts, s->slot, ATTEMPTS_MAX);
+	} else {
+		sub = subrequest_join(w, conn, (__u64)r);
+		if (!sub) {
+			s->client = 0;
+			return NULL;
+		}
+		s->subrequest = (__u64)r;
+		s->slot = attempt_slot(nelts - 1, SUBREQUEST_ATTEMPTS_MAX);
+		a = attempt_at(sub->attempts, s->slot, SUBREQUEST_ATTEMPTS_MAX);
+	}
+	if (a->generation != conn->generation || a->index != nelts - 1) {
+		__builtin_memset(a, 0, sizeof(*a));
+		a->generation = conn->generation;
+		a->index = nelts - 1;
+		a->flags = ATTEMPT_SEEN;
+		a->connection = s->connection;
+		a->number = NGX_GET((struct ngx_connection_s *)s->connection, number);
+	}
+	return a;
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Streams of HTTP/3 whose header or body is not complete. */
+#ifndef NGX_BPF_OPENING_BPF_H
+#define NGX_BPF_OPENING_BPF_H
+
+#include "body.bpf.h"
+#include "quic.bpf.h"
+
+/*
+ * A stream with a whole header and no body that is known of, or with a whole one: no one looks at
+ * it any more. A body without a length of which nginx has not yet begun to read may still come.
+ */
+static __always_inline void opening_ends(struct connection *conn, struct ngx_http_request_s *r)
+{
+	struct ngx_http_request_body_t *rb = NGX_GET_OR(r, request_body, NULL);
+
+	if (!rb)
+		conn->is_body_unsure = 1;
+}
+
+/* A walk through the streams without a whole header or body. */
+struct opening {
+	struct worker *w;
+	__u64 now;
+};
+
+/* One of them: what has just been read may be of it. The last such read is the one. */
+static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
+			   struct opening *opening)
+{
+	struct worker *w = opening->w;
+	struct ngx_connection_s *c;
+	struct ngx_http_request_s *r;
+	struct connection *conn;
+	__u64 n = w->opening_kept, index = *step;
+
+	if (index >= OPENING_MAX || index >= w->opening_len)
+		return 1;
+	c = (void *)w->opening[index & (OPENING_MAX - 1)];
+	conn = connection_find(w, (__u64)c);
+	/* Closed: nginx takes the descriptor away. */
+	if (!conn || !quic_stream_of(c) || NGX_GET(c, fd) == (ngx_socket_t)-1)
+		return 0;
+	r = NGX_GET(c, data);
+	if (!is_request(r))
+		conn->request_first_ns = opening->now;
+	else if (!NGX_GET(r, write_event_handler))
+		conn->header_ns = opening->now;
+	else if (body_is_open(r))
+		conn->body_ns = opening->now;
+	else {
+		opening_ends(conn, r);
+		return 0;
+	}
+	barrier_var(n);
+	w->opening[n & (OPENING_MAX - 1)] = (__u64)c;
+	w->opening_kept = n + 1;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* QUIC: which connection is a stream of another one, and when datagrams were read. */
+#ifndef NGX_BPF_QUIC_BPF_H
+#define NGX_BPF_QUIC_BPF_H
+
+#include "connection.bpf.h"
+
+/* Whether this nginx can speak it. Without, all that reads its structs is dead code. */
+static __always_inline bool knows_quic(void)
+{
+	return bpf_core_field_exists(struct ngx_connection_s, quic) &&
+	       bpf_core_field_exists(struct ngx_quic_stream_s, parent);
+}
+
+/* The stream that a connection is; NULL when it is one of its own. */
+static __always_inline struct ngx_quic_stream_s *quic_stream_of(struct ngx_connection_s *c)
+{
+	return knows_quic() ? NGX_GET(c, quic) : NULL;
+}
+
+/* The last read from a connection's socket; 0: not seen. */
+static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection_s *c)
+{
+	__u64 sk = (__u64)sock_of(NGX_GET(c, fd));
+
+	for (__u32 i = 0; sk && i < DATAGRAM_SOCKETS_MAX; i++) {
+		if (w->datagrams[i].sk == sk)
+			return w->datagrams[i].at_ns;
+	}
+	return 0;
+}
+
+/* No longer the stream with this key, unless another one has it by now. */
+static __always_inline void quic_stream_forget(struct connection *conn, __u64 c)
+{
+	__u64 *value = bpf_map_lookup_elem(&quic_streams, &conn->stream);
+
+	if (value && *value == c)
+		bpf_map_delete_elem(&quic_streams, &conn->stream);
+}
+
+/* A stream ends, of whichever protocol, and with it its connection. */
+static __always_inline void stream_forget(struct worker *w, __u64 c)
+{
+	struct connection *conn = connection_find(w, c);
+
+	if (conn && conn->stream.connection)
+		quic_stream_forget(conn, c);
+	connection_forget(w, c);
+}
+
+#endif

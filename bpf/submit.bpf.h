@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Records to user space: each request once, or counted as lost. */
+#ifndef NGX_BPF_SUBMIT_BPF_H
+#define NGX_BPF_SUBMIT_BPF_H
+
+#include "maps.bpf.h"
+
+/*
+ * Wake the reader each time this much more is waiting; else it comes by itself, on its timer. A
+ * wake-up is an interrupt: one a record would cost more than all else here.
+ */
+enum { WAKEUP_BYTES = RING_BYTES / 8 };
+
+static __always_inline void request_lost(enum lost_cause cause)
+{
+	__sync_fetch_and_add(&counters.lost[cause], 1);
+}
+
+/* `draft` and, behind it, its tail. */
+static __always_inline void request_submit(struct request_record *draft, __u64 tail_len)
+{
+	__u64 flags = BPF_RB_NO_WAKEUP;
+	__u64 size = tail_len, waiting, taken;
+
+	if (size > TAIL_BYTES) /* never: for the verifier */
+		return request_lost(LOST_BAD_READ);
+	size += sizeof(*draft);
+	draft->kind = RECORD_REQUEST;
+	draft->size = size;
+	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+	taken = (BPF_RINGBUF_HDR_SZ + size + 7) & ~7ULL;
+	if (waiting / WAKEUP_BYTES != (waiting + taken) / WAKEUP_BYTES)
+		flags = BPF_RB_FORCE_WAKEUP;
+	if (waiting + taken > counters.waiting_max)
+		counters.waiting_max = waiting + taken;
+	if (bpf_ringbuf_output(&events, draft, size, flags))
+		request_lost(LOST_RING_FULL);
+}
+
+/* Keeps the record that is drafted until then. */
+static __always_inline void response_hold(struct worker *w, struct connection *conn)
+{
+	struct request_record *d = &w->draft;
+
+	d->kind = RECORD_REQUEST;
+	d->size = sizeof(*d) + w->tail_len;
+	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->tail_len, BPF_NOEXIST)) {
+		w->held_len++;
+		return;
+	}
+	/* There are too many: the end is not going to be seen. */
+	d->response_last_ns = 0;
+	request_submit(d, w->tail_len);
+}
+
+/* The same where only its record is left: it is told when that was the end. */
+static __always_inline void held_sent(struct worker *w, struct stream_key *key, bool is_reset,
+				      bool is_last, __u64 now)
+{
+	struct held *held = bpf_map_lookup_elem(&held_requests, key);
+
+	if (!held)
+		return;
+	if (!is_reset)
+		held->draft.response_last_ns = now;
+	if (!held->draft.response_first_ns)
+		held->draft.response_first_ns = held->draft.response_last_ns;
+	if (!is_reset && !is_last)
+		return;
+	request_submit(&held->draft, held->tail_len);
+	bpf_map_delete_elem(&held_requests, key);
+	w->held_len--;
+}
+
+/* A walk through what is held, when a connection ends, or with 0 as that, its process. */
+struct release {
+	struct worker *w;
+	__u64 connection;
+};
+
+/* One that is held: told, if it is of what ends. */
+static long release_if_of(struct bpf_map *map, const struct stream_key *key, struct held *held,
+			  struct release *release)
+{
+	struct worker *w = release->w;
+
+	if (key->pid != w->pid || (release->connection && key->connection != release->connection))
+		return 0;
+	request_submit(&held->draft, held->tail_len);
+	bpf_map_delete_elem(map, key);
+	w->held_len--;
+	return 0;
+}
+
+static __always_inline void held_release(struct worker *w, __u64 c)
+{
+	struct release release = {.w = w, .connection = c};
+
+	if (w->held_len)
+		bpf_for_each_map_elem(&held_requests, release_if_of, &release, 0);
+}
+
+#endif
