@@ -23,7 +23,7 @@ static __always_inline __u32 request_status(struct worker *w, long rc)
 /* What the entry of the connection knows of this request. */
 static __always_inline void draft_connection(struct worker *w, struct connection *conn)
 {
-	struct request_record *d = &w->draft;
+	struct request_record *d = &w->held.draft;
 
 	response_settle(conn, d->bytes_sent);
 	d->accepted_ns = conn->accepted_ns;
@@ -79,7 +79,7 @@ static __always_inline bool is_header_complete(struct worker *w, const unsigned 
  */
 static __always_inline void draft_body(struct worker *w, struct connection *conn)
 {
-	struct request_record *d = &w->draft;
+	struct request_record *d = &w->held.draft;
 	struct ngx_http_request_body_t *rb;
 	__u64 with_header = d->header_ns ? d->header_ns : d->request_first_ns;
 	long rest;
@@ -144,7 +144,7 @@ static __always_inline bool is_stream_refused(struct worker *w)
 /* The members of r and c that are numbers. False when one of them could not be read. */
 static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
 {
-	struct request_record *d = &w->draft;
+	struct request_record *d = &w->held.draft;
 	struct ngx_buf_s *header_in;
 	struct ngx_http_upstream_s *u;
 	bool failed = false;

@@ -36,16 +36,16 @@ static __always_inline void draft_text(struct worker *w, struct line *line, enum
 	__u64 into = from - line->from;
 
 	if (len > limit) {
-		w->draft.text_cut |= 1 << text;
+		w->held.draft.text_cut |= 1 << text;
 		len = limit;
 	}
 	if (into < line->len && len <= line->len - into) {
-		w->draft.text_at[text] = into;
-		w->draft.text_len[text] = len;
+		w->held.draft.text_at[text] = into;
+		w->held.draft.text_len[text] = len;
 		return;
 	}
-	w->draft.text_at[text] = w->tail_len - w->texts_at;
-	w->draft.text_len[text] = append_text(w, from, len, limit);
+	w->held.draft.text_at[text] = w->held.tail_len - w->held.texts_at;
+	w->held.draft.text_len[text] = append_text(w, from, len, limit);
 }
 
 /* Likewise, of a string of nginx. */
@@ -61,7 +61,7 @@ static __always_inline void draft_str(struct worker *w, struct line *line, enum 
 /* nginx's end of a connection, as it is told with each datagram. */
 static __always_inline void draft_local_sockaddr(struct worker *w)
 {
-	struct address *local = &w->draft.local;
+	struct address *local = &w->held.draft.local;
 	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
 	struct {
 		__u16 family;
@@ -97,26 +97,26 @@ static __always_inline void draft_addresses(struct worker *w)
 		return draft_local_sockaddr(w);
 	sk = sock_of(OF_CONNECTION(w, fd));
 	if (sk)
-		addresses_of(&w->draft.local, &w->draft.peer, sk);
+		addresses_of(&w->held.draft.local, &w->held.draft.peer, sk);
 }
 
 /* The path of a unix listener, which ends with a 0. */
 static __always_inline void draft_local_path(struct worker *w)
 {
 	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
-	__u32 at = w->tail_len;
+	__u32 at = w->held.tail_len;
 	__u16 family = 0;
 	long len;
 
 	bpf_probe_read_user(&family, sizeof(family), sockaddr);
 	if (family != AF_UNIX || at > TAIL_BYTES - ADDR_MAX)
 		return;
-	len = bpf_probe_read_user_str(&w->tail[at], ADDR_MAX, sockaddr + sizeof(family));
+	len = bpf_probe_read_user_str(&w->held.tail[at], ADDR_MAX, sockaddr + sizeof(family));
 	if (len <= 1)
 		return;
-	w->draft.text_at[TEXT_LOCAL_PATH] = at - w->texts_at;
-	w->draft.text_len[TEXT_LOCAL_PATH] = len - 1;
-	w->tail_len = at + len - 1;
+	w->held.draft.text_at[TEXT_LOCAL_PATH] = at - w->held.texts_at;
+	w->held.draft.text_len[TEXT_LOCAL_PATH] = len - 1;
+	w->held.tail_len = at + len - 1;
 }
 
 /*
@@ -128,7 +128,7 @@ static __always_inline void draft_server_name(struct worker *w, struct line *lin
 	struct ngx_http_connection_t *hc;
 	struct ngx_str_t *name;
 
-	if (!(w->draft.flags & REQUEST_TLS))
+	if (!(w->held.draft.flags & REQUEST_TLS))
 		return;
 	hc = OF_REQUEST(w, http_connection);
 	name = NGX_GET_OR(hc, ssl_servername, NULL);
@@ -145,7 +145,7 @@ static __always_inline void draft_texts(struct worker *w)
 	headers = copy_part(w, OF_REQUEST(w, headers_in.headers.part.elts),
 			    OF_REQUEST(w, headers_in.headers.part.nelts));
 	host = header_value(w, headers, OF_REQUEST(w, headers_in.host));
-	w->texts_at = w->tail_len;
+	w->held.texts_at = w->held.tail_len;
 	draft_line(w, &line, &host);
 	draft_text(w, &line, TEXT_METHOD, OF_REQUEST(w, method_name.data),
 		   OF_REQUEST(w, method_name.len), METHOD_MAX);
@@ -157,7 +157,7 @@ static __always_inline void draft_texts(struct worker *w)
 	draft_text(w, &line, TEXT_REMOTE_ADDR, OF_CONNECTION(w, addr_text.data),
 		   OF_CONNECTION(w, addr_text.len), ADDR_MAX);
 	draft_text(w, &line, TEXT_HOST, host.data, host.len, HOST_MAX);
-	if (!w->draft.local.family) {
+	if (!w->held.draft.local.family) {
 		draft_addresses(w);
 		draft_local_path(w);
 	}
@@ -165,7 +165,7 @@ static __always_inline void draft_texts(struct worker *w)
 	if (traceparents(w, headers) == 1)
 		draft_text(w, &line, TEXT_TRACEPARENT, (void *)w->traceparent, w->traceparent_len,
 			   TRACEPARENT_MAX);
-	w->draft.texts_len = w->tail_len - w->texts_at;
+	w->held.draft.texts_len = w->held.tail_len - w->held.texts_at;
 }
 
 #endif

@@ -114,11 +114,11 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 		__builtin_memset(states, 0, sizeof(*states));
 	seen = states->nelts;
 	for (i = 0; i < max; i++) {
-		__u32 at = w->tail_len;
+		__u32 at = w->held.tail_len;
 
 		if (i >= seen || at > TAIL_BYTES - sizeof(*out))
 			break;
-		w->tail_len = at + sizeof(*out);
+		w->held.tail_len = at + sizeof(*out);
 		__builtin_memset(out, 0, sizeof(*out));
 		out->index = i == max - 1 ? seen - 1 : i;
 		draft_attempt(w, out, times ? &times[i] : NULL,
@@ -136,10 +136,10 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
  */
 static __noinline void draft_upstreams(struct worker *w, struct connection *conn)
 {
-	w->draft.attempts_len = draft_attempts(
+	w->held.draft.attempts_len = draft_attempts(
 		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, OF_REQUEST(w, upstream_states),
 		conn ? conn->generation : 0, OF_REQUEST(w, upstream));
-	w->draft.upstreams_seen = w->states.nelts;
+	w->held.draft.upstreams_seen = w->states.nelts;
 }
 
 /* A walk through the subrequests of a request that has ended. */
@@ -157,7 +157,7 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 	struct subrequest_times *sub;
 	struct ngx_http_request_s *r;
 	struct subrequest *out = &w->subrequest;
-	__u32 at = w->tail_len, index = *step;
+	__u32 at = w->held.tail_len, index = *step;
 	__u32 err_status;
 	__u64 len;
 
@@ -170,7 +170,7 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 		__builtin_memset(out, 0, sizeof(*out));
 		err_status = NGX_GET(r, err_status);
 		out->status = err_status ? err_status : NGX_GET(r, headers_out.status);
-		w->tail_len = at + sizeof(*out);
+		w->held.tail_len = at + sizeof(*out);
 		out->attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
 						   NGX_GET(r, upstream_states), conn->generation,
 						   NGX_GET(r, upstream));
@@ -179,7 +179,7 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 		out->uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
 		out->uri_cut = len > SUBREQUEST_URI_MAX;
 		put(w, at, out, sizeof(*out));
-		w->draft.subrequests_len++;
+		w->held.draft.subrequests_len++;
 	}
 	return 0;
 }
@@ -188,7 +188,7 @@ static __always_inline void draft_subrequests(struct worker *w, struct connectio
 {
 	struct subrequest_walk walk = {.w = w, .conn = conn};
 
-	w->draft.subrequests_seen = conn->subrequests_seen;
+	w->held.draft.subrequests_seen = conn->subrequests_seen;
 	bpf_for_each_map_elem(&steps, draft_subrequest, &walk, 0);
 }
 

@@ -6,13 +6,7 @@
 #ifndef NGX_BPF_FILTER_BPF_H
 #define NGX_BPF_FILTER_BPF_H
 
-#include "wire.h"
-
-/* Settings: written before the object is loaded, and the verifier drops what they rule out. */
-const volatile __u64 filter_sample;	     /* one request in so many, over all that are seen */
-const volatile __u64 filter_min_duration_ns; /* 0: any */
-const volatile bool filter_by_status;
-const volatile __u64 filter_statuses[STATUS_WORDS]; /* bit n: those with status n */
+#include "config.bpf.h"
 
 /* Requests that the sample was asked about. */
 __u64 asked = 0;

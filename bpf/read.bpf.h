@@ -80,7 +80,7 @@ static __always_inline void put(struct worker *w, __u32 at, const void *from, __
 {
 	barrier_var(at);
 	if (at <= TAIL_BYTES - size)
-		__builtin_memcpy(&w->tail[at], from, size);
+		__builtin_memcpy(&w->held.tail[at], from, size);
 }
 
 /*
@@ -91,15 +91,15 @@ static __always_inline void put(struct worker *w, __u32 at, const void *from, __
  */
 static __always_inline __u32 append_text(struct worker *w, const void *from, __u64 len, __u32 limit)
 {
-	__u32 at = w->tail_len;
+	__u32 at = w->held.tail_len;
 
 	if (!from || !len || at > TAIL_BYTES - limit)
 		return 0;
 	if (len > limit)
 		len = limit;
-	if (bpf_probe_read_user(&w->tail[at], len, from))
+	if (bpf_probe_read_user(&w->held.tail[at], len, from))
 		return 0;
-	w->tail_len = at + len;
+	w->held.tail_len = at + len;
 	return len;
 }
 

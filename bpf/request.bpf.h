@@ -28,18 +28,18 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 	if (!draft_facts(w, rc, c))
 		return false;
 	if (!is_traced)
-		w->draft.flags |= REQUEST_UNTRACED;
+		w->held.draft.flags |= REQUEST_UNTRACED;
 	if (conn && is_traced) {
-		if (w->draft.http_version == NGX_HTTP_VERSION_20)
+		if (w->held.draft.http_version == NGX_HTTP_VERSION_20)
 			stream_ended(w, conn, r);
 		draft_connection(w, conn);
 		draft_body(w, conn);
 	}
-	if (!has_status(&w->draft) || !has_duration(&w->draft)) {
+	if (!has_status(&w->held.draft) || !has_duration(&w->held.draft)) {
 		__sync_fetch_and_add(&counters.filtered, 1);
 		return true;
 	}
-	if (w->draft.flags & REQUEST_UPSTREAM)
+	if (w->held.draft.flags & REQUEST_UPSTREAM)
 		draft_upstreams(w, is_traced ? conn : NULL);
 	draft_texts(w);
 	if (conn && conn->subrequests_seen)
@@ -47,7 +47,7 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 	if (is_awaited)
 		response_hold(w, conn);
 	else
-		request_submit(&w->draft, w->tail_len);
+		request_submit(&w->held.draft, w->held.tail_len);
 	return true;
 }
 
@@ -125,9 +125,9 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		if (!conn)
 			return request_lost(LOST_INFLIGHT_FULL);
 	}
-	__builtin_memset(&w->draft, 0, sizeof(w->draft));
-	w->draft.ended_ns = now;
-	w->tail_len = 0;
+	__builtin_memset(&w->held.draft, 0, sizeof(w->held.draft));
+	w->held.draft.ended_ns = now;
+	w->held.tail_len = 0;
 	if (conn ? is_left_out(conn) : !is_of_sample())
 		__sync_fetch_and_add(&counters.filtered, 1);
 	else if (!request_tell(w, r, rc, c, conn, is_traced))

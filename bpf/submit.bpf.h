@@ -5,12 +5,6 @@
 
 #include "maps.bpf.h"
 
-/*
- * Wake the reader each time this much more is waiting; else it comes by itself, on its timer. A
- * wake-up is an interrupt: one a record would cost more than all else here.
- */
-enum { WAKEUP_BYTES = RING_BYTES / 8 };
-
 static __always_inline void request_lost(enum lost_cause cause)
 {
 	__sync_fetch_and_add(&counters.lost[cause], 1);
@@ -40,17 +34,17 @@ static __always_inline void request_submit(struct request_record *draft, __u64 t
 /* Keeps the record that is drafted until then. */
 static __always_inline void response_hold(struct worker *w, struct connection *conn)
 {
-	struct request_record *d = &w->draft;
+	struct request_record *d = &w->held.draft;
 
 	d->kind = RECORD_REQUEST;
-	d->size = sizeof(*d) + w->tail_len;
-	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->tail_len, BPF_NOEXIST)) {
+	d->size = sizeof(*d) + w->held.tail_len;
+	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->held, BPF_NOEXIST)) {
 		w->held_len++;
 		return;
 	}
 	/* There are too many: the end is not going to be seen. */
 	d->response_last_ns = 0;
-	request_submit(d, w->tail_len);
+	request_submit(d, w->held.tail_len);
 }
 
 /* The same where only its record is left: it is told when that was the end. */

@@ -5,11 +5,7 @@
 
 #include "read.bpf.h"
 
-enum {
-	PARTS_MAX = 9,	       /* of a request's headers, that are looked at */
-	PART_HEADERS_MAX = 20, /* in each: ngx_http_alloc_request() */
-	NAME_BYTES = 11,       /* of "traceparent" */
-};
+enum { NAME_BYTES = 11 }; /* of "traceparent" */
 
 #define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
 

@@ -8,21 +8,26 @@
 #ifndef NGX_BPF_WIRE_H
 #define NGX_BPF_WIRE_H
 
-/* How much of a request is kept. What is beyond is cut, and said to be cut. */
+/* Limits that both sides use. What is beyond the first ones is cut, and reported as cut. */
 enum limit {
-	ATTEMPTS_MAX = 8,	     /* upstream attempts told of: the first seven and the last */
-	SUBREQUESTS_MAX = 8,	     /* of those with an upstream, the first */
+	ATTEMPTS_MAX = 8,	     /* upstream attempts: the first seven and the last */
+	SUBREQUESTS_MAX = 8,	     /* subrequests with an upstream: the first ones */
 	SUBREQUEST_ATTEMPTS_MAX = 4, /* the first three and the last */
 	SUBREQUEST_URI_MAX = 512,    /* bytes */
-	METHOD_MAX = 64,	     /* bytes, as all below */
+	METHOD_MAX = 64,	     /* bytes, as all texts below */
 	URI_MAX = 4096,
 	HOST_MAX = 512,
 	PROTOCOL_MAX = 16,
 	ADDR_MAX = 128,
 	TRACEPARENT_MAX = 64,
 	RING_BYTES = 4 << 20,
-	STATUS_WORDS = 16,	 /* 64 statuses in each */
-	STRUCT_BYTES_MAX = 4096, /* of nginx: members are read up to here */
+	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
+	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
+	HELD_MAX = 1024,	 /* responses over HTTP/3 that are waited for */
+	/* Entries of the maps where the kernel allocates all of them beforehand (before 6.1). */
+	PREALLOCATED_CONNECTIONS = 1 << 15,
+	PREALLOCATED_MULTIPLEXES = 1 << 12,
+	PREALLOCATED_SUBREQUESTS = 1 << 12,
 };
 
 /* What a record is; the first member of each. */

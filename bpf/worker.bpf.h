@@ -24,10 +24,6 @@ static __always_inline __u64 program_of(struct task_struct *task)
 	return (__u64)BPF_CORE_READ(task, mm, exe_file, f_inode);
 }
 
-enum {
-	PID_NAMESPACES_MAX = 33, /* MAX_PID_NS_LEVEL, and the first */
-};
-
 /* A process has a pid in its own namespace and in each above it. 0 in any other. */
 static __always_inline __u32 pid_of(struct task_struct *task)
 {

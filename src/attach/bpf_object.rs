@@ -22,6 +22,7 @@ use crate::attach::trial::Method;
 use crate::bpf::NgxSkel;
 use crate::bpf::NgxSkelBuilder;
 use crate::bpf::OpenNgxMaps;
+use crate::bpf::types::limit;
 use crate::follow::discover;
 use crate::pipeline::filter::Early;
 use nginx_binary::layout::Layout;
@@ -29,15 +30,6 @@ use nginx_binary::layout::choose::Source;
 use nginx_binary::layout::wanted::WantedMembers;
 use nginx_binary::sites;
 use nginx_binary::sites::Hook;
-
-/// How many entries a map gets when all are allocated beforehand.
-const CONNECTIONS: u32 = 1 << 15;
-/// Likewise of what few connections need.
-const MULTIPLEXES: u32 = 1 << 12;
-/// As always.
-const HELD_REQUESTS: u32 = 1 << 10;
-/// Of few requests.
-const SUBREQUESTS: u32 = 1 << 12;
 
 /// What an object is loaded for.
 pub struct Plan<'a> {
@@ -109,15 +101,15 @@ impl Plan<'_> {
 /// Has all entries of the maps that uprobes use allocated beforehand.
 fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
     let all = [
-        (&mut maps.connections, CONNECTIONS),
-        (&mut maps.multiplexes, MULTIPLEXES),
-        (&mut maps.quic_streams, MULTIPLEXES),
-        (&mut maps.held_requests, HELD_REQUESTS),
-        (&mut maps.subrequests, SUBREQUESTS),
+        (&mut maps.connections, limit::PREALLOCATED_CONNECTIONS),
+        (&mut maps.multiplexes, limit::PREALLOCATED_MULTIPLEXES),
+        (&mut maps.quic_streams, limit::PREALLOCATED_MULTIPLEXES),
+        (&mut maps.held_requests, limit::HELD_MAX),
+        (&mut maps.subrequests, limit::PREALLOCATED_SUBREQUESTS),
     ];
     for (map, entries) in all {
         map.set_map_flags(0)
-            .and_then(|()| map.set_max_entries(entries))
+            .and_then(|()| map.set_max_entries(entries.0))
             .context("failed to size a map")?;
     }
     Ok(())

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Settings, which user space writes before the object is loaded, and every capacity that user space
+ * does not share. The shared ones are in enum limit of wire.h.
+ */
+#ifndef NGX_BPF_CONFIG_BPF_H
+#define NGX_BPF_CONFIG_BPF_H
+
+#include "wire.h"
+
+/* The verifier knows their values and removes the code that they rule out. */
+const volatile bool layout_inferred; /* the layout was inferred from the binary's code */
+const volatile __u32 pid_namespace;  /* inode of the tool's pid namespace: pids are of this one */
+const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */
+const volatile bool by_descriptor;   /* bytes on sockets are seen by system calls */
+
+/* Filters. */
+const volatile __u64 filter_sample;	     /* keep one request in so many; 0 and 1: all */
+const volatile __u64 filter_min_duration_ns; /* 0: any */
+const volatile bool filter_by_status;
+const volatile __u64 filter_statuses[STATUS_WORDS]; /* bit n is set: keep status n */
+
+enum capacity {
+	/* Room for every part of a record at its longest. */
+	ATTEMPT_BYTES = sizeof(struct attempt) + ADDR_MAX,
+	SUBREQUEST_BYTES = sizeof(struct subrequest) + SUBREQUEST_URI_MAX +
+			   SUBREQUEST_ATTEMPTS_MAX * ATTEMPT_BYTES,
+	TEXTS_BYTES = METHOD_MAX + 2 * URI_MAX + 2 * HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX +
+		      TRACEPARENT_MAX,
+	TAIL_BYTES =
+		ATTEMPTS_MAX * ATTEMPT_BYTES + TEXTS_BYTES + SUBREQUESTS_MAX * SUBREQUEST_BYTES,
+	/* Room for copies of nginx's memory. */
+	REQUEST_HEAD_BYTES = 128, /* an ngx_http_request_t, at least up to its pool */
+	HEADER_BYTES = 64,	  /* an ngx_table_elt_t at most */
+	PART_HEADERS_MAX = 20,	  /* headers in a part: ngx_http_alloc_request() */
+	HEADERS_BYTES = PART_HEADERS_MAX * HEADER_BYTES,
+	PARTS_MAX = 9, /* parts of a request's headers that are searched */
+	/* Entries of the maps. */
+	CONNECTIONS_MAX = 1 << 18,
+	MULTIPLEXES_MAX = 1 << 16,
+	SUBREQUESTS_IN_FLIGHT_MAX = 1 << 16,
+	UPGRADES_MAX = 64,
+	/* Of an HTTP/2 connection. */
+	INPUTS_MAX = 64,   /* a power of two */
+	OUTPUTS_MAX = 64,  /* a power of two */
+	BODIES_MAX = 8,	   /* streams whose body is followed at the same time */
+	FRAMES_MAX = 1024, /* frames of a round, the newest */
+	/* Of a worker that serves HTTP/3. */
+	OPENING_MAX = 128,	  /* a power of two: the streams that nginx allows a client */
+	DATAGRAM_SOCKETS_MAX = 4, /* sockets */
+	QUIC_FRAMES_MAX = 4096,	  /* frames of a send */
+	/* The most steps of a walk: walk.bpf.h. */
+	STEPS_MAX = QUIC_FRAMES_MAX,
+	/* Levels of pid namespaces: MAX_PID_NS_LEVEL, and the initial one. */
+	PID_NAMESPACES_MAX = 33,
+	/*
+	 * The reader is woken each time this much more is waiting. Otherwise it comes by itself, on
+	 * its timer: a wake-up is an interrupt, and one a record would cost more than all the rest.
+	 */
+	WAKEUP_BYTES = RING_BYTES / 8,
+};
+
+#endif

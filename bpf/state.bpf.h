@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The structs that are kept between events: those that maps hold, and their keys. */
+#ifndef NGX_BPF_STATE_BPF_H
+#define NGX_BPF_STATE_BPF_H
+
+#include "config.bpf.h"
+
+/* A record with its tail: while it is drafted, or while its response is not sent to the end. */
+struct held {
+	__u32 tail_len; /* bytes of `tail` that are drafted */
+	__u32 texts_at; /* where the request's texts begin in it */
+	struct request_record draft;
+	__u8 tail[TAIL_BYTES];
+};
+
+enum worker_flag {
+	WORKER_FOLLOW = 1, /* a master: the processes that it starts are traced too */
+	WORKER_OTHER = 2,  /* it has executed another program since: not traced with this layout */
+};
+
+/* The last read from a datagram socket. */
+struct datagram {
+	__u64 sk;
+	__u64 at_ns;
+};
+
+/* An ngx_array_t, which has the same layout in every release. */
+struct array {
+	__u64 elts;
+	__u64 nelts;
+	__u64 size;
+};
+
+/* A traced process. It drafts one record at a time: nginx ends requests in its main thread. */
+struct worker {
+	__u32 flags; /* enum worker_flag */
+	__u32 pid;
+	__u64 program;	    /* inode of its executable when it was started; 0: not known */
+	__u64 accepted;	    /* the last ngx_connection_t that was initialised */
+	__u64 plain_recv;   /* c->recv of connections that are not encrypted; 0: not yet seen */
+	__u64 generation;   /* the last number given to a request */
+	__u64 quic;	    /* the ngx_connection_t that sends over QUIC now; 0: none yet */
+	__u64 held_len;	    /* entries of held_requests that are its own */
+	__u64 opening_len;  /* entries of `opening` */
+	__u64 opening_kept; /* entries that the walk under way has kept so far */
+	__u64 opening[OPENING_MAX]; /* ngx_connection_t of HTTP/3 streams with an incomplete header
+				       or body */
+	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
+	__u8 head[REQUEST_HEAD_BYTES];	   /* copy of an ngx_http_request_t up to its pool */
+	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the one that ends */
+	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
+	__u8 state[STRUCT_BYTES_MAX];	   /* copy of one of its ngx_http_upstream_state_t */
+	__u8 headers[HEADERS_BYTES];	   /* copy of a part of r->headers_in.headers */
+	__u64 traceparent;		   /* address of the value of its traceparent header */
+	__u64 traceparent_len;
+	/* These are not on the stack: before Linux 6.13 a call chain shares 512 bytes of it. */
+	struct attempt attempt;
+	struct subrequest subrequest;
+	struct array states;
+	struct held held; /* the record that is drafted */
+};
+
+/* A stream of QUIC. */
+struct stream_key {
+	__u32 pid; /* the first member of every key */
+	__u32 pad;
+	__u64 connection; /* the ngx_connection_t that it is on; 0: this is no stream */
+	__u64 id;
+};
+
+enum socket_kind {
+	SOCKET_UNKNOWN = 0,
+	SOCKET_CLIENT = 1,
+	SOCKET_UPSTREAM = 2,
+};
+
+enum upstream_phase {
+	UPSTREAM_IDLE = 0, /* the next bytes sent begin an attempt, or follow a connect */
+	UPSTREAM_SENDING = 1,
+	UPSTREAM_RECEIVING = 2,
+};
+
+/* The TLS handshake of a connection, as its socket shows it. */
+struct handshake {
+	__u64 first_ns;
+	__u64 last_ns;
+	__u32 is_over;	 /* or there is none */
+	__u16 is_tls;	 /* until it is over: as far as is known */
+	__u16 is_unseen; /* bytes that were counted as something else may have been its own */
+};
+
+/* A socket of a traced process, and what nginx uses it for. */
+struct socket_state {
+	__u64 connection; /* the ngx_connection_t that nginx registered with epoll */
+	__u64 client;	  /* upstream: the client's ngx_connection_t it works for; 0: none */
+	__u64 generation; /* upstream: of the request it works for */
+	__u64 subrequest; /* upstream: the ngx_http_request_t of the subrequest; 0: none */
+	__u64 connect_ns; /* upstream: the connect, until the first bytes are sent */
+	struct handshake handshake; /* upstream */
+	__u64 sent;		    /* upstream over TLS: c->sent at the last send */
+	__u32 kind;		    /* enum socket_kind */
+	__u32 phase;		    /* enum upstream_phase */
+	__u32 slot;		    /* upstream: of the attempt in struct connection */
+	__u32 pid;		    /* the worker that has it */
+	__u8 served;		    /* upstream: a request was sent on it */
+	__u8 is_unix;
+	__u8 is_http2;	 /* upstream: its first request was HTTP/2 */
+	__u8 is_drained; /* the last read found nothing: nginx had taken all there was */
+	__u32 pad;
+};
+
+struct descriptor_key {
+	__u32 pid;
+	__u32 fd;
+};
+
+/* An attempt, as its socket shows it. */
+struct attempt_times {
+	__u64 generation; /* of the request it belongs to */
+	__u64 connect_ns;
+	__u64 request_first_ns;
+	__u64 request_last_ns;
+	__u64 response_first_ns;
+	__u64 response_last_ns;
+	__u64 handshake_first_ns;
+	__u64 handshake_last_ns;
+	__u64 unsure_ns;       /* over TLS: the last read; 0: it may have been an alert only */
+	__s64 unsure_received; /* bytes of the response that nginx had before that read */
+	__u64 connection;      /* the ngx_connection_t of its socket */
+	__u64 number;	       /* its c->number, which no other connection has */
+	__u32 flags;	       /* enum attempt_flag */
+	__u32 index;	       /* in r->upstream_states */
+};
+
+/*
+ * Bytes sent over TLS. They are part of the response if c->sent has grown afterwards. It does not
+ * grow for an alert (close_notify), which nginx may send before the request ends.
+ */
+struct unsure {
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 sent; /* c->sent when they were sent */
+};
+
+/* Whether --sample keeps a request. */
+enum sample {
+	SAMPLE_UNASKED = 0,
+	SAMPLE_IN = 1,
+	SAMPLE_OUT = 2,
+};
+
+/* A client's connection, or a stream of one, and the request that is in flight on it. */
+struct connection {
+	__u64 accepted_ns;
+	__u64 generation; /* of the request in flight: no other request of this worker has it */
+	__u64 request;	  /* its ngx_http_request_t; 0: not yet known */
+	__u64 http_connection; /* c->data between requests; 0: before the end of the first */
+	__u64 previous_ended_ns;
+	__u64 previous_read_ns; /* the last read before that end: it may have brought this request,
+				   too */
+	__u64 last_read_ns;
+	__u64 request_first_ns;
+	__u64 header_ns;
+	__u64 body_ns; /* the last read before which the body was incomplete */
+	__u64 response_first_ns;
+	__u64 response_last_ns;
+	struct handshake handshake;
+	struct unsure unsure;
+	__u64 first_round;	  /* HTTP/2 stream: the round in which its response began */
+	__u64 last_round;	  /* HTTP/2 stream: the last round with a frame of its response */
+	__u64 is_multiplexed;	  /* its streams have entries of their own, and a multiplex */
+	struct stream_key stream; /* HTTP/3 stream */
+	__u64 is_over;		  /* HTTP/3: nothing more is sent */
+	__u64 sample;		  /* enum sample, of the request in flight */
+	struct attempt_times attempts[ATTEMPTS_MAX];
+	__u64 subrequests[SUBREQUESTS_MAX]; /* ngx_http_request_t of those with an upstream */
+	__u32 subrequests_seen;
+	__u32 flags; /* enum request_flag: REQUEST_ADOPTED */
+	__u64 sk;    /* its socket, once that was seen */
+	__u32 fd;    /* of that socket */
+	__u8 is_stream;
+	__u8 is_body_unsure; /* stream: a read may have completed its body unnoticed */
+	__u16 pad;
+	struct address local;
+	struct address peer;
+};
+
+struct connection_key {
+	__u32 pid;
+	__u32 pad;
+	__u64 connection; /* ngx_connection_t; of subrequests: ngx_http_request_t */
+};
+
+/* The attempts of a subrequest. */
+struct subrequest_times {
+	struct attempt_times attempts[SUBREQUEST_ATTEMPTS_MAX];
+};
+
+/* A read that made streams. */
+struct input {
+	__u64 streams; /* that the connection had had after it */
+	__u64 at_ns;
+};
+
+/* The bytes that were sent in one round. */
+struct output {
+	__u64 round; /* from 1 */
+	__u64 first_ns;
+	__u64 last_ns;
+};
+
+/* What the streams of an HTTP/2 connection share. */
+struct multiplex {
+	__u64 streams; /* that reads before the last one made */
+	__u64 round;   /* in which nginx sends now; 0: none yet */
+	__u32 is_blocked;
+	__u32 inputs_seen;
+	struct input inputs[INPUTS_MAX];
+	__u64 bodies[BODIES_MAX]; /* ngx_connection_t of streams whose body is incomplete; 0: free
+				   */
+	struct output outputs[OUTPUTS_MAX];
+};
+
+#endif
