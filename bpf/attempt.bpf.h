@@ -5,9 +5,6 @@
 
 #include "http2.bpf.h"
 
-/* What a new entry begins as. */
-static const struct subrequest_times new_subrequest = {};
-
 /* The slot of an attempt: the first ones keep theirs, all later ones share the last. */
 static __always_inline __u32 attempt_slot(__u32 index, __u32 max)
 {
@@ -45,6 +42,7 @@ static __noinline struct subrequest_times *subrequest_join(struct worker *w,
 							   struct connection *conn, __u64 r)
 {
 	struct connection_key key = {.connection = r};
+	struct subrequest_times *sub;
 	__u64 n;
 
 	if (!w || !conn)
@@ -60,11 +58,10 @@ static __noinline struct subrequest_times *subrequest_join(struct worker *w,
 		return NULL;
 	}
 	conn->subrequests_seen = n + 1;
-	if (bpf_map_update_elem(&subrequests, &key, &new_subrequest, BPF_ANY))
-		r = 0;
+	sub = entry_create(&subrequests, &key, BPF_ANY);
 	barrier_var(n);
-	conn->subrequests[n & (SUBREQUESTS_MAX - 1)] = r;
-	return subrequest_find(w, r);
+	conn->subrequests[n & (SUBREQUESTS_MAX - 1)] = sub ? r : 0;
+	return sub;
 }
 
 /* The attempt that this socket works for, if its request is still the one in flight. */

@@ -3,13 +3,11 @@
 #ifndef NGX_BPF_CONNECTION_BPF_H
 #define NGX_BPF_CONNECTION_BPF_H
 
-#include "kernel.bpf.h"
+#include "entry.bpf.h"
 #include "filter.bpf.h"
-#include "tls.bpf.h"
+#include "kernel.bpf.h"
 #include "submit.bpf.h"
-
-/* What a new entry begins as. */
-static const struct connection new_connection = {};
+#include "tls.bpf.h"
 
 static __always_inline struct connection *connection_find(struct worker *w, __u64 c)
 {
@@ -30,11 +28,8 @@ static __always_inline void connection_forget(struct worker *w, __u64 c)
 static __always_inline struct connection *connection_new(struct worker *w, __u64 c)
 {
 	struct connection_key key = {.connection = c, .pid = w->pid};
-	struct connection *conn;
+	struct connection *conn = entry_create(&connections, &key, BPF_ANY);
 
-	if (bpf_map_update_elem(&connections, &key, &new_connection, BPF_ANY))
-		return NULL;
-	conn = bpf_map_lookup_elem(&connections, &key);
 	if (conn)
 		conn->generation = ++w->generation;
 	return conn;

@@ -4,6 +4,7 @@
 #define NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 
 #include "upstream.bpf.h"
+#include "walk.bpf.h"
 
 /* Members of the state of the attempt that is drafted. */
 #define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
@@ -149,21 +150,19 @@ struct subrequest_walk {
 };
 
 /* Appends one of them. nginx frees none before the main request. */
-static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value,
-			     struct subrequest_walk *walk)
+static __always_inline bool draft_subrequest(struct subrequest_walk *walk, __u32 index)
 {
 	struct connection *conn = walk->conn;
 	struct worker *w = walk->w;
 	struct subrequest_times *sub;
 	struct ngx_http_request_s *r;
 	struct subrequest *out = &w->subrequest;
-	__u32 at = w->held.tail_len, index = *step;
+	__u32 at = w->held.tail_len;
 	__u32 err_status;
 	__u64 len;
 
-	if (index >= SUBREQUESTS_MAX || index >= conn->subrequests_seen ||
-	    at > TAIL_BYTES - sizeof(*out))
-		return 1;
+	if (index >= conn->subrequests_seen || at > TAIL_BYTES - sizeof(*out))
+		return false;
 	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
 	sub = subrequest_find(w, (__u64)r);
 	if (sub && is_request(r)) {
@@ -181,15 +180,17 @@ static long draft_subrequest(struct bpf_map *map, const __u32 *step, void *value
 		put(w, at, out, sizeof(*out));
 		w->held.draft.subrequests_len++;
 	}
-	return 0;
+	return true;
 }
+
+DEFINE_WALK(draft_subrequest, struct subrequest_walk, SUBREQUESTS_MAX)
 
 static __always_inline void draft_subrequests(struct worker *w, struct connection *conn)
 {
 	struct subrequest_walk walk = {.w = w, .conn = conn};
 
 	w->held.draft.subrequests_seen = conn->subrequests_seen;
-	bpf_for_each_map_elem(&steps, draft_subrequest, &walk, 0);
+	walk_draft_subrequest(&walk);
 }
 
 #endif

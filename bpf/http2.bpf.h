@@ -11,9 +11,7 @@
 
 #include "body.bpf.h"
 #include "connection.bpf.h"
-
-/* What a new entry begins as. */
-static const struct multiplex new_multiplex = {};
+#include "walk.bpf.h"
 
 /* Whether c->data is an ngx_http_v2_connection_t: its first member points back. */
 static __always_inline bool is_multiplexed(struct ngx_connection_s *c,
@@ -22,18 +20,23 @@ static __always_inline bool is_multiplexed(struct ngx_connection_s *c,
 	return NGX_GET(h2c, connection) == c;
 }
 
-/* The streams of a connection; NULL when the map is full. */
+/*
+ * The entry that the streams of a connection share; NULL when the map is full. The entry of an
+ * earlier connection that used the same ngx_connection_t is overwritten.
+ */
 static __always_inline struct multiplex *multiplex_of(struct worker *w, struct connection *conn,
 						      struct ngx_connection_s *c)
 {
 	struct connection_key key = {.connection = (__u64)c, .pid = w->pid};
 
-	/* What an earlier connection at the same place has left is overwritten. */
-	if (!conn->is_multiplexed &&
-	    bpf_map_update_elem(&multiplexes, &key, &new_multiplex, BPF_ANY))
-		return NULL;
-	conn->is_multiplexed = 1;
-	return bpf_map_lookup_elem(&multiplexes, &key);
+	struct multiplex *m;
+
+	if (conn->is_multiplexed)
+		return bpf_map_lookup_elem(&multiplexes, &key);
+	m = entry_create(&multiplexes, &key, BPF_ANY);
+	if (m)
+		conn->is_multiplexed = 1;
+	return m;
 }
 
 /*
@@ -306,7 +309,7 @@ struct frames {
 };
 
 /* One frame: the response of its stream goes on in this round, or begins. */
-static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, struct frames *frames)
+static __always_inline bool mark_frame(struct frames *frames, __u32 index)
 {
 	struct ngx_http_v2_out_frame_s *frame = frames->frame;
 	struct ngx_http_v2_stream_s *stream;
@@ -314,28 +317,30 @@ static long mark_frame(struct bpf_map *map, const __u32 *step, void *value, stru
 	struct ngx_connection_s *fake;
 	struct connection *conn;
 
-	if (!frame || *step >= FRAMES_MAX)
-		return 1;
+	if (!frame)
+		return false;
 	frames->frame = NGX_GET(frame, next);
 	stream = NGX_GET(frame, stream);
 	if (!stream || stream == frames->stream)
-		return 0;
+		return true;
 	frames->stream = stream;
 	r = NGX_GET(stream, request);
 	/* Interim responses are sent before there is a status. */
 	if (!is_request(r) ||
 	    (!NGX_GET(r, headers_out.status) && NGX_GET(r, http_version) != NGX_HTTP_VERSION_9))
-		return 0;
+		return true;
 	fake = NGX_GET(r, connection);
 	conn = connection_of(frames->w, r, fake);
 	if (!conn)
-		return 0;
+		return true;
 	stream_settle(frames->m, conn);
 	if (!conn->first_round || !NGX_GET(fake, sent))
 		conn->first_round = frames->m->round;
 	conn->last_round = frames->m->round;
-	return 0;
+	return true;
 }
+
+DEFINE_WALK(mark_frame, struct frames, FRAMES_MAX)
 
 /* ngx_http_v2_send_output_queue(h2c): a round begins. A frame stays queued until it is sent whole.
  */
@@ -352,7 +357,7 @@ static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_
 		return;
 	frames.m->round++;
 	frames.frame = NGX_GET(h2c, last_out);
-	bpf_for_each_map_elem(&steps, mark_frame, &frames, 0);
+	walk_mark_frame(&frames);
 }
 
 #endif

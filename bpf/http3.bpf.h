@@ -85,7 +85,7 @@ static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 
 	if (!w->opening_len)
 		return;
 	w->opening_kept = 0;
-	bpf_for_each_map_elem(&steps, follow_opening, &opening, 0);
+	walk_follow_opening(&opening);
 	w->opening_len = w->opening_kept;
 }
 
@@ -113,8 +113,7 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 		conn->response_first_ns = conn->response_last_ns;
 }
 
-static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
-		       struct quic_frames *frames)
+static __always_inline bool send_frame(struct quic_frames *frames, __u32 index)
 {
 	struct worker *w = frames->w;
 	struct stream_key key = {.connection = w->quic, .pid = w->pid};
@@ -123,7 +122,7 @@ static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
 	__u64 *c;
 
 	if (!frames->next || frames->next == frames->last)
-		return 1;
+		return false;
 	f = (void *)frames->next - bpf_core_field_offset(struct ngx_quic_frame_s, queue);
 	frames->next = NGX_GET(frames->next, next);
 	is_reset = NGX_GET(f, type) == NGX_QUIC_FT_RESET_STREAM;
@@ -132,16 +131,18 @@ static long send_frame(struct bpf_map *map, const __u32 *step, void *value,
 	else if (NGX_GET(f, type) == NGX_QUIC_FT_STREAM)
 		key.id = NGX_GET(f, u.stream_id);
 	else
-		return 0;
+		return true;
 	if (key.id & NGX_QUIC_STREAM_OTHER)
-		return 0;
+		return true;
 	c = bpf_map_lookup_elem(&quic_streams, &key);
 	if (c)
 		stream_sent(w, *c, is_reset, frames->now);
 	else
 		held_sent(w, &key, is_reset, NGX_GET(f, u.fin) & NGX_QUIC_FIN, frames->now);
-	return 0;
+	return true;
 }
+
+DEFINE_WALK(send_frame, struct quic_frames, QUIC_FRAMES_MAX)
 
 /*
  * A datagram has been sent, or could not be. When that fails for good, nginx closes the connection
@@ -170,7 +171,7 @@ static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
 	      NGX_QUIC_SEND_CTX_APPLICATION * bpf_core_type_size(struct ngx_quic_send_ctx_s);
 	frames.last = &ctx->sending;
 	frames.next = NGX_GET(frames.last, next);
-	bpf_for_each_map_elem(&steps, send_frame, &frames, 0);
+	walk_send_frame(&frames);
 }
 
 /*

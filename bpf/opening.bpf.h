@@ -5,6 +5,7 @@
 
 #include "body.bpf.h"
 #include "quic.bpf.h"
+#include "walk.bpf.h"
 
 /*
  * A stream with a whole header and no body that is known of, or with a whole one: no one looks at
@@ -25,22 +26,21 @@ struct opening {
 };
 
 /* One of them: what has just been read may be of it. The last such read is the one. */
-static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
-			   struct opening *opening)
+static __always_inline bool follow_opening(struct opening *opening, __u32 index)
 {
 	struct worker *w = opening->w;
 	struct ngx_connection_s *c;
 	struct ngx_http_request_s *r;
 	struct connection *conn;
-	__u64 n = w->opening_kept, index = *step;
+	__u64 n = w->opening_kept;
 
-	if (index >= OPENING_MAX || index >= w->opening_len)
-		return 1;
+	if (index >= w->opening_len)
+		return false;
 	c = (void *)w->opening[index & (OPENING_MAX - 1)];
 	conn = connection_find(w, (__u64)c);
 	/* Closed: nginx takes the descriptor away. */
 	if (!conn || !quic_stream_of(c) || NGX_GET(c, fd) == (ngx_socket_t)-1)
-		return 0;
+		return true;
 	r = NGX_GET(c, data);
 	if (!is_request(r))
 		conn->request_first_ns = opening->now;
@@ -50,12 +50,14 @@ static long follow_opening(struct bpf_map *map, const __u32 *step, void *value,
 		conn->body_ns = opening->now;
 	else {
 		opening_ends(conn, r);
-		return 0;
+		return true;
 	}
 	barrier_var(n);
 	w->opening[n & (OPENING_MAX - 1)] = (__u64)c;
 	w->opening_kept = n + 1;
-	return 0;
+	return true;
 }
+
+DEFINE_WALK(follow_opening, struct opening, OPENING_MAX)
 
 #endif

@@ -59,19 +59,13 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 	conn->fd = NGX_GET((struct ngx_connection_s *)s->connection, fd);
 }
 
-/* What a new entry begins as. */
-static const struct socket_state new_socket = {};
-
 /* Of a descriptor that leads to a socket; NULL when the map is full. */
 static __always_inline struct socket_state *descriptor_of(struct worker *w, __u32 fd)
 {
 	struct descriptor_key key = {.pid = w->pid, .fd = fd};
 	struct socket_state *s = bpf_map_lookup_elem(&descriptors, &key);
 
-	if (s)
-		return s;
-	bpf_map_update_elem(&descriptors, &key, &new_socket, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&descriptors, &key);
+	return s ? s : entry_create(&descriptors, &key, BPF_NOEXIST);
 }
 
 static __always_inline struct socket_state *socket_of(struct worker *w, struct sock *sk, __u32 fd)
