@@ -20,15 +20,28 @@ const volatile __u64 filter_min_duration_ns; /* 0: any */
 const volatile bool filter_by_status;
 const volatile __u64 filter_statuses[STATUS_WORDS]; /* bit n is set: keep status n */
 
+/* Room for each member of struct request_texts at its longest: TEXT_MAX() of the same name. */
+struct texts_room {
+	__u8 method[METHOD_MAX];
+	__u8 request_uri[URI_MAX];
+	__u8 uri[URI_MAX];
+	__u8 host[HOST_MAX];
+	__u8 protocol[PROTOCOL_MAX];
+	__u8 remote_addr[ADDR_MAX];
+	__u8 local_path[ADDR_MAX];
+	__u8 server_name[HOST_MAX];
+	__u8 traceparent[TRACEPARENT_MAX];
+};
+
+#define TEXT_MAX(member) sizeof(((struct texts_room *)0)->member)
+
 enum capacity {
 	/* Room for every part of a record at its longest. */
 	ATTEMPT_BYTES = sizeof(struct attempt) + ADDR_MAX,
 	SUBREQUEST_BYTES = sizeof(struct subrequest) + SUBREQUEST_URI_MAX +
 			   SUBREQUEST_ATTEMPTS_MAX * ATTEMPT_BYTES,
-	TEXTS_BYTES = METHOD_MAX + 2 * URI_MAX + 2 * HOST_MAX + PROTOCOL_MAX + 2 * ADDR_MAX +
-		      TRACEPARENT_MAX,
-	TAIL_BYTES =
-		ATTEMPTS_MAX * ATTEMPT_BYTES + TEXTS_BYTES + SUBREQUESTS_MAX * SUBREQUEST_BYTES,
+	TAIL_BYTES = ATTEMPTS_MAX * ATTEMPT_BYTES + sizeof(struct texts_room) +
+		     SUBREQUESTS_MAX * SUBREQUEST_BYTES,
 	/* Room for copies of nginx's memory. */
 	REQUEST_HEAD_BYTES = 128, /* an ngx_http_request_t, at least up to its pool */
 	HEADER_BYTES = 64,	  /* an ngx_table_elt_t at most */
@@ -59,5 +72,8 @@ enum capacity {
 	 */
 	WAKEUP_BYTES = RING_BYTES / 8,
 };
+
+_Static_assert(sizeof(struct texts_room) < TEXT_CUT, "offsets and lengths of texts have 15 bits");
+_Static_assert(sizeof(struct request_record) + TAIL_BYTES < WAKEUP_BYTES, "the ring has room");
 
 #endif

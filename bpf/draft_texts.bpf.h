@@ -29,34 +29,28 @@ static __always_inline void draft_line(struct worker *w, struct line *line, stru
 	line->len = len <= URI_MAX ? append_text(w, line->from, len, URI_MAX) : 0;
 }
 
-/* One text of the request. `limit` is a constant. */
-static __always_inline void draft_text(struct worker *w, struct line *line, enum request_text text,
+/* One text of the request. `limit` is a constant: see DRAFT_TEXT(). */
+static __always_inline void draft_text(struct worker *w, struct line *line, struct text *text,
 				       const void *from, __u64 len, __u32 limit)
 {
 	__u64 into = from - line->from;
+	__u16 cut = 0;
 
 	if (len > limit) {
-		w->held.draft.text_cut |= 1 << text;
+		cut = TEXT_CUT;
 		len = limit;
 	}
 	if (into < line->len && len <= line->len - into) {
-		w->held.draft.text_at[text] = into;
-		w->held.draft.text_len[text] = len;
-		return;
+		text->at = into;
+	} else {
+		text->at = w->held.tail_len - w->held.texts_at;
+		len = append_text(w, from, len, limit);
 	}
-	w->held.draft.text_at[text] = w->held.tail_len - w->held.texts_at;
-	w->held.draft.text_len[text] = append_text(w, from, len, limit);
+	text->len = len | cut;
 }
 
-/* Likewise, of a string of nginx. */
-static __always_inline void draft_str(struct worker *w, struct line *line, enum request_text text,
-				      struct ngx_str_t *from, __u32 limit)
-{
-	struct ngx_str_t str = {};
-
-	bpf_probe_read_user(&str, sizeof(str), from);
-	draft_text(w, line, text, str.data, str.len, limit);
-}
+#define DRAFT_TEXT(w, line, member, from, len)                                                     \
+	draft_text(w, line, &(w)->held.draft.texts.member, from, len, TEXT_MAX(member))
 
 /* nginx's end of a connection, as it is told with each datagram. */
 static __always_inline void draft_local_sockaddr(struct worker *w)
@@ -109,13 +103,14 @@ static __always_inline void draft_local_path(struct worker *w)
 	long len;
 
 	bpf_probe_read_user(&family, sizeof(family), sockaddr);
-	if (family != AF_UNIX || at > TAIL_BYTES - ADDR_MAX)
+	if (family != AF_UNIX || at > TAIL_BYTES - TEXT_MAX(local_path))
 		return;
-	len = bpf_probe_read_user_str(&w->held.tail[at], ADDR_MAX, sockaddr + sizeof(family));
+	len = bpf_probe_read_user_str(&w->held.tail[at], TEXT_MAX(local_path),
+				      sockaddr + sizeof(family));
 	if (len <= 1)
 		return;
-	w->held.draft.text_at[TEXT_LOCAL_PATH] = at - w->held.texts_at;
-	w->held.draft.text_len[TEXT_LOCAL_PATH] = len - 1;
+	w->held.draft.texts.local_path.at = at - w->held.texts_at;
+	w->held.draft.texts.local_path.len = len - 1;
 	w->held.tail_len = at + len - 1;
 }
 
@@ -126,14 +121,16 @@ static __always_inline void draft_local_path(struct worker *w)
 static __always_inline void draft_server_name(struct worker *w, struct line *line)
 {
 	struct ngx_http_connection_t *hc;
-	struct ngx_str_t *name;
+	struct ngx_str_t *from, name = {};
 
 	if (!(w->held.draft.flags & REQUEST_TLS))
 		return;
 	hc = OF_REQUEST(w, http_connection);
-	name = NGX_GET_OR(hc, ssl_servername, NULL);
-	if (name)
-		draft_str(w, line, TEXT_SERVER_NAME, name, HOST_MAX);
+	from = NGX_GET_OR(hc, ssl_servername, NULL);
+	if (!from)
+		return;
+	bpf_probe_read_user(&name, sizeof(name), from);
+	DRAFT_TEXT(w, line, server_name, name.data, name.len);
 }
 
 static __always_inline void draft_texts(struct worker *w)
@@ -147,24 +144,23 @@ static __always_inline void draft_texts(struct worker *w)
 	host = header_value(w, headers, OF_REQUEST(w, headers_in.host));
 	w->held.texts_at = w->held.tail_len;
 	draft_line(w, &line, &host);
-	draft_text(w, &line, TEXT_METHOD, OF_REQUEST(w, method_name.data),
-		   OF_REQUEST(w, method_name.len), METHOD_MAX);
-	draft_text(w, &line, TEXT_REQUEST_URI, OF_REQUEST(w, unparsed_uri.data),
-		   OF_REQUEST(w, unparsed_uri.len), URI_MAX);
-	draft_text(w, &line, TEXT_URI, OF_REQUEST(w, uri.data), OF_REQUEST(w, uri.len), URI_MAX);
-	draft_text(w, &line, TEXT_PROTOCOL, OF_REQUEST(w, http_protocol.data),
-		   OF_REQUEST(w, http_protocol.len), PROTOCOL_MAX);
-	draft_text(w, &line, TEXT_REMOTE_ADDR, OF_CONNECTION(w, addr_text.data),
-		   OF_CONNECTION(w, addr_text.len), ADDR_MAX);
-	draft_text(w, &line, TEXT_HOST, host.data, host.len, HOST_MAX);
+	DRAFT_TEXT(w, &line, method, OF_REQUEST(w, method_name.data),
+		   OF_REQUEST(w, method_name.len));
+	DRAFT_TEXT(w, &line, request_uri, OF_REQUEST(w, unparsed_uri.data),
+		   OF_REQUEST(w, unparsed_uri.len));
+	DRAFT_TEXT(w, &line, uri, OF_REQUEST(w, uri.data), OF_REQUEST(w, uri.len));
+	DRAFT_TEXT(w, &line, protocol, OF_REQUEST(w, http_protocol.data),
+		   OF_REQUEST(w, http_protocol.len));
+	DRAFT_TEXT(w, &line, remote_addr, OF_CONNECTION(w, addr_text.data),
+		   OF_CONNECTION(w, addr_text.len));
+	DRAFT_TEXT(w, &line, host, host.data, host.len);
 	if (!w->held.draft.local.family) {
 		draft_addresses(w);
 		draft_local_path(w);
 	}
 	draft_server_name(w, &line);
 	if (traceparents(w, headers) == 1)
-		draft_text(w, &line, TEXT_TRACEPARENT, (void *)w->traceparent, w->traceparent_len,
-			   TRACEPARENT_MAX);
+		DRAFT_TEXT(w, &line, traceparent, (void *)w->traceparent, w->traceparent_len);
 	w->held.draft.texts_len = w->held.tail_len - w->held.texts_at;
 }
 

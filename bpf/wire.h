@@ -81,18 +81,27 @@ enum attempt_flag {
 	ATTEMPT_HEADER_SENT = 1 << 21, /* no response to an upgrade: only used in bpf/ */
 };
 
-/* The texts of a request. */
-enum request_text {
-	TEXT_METHOD = 0,
-	TEXT_REQUEST_URI = 1,
-	TEXT_URI = 2,
-	TEXT_HOST = 3,
-	TEXT_PROTOCOL = 4,
-	TEXT_REMOTE_ADDR = 5,
-	TEXT_LOCAL_PATH = 6,
-	TEXT_SERVER_NAME = 7, /* of the TLS handshake */
-	TEXT_TRACEPARENT = 8, /* the header of that name */
-	TEXTS = 9,
+/* A text of a request. Two texts may share bytes. */
+struct text {
+	__u16 at;  /* where it begins in the bytes of the texts */
+	__u16 len; /* its bytes, and TEXT_CUT when it is longer than these; 0: none */
+};
+
+enum text_flag {
+	TEXT_CUT = 1 << 15,
+};
+
+/* Room for each is in struct texts_room of config.bpf.h. */
+struct request_texts {
+	struct text method;
+	struct text request_uri;
+	struct text uri;
+	struct text host;
+	struct text protocol;
+	struct text remote_addr;
+	struct text local_path;	 /* of a unix listener */
+	struct text server_name; /* of the TLS handshake */
+	struct text traceparent; /* the value of the header of that name */
 };
 
 /* One end of a socket, as the kernel has it. */
@@ -161,17 +170,15 @@ struct request_record {
 	__u32 http_version;   /* r->http_version: 9, 1000, 1001, 2000, 3000 */
 	__u32 upstreams_seen; /* r->upstream_states->nelts */
 	__u16 attempts_len;
-	__u16 remote_port;    /* of c->sockaddr; 0: none */
-	__u16 text_cut;	      /* bit n: text n is longer than what is here */
-	__u16 texts_len;      /* bytes of all texts */
-	__u16 text_at[TEXTS]; /* where each begins in them; two may share bytes */
-	__u16 text_len[TEXTS];
+	__u16 remote_port; /* of c->sockaddr; 0: none */
+	__u16 texts_len;   /* bytes of all texts */
+	struct request_texts texts;
 	struct address local; /* the client's connection, nginx's end */
 	struct address peer;  /* its other end */
 	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
-	__u16 pad;
+	__u16 pad[2];
 };
 
 /* What was counted since tracing began. */

@@ -18,8 +18,22 @@ pub struct RequestEvent<'a> {
     pub attempts: Vec<AttemptEvent<'a>>,
     /// Those with an upstream, in the order of their first connects.
     pub subrequests: Vec<SubrequestEvent<'a>>,
-    /// By `enum request_text`; empty when it was not there.
-    pub texts: [&'a [u8]; TEXTS],
+    /// The bytes of all texts: `text()` finds one of them.
+    pub texts: &'a [u8],
+}
+
+impl<'a> RequestEvent<'a> {
+    /// The bytes of one of `record.texts`; empty when the request has no such text.
+    pub fn text(&self, text: types::text) -> &'a [u8] {
+        place(text, self.texts).unwrap_or_default()
+    }
+}
+
+impl types::text {
+    /// Whether nginx has a longer text than these bytes.
+    pub fn is_cut(self) -> bool {
+        self.len & TEXT_CUT != 0
+    }
 }
 
 /// One upstream attempt.
@@ -49,8 +63,8 @@ pub struct SubrequestEvent<'a> {
     pub uri: &'a [u8],
 }
 
-/// How many texts a record has.
-const TEXTS: usize = types::request_text::TEXTS.0 as usize;
+/// The flag in `text.len`.
+const TEXT_CUT: u16 = types::text_flag::TEXT_CUT.0 as u16;
 
 // SAFETY: the records of wire.h hold plain integers only, and no implicit padding (-Wpadded).
 unsafe impl Plain for types::request_record {}
@@ -58,6 +72,10 @@ unsafe impl Plain for types::request_record {}
 unsafe impl Plain for types::attempt {}
 // SAFETY: as above.
 unsafe impl Plain for types::subrequest {}
+// SAFETY: as above.
+unsafe impl Plain for types::text {}
+// SAFETY: as above.
+unsafe impl Plain for types::request_texts {}
 
 /// The two members that every record begins with.
 #[derive(Clone, Copy, Default)]
@@ -96,14 +114,9 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     );
     let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
     let attempts = tail.attempts(record.attempts_len)?;
-    let all_texts = tail.take(record.texts_len.into())?;
-    let mut texts = [&[][..]; TEXTS];
-    let places = record.text_at.into_iter().zip(record.text_len);
-    for (text, (at, len)) in texts.iter_mut().zip(places) {
-        let (at, len) = (usize::from(at), usize::from(len));
-        *text = all_texts
-            .get(at..at + len)
-            .with_context(|| format!("no text of {len} bytes at {at}"))?;
+    let texts = tail.take(record.texts_len.into())?;
+    for text in each_text(&record.texts) {
+        place(*text, texts).with_context(|| format!("no text at {text:?}"))?;
     }
     let subrequests = (0..record.subrequests_len).map(|_| tail.subrequest());
     let subrequests = subrequests.collect::<Result<_>>()?;
@@ -114,6 +127,19 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
         subrequests,
         texts,
     })
+}
+
+/// Where a text is in the bytes of all; `None` when it is not all in there.
+fn place(text: types::text, texts: &[u8]) -> Option<&[u8]> {
+    let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));
+    texts.get(at..at + len)
+}
+
+/// The members of `request_texts`, all of which are a `text`.
+fn each_text(texts: &types::request_texts) -> &[types::text] {
+    // SAFETY: it is plain.
+    let bytes = unsafe { plain::as_bytes(texts) };
+    plain::slice_from_bytes(bytes).unwrap_or_default()
 }
 
 /// What is left of a record.
@@ -181,9 +207,9 @@ mod tests {
             ..Default::default()
         };
         record.texts_len = 5;
-        record.text_len[0] = 3;
-        (record.text_at[2], record.text_len[2]) = (3, 2);
-        (record.text_at[3], record.text_len[3]) = (4, 1);
+        record.texts.method = types::text { at: 0, len: 3 };
+        record.texts.uri = types::text { at: 3, len: 2 };
+        record.texts.host = types::text { at: 4, len: 1 };
         let mut tail = Vec::new();
         tail.extend(bytes(&types::attempt {
             addr_len: 4,
@@ -223,7 +249,30 @@ mod tests {
         assert_eq!(event.attempts[0].addr, b"addr");
         assert_eq!(event.subrequests[0].attempts[0].addr, b"two");
         assert_eq!(event.subrequests[0].uri, b"/y");
-        assert_eq!(event.texts[..4], [&b"GET"[..], b"", b"/x", b"x"]);
+        let texts = event.record.texts;
+        assert_eq!(event.text(texts.method), b"GET");
+        assert_eq!(event.text(texts.request_uri), b"");
+        assert_eq!(event.text(texts.uri), b"/x");
+        assert_eq!(event.text(texts.host), b"x");
+    }
+
+    /// Check that the flag of a text that was cut is no part of its length.
+    #[test]
+    fn cut_text() {
+        let (mut record, tail) = request();
+        record.texts.uri.len |= super::TEXT_CUT;
+        let all = whole(&record, &tail);
+        let event = decode(&all).unwrap();
+        let texts = event.record.texts;
+        assert_eq!(event.text(texts.uri), b"/x");
+        assert!(texts.uri.is_cut() && !texts.method.is_cut());
+    }
+
+    /// Check that every member of the texts is looked at, and nothing else.
+    #[test]
+    fn all_texts() {
+        let texts = types::request_texts::default();
+        assert_eq!(size_of_val(super::each_text(&texts)), size_of_val(&texts));
     }
 
     /// Check that a record cut anywhere is an error and no panic.
@@ -249,7 +298,7 @@ mod tests {
             |record| record.attempts_len = u16::MAX,
             |record| record.subrequests_len = 2,
             |record| record.texts_len += 1,
-            |record| record.text_len[6] = 6,
+            |record| record.texts.traceparent.len = 6,
         ];
         for (n, change) in broken.into_iter().enumerate() {
             let (mut record, tail) = request();

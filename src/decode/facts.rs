@@ -9,7 +9,6 @@ use std::net::Ipv6Addr;
 
 use crate::bpf::types;
 use crate::bpf::types::request_flag;
-use crate::bpf::types::request_text;
 use crate::decode::event::RequestEvent;
 use crate::decode::event::SubrequestEvent;
 use crate::decode::trace_context::TraceContext;
@@ -128,7 +127,7 @@ impl<'a> Facts<'_, 'a> {
 
     /// Whether the connection is no longer HTTP's once the response has begun.
     pub fn is_tunnel(&self) -> bool {
-        let method = self.0.texts[request_text::TEXT_METHOD.0 as usize];
+        let method = self.0.text(self.0.record.texts.method);
         let status = self.0.record.status;
         status == SWITCHING_PROTOCOLS || (method == b"CONNECT" && (200..300).contains(&status))
     }
@@ -171,7 +170,7 @@ impl<'a> Facts<'_, 'a> {
 
     /// Which trace the request belongs to, as its client says.
     pub fn trace_context(&self) -> Option<TraceContext> {
-        TraceContext::parse(self.0.texts[request_text::TEXT_TRACEPARENT.0 as usize])
+        TraceContext::parse(self.0.text(self.0.record.texts.traceparent))
     }
 
     /// How the client's bytes come: as `$scheme`.
@@ -218,15 +217,15 @@ impl<'a> Facts<'_, 'a> {
         phases
     }
 
-    /// One of the texts; what is not UTF-8 becomes U+FFFD.
-    pub fn text(&self, text: request_text) -> Option<Cow<'a, str>> {
-        lossy(self.0.texts[text.0 as usize])
+    /// One of `record.texts`; what is not UTF-8 becomes U+FFFD.
+    pub fn text(&self, text: types::text) -> Option<Cow<'a, str>> {
+        lossy(self.0.text(text))
     }
 
     /// nginx's end of the client's connection: from the kernel, or the path of the listener.
     pub fn server(&self) -> (Option<Cow<'a, str>>, Option<u16>) {
         let Some((addr, port)) = address(&self.0.record.local) else {
-            let path = self.text(request_text::TEXT_LOCAL_PATH);
+            let path = self.text(self.0.record.texts.local_path);
             return (path.map(|path| format!("unix:{path}").into()), None);
         };
         (Some(addr.to_string().into()), nonzero(port))
@@ -234,7 +233,7 @@ impl<'a> Facts<'_, 'a> {
 
     /// The other end of it, from the kernel, where nginx has taken the client for somebody else.
     pub fn peer(&self) -> Option<(IpAddr, Option<u16>)> {
-        let remote = self.text(request_text::TEXT_REMOTE_ADDR);
+        let remote = self.text(self.0.record.texts.remote_addr);
         let remote: Option<IpAddr> = remote.and_then(|remote| remote.parse().ok());
         address(&self.0.record.peer)
             .filter(|(addr, port)| remote != Some(*addr) || *port != self.0.record.remote_port)
@@ -251,17 +250,17 @@ impl<'a> Facts<'_, 'a> {
     pub fn truncated(&self) -> Vec<&'static str> {
         let record = &self.0.record;
         let texts = [
-            (request_text::TEXT_METHOD, "request_method"),
-            (request_text::TEXT_REQUEST_URI, "request_uri"),
-            (request_text::TEXT_URI, "uri"),
-            (request_text::TEXT_HOST, "http_host"),
-            (request_text::TEXT_PROTOCOL, "server_protocol"),
-            (request_text::TEXT_REMOTE_ADDR, "remote_addr"),
-            (request_text::TEXT_SERVER_NAME, "ssl_server_name"),
+            (record.texts.method, "request_method"),
+            (record.texts.request_uri, "request_uri"),
+            (record.texts.uri, "uri"),
+            (record.texts.host, "http_host"),
+            (record.texts.protocol, "server_protocol"),
+            (record.texts.remote_addr, "remote_addr"),
+            (record.texts.server_name, "ssl_server_name"),
         ];
         let mut names: Vec<_> = texts
             .into_iter()
-            .filter(|(text, _)| record.text_cut & (1 << text.0) != 0)
+            .filter(|(text, _)| text.is_cut())
             .map(|(_, name)| name)
             .collect();
         let last = self.0.attempts.last();
@@ -327,7 +326,7 @@ pub mod tests {
             },
             attempts: Vec::new(),
             subrequests: Vec::new(),
-            texts: [&[]; 9],
+            texts: &[],
         }
     }
 
@@ -405,7 +404,8 @@ pub mod tests {
         ] {
             let mut event = event();
             event.record.status = status;
-            event.texts[types::request_text::TEXT_METHOD.0 as usize] = method.as_bytes();
+            event.texts = method.as_bytes();
+            event.record.texts.method.len = u16::try_from(method.len()).unwrap();
             let facts = Facts(&event);
             assert_eq!(facts.is_tunnel(), is_tunnel, "{method} {status}");
             assert_eq!(facts.tunnel_ns(), is_tunnel.then_some(2_000));
@@ -457,11 +457,12 @@ pub mod tests {
         event.record.local.port = 80;
         event.record.peer = event.record.local;
         event.record.remote_port = 80;
-        event.texts[types::request_text::TEXT_REMOTE_ADDR.0 as usize] = b"127.0.0.1";
+        event.texts = b"127.0.0.1/run/x";
+        event.record.texts.remote_addr = types::text { at: 0, len: 9 };
         assert_eq!(Facts(&event).peer(), None);
         event.record.remote_port = 81;
         assert!(Facts(&event).peer().is_some());
-        event.texts[types::request_text::TEXT_LOCAL_PATH.0 as usize] = b"/run/x";
+        event.record.texts.local_path = types::text { at: 9, len: 6 };
         event.record.local.family = libc::AF_UNIX as u16;
         let (addr, port) = Facts(&event).server();
         assert_eq!((addr.as_deref(), port), (Some("unix:/run/x"), None));

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::bpf::types::request_flag;
-use crate::bpf::types::request_text;
 use crate::decode::clock::Clock;
 use crate::decode::event::RequestEvent;
 use crate::decode::facts::Facts;
@@ -166,14 +165,14 @@ impl<'a> Request<'a> {
             pid: record.pid,
             connection: record.connection,
             connection_requests: record.connection_requests,
-            remote_addr: facts.text(request_text::TEXT_REMOTE_ADDR),
+            remote_addr: facts.text(record.texts.remote_addr),
             remote_port: nonzero(record.remote_port),
             scheme: facts.scheme(),
-            server_protocol: facts.text(request_text::TEXT_PROTOCOL),
-            request_method: facts.text(request_text::TEXT_METHOD),
-            request_uri: facts.text(request_text::TEXT_REQUEST_URI),
-            uri: facts.text(request_text::TEXT_URI),
-            http_host: facts.text(request_text::TEXT_HOST),
+            server_protocol: facts.text(record.texts.protocol),
+            request_method: facts.text(record.texts.method),
+            request_uri: facts.text(record.texts.request_uri),
+            uri: facts.text(record.texts.uri),
+            http_host: facts.text(record.texts.host),
             truncated: facts.truncated(),
             status: nonzero(record.status),
             request_size: facts.request_size(),
@@ -181,7 +180,7 @@ impl<'a> Request<'a> {
             upstream_cache_status: facts.cache_status(),
             downstream_accept_time: accepted,
             tls_handshake_ns: facts.tls_handshake_ns(),
-            ssl_server_name: facts.text(request_text::TEXT_SERVER_NAME),
+            ssl_server_name: facts.text(record.texts.server_name),
             ssl_protocol: facts.ssl_protocol(),
             alpn: facts.alpn(),
             layout: facts
@@ -425,14 +424,27 @@ mod tests {
         event.record.local.port = 80;
         event.record.peer = event.record.local;
         event.record.cache_status = 7;
-        event.record.text_cut = 1;
         event.record.connection_requests = 1;
         event.record.handshake_first_ns = 600;
         event.record.handshake_last_ns = 900;
         event.record.http_version = 3000;
         event.record.flags |= types::request_flag::REQUEST_TLS.0;
-        event.texts = [b"x"; 9];
-        event.texts[8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        event.texts = b"x00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let one = types::text { at: 0, len: 1 };
+        event.record.texts = types::request_texts {
+            method: types::text {
+                at: 0,
+                len: 1 | types::text_flag::TEXT_CUT.0 as u16,
+            },
+            request_uri: one,
+            uri: one,
+            host: one,
+            protocol: one,
+            remote_addr: one,
+            local_path: one,
+            server_name: one,
+            traceparent: types::text { at: 1, len: 55 },
+        };
         let attempt = || AttemptEvent {
             record: types::attempt {
                 connect_ns: 2_000,
