@@ -21,7 +21,7 @@ static __always_inline __u32 request_status(struct worker *w, long rc)
 }
 
 /* What the entry of the connection knows of this request. */
-static __always_inline void draft_connection(struct worker *w, struct connection *conn)
+static __always_inline void draft_entry(struct worker *w, struct connection *conn)
 {
 	struct request_record *d = &w->held.draft;
 
@@ -141,10 +141,11 @@ static __always_inline bool is_stream_refused(struct worker *w)
 	return NGX_GET(ev, write) & NGX_EVENT_ERROR;
 }
 
-/* The members of r and c that are numbers. False when one of them could not be read. */
-static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_connection_s *c)
+/* The members of r and c that are numbers. 0: one of them could not be read. */
+__noinline int draft_numbers(struct worker *w, long rc, __u64 connection)
 {
-	struct request_record *d = &w->held.draft;
+	struct ngx_connection_s *c = (void *)connection;
+	struct request_record *d;
 	struct ngx_buf_s *header_in;
 	struct ngx_http_upstream_s *u;
 	bool failed = false;
@@ -153,8 +154,9 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 		__be16 port;
 	} remote = {};
 
-	if (NGX_COPY(w->connection, c))
-		return false;
+	if (!w || NGX_COPY(w->connection, c))
+		return 0;
+	d = &w->held.draft;
 	d->pid = w->pid;
 	d->request_length = OF_REQUEST(w, request_length);
 	d->content_length_n = OF_REQUEST(w, headers_in.content_length_n);
@@ -185,6 +187,16 @@ static __always_inline bool draft_facts(struct worker *w, long rc, struct ngx_co
 	    (remote.family == AF_INET || remote.family == AF_INET6))
 		d->remote_port = bpf_ntohs(remote.port);
 	return !failed;
+}
+
+/* The times of the request, of its connection's entry. */
+__noinline int draft_connection(struct worker *w, struct connection *conn)
+{
+	if (!w || !conn)
+		return 0;
+	draft_entry(w, conn);
+	draft_body(w, conn);
+	return 0;
 }
 
 #endif

@@ -133,12 +133,15 @@ static __always_inline void draft_server_name(struct worker *w, struct line *lin
 	DRAFT_TEXT(w, line, server_name, name.data, name.len);
 }
 
-static __always_inline void draft_texts(struct worker *w)
+/* All texts. Global: see draft_attempt(). */
+__noinline int draft_texts(struct worker *w)
 {
 	struct ngx_str_t host;
 	struct line line;
 	__u64 headers;
 
+	if (!w)
+		return 0;
 	headers = copy_part(w, OF_REQUEST(w, headers_in.headers.part.elts),
 			    OF_REQUEST(w, headers_in.headers.part.nelts));
 	host = header_value(w, headers, OF_REQUEST(w, headers_in.host));
@@ -162,6 +165,7 @@ static __always_inline void draft_texts(struct worker *w)
 	if (traceparents(w, headers) == 1)
 		DRAFT_TEXT(w, &line, traceparent, (void *)w->traceparent, w->traceparent_len);
 	w->held.draft.texts_len = w->held.tail_len - w->held.texts_at;
+	return 0;
 }
 
 #endif

@@ -4,7 +4,6 @@
 #define NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 
 #include "upstream.bpf.h"
-#include "walk.bpf.h"
 
 /* Members of the state of the attempt that is drafted. */
 #define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
@@ -24,25 +23,26 @@ static __always_inline void settle_response(struct attempt *out, struct attempt_
 		out->response_last_ns = 0;
 }
 
-/* One attempt: the times that its socket told, and the state that nginx keeps. */
-static __always_inline void draft_attempt(struct worker *w, struct attempt *out,
-					  struct attempt_times *times,
-					  struct ngx_http_upstream_state_t *state, __u64 generation)
+/* What the socket of an attempt has shown. */
+static __always_inline void draft_times(struct attempt *out, struct attempt_times *times)
+{
+	out->flags = times->flags;
+	out->connect_ns = times->connect_ns;
+	out->request_first_ns = times->request_first_ns;
+	out->request_last_ns = times->request_last_ns;
+	out->response_first_ns = times->response_first_ns;
+	out->response_last_ns = times->response_last_ns;
+	out->handshake_first_ns = times->handshake_first_ns;
+	out->handshake_last_ns = times->handshake_last_ns;
+}
+
+/* The state that nginx keeps of an attempt. */
+static __always_inline void draft_state(struct worker *w, struct attempt *out,
+					struct attempt_times *times,
+					struct ngx_http_upstream_state_t *state)
 {
 	struct ngx_str_t peer = {};
 
-	if (times && (times->generation != generation || times->index != out->index))
-		times = NULL;
-	if (times) {
-		out->flags = times->flags;
-		out->connect_ns = times->connect_ns;
-		out->request_first_ns = times->request_first_ns;
-		out->request_last_ns = times->request_last_ns;
-		out->response_first_ns = times->response_first_ns;
-		out->response_last_ns = times->response_last_ns;
-		out->handshake_first_ns = times->handshake_first_ns;
-		out->handshake_last_ns = times->handshake_last_ns;
-	}
 	out->bytes_sent = out->bytes_received = -1;
 	if (NGX_COPY(w->state, state))
 		return;
@@ -82,7 +82,7 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 {
 	__u32 bits;
 
-	if (!u || !times) /* the second never: for the verifier */
+	if (!u)
 		return;
 	bits = upstream_bits(u);
 	out->flags |= upstream_outcome(u, bits);
@@ -98,99 +98,108 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 }
 
 /*
- * Appends the attempts: the first ones, and the last, `max` (a constant) at most. Returns how many;
- * what is known of their times may be NULL. `from` are nginx's own states, which are copied to
- * w->states; `u` is what nginx worked with last.
+ * Appends the attempt with this index in r->upstream_states, of which w->states is a copy. `times`
+ * are NULL where nothing is known of its socket, and those of another attempt when this one has
+ * none; `u` is what nginx worked with last. Returns 0 when the tail has no room.
+ *
+ * Global, as all functions here that are not static: the verifier follows such a function once, for
+ * any arguments, and not again for each way that leads to a call of it.
+ */
+__noinline int draft_attempt(struct worker *w, struct attempt_times *times, __u64 generation,
+			     __u32 index, __u64 u)
+{
+	struct attempt *out;
+	__u32 at;
+
+	if (!w)
+		return 0;
+	out = &w->attempt;
+	at = w->held.tail_len;
+	if (at > TAIL_BYTES - sizeof(*out))
+		return 0;
+	w->held.tail_len = at + sizeof(*out);
+	__builtin_memset(out, 0, sizeof(*out));
+	out->index = index;
+	if (times && (times->generation != generation || times->index != index))
+		times = NULL;
+	if (times)
+		draft_times(out, times);
+	draft_state(w, out, times, (void *)(w->states.elts + w->states.size * index));
+	if (times && out->flags & ATTEMPT_SEEN && index == (__u32)w->states.nelts - 1)
+		draft_outcome(out, times, (void *)u);
+	put(w, at, out, sizeof(*out));
+	return 1;
+}
+
+/*
+ * Appends the attempts of `r`: the first ones, and the last, `max` (a constant) at most. Returns
+ * how many. `times` may be NULL.
  */
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
-					    __u32 max, struct ngx_array_t *from, __u64 generation,
+					    __u32 max, __u64 generation, struct ngx_array_t *states,
 					    struct ngx_http_upstream_s *u)
 {
-	struct attempt *out = &w->attempt;
-	struct array *states = &w->states;
-	__u32 seen;
-	__u32 i;
+	__u32 seen, i;
 
-	if (bpf_probe_read_user(states, sizeof(*states), from))
-		__builtin_memset(states, 0, sizeof(*states));
-	seen = states->nelts;
-	for (i = 0; i < max; i++) {
-		__u32 at = w->held.tail_len;
-
-		if (i >= seen || at > TAIL_BYTES - sizeof(*out))
+	if (bpf_probe_read_user(&w->states, sizeof(w->states), states))
+		__builtin_memset(&w->states, 0, sizeof(w->states));
+	seen = w->states.nelts;
+	for (i = 0; i < max && i < seen; i++) {
+		if (!draft_attempt(w, times ? &times[i] : NULL, generation,
+				   i == max - 1 ? seen - 1 : i, (__u64)u))
 			break;
-		w->held.tail_len = at + sizeof(*out);
-		__builtin_memset(out, 0, sizeof(*out));
-		out->index = i == max - 1 ? seen - 1 : i;
-		draft_attempt(w, out, times ? &times[i] : NULL,
-			      (void *)(states->elts + states->size * out->index), generation);
-		if (out->flags & ATTEMPT_SEEN && out->index == seen - 1)
-			draft_outcome(out, &times[i], u);
-		put(w, at, out, sizeof(*out));
 	}
 	return i;
 }
 
-/*
- * Drafts what nginx and the sockets know of the request's upstreams. Not inlined: what it has on
- * the stack is free again when the subrequests are drafted.
- */
-static __noinline void draft_upstreams(struct worker *w, struct connection *conn)
+/* The attempts of the request itself. `conn` is NULL where nothing is known of its upstreams. */
+__noinline int draft_upstreams(struct worker *w, struct connection *conn)
 {
+	if (!w)
+		return 0;
 	w->held.draft.attempts_len = draft_attempts(
-		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, OF_REQUEST(w, upstream_states),
-		conn ? conn->generation : 0, OF_REQUEST(w, upstream));
+		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, conn ? conn->generation : 0,
+		OF_REQUEST(w, upstream_states), OF_REQUEST(w, upstream));
 	w->held.draft.upstreams_seen = w->states.nelts;
+	return 0;
 }
 
-/* A walk through the subrequests of a request that has ended. */
-struct subrequest_walk {
-	struct worker *w;
-	struct connection *conn;
-};
-
-/* Appends one of them. nginx frees none before the main request. */
-static __always_inline bool draft_subrequest(struct subrequest_walk *walk, __u32 index)
+/* Appends a subrequest with its attempts. nginx frees none before the main request. */
+__noinline int draft_subrequest(struct worker *w, __u64 request, __u64 generation)
 {
-	struct connection *conn = walk->conn;
-	struct worker *w = walk->w;
+	struct ngx_http_request_s *r = (void *)request;
 	struct subrequest_times *sub;
-	struct ngx_http_request_s *r;
-	struct subrequest *out = &w->subrequest;
-	__u32 at = w->held.tail_len;
-	__u32 err_status;
+	struct subrequest *out;
+	__u32 at, err_status;
 	__u64 len;
 
-	if (index >= conn->subrequests_seen || at > TAIL_BYTES - sizeof(*out))
-		return false;
-	r = (void *)conn->subrequests[index & (SUBREQUESTS_MAX - 1)];
-	sub = subrequest_find(w, (__u64)r);
-	if (sub && is_request(r)) {
-		__builtin_memset(out, 0, sizeof(*out));
-		err_status = NGX_GET(r, err_status);
-		out->status = err_status ? err_status : NGX_GET(r, headers_out.status);
-		w->held.tail_len = at + sizeof(*out);
-		out->attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX,
-						   NGX_GET(r, upstream_states), conn->generation,
-						   NGX_GET(r, upstream));
-		out->upstreams_seen = w->states.nelts;
-		len = NGX_GET(r, uri.len);
-		out->uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
-		out->uri_cut = len > SUBREQUEST_URI_MAX;
-		put(w, at, out, sizeof(*out));
-		w->held.draft.subrequests_len++;
-	}
-	return true;
+	if (!w)
+		return 0;
+	out = &w->subrequest;
+	at = w->held.tail_len;
+	sub = subrequest_find(w, request);
+	if (!sub || at > TAIL_BYTES - sizeof(*out) || !is_request(r))
+		return 0;
+	__builtin_memset(out, 0, sizeof(*out));
+	err_status = NGX_GET(r, err_status);
+	out->status = err_status ? err_status : NGX_GET(r, headers_out.status);
+	w->held.tail_len = at + sizeof(*out);
+	out->attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX, generation,
+					   NGX_GET(r, upstream_states), NGX_GET(r, upstream));
+	out->upstreams_seen = w->states.nelts;
+	len = NGX_GET(r, uri.len);
+	out->uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
+	out->uri_cut = len > SUBREQUEST_URI_MAX;
+	put(w, at, out, sizeof(*out));
+	w->held.draft.subrequests_len++;
+	return 0;
 }
-
-DEFINE_WALK(draft_subrequest, struct subrequest_walk, SUBREQUESTS_MAX)
 
 static __always_inline void draft_subrequests(struct worker *w, struct connection *conn)
 {
-	struct subrequest_walk walk = {.w = w, .conn = conn};
-
 	w->held.draft.subrequests_seen = conn->subrequests_seen;
-	walk_draft_subrequest(&walk);
+	for (__u32 i = 0; i < SUBREQUESTS_MAX && i < conn->subrequests_seen; i++)
+		draft_subrequest(w, conn->subrequests[i], conn->generation);
 }
 
 #endif

@@ -280,24 +280,27 @@ static __always_inline void stream_settle(struct multiplex *m, struct connection
 }
 
 /* When the last bytes of the response went out. Not while some may be in OpenSSL's buffer. */
-static __always_inline void stream_ended(struct worker *w, struct connection *stream,
-					 struct ngx_http_request_s *r)
+__noinline int stream_ended(struct worker *w, struct connection *stream, __u64 r)
 {
-	struct ngx_connection_s *c = connection_of_stream(r);
-	struct connection *conn = c ? connection_find(w, (__u64)c) : NULL;
-	struct multiplex *m = conn ? multiplex_of(w, conn, c) : NULL;
+	struct ngx_connection_s *c = connection_of_stream((void *)r);
+	struct connection *conn;
 	struct output *output;
+	struct multiplex *m;
 
-	if (!m || !stream->last_round)
-		return;
+	if (!w || !stream || !stream->last_round)
+		return 0;
+	conn = c ? connection_find(w, (__u64)c) : NULL;
+	m = conn ? multiplex_of(w, conn, c) : NULL;
+	if (!m)
+		return 0;
 	stream_settle(m, stream);
 	if (m->is_blocked && NGX_GET_OR(c, ssl, NULL))
-		return;
+		return 0;
 	output = output_of(m, stream->last_round);
-	if (!output)
-		return;
-	stream->response_last_ns =
-		output->round == stream->last_round ? output->last_ns : output->first_ns;
+	if (output)
+		stream->response_last_ns =
+			output->round == stream->last_round ? output->last_ns : output->first_ns;
+	return 0;
 }
 
 /* A walk through the frames of a round. */

@@ -25,15 +25,14 @@ static __always_inline bool request_tell(struct worker *w, struct ngx_http_reque
 {
 	bool is_awaited = conn && response_is_awaited(w, conn);
 
-	if (!draft_facts(w, rc, c))
+	if (!draft_numbers(w, rc, (__u64)c))
 		return false;
 	if (!is_traced)
 		w->held.draft.flags |= REQUEST_UNTRACED;
 	if (conn && is_traced) {
 		if (w->held.draft.http_version == NGX_HTTP_VERSION_20)
-			stream_ended(w, conn, r);
+			stream_ended(w, conn, (__u64)r);
 		draft_connection(w, conn);
-		draft_body(w, conn);
 	}
 	if (!has_status(&w->held.draft) || !has_duration(&w->held.draft)) {
 		__sync_fetch_and_add(&counters.filtered, 1);
