@@ -83,6 +83,42 @@ static __always_inline struct attempt_times *upstream_attempt(struct worker *w,
 }
 
 /*
+ * Where the attempt with this index is kept: with the request in flight, or with its subrequest
+ * `r`. NULL: there are too many subrequests.
+ */
+static __always_inline struct attempt_times *attempt_find(struct worker *w, struct socket_state *s,
+							  struct connection *conn, __u64 r,
+							  __u32 index)
+{
+	struct subrequest_times *sub;
+
+	if (r == conn->request) {
+		s->slot = attempt_slot(index, ATTEMPTS_MAX);
+		return attempt_at(conn->attempts, s->slot, ATTEMPTS_MAX);
+	}
+	sub = subrequest_join(w, conn, r);
+	if (!sub)
+		return NULL;
+	s->subrequest = r;
+	s->slot = attempt_slot(index, SUBREQUEST_ATTEMPTS_MAX);
+	return attempt_at(sub->attempts, s->slot, SUBREQUEST_ATTEMPTS_MAX);
+}
+
+/* Begins the attempt, unless it has begun already: a slot may still hold another one. */
+static __always_inline void attempt_begin(struct attempt_times *a, struct socket_state *s,
+					  __u32 index)
+{
+	if (a->generation == s->generation && a->index == index)
+		return;
+	__builtin_memset(a, 0, sizeof(*a));
+	a->generation = s->generation;
+	a->index = index;
+	a->flags = ATTEMPT_SEEN;
+	a->connection = s->connection;
+	a->number = NGX_GET((struct ngx_connection_s *)s->connection, number);
+}
+
+/*
  * Joins the socket with the attempt that `r` is at, which is the last of r->upstream_states:
  * ngx_http_upstream_connect() adds it before it connects. A subrequest has states of its own.
  */
@@ -90,7 +126,6 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 							   struct ngx_http_request_s *r)
 {
 	struct ngx_http_request_s *main;
-	struct subrequest_times *sub;
 	struct attempt_times *a;
 	struct connection *conn;
 	bool failed = false;
@@ -110,27 +145,11 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 		return NULL;
 	s->generation = conn->generation;
 	conn->request = (__u64)main;
-	if (main == r) {
-		s->slot = attempt_slot(nelts - 1, ATTEMPTS_MAX);
-		a = attempt_at(conn->attempts, s->slot, ATTEMPTS_MAX);
-	} else {
-		sub = subrequest_join(w, conn, (__u64)r);
-		if (!sub) {
-			s->client = 0;
-			return NULL;
-		}
-		s->subrequest = (__u64)r;
-		s->slot = attempt_slot(nelts - 1, SUBREQUEST_ATTEMPTS_MAX);
-		a = attempt_at(sub->attempts, s->slot, SUBREQUEST_ATTEMPTS_MAX);
-	}
-	if (a->generation != conn->generation || a->index != nelts - 1) {
-		__builtin_memset(a, 0, sizeof(*a));
-		a->generation = conn->generation;
-		a->index = nelts - 1;
-		a->flags = ATTEMPT_SEEN;
-		a->connection = s->connection;
-		a->number = NGX_GET((struct ngx_connection_s *)s->connection, number);
-	}
+	a = attempt_find(w, s, conn, (__u64)r, nelts - 1);
+	if (a)
+		attempt_begin(a, s, nelts - 1);
+	else
+		s->client = 0;
 	return a;
 }
 

@@ -25,47 +25,52 @@ static __always_inline __u64 accept_ns(struct worker *w, struct ngx_connection_s
 	return read_ns ? read_ns : now;
 }
 
-/* ngx_http_init_connection(c): false when this is no stream. */
-static __always_inline bool stream_opened(struct worker *w, struct ngx_connection_s *c)
+/* The entry of the connection that a stream is on. It may have been accepted before tracing. */
+static __always_inline struct connection *quic_parent(struct worker *w, __u64 parent)
 {
-	struct connection *conn, *parent_conn;
-	struct ngx_connection_s *parent;
-	struct ngx_quic_stream_s *qs = quic_stream_of(c);
+	struct connection *conn = connection_find(w, parent);
+
+	return conn ? conn : connection_adopt(w, parent);
+}
+
+/* ngx_http_init_connection(c): whatever the entry of this ngx_connection_t held is over. */
+static __always_inline void stream_opened(struct worker *w, struct ngx_connection_s *c,
+					  struct ngx_quic_stream_s *qs)
+{
+	struct connection *conn, *parent;
 	struct stream_key key = {.pid = w->pid};
 	__u64 value = (__u64)c;
-	__u64 n;
 
-	if (!knows_quic())
-		return false;
-	/* A stream at the same place that ended without a request. */
-	conn = connection_find(w, value);
-	if (conn && conn->stream.connection)
-		quic_stream_forget(conn, value);
-	if (!qs)
-		return false;
-	parent = NGX_GET(qs, parent);
-	parent_conn = connection_find(w, (__u64)parent);
-	if (!parent_conn)
-		parent_conn = connection_adopt(w, (__u64)parent);
-	conn = connection_new(w, value);
-	if (!conn || !parent_conn)
-		return true;
-	conn->accepted_ns = parent_conn->accepted_ns;
-	key.connection = (__u64)parent;
+	key.connection = (__u64)NGX_GET(qs, parent);
 	key.id = NGX_GET(qs, id);
+	parent = quic_parent(w, key.connection);
+	conn = connection_new(w, value);
+	if (!conn || !parent)
+		return;
+	conn->accepted_ns = parent->accepted_ns;
 	if (key.id & NGX_QUIC_STREAM_OTHER)
-		return true;
+		return;
 	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
 		conn->stream = key;
-	/* Where its header's end would not be seen, its begin is not told. */
-	n = w->opening_len;
-	if (n >= OPENING_MAX)
-		return true;
-	barrier_var(n);
-	w->opening[n & (OPENING_MAX - 1)] = value;
-	w->opening_len = n + 1;
-	conn->request_first_ns = datagram_ns(w, c);
-	return true;
+	/* Where the end of its header would not be seen, its begin is not reported. */
+	if (opening_add(w, value))
+		conn->request_first_ns = datagram_ns(w, c);
+}
+
+/* ngx_http_init_connection(c), of a connection or of a stream. */
+static __always_inline void connection_opened(struct worker *w, struct ngx_connection_s *c)
+{
+	struct ngx_quic_stream_s *qs = quic_stream_of(c);
+	struct connection *conn;
+
+	/* A stream that had the same ngx_connection_t may have ended without a request. */
+	conn = knows_quic() ? connection_find(w, (__u64)c) : NULL;
+	if (conn && conn->stream.connection)
+		quic_stream_forget(conn, (__u64)c);
+	if (qs)
+		stream_opened(w, c, qs);
+	else
+		connection_accepted(w, c, accept_ns(w, c));
 }
 
 /* Bytes have been read from a socket that is no stream. */

@@ -30,10 +30,9 @@ SEC("uprobe")
 int init_connection(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
-	struct ngx_connection_s *c = (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0);
 
-	if (w && !stream_opened(w, c))
-		connection_accepted(w, c, accept_ns(w, c));
+	if (w)
+		connection_opened(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
 	return 0;
 }
 

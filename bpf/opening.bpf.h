@@ -7,6 +7,19 @@
 #include "quic.bpf.h"
 #include "walk.bpf.h"
 
+/* Adds a stream to the list. Returns false when that is full. */
+static __always_inline bool opening_add(struct worker *w, __u64 c)
+{
+	__u64 n = w->opening_len;
+
+	if (n >= OPENING_MAX)
+		return false;
+	barrier_var(n);
+	w->opening[n & (OPENING_MAX - 1)] = c;
+	w->opening_len = n + 1;
+	return true;
+}
+
 /*
  * A stream with a whole header and no body that is known of, or with a whole one: no one looks at
  * it any more. A body without a length of which nginx has not yet begun to read may still come.

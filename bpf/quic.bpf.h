@@ -39,12 +39,10 @@ static __always_inline void quic_stream_forget(struct connection *conn, __u64 c)
 		bpf_map_delete_elem(&quic_streams, &conn->stream);
 }
 
-/* A stream ends, of whichever protocol, and with it its connection. */
-static __always_inline void stream_forget(struct worker *w, __u64 c)
+/* A stream of HTTP/2 or HTTP/3 ends, and its ngx_connection_t with it. */
+static __always_inline void stream_forget(struct worker *w, struct connection *conn, __u64 c)
 {
-	struct connection *conn = connection_find(w, c);
-
-	if (conn && conn->stream.connection)
+	if (conn->stream.connection)
 		quic_stream_forget(conn, c);
 	connection_forget(w, c);
 }

@@ -10,6 +10,11 @@ static __always_inline void request_lost(enum lost_cause cause)
 	__sync_fetch_and_add(&counters.lost[cause], 1);
 }
 
+static __always_inline void request_filtered(void)
+{
+	__sync_fetch_and_add(&counters.filtered, 1);
+}
+
 /* `draft` and, behind it, its tail. */
 static __always_inline void request_submit(struct request_record *draft, __u64 tail_len)
 {

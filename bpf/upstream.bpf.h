@@ -214,6 +214,28 @@ static __always_inline void upstream_unsent(struct worker *w, struct socket_stat
 		a->flags |= ATTEMPT_ERROR;
 }
 
+/* What bytes that are sent to an upstream are to its attempt. */
+enum sent_bytes {
+	SENT_REQUEST,
+	SENT_CONTROL, /* no part of the request, which was sent before */
+	SENT_MORE,    /* more after the response has begun: a tunnel, or it came early */
+	SENT_UNSURE,  /* the same over TLS, where it may be an alert */
+};
+
+/*
+ * Over HTTP/2 the connection's own frames (SETTINGS, PING) follow the request. Over TLS so does the
+ * alert of ngx_http_upstream_finalize_request(), which may come much later.
+ */
+static __always_inline enum sent_bytes classify_sent(struct attempt_times *a,
+						     struct socket_state *s)
+{
+	if ((s->is_http2 || s->handshake.is_tls) && upstream_bits_of(s) & U_BODY_SENT)
+		return SENT_CONTROL;
+	if (!is_answered(a, s))
+		return SENT_REQUEST;
+	return a->flags & ATTEMPT_TLS ? SENT_UNSURE : SENT_MORE;
+}
+
 static __always_inline void upstream_sent(struct worker *w, struct socket_state *s, __u64 now)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
@@ -222,35 +244,30 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 
 	if (is_handshake(w, &s->handshake, c, now))
 		return upstream_handshake(w, s);
-	/* HTTP/2: the last thing sent for the request before may have been behind its response. */
+	/* Over HTTP/2 the request before may have sent something after its response. */
 	if (s->phase == UPSTREAM_SENDING)
 		a = upstream_attempt(w, s);
 	if (!a)
 		a = upstream_request_out(w, s, now);
 	if (!a)
 		return;
-	/*
-	 * HTTP/2: the connection's own frames (SETTINGS, PING) follow the request. TLS: so does the
-	 * alert of ngx_http_upstream_finalize_request(), which may come much later.
-	 */
-	if ((s->is_http2 || s->handshake.is_tls) && upstream_bits_of(s) & U_BODY_SENT)
-		return;
-	if (!is_answered(a, s)) {
+	switch (classify_sent(a, s)) {
+	case SENT_REQUEST:
 		a->request_last_ns = now;
-		return;
-	}
-	/*
-	 * A tunnel, or an answer that came before the request's end. Over TLS it may be an alert,
-	 * the last that nginx sends: then nothing is counted behind it.
-	 */
-	if (a->flags & ATTEMPT_TLS) {
+		break;
+	case SENT_CONTROL:
+		break;
+	case SENT_MORE:
+		a->flags |= ATTEMPT_MORE;
+		break;
+	case SENT_UNSURE:
+		/* An alert is the last thing that nginx sends: then c->sent does not grow. */
 		sent = NGX_GET(c, sent);
 		if (s->sent && sent > s->sent)
 			a->flags |= ATTEMPT_MORE;
 		s->sent = sent;
-		return;
+		break;
 	}
-	a->flags |= ATTEMPT_MORE;
 }
 
 /* The request that the socket's attempt is of. ngx_free_connection() has cleared c->data by its
