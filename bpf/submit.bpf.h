@@ -5,6 +5,44 @@
 
 #include "maps.bpf.h"
 
+enum { RAISE_TRIES = 8 };
+
+/* A helper that came with Linux 5.18. */
+enum bpf_func_id___5_18 {
+	BPF_FUNC_copy_from_user_task___5_18 = 191,
+};
+
+/* Whether atomic operations may return a value: on arm64 only since Linux 5.18. */
+static __always_inline bool can_exchange(void)
+{
+#if defined(__TARGET_ARCH_arm64)
+	return bpf_core_enum_value_exists(enum bpf_func_id___5_18,
+					  BPF_FUNC_copy_from_user_task___5_18);
+#else
+	return true;
+#endif
+}
+
+/*
+ * Raises a maximum to `value`. When another CPU has raised it at the same time, it is tried again.
+ * Where values can't be exchanged, the smaller one of the two may be left.
+ */
+static __always_inline void raise_max(__u64 *max, __u64 value)
+{
+	__u64 seen = *max, before;
+
+	for (__u32 i = 0; i < RAISE_TRIES && value > seen; i++) {
+		if (!can_exchange()) {
+			*max = value;
+			return;
+		}
+		before = __sync_val_compare_and_swap(max, seen, value);
+		if (before == seen)
+			return;
+		seen = before;
+	}
+}
+
 static __always_inline void request_lost(enum lost_cause cause)
 {
 	__sync_fetch_and_add(&counters.lost[cause], 1);
@@ -30,8 +68,7 @@ static __always_inline void request_submit(struct request_record *draft, __u64 t
 	taken = (BPF_RINGBUF_HDR_SZ + size + 7) & ~7ULL;
 	if (waiting / WAKEUP_BYTES != (waiting + taken) / WAKEUP_BYTES)
 		flags = BPF_RB_FORCE_WAKEUP;
-	if (waiting + taken > counters.waiting_max)
-		counters.waiting_max = waiting + taken;
+	raise_max(&counters.waiting_max, waiting + taken);
 	if (bpf_ringbuf_output(&events, draft, size, flags))
 		request_lost(LOST_RING_FULL);
 }
