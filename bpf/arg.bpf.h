@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The arguments of a probed function. A probe need not sit on the function's first instruction,
- * and an argument may have moved to another register by then: src/site.rs finds out where it is
- * and says so in the cookie, one byte an argument: on x86-64 in the order of enum reg, on arm64
- * the register's number.
+ * The arguments of a probed function. A probe need not be on the function's first instruction, and
+ * an argument may have moved to another register by then. src/site.rs finds the register of each,
+ * and the cookie has a byte for it: on x86-64 a value of enum reg, on arm64 the register's number.
  */
 #ifndef NGX_BPF_ARG_BPF_H
 #define NGX_BPF_ARG_BPF_H
@@ -28,8 +27,8 @@ enum reg {
 };
 
 /*
- * Each case reads the context itself, since the verifier takes no computed offset into it; the
- * comment that is no instruction keeps the compiler from making one read of them all.
+ * Each case reads the context itself, since the verifier does not accept a computed offset into it.
+ * The empty asm statement keeps the compiler from merging all these reads into one.
  */
 #define ARG_CASE(reg, member)                                                                      \
 	case reg:                                                                                  \
@@ -37,11 +36,12 @@ enum reg {
 		asm volatile("# " #member : "+r"(value));                                          \
 		break
 
+/* Argument n, from 0. */
+#if defined(__TARGET_ARCH_x86)
 static __always_inline __u64 arg(struct pt_regs *ctx, __u64 cookie, int n)
 {
 	__u64 value = 0;
 
-#if defined(__TARGET_ARCH_x86)
 	switch ((cookie >> (8 * n)) & 0xff) {
 		ARG_CASE(REG_AX, ctx->ax);
 		ARG_CASE(REG_CX, ctx->cx);
@@ -59,8 +59,13 @@ static __always_inline __u64 arg(struct pt_regs *ctx, __u64 cookie, int n)
 		ARG_CASE(REG_R14, ctx->r14);
 		ARG_CASE(REG_R15, ctx->r15);
 	}
+	return value;
+}
 #elif defined(__TARGET_ARCH_arm64)
+static __always_inline __u64 arg(struct pt_regs *ctx, __u64 cookie, int n)
+{
 	struct user_pt_regs *user = (void *)ctx;
+	__u64 value = 0;
 
 	switch ((cookie >> (8 * n)) & 0xff) {
 		ARG_CASE(0, user->regs[0]);
@@ -95,8 +100,8 @@ static __always_inline __u64 arg(struct pt_regs *ctx, __u64 cookie, int n)
 		ARG_CASE(29, user->regs[29]);
 		ARG_CASE(30, user->regs[30]);
 	}
-#endif
 	return value;
 }
+#endif
 
 #endif

@@ -5,13 +5,13 @@
 
 #include "http2.bpf.h"
 
-/* The slot of an attempt: the first ones keep theirs, all later ones share the last. */
+/* The slot of an attempt: the first ones have one each, and all later ones share the last. */
 static __always_inline __u32 attempt_slot(__u32 index, __u32 max)
 {
 	return index < max ? index : max - 1;
 }
 
-/* `max` is a power of two: the verifier sees that this stays inside the array. */
+/* `max` is a power of two, so that the verifier sees that this stays inside the array. */
 static __always_inline struct attempt_times *attempt_at(struct attempt_times *attempts, __u64 slot,
 							__u32 max)
 {
@@ -26,7 +26,7 @@ static __always_inline struct subrequest_times *subrequest_find(struct worker *w
 	return bpf_map_lookup_elem(&subrequests, &key);
 }
 
-/* The main request ends, and its subrequests with it. */
+/* Removes the entries of the subrequests of a request that ends. */
 static __always_inline void subrequests_forget(struct worker *w, struct connection *conn)
 {
 	struct connection_key key = {.pid = w->pid};
@@ -37,7 +37,10 @@ static __always_inline void subrequests_forget(struct worker *w, struct connecti
 	}
 }
 
-/* The times of a subrequest of the request in flight; NULL when there are too many. */
+/*
+ * The entry of a subrequest of the request in flight, which is created when it is first needed.
+ * NULL: there are too many. Not inlined: it is called from where the verifier has much to follow.
+ */
 static __noinline struct subrequest_times *subrequest_join(struct worker *w,
 							   struct connection *conn, __u64 r)
 {
@@ -64,7 +67,7 @@ static __noinline struct subrequest_times *subrequest_join(struct worker *w,
 	return sub;
 }
 
-/* The attempt that this socket works for, if its request is still the one in flight. */
+/* The attempt that this socket works for. NULL: its request is no longer in flight. */
 static __always_inline struct attempt_times *upstream_attempt(struct worker *w,
 							      struct socket_state *s)
 {

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The body of a client's request: whether nginx has all of it. nginx counts down what is missing
- * (rb->rest) as soon as it has read something, in every protocol, so that the last read before
- * which a body was not whole is the one that made it whole.
+ * The body of a client's request: whether nginx has all of it. As soon as nginx has read something
+ * it counts down what is missing (rb->rest), in every protocol. So the last read before which a
+ * body was incomplete is the one that completed it.
  */
 #ifndef NGX_BPF_BODY_BPF_H
 #define NGX_BPF_BODY_BPF_H
 
 #include "read.bpf.h"
 
-/* Whether this layout has the members that say how much of a body is missing. */
+/* Whether this layout has the members that count what is missing of a body. */
 static __always_inline bool knows_bodies(void)
 {
 	return bpf_core_field_exists(struct ngx_http_request_s, request_body) &&
@@ -17,8 +17,8 @@ static __always_inline bool knows_bodies(void)
 }
 
 /*
- * Whether nginx has put anything into it. It has not when it discards a chunked body, for which it
- * keeps no more than the state of its parser: ngx_http_discard_request_body_filter().
+ * Whether nginx has stored anything of the body. It stores nothing of a chunked body that it
+ * discards, except for the state of its parser: ngx_http_discard_request_body_filter().
  */
 static __always_inline bool body_is_kept(struct ngx_http_request_body_t *rb)
 {
@@ -26,9 +26,9 @@ static __always_inline bool body_is_kept(struct ngx_http_request_body_t *rb)
 }
 
 /*
- * Whether more of the body of a request is to come, whose header is complete. While nginx discards
- * a body, r->headers_in.content_length_n is what is missing of it, or more than 0 when it is
- * chunked.
+ * Whether more of the body is to come, of a request whose header is complete. While nginx discards
+ * a body, r->headers_in.content_length_n is what is missing of it; it is more than 0 for a chunked
+ * body.
  */
 static __always_inline bool body_is_open(struct ngx_http_request_s *r)
 {

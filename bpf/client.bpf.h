@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Bytes of a client's socket: of its TLS handshake, of its one request, or of its streams. */
+/* Bytes on a client's socket: they are the TLS handshake's, its one request's, or its streams'. */
 #ifndef NGX_BPF_CLIENT_BPF_H
 #define NGX_BPF_CLIENT_BPF_H
 
@@ -7,10 +7,10 @@
 #include "http2.bpf.h"
 
 /*
- * Bytes read from a client. While there is no request, c->data is the ngx_http_connection_t, and
- * what is read then becomes the request: nginx makes one as soon as it has a byte in plain. While
- * its header is not complete it has no write_event_handler: ngx_http_process_request() sets the
- * first one.
+ * Bytes were read from a client. While there is no request, c->data is the ngx_http_connection_t,
+ * and what is read becomes the next request: nginx creates it as soon as it has a decrypted byte.
+ * While the header is incomplete the request has no write_event_handler: ngx_http_process_request()
+ * sets the first one.
  */
 static __always_inline void client_received(struct worker *w, struct connection *conn,
 					    struct ngx_connection_s *c, __u64 now)
@@ -18,7 +18,7 @@ static __always_inline void client_received(struct worker *w, struct connection 
 	struct ngx_http_request_s *r;
 
 	if (is_handshake(w, &conn->handshake, c, now)) {
-		conn->request_first_ns = 0; /* that was a PROXY protocol header */
+		conn->request_first_ns = 0; /* what was read before was a PROXY protocol header */
 		return;
 	}
 	r = NGX_GET(c, data);
@@ -36,7 +36,7 @@ static __always_inline void client_received(struct worker *w, struct connection 
 	conn->last_read_ns = now;
 }
 
-/* `ret` as send() returned it: bytes, or an error. */
+/* Bytes were sent to a client, or could not be: `ret` is what send() returned. */
 static __always_inline void client_sent(struct worker *w, struct connection *conn,
 					struct ngx_connection_s *c, int ret, __u64 now)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Life of a client's connection: accepted, bytes in, bytes out, one request after the other. */
+/* The entry of a client's connection, from its accept through one request after the other. */
 #ifndef NGX_BPF_CONNECTION_BPF_H
 #define NGX_BPF_CONNECTION_BPF_H
 
@@ -16,7 +16,6 @@ static __always_inline struct connection *connection_find(struct worker *w, __u6
 	return bpf_map_lookup_elem(&connections, &key);
 }
 
-/* What is known of the connection is no longer to be trusted. */
 static __always_inline void connection_forget(struct worker *w, __u64 c)
 {
 	struct connection_key key = {.connection = c, .pid = w->pid};
@@ -24,7 +23,7 @@ static __always_inline void connection_forget(struct worker *w, __u64 c)
 	bpf_map_delete_elem(&connections, &key);
 }
 
-/* NULL when the map is full. */
+/* A new entry, which overwrites that of an earlier connection. NULL: the map is full. */
 static __always_inline struct connection *connection_new(struct worker *w, __u64 c)
 {
 	struct connection_key key = {.connection = c, .pid = w->pid};
@@ -35,7 +34,7 @@ static __always_inline struct connection *connection_new(struct worker *w, __u64
 	return conn;
 }
 
-/* A connection that nginx had accepted before tracing began. */
+/* The entry of a connection that nginx accepted before tracing began. */
 static __always_inline struct connection *connection_adopt(struct worker *w, __u64 c)
 {
 	struct connection *conn = connection_new(w, c);
@@ -45,7 +44,7 @@ static __always_inline struct connection *connection_adopt(struct worker *w, __u
 	return conn;
 }
 
-/* ngx_http_init_connection: whatever the entry of this ngx_connection_t held is over. */
+/* ngx_http_init_connection(c): whatever used this ngx_connection_t before is over. */
 static __always_inline void connection_accepted(struct worker *w, struct ngx_connection_s *c,
 						__u64 now)
 {
@@ -56,12 +55,12 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	if (!conn)
 		return;
 	conn->accepted_ns = now;
-	/* stream's pass directive hands over connections whose handshake is done. */
+	/* The pass directive of ngx_stream hands over connections after their handshake. */
 	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = conn->handshake.is_tls;
 }
 
-/* Whether the sample leaves out the request in flight: asked once, when it first matters. */
+/* Whether the sample leaves out the request in flight. It is asked once, when it first matters. */
 static __always_inline bool is_left_out(struct connection *conn)
 {
 	if (filter_sample < 2)
@@ -72,9 +71,10 @@ static __always_inline bool is_left_out(struct connection *conn)
 }
 
 /*
- * Interim responses (100, 103) are no part of the response: nginx sets headers_out.status of the
- * main request before its header is sent, and not for them. What an upstream says that does not
- * speak HTTP has none: it is passed on as HTTP/0.9.
+ * Whether bytes that are sent now are the response's. Interim responses (100, 103) are no part of
+ * it: nginx sets headers_out.status of the main request before it sends the header, and not for
+ * them. A response that is passed on as HTTP/0.9, since the upstream does not speak HTTP, has no
+ * status.
  */
 static __always_inline bool response_begun(struct connection *conn, struct ngx_connection_s *c)
 {
@@ -91,7 +91,7 @@ static __always_inline bool response_begun(struct connection *conn, struct ngx_c
 	       NGX_GET(main, http_version) == NGX_HTTP_VERSION_9;
 }
 
-/* What was unsure is part of the response when c->sent has grown since. */
+/* The unsure bytes are part of the response if c->sent has grown since. */
 static __always_inline void response_settle(struct connection *conn, __u64 sent)
 {
 	struct unsure *unsure = &conn->unsure;
@@ -105,10 +105,10 @@ static __always_inline void response_settle(struct connection *conn, __u64 sent)
 }
 
 /*
- * Whether a request was in flight when the process ended: its first byte had been read, or
- * something of its answer was seen. nginx drops the entry of a stream when the request ends. A
- * connection's entry outlives the connection, so that one counts only while the process still has
- * its socket, which is closed after this.
+ * Whether a request was in flight when the process ended: its first byte was read, or some of its
+ * response was seen. A stream's entry is removed when its request ends. A connection's entry
+ * outlives the connection, so that it counts only while the process has its socket, which the
+ * kernel closes after this.
  */
 static __always_inline bool is_in_flight(struct connection *conn, __u32 pid)
 {
@@ -126,15 +126,16 @@ static __always_inline bool is_in_flight(struct connection *conn, __u32 pid)
 	return parent_conn && !parent_conn->is_over && !conn->is_over;
 }
 
-/* A walk through the connections of a process that ends. */
+/* The context of a walk through the connections of a process that ends. */
 struct departure {
 	__u32 pid;
-	__u32 is_left; /* some are still there */
+	__u32 is_left; /* some entries were kept */
 };
 
 /*
- * One of them: a request in flight on it is lost, and it is gone. A stream of HTTP/3 asks for the
- * connection that it is on, which stays until all have asked. It has no socket of its own.
+ * Counts the request in flight as lost, and removes the entry. A stream of HTTP/3 looks up the
+ * connection that it is on, so that this one is kept until all streams have done so; it is known by
+ * having no socket of its own.
  */
 static long connection_leave(struct bpf_map *map, const struct connection_key *key,
 			     struct connection *conn, struct departure *departure)
@@ -153,7 +154,7 @@ static long connection_leave(struct bpf_map *map, const struct connection_key *k
 	return 0;
 }
 
-/* One entry of the map: gone when it is of the process that ends. */
+/* Removes an entry of any map if it belongs to the process that ends. */
 static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u32 *pid)
 {
 	if (*key == *pid)
@@ -161,12 +162,12 @@ static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u
 	return 0;
 }
 
-/* A process ends, and all its connections with it. */
+/* Removes all entries of a process that ends. */
 static __always_inline void connections_forget(__u32 pid)
 {
 	struct departure departure = {.pid = pid};
 
-	/* The map is large: another walk only where it is needed. */
+	/* The map is large: it is walked again only where that is needed. */
 	bpf_for_each_map_elem(&connections, connection_leave, &departure, 0);
 	if (departure.is_left)
 		bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
@@ -177,9 +178,9 @@ static __always_inline void connections_forget(__u32 pid)
 }
 
 /*
- * When the first byte of the request was read. When nothing was read for it alone, it came with the
- * last read before: pipelined, left in OpenSSL's buffer, or with the end of the handshake, behind
- * which it begins at the earliest. 0: before tracing began.
+ * When the first byte of the request was read. If nothing was read for it alone, it came with the
+ * last read before: it was pipelined, left in OpenSSL's buffer, or came with the end of the
+ * handshake, after which it begins at the earliest. 0: before tracing began.
  */
 static __always_inline __u64 request_first_ns(struct connection *conn)
 {
@@ -190,7 +191,7 @@ static __always_inline __u64 request_first_ns(struct connection *conn)
 	return read_ns > handshake_ns ? read_ns : handshake_ns;
 }
 
-/* The connection's next request begins. */
+/* Prepares the entry for the connection's next request. */
 static __always_inline void connection_next_request(struct worker *w, struct connection *conn,
 						    struct ngx_connection_s *c, __u64 now)
 {
@@ -210,8 +211,8 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 		conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = 1;
 	/*
-	 * What nginx may have read before tracing began is the next request's, too. Where a
-	 * handshake was seen, that has brought whatever no read after it has.
+	 * Bytes of the next request, too, may have been read before tracing began. But if the
+	 * handshake was seen, it brought all bytes that no later read has brought.
 	 */
 	conn->flags = conn->last_read_ns || conn->handshake.last_ns ? 0 : REQUEST_ADOPTED;
 }

@@ -5,7 +5,7 @@
 
 #include "http3.bpf.h"
 
-/* As $status, with what ngx_http_free_request(r, rc) is about to set. */
+/* The value of $status, once ngx_http_free_request(r, rc) has set it. */
 static __always_inline __u32 request_status(struct worker *w, long rc)
 {
 	__u32 err_status = OF_REQUEST(w, err_status);
@@ -14,13 +14,13 @@ static __always_inline __u32 request_status(struct worker *w, long rc)
 
 	if (rc > 0 && (status == 0 || sent == 0))
 		status = rc;
-	/* What an upstream said that does not speak HTTP, passed on as it came. */
+	/* The upstream does not speak HTTP, and what it sent is passed on unchanged. */
 	if (!status && OF_REQUEST(w, http_version) == NGX_HTTP_VERSION_9)
 		status = NGX_HTTP_VERSION_9;
 	return err_status ? err_status : status;
 }
 
-/* What the entry of the connection knows of this request. */
+/* The times of the request that are in the entry. */
 static __always_inline void draft_entry(struct worker *w, struct connection *conn)
 {
 	struct request_record *d = &w->held.draft;
@@ -40,10 +40,10 @@ static __always_inline void draft_entry(struct worker *w, struct connection *con
 }
 
 /*
- * Whether ngx_http_process_request() has been called, which sets both handlers. Without it
- * error_page sets the first one, when it redirects, and a response of nginx's own that can't be
- * sent at once sets both: then r->err_status is a status of a broken header, or what error_page has
- * made of it.
+ * Whether ngx_http_process_request() was called, which sets both handlers. Without it error_page
+ * sets the first one when it redirects, and a response of nginx's own that cannot be sent at once
+ * sets both. But then r->err_status is that of a broken header, or what error_page has replaced it
+ * with.
  */
 static __always_inline bool is_processed(struct worker *w)
 {
@@ -57,9 +57,9 @@ static __always_inline bool is_processed(struct worker *w)
 }
 
 /*
- * Whether the header is complete: what nginx has parsed of it ends with an empty line. nginx writes
- * a 0 after each value, over the first byte that follows it. So "\0\n" and "\0\r\n" are either the
- * end of a line, or an empty line after one that ended with LF alone.
+ * Whether the header is complete: the part that nginx has parsed ends with an empty line. nginx
+ * overwrites the byte after each value with a 0. So "\0\n" and "\0\r\n" are either the end of a
+ * line, or an empty line after one that ended with LF alone.
  */
 static __always_inline bool is_header_complete(struct worker *w, const unsigned char *pos)
 {
@@ -73,9 +73,10 @@ static __always_inline bool is_header_complete(struct worker *w, const unsigned 
 }
 
 /*
- * The body: the read that made it whole, when that is certain. One of HTTP/1 that was whole before
- * any read after the header's has come with the header; so has one of HTTP/3 that was looked for
- * with each datagram. Of one that nginx discards only what came after the header is known.
+ * The read that completed the body, if that is certain. When no read after the header found the
+ * body incomplete, it came with the header: this holds for HTTP/1, and for a stream of HTTP/3 that
+ * was checked with each datagram. Of a body that nginx discards only the reads after the header are
+ * known.
  */
 static __always_inline void draft_body(struct worker *w, struct connection *conn)
 {
@@ -84,7 +85,7 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
 	__u64 with_header = d->header_ns ? d->header_ns : d->request_first_ns;
 	long rest;
 
-	/* HTTP/1: a body has a length, which nginx counts when it is chunked. */
+	/* A body of HTTP/1 has a length: nginx sums it up when it is chunked. */
 	if (!knows_bodies() || (d->content_length_n < 0 && d->http_version < NGX_HTTP_VERSION_20))
 		return;
 	rb = OF_REQUEST(w, request_body);
@@ -97,7 +98,7 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
 	}
 	if (!d->content_length_n) {
 		if (d->http_version < NGX_HTTP_VERSION_20)
-			d->body_ns = conn->body_ns; /* it was discarded, or there was none */
+			d->body_ns = conn->body_ns; /* the body was discarded, or there was none */
 		return;
 	}
 	if (!rb || d->content_length_n < 0 || !body_is_kept(rb))
@@ -113,8 +114,8 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
 }
 
 /*
- * The version that the client speaks. nginx calls it 0.9 when it passes on what is no HTTP, and in
- * a post_action; a stream of HTTP/2 is still one.
+ * The version that the client speaks. nginx sets it to 0.9 when it passes on something else than
+ * HTTP, and in a post_action: a stream of HTTP/2 is recognised all the same.
  */
 static __always_inline __u32 http_version(struct worker *w)
 {
@@ -128,8 +129,8 @@ static __always_inline __u32 http_version(struct worker *w)
 }
 
 /*
- * Whether the client takes no more of a response over HTTP/3, since it gave up the stream or closed
- * the connection: nginx notes that in c->write only (ngx_http_upstream_check_broken_connection()).
+ * Whether the client accepts no more of a response over HTTP/3, since it has reset the stream or
+ * closed the connection. Only c->write shows that: ngx_http_upstream_check_broken_connection().
  */
 static __always_inline bool is_stream_refused(struct worker *w)
 {
@@ -141,7 +142,7 @@ static __always_inline bool is_stream_refused(struct worker *w)
 	return NGX_GET(ev, write) & NGX_EVENT_ERROR;
 }
 
-/* The members of r and c that are numbers. 0: one of them could not be read. */
+/* The members of r and c that are numbers. Returns 0 when one of them could not be read. */
 __noinline int draft_numbers(struct worker *w, long rc, __u64 connection)
 {
 	struct ngx_connection_s *c = (void *)connection;
@@ -189,7 +190,7 @@ __noinline int draft_numbers(struct worker *w, long rc, __u64 connection)
 	return !failed;
 }
 
-/* The times of the request, of its connection's entry. */
+/* What the entry of the connection shows of the request. */
 __noinline int draft_connection(struct worker *w, struct connection *conn)
 {
 	if (!w || !conn)

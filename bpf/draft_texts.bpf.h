@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The texts of a record: the request line, the host, addresses, the name and the trace asked for.
- */
+/* The texts of a record: request line, host, addresses, server name, traceparent. */
 #ifndef NGX_BPF_DRAFT_TEXTS_BPF_H
 #define NGX_BPF_DRAFT_TEXTS_BPF_H
 
@@ -8,9 +7,9 @@
 #include "traceparent.bpf.h"
 
 /*
- * The request line, as nginx has it in its buffer: method, uri and protocol of HTTP/1 are parts of
- * it, and so is `$uri` where nothing in it was decoded; mostly the host follows at once. Copied
- * once, at the head of the texts.
+ * The request line in nginx's buffer. It has the method, uri and protocol of HTTP/1, also `$uri` if
+ * nothing in that was decoded, and mostly the host follows at once. So it is copied in one read,
+ * and these texts are places in the copy.
  */
 struct line {
 	const void *from;
@@ -29,7 +28,7 @@ static __always_inline void draft_line(struct worker *w, struct line *line, stru
 	line->len = len <= URI_MAX ? append_text(w, line->from, len, URI_MAX) : 0;
 }
 
-/* One text of the request. `limit` is a constant: see DRAFT_TEXT(). */
+/* One text of the request. `limit` is a constant: DRAFT_TEXT() takes it from the room. */
 static __always_inline void draft_text(struct worker *w, struct line *line, struct text *text,
 				       const void *from, __u64 len, __u32 limit)
 {
@@ -52,7 +51,7 @@ static __always_inline void draft_text(struct worker *w, struct line *line, stru
 #define DRAFT_TEXT(w, line, member, from, len)                                                     \
 	draft_text(w, line, &(w)->held.draft.texts.member, from, len, TEXT_MAX(member))
 
-/* nginx's end of a connection, as it is told with each datagram. */
+/* nginx's address of a QUIC connection, which each datagram has shown to nginx. */
 static __always_inline void draft_local_sockaddr(struct worker *w)
 {
 	struct address *local = &w->held.draft.local;
@@ -60,7 +59,7 @@ static __always_inline void draft_local_sockaddr(struct worker *w)
 	struct {
 		__u16 family;
 		__be16 port;
-		__u32 ipv4; /* or a part of what stands before the other */
+		__u32 ipv4; /* or sin6_flowinfo */
 		__u8 ipv6[16];
 	} from = {};
 
@@ -79,9 +78,9 @@ static __always_inline void draft_local_sockaddr(struct worker *w)
 }
 
 /*
- * The addresses of the socket where the connection's entry does not have them: HTTP/2 gives each
- * stream a connection of its own, with the descriptor of the real one. HTTP/3 has one socket for
- * all clients, which tells nothing.
+ * The addresses of the socket, if the connection's entry does not have them. In HTTP/2 the
+ * ngx_connection_t of a stream has the descriptor of the real connection. In HTTP/3 all clients
+ * share a socket, which does not have them.
  */
 static __always_inline void draft_addresses(struct worker *w)
 {
@@ -94,7 +93,7 @@ static __always_inline void draft_addresses(struct worker *w)
 		addresses_of(&w->held.draft.local, &w->held.draft.peer, sk);
 }
 
-/* The path of a unix listener, which ends with a 0. */
+/* The path of a unix listener. It ends with a 0. */
 static __always_inline void draft_local_path(struct worker *w)
 {
 	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
@@ -115,7 +114,7 @@ static __always_inline void draft_local_path(struct worker *w)
 }
 
 /*
- * The name that the client asked for in its handshake. nginx keeps it where a server has that name:
+ * The server name (SNI) of the TLS handshake. nginx keeps it if a server has that name:
  * ngx_http_ssl_servername().
  */
 static __always_inline void draft_server_name(struct worker *w, struct line *line)
@@ -133,7 +132,6 @@ static __always_inline void draft_server_name(struct worker *w, struct line *lin
 	DRAFT_TEXT(w, line, server_name, name.data, name.len);
 }
 
-/* All texts. Global: see draft_attempt(). */
 __noinline int draft_texts(struct worker *w)
 {
 	struct ngx_str_t host;

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The upstreams' part of a record: attempts, and subrequests with theirs. */
+/*
+ * The upstreams of a record: attempts, and subrequests with their attempts.
+ *
+ * Functions that draft parts of a record are global (not static): the verifier follows such a
+ * function once, for any arguments, and not again for each way that leads to a call of it.
+ */
 #ifndef NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 #define NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 
 #include "upstream.bpf.h"
 
-/* Members of the state of the attempt that is drafted. */
+/* Members of the copied ngx_http_upstream_state_t. */
 #define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
 
 /*
- * Over TLS: the last read was of the response when nginx has had more of it since. Without a byte
- * of it there were session tickets. Where nginx has counted less than there was, or does not
- * count, nothing is known of the end.
+ * Over TLS: if nginx counted no byte of the response, the reads were session tickets, and there is
+ * no first byte. If it has counted more bytes since the last read, that read was the response's
+ * last. If it has counted fewer bytes than before, or does not count, the last byte is not known.
  */
 static __always_inline void settle_response(struct attempt *out, struct attempt_times *times)
 {
@@ -23,7 +28,7 @@ static __always_inline void settle_response(struct attempt *out, struct attempt_
 		out->response_last_ns = 0;
 }
 
-/* What the socket of an attempt has shown. */
+/* What the socket of the attempt has shown. */
 static __always_inline void draft_times(struct attempt *out, struct attempt_times *times)
 {
 	out->flags = times->flags;
@@ -36,7 +41,7 @@ static __always_inline void draft_times(struct attempt *out, struct attempt_time
 	out->handshake_last_ns = times->handshake_last_ns;
 }
 
-/* The state that nginx keeps of an attempt. */
+/* What nginx keeps of the attempt in r->upstream_states. */
 static __always_inline void draft_state(struct worker *w, struct attempt *out,
 					struct attempt_times *times,
 					struct ngx_http_upstream_state_t *state)
@@ -61,9 +66,9 @@ static __always_inline void draft_state(struct worker *w, struct attempt *out,
 }
 
 /*
- * The timers of the last attempt's connection. When a unix socket is closed, or a connection that
- * had been reset, they were not read then, and are read now, if its ngx_connection_t has not
- * become another one's since.
+ * The timers of the last attempt's connection. They are not read when a unix socket is closed, or a
+ * connection that was reset. So they are read now, if no other connection uses the ngx_connection_t
+ * by now.
  */
 static __always_inline void draft_timers(struct attempt *out, struct attempt_times *times)
 {
@@ -76,7 +81,7 @@ static __always_inline void draft_timers(struct attempt *out, struct attempt_tim
 	out->flags |= times->flags;
 }
 
-/* How the last attempt has ended, of `u`. */
+/* How the last attempt has ended: `u` is about this one. */
 static __always_inline void draft_outcome(struct attempt *out, struct attempt_times *times,
 					  struct ngx_http_upstream_s *u)
 {
@@ -93,17 +98,14 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 	if (is_cancelled(u))
 		out->flags |= ATTEMPT_CANCELLED;
 	else if (bits & U_BUFFERING)
-		/* nginx has several buffers: the last frame may be in any of them. */
+		/* nginx has several buffers, and the last frame may be in any of them. */
 		out->flags &= ~ATTEMPT_LOOKED;
 }
 
 /*
  * Appends the attempt with this index in r->upstream_states, of which w->states is a copy. `times`
- * are NULL where nothing is known of its socket, and those of another attempt when this one has
- * none; `u` is what nginx worked with last. Returns 0 when the tail has no room.
- *
- * Global, as all functions here that are not static: the verifier follows such a function once, for
- * any arguments, and not again for each way that leads to a call of it.
+ * may be NULL, or those of another attempt: then nothing is known of its socket. `u` is
+ * r->upstream, which is about the last attempt. Returns 0 when the tail has no room.
  */
 __noinline int draft_attempt(struct worker *w, struct attempt_times *times, __u64 generation,
 			     __u32 index, __u64 u)
@@ -132,8 +134,8 @@ __noinline int draft_attempt(struct worker *w, struct attempt_times *times, __u6
 }
 
 /*
- * Appends the attempts of `r`: the first ones, and the last, `max` (a constant) at most. Returns
- * how many. `times` may be NULL.
+ * Appends at most `max` (a constant) attempts: the first ones, and the last. Returns how many.
+ * `times` may be NULL.
  */
 static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
 					    __u32 max, __u64 generation, struct ngx_array_t *states,
@@ -152,7 +154,7 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 	return i;
 }
 
-/* The attempts of the request itself. `conn` is NULL where nothing is known of its upstreams. */
+/* Appends the request's own attempts. `conn` is NULL if nothing is known of their sockets. */
 __noinline int draft_upstreams(struct worker *w, struct connection *conn)
 {
 	if (!w)
@@ -164,7 +166,7 @@ __noinline int draft_upstreams(struct worker *w, struct connection *conn)
 	return 0;
 }
 
-/* Appends a subrequest with its attempts. nginx frees none before the main request. */
+/* Appends a subrequest with its attempts: nginx frees it with the main request. */
 __noinline int draft_subrequest(struct worker *w, __u64 request, __u64 generation)
 {
 	struct ngx_http_request_s *r = (void *)request;

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Which requests are told of, as far as their numbers decide it: what is left out here takes no
- * room in the ring buffer. What texts decide is src/filter.rs's.
+ * The filters by numbers: status, duration, sample. A request that they rule out takes no room in
+ * the ring buffer. Filters by texts are in src/filter.rs.
  */
 #ifndef NGX_BPF_FILTER_BPF_H
 #define NGX_BPF_FILTER_BPF_H
 
 #include "config.bpf.h"
 
-/* Requests that the sample was asked about. */
+/* How often the sample was asked. */
 __u64 asked = 0;
 
 /*
- * Whether one more request is of the sample. The number is read before it is added to, since arm64
- * can't do both at once before Linux 5.18: now and then two workers may see the same.
+ * Whether one more request is in the sample. The number is read before it is incremented, since
+ * arm64 cannot do both at once before Linux 5.18: two workers may rarely read the same number.
  */
 static __always_inline bool is_of_sample(void)
 {
@@ -34,8 +34,8 @@ static __always_inline bool has_status(const struct request_record *d)
 }
 
 /*
- * Whether the request has lived long enough, from its first byte to its end. A request whose first
- * byte was not seen does not pass.
+ * Whether the request took long enough, from its first byte to its end. A request whose first byte
+ * was not seen does not pass.
  */
 static __always_inline bool has_duration(const struct request_record *d)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * HTTP/2: requests at the same time on one connection, each with an ngx_connection_t of its own
- * that has no socket. What their bytes are is known from two sides. Of those that come in: nginx
- * counts the streams that a connection has had, and gives each its number (c->requests), so that a
- * read made those that are counted since the read before. Of those that go out: nginx sends what is
- * queued in rounds (ngx_http_v2_send_output_queue()), and each queued frame says whose it is.
+ * HTTP/2: a connection has many requests at the same time, each with an ngx_connection_t of its own
+ * that has no socket. Two facts lead from the bytes to the streams. Bytes read: nginx counts the
+ * streams of a connection, and each stream's number is in its c->requests, so that the streams that
+ * were counted since a read were made by that read. Bytes sent: nginx sends queued frames in rounds
+ * (ngx_http_v2_send_output_queue()), and each frame has its stream.
  */
 #ifndef NGX_BPF_HTTP2_BPF_H
 #define NGX_BPF_HTTP2_BPF_H
@@ -40,8 +40,8 @@ static __always_inline struct multiplex *multiplex_of(struct worker *w, struct c
 }
 
 /*
- * When the read came that brought the first byte of the stream with this number; the end of the
- * handshake, when it came with that. 0: before tracing began.
+ * The time of the read that brought the first byte of the stream with this number, or of the end of
+ * the handshake if it came with that. 0: before tracing began.
  */
 static __always_inline __u64 stream_first_ns(struct multiplex *m, struct connection *conn,
 					     __u64 number)
@@ -72,8 +72,8 @@ static __always_inline struct ngx_connection_s *connection_of_stream(struct ngx_
 }
 
 /*
- * More of the body of a stream is to come: it is asked for with each read from now on. Where that
- * has no place left, the read that makes it whole may go unnoticed.
+ * More of the body of a stream is to come: each read from now on checks it. If too many streams are
+ * checked already, the read that completes it may go unnoticed.
  */
 static __always_inline void body_follow(struct multiplex *m, struct connection *stream,
 					struct ngx_connection_s *fake)
@@ -89,8 +89,8 @@ static __always_inline void body_follow(struct multiplex *m, struct connection *
 }
 
 /*
- * Whether the last frame that nginx has read of a connection was of this stream, the number of
- * which stays in h2c->state.sid until the next frame. A body that is whole has come with it.
+ * Whether the last frame that nginx has read belongs to this stream: h2c->state.sid keeps the
+ * number until the next frame. Then that frame has completed the body.
  */
 static __always_inline bool stream_is_last_read(struct ngx_http_request_s *r)
 {
@@ -108,9 +108,9 @@ static __always_inline bool stream_is_last_read(struct ngx_http_request_s *r)
 }
 
 /*
- * The body of a stream that no one has looked at before. nginx begins to work on a request when its
- * body is whole, so that the last read is the one that made it whole, if it has brought the header,
- * too (`is_new`), or its last frame was of this stream. Else the time is not known.
+ * The body of a stream that was not checked before. nginx begins to work on a request when its body
+ * is complete. So the last read has completed it if it brought the header, too (`is_new`), or if
+ * its last frame belongs to this stream. Otherwise the time is not known.
  */
 static __always_inline void stream_body(struct multiplex *m, struct connection *conn,
 					struct connection *stream, struct ngx_http_request_s *r,
@@ -131,7 +131,7 @@ static __always_inline void stream_body(struct multiplex *m, struct connection *
 		stream->body_ns = conn->last_read_ns;
 }
 
-/* Bytes have been read: they may be of any body that is not whole. */
+/* Bytes were read: they may be part of any body that is incomplete. */
 static __always_inline void bodies_received(struct worker *w, struct multiplex *m, __u64 now)
 {
 	struct ngx_http_request_s *r;
@@ -192,7 +192,7 @@ connection_of(struct worker *w, struct ngx_http_request_s *r, struct ngx_connect
 	return conn ? conn : stream_new(w, r, c);
 }
 
-/* Bytes have been read: streams that are there now were made by the reads before this one. */
+/* Bytes were read. The streams that nginx has counted by now were made by the reads before. */
 static __always_inline void streams_received(struct worker *w, struct connection *conn,
 					     struct ngx_connection_s *c,
 					     struct ngx_http_v2_connection_s *h2c, __u64 now)
@@ -215,7 +215,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 		m->streams = streams;
 	}
 	bodies_received(w, m, now);
-	/* The stream of which half a frame has been read: of its header, or of its body. */
+	/* A stream of which nginx has read half a frame, of its header or of its body. */
 	stream = NGX_GET(h2c, state.stream);
 	if (!stream)
 		return;
@@ -234,7 +234,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 	}
 }
 
-/* What has been sent, or could not be, belongs to the round that nginx is in. */
+/* Bytes that were sent, or could not be, belong to the round that nginx is in. */
 static __always_inline void streams_sent(struct worker *w, struct connection *conn,
 					 struct ngx_connection_s *c, int ret, __u64 now)
 {
@@ -254,7 +254,10 @@ static __always_inline void streams_sent(struct worker *w, struct connection *co
 	output->last_ns = now;
 }
 
-/* The first bytes sent in this round or, when it sent none (OpenSSL's buffer), in one behind it. */
+/*
+ * The bytes sent in this round. If it sent none, since they went to OpenSSL's buffer, those of the
+ * next round that did.
+ */
 static __always_inline struct output *output_of(struct multiplex *m, __u64 round)
 {
 	struct output *output;
@@ -267,7 +270,7 @@ static __always_inline struct output *output_of(struct multiplex *m, __u64 round
 	return NULL;
 }
 
-/* When the response began, once that is known: before the rounds are forgotten. */
+/* Notes when the response began, before its round is overwritten. */
 static __always_inline void stream_settle(struct multiplex *m, struct connection *stream)
 {
 	struct output *output;
@@ -279,7 +282,7 @@ static __always_inline void stream_settle(struct multiplex *m, struct connection
 		stream->response_first_ns = output->first_ns;
 }
 
-/* When the last bytes of the response went out. Not while some may be in OpenSSL's buffer. */
+/* Notes when the last bytes of the response were sent, unless OpenSSL's buffer may have some. */
 __noinline int stream_ended(struct worker *w, struct connection *stream, __u64 r)
 {
 	struct ngx_connection_s *c = connection_of_stream((void *)r);
@@ -303,15 +306,15 @@ __noinline int stream_ended(struct worker *w, struct connection *stream, __u64 r
 	return 0;
 }
 
-/* A walk through the frames of a round. */
+/* The context of a walk through the frames of a round. */
 struct frames {
 	struct worker *w;
 	struct multiplex *m;
 	struct ngx_http_v2_out_frame_s *frame;
-	struct ngx_http_v2_stream_s *stream; /* of the frame before */
+	struct ngx_http_v2_stream_s *stream; /* that of the frame before */
 };
 
-/* One frame: the response of its stream goes on in this round, or begins. */
+/* A frame shows that its stream's response begins or goes on in this round. */
 static __always_inline bool mark_frame(struct frames *frames, __u32 index)
 {
 	struct ngx_http_v2_out_frame_s *frame = frames->frame;
@@ -328,7 +331,7 @@ static __always_inline bool mark_frame(struct frames *frames, __u32 index)
 		return true;
 	frames->stream = stream;
 	r = NGX_GET(stream, request);
-	/* Interim responses are sent before there is a status. */
+	/* nginx sends interim responses before it sets a status. */
 	if (!is_request(r) ||
 	    (!NGX_GET(r, headers_out.status) && NGX_GET(r, http_version) != NGX_HTTP_VERSION_9))
 		return true;
@@ -345,7 +348,8 @@ static __always_inline bool mark_frame(struct frames *frames, __u32 index)
 
 DEFINE_WALK(mark_frame, struct frames, FRAMES_MAX)
 
-/* ngx_http_v2_send_output_queue(h2c): a round begins. A frame stays queued until it is sent whole.
+/*
+ * ngx_http_v2_send_output_queue(h2c): a round begins. A frame stays queued until all of it is sent.
  */
 static __always_inline void streams_output(struct worker *w, struct ngx_http_v2_connection_s *h2c)
 {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * HTTP/3: streams inside datagrams, which a worker reads and sends on one socket for all clients. A
- * stream has an ngx_connection_t of its own, which goes through ngx_http_init_connection() in the
- * same turn of nginx's loop as the datagram that opened it; what its header lacks then comes with a
- * later one. What nginx "sends" on a stream only becomes frames; ngx_quic_output() makes packets of
- * them, mostly when the request is gone. While such a packet is sent, its frames are in a queue.
+ * HTTP/3: streams are inside datagrams, which a worker reads and sends on one socket for all
+ * clients. A stream has an ngx_connection_t of its own. ngx_http_init_connection() is called for it
+ * in the same turn of nginx's loop in which the datagram was read that opened it; the rest of its
+ * header comes with later datagrams. What nginx sends on a stream becomes frames, and
+ * ngx_quic_output() makes packets of them, mostly after the request was freed. While such a packet
+ * is sent, its frames are in a queue.
  */
 #ifndef NGX_BPF_HTTP3_BPF_H
 #define NGX_BPF_HTTP3_BPF_H
@@ -12,8 +13,8 @@
 #include "opening.bpf.h"
 
 /*
- * When a connection is accepted, whose ngx_http_init_connection() is entered. One of QUIC exists
- * since its first datagram was read, which may hold requests (0-RTT).
+ * When the connection was accepted for which ngx_http_init_connection() is entered. A connection of
+ * QUIC exists since its first datagram was read, which may have requests in it (0-RTT).
  */
 static __always_inline __u64 accept_ns(struct worker *w, struct ngx_connection_s *c)
 {
@@ -33,7 +34,7 @@ static __always_inline struct connection *quic_parent(struct worker *w, __u64 pa
 	return conn ? conn : connection_adopt(w, parent);
 }
 
-/* ngx_http_init_connection(c): whatever the entry of this ngx_connection_t held is over. */
+/* ngx_http_init_connection(c), of a stream. */
 static __always_inline void stream_opened(struct worker *w, struct ngx_connection_s *c,
 					  struct ngx_quic_stream_s *qs)
 {
@@ -52,7 +53,7 @@ static __always_inline void stream_opened(struct worker *w, struct ngx_connectio
 		return;
 	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
 		conn->stream = key;
-	/* Where the end of its header would not be seen, its begin is not reported. */
+	/* If the end of its header is not going to be seen, its begin is not reported. */
 	if (opening_add(w, value))
 		conn->request_first_ns = datagram_ns(w, c);
 }
@@ -73,7 +74,7 @@ static __always_inline void connection_opened(struct worker *w, struct ngx_conne
 		connection_accepted(w, c, accept_ns(w, c));
 }
 
-/* Bytes have been read from a socket that is no stream. */
+/* A datagram was read. */
 static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 now)
 {
 	struct opening opening = {.w = w, .now = now};
@@ -94,15 +95,15 @@ static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 
 	w->opening_len = w->opening_kept;
 }
 
-/* A walk through the frames of a datagram. */
+/* The context of a walk through the frames of a datagram. */
 struct quic_frames {
 	struct worker *w;
-	struct ngx_queue_s *last; /* the queue itself */
+	struct ngx_queue_s *last; /* the queue itself: it ends there */
 	struct ngx_queue_s *next;
 	__u64 now;
 };
 
-/* More of a response has been sent, whose request is there. */
+/* A frame of a response was sent before its request was freed. */
 static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset, __u64 now)
 {
 	struct connection *conn = connection_find(w, c);
@@ -111,7 +112,7 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 		return;
 	if (is_reset)
 		conn->is_over = 1;
-	/* Interim responses are sent before there is a status. */
+	/* nginx sends interim responses before it sets a status. */
 	else if (conn->response_first_ns || response_begun(conn, (void *)c))
 		conn->response_last_ns = now;
 	if (!conn->response_first_ns)
@@ -150,7 +151,7 @@ static __always_inline bool send_frame(struct quic_frames *frames, __u32 index)
 DEFINE_WALK(send_frame, struct quic_frames, QUIC_FRAMES_MAX)
 
 /*
- * A datagram has been sent, or could not be. When that fails for good, nginx closes the connection
+ * A datagram was sent, or could not be. On another error than EAGAIN nginx closes the connection
  * and leaves the queue as it is.
  */
 static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
@@ -179,10 +180,7 @@ static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
 	walk_send_frame(&frames);
 }
 
-/*
- * Whether the stream of a request that ends lives on, until nginx has sent what it has of the
- * response.
- */
+/* Whether nginx is going to send more of the response after it has freed the request. */
 static __always_inline bool response_is_awaited(struct worker *w, struct connection *conn)
 {
 	struct connection *parent_conn;
@@ -194,8 +192,8 @@ static __always_inline bool response_is_awaited(struct worker *w, struct connect
 }
 
 /*
- * ngx_quic_close_connection(c): whatever it has not sent is never sent. Any datagram that is none
- * of QUIC makes a connection that ends so.
+ * ngx_quic_close_connection(c): what was not sent by now is never sent. It is also called for a
+ * datagram that is not QUIC, for which nginx makes a connection, too.
  */
 static __always_inline void quic_closed(struct worker *w, __u64 c)
 {

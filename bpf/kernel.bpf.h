@@ -6,7 +6,7 @@
 
 #include "wire.h"
 
-/* The file behind a descriptor of the current process; NULL when there is none. */
+/* The open file of a descriptor of the current process; NULL: none. */
 static __always_inline struct file *file_of(__u32 fd)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -18,7 +18,7 @@ static __always_inline struct file *file_of(__u32 fd)
 	return file;
 }
 
-/* The socket of a descriptor; NULL: there is none. */
+/* The socket of a descriptor; NULL: none. */
 static __always_inline struct sock *sock_of(__u32 fd)
 {
 	struct file *file = file_of(fd);
@@ -28,7 +28,7 @@ static __always_inline struct sock *sock_of(__u32 fd)
 }
 
 /*
- * Both ends of a socket. Leaves the families 0 when it is neither IPv4 nor IPv6, and a port 0 when
+ * Both ends of a socket. The families stay 0 if it is neither IPv4 nor IPv6, and a port stays 0 if
  * it is not known.
  */
 static __always_inline void addresses_of(struct address *local, struct address *peer,
@@ -47,15 +47,15 @@ static __always_inline void addresses_of(struct address *local, struct address *
 	}
 	local->family = peer->family = family;
 	local->port = BPF_CORE_READ(sk, __sk_common.skc_num);
-	/* A reset has closed it already (inet_put_port()): the other copy stays. */
+	/* After a reset it is 0 (inet_put_port()), but the other copy is still there. */
 	if (!local->port)
 		local->port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	peer->port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 }
 
 /*
- * The ngx_connection_t that nginx's epoll has for this socket: ngx_epoll_add_connection() and
- * ngx_epoll_add_event() register it with an instance bit in bit 0. 0: not in any epoll set.
+ * The ngx_connection_t that nginx has registered with epoll for this socket. Bit 0 of the pointer
+ * is an instance bit: ngx_epoll_add_connection(), ngx_epoll_add_event(). 0: not in any epoll set.
  */
 static __always_inline __u64 connection_of_epoll(struct sock *sk)
 {

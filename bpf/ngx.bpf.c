@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The only translation unit: the programs, each no more than the call of what its name says. */
+/* The only translation unit: the programs. Each only calls the function that handles its event. */
 #include "vmlinux.h"
 
 #include <bpf/bpf_helpers.h>
@@ -14,7 +14,7 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* For the skeleton: types that no map holds. */
+/* The skeleton has the types of maps and variables: these variables add those that it lacks. */
 const struct attempt unused_attempt = {};
 const struct subrequest unused_subrequest = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
@@ -77,7 +77,7 @@ int free_request(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Bytes on sockets, as send() and recv() return them. */
+/* Bytes on a socket: `ret` is what send() or recv() returns. */
 static __always_inline int sent(struct sock *sk, int ret)
 {
 	struct worker *w;
@@ -96,7 +96,7 @@ static __always_inline int received(struct sock *sk, int ret, int flags)
 	return 0;
 }
 
-/* From the kernel's tracepoints. */
+/* One source of these: the kernel's tracepoints (Linux 6.5). */
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
 {
@@ -109,7 +109,7 @@ int BPF_PROG(sock_recv, struct sock *sk, int ret, int flags)
 	return received(sk, ret, flags);
 }
 
-/* Or from the functions around which these tracepoints stand. */
+/* Another source: the kernel functions that call these tracepoints. */
 SEC("fexit/inet_sendmsg")
 int BPF_PROG(inet_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
 {
@@ -159,7 +159,7 @@ int BPF_PROG(unix_recvmsg, struct socket *sock, void *msg, __u64 size, int flags
 	return received(sock->sk, ret, flags);
 }
 
-/* Or from system calls, where a kernel has neither. */
+/* The last source, where the kernel supports neither: system calls. */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(syscall_exit, struct pt_regs *regs, long ret)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Streams of HTTP/3 whose header or body is not complete. */
+/* The list of a worker's HTTP/3 streams whose header or body is incomplete. */
 #ifndef NGX_BPF_OPENING_BPF_H
 #define NGX_BPF_OPENING_BPF_H
 
@@ -21,8 +21,8 @@ static __always_inline bool opening_add(struct worker *w, __u64 c)
 }
 
 /*
- * A stream with a whole header and no body that is known of, or with a whole one: no one looks at
- * it any more. A body without a length of which nginx has not yet begun to read may still come.
+ * A stream leaves the list: its header is complete, and so is its body, or none is known of. A body
+ * without a length may still come if nginx has not begun to read it.
  */
 static __always_inline void opening_ends(struct connection *conn, struct ngx_http_request_s *r)
 {
@@ -32,13 +32,14 @@ static __always_inline void opening_ends(struct connection *conn, struct ngx_htt
 		conn->is_body_unsure = 1;
 }
 
-/* A walk through the streams without a whole header or body. */
+/* The context of a walk through the list. */
 struct opening {
 	struct worker *w;
 	__u64 now;
 };
 
-/* One of them: what has just been read may be of it. The last such read is the one. */
+/* The datagram that was just read may have completed the stream, and is its time until a next one.
+ */
 static __always_inline bool follow_opening(struct opening *opening, __u32 index)
 {
 	struct worker *w = opening->w;
@@ -51,7 +52,7 @@ static __always_inline bool follow_opening(struct opening *opening, __u32 index)
 		return false;
 	c = (void *)w->opening[index & (OPENING_MAX - 1)];
 	conn = connection_find(w, (__u64)c);
-	/* Closed: nginx takes the descriptor away. */
+	/* nginx has closed the stream: it sets c->fd to -1. */
 	if (!conn || !quic_stream_of(c) || NGX_GET(c, fd) == (ngx_socket_t)-1)
 		return true;
 	r = NGX_GET(c, data);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * How an attempt at an upstream has ended, as nginx's memory says it: in the bits that it keeps of
- * its work with the upstream and of the connection's events, and in the pipe or the length that it
- * reads a response with. src/failure.rs decides from that.
+ * How an attempt at an upstream has ended, as nginx's memory shows it: the bits of u and of the
+ * connection's events, and the pipe or the length that nginx reads a response with. src/failure.rs
+ * names the failure.
  */
 #ifndef NGX_BPF_OUTCOME_BPF_H
 #define NGX_BPF_OUTCOME_BPF_H
 
 #include "read.bpf.h"
 
-/* What nginx notes of its work with an upstream, wherever this release has the bits. */
+/* Bits of u, at the same place for all releases: see upstream_bits(). */
 enum upstream_bit {
 	U_BUFFERING = 1,
 	U_KEEPALIVE = 2,
@@ -21,9 +21,9 @@ enum upstream_bit {
 };
 
 /*
- * These bits, from u->store on. Since 1.19.1 error stands before request_sent, which is set by the
- * time that anything is sent, while error is not set before the header has been sent to the client:
- * so the others are found from either of the two.
+ * The bits of enum upstream_bit, from u->store on. Since 1.19.1 the bit error comes before
+ * request_sent. request_sent is set when anything was sent, and error is not set before the header
+ * was sent to the client: so the values show which of the two the first bit is.
  */
 static __always_inline __u32 upstream_bits(struct ngx_http_upstream_s *u)
 {
@@ -38,7 +38,7 @@ static __always_inline __u32 upstream_bits(struct ngx_http_upstream_s *u)
 	return bits | (rest & 15) << 4;
 }
 
-/* Whether the request has been sent, its body included; nothing when nothing was sent. */
+/* ATTEMPT_WHOLE or ATTEMPT_PART, by what was sent of the request; 0: nothing was sent. */
 static __always_inline __u32 whole_or_part(__u32 bits)
 {
 	if (!(bits & U_REQUEST_SENT))
@@ -47,8 +47,8 @@ static __always_inline __u32 whole_or_part(__u32 bits)
 }
 
 /*
- * What nginx's memory says of a connection to an upstream that failed or is about to be closed: of
- * the timers, and of an end that came as an alert of TLS.
+ * Notes what the events of an upstream connection show when it has failed or is about to be closed:
+ * its timers, and an end that came as a TLS alert.
  */
 static __always_inline void upstream_look(struct attempt_times *a, struct ngx_connection_s *c,
 					  bool is_sending)
@@ -71,12 +71,12 @@ static __always_inline void upstream_look(struct attempt_times *a, struct ngx_co
 }
 
 /*
- * Whether the last thing that nginx has parsed is the frame that ends a stream or a connection of
- * HTTP/2: RST_STREAM, with the error's number, or GOAWAY, with a stream's and the error's.
+ * Whether the last frame that nginx has parsed ends a stream or a connection of HTTP/2: RST_STREAM,
+ * which has an error code, or GOAWAY, which has a stream's number and an error code.
  */
 static __always_inline bool is_cancelled(struct ngx_http_upstream_s *u)
 {
-	unsigned char frame[17] = {}; /* a header of 9 bytes, and what GOAWAY has at least */
+	unsigned char frame[17] = {}; /* a header of 9 bytes, and 8 bytes of GOAWAY */
 	unsigned char *pos = NGX_GET(u, buffer.pos);
 
 	if (pos - NGX_GET(u, buffer.start) < 13)
@@ -88,8 +88,8 @@ static __always_inline bool is_cancelled(struct ngx_http_upstream_s *u)
 }
 
 /*
- * How the last attempt of a request has ended, as far as nginx's memory says it: `u` is what nginx
- * worked with last. Of an attempt that sent nothing it may be another one's.
+ * Flags of the last attempt of a request, by its r->upstream. If the attempt has sent nothing, that
+ * may still be about the attempt before, so that there are none.
  */
 static __noinline int upstream_outcome(struct ngx_http_upstream_s *u, __u32 bits)
 {
@@ -116,7 +116,7 @@ static __noinline int upstream_outcome(struct ngx_http_upstream_s *u, __u32 bits
 		else if (piped & NGX_EVENT_PIPE_UPSTREAM_ERROR)
 			flags |= ATTEMPT_GIVEN_UP;
 		else if (NGX_GET(NGX_GET(p, temp_file), fd) > 0)
-			flags |= ATTEMPT_UNSERVED; /* or so: the disk may have been full */
+			flags |= ATTEMPT_UNSERVED; /* most likely: or the disk is full */
 		if (piped & NGX_EVENT_PIPE_DOWNSTREAM_ERROR)
 			flags |= ATTEMPT_UNSERVED;
 	} else {

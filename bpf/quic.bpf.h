@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* QUIC: which connection is a stream of another one, and when datagrams were read. */
+/* QUIC: which ngx_connection_t is a stream, and when datagrams were read. */
 #ifndef NGX_BPF_QUIC_BPF_H
 #define NGX_BPF_QUIC_BPF_H
 
 #include "connection.bpf.h"
 
-/* Whether this nginx can speak it. Without, all that reads its structs is dead code. */
+/* Whether this nginx has QUIC. If not, the verifier removes all code that reads its structs. */
 static __always_inline bool knows_quic(void)
 {
 	return bpf_core_field_exists(struct ngx_connection_s, quic) &&
 	       bpf_core_field_exists(struct ngx_quic_stream_s, parent);
 }
 
-/* The stream that a connection is; NULL when it is one of its own. */
+/* The stream of an ngx_connection_t; NULL: it is a connection. */
 static __always_inline struct ngx_quic_stream_s *quic_stream_of(struct ngx_connection_s *c)
 {
 	return knows_quic() ? NGX_GET(c, quic) : NULL;
 }
 
-/* The last read from a connection's socket; 0: not seen. */
+/* The time of the last read from a connection's socket; 0: not seen. */
 static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection_s *c)
 {
 	__u64 sk = (__u64)sock_of(NGX_GET(c, fd));
@@ -30,7 +30,7 @@ static __always_inline __u64 datagram_ns(struct worker *w, struct ngx_connection
 	return 0;
 }
 
-/* No longer the stream with this key, unless another one has it by now. */
+/* Removes the key of a stream, unless a later stream has the same one. */
 static __always_inline void quic_stream_forget(struct connection *conn, __u64 c)
 {
 	__u64 *value = bpf_map_lookup_elem(&quic_streams, &conn->stream);

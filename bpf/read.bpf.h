@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Reads of nginx's memory. They never fault: what can't be read stays absent. */
+/* Reads of nginx's memory. They never fault: a member that cannot be read is 0, or reported. */
 #ifndef NGX_BPF_READ_BPF_H
 #define NGX_BPF_READ_BPF_H
 
@@ -7,8 +7,8 @@
 #include "nginx.h"
 
 /*
- * The member's value; 0 and `failed` set when it could not be read. The pointer is evaluated
- * first, or its own member accesses would be relocated, too.
+ * The member's value. If it cannot be read, it is 0 and `failed` is set. The pointer is evaluated
+ * first, since otherwise its own member accesses would be relocated, too.
  */
 #define NGX_READ(failed, ptr, member)                                                              \
 	({                                                                                         \
@@ -18,7 +18,7 @@
 		value_;                                                                            \
 	})
 
-/* The same where 0 can stand for "could not be read". */
+/* The same where 0 also says that it could not be read. */
 #define NGX_GET(ptr, member)                                                                       \
 	({                                                                                         \
 		typeof(ptr) ptr_ = (ptr);                                                          \
@@ -27,7 +27,7 @@
 		value_;                                                                            \
 	})
 
-/* The same where a member may be missing in a build, or 0 is a value: then it is `otherwise`. */
+/* The same where a build may lack the member, or 0 is a value: `otherwise` is used instead. */
 #define NGX_GET_OR(ptr, member, otherwise)                                                         \
 	({                                                                                         \
 		typeof(ptr) ptr_ = (ptr);                                                          \
@@ -39,23 +39,23 @@
 	})
 
 /*
- * Copies a struct, as far as it has members that are known here: one read instead of one for each.
- * Not 0: it could not be read. btf.rs sees to it that the size is at most STRUCT_BYTES_MAX.
+ * Copies a struct up to the last member that nginx.h has: one read instead of one for each member.
+ * Not 0: it could not be read. src/btf.rs ensures that the size is at most STRUCT_BYTES_MAX.
  */
 #define NGX_COPY(copy, ptr) bpf_probe_read_user((copy), bpf_core_type_size(typeof(*(ptr))), (ptr))
 
-/* A member, of the copy of what `ptr` points to. */
+/* A member of the copy of what `ptr` points to. */
 #define NGX_IN(copy, ptr, member)                                                                  \
 	(*(typeof((ptr)->member) *)((void *)(copy) + bpf_core_field_offset(typeof(*(ptr)), member)))
 
 /* Bytes of a struct up to the end of a member. */
 #define NGX_END(ptr, member) (bpf_core_field_offset(typeof(*(ptr)), member) + sizeof((ptr)->member))
 
-/* Members of the request that ends, and of its connection: of their copies. */
+/* Members of the copies of the request that ends, and of its ngx_connection_t. */
 #define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
 #define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
 
-/* A request that nginx has not freed. Whatever pointer comes in, reading it is harmless. */
+/* Whether this is a request that nginx has not freed. Any pointer may be passed. */
 static __always_inline bool is_request(struct ngx_http_request_s *r)
 {
 	return NGX_GET(r, signature) == NGX_HTTP_MODULE;
@@ -64,17 +64,17 @@ static __always_inline bool is_request(struct ngx_http_request_s *r)
 /* Members of the head of a request. */
 #define OF_HEAD(w, member) NGX_IN((w)->head, (struct ngx_http_request_s *)NULL, member)
 
-/* Copies the head of a request. False: it is none, or can't be read. */
+/* Copies the head of a request. False: this is not a request, or cannot be read. */
 static __always_inline bool request_head(struct worker *w, struct ngx_http_request_s *r)
 {
-	return NGX_END(r, pool) <= sizeof(w->head) && /* in every layout that is known */
+	return NGX_END(r, pool) <= sizeof(w->head) && /* true in all known layouts */
 	       !bpf_probe_read_user(w->head, NGX_END(r, pool), r) &&
 	       OF_HEAD(w, signature) == NGX_HTTP_MODULE;
 }
 
 /*
- * Puts what is drafted on the stack into the tail. The place is checked here, once more: elsewhere
- * the compiler may keep an address that the verifier has not seen checked.
+ * Copies a struct into the tail. The place is checked here once more, since the compiler may keep
+ * an address elsewhere that the verifier has not seen checked.
  */
 static __always_inline void put(struct worker *w, __u32 at, const void *from, __u32 size)
 {
@@ -84,10 +84,10 @@ static __always_inline void put(struct worker *w, __u32 at, const void *from, __
 }
 
 /*
- * Appends at most `limit` bytes (a constant) of a user text to the tail of the draft. Returns how
- * many: 0 when there are none or they can't be read. The tail's length is kept in memory, not in
- * a variable: what the verifier has to follow then is one way through this, not one for each
- * length that the texts before could have.
+ * Appends at most `limit` bytes (a constant) of nginx's memory to the tail. Returns how many: 0
+ * when there are none, or they cannot be read. The tail's length is kept in memory, not in a
+ * variable: so the verifier follows this once, and not for each length that the texts before may
+ * have.
  */
 static __always_inline __u32 append_text(struct worker *w, const void *from, __u64 len, __u32 limit)
 {

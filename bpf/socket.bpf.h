@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Sockets of traced processes: whose they are, and their bytes. This is all that the programs on
- * kernel sockets call. What tells of the bytes (src/sockets.rs) decides where a socket's state is
- * kept; it is nothing to the code behind.
+ * Sockets of traced processes: what nginx uses each for, and which code handles its bytes. All
+ * programs that see bytes on sockets call these functions. Their source (src/sockets.rs) decides
+ * where a socket's state is kept, and makes no other difference.
  */
 #ifndef NGX_BPF_SOCKET_BPF_H
 #define NGX_BPF_SOCKET_BPF_H
@@ -12,8 +12,9 @@
 #include "upstream.bpf.h"
 
 /*
- * With deferred accept, or when bytes are there already, nginx reads before it registers: then
- * the connection is the one initialised last, if its descriptor is this socket.
+ * With deferred accept, or when bytes are there already, nginx reads from a connection before it
+ * registers it with epoll. Then it is the connection that was initialised last, if the descriptor
+ * of that one leads to this socket.
  */
 static __always_inline __u64 connection_of_accept(struct worker *w, struct sock *sk)
 {
@@ -26,7 +27,7 @@ static __always_inline __u64 connection_of_accept(struct worker *w, struct sock 
 	return file && BPF_CORE_READ(sk, sk_socket, file) == file ? (__u64)c : 0;
 }
 
-/* Finds out what the socket is, once: accepted connections have a listening socket. */
+/* Identifies a socket, once: only accepted connections have c->listening. */
 static __always_inline void socket_identify(struct worker *w, struct socket_state *s,
 					    struct sock *sk)
 {
@@ -59,7 +60,7 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 	conn->fd = NGX_GET((struct ngx_connection_s *)s->connection, fd);
 }
 
-/* Of a descriptor that leads to a socket; NULL when the map is full. */
+/* The state of a descriptor's socket; NULL: the map is full. */
 static __always_inline struct socket_state *descriptor_of(struct worker *w, __u32 fd)
 {
 	struct descriptor_key key = {.pid = w->pid, .fd = fd};
@@ -85,7 +86,7 @@ static __always_inline bool is_datagram(struct sock *sk)
 	return (by_descriptor ? BPF_CORE_READ(sk, sk_type) : sk->sk_type) == SOCK_DGRAM;
 }
 
-/* `ret` as send() returned it: bytes, or an error. */
+/* `ret` is what send() returned: bytes, or an error. */
 static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32 fd, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -109,7 +110,7 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 	}
 }
 
-/* `ret` as recv() returned it: bytes, 0 at the end of the stream, or an error. */
+/* `ret` is what recv() returned: bytes, 0 at the end of the stream, or an error. */
 static __always_inline void socket_received(struct worker *w, struct sock *sk, __u32 fd, int ret)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -135,7 +136,7 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 	}
 }
 
-/* nginx has registered the connection with epoll before. */
+/* A connect begins: nginx has registered the connection with epoll before. */
 static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 {
 	__u64 now = bpf_ktime_get_ns();
@@ -153,8 +154,8 @@ static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 }
 
 /*
- * The kernel closes a connection, because nginx does, or because it was reset: that may interrupt
- * another worker than the one whose memory describes it.
+ * The kernel closes a connection, because nginx does or because it was reset. A reset may interrupt
+ * another worker than the one that has the connection.
  */
 static __always_inline void socket_closing(struct worker *w, struct sock *sk)
 {
@@ -164,7 +165,7 @@ static __always_inline void socket_closing(struct worker *w, struct sock *sk)
 		upstream_closing(w, s);
 }
 
-/* Whatever the descriptor will lead to next is another socket. */
+/* The next socket of this descriptor is another one. */
 static __always_inline void descriptor_closed(struct worker *w, __u32 fd)
 {
 	struct descriptor_key key = {.pid = w->pid, .fd = fd};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Records to user space: each request once, or counted as lost. */
+/* Records go to user space, each once, or are counted as lost; over HTTP/3 they are held before. */
 #ifndef NGX_BPF_SUBMIT_BPF_H
 #define NGX_BPF_SUBMIT_BPF_H
 
@@ -24,8 +24,8 @@ static __always_inline bool can_exchange(void)
 }
 
 /*
- * Raises a maximum to `value`. When another CPU has raised it at the same time, it is tried again.
- * Where values can't be exchanged, the smaller one of the two may be left.
+ * Raises a maximum to `value`. If another CPU has raised it at the same time, it is tried again. On
+ * a kernel that cannot exchange values the smaller one of the two may remain.
  */
 static __always_inline void raise_max(__u64 *max, __u64 value)
 {
@@ -53,13 +53,13 @@ static __always_inline void request_filtered(void)
 	__sync_fetch_and_add(&counters.filtered, 1);
 }
 
-/* `draft` and, behind it, its tail. */
+/* Submits a record. Its tail follows it in memory. */
 static __always_inline void request_submit(struct request_record *draft, __u64 tail_len)
 {
 	__u64 flags = BPF_RB_NO_WAKEUP;
 	__u64 size = tail_len, waiting, taken;
 
-	if (size > TAIL_BYTES) /* never: for the verifier */
+	if (size > TAIL_BYTES) /* never: this is for the verifier */
 		return request_lost(LOST_BAD_READ);
 	size += sizeof(*draft);
 	draft->kind = RECORD_REQUEST;
@@ -73,7 +73,7 @@ static __always_inline void request_submit(struct request_record *draft, __u64 t
 		request_lost(LOST_RING_FULL);
 }
 
-/* Keeps the record that is drafted until then. */
+/* Holds the record that is drafted until its response is sent. */
 static __always_inline void response_hold(struct worker *w, struct connection *conn)
 {
 	struct request_record *d = &w->held.draft;
@@ -84,12 +84,12 @@ static __always_inline void response_hold(struct worker *w, struct connection *c
 		w->held_len++;
 		return;
 	}
-	/* There are too many: the end is not going to be seen. */
+	/* Too many are held: the end of this response is not going to be seen. */
 	d->response_last_ns = 0;
 	request_submit(d, w->held.tail_len);
 }
 
-/* The same where only its record is left: it is told when that was the end. */
+/* A frame of a response was sent whose record is held. It is submitted if that was the last. */
 static __always_inline void held_sent(struct worker *w, struct stream_key *key, bool is_reset,
 				      bool is_last, __u64 now)
 {
@@ -108,13 +108,13 @@ static __always_inline void held_sent(struct worker *w, struct stream_key *key, 
 	w->held_len--;
 }
 
-/* A walk through what is held, when a connection ends, or with 0 as that, its process. */
+/* The context of a walk through the held records of a connection, or of a worker (0). */
 struct release {
 	struct worker *w;
 	__u64 connection;
 };
 
-/* One that is held: told, if it is of what ends. */
+/* Submits a held record if it belongs to what ends. */
 static long release_if_of(struct bpf_map *map, const struct stream_key *key, struct held *held,
 			  struct release *release)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * System calls that move bytes on sockets, or close them, when they have returned: those that
- * nginx makes, and OpenSSL in it.
+ * System calls that move bytes on sockets or close them, after they have returned: all that nginx
+ * and its OpenSSL use.
  */
 #ifndef NGX_BPF_SYSCALL_BPF_H
 #define NGX_BPF_SYSCALL_BPF_H
@@ -24,7 +24,7 @@ enum syscall {
 	SYSCALL_RECVMSG = 47,
 };
 
-/* Where the number and the arguments still are: the result has taken the place of one of them. */
+/* The registers that still hold the number and the arguments: the result has replaced one. */
 #define SYSCALL_NUMBER(regs) ((regs)->orig_ax)
 #define SYSCALL_FD(regs) ((regs)->di)
 #define SYSCALL_ARG2(regs) ((regs)->dx)
@@ -50,7 +50,7 @@ enum syscall {
 #define SYSCALL_ARG3(regs) ((regs)->regs[3])
 #endif
 
-/* Any system call of any process: the number says first whether it is worth a look. */
+/* Any system call of any process: the number is checked first. */
 static __always_inline int syscall_ended(struct pt_regs *regs, long ret)
 {
 	__u32 number = SYSCALL_NUMBER(regs), fd = SYSCALL_FD(regs), flags = 0;

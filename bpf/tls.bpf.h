@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * TLS: which bytes of a socket are its handshake's. nginx reads a connection with the same function
- * as a plain one until ngx_ssl_handshake() or ngx_ssl_try_early_data() has succeeded, and with
- * ngx_ssl_recv() from then on: c->recv tells. (It goes back to the plain one when nginx lingers:
- * hence is_over.)
+ * TLS: which bytes on a socket are its handshake's. c->recv shows it: it is the function that reads
+ * connections without TLS until ngx_ssl_handshake() or ngx_ssl_try_early_data() has succeeded, and
+ * ngx_ssl_recv() from then on. While nginx lingers, c->recv is the first one again: hence is_over.
  */
 #ifndef NGX_BPF_TLS_BPF_H
 #define NGX_BPF_TLS_BPF_H
 
 #include "read.bpf.h"
 
-/* A connection has just been accepted: when it is a plain one, it shows how these are read. */
+/* Learns c->recv of connections without TLS, from one that was just accepted or opened. */
 static __always_inline void learn_plain_recv(struct worker *w, struct ngx_connection_s *c)
 {
 	if (w->plain_recv || NGX_GET(c, type) != SOCK_STREAM || NGX_GET_OR(c, ssl, NULL))
@@ -18,7 +17,7 @@ static __always_inline void learn_plain_recv(struct worker *w, struct ngx_connec
 	w->plain_recv = (__u64)NGX_GET(c, recv);
 }
 
-/* Whether the bytes that have just been read or sent are the handshake's: then it is noted. */
+/* Whether the bytes that were just read or sent are the handshake's, whose times it notes then. */
 static __always_inline bool is_handshake(struct worker *w, struct handshake *h,
 					 struct ngx_connection_s *c, __u64 now)
 {

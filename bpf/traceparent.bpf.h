@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The header that joins a request to a trace of its client: W3C Trace Context. */
+/* The traceparent header, which says which trace a request belongs to: W3C Trace Context. */
 #ifndef NGX_BPF_TRACEPARENT_BPF_H
 #define NGX_BPF_TRACEPARENT_BPF_H
 
@@ -9,7 +9,7 @@ enum { NAME_BYTES = 11 }; /* of "traceparent" */
 
 #define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
 
-/* Whether it is the header's name, in whatever case. */
+/* Whether this is the header's name, in any case. */
 static __always_inline bool is_traceparent(const void *from)
 {
 	__u64 name[2] = {}, wanted[2] = {};
@@ -19,10 +19,10 @@ static __always_inline bool is_traceparent(const void *from)
 	return (name[0] | 0x2020202020202020) == wanted[0] && (name[1] | 0x202020) == wanted[1];
 }
 
-/* Copies a part of the list. Returns its bytes; 0 when they can't be read. */
+/* Copies a part of the list. Returns its bytes; 0: they cannot be read. */
 static __always_inline __u64 copy_part(struct worker *w, const void *elts, __u64 count)
 {
-	/* ngx_table_elt_t has grown in 1.23.0. */
+	/* The size is read, since ngx_table_elt_t has grown in 1.23.0. */
 	__u64 bytes = count * OF_REQUEST(w, headers_in.headers.size);
 
 	barrier_var(bytes);
@@ -31,7 +31,7 @@ static __always_inline __u64 copy_part(struct worker *w, const void *elts, __u64
 	return bytes;
 }
 
-/* The value of a header, which mostly is in the first part: that one has been copied. */
+/* The value of a header. Mostly it is in the first part of the list, which was copied. */
 static __always_inline struct ngx_str_t header_value(struct worker *w, __u64 bytes,
 						     struct ngx_table_elt_s *elt)
 {
@@ -47,8 +47,7 @@ static __always_inline struct ngx_str_t header_value(struct worker *w, __u64 byt
 }
 
 /*
- * Looks through what is copied of a part, and keeps where a value is. Returns how many there are.
- * Global, so that the verifier goes through the loop once, not again for each way that leads here.
+ * Searches the copy of a part, and notes where the value is. Returns how many such headers it has.
  */
 __noinline int traceparents_of_part(struct worker *w, __u64 bytes)
 {
@@ -64,7 +63,7 @@ __noinline int traceparents_of_part(struct worker *w, __u64 bytes)
 		if (at > HEADERS_BYTES - HEADER_BYTES)
 			break;
 		elt = &w->headers[at];
-		/* A header without a hash was taken back: ngx_http_variable_unknown_header(). */
+		/* A header without a hash was removed: ngx_http_variable_unknown_header(). */
 		if (OF_HEADER(elt, key.len) != NAME_BYTES || !OF_HEADER(elt, hash) ||
 		    !is_traceparent(OF_HEADER(elt, key.data)))
 			continue;
@@ -76,8 +75,8 @@ __noinline int traceparents_of_part(struct worker *w, __u64 bytes)
 }
 
 /*
- * How many such headers the request has; 0 where not all its headers could be looked at. More than
- * one say nothing. `bytes` of the first part are copied.
+ * How many such headers the request has. 0 if not all of its headers could be searched. `bytes` of
+ * the first part were copied.
  */
 static __always_inline int traceparents(struct worker *w, __u64 bytes)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Life of an upstream attempt: connect, request out, response in, on a new or a kept socket. */
+/* An upstream attempt: connect, request, response, on a new or a kept connection. */
 #ifndef NGX_BPF_UPSTREAM_BPF_H
 #define NGX_BPF_UPSTREAM_BPF_H
 
@@ -7,13 +7,13 @@
 #include "outcome.bpf.h"
 
 enum {
-	ALERT_BYTES_MAX = 128, /* of a record of TLS, in any cipher */
-	AT_ONCE_NS = 100000,   /* reads that follow each other so soon are of one ngx_ssl_recv() */
+	ALERT_BYTES_MAX = 128, /* of a TLS record with an alert, in any cipher */
+	AT_ONCE_NS = 100000,   /* reads this close to each other belong to one ngx_ssl_recv() */
 };
 
 /*
- * The request that an upstream connection is being opened for. c->data is set only after the
- * connect, but c->log is the client connection's since ngx_get_connection().
+ * The request for which an upstream connection is opened. c->data is set after the connect only,
+ * but c->log is the client connection's since ngx_get_connection().
  */
 static __always_inline struct ngx_http_request_s *request_of_log(__u64 c)
 {
@@ -26,9 +26,9 @@ static __always_inline struct ngx_http_request_s *request_of_log(__u64 c)
 }
 
 /*
- * Whether it is the connection that the request's upstream module has asked for. What a module
- * opens for itself (a cosocket of lua, a fetch of njs) has the same log, and is none of it:
- * ngx_event_connect_peer() notes the connection before it connects.
+ * Whether this is the connection of the request's upstream: ngx_event_connect_peer() stores it
+ * before it connects. A connection that a module opens for itself (a cosocket of lua, a fetch of
+ * njs) has the same log.
  */
 static __always_inline bool is_peer(struct ngx_http_request_s *r, __u64 c)
 {
@@ -37,7 +37,7 @@ static __always_inline bool is_peer(struct ngx_http_request_s *r, __u64 c)
 	return u && (__u64)NGX_GET(u, peer.connection) == c;
 }
 
-/* The connect begins; nginx has registered the connection with epoll before. */
+/* A connect begins. */
 static __always_inline void upstream_connecting(struct worker *w, struct socket_state *s, __u64 now)
 {
 	struct ngx_http_request_s *r = request_of_log(s->connection);
@@ -53,8 +53,9 @@ static __always_inline void upstream_connecting(struct worker *w, struct socket_
 }
 
 /*
- * Whether the connection was kept from a request before: nginx counts since 1.15.3. Else it is new
- * when its connect was seen, and kept when it has served under our eyes, or when it is TCP.
+ * Whether the connection was kept from an earlier request. nginx counts its requests since 1.15.3.
+ * Otherwise it is new if its connect was seen, and kept if a request was seen on it. A TCP
+ * connection without either is kept, too: its connect would have been seen.
  */
 static __always_inline void upstream_reuse(struct socket_state *s, struct attempt_times *a,
 					   struct ngx_connection_s *c)
@@ -70,16 +71,16 @@ static __always_inline void upstream_reuse(struct socket_state *s, struct attemp
 	s->served = 1;
 }
 
-/* The request that an upstream connection works for, once it is connected. */
+/* The request that a connected upstream connection works for. */
 static __always_inline struct ngx_http_request_s *request_of(struct socket_state *s)
 {
 	return NGX_GET((struct ngx_connection_s *)s->connection, data);
 }
 
 /*
- * Whether the request goes out as HTTP/2 (grpc; proxy since 1.29.4): then its first buffer begins
- * with the preface of a connection, which is skipped on a kept one
- * (ngx_http_grpc_create_request(), ngx_http_grpc_body_output_filter()).
+ * Whether the request is sent as HTTP/2 (grpc; proxy since 1.29.4). Then its first buffer begins
+ * with the preface of a connection, which nginx skips on a kept one:
+ * ngx_http_grpc_create_request(), ngx_http_grpc_body_output_filter().
  */
 static __always_inline bool is_http2(struct ngx_http_request_s *r)
 {
@@ -92,13 +93,13 @@ static __always_inline bool is_http2(struct ngx_http_request_s *r)
 	return !__builtin_memcmp(text, "PRI * HT", sizeof(text));
 }
 
-/* The same, of what an upstream connection works for. */
+/* The bits of the upstream that a connection works for. */
 static __always_inline __u32 upstream_bits_of(struct socket_state *s)
 {
 	return upstream_bits(NGX_GET(request_of(s), upstream));
 }
 
-/* The first bytes of a request on this socket, or more after bytes of a response. */
+/* The first bytes of a request are sent on this socket, or more after bytes of a response. */
 static __always_inline struct attempt_times *upstream_request_out(struct worker *w,
 								  struct socket_state *s, __u64 now)
 {
@@ -129,8 +130,7 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 	return a;
 }
 
-/* Bytes of the TLS handshake. On a unix socket there was no connect that joined it with an attempt.
- */
+/* Bytes of the TLS handshake. A unix socket was not yet joined with an attempt by its connect. */
 static __always_inline void upstream_handshake(struct worker *w, struct socket_state *s)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
@@ -143,7 +143,7 @@ static __always_inline void upstream_handshake(struct worker *w, struct socket_s
 	a->handshake_last_ns = s->handshake.last_ns;
 }
 
-/* What nginx keeps of the attempt. */
+/* The state that nginx keeps of the attempt. */
 static __always_inline struct ngx_http_upstream_state_t *state_of(struct attempt_times *a,
 								  struct ngx_http_request_s *r)
 {
@@ -153,9 +153,9 @@ static __always_inline struct ngx_http_upstream_state_t *state_of(struct attempt
 }
 
 /*
- * Whether nginx has had a byte of the response. Over TLS what is read may be session tickets, which
- * come behind the handshake, long before the response; before 1.11.4 nginx did not count. HTTP/2
- * has frames of its own before the header, which nginx times when it is complete.
+ * Whether nginx has read a byte of the response. Over TLS the reads may have been session tickets,
+ * which follow the handshake, long before the response. nginx counts the bytes since 1.11.4. In
+ * HTTP/2 other frames come before the header; nginx sets header_time when that is complete.
  */
 static __always_inline bool is_answered(struct attempt_times *a, struct socket_state *s)
 {
@@ -170,8 +170,8 @@ static __always_inline bool is_answered(struct attempt_times *a, struct socket_s
 }
 
 /*
- * Bytes of the response that nginx has had, in plain. What it reads into a pipe it counts in there,
- * and adds to the state in ngx_http_upstream_finalize_request(), in this way.
+ * Decrypted bytes of the response that nginx has read. Those that it reads into a pipe are counted
+ * there, and ngx_http_upstream_finalize_request() adds them to the state in the same way.
  */
 static __always_inline __s64 plain_received(struct attempt_times *a, struct socket_state *s)
 {
@@ -187,10 +187,11 @@ static __always_inline __s64 plain_received(struct attempt_times *a, struct sock
 }
 
 /*
- * Bytes read over TLS are the response's when nginx has more of it behind them, as it has not
- * behind the alert that ends the connection: of the last ones draft_attempt() tells. But nginx may
- * have left more of it in OpenSSL's buffer, for as long as it likes, and then nothing tells an
- * alert from it; reads at once are as good as one.
+ * Bytes read over TLS belong to the response if nginx has counted more bytes of it afterwards. It
+ * does not for the alert that ends the connection. settle_response() decides it for the last read.
+ * But nginx may leave a part of the response in OpenSSL's buffer, and count it when it reads the
+ * alert. So a read of no more bytes than an alert has is sure only if nginx had taken everything
+ * before it, or if it follows another read so closely that it makes no difference.
  */
 static __always_inline void upstream_tls_received(struct attempt_times *a, struct socket_state *s,
 						  int ret, __u64 now)
@@ -205,7 +206,7 @@ static __always_inline void upstream_tls_received(struct attempt_times *a, struc
 	s->is_drained = 0;
 }
 
-/* A send failed. */
+/* A send has failed. */
 static __always_inline void upstream_unsent(struct worker *w, struct socket_state *s)
 {
 	struct attempt_times *a = upstream_attempt(w, s);
@@ -214,11 +215,11 @@ static __always_inline void upstream_unsent(struct worker *w, struct socket_stat
 		a->flags |= ATTEMPT_ERROR;
 }
 
-/* What bytes that are sent to an upstream are to its attempt. */
+/* What bytes that are sent to an upstream are part of. */
 enum sent_bytes {
 	SENT_REQUEST,
-	SENT_CONTROL, /* no part of the request, which was sent before */
-	SENT_MORE,    /* more after the response has begun: a tunnel, or it came early */
+	SENT_CONTROL, /* frames of HTTP/2's connection, or an alert, after the request */
+	SENT_MORE,    /* a tunnel, or the rest of a request that was answered early */
 	SENT_UNSURE,  /* the same over TLS, where it may be an alert */
 };
 
@@ -270,8 +271,8 @@ static __always_inline void upstream_sent(struct worker *w, struct socket_state 
 	}
 }
 
-/* The request that the socket's attempt is of. ngx_free_connection() has cleared c->data by its
- * close. */
+/* The request of the socket's attempt: ngx_free_connection() has cleared c->data before it closes.
+ */
 static __always_inline struct ngx_http_request_s *request_of_attempt(struct worker *w,
 								     struct socket_state *s)
 {
@@ -283,7 +284,7 @@ static __always_inline struct ngx_http_request_s *request_of_attempt(struct work
 	return conn ? (struct ngx_http_request_s *)conn->request : NULL;
 }
 
-/* The connection fails or is closed: how far its request has come, before a next one forgets it. */
+/* Notes how much of the request was sent when its connection fails or is closed. */
 static __always_inline void upstream_settle(struct worker *w, struct attempt_times *a,
 					    struct socket_state *s)
 {
@@ -299,8 +300,8 @@ static __always_inline void upstream_settle(struct worker *w, struct attempt_tim
 }
 
 /*
- * nginx closes the socket. On a connection of TLS that has counted nothing, what was sent is the
- * alert that closes it, after a certificate that nginx refused.
+ * nginx closes the socket. If it has counted no byte that it sent over TLS, the bytes that were
+ * sent are an alert: it has refused the certificate.
  */
 static __always_inline void upstream_closing(struct worker *w, struct socket_state *s)
 {
@@ -309,9 +310,9 @@ static __always_inline void upstream_closing(struct worker *w, struct socket_sta
 
 	if (!a || !a->request_first_ns || a->connection != s->connection)
 		return;
-	/* A timer of the request may run out unheeded once there is a response; not a tunnel's. */
+	/* Once a response has begun, nginx ignores the timer of sends, except in a tunnel. */
 	upstream_look(a, c, s->phase == UPSTREAM_SENDING || a->flags & ATTEMPT_TUNNEL);
-	/* After a response there is no next attempt, and this one is looked at with its request. */
+	/* After a response there is no next attempt: the end of the request shows the rest. */
 	if (a->response_first_ns && !(a->flags & ATTEMPT_HTTP2))
 		return;
 	upstream_settle(w, a, s);
@@ -322,8 +323,8 @@ static __always_inline void upstream_closing(struct worker *w, struct socket_sta
 }
 
 /*
- * Whether what is read has come through a tunnel, where it is no response any more. Asked until the
- * response's header has been sent on.
+ * Whether the bytes that are read come through a tunnel, and are not part of the response. It is
+ * known when nginx has sent the response's header to the client.
  */
 static __always_inline bool is_tunnelled(struct attempt_times *a, struct socket_state *s)
 {
@@ -347,7 +348,8 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 
 	if (ret > 0 && is_handshake(w, &s->handshake, c, now))
 		return upstream_handshake(w, s);
-	/* A kept connection that the upstream closes while no one uses it: not of an attempt. */
+	/* At an end or an error the phase stays: it may be that of a kept connection without
+	 * attempt. */
 	if (ret > 0)
 		s->phase = UPSTREAM_RECEIVING;
 	a = upstream_attempt(w, s);

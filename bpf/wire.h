@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Records sent to user space, and the numbers both sides share. This is their only definition:
- * src/skel.rs gets the same types from the skeleton.
+ * The records that are sent to user space, and the numbers that both sides share. This is their
+ * only definition: src/skel.rs has the same types from the skeleton.
  *
- * Times are CLOCK_MONOTONIC nanoseconds; 0 says that the moment was not seen.
+ * Members *_ns are CLOCK_MONOTONIC nanoseconds; 0: that moment was not seen.
  */
 #ifndef NGX_BPF_WIRE_H
 #define NGX_BPF_WIRE_H
@@ -30,55 +30,56 @@ enum limit {
 	PREALLOCATED_SUBREQUESTS = 1 << 12,
 };
 
-/* What a record is; the first member of each. */
+/* The kind of a record is its first member. */
 enum record_kind {
 	RECORD_REQUEST = 1,
 };
 
-/* Why a request could not be delivered. */
+/* Why a request was lost. src/lost.rs has a name for each, and does not compile without it. */
 enum lost_cause {
 	LOST_RING_FULL = 0,
-	LOST_INFLIGHT_FULL = 1,
-	LOST_BAD_READ = 2,
-	LOST_WORKER_EXIT = 3, /* the worker ended with the request in flight */
+	LOST_INFLIGHT_FULL = 1, /* no room for the entry of its connection */
+	LOST_BAD_READ = 2,	/* one of its members could not be read, or is impossible */
+	LOST_WORKER_EXIT = 3,	/* the worker ended with the request in flight */
 	LOST_CAUSES = 4,
 };
 
 enum request_flag {
-	REQUEST_ADOPTED = 1,	      /* the connection was accepted before tracing began */
-	REQUEST_UNTRACED = 2,	      /* nothing of its connection was seen before its end */
-	REQUEST_TLS = 4,	      /* the client's bytes are encrypted */
-	REQUEST_UPSTREAM = 8,	      /* r->upstream was there */
-	REQUEST_HEADER_COMPLETE = 16, /* an empty line ends what was read of the header */
-	REQUEST_INFERRED = 32,	      /* read with a layout that no one states */
-	REQUEST_BODY = 64,	      /* it has a body that nginx has read, or began to read */
-	REQUEST_UNSERVED = 128,	      /* for nginx, its client's connection has failed */
+	REQUEST_ADOPTED = 1,  /* the connection was accepted before tracing began */
+	REQUEST_UNTRACED = 2, /* nothing was seen of its connection before its end */
+	REQUEST_TLS = 4,      /* the client's connection is encrypted */
+	REQUEST_UPSTREAM = 8, /* it has r->upstream */
+	REQUEST_HEADER_COMPLETE =
+		16, /* the part of its header that nginx has parsed ends with an empty line */
+	REQUEST_INFERRED = 32,	/* it was read with an inferred layout */
+	REQUEST_BODY = 64,	/* it has a body, which nginx has read or begun to read */
+	REQUEST_UNSERVED = 128, /* nginx has noted that its client's connection failed */
 };
 
 enum attempt_flag {
-	ATTEMPT_SEEN = 1,     /* its socket was seen: the times are right */
-	ATTEMPT_REUSED = 2,   /* on a kept connection */
-	ATTEMPT_TLS = 4,      /* the upstream's bytes are encrypted */
+	ATTEMPT_SEEN = 1,     /* its socket was seen: it has times */
+	ATTEMPT_REUSED = 2,   /* its connection was kept from an earlier request */
+	ATTEMPT_TLS = 4,      /* its connection is encrypted */
 	ATTEMPT_HEADER = 8,   /* nginx has parsed the response's header */
 	ATTEMPT_EOF = 16,     /* the upstream closed the connection */
-	ATTEMPT_ERROR = 32,   /* a read failed: the connection was reset */
+	ATTEMPT_ERROR = 32,   /* a read or a send failed: the connection was reset */
 	ATTEMPT_MORE = 64,    /* more was sent after the response had begun */
-	ATTEMPT_NEW = 128,    /* on a connection of its own */
-	ATTEMPT_UNSURE = 256, /* some of its bytes may be of a TLS handshake */
-	ATTEMPT_HTTP2 = 512,  /* its bytes are of HTTP/2 */
-	/* What nginx's memory said of it when its socket was closed, or when its request ended. */
-	ATTEMPT_LOOKED = 1 << 10,      /* what nginx knew of its end was read, and is all here */
-	ATTEMPT_TIMED_OUT = 1 << 11,   /* nginx had waited too long for bytes */
-	ATTEMPT_STUCK = 1 << 12,       /* nginx had waited too long for its bytes to be taken */
-	ATTEMPT_WHOLE = 1 << 13,       /* the request had been sent, its body included */
-	ATTEMPT_PART = 1 << 14,	       /* some of it had not */
+	ATTEMPT_NEW = 128,    /* its connection is new */
+	ATTEMPT_UNSURE = 256, /* some of its bytes may belong to a TLS handshake */
+	ATTEMPT_HTTP2 = 512,  /* its connection is HTTP/2 */
+	/* From nginx's memory, when the socket was closed or when the request ended. */
+	ATTEMPT_LOOKED = 1 << 10,      /* all that nginx knew of its end was read */
+	ATTEMPT_TIMED_OUT = 1 << 11,   /* nginx timed out while it waited for bytes */
+	ATTEMPT_STUCK = 1 << 12,       /* nginx timed out while it was sending */
+	ATTEMPT_WHOLE = 1 << 13,       /* all of the request was sent */
+	ATTEMPT_PART = 1 << 14,	       /* a part of the request was sent */
 	ATTEMPT_TUNNEL = 1 << 15,      /* the connection is no longer HTTP */
 	ATTEMPT_INCOMPLETE = 1 << 16,  /* nginx expected more of the response */
 	ATTEMPT_OPEN_ENDED = 1 << 17,  /* the response ends with its connection */
-	ATTEMPT_GIVEN_UP = 1 << 18,    /* for nginx, reading the response had failed */
+	ATTEMPT_GIVEN_UP = 1 << 18,    /* nginx has noted that reading the response failed */
 	ATTEMPT_UNSERVED = 1 << 19,    /* nginx could not pass the response on */
 	ATTEMPT_CANCELLED = 1 << 20,   /* the last frame was RST_STREAM or GOAWAY */
-	ATTEMPT_HEADER_SENT = 1 << 21, /* no response to an upgrade: only used in bpf/ */
+	ATTEMPT_HEADER_SENT = 1 << 21, /* of a response that is no tunnel; used in bpf/ only */
 };
 
 /* A text of a request. Two texts may share bytes. */
@@ -104,38 +105,38 @@ struct request_texts {
 	struct text traceparent; /* the value of the header of that name */
 };
 
-/* One end of a socket, as the kernel has it. */
+/* One end of a socket, from the kernel. */
 struct address {
-	__u16 family;	/* AF_INET, AF_INET6; 0 when it was not seen or is none of these */
+	__u16 family;	/* AF_INET, AF_INET6; 0: not seen, or another family */
 	__u16 port;	/* host byte order */
 	__u8 bytes[16]; /* network byte order; the first four for AF_INET */
 };
 
-/* One attempt at an upstream, as the sockets told it and nginx keeps it in r->upstream_states. */
+/* An attempt at an upstream: times from its socket, and what r->upstream_states has of it. */
 struct attempt {
 	__u64 connect_ns;
 	__u64 request_first_ns;
 	__u64 request_last_ns;
 	__u64 response_first_ns;
 	__u64 response_last_ns;
-	__u64 handshake_first_ns; /* first bytes of the TLS handshake sent */
-	__u64 handshake_last_ns;  /* last bytes of it sent or read */
+	__u64 handshake_first_ns; /* the first bytes of the TLS handshake were sent */
+	__u64 handshake_last_ns;  /* the last bytes of it were sent or read */
 	__s64 bytes_sent;	  /* u->state->bytes_sent; -1: this nginx does not count them */
-	__s64 bytes_received;	  /* u->state->bytes_received; -1: likewise */
+	__s64 bytes_received;	  /* u->state->bytes_received; -1: this nginx does not count them */
 	__u32 status;		  /* u->state->status; 0: none */
 	__u32 flags;		  /* enum attempt_flag */
 	__u32 index;		  /* in r->upstream_states */
 	__u16 addr_len;		  /* bytes of u->state->peer, which follow; 0: none */
-	__u16 addr_cut;		  /* 1: the address is longer than these */
+	__u16 addr_cut;		  /* 1: the address is longer */
 };
 
 /*
- * A subrequest that had an upstream. Behind it follow attempts_len times struct attempt with its
- * address, and the bytes of its uri.
+ * A subrequest that had an upstream. It is followed by attempts_len times struct attempt with its
+ * address, and by the bytes of its uri.
  */
 struct subrequest {
-	__u32 status;	      /* as $status has it; 0: none */
-	__u32 upstreams_seen; /* as in struct request_record */
+	__u32 status;	      /* as $status; 0: none */
+	__u32 upstreams_seen; /* its r->upstream_states->nelts */
 	__u16 attempts_len;
 	__u16 uri_len;
 	__u16 uri_cut; /* 1: the uri is longer */
@@ -143,22 +144,23 @@ struct subrequest {
 };
 
 /*
- * A request that has ended. Its tail follows at once: attempts_len times struct attempt with its
- * address, the bytes of the texts, subrequests_len times struct subrequest with what follows it.
+ * A request that has ended. It is followed by its tail: attempts_len times struct attempt with its
+ * address, the bytes of the texts, and subrequests_len times struct subrequest with what follows
+ * it.
  */
 struct request_record {
-	__u32 kind;		   /* RECORD_REQUEST */
-	__u32 size;		   /* bytes of the whole record, the tail included */
-	__u64 ended_ns;		   /* ngx_http_free_request was entered */
-	__u64 accepted_ns;	   /* ngx_http_init_connection was entered */
-	__u64 previous_ended_ns;   /* the end of the request before on this connection */
-	__u64 request_first_ns;	   /* the read that brought the request's first byte */
-	__u64 header_ns;	   /* the last read that nginx took for its header */
-	__u64 body_ns;		   /* the read that made its body whole */
-	__u64 response_first_ns;   /* first bytes of the response sent to the client */
-	__u64 response_last_ns;	   /* last bytes of it */
-	__u64 handshake_first_ns;  /* first bytes of the connection's TLS handshake read */
-	__u64 handshake_last_ns;   /* last bytes of it read or sent */
+	__u32 kind;		 /* RECORD_REQUEST */
+	__u32 size;		 /* bytes of the whole record, the tail included */
+	__u64 ended_ns;		 /* ngx_http_free_request was entered */
+	__u64 accepted_ns;	 /* ngx_http_init_connection was entered */
+	__u64 previous_ended_ns; /* the request before it on this connection ended */
+	__u64 request_first_ns;	 /* the read that brought the request's first byte */
+	__u64 header_ns; /* the last read that brought bytes of its header; 0: the first one */
+	__u64 body_ns;	 /* the read that completed its body */
+	__u64 response_first_ns;   /* the first bytes of the response were sent to the client */
+	__u64 response_last_ns;	   /* the last bytes of it were sent */
+	__u64 handshake_first_ns;  /* the first bytes of the connection's TLS handshake were read */
+	__u64 handshake_last_ns;   /* the last bytes of it were read or sent */
 	__s64 request_length;	   /* r->request_length */
 	__s64 bytes_sent;	   /* c->sent */
 	__s64 content_length_n;	   /* r->headers_in.content_length_n; -1: none */
@@ -173,7 +175,7 @@ struct request_record {
 	__u16 remote_port; /* of c->sockaddr; 0: none */
 	__u16 texts_len;   /* bytes of all texts */
 	struct request_texts texts;
-	struct address local; /* the client's connection, nginx's end */
+	struct address local; /* nginx's end of the client's connection */
 	struct address peer;  /* its other end */
 	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
 	__u16 subrequests_len;
@@ -181,13 +183,13 @@ struct request_record {
 	__u16 pad[2];
 };
 
-/* What was counted since tracing began. */
+/* Counters since tracing began. */
 struct counters {
 	__u64 seen;
 	__u64 filtered;
 	__u64 lost[LOST_CAUSES];
-	__u64 untraced_processes; /* no memory for what a new worker needs */
-	__u64 waiting_max;	  /* bytes in the ring buffer, the most there were */
+	__u64 untraced_processes; /* there was no memory for their struct worker */
+	__u64 waiting_max;	  /* the most bytes that were in the ring buffer */
 };
 
 #endif

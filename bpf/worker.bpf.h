@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The traced processes: which they are, and those they start. */
+/* Which processes are traced: their fork, exec and exit. */
 #ifndef NGX_BPF_WORKER_BPF_H
 #define NGX_BPF_WORKER_BPF_H
 
 #include "connection.bpf.h"
 
-/* The current process, when it is traced. nginx's thread pools count as their worker. */
+/* The current process, if it is traced. A thread of nginx's pools counts as its worker. */
 static __always_inline struct worker *current_worker(void)
 {
 	struct task_struct *task;
@@ -18,13 +18,14 @@ static __always_inline struct worker *current_worker(void)
 	return w && !(w->flags & WORKER_OTHER) ? w : NULL;
 }
 
-/* What a process runs: compared, never followed. */
+/* The inode that a process executes. It is compared, and never followed. */
 static __always_inline __u64 program_of(struct task_struct *task)
 {
 	return (__u64)BPF_CORE_READ(task, mm, exe_file, f_inode);
 }
 
-/* A process has a pid in its own namespace and in each above it. 0 in any other. */
+/* The pid of a process in the tool's namespace: it has one in its own and in each above. 0: none.
+ */
 static __always_inline __u32 pid_of(struct task_struct *task)
 {
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
@@ -40,7 +41,7 @@ static __always_inline __u32 pid_of(struct task_struct *task)
 	return 0;
 }
 
-/* A master's children are its workers; its other helpers never end a request. */
+/* A master's children are traced: its workers, and helpers, which never end a request. */
 static __always_inline void process_forked(struct task_struct *parent, struct task_struct *child)
 {
 	struct worker *master, *w;
@@ -60,8 +61,8 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 }
 
 /*
- * nginx replaces its binary (USR2): the child that executes the new one is a master itself. With
- * another file its layout is another, too: user space has to load the program anew for it.
+ * nginx replaces its binary (USR2): the child that executes the new one is a master, too. Another
+ * file has another layout, so that user space has to load another object for it.
  */
 static __always_inline void process_executed(struct task_struct *task)
 {
