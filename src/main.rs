@@ -22,7 +22,6 @@ mod follow;
 mod metrics;
 mod output;
 mod pipeline;
-mod record;
 
 /// Exit code for what could not be done.
 const FAILED: u8 = 1;

@@ -28,13 +28,13 @@ use crate::attach::preflight::Kernel;
 use crate::attach::trial::Method;
 use crate::bpf::NgxSkel;
 use crate::bpf::types;
-use crate::decode::event;
+use crate::decode::wire;
 use crate::follow::discover::Process;
 use crate::follow::discover::Role;
 use crate::follow::program::Program;
 use crate::pipeline::cost::Runs;
+use crate::pipeline::counts::Counts;
 use crate::pipeline::filter::Early;
-use crate::record::lost::Counts;
 use nginx_binary::sites::Hook;
 
 pub mod bpf_object;
@@ -204,7 +204,7 @@ impl Probe {
         let records = values.filter_map(|mut value| {
             let record = value.get_mut(offset_of!(types::held, draft)..)?;
             record.get_mut(LAST..)?.first_chunk_mut::<8>()?.fill(0);
-            Some(event::split(record).ok()?.0.to_vec())
+            Some(wire::split(record).ok()?.0.to_vec())
         });
         records.collect()
     }

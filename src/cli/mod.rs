@@ -9,12 +9,12 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use clap::ValueHint;
+use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use crate::attach::sockets::Sockets;
 use crate::metrics::route::Route;
 use value::Address;
 use value::DEFAULT_MAX_LINE;
-use value::DEFAULT_SECRETS;
 use value::Interval;
 use value::MaxLine;
 use value::PidList;
@@ -225,7 +225,7 @@ pub struct Trace {
     pub self_stats: Option<Interval>,
 
     /// In query strings, tell REDACTED instead of the values of these keys; "none": tell all
-    #[arg(long, value_name = "KEYS", default_value = DEFAULT_SECRETS)]
+    #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
     pub redact: Secrets,
 
     /// Tell no query strings

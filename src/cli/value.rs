@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
 use jiff::SignedDuration;
-
-use crate::pipeline::filter::host_and_port;
+use ngx_bpf_record::MAX_LINE_MIN;
+use ngx_bpf_record::host::host_and_port;
 
 /// When something is told: every so often, or at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +34,6 @@ impl FromStr for Interval {
 /// The shortest interval: counters are looked at so often.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// What OpenTelemetry's semantic conventions redact by default (`url.query`).
-pub const DEFAULT_SECRETS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
-    AWSAccessKeyId,Signature,sig,X-Goog-Signature";
-
 /// Keys of query strings whose values are secret.
 #[derive(Clone, Debug)]
 pub struct Secrets(pub Vec<String>);
@@ -59,9 +55,6 @@ impl FromStr for Secrets {
 
 /// What Fluent Bit's `exec` reads at once: its buffer of 4 KiB has a 0 at the end.
 pub const DEFAULT_MAX_LINE: &str = "4095";
-
-/// Every record fits into this, when all that may be cut is cut.
-pub const MAX_LINE_MIN: usize = 3840;
 
 /// Bytes of the longest line, its end included.
 #[derive(Clone, Copy, Debug)]

@@ -11,17 +11,17 @@ const PARENT_ID: std::ops::Range<usize> = 36..52;
 
 /// What is joined by.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TraceContext {
+pub struct TraceContext<'a> {
     /// 32 hexadecimal digits.
-    pub trace_id: String,
+    pub trace_id: &'a str,
     /// 16, of the span that made the request.
-    pub parent_span_id: String,
+    pub parent_span_id: &'a str,
 }
 
-impl TraceContext {
+impl<'a> TraceContext<'a> {
     /// From a header's value; `None` when the specification calls it invalid. Later versions may be
     /// longer.
-    pub fn parse(value: &[u8]) -> Option<Self> {
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(value.get(..LEN)?).ok()?;
         let is_right = text.bytes().enumerate().all(|(at, byte)| match at {
             2 | 35 | 52 => byte == b'-',
@@ -34,9 +34,9 @@ impl TraceContext {
         };
         let id = |range| Some(&text[range]).filter(|id: &&str| id.bytes().any(|byte| byte != b'0'));
         let (trace_id, parent_id) = (id(TRACE_ID)?, id(PARENT_ID)?);
-        (is_right && is_end).then(|| Self {
-            trace_id: trace_id.to_owned(),
-            parent_span_id: parent_id.to_owned(),
+        (is_right && is_end).then_some(Self {
+            trace_id,
+            parent_span_id: parent_id,
         })
     }
 }

@@ -30,9 +30,9 @@ use crate::follow::lookout::News;
 use crate::follow::lookout::Wanted;
 use crate::follow::program::Program;
 use crate::pipeline::cost::Runs;
+use crate::pipeline::counts::Counts;
 use crate::pipeline::filter::Early;
 use crate::pipeline::message::Messages;
-use crate::record::lost::Counts;
 use nginx_binary::layout::choose::Source;
 
 pub mod candidate;

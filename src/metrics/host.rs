@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::pipeline::filter::host_and_port;
+use ngx_bpf_record::host::host_and_port;
 
 /// The names of one listener.
 pub struct Hosts {

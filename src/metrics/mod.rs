@@ -6,24 +6,23 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use ngx_bpf_record::Attempt;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::SPANS;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::cli::Trace;
-use crate::record::attempt::Attempt;
-use crate::record::lost::Counts;
-use crate::record::request::Request;
+use crate::pipeline::counts::Counts;
 use own::Own;
 use route::Route;
-use spans::SPANS;
 
 mod host;
 mod own;
 pub mod route;
 mod server;
-mod spans;
 
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 17] = [
@@ -203,7 +202,7 @@ impl Metrics {
         if let (Some(addr), Some(failure)) = (attempt.addr.as_deref(), attempt.failure) {
             let labels = vec![
                 ("upstream", self.upstream(addr)),
-                ("failure", failure.name()),
+                ("failure", failure.name().to_owned()),
             ];
             self.failures.get_or_create(&labels).inc();
         }
@@ -257,13 +256,15 @@ fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use ngx_bpf_record::Phases;
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::schema;
+
     use super::Metrics;
     use super::SPANS;
     use super::UPSTREAMS_MAX;
     use super::route::Route;
-    use crate::record::lost::Counts;
-    use crate::record::phases::Phase;
-    use crate::record::request::Request;
+    use crate::pipeline::counts::Counts;
 
     /// What is served after these requests.
     fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
@@ -278,19 +279,19 @@ mod tests {
 
     /// A request to an upstream.
     fn request(upstream: &str) -> Request<'static> {
-        let mut request = Request {
+        Request {
             status: Some(502),
             request_uri: Some("/api/users/7?all".into()),
             uri: Some("/index.php".into()),
             upstream_addr: Some(upstream.to_owned().into()),
             elapsed_ns: Some(2_000_000),
+            phases: Phases {
+                upstream_connect_time: Some(5_000),
+                upstream_request_first_byte_time: Some(105_000),
+                ..Default::default()
+            },
             ..Default::default()
-        };
-        request.phases.set(Phase::UpstreamConnect, Some(5_000));
-        request
-            .phases
-            .set(Phase::UpstreamRequestFirstByte, Some(105_000));
-        request
+        }
     }
 
     /// Check that a request is counted and measured once, in its kind.
@@ -340,7 +341,7 @@ mod tests {
     #[test]
     fn documented() {
         let document = include_str!("../../docs/metrics.md");
-        let text = served(&[], &[Request::longest()]);
+        let text = served(&[], &[schema::longest()]);
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
         for line in types {
             let (name, kind) = line.split_once(' ').unwrap();
@@ -368,7 +369,7 @@ mod tests {
     /// Check that a failed attempt is counted by server and reason.
     #[test]
     fn failures() {
-        let text = served(&[], &[Request::longest()]);
+        let text = served(&[], &[schema::longest()]);
         let addr = "x".repeat(128);
         let expected = format!(
             "nginx_http_upstream_failures_total{{upstream=\"{addr}\",failure=\"no_live_upstreams\"}} 40\n"

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::Labels;
 use crate::pipeline::cost::Cost;
-use crate::record::lost::Counts;
+use crate::pipeline::counts::Counts;
 
 /// Its counters.
 #[derive(Default)]
@@ -84,7 +84,7 @@ impl Own {
         set(&self.filtered, counts.filtered);
         set(&self.untraced, counts.untraced_processes);
         for (cause, count) in counts.by_cause() {
-            let labels = vec![("cause", cause.to_owned())];
+            let labels = vec![("cause", cause.name().to_owned())];
             set(&self.lost.get_or_create(&labels), count);
         }
         self.binaries

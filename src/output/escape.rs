@@ -1,48 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Text of others, so that it does nothing to anybody's terminal or log.
+//! Paths and messages that hold text of others, escaped so that they do nothing to a terminal or a log.
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Whether a character controls a terminal, breaks a line, or turns the direction of text: C0 and
-/// C1 controls, DEL, line and paragraph separators, bidi controls, the byte order mark.
-pub fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{061c}'
-                | '\u{200e}'
-                | '\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}'
-                | '\u{feff}'
-        )
-}
+use ngx_bpf_record::format::escape::write_safe;
 
-/// Writes a character: `\x1b` for a control byte, `\u{202e}` for what is wider.
-fn write_safe(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
-    match c {
-        c if c.is_ascii() && is_unsafe(c) => write!(f, "\\x{:02x}", u32::from(c)),
-        c if is_unsafe(c) => write!(f, "\\u{{{:x}}}", u32::from(c)),
-        c => f.write_char(c),
-    }
-}
-
-/// Text that is safe on a terminal, with `\\` for the backslash, so that the bytes can be restored.
-pub struct Escaped<'a>(pub &'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '\\' => f.write_str("\\\\"),
-            c => write_safe(f, c),
-        })
-    }
-}
-
-/// A path in quotes, likewise; bytes that are not UTF-8 are written as control bytes are.
+/// Displays a path in quotes; bytes that are not UTF-8 are written as control bytes are.
 pub struct Quoted<'a>(pub &'a Path);
 
 impl fmt::Display for Quoted<'_> {
@@ -80,7 +46,8 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
     use std::path::Path;
 
-    use super::Escaped;
+    use ngx_bpf_record::format::escape::Escaped;
+
     use super::Line;
     use super::Quoted;
 

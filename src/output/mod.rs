@@ -2,6 +2,7 @@
 //! Where records go: encoded by one of the formats below, gathered, and written without ever
 //! holding up the end of the program.
 
+use std::env;
 use std::fs::File;
 use std::io;
 use std::io::Seek as _;
@@ -15,50 +16,31 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use ngx_bpf_record::Format;
+use ngx_bpf_record::format::json::Json;
+use ngx_bpf_record::format::otel::KNOWN_METHODS_VARIABLE;
+use ngx_bpf_record::format::otel::Otel;
+use ngx_bpf_record::format::text::Text;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::event::poll;
 use rustix::fs::FileType;
 
-use crate::cli::Format;
+use crate::cli;
 use crate::pipeline::stop::Stop;
-use crate::record::lost::Lost;
-use crate::record::request::Request;
 
 mod destination;
 pub mod escape;
-mod json;
-mod limit;
-mod otel;
-mod text;
 
-/// Turns records into lines.
-pub trait Sink {
-    /// Appends one request.
-    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> Result<()>;
-
-    /// Appends what was lost.
-    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> Result<()>;
-
-    /// Whether the text with this key is written at all.
-    fn writes(&self, key: &str) -> bool;
-
-    /// How many bytes a character takes in a text as it is written.
-    fn width(&self, c: char) -> usize;
-}
-
-/// The sink of a format.
-pub fn sink(format: Format) -> Box<dyn Sink> {
+/// Returns the format that an option names.
+pub fn format(format: cli::Format) -> Box<dyn Format> {
     match format {
-        Format::Json => Box::new(json::Json),
-        Format::Otel => Box::new(otel::Otel::new()),
-        Format::Text => Box::new(text::Text),
+        cli::Format::Json => Box::new(Json),
+        cli::Format::Otel => Box::new(Otel::new(env::var(KNOWN_METHODS_VARIABLE).ok())),
+        cli::Format::Text => Box::new(Text),
     }
 }
-
-pub use json::write_object;
-pub use limit::append_line;
 
 /// Lines are written when so many bytes have been gathered, or nothing more is waiting.
 const GATHER_BYTES: usize = 64 << 10;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which requests are told of: all that hold for every option given.
 
+use ngx_bpf_record::Request;
+use ngx_bpf_record::host::host_and_port;
+
 use crate::bpf::types::limit;
 use crate::cli::Trace;
-use crate::record::request::Request;
 
 /// What BPF decides by itself (bpf/filter.bpf.h): requests that numbers rule out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl Filter {
         };
         let is_host = |name: &str| {
             let host = request.http_host.as_deref();
-            host.is_some_and(|host| without_port(host).eq_ignore_ascii_case(name))
+            host.is_some_and(|host| host_and_port(host).0.eq_ignore_ascii_case(name))
         };
         (self.method.is_empty() || self.method.iter().any(is_method))
             && self.uri.as_deref().is_none_or(begins_with)
@@ -89,29 +91,16 @@ fn has_failed(request: &Request<'_>) -> bool {
         || attempts.any(|attempt| attempt.failure.is_some())
 }
 
-/// `example.com:8080` without its port; `[::1]:80` likewise.
-fn without_port(host: &str) -> &str {
-    host_and_port(host).0
-}
-
-/// A Host header's two parts, as far as they are there.
-pub fn host_and_port(host: &str) -> (&str, Option<&str>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
-        _ => (host, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::schema;
 
     use super::Early;
     use super::Filter;
-    use super::without_port;
     use crate::cli::Cli;
     use crate::cli::Trace;
-    use crate::record::request::Request;
 
     /// A command line.
     fn options(args: &[&str]) -> Trace {
@@ -178,7 +167,7 @@ mod tests {
         ] {
             assert_eq!(filter.lets_through(&with_status(status)), expected);
         }
-        let mut longest = Request::longest();
+        let mut longest = schema::longest();
         longest.status = Some(200);
         assert!(filter.lets_through(&longest));
         longest.upstreams.clear();
@@ -206,14 +195,5 @@ mod tests {
         let all: Vec<usize> = (0..1000).filter(|status| is_in(*status)).collect();
         let expected: Vec<usize> = [404].into_iter().chain(500..=599).collect();
         assert_eq!(all, expected);
-    }
-
-    /// Check hosts with and without a port.
-    #[test]
-    fn hosts() {
-        assert_eq!(without_port("a.b:80"), "a.b");
-        assert_eq!(without_port("a.b"), "a.b");
-        assert_eq!(without_port("[::1]:80"), "[::1]");
-        assert_eq!(without_port("[::1]"), "[::1]");
     }
 }

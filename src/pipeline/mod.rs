@@ -13,6 +13,9 @@ use crossbeam_channel::at;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
+use ngx_bpf_record::Format;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::append_line;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::consts::SIGXFSZ;
 
@@ -21,8 +24,9 @@ use crate::cli::Trace;
 use crate::cli::hint::hints;
 use crate::decode::clock::Clock;
 use crate::decode::collect::Collector;
-use crate::decode::event;
-use crate::decode::event::RequestEvent;
+use crate::decode::request::request;
+use crate::decode::wire;
+use crate::decode::wire::RequestEvent;
 use crate::follow::Binaries;
 use crate::follow::found::Found;
 use crate::metrics::Metrics;
@@ -30,17 +34,15 @@ use crate::output;
 use crate::output::Failure;
 use crate::output::Flushed;
 use crate::output::Output;
-use crate::output::Sink;
 use crate::pipeline::cost::Cost;
 use crate::pipeline::cost::Meter;
+use crate::pipeline::counts::Counts;
 use crate::pipeline::filter::Filter;
 use crate::pipeline::message::Messages;
 use crate::pipeline::stop::Stop;
-use crate::record::lost::Counts;
-use crate::record::redaction::Redaction;
-use crate::record::request::Request;
 
 pub mod cost;
+pub mod counts;
 pub mod descriptors;
 pub mod filter;
 pub mod message;
@@ -65,10 +67,13 @@ pub fn run(cli: &Trace) -> Result<bool> {
     let found = Found::read(cli, messages, &stop)?;
     let mut tracing = Tracing {
         cli,
-        sink: output::sink(cli.format()),
+        sink: output::format(cli.format()),
         output: Output::open(cli.output.as_deref())?,
         filter: Filter::new(cli),
-        redaction: Redaction::new(cli),
+        redaction: match cli.no_query {
+            true => Redaction::Query,
+            false => Redaction::Keys(cli.redact.0.clone()),
+        },
         metrics: Metrics::serve(cli)?,
         clock: Clock::now(),
         meter: cli.self_stats.map(Meter::start).transpose()?,
@@ -100,7 +105,7 @@ struct Tracing<'cli> {
     /// The options.
     cli: &'cli Trace,
     /// The format.
-    sink: Box<dyn Sink>,
+    sink: Box<dyn Format>,
     /// Where the lines go.
     output: Output,
     /// Which requests are told of.
@@ -197,9 +202,9 @@ impl Tracing<'_> {
     /// The records of one batch.
     fn batch(&mut self, mut bytes: &[u8], is_last: bool) -> Result<()> {
         while !bytes.is_empty() {
-            let (record, rest) = event::split(bytes).context("the ring buffer is garbled")?;
+            let (record, rest) = wire::split(bytes).context("the ring buffer is garbled")?;
             bytes = rest;
-            match event::decode(record) {
+            match wire::decode(record) {
                 Ok(event) => self.event(&event)?,
                 Err(error) => {
                     self.bad_records += 1;
@@ -220,7 +225,7 @@ impl Tracing<'_> {
             self.late += 1;
             return Ok(());
         }
-        let mut request = Request::new(event, self.clock);
+        let mut request = request(event, self.clock);
         if !self.filter.lets_through(&request) {
             self.filtered += 1;
             return Ok(());
@@ -230,7 +235,8 @@ impl Tracing<'_> {
         }
         self.redaction.apply(&mut request);
         let max = self.cli.max_line.0;
-        output::append_line(&mut *self.sink, self.output.lines(), &mut request, max)?;
+        append_line(&mut *self.sink, self.output.lines(), &mut request, max)
+            .context("failed to encode a record")?;
         if let Some(left) = &mut self.left {
             *left -= 1;
             if *left == 0 {

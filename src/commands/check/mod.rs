@@ -6,6 +6,7 @@ use std::fs;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
+use ngx_bpf_record::format::json::write_line;
 use serde::Serialize;
 
 use crate::attach::preflight::Machine;
@@ -167,7 +168,7 @@ pub fn run(options: &Check) -> Result<bool> {
     };
     let mut text = Vec::new();
     if options.json {
-        output::write_object(&mut text, &report)?;
+        write_line(&mut text, &report).context("failed to encode the report")?;
     } else {
         let shown = Shown {
             report: &report,

@@ -3,13 +3,14 @@
 
 use std::fmt;
 
+use ngx_bpf_record::format::escape::Escaped;
+
 use super::LayoutFit;
 use super::Nginx;
 use super::Plan;
 use super::Process;
 use super::Report;
 use crate::attach::sockets::Sockets;
-use crate::output::escape::Escaped;
 use crate::output::escape::Line;
 use nginx_binary::layout::choose::Source;
 use nginx_binary::sites::Hook;

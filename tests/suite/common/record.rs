@@ -1,25 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records as the tests read them (an unknown key fails), and nginx's own log lines of the same
-//! requests.
+//! Records as the tests read them (a key that the schema does not name fails), and nginx's own account of
+//! the same requests.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::LazyLock;
 
 use jsonschema::Validator;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::values::CacheStatus;
+use ngx_bpf_record::values::Origin;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The schema of every record.
+pub use ngx_bpf_record::Lost;
+
+/// One attempt at an upstream.
+pub type Attempt = ngx_bpf_record::Attempt<'static>;
+
+/// What is promised of every record.
 static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
     let schema = include_str!("../../../docs/schema/record.json");
     jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap()
 });
 
-/// A JSON line.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+/// One JSON line.
+#[derive(Clone, Debug)]
 pub enum Line {
-    Request(Box<Record>),
+    /// A request.
+    Request(Record),
+    /// A loss.
     Lost(Lost),
 }
 
@@ -31,115 +41,24 @@ impl Line {
         if let Some(error) = SCHEMA.iter_errors(&value).next() {
             panic!("{error}, at {}: {line}", error.instance_path());
         }
-        serde_json::from_value(value).unwrap_or_else(|error| panic!("{error}: {line}"))
+        match serde_json::from_value(value) {
+            Ok(ngx_bpf_record::Record::Request(request)) => Self::Request(Record(request)),
+            Ok(ngx_bpf_record::Record::Lost(lost)) => Self::Lost(lost),
+            Err(error) => panic!("{error}: {line}"),
+        }
     }
 }
 
-/// A loss.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lost {
-    pub time: String,
-    pub count: u64,
-    pub cause: String,
-}
+/// One request, with what is checked of it.
+#[derive(Clone, Debug)]
+pub struct Record(pub Box<Request<'static>>);
 
-/// A request.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    pub time: Option<String>,
-    pub pid: u32,
-    pub connection: u64,
-    pub connection_requests: u64,
-    pub remote_addr: Option<String>,
-    pub remote_port: Option<u16>,
-    pub peer_addr: Option<String>,
-    pub peer_port: Option<u16>,
-    pub server_addr: Option<String>,
-    pub server_port: Option<u16>,
-    pub scheme: String,
-    pub server_protocol: Option<String>,
-    pub request_method: Option<String>,
-    pub request_uri: Option<String>,
-    pub uri: Option<String>,
-    pub http_host: Option<String>,
-    #[serde(default)]
-    pub truncated: Vec<String>,
-    pub status: Option<u32>,
-    pub request_size: Option<i64>,
-    pub response_size: i64,
-    pub upstream_cache_status: Option<String>,
-    pub upstream_addr: Option<String>,
-    pub downstream_accept_time: Option<u64>,
-    #[serde(default)]
-    pub phases: Phases,
-    pub phases_origin: Option<String>,
-    pub duration_ns: Option<u64>,
-    pub elapsed_ns: Option<u64>,
-    pub queue_ns: Option<u64>,
-    #[serde(default)]
-    pub tunnel: bool,
-    pub tunnel_ns: Option<u64>,
-    pub tls_handshake_ns: Option<u64>,
-    pub ssl_server_name: Option<String>,
-    pub ssl_protocol: Option<String>,
-    pub alpn: Option<String>,
-    pub trace_id: Option<String>,
-    pub parent_span_id: Option<String>,
-    #[serde(default)]
-    pub upstreams: Vec<Attempt>,
-    #[serde(default)]
-    pub subrequests: Vec<Subrequest>,
-    pub layout: Option<String>,
-    #[serde(default)]
-    pub partial: bool,
-}
+impl Deref for Record {
+    type Target = Request<'static>;
 
-/// The ten phases.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Phases {
-    pub downstream_request_first_byte_time: Option<u64>,
-    pub downstream_request_last_byte_time: Option<u64>,
-    pub downstream_request_body_last_byte_time: Option<u64>,
-    pub upstream_connect_time: Option<u64>,
-    pub upstream_request_first_byte_time: Option<u64>,
-    pub upstream_request_last_byte_time: Option<u64>,
-    pub upstream_response_first_byte_time: Option<u64>,
-    pub upstream_response_last_byte_time: Option<u64>,
-    pub downstream_response_first_byte_time: Option<u64>,
-    pub downstream_response_last_byte_time: Option<u64>,
-}
-
-/// A subrequest with an upstream.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Subrequest {
-    pub uri: Option<String>,
-    pub status: Option<u32>,
-    pub duration_ns: Option<u64>,
-    pub upstreams: Vec<Attempt>,
-}
-
-/// An attempt at an upstream.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Attempt {
-    pub addr: Option<String>,
-    pub status: Option<u32>,
-    pub reused: Option<bool>,
-    pub upstream_connect_time: Option<u64>,
-    pub upstream_request_first_byte_time: Option<u64>,
-    pub upstream_request_last_byte_time: Option<u64>,
-    pub upstream_response_first_byte_time: Option<u64>,
-    pub upstream_response_last_byte_time: Option<u64>,
-    pub upstream_tls_ns: Option<u64>,
-    pub bytes_sent: i64,
-    pub bytes_received: i64,
-    pub failure: Option<String>,
-    #[serde(default)]
-    pub post_action: bool,
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 /// A line of the access log. nginx writes "" or "-" for a value that does not exist.
@@ -182,7 +101,7 @@ impl Record {
         let status = self.status.map_or("000".into(), |n| format!("{n:03}"));
         let context = format!("{self:#?}\n{logged:#?}");
         assert_eq!(self.key(), logged.key(), "{context}");
-        assert_eq!(self.scheme, logged.scheme, "{context}");
+        assert_eq!(self.scheme.name(), logged.scheme, "{context}");
         for (name, ours, theirs) in [
             ("remote_addr", &self.remote_addr, &logged.remote_addr),
             ("server_addr", &self.server_addr, &logged.server_addr),
@@ -201,7 +120,7 @@ impl Record {
             ("http_host", &self.http_host, &logged.http_host),
         ] {
             let ours = ours.as_deref().unwrap_or_default();
-            if self.truncated.iter().any(|cut| cut == name) {
+            if self.truncated.iter().any(|cut| cut.name() == name) {
                 assert!(
                     theirs.starts_with(ours) && ours != theirs,
                     "{name}: {context}"
@@ -216,7 +135,7 @@ impl Record {
         let length = Some(logged.request_length).filter(|length| *length >= 0);
         assert_eq!(self.request_size, length, "{context}");
         assert_eq!(self.response_size, logged.bytes_sent, "{context}");
-        let cache = self.upstream_cache_status.as_deref();
+        let cache = self.upstream_cache_status.map(CacheStatus::name);
         assert_eq!(
             cache.unwrap_or_default(),
             logged.upstream_cache_status,
@@ -231,7 +150,7 @@ impl Record {
         let attempts = |value: fn(&Attempt) -> String| -> Vec<String> {
             self.upstreams.iter().map(value).collect()
         };
-        let addrs = attempts(|attempt| attempt.addr.clone().unwrap());
+        let addrs = attempts(|attempt| attempt.addr.clone().unwrap().into_owned());
         assert_eq!(addrs, list(&logged.upstream_addr), "{context}");
         let or_dash = |attempt: &Attempt| attempt.status.map_or("-".into(), |n| n.to_string());
         assert_eq!(
@@ -239,12 +158,11 @@ impl Record {
             list(&logged.upstream_status),
             "{context}"
         );
-        let sent = attempts(|attempt| attempt.bytes_sent.to_string());
+        let sent = attempts(|attempt| attempt.bytes_sent.unwrap().to_string());
         assert_eq!(sent, list(&logged.upstream_bytes_sent), "{context}");
-        let received = attempts(|attempt| attempt.bytes_received.to_string());
+        let received = attempts(|attempt| attempt.bytes_received.unwrap().to_string());
         assert_eq!(received, list(&logged.upstream_bytes_received), "{context}");
-        let mut awaited = self.upstreams.iter().rev().filter(|last| !last.post_action);
-        let last = awaited.next().and_then(|last| last.addr.as_ref());
+        let last = self.last_awaited().and_then(|last| last.addr.as_ref());
         assert_eq!(self.upstream_addr.as_ref(), last, "{context}");
     }
 
@@ -314,13 +232,13 @@ impl Record {
             "{self:#?}"
         );
         assert!(!self.partial, "{self:#?}");
-        match self.phases_origin.as_deref() {
-            Some("accept") => assert!(self.downstream_accept_time.is_some(), "{self:#?}"),
-            Some("request_first_byte") => {
+        match self.phases_origin {
+            Some(Origin::Accept) => assert!(self.downstream_accept_time.is_some(), "{self:#?}"),
+            Some(Origin::RequestFirstByte) => {
                 assert_eq!(expected[0], Some(0), "{self:#?}");
                 assert!(self.downstream_accept_time.is_none(), "{self:#?}");
             }
-            _ => panic!("{self:#?}"),
+            None => panic!("{self:#?}"),
         }
     }
 }

@@ -230,7 +230,7 @@ impl Ended {
         self.lines()
             .into_iter()
             .filter_map(|line| match line {
-                Line::Request(record) => Some(*record),
+                Line::Request(record) => Some(record),
                 Line::Lost(_) => None,
             })
             .collect()

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Load balancing: attempts are as nginx logs them, each with its own times.
 
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
@@ -68,15 +70,15 @@ fn all() {
         let last = records.last().unwrap();
         let failed = |record: &Record, failure| {
             let mut attempts = record.upstreams.iter();
-            attempts.any(|attempt| attempt.failure.as_deref() == Some(failure))
+            attempts.any(|attempt| attempt.failure == Some(failure))
         };
-        assert!(failed(last, "http_503"), "{balancer}: {last:#?}");
+        assert!(failed(last, Failure::Http503), "{balancer}: {last:#?}");
         let attempts = records.iter().flat_map(|record| &record.upstreams);
         for attempt in attempts {
             let refused = attempt.addr.as_deref() == Some("127.0.0.1:9");
             assert_eq!(
                 refused,
-                attempt.failure.as_deref() == Some("connect_error"),
+                attempt.failure == Some(Failure::ConnectError),
                 "{balancer}: {attempt:#?}"
             );
         }

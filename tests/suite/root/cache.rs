@@ -68,10 +68,8 @@ fn records(requests: impl FnOnce(&mut Client)) -> Vec<Record> {
 
 /// Returns the cache statuses of records.
 fn statuses(records: &[Record]) -> Vec<Option<&str>> {
-    let records = records.iter();
-    records
-        .map(|record| record.upstream_cache_status.as_deref())
-        .collect()
+    let statuses = records.iter().map(|record| record.upstream_cache_status);
+    statuses.map(|status| Some(status?.name())).collect()
 }
 
 /// Asserts that a request was answered without an upstream.

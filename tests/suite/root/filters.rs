@@ -172,7 +172,9 @@ fn failed() {
         let ended = tool.wait();
         ended.assert_clean();
         let records = ended.records().into_iter();
-        records.map(|record| record.request_uri.unwrap()).collect()
+        records
+            .map(|record| record.request_uri.clone().unwrap().into_owned())
+            .collect()
     };
     assert_eq!(uris(all).len(), 6);
     assert_eq!(uris(failed), ["/no", "/bad", "/tried", "/mirrored"]);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests with hostile bytes: each record is one JSON object on one line, and safe on a terminal.
 
+use ngx_bpf_record::values::Cut;
+
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
@@ -91,14 +93,14 @@ fn truncated() {
     let mut cut = 0;
     for (record, logged) in ended.records().iter().zip(&logged) {
         let expected: Vec<_> = [
-            ("request_method", logged.request_method.len(), 64),
-            ("request_uri", logged.request_uri.len(), 4096),
-            ("uri", logged.uri.len(), 4096),
-            ("http_host", logged.http_host.len(), 512),
+            (Cut::RequestMethod, logged.request_method.len(), 64),
+            (Cut::RequestUri, logged.request_uri.len(), 4096),
+            (Cut::Uri, logged.uri.len(), 4096),
+            (Cut::HttpHost, logged.http_host.len(), 512),
         ]
         .into_iter()
         .filter(|(_, len, limit)| len > limit)
-        .map(|(name, _, _)| name)
+        .map(|(cut, _, _)| cut)
         .collect();
         assert_eq!(record.truncated, expected, "{record:#?}");
         cut += expected.len();
@@ -127,9 +129,7 @@ fn line_length() {
     assert_eq!(ended.stdout.len(), hostile().len());
     assert!(ended.stdout.iter().all(|line| line.len() < 4095));
     let records = ended.records();
-    let long = records
-        .iter()
-        .filter(|r| r.truncated.contains(&"uri".into()));
+    let long = records.iter().filter(|r| r.truncated.contains(&Cut::Uri));
     assert_eq!(long.count(), 4);
     crate::suite::common::record::assert_equal(&records, &logged);
     let (ended, _) = trace(&["--format", "text", "--max-line", "3840"]);

@@ -4,6 +4,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ngx_bpf_record::values::Alpn;
 use rustls::version::TLS13;
 
 use crate::suite::common::PATIENCE;
@@ -191,7 +192,7 @@ fn kept_back() {
         last.unwrap() - first.unwrap(),
     );
     assert!(held.max(sent) > 30_000_000, "{p:#?}");
-    assert_eq!(records[0].alpn.as_deref(), Some("h2"));
+    assert_eq!(records[0].alpn, Some(Alpn::H2));
     assert!(records[0].tls_handshake_ns.is_some());
 }
 

@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use ngx_bpf_record::values::Alpn;
+use ngx_bpf_record::values::Origin;
+use ngx_bpf_record::values::SslProtocol;
+
 use crate::suite::common::build::about;
 use crate::suite::common::build::binary;
 use crate::suite::common::delay;
@@ -58,9 +62,9 @@ fn records(requests: impl FnOnce(&mut Http3)) -> Vec<Record> {
     assert_equal(&records, &logged);
     for record in &records {
         assert_eq!(record.server_protocol.as_deref(), Some("HTTP/3.0"));
-        assert_eq!(record.alpn.as_deref(), Some("h3"));
-        assert_eq!(record.ssl_protocol.as_deref(), Some("TLSv1.3"));
-        assert_eq!(record.phases_origin.as_deref(), Some("accept"));
+        assert_eq!(record.alpn, Some(Alpn::H3));
+        assert_eq!(record.ssl_protocol, Some(SslProtocol::Tls13));
+        assert_eq!(record.phases_origin, Some(Origin::Accept));
         let accept = record.downstream_accept_time;
         assert_eq!(accept, records[0].downstream_accept_time);
     }
@@ -88,7 +92,7 @@ fn many_streams() {
     assert_eq!(records.len(), 100);
     for (n, record) in (0..).zip(&records) {
         assert_eq!(record.connection_requests, n + 1);
-        assert_eq!(record.request_uri, Some(path(n)));
+        assert_eq!(record.request_uri.as_deref(), Some(&*path(n)));
         record.assert_complete();
         let p = &record.phases;
         assert_eq!(
@@ -212,10 +216,7 @@ fn accepted_before() {
     let records = ended.records();
     assert_equal(&records, &logged[1..]);
     records[0].assert_complete();
-    assert_eq!(
-        records[0].phases_origin.as_deref(),
-        Some("request_first_byte")
-    );
+    assert_eq!(records[0].phases_origin, Some(Origin::RequestFirstByte));
 }
 
 /// Check that a stream that the client resets, and a connection that it closes within a response,
@@ -331,7 +332,7 @@ fn early_data() {
     assert_eq!(records.len(), 2);
     for record in &records {
         record.assert_complete();
-        assert_eq!(record.phases_origin.as_deref(), Some("accept"));
+        assert_eq!(record.phases_origin, Some(Origin::Accept));
     }
     let first = records[0].phases.downstream_request_first_byte_time;
     assert_between(&records[0].phases, Some(0), first, 0);

@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
@@ -158,7 +160,7 @@ fn error_pages() {
     let [refused, rescue] = &records[0].upstreams[..] else {
         panic!("{records:#?}");
     };
-    assert_eq!(refused.failure.as_deref(), Some("connect_error"));
+    assert_eq!(refused.failure, Some(Failure::ConnectError));
     assert_eq!(rescue.failure, None);
     let p = &records[0].phases;
     let first = p.upstream_response_first_byte_time;

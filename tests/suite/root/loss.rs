@@ -5,6 +5,8 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;
 
+use ngx_bpf_record::values::Cause;
+
 use crate::suite::common::load::wrk;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
@@ -81,7 +83,7 @@ fn stalled_reader() {
         match line {
             Line::Request(_) => written += 1,
             Line::Lost(lost) => {
-                assert_eq!(lost.cause, "ring_full");
+                assert_eq!(lost.cause, Cause::RingFull);
                 assert!(lost.time.ends_with('Z'));
                 told += lost.count;
             }

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use ngx_bpf_record::values::Alpn;
+
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::free_port;
 use crate::suite::common::load::h2load;
@@ -124,7 +126,7 @@ fn everything_at_once() {
     for uri in URIS {
         assert!(of(uri) > REQUESTS / 20, "{uri}");
     }
-    let with_tls = records.iter().filter(|r| r.alpn.as_deref() == Some("h2"));
+    let with_tls = records.iter().filter(|r| r.alpn == Some(Alpn::H2));
     assert!(with_tls.count() > REQUESTS / 10);
     drop(back);
 }

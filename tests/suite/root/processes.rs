@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use ngx_bpf_record::values::Cause;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
@@ -188,7 +190,7 @@ fn worker_killed_under_load() {
     assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);
     let (in_flight, lost) = (ended.summary().lost, ended.lost());
     assert!((1..=3 * 16).contains(&in_flight), "{in_flight}");
-    assert!(lost.iter().all(|lost| lost.cause == "worker_exit"));
+    assert!(lost.iter().all(|lost| lost.cause == Cause::WorkerExit));
     assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), in_flight);
     let keys: BTreeSet<_> = logged.iter().map(Logged::key).collect();
     let (known, unlogged): (Vec<_>, Vec<_>) = ended

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::process::Command;
 use std::process::Stdio;
 
+use ngx_bpf_record::values::Alpn;
+
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -92,7 +94,7 @@ fn tls() {
 #[test]
 fn http2() {
     for (args, scheme, alpn) in [
-        (&["--http2"][..], "https", Some("h2")),
+        (&["--http2"][..], "https", Some(Alpn::H2)),
         (
             &["--http2-prior-knowledge", "--unix-socket", "{socket}"],
             "http",
@@ -101,7 +103,7 @@ fn http2() {
     ] {
         for record in records(args, scheme) {
             assert_eq!(record.server_protocol.as_deref(), Some("HTTP/2.0"));
-            assert_eq!(record.alpn.as_deref(), alpn);
+            assert_eq!(record.alpn, alpn);
         }
     }
 }
@@ -137,7 +139,7 @@ fn nghttp() {
     for record in &records {
         record.assert_complete();
         assert_eq!(record.status, Some(200));
-        assert_eq!(record.alpn.as_deref(), Some("h2"));
+        assert_eq!(record.alpn, Some(Alpn::H2));
         if record.uri.as_deref() == Some("/proxied/wait-40") {
             let p = &record.phases;
             let first = p.upstream_response_first_byte_time;

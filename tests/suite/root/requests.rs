@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Config;
@@ -324,10 +326,7 @@ fn client_leaves() {
     });
     assert_eq!(records.len(), 2);
     assert_eq!(records[0].status, Some(499));
-    assert_eq!(
-        records[0].upstreams[0].failure.as_deref(),
-        Some("client_closed")
-    );
+    assert_eq!(records[0].upstreams[0].failure, Some(Failure::ClientClosed));
     assert!(records[0].phases.upstream_request_last_byte_time.is_some());
     assert_eq!(records[0].phases.upstream_response_first_byte_time, None);
     assert_eq!(records[1].status, Some(400));

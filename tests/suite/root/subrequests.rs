@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Subrequests: the main request's record describes their upstreams.
 
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Attempt;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
@@ -90,12 +93,10 @@ pub fn assert_logged(record: &Record, logged: &[Logged]) {
                 values.join(", ")
             };
             (
-                sub.uri.clone().unwrap(),
+                sub.uri.clone().unwrap().into_owned(),
                 sub.status.unwrap().to_string(),
-                list(|attempt: &crate::suite::common::record::Attempt| {
-                    attempt.addr.clone().unwrap()
-                }),
-                list(|attempt| attempt.bytes_received.to_string()),
+                list(|attempt: &Attempt| attempt.addr.clone().unwrap().into_owned()),
+                list(|attempt| attempt.bytes_received.unwrap().to_string()),
             )
         })
         .collect();
@@ -156,7 +157,7 @@ fn auth_request() {
     assert!(records[1].upstreams.is_empty());
     let attempts = &records[2].subrequests[0].upstreams;
     assert_eq!(attempts.len(), 2);
-    assert_eq!(attempts[0].failure.as_deref(), Some("connect_error"));
+    assert_eq!(attempts[0].failure, Some(Failure::ConnectError));
     assert_eq!(records[2].upstreams.len(), 1);
 }
 

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use ngx_bpf_record::Phases;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::record::Phases;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;

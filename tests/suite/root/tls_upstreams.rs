@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use ngx_bpf_record::values::Failure;
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
@@ -87,7 +88,7 @@ fn alert() {
         let p = &record.phases;
         let last = p.upstream_response_last_byte_time;
         assert_delay(last, p.downstream_response_last_byte_time, 1000);
-        if record.uri.unwrap().contains("wait-300") {
+        if record.uri.as_deref().unwrap().contains("wait-300") {
             assert_delay(p.upstream_response_first_byte_time, last, 300);
         }
     }
@@ -155,6 +156,6 @@ fn no_tls() {
         assert_eq!(client.get("/no_tls/").status, 502);
     });
     let attempt = &records[0].upstreams[0];
-    assert_eq!(attempt.failure.as_deref(), Some("tls_error"));
+    assert_eq!(attempt.failure, Some(Failure::TlsError));
     assert_eq!(attempt.upstream_request_first_byte_time, None);
 }

@@ -7,6 +7,8 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::client::reset;
 use crate::suite::common::delay;
@@ -142,11 +144,12 @@ fn failed() {
     });
     let failures: Vec<_> = records
         .iter()
-        .map(|record| (record.status, record.upstreams[0].failure.as_deref()))
+        .map(|record| (record.status, record.upstreams[0].failure))
         .collect();
     assert_eq!(
         failures,
-        ["timeout", "reset", "send_timeout"].map(|failure| (Some(101), Some(failure)))
+        [Failure::Timeout, Failure::Reset, Failure::SendTimeout]
+            .map(|failure| (Some(101), Some(failure)))
     );
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests in progress when tracing begins.
 
+use ngx_bpf_record::Phases;
+use ngx_bpf_record::values::Origin;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::record::Phases;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
@@ -39,7 +41,7 @@ fn accepted_before() {
     assert_eq!(records.len(), 2);
     for record in records {
         record.assert_complete();
-        assert_eq!(record.phases_origin.as_deref(), Some("request_first_byte"));
+        assert_eq!(record.phases_origin, Some(Origin::RequestFirstByte));
         assert_eq!(record.server_port, Some(port));
     }
 }

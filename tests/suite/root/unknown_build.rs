@@ -5,6 +5,7 @@
 use std::process::Command;
 use std::process::Stdio;
 
+use ngx_bpf_record::values::LayoutSource;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -57,7 +58,7 @@ fn release() {
     assert!(
         records
             .iter()
-            .all(|r| r.layout.as_deref() == Some("inferred"))
+            .all(|r| r.layout == Some(LayoutSource::Inferred))
     );
     let said = format!("nginx {unknown} (signature 8,4,8,");
     assert!(ended.inferred[0].contains(&said), "{:?}", ended.inferred);

@@ -3,6 +3,9 @@
 
 use std::os::unix::net::UnixStream;
 
+use ngx_bpf_record::values::Cut;
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
@@ -62,7 +65,7 @@ fn failures(record: &Record) -> Vec<Option<&str>> {
     record
         .upstreams
         .iter()
-        .map(|attempt| attempt.failure.as_deref())
+        .map(|attempt| Some(attempt.failure?.name()))
         .collect()
 }
 
@@ -74,13 +77,13 @@ fn refused() {
     let [first, second, third] = &records[0].upstreams[..] else {
         panic!("{records:#?}");
     };
-    assert_eq!(first.failure.as_deref(), Some("connect_error"));
+    assert_eq!(first.failure, Some(Failure::ConnectError));
     assert!(first.upstream_connect_time.is_some());
     assert_eq!(first.upstream_request_first_byte_time, None);
     assert_eq!(first.reused, None);
     assert!(second.addr.as_deref().unwrap().starts_with("unix:"));
     assert_eq!(second.upstream_connect_time, None);
-    assert_eq!(second.failure.as_deref(), Some("connect_error"));
+    assert_eq!(second.failure, Some(Failure::ConnectError));
     assert_eq!(third.failure, None);
     assert_eq!(third.status, Some(200));
     assert!(third.upstream_connect_time > first.upstream_connect_time);
@@ -92,7 +95,7 @@ fn no_live_upstreams() {
     let records = requests(&["/gone/", "/gone/"]);
     assert_eq!(failures(&records[0])[0], Some("connect_error"));
     let last = records[1].upstreams.last().unwrap();
-    assert_eq!(last.failure.as_deref(), Some("no_live_upstreams"));
+    assert_eq!(last.failure, Some(Failure::NoLiveUpstreams));
     assert_eq!(last.addr.as_deref(), Some("gone"));
 }
 
@@ -130,9 +133,12 @@ fn many() {
     let record = &records[0];
     assert_eq!(logged[0].upstream_status.split(", ").count(), 10);
     assert_eq!(record.upstreams.len(), 8);
-    assert_eq!(record.truncated, ["upstreams"]);
+    assert_eq!(record.truncated, [Cut::Upstreams]);
     let last = record.upstreams.last().unwrap();
-    assert_eq!(last.addr, Some(format!("127.0.0.1:{}", upstream.port)));
+    assert_eq!(
+        last.addr.as_deref(),
+        Some(&*format!("127.0.0.1:{}", upstream.port))
+    );
     assert_eq!(record.upstream_addr, last.addr);
     assert!(record.phases.upstream_response_last_byte_time.is_some());
     assert_eq!(

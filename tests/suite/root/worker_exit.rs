@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Workers that end with requests in flight: each of these is seen, and lost.
 
+use ngx_bpf_record::values::Cause;
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
@@ -74,7 +75,7 @@ fn assert_lost(ended: &Ended) {
     let summary = ended.summary();
     assert_eq!((summary.written, summary.lost), (8, 5), "{ended:?}");
     let lost = ended.lost();
-    assert!(lost.iter().all(|lost| lost.cause == "worker_exit"));
+    assert!(lost.iter().all(|lost| lost.cause == Cause::WorkerExit));
     assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), 5);
 }
 

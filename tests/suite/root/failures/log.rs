@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 
+use ngx_bpf_record::values::Failure;
+
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Attempt;
 use crate::suite::common::record::Record;
@@ -143,7 +145,7 @@ pub fn compare(
 ) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for record in records {
-        let uri = record.request_uri.clone().unwrap();
+        let uri = record.request_uri.clone().unwrap().into_owned();
         let of_subrequests = record.subrequests.iter().map(|subrequest| {
             let uri = uri.clone() + subrequest.uri.as_deref().unwrap();
             (uri, &subrequest.upstreams)
@@ -154,7 +156,7 @@ pub fn compare(
         {
             let told: Vec<_> = attempts
                 .iter()
-                .filter_map(|attempt| attempt.failure.as_deref())
+                .filter_map(|attempt| Some(attempt.failure?.name()))
                 .collect();
             let said = said.get(&uri).into_iter().flatten();
             let mut expected: Vec<_> = said.filter_map(|name| *name).collect();
@@ -171,7 +173,7 @@ pub fn compare(
              * sent.
              */
             if attempts.len() == SERVERS
-                && attempts.iter().all(|attempt| attempt.bytes_sent == 0)
+                && attempts.iter().all(|attempt| attempt.bytes_sent == Some(0))
                 && let Some(name @ &mut ("send_timeout" | "tls_timeout")) = expected.last_mut()
             {
                 *name = "connect_timeout";
@@ -186,14 +188,14 @@ pub fn compare(
 
 /// Asserts that an attempt has the times of a request only when nginx has sent one.
 fn assert_sent(attempt: &Attempt) {
-    if attempt.bytes_sent == 0 {
+    if attempt.bytes_sent == Some(0) {
         assert_eq!(
             attempt.upstream_request_first_byte_time, None,
             "{attempt:#?}"
         );
     }
-    let is_stuck = attempt.failure.as_deref() == Some("send_timeout");
-    if attempt.bytes_sent == 0 || is_stuck {
+    let is_stuck = attempt.failure == Some(Failure::SendTimeout);
+    if attempt.bytes_sent == Some(0) || is_stuck {
         assert_eq!(
             attempt.upstream_request_last_byte_time, None,
             "{attempt:#?}"

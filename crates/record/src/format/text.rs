@@ -3,20 +3,21 @@
 //! (`request_uri`), status, sizes, phases.
 
 use std::fmt;
+use std::io;
 use std::io::Write as _;
 
-use anyhow::Result;
-
-use super::Sink;
+use super::Format;
 use super::escape::Escaped;
-use crate::record::lost::Lost;
-use crate::record::request::Request;
+use super::flat::flatten;
+use crate::lost::Lost;
+use crate::request::Request;
+use crate::values::Cut;
 
 /// Writes lines for people.
 pub struct Text;
 
-impl Sink for Text {
-    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> Result<()> {
+impl Format for Text {
+    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()> {
         if let Some(time) = request.downstream_accept_time {
             write!(line, "{time},")?;
         }
@@ -39,20 +40,22 @@ impl Sink for Text {
             write!(line, ", request_size={size}")?;
         }
         write!(line, ", response_size={}", request.response_size)?;
-        for (name, time) in request.phases.iter() {
-            write!(line, ", {name}={time}")?;
-        }
+        flatten(&request.phases, &mut |name, time| {
+            line.extend_from_slice(b", ");
+            line.extend_from_slice(name.as_bytes());
+            line.push(b'=');
+            line.extend_from_slice(time);
+        })?;
         line.push(b'\n');
         Ok(())
     }
 
-    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> Result<()> {
-        writeln!(line, "lost {} requests: {}", lost.count, lost.cause)?;
-        Ok(())
+    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
+        writeln!(line, "lost {} requests: {}", lost.count, lost.cause)
     }
 
-    fn writes(&self, key: &str) -> bool {
-        key == "request_uri"
+    fn writes(&self, cut: Cut) -> bool {
+        cut == Cut::RequestUri
     }
 
     fn width(&self, c: char) -> usize {
@@ -78,10 +81,10 @@ impl fmt::Display for Address<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Sink as _;
+    use super::Format as _;
     use super::Text;
-    use crate::record::phases::Phase;
-    use crate::record::request::Request;
+    use crate::phases::Phases;
+    use crate::request::Request;
 
     /// The line of a request.
     fn line(request: &Request<'_>) -> String {
@@ -93,7 +96,7 @@ mod tests {
     /// Check the line of the mission's document.
     #[test]
     fn proxied() {
-        let mut request = Request {
+        let request = Request {
             downstream_accept_time: Some(4_751_821_449_717_830),
             remote_addr: Some("10.0.209.200".into()),
             remote_port: Some(57281),
@@ -103,14 +106,13 @@ mod tests {
             status: Some(404),
             request_size: Some(83),
             response_size: 375,
+            phases: Phases {
+                downstream_request_first_byte_time: Some(6_567_704),
+                downstream_response_last_byte_time: Some(8_064_774),
+                ..Default::default()
+            },
             ..Default::default()
         };
-        request
-            .phases
-            .set(Phase::DownstreamRequestFirstByte, Some(6_567_704));
-        request
-            .phases
-            .set(Phase::DownstreamResponseLastByte, Some(8_064_774));
         assert_eq!(
             line(&request),
             "4751821449717830,10.0.209.200:57281=>10.0.229.81:80, /1kb.html, 404, \

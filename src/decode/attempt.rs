@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One attempt at an upstream: its times, and what nginx keeps of it.
 
-use std::borrow::Cow;
-
-use serde::Serialize;
-use serde::Serializer;
-use serde::ser::SerializeMap as _;
+use ngx_bpf_record::Attempt;
 
 use crate::bpf::types::attempt_flag;
-use crate::decode::event::AttemptEvent;
-use crate::decode::facts::lossy;
-use crate::decode::facts::nonzero;
-use crate::record::failure::Evidence;
-use crate::record::failure::Failure;
-use crate::record::phases::Phase;
-use crate::record::phases::Phases;
+use crate::decode::failure::Evidence;
+use crate::decode::nonzero;
+use crate::decode::since;
+use crate::decode::wire::AttemptEvent;
+use crate::decode::wire::lossy;
 
 /// What followed an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,110 +34,52 @@ pub struct Around {
     pub answered_ns: Option<u64>,
 }
 
-/// One attempt, as users see it.
-#[derive(Debug)]
-pub struct Attempt<'a> {
-    /// `address:port`, or `unix:` and the path; the upstream's name when no server was chosen.
-    pub addr: Option<Cow<'a, str>>,
-    /// As in `$upstream_status`.
-    pub status: Option<u32>,
-    /// On a kept connection. `None` when nothing was sent.
-    pub reused: Option<bool>,
-    /// The five upstream times.
-    pub phases: Phases,
-    /// From the first byte of the TLS handshake to its last.
-    pub upstream_tls_ns: Option<u64>,
-    /// As in `$upstream_bytes_sent`.
-    pub bytes_sent: Option<i64>,
-    /// As in `$upstream_bytes_received`.
-    pub bytes_received: Option<i64>,
-    /// Why it failed, as far as that is certain.
-    pub failure: Option<Failure>,
-    /// It began when the client had its response: `post_action` asked for it.
-    pub post_action: bool,
-}
-
-impl<'a> Attempt<'a> {
-    /// Every attempt of a request, in order.
-    pub fn all(events: &[AttemptEvent<'a>], around: Around) -> Vec<Self> {
-        /* nginx puts a state without a peer between the upstreams of two internal redirects. */
-        let tried = events
-            .iter()
-            .filter(|attempt| !attempt.addr.is_empty() || attempt.was_seen());
-        let tried: Vec<_> = tried.collect();
-        let all = tried.iter().enumerate().map(|(n, attempt)| {
-            let next = match tried.get(n + 1) {
-                None => around.next,
-                Some(next) if next.record.index == attempt.record.index + 1 => Next::Attempt,
-                Some(_) => Next::Redirect,
-            };
-            Self::new(attempt, Around { next, ..around })
-        });
-        all.collect()
-    }
-
-    /// From its event.
-    fn new(event: &AttemptEvent<'a>, around: Around) -> Self {
-        let record = &event.record;
-        let origin = around.origin;
-        let evidence = Evidence {
-            record,
-            addr: event.addr,
-            is_traced: origin.is_some(),
-            is_alone: around.is_alone,
+/// Returns every attempt of a request, in order.
+pub fn attempts<'a>(events: &[AttemptEvent<'a>], around: Around) -> Vec<Attempt<'a>> {
+    /* nginx puts a state without a peer between the upstreams of two internal redirects. */
+    let tried = events
+        .iter()
+        .filter(|attempt| !attempt.addr.is_empty() || attempt.was_seen());
+    let tried: Vec<_> = tried.collect();
+    let all = tried.iter().enumerate().map(|(n, event)| {
+        let next = match tried.get(n + 1) {
+            None => around.next,
+            Some(next) if next.record.index == event.record.index + 1 => Next::Attempt,
+            Some(_) => Next::Redirect,
         };
-        /* The handshake has ended when what follows it is known to be encrypted. */
-        let handshake_ns = nonzero(record.handshake_first_ns)
-            .filter(|_| evidence.has(attempt_flag::ATTEMPT_TLS))
-            .and_then(|first| record.handshake_last_ns.checked_sub(first));
-        Self {
-            addr: lossy(event.addr),
-            status: nonzero(record.status),
-            reused: reused(&evidence),
-            phases: phases(&evidence, origin),
-            upstream_tls_ns: handshake_ns,
-            bytes_sent: counted(record.bytes_sent),
-            bytes_received: counted(record.bytes_received),
-            failure: evidence.failure(around.next),
-            post_action: around
-                .answered_ns
-                .is_some_and(|answered| record.connect_ns >= answered),
-        }
-    }
+        attempt(event, Around { next, ..around })
+    });
+    all.collect()
 }
 
-impl Serialize for Attempt<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        if let Some(addr) = &self.addr {
-            map.serialize_entry("addr", addr)?;
-        }
-        if let Some(status) = self.status {
-            map.serialize_entry("status", &status)?;
-        }
-        if let Some(reused) = self.reused {
-            map.serialize_entry("reused", &reused)?;
-        }
-        for (name, time) in self.phases.iter() {
-            map.serialize_entry(name, &time)?;
-        }
-        if let Some(time) = self.upstream_tls_ns {
-            map.serialize_entry("upstream_tls_ns", &time)?;
-        }
-        if let Some(bytes) = self.bytes_sent {
-            map.serialize_entry("bytes_sent", &bytes)?;
-        }
-        if let Some(bytes) = self.bytes_received {
-            map.serialize_entry("bytes_received", &bytes)?;
-        }
-        if let Some(failure) = self.failure {
-            map.serialize_entry("failure", &failure)?;
-        }
-        if self.post_action {
-            map.serialize_entry("post_action", &true)?;
-        }
-        map.end()
-    }
+/// Returns the attempt that an event reports.
+fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
+    let record = &event.record;
+    let evidence = Evidence {
+        record,
+        addr: event.addr,
+        is_traced: around.origin.is_some(),
+        is_alone: around.is_alone,
+    };
+    /* The handshake has ended when what follows it is known to be encrypted. */
+    let handshake_ns = nonzero(record.handshake_first_ns)
+        .filter(|_| evidence.has(attempt_flag::ATTEMPT_TLS))
+        .and_then(|first| record.handshake_last_ns.checked_sub(first));
+    let mut attempt = Attempt {
+        addr: lossy(event.addr),
+        status: nonzero(record.status),
+        reused: reused(&evidence),
+        upstream_tls_ns: handshake_ns,
+        bytes_sent: counted(record.bytes_sent),
+        bytes_received: counted(record.bytes_received),
+        failure: evidence.failure(around.next),
+        post_action: around
+            .answered_ns
+            .is_some_and(|answered| record.connect_ns >= answered),
+        ..Default::default()
+    };
+    add_times(&mut attempt, &evidence, around.origin);
+    attempt
 }
 
 /// Returns whether it was a kept connection; `None` when that is not known.
@@ -164,31 +100,24 @@ fn counted(bytes: i64) -> Option<i64> {
     Some(bytes).filter(|bytes| *bytes >= 0)
 }
 
-/// The upstream's side of the phases.
-fn phases(evidence: &Evidence<'_>, origin: Option<u64>) -> Phases {
-    let mut phases = Phases::default();
+/// Adds the times of the attempt, as far as its socket was seen.
+fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, origin: Option<u64>) {
     let record = evidence.record;
-    let Some(origin) = origin else {
-        return phases;
-    };
-    let mut set = |phase, ns: u64| {
-        phases.set(phase, nonzero(ns).and_then(|ns| ns.checked_sub(origin)));
-    };
-    set(Phase::UpstreamConnect, record.connect_ns);
+    let since = |ns| since(origin?, ns);
+    attempt.upstream_connect_time = since(record.connect_ns);
     if !evidence.is_sent() || evidence.has(attempt_flag::ATTEMPT_UNSURE) {
-        return phases;
+        return;
     }
-    set(Phase::UpstreamRequestFirstByte, record.request_first_ns);
+    attempt.upstream_request_first_byte_time = since(record.request_first_ns);
     if is_sent_whole(evidence) {
-        set(Phase::UpstreamRequestLastByte, record.request_last_ns);
+        attempt.upstream_request_last_byte_time = since(record.request_last_ns);
     }
     /* HTTP/2 has frames of its own before a response. */
     let is_http2 = evidence.has(attempt_flag::ATTEMPT_HTTP2);
     if !is_http2 || evidence.has(attempt_flag::ATTEMPT_HEADER) {
-        set(Phase::UpstreamResponseFirstByte, record.response_first_ns);
-        set(Phase::UpstreamResponseLastByte, record.response_last_ns);
+        attempt.upstream_response_first_byte_time = since(record.response_first_ns);
+        attempt.upstream_response_last_byte_time = since(record.response_last_ns);
     }
-    phases
 }
 
 /// Whether the request's last byte was sent, and before the response had begun. What goes through a
@@ -206,13 +135,14 @@ fn is_sent_whole(evidence: &Evidence<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ngx_bpf_record::values::Failure;
+
     use super::Around;
-    use super::Attempt;
     use super::Next;
+    use super::attempts;
     use crate::bpf::types;
     use crate::bpf::types::attempt_flag;
-    use crate::decode::event::AttemptEvent;
-    use crate::record::failure::Failure;
+    use crate::decode::wire::AttemptEvent;
 
     /// An attempt with this status, of whose socket these flags tell.
     fn event(status: u32, flags: &[attempt_flag]) -> AttemptEvent<'static> {
@@ -239,7 +169,7 @@ mod tests {
 
     /// Why the last attempt failed.
     fn failure(event: AttemptEvent<'static>, next: Next) -> Option<Failure> {
-        Attempt::all(&[event], around(next))[0].failure
+        attempts(&[event], around(next))[0].failure
     }
 
     /// Check that an attempt without a response failed at the stage that its socket had come to.
@@ -332,7 +262,7 @@ mod tests {
                     is_alone,
                     ..around(Next::Answer(200))
                 };
-                Attempt::all(&tried, around)[0].failure
+                attempts(&tried, around)[0].failure
             });
             assert_eq!(alone, expected, "{flags:?}");
             let is_inferred = flags.is_empty() || flags == [LOOKED];
@@ -372,7 +302,7 @@ mod tests {
         let answer = around(Next::Answer(502));
         let untraced = [event(502, &[attempt_flag::ATTEMPT_SEEN])];
         assert_eq!(
-            Attempt::all(
+            attempts(
                 &untraced,
                 Around {
                     origin: None,
@@ -393,7 +323,7 @@ mod tests {
         (gap.addr, gap.record.flags) = (b"", 0);
         (first.record.index, gap.record.index, last.record.index) = (0, 1, 2);
         let answer = Next::Answer(200);
-        let all = Attempt::all(&[first, gap, last], around(answer));
+        let all = attempts(&[first, gap, last], around(answer));
         let told: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
         assert_eq!(told, [Some(503), Some(200)]);
         assert_eq!(all[0].failure, None);

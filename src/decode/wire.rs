@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes of the ring buffer to events: every length checked, nothing read past the record.
-//! What the numbers mean is `request.rs`'s.
+//! Bytes of the ring buffer to events: every length is checked, and nothing is read past the record.
+//! `request.rs` gives the numbers their meaning.
+
+use std::borrow::Cow;
 
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
+use ngx_bpf_record::limits;
 use plain::Plain;
 
 use crate::bpf::types;
+use crate::bpf::types::limit;
 
 /// A request record, taken apart.
 #[derive(Debug)]
@@ -18,22 +22,92 @@ pub struct RequestEvent<'a> {
     pub attempts: Vec<AttemptEvent<'a>>,
     /// Those with an upstream, in the order of their first connects.
     pub subrequests: Vec<SubrequestEvent<'a>>,
-    /// The bytes of all texts: `text()` finds one of them.
-    pub texts: &'a [u8],
+    /// What nginx has as text.
+    pub texts: Texts<'a>,
 }
 
-impl<'a> RequestEvent<'a> {
-    /// The bytes of one of `record.texts`; empty when the request has no such text.
-    pub fn text(&self, text: types::text) -> &'a [u8] {
-        place(text, self.texts).unwrap_or_default()
+/// The texts of a request, by what nginx calls them.
+#[derive(Debug, Default)]
+pub struct Texts<'a> {
+    /// `r->method_name`
+    pub method: Text<'a>,
+    /// `r->unparsed_uri`
+    pub request_uri: Text<'a>,
+    /// `r->uri`
+    pub uri: Text<'a>,
+    /// `r->headers_in.host`
+    pub host: Text<'a>,
+    /// `r->http_protocol`
+    pub protocol: Text<'a>,
+    /// `c->addr_text`
+    pub remote_addr: Text<'a>,
+    /// The path of `c->local_sockaddr`.
+    pub local_path: Text<'a>,
+    /// `hc->ssl_servername`
+    pub server_name: Text<'a>,
+    /// The value of the header of that name.
+    pub traceparent: Text<'a>,
+}
+
+impl<'a> Texts<'a> {
+    /// Takes the texts of a record out of the bytes of all of them. Fails when a text is not within them.
+    fn read(record: &types::request_record, all: &'a [u8]) -> Result<Self> {
+        /* Without `..`: a text that wire.h gains can't be forgotten here. */
+        let types::request_texts {
+            method,
+            request_uri,
+            uri,
+            host,
+            protocol,
+            remote_addr,
+            local_path,
+            server_name,
+            traceparent,
+        } = record.texts;
+        let text = |text| Text::read(all, text);
+        Ok(Self {
+            method: text(method)?,
+            request_uri: text(request_uri)?,
+            uri: text(uri)?,
+            host: text(host)?,
+            protocol: text(protocol)?,
+            remote_addr: text(remote_addr)?,
+            local_path: text(local_path)?,
+            server_name: text(server_name)?,
+            traceparent: text(traceparent)?,
+        })
     }
 }
 
-impl types::text {
-    /// Whether nginx has a longer text than these bytes.
-    pub fn is_cut(self) -> bool {
-        self.len & TEXT_CUT != 0
+/// A text of nginx's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Text<'a> {
+    /// Its bytes; empty when it was not there.
+    pub bytes: &'a [u8],
+    /// It is longer than these bytes.
+    pub is_cut: bool,
+}
+
+impl<'a> Text<'a> {
+    /// Takes one text. Fails when it is not within the bytes.
+    fn read(all: &'a [u8], text: types::text) -> Result<Self> {
+        let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));
+        let bytes = all
+            .get(at..at + len)
+            .with_context(|| format!("no text of {len} bytes at {at}"))?;
+        let is_cut = text.len & TEXT_CUT != 0;
+        Ok(Self { bytes, is_cut })
     }
+
+    /// Returns the text, with U+FFFD for what is not UTF-8; `None` when it is empty.
+    pub fn lossy(self) -> Option<Cow<'a, str>> {
+        lossy(self.bytes)
+    }
+}
+
+/// Returns text of nginx's, with U+FFFD for what is not UTF-8; `None` when it is empty.
+pub fn lossy(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    Some(String::from_utf8_lossy(bytes)).filter(|text| !text.is_empty())
 }
 
 /// One upstream attempt.
@@ -66,16 +140,25 @@ pub struct SubrequestEvent<'a> {
 /// The flag in `text.len`.
 const TEXT_CUT: u16 = types::text_flag::TEXT_CUT.0 as u16;
 
+/* A record keeps as much as its documentation says. */
+const _: () = {
+    assert!(limit::METHOD_MAX.0 as usize == limits::METHOD_MAX);
+    assert!(limit::URI_MAX.0 as usize == limits::URI_MAX);
+    assert!(limit::HOST_MAX.0 as usize == limits::HOST_MAX);
+    assert!(limit::PROTOCOL_MAX.0 as usize == limits::PROTOCOL_MAX);
+    assert!(limit::ADDR_MAX.0 as usize == limits::ADDR_MAX);
+    assert!(limit::SUBREQUEST_URI_MAX.0 as usize == limits::SUBREQUEST_URI_MAX);
+    assert!(limit::ATTEMPTS_MAX.0 as usize == limits::UPSTREAMS_MAX);
+    assert!(limit::SUBREQUESTS_MAX.0 as usize == limits::SUBREQUESTS_MAX);
+    assert!(limit::SUBREQUEST_ATTEMPTS_MAX.0 as usize == limits::SUBREQUEST_UPSTREAMS_MAX);
+};
+
 // SAFETY: the records of wire.h hold plain integers only, and no implicit padding (-Wpadded).
 unsafe impl Plain for types::request_record {}
 // SAFETY: as above.
 unsafe impl Plain for types::attempt {}
 // SAFETY: as above.
 unsafe impl Plain for types::subrequest {}
-// SAFETY: as above.
-unsafe impl Plain for types::text {}
-// SAFETY: as above.
-unsafe impl Plain for types::request_texts {}
 
 /// The two members that every record begins with.
 #[derive(Clone, Copy, Default)]
@@ -114,10 +197,7 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     );
     let mut tail = Tail(&bytes[size_of::<types::request_record>()..]);
     let attempts = tail.attempts(record.attempts_len)?;
-    let texts = tail.take(record.texts_len.into())?;
-    for text in each_text(&record.texts) {
-        place(*text, texts).with_context(|| format!("no text at {text:?}"))?;
-    }
+    let texts = Texts::read(&record, tail.take(record.texts_len.into())?)?;
     let subrequests = (0..record.subrequests_len).map(|_| tail.subrequest());
     let subrequests = subrequests.collect::<Result<_>>()?;
     ensure!(tail.0.is_empty(), "{} bytes too many", tail.0.len());
@@ -127,19 +207,6 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
         subrequests,
         texts,
     })
-}
-
-/// Where a text is in the bytes of all; `None` when it is not all in there.
-fn place(text: types::text, texts: &[u8]) -> Option<&[u8]> {
-    let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));
-    texts.get(at..at + len)
-}
-
-/// The members of `request_texts`, all of which are a `text`.
-fn each_text(texts: &types::request_texts) -> &[types::text] {
-    // SAFETY: it is plain.
-    let bytes = unsafe { plain::as_bytes(texts) };
-    plain::slice_from_bytes(bytes).unwrap_or_default()
 }
 
 /// What is left of a record.
@@ -208,7 +275,8 @@ mod tests {
         };
         record.texts_len = 5;
         record.texts.method = types::text { at: 0, len: 3 };
-        record.texts.uri = types::text { at: 3, len: 2 };
+        let len = 2 | super::TEXT_CUT;
+        record.texts.uri = types::text { at: 3, len };
         record.texts.host = types::text { at: 4, len: 1 };
         let mut tail = Vec::new();
         tail.extend(bytes(&types::attempt {
@@ -249,30 +317,16 @@ mod tests {
         assert_eq!(event.attempts[0].addr, b"addr");
         assert_eq!(event.subrequests[0].attempts[0].addr, b"two");
         assert_eq!(event.subrequests[0].uri, b"/y");
-        let texts = event.record.texts;
-        assert_eq!(event.text(texts.method), b"GET");
-        assert_eq!(event.text(texts.request_uri), b"");
-        assert_eq!(event.text(texts.uri), b"/x");
-        assert_eq!(event.text(texts.host), b"x");
-    }
-
-    /// Check that the flag of a text that was cut is no part of its length.
-    #[test]
-    fn cut_text() {
-        let (mut record, tail) = request();
-        record.texts.uri.len |= super::TEXT_CUT;
-        let all = whole(&record, &tail);
-        let event = decode(&all).unwrap();
-        let texts = event.record.texts;
-        assert_eq!(event.text(texts.uri), b"/x");
-        assert!(texts.uri.is_cut() && !texts.method.is_cut());
-    }
-
-    /// Check that every member of the texts is looked at, and nothing else.
-    #[test]
-    fn all_texts() {
-        let texts = types::request_texts::default();
-        assert_eq!(size_of_val(super::each_text(&texts)), size_of_val(&texts));
+        let texts = event.texts;
+        let found = [texts.method, texts.request_uri, texts.uri, texts.host];
+        let found = found.map(|text| (text.bytes, text.is_cut));
+        let expected = [
+            (&b"GET"[..], false),
+            (b"", false),
+            (b"/x", true),
+            (b"x", false),
+        ];
+        assert_eq!(found, expected);
     }
 
     /// Check that a record cut anywhere is an error and no panic.

@@ -1,47 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that ended and could not be delivered: counted where they are lost, told in the stream.
+//! How many requests were seen, filtered and lost.
 
-use serde::Serialize;
+use ngx_bpf_record::Lost;
+use ngx_bpf_record::values::Cause;
 
 use crate::bpf::types::counters;
 use crate::bpf::types::lost_cause;
 
-/// Public names of the causes: those of `enum lost_cause`, each at its own number, then our own.
-const CAUSES: [&str; WRITE_FAILED + 1] = {
-    let mut causes = [""; WRITE_FAILED + 1];
-    causes[lost_cause::LOST_RING_FULL.0 as usize] = "ring_full";
-    causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = "inflight_full";
-    causes[BAD_READ] = "bad_read";
-    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = "worker_exit";
-    causes[WRITE_FAILED] = "write_failed";
+/// The causes that BPF counts, by `enum lost_cause`. A cause of wire.h that is missing here does not
+/// compile.
+const COUNTED_BY_BPF: [Cause; lost_cause::LOST_CAUSES.0 as usize] = {
+    let mut causes = [Cause::WriteFailed; lost_cause::LOST_CAUSES.0 as usize];
+    causes[lost_cause::LOST_RING_FULL.0 as usize] = Cause::RingFull;
+    causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = Cause::InflightFull;
+    causes[lost_cause::LOST_BAD_READ.0 as usize] = Cause::BadRead;
+    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = Cause::WorkerExit;
     causes
 };
 
-/* A cause of wire.h that has no name here does not compile. */
 const _: () = {
     let mut n = 0;
-    while n < CAUSES.len() {
-        assert!(!CAUSES[n].is_empty());
+    while n < COUNTED_BY_BPF.len() {
+        assert!(!matches!(COUNTED_BY_BPF[n], Cause::WriteFailed));
         n += 1;
     }
 };
-
-/// A record that came and could not be decoded is as lost as one that could not be read.
-const BAD_READ: usize = lost_cause::LOST_BAD_READ.0 as usize;
-
-/// Behind those that BPF counts.
-const WRITE_FAILED: usize = lost_cause::LOST_CAUSES.0 as usize;
-
-/// How many were lost since the last time, and why.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Lost {
-    /// When this was found out: RFC 3339, UTC.
-    pub time: String,
-    /// Requests.
-    pub count: u64,
-    /// Why.
-    pub cause: &'static str,
-}
 
 /// What was counted since tracing began, summed over all objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +34,7 @@ pub struct Counts {
     /// Requests that were not asked for.
     pub filtered: u64,
     /// Requests lost, by cause.
-    pub lost: [u64; CAUSES.len()],
+    pub lost: [u64; Cause::ALL.len()],
     /// Processes that could not be traced.
     pub untraced_processes: u64,
     /// Bytes in a ring buffer, the most there were.
@@ -63,8 +46,8 @@ impl Counts {
     pub fn add(&mut self, counters: &counters) {
         self.seen += counters.seen;
         self.filtered += counters.filtered;
-        for (sum, count) in self.lost.iter_mut().zip(counters.lost) {
-            *sum += count;
+        for (cause, count) in COUNTED_BY_BPF.into_iter().zip(counters.lost) {
+            self.lost[cause as usize] += count;
         }
         self.untraced_processes += counters.untraced_processes;
         self.waiting_max = self.waiting_max.max(counters.waiting_max);
@@ -72,12 +55,12 @@ impl Counts {
 
     /// Adds records that could not be decoded.
     pub fn add_bad_records(&mut self, count: u64) {
-        self.lost[BAD_READ] += count;
+        self.lost[Cause::BadRead as usize] += count;
     }
 
     /// Adds requests that could not be written.
     pub fn add_unwritten(&mut self, count: u64) {
-        self.lost[WRITE_FAILED] += count;
+        self.lost[Cause::WriteFailed as usize] += count;
     }
 
     /// Takes back what was counted after this moment: `late` requests that were delivered, and those
@@ -91,11 +74,7 @@ impl Counts {
 
     /// Notes that the stream has told of these.
     pub fn tell(&mut self, lost: &Lost) {
-        for (cause, told) in CAUSES.into_iter().zip(&mut self.lost) {
-            if cause == lost.cause {
-                *told += lost.count;
-            }
-        }
+        self.lost[lost.cause as usize] += lost.count;
     }
 
     /// All that were lost.
@@ -104,13 +83,13 @@ impl Counts {
     }
 
     /// How many were lost for each cause.
-    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        CAUSES.into_iter().zip(self.lost)
+    pub fn by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
+        Cause::ALL.into_iter().zip(self.lost)
     }
 
     /// What was lost since `before`, a record for each cause.
     pub fn since(&self, before: &Self, time: &str) -> Vec<Lost> {
-        CAUSES
+        Cause::ALL
             .into_iter()
             .zip(self.lost.into_iter().zip(before.lost))
             .filter(|(_, (now, before))| now > before)
@@ -125,6 +104,8 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use ngx_bpf_record::values::Cause;
+
     use super::Counts;
 
     /// Check that what comes after the end is taken back, and that the rest adds up.
@@ -161,7 +142,7 @@ mod tests {
         };
         let lost = now.since(&before, "t");
         let told: Vec<_> = lost.iter().map(|lost| (lost.count, lost.cause)).collect();
-        assert_eq!(told, [(2, "inflight_full"), (1, "bad_read")]);
+        assert_eq!(told, [(2, Cause::InflightFull), (1, Cause::BadRead)]);
         assert!(now.since(&now, "t").is_empty());
     }
 }

@@ -2,11 +2,11 @@
 //! Why nginx gave up an attempt at an upstream. nginx keeps a status only. What remains is to distinguish its
 //! own answers from the upstream's, and what happened from how far the attempt had come.
 
-use serde::Serialize;
+use ngx_bpf_record::values::Failure;
 
 use crate::bpf::types::attempt;
 use crate::bpf::types::attempt_flag;
-use crate::record::attempt::Next;
+use crate::decode::attempt::Next;
 
 /// What nginx gives an attempt that brought no response: see `ngx_http_upstream_next()`.
 const BAD_GATEWAY: u32 = 502;
@@ -15,81 +15,18 @@ const GATEWAY_TIME_OUT: u32 = 504;
 /// What a request ends with whose client has left.
 const CLIENT_CLOSED_REQUEST: u32 = 499;
 
-/// What happened. The names are the values of `failure`; docs/fields.md describes each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Failure {
-    /// The connect failed.
-    ConnectError,
-    /// Nothing was sent in time.
-    ConnectTimeout,
-    /// The handshake failed, the certificate was refused, or what came later could not be read.
-    TlsError,
-    /// The handshake did not end in time.
-    TlsTimeout,
-    /// No server of the upstream was alive.
-    NoLiveUpstreams,
-    /// The upstream did not take the whole request in time.
-    SendTimeout,
-    /// The upstream did not send the response, or more of it, in time.
-    Timeout,
-    /// The connection ended before the response did.
-    Closed,
-    /// The connection, or the stream on it, was reset.
-    Reset,
-    /// What came was no header.
-    InvalidHeader,
-    /// What followed the header was no body.
-    InvalidBody,
-    /// Which of these it was is not known.
-    Error,
-    /// The client left.
-    ClientClosed,
-    /// The response's status, for which nginx went on to the next server.
-    #[serde(rename = "http_403")]
-    Http403,
-    /// Likewise.
-    #[serde(rename = "http_404")]
-    Http404,
-    /// Likewise.
-    #[serde(rename = "http_429")]
-    Http429,
-    /// Likewise.
-    #[serde(rename = "http_500")]
-    Http500,
-    /// Likewise.
-    #[serde(rename = "http_502")]
-    Http502,
-    /// Likewise.
-    #[serde(rename = "http_503")]
-    Http503,
-    /// Likewise.
-    #[serde(rename = "http_504")]
-    Http504,
-}
-
-impl Failure {
-    /// Its name, as it is written.
-    pub fn name(self) -> String {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::String(name)) => name,
-            _ => String::new(),
-        }
-    }
-
-    /// Of a response whose status is in `proxy_next_upstream`.
-    fn of_status(status: u32) -> Option<Self> {
-        Some(match status {
-            403 => Self::Http403,
-            404 => Self::Http404,
-            429 => Self::Http429,
-            500 => Self::Http500,
-            502 => Self::Http502,
-            503 => Self::Http503,
-            504 => Self::Http504,
-            _ => return None,
-        })
-    }
+/// The failure of a response whose status is in `proxy_next_upstream`.
+fn of_status(status: u32) -> Option<Failure> {
+    Some(match status {
+        403 => Failure::Http403,
+        404 => Failure::Http404,
+        429 => Failure::Http429,
+        500 => Failure::Http500,
+        502 => Failure::Http502,
+        503 => Failure::Http503,
+        504 => Failure::Http504,
+        _ => return None,
+    })
 }
 
 /// How far an attempt had come.
@@ -160,7 +97,7 @@ impl Evidence<'_> {
         let status = self.record.status;
         let stage = self.stage();
         if stage == Stage::Body && next == Next::Attempt {
-            return Failure::of_status(status);
+            return of_status(status);
         }
         if !self.has(attempt_flag::ATTEMPT_HEADER) && status == 0 {
             return (next == Next::Answer(CLIENT_CLOSED_REQUEST)).then_some(Failure::ClientClosed);

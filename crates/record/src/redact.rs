@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Secrets in query strings: what is told of them, in every format.
+//! Secrets in query strings: they are taken out of a request before any format sees it.
 
 use std::borrow::Cow;
 
-use crate::cli::Trace;
-use crate::record::request::Request;
+use crate::request::Request;
 
-/// Stands for a value that is not told.
+/// The keys whose values OpenTelemetry's semantic conventions redact by default (`url.query`), with commas
+/// between them.
+pub const DEFAULT_KEYS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
+    AWSAccessKeyId,Signature,sig,X-Goog-Signature";
+
+/// Stands in the place of a value.
 const REDACTED: &str = "REDACTED";
 
-/// What is kept of query strings.
-#[derive(Debug)]
+/// Which part of a query string is taken out.
+#[derive(Clone, Debug)]
 pub enum Redaction {
-    /// All but the values of these keys.
+    /// The values of these keys.
     Keys(Vec<String>),
-    /// Nothing, nor the question mark.
+    /// All of it, with the question mark.
     Query,
 }
 
@@ -28,14 +32,6 @@ enum Form {
 }
 
 impl Redaction {
-    /// From the options.
-    pub fn new(cli: &Trace) -> Self {
-        match cli.no_query {
-            true => Self::Query,
-            false => Self::Keys(cli.redact.0.clone()),
-        }
-    }
-
     /// Takes the secrets out of every uri of a request.
     pub fn apply(&self, request: &mut Request<'_>) {
         self.replace(&mut request.request_uri, Form::Sent);
@@ -54,7 +50,7 @@ impl Redaction {
         }
     }
 
-    /// What is told of a uri, if that is not all of it.
+    /// Returns what is kept of a uri, if that is not all of it.
     fn kept(&self, uri: &str, form: Form) -> Option<String> {
         match self {
             Self::Keys(keys) => without_values(uri, form, keys),
@@ -65,9 +61,9 @@ impl Redaction {
     }
 }
 
-/// The uri without the values of these keys; `None` when it has none of them. A value ends with the
-/// next `&`; in a decoded uri that may be one of the value, which ends with the uri. Encoded separators
-/// in front of it count, too: they may be those of a uri within the query.
+/// Returns the uri without the values of these keys, or `None` when it has none of them. A value ends with
+/// the next `&`; in a decoded uri an `&` may be a part of the value, which therefore ends with the uri.
+/// Encoded separators before the key count, too: they may be those of a uri within the query.
 fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
     let mut kept = String::new();
     /* Up to here `uri` is in `kept`. */
@@ -143,25 +139,24 @@ fn units(uri: &str) -> impl Iterator<Item = Unit> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
+    use super::DEFAULT_KEYS;
     use super::Redaction;
-    use crate::cli::Cli;
-    use crate::record::request::Request;
-    use crate::record::subrequest::Subrequest;
+    use crate::request::Request;
+    use crate::subrequest::Subrequest;
 
-    /// What these options leave of a uri: as it was sent, and decoded.
-    fn kept(args: &[&str], uri: &str) -> (String, String) {
-        let args = ["ngx-bpf"].iter().chain(args);
-        let redaction = Redaction::new(&Cli::try_parse_from(args).unwrap().trace);
+    /// A redaction of these keys.
+    fn keys(keys: &str) -> Redaction {
+        Redaction::Keys(keys.split(',').map(str::to_owned).collect())
+    }
+
+    /// What a redaction leaves of a uri: as it was sent, and decoded.
+    fn kept(redaction: &Redaction, uri: &str) -> (String, String) {
         let mut request = Request {
             request_uri: Some(uri.into()),
             uri: Some(uri.into()),
             subrequests: vec![Subrequest {
                 uri: Some(uri.into()),
-                status: None,
-                duration_ns: None,
-                upstreams: Vec::new(),
+                ..Default::default()
             }],
             ..Default::default()
         };
@@ -196,7 +191,7 @@ mod tests {
             ),
             ("/a%3Fsig=x", "/a%3Fsig=REDACTED"),
         ] {
-            assert_eq!(kept(&[], uri).0, expected);
+            assert_eq!(kept(&keys(DEFAULT_KEYS), uri).0, expected);
         }
     }
 
@@ -208,7 +203,7 @@ mod tests {
             ("/a?b=1&sig=x&y?z;sig=&", "/a?b=1&sig=REDACTED"),
             ("/a%3Fsig=x%26y&z", "/a%3Fsig=REDACTED"),
         ] {
-            assert_eq!(kept(&[], uri).1, expected);
+            assert_eq!(kept(&keys(DEFAULT_KEYS), uri).1, expected);
         }
     }
 
@@ -232,7 +227,10 @@ mod tests {
             "*",
             "",
         ] {
-            assert_eq!(kept(&[], uri), (uri.to_owned(), uri.to_owned()));
+            assert_eq!(
+                kept(&keys(DEFAULT_KEYS), uri),
+                (uri.to_owned(), uri.to_owned())
+            );
         }
     }
 
@@ -240,19 +238,15 @@ mod tests {
     #[test]
     fn options() {
         let uri = "/a?sig=x&token=y";
-        for (args, uri, expected) in [
-            (
-                &["--redact", "token,key"][..],
-                uri,
-                "/a?sig=x&token=REDACTED",
-            ),
-            (&["--redact", "none"], uri, uri),
-            (&["--no-query"], uri, "/a"),
-            (&["--no-query"], "/a%3fb", "/a"),
-            (&["--no-query"], "/a", "/a"),
+        for (redaction, uri, expected) in [
+            (keys("token,key"), uri, "/a?sig=x&token=REDACTED"),
+            (Redaction::Keys(Vec::new()), uri, uri),
+            (Redaction::Query, uri, "/a"),
+            (Redaction::Query, "/a%3fb", "/a"),
+            (Redaction::Query, "/a", "/a"),
         ] {
             let expected = expected.to_owned();
-            assert_eq!(kept(args, uri), (expected.clone(), expected));
+            assert_eq!(kept(&redaction, uri), (expected.clone(), expected));
         }
     }
 }

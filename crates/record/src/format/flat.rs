@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A record as one flat list of keys and values: the members of objects, and of objects in arrays, get
+//! the path that leads to them, with dots. An array of plain values stays one.
+
+use std::fmt::Display;
+use std::fmt::Write as _;
+use std::io;
+
+use serde::Serialize;
+use serde::ser::Error as _;
+use serde::ser::Impossible;
+use serde::ser::SerializeSeq;
+use serde::ser::SerializeStruct;
+use serde::ser::Serializer;
+use serde_json::Error;
+
+use super::json::write_value;
+
+/// Calls `leaf` for each value of `object` with its path and its JSON, in the order of its members.
+///
+/// Fails when a value has a form that records do not have: a map, a tuple, bytes, an enum with data.
+pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io::Result<()> {
+    let mut flat = Flat {
+        path: String::new(),
+        value: Vec::new(),
+        is_item: false,
+        leaf,
+    };
+    object.serialize(&mut flat).map_err(io::Error::from)
+}
+
+/// Where the walk through a record has come to.
+struct Flat<'f> {
+    /// The names of all members that contain the value, with dots.
+    path: String,
+    /// JSON of the value; of an array of plain values its beginning.
+    value: Vec<u8>,
+    /// The value is an item of an array.
+    is_item: bool,
+    leaf: &'f mut dyn FnMut(&str, &[u8]),
+}
+
+impl Flat<'_> {
+    /// Takes a plain value.
+    fn plain<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        if self.is_item {
+            let separator = if self.value.is_empty() { b'[' } else { b',' };
+            self.value.push(separator);
+            return write_value(&mut self.value, value).map_err(Error::custom);
+        }
+        write_value(&mut self.value, value).map_err(Error::custom)?;
+        self.emit();
+        Ok(())
+    }
+
+    /// Hands on the value.
+    fn emit(&mut self) {
+        (self.leaf)(&self.path, &self.value);
+        self.value.clear();
+    }
+
+    /// Takes what is below a name.
+    fn below<T: Serialize + ?Sized>(
+        &mut self,
+        name: impl Display,
+        is_item: bool,
+        value: &T,
+    ) -> Result<(), Error> {
+        let len = self.path.len();
+        let dot = if len == 0 { "" } else { "." };
+        write!(self.path, "{dot}{name}").map_err(Error::custom)?;
+        let outer = std::mem::replace(&mut self.is_item, is_item);
+        let result = value.serialize(&mut *self);
+        self.is_item = outer;
+        self.path.truncate(len);
+        result
+    }
+}
+
+/// An array, and the number of its next item.
+struct Items<'a, 'f>(&'a mut Flat<'f>, usize);
+
+impl SerializeSeq for Items<'_, '_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), Error> {
+        let number = self.1;
+        self.1 += 1;
+        self.0.below(number, true, item)
+    }
+
+    fn end(self) -> Result<(), Error> {
+        /* Empty when the items were objects, or there was none. */
+        if !self.0.value.is_empty() {
+            self.0.value.push(b']');
+            self.0.emit();
+        }
+        Ok(())
+    }
+}
+
+impl SerializeStruct for &mut Flat<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        self.below(key, false, value)
+    }
+
+    fn end(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Plain values of these types.
+macro_rules! plain {
+    ($($method:ident: $type:ty,)+) => {
+        $(fn $method(self, value: $type) -> Result<(), Error> {
+            self.plain(&value)
+        })+
+    };
+}
+
+/// No record has a value like this.
+fn refused<T>() -> Result<T, Error> {
+    Err(Error::custom("a record has no such value"))
+}
+
+impl<'a, 'f> Serializer for &'a mut Flat<'f> {
+    type Ok = ();
+    type Error = Error;
+    type SerializeSeq = Items<'a, 'f>;
+    type SerializeStruct = Self;
+    type SerializeTuple = Impossible<(), Error>;
+    type SerializeTupleStruct = Impossible<(), Error>;
+    type SerializeTupleVariant = Impossible<(), Error>;
+    type SerializeMap = Impossible<(), Error>;
+    type SerializeStructVariant = Impossible<(), Error>;
+
+    plain! {
+        serialize_bool: bool,
+        serialize_i8: i8,
+        serialize_i16: i16,
+        serialize_i32: i32,
+        serialize_i64: i64,
+        serialize_u8: u8,
+        serialize_u16: u16,
+        serialize_u32: u32,
+        serialize_u64: u64,
+        serialize_f32: f32,
+        serialize_f64: f64,
+        serialize_char: char,
+        serialize_str: &str,
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        name: &'static str,
+    ) -> Result<(), Error> {
+        self.plain(name)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Items<'a, 'f>, Error> {
+        Ok(Items(self, 0))
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Error> {
+        Ok(self)
+    }
+
+    fn serialize_none(self) -> Result<(), Error> {
+        refused()
+    }
+
+    fn serialize_unit(self) -> Result<(), Error> {
+        refused()
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
+        refused()
+    }
+
+    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
+        refused()
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), Error> {
+        refused()
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Error> {
+        refused()
+    }
+
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleStruct, Error> {
+        refused()
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, Error> {
+        refused()
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Error> {
+        refused()
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, Error> {
+        refused()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::flatten;
+
+    /// An object with each form that a record has.
+    #[derive(Serialize)]
+    struct Object {
+        number: u64,
+        texts: Vec<&'static str>,
+        none: Vec<u8>,
+        inner: Inner,
+        items: Vec<Inner>,
+    }
+
+    #[derive(Serialize)]
+    struct Inner {
+        is_set: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<&'static str>,
+    }
+
+    /// Check the paths and the values of each form, and that another one is refused.
+    #[test]
+    fn forms() {
+        let inner = |text| Inner { is_set: true, text };
+        let object = Object {
+            number: u64::MAX,
+            texts: vec!["a", "\u{202e}"],
+            none: Vec::new(),
+            inner: inner(Some("b")),
+            items: vec![inner(None), inner(Some("c"))],
+        };
+        let mut leaves = Vec::new();
+        flatten(&object, &mut |path, value| {
+            leaves.push(format!("{path}={}", std::str::from_utf8(value).unwrap()));
+        })
+        .unwrap();
+        let expected = [
+            "number=18446744073709551615",
+            "texts=[\"a\",\"\\u202e\"]",
+            "inner.is_set=true",
+            "inner.text=\"b\"",
+            "items.0.is_set=true",
+            "items.1.is_set=true",
+            "items.1.text=\"c\"",
+        ];
+        assert_eq!(leaves, expected);
+        assert!(flatten(&(1, 2), &mut |_, _| {}).is_err());
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The formats of a line.
+
+use std::io;
+
+use crate::lost::Lost;
+use crate::request::Request;
+use crate::values::Cut;
+
+pub mod escape;
+mod flat;
+pub mod json;
+pub mod otel;
+pub mod text;
+
+/// Turns records into lines.
+pub trait Format {
+    /// Appends the line of a request. Fails when it can't be encoded; then nothing is appended.
+    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()>;
+
+    /// Appends the line of a loss. Fails as above.
+    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()>;
+
+    /// Returns whether the format writes the text of this key at all.
+    fn writes(&self, cut: Cut) -> bool;
+
+    /// Returns the number of bytes that a character of a text takes in the line.
+    fn width(&self, c: char) -> usize;
+}

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The record under the names of OpenTelemetry's semantic conventions: one flat JSON object a line, its
+//! names sorted. What the conventions have no stable name for is `nginx.` and the key of the record.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+
+use serde::Serialize;
+
+use super::Format;
+use super::flat::flatten;
+use super::json;
+use crate::host::host_and_port;
+use crate::lost::Lost;
+use crate::request::Request;
+use crate::schema::Name;
+use crate::schema::otel_names;
+use crate::values::Cut;
+use crate::values::Failure;
+
+/// The conventions ask for this way to name the methods that are not `_OTHER`.
+pub const KNOWN_METHODS_VARIABLE: &str = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS";
+
+/// The methods that are not `_OTHER` where the variable is not set.
+const KNOWN_METHODS: &str = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE";
+
+/// Statuses from here on mean that the server has failed.
+const SERVER_ERROR: u32 = 500;
+
+/// Writes JSON lines.
+pub struct Otel {
+    /// Methods told by their names, with commas between them.
+    known_methods: String,
+    /// What becomes of the keys of a request, as their attributes say.
+    names: HashMap<String, Name>,
+    /// The attributes of the line that is written; kept for its memory.
+    attributes: Attributes,
+}
+
+impl Otel {
+    /// Makes the format. `known_methods` is the value of `KNOWN_METHODS_VARIABLE`, if it is set.
+    pub fn new(known_methods: Option<String>) -> Self {
+        Self {
+            known_methods: known_methods.unwrap_or_else(|| KNOWN_METHODS.to_owned()),
+            names: otel_names(),
+            attributes: Attributes::default(),
+        }
+    }
+
+    /// Adds all keys of a record but those that become several attributes.
+    fn add_keys(&mut self, r#type: &str, record: &impl Serialize) -> io::Result<()> {
+        self.attributes.clear();
+        self.attributes.add("nginx.type", r#type)?;
+        let (names, attributes) = (&self.names, &mut self.attributes);
+        flatten(record, &mut |path, value| match names.get(path) {
+            Some(Name::Is(name)) => attributes.add_json("", name, value),
+            Some(Name::Parts) => {}
+            None => attributes.add_json("nginx.", path, value),
+        })
+    }
+
+    /// Adds `http.request.method`, and the method itself when it is not a known one.
+    fn add_method(&mut self, method: &str) -> io::Result<()> {
+        let mut known = self.known_methods.split(',');
+        if known.any(|known| known == method) {
+            return self.attributes.add("http.request.method", method);
+        }
+        self.attributes.add("http.request.method", "_OTHER")?;
+        self.attributes.add("http.request.method_original", method)
+    }
+}
+
+impl Format for Otel {
+    fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()> {
+        self.add_keys("request", request)?;
+        if let Some(method) = &request.request_method {
+            self.add_method(method)?;
+        }
+        let attributes = &mut self.attributes;
+        if let Some(uri) = &request.request_uri {
+            attributes.add_uri(uri)?;
+        }
+        if let Some(protocol) = &request.server_protocol {
+            attributes.add_protocol(protocol)?;
+        }
+        /* What is left of a port that was cut is another port. */
+        if let Some(host) = &request.http_host
+            && !request.truncated.contains(&Cut::HttpHost)
+        {
+            attributes.add_host(host)?;
+        }
+        if let Some(status) = request.status {
+            attributes.add("http.response.status_code", &status)?;
+        }
+        if let Some(error) = error_type(request) {
+            attributes.add("error.type", &error)?;
+        }
+        attributes.write(line);
+        Ok(())
+    }
+
+    fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
+        self.add_keys("lost", lost)?;
+        self.attributes.write(line);
+        Ok(())
+    }
+
+    fn writes(&self, _: Cut) -> bool {
+        true
+    }
+
+    fn width(&self, c: char) -> usize {
+        json::width(c)
+    }
+}
+
+/// Returns the status of a server that has failed, else the failure that cut the response short: that of
+/// the last attempt that the client waited for.
+fn error_type(request: &Request<'_>) -> Option<String> {
+    let status = request.status.filter(|status| *status >= SERVER_ERROR);
+    let failure = request.last_awaited().and_then(|last| last.failure);
+    let failure = failure.filter(|failure| *failure != Failure::ClientClosed);
+    status
+        .map(|status| status.to_string())
+        .or_else(|| Some(failure?.name().to_owned()))
+}
+
+/// Names and their JSON, to be written in the order of the names.
+#[derive(Default)]
+struct Attributes {
+    /// All names and values.
+    bytes: Vec<u8>,
+    /// Where each name and its value is.
+    places: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Attributes {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.places.clear();
+    }
+
+    /// Adds an attribute. Fails when it can't be encoded.
+    fn add(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        json::write_value(&mut self.bytes, value)?;
+        self.places.push((start..middle, middle..self.bytes.len()));
+        Ok(())
+    }
+
+    /// Adds an attribute whose value is JSON.
+    fn add_json(&mut self, prefix: &str, name: &str, value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(prefix.as_bytes());
+        self.bytes.extend_from_slice(name.as_bytes());
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.places.push((start..middle, middle..self.bytes.len()));
+    }
+
+    /// Adds `url.path`, and `url.query` if there is one.
+    fn add_uri(&mut self, uri: &str) -> io::Result<()> {
+        let (path, query) = match uri.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (uri, None),
+        };
+        self.add("url.path", path)?;
+        query.map_or(Ok(()), |query| self.add("url.query", query))
+    }
+
+    /// Adds `server.address` and `server.port`: what the client asked for.
+    fn add_host(&mut self, host: &str) -> io::Result<()> {
+        let (name, port) = host_and_port(host);
+        let address = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        self.add("server.address", address.unwrap_or(name))?;
+        let port = port.and_then(|port| port.parse::<u16>().ok());
+        port.map_or(Ok(()), |port| self.add("server.port", &port))
+    }
+
+    /// Adds `network.protocol.name`, and `network.protocol.version`: 1.0, 1.1, 2, 3.
+    fn add_protocol(&mut self, protocol: &str) -> io::Result<()> {
+        let Some((name, version)) = protocol.split_once('/') else {
+            return Ok(());
+        };
+        let version = match version {
+            "2.0" => "2",
+            "3.0" => "3",
+            version => version,
+        };
+        self.add("network.protocol.name", &name.to_lowercase())?;
+        self.add("network.protocol.version", version)
+    }
+
+    /// Appends all as one object. No name needs to be escaped: they are our own.
+    fn write(&mut self, line: &mut Vec<u8>) {
+        let bytes = &self.bytes;
+        self.places
+            .sort_by(|(one, _), (other, _)| bytes[one.clone()].cmp(&bytes[other.clone()]));
+        let mut separator = b'{';
+        for (name, value) in &self.places {
+            line.push(separator);
+            line.push(b'"');
+            line.extend_from_slice(&bytes[name.clone()]);
+            line.extend_from_slice(b"\":");
+            line.extend_from_slice(&bytes[value.clone()]);
+            separator = b',';
+        }
+        line.extend_from_slice(b"}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::Otel;
+    use crate::format::Format as _;
+    use crate::lost::Lost;
+    use crate::request::Request;
+    use crate::schema;
+    use crate::values::Cause;
+    use crate::values::Cut;
+    use crate::values::Scheme;
+
+    /// The attributes of a request.
+    fn attributes(request: &Request<'_>) -> Value {
+        let mut line = Vec::new();
+        Otel::new(None).request(&mut line, request).unwrap();
+        let attributes: Value = serde_json::from_slice(&line).unwrap();
+        let schema = jsonschema::validator_for(&schema::otel()).unwrap();
+        schema.validate(&attributes).unwrap();
+        attributes
+    }
+
+    /// Check the names of a common request, and that nothing of it is missing.
+    #[test]
+    fn names() {
+        let request = Request {
+            request_method: Some("GET".into()),
+            request_uri: Some("/a?b=c?d".into()),
+            uri: Some("/a".into()),
+            scheme: Scheme::Https,
+            server_protocol: Some("HTTP/2.0".into()),
+            http_host: Some("example.com:8443".into()),
+            remote_addr: Some("::1".into()),
+            remote_port: Some(2),
+            truncated: vec![Cut::Uri],
+            status: Some(503),
+            connection_requests: 1,
+            ..Default::default()
+        };
+        assert_eq!(
+            attributes(&request),
+            json!({
+                "nginx.type": "request",
+                "nginx.pid": 0,
+                "nginx.connection": 0,
+                "nginx.connection_requests": 1,
+                "client.address": "::1",
+                "client.port": 2,
+                "url.scheme": "https",
+                "url.path": "/a",
+                "url.query": "b=c?d",
+                "nginx.uri": "/a",
+                "network.protocol.name": "http",
+                "network.protocol.version": "2",
+                "http.request.method": "GET",
+                "server.address": "example.com",
+                "server.port": 8443,
+                "nginx.truncated": ["uri"],
+                "http.response.status_code": 503,
+                "error.type": "503",
+                "nginx.response_size": 0,
+            })
+        );
+    }
+
+    /// Check methods that are not known, hosts without a port, uris without a query.
+    #[test]
+    fn parts() {
+        let request = Request {
+            request_method: Some("get".into()),
+            request_uri: Some("*".into()),
+            http_host: Some("[::1]".into()),
+            connection_requests: 1,
+            remote_addr: Some("unix:".into()),
+            status: Some(499),
+            ..Default::default()
+        };
+        let found = attributes(&request);
+        assert_eq!(found["http.request.method"], "_OTHER");
+        assert_eq!(found["http.request.method_original"], "get");
+        assert_eq!(found["url.path"], "*");
+        assert_eq!(found["server.address"], "::1");
+        for absent in ["url.query", "server.port", "error.type"] {
+            assert!(found.get(absent).is_none(), "{absent}");
+        }
+    }
+
+    /// Check that of a Host that was cut neither name nor port is told.
+    #[test]
+    fn cut_host() {
+        let request = Request {
+            http_host: Some("example.com:84".into()),
+            remote_addr: Some("::1".into()),
+            scheme: Scheme::Https,
+            connection_requests: 1,
+            truncated: vec![Cut::HttpHost],
+            ..Default::default()
+        };
+        let found = attributes(&request);
+        assert_eq!(found["nginx.truncated"], json!(["http_host"]));
+        for absent in ["server.address", "server.port"] {
+            assert!(found.get(absent).is_none(), "{absent}");
+        }
+    }
+
+    /// Check that attempts and subrequests are flat, and that the schema names all that is written of a
+    /// request that has everything, and nothing else.
+    #[test]
+    fn documented() {
+        let found = attributes(&schema::longest());
+        assert_eq!(found["nginx.upstreams.7.status"], 999);
+        assert_eq!(found["nginx.subrequests.7.upstreams.3.reused"], false);
+        let mut found: BTreeSet<String> = found.as_object().unwrap().keys().cloned().collect();
+        found.retain(|name| !name.contains(char::is_numeric));
+        /* The longest record has a Host that was cut. */
+        found.extend(["server.address", "server.port"].map(str::to_owned));
+        let schema = schema::otel();
+        let named = schema["$defs"]["request"]["properties"].as_object();
+        assert_eq!(found, named.unwrap().keys().cloned().collect());
+    }
+
+    /// Check a loss.
+    #[test]
+    fn lost() {
+        let lost = Lost {
+            time: "2026-11-22T17:17:57.972980760Z".to_owned(),
+            count: 3,
+            cause: Cause::RingFull,
+        };
+        let mut line = Vec::new();
+        Otel::new(None).lost(&mut line, &lost).unwrap();
+        let found: Value = serde_json::from_slice(&line).unwrap();
+        let expected = json!({"nginx.type": "lost", "time": lost.time, "nginx.count": 3,
+                              "nginx.cause": "ring_full"});
+        assert_eq!(found, expected);
+    }
+}

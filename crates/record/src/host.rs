@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The parts of a `Host` header.
+
+/// Splits a `Host` into the name, with the brackets of IPv6, and the port if it has one. What follows the
+/// last colon is a port when it consists of digits, or of nothing.
+pub fn host_and_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),
+        _ => (host, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_and_port;
+
+    /// Check hosts with and without a port.
+    #[test]
+    fn hosts() {
+        assert_eq!(host_and_port("a.b:80"), ("a.b", Some("80")));
+        assert_eq!(host_and_port("a.b"), ("a.b", None));
+        assert_eq!(host_and_port("a.b:"), ("a.b", Some("")));
+        assert_eq!(host_and_port("[::1]:80"), ("[::1]", Some("80")));
+        assert_eq!(host_and_port("[::1]"), ("[::1]", None));
+    }
+}

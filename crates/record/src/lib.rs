@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The public record of ngx-bpf: one [`Request`] for each HTTP request that nginx has ended, and one
+//! [`Lost`] for requests that could not be delivered. Each key is one documented field; serde reads and
+//! writes it, and the JSON Schemas and the tables of docs/fields.md and docs/otel.md are generated from
+//! it (`make docs`).
+//!
+//! This crate knows neither BPF nor the process that is traced. It builds on any operating system.
+
+#![deny(missing_docs)]
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+pub use attempt::Attempt;
+pub use format::Format;
+pub use lost::Lost;
+pub use phases::Phases;
+pub use redact::Redaction;
+pub use request::Request;
+pub use spans::SPANS;
+pub use subrequest::Subrequest;
+pub use truncate::MAX_LINE_MIN;
+pub use truncate::append_line;
+
+mod attempt;
+pub mod format;
+pub mod host;
+pub mod limits;
+mod lost;
+mod phases;
+pub mod redact;
+mod request;
+pub mod schema;
+mod spans;
+mod subrequest;
+mod truncate;
+pub mod values;
+
+/// One line of the output. `type` is its first key: `request` or `lost`.
+///
+/// Keys that this version does not know are ignored when a line is read, since keys are added within a
+/// major version. The JSON Schema names all keys, and refuses others.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Record<'a> {
+    /// A request that nginx has ended.
+    Request(Box<Request<'a>>),
+    /// Requests that could not be delivered.
+    Lost(Lost),
+}

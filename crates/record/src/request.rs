@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The record of a request. The names and the order of its members are the public keys.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::attempt::Attempt;
+use crate::limits::ADDR_MAX;
+use crate::limits::HOST_MAX;
+use crate::limits::METHOD_MAX;
+use crate::limits::PEER_ADDR_MAX;
+use crate::limits::PROTOCOL_MAX;
+use crate::limits::SERVER_ADDR_MAX;
+use crate::limits::SUBREQUESTS_MAX;
+use crate::limits::UPSTREAMS_MAX;
+use crate::limits::URI_MAX;
+use crate::phases::Phases;
+use crate::schema::TIME_PATTERN;
+use crate::subrequest::Subrequest;
+use crate::values::Alpn;
+use crate::values::CacheStatus;
+use crate::values::Cut;
+use crate::values::LayoutSource;
+use crate::values::Origin;
+use crate::values::Scheme;
+use crate::values::SslProtocol;
+
+/// One request that nginx has ended. A value that does not exist, or that could not be read, is `None`,
+/// and a key that is not there.
+///
+/// The attributes of a field say for the schema and the tables of docs/: `x-unit`, `x-source` where nginx
+/// or the kernel has the value, `x-absent` when the key is not there, `x-otel` the name that OpenTelemetry
+/// has for it (an object of names and their schemas where the value becomes several), `x-otel-note`, and
+/// `x-cut` that `--max-line` shortens the text.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[schemars(deny_unknown_fields)]
+pub struct Request<'a> {
+    /// When nginx read the first byte of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "pattern" = TIME_PATTERN,
+        "x-unit" = "RFC 3339, UTC, nine decimals",
+        "x-source" = "CLOCK_MONOTONIC of the read, plus the distance of the wall clock, which is read \
+                      ten times a second",
+        "x-absent" = "the read was not seen",
+        "x-otel" = "time",
+        "x-otel-note" = "for the `Timestamp` of an OpenTelemetry log record; it is not an attribute"
+    ))]
+    pub time: Option<String>,
+    /// The pid of the worker, as the `/proc` of ngx-bpf counts: on the host it is the host's pid, also of
+    /// an nginx in a container, whose `$pid` is another.
+    #[schemars(extend("x-source" = "the kernel"))]
+    pub pid: u32,
+    /// `$connection`
+    #[schemars(extend("x-source" = "`c->number`"))]
+    pub connection: u64,
+    /// `$connection_requests`
+    #[schemars(range(min = 1), extend("x-source" = "`c->requests`"))]
+    pub connection_requests: u64,
+    /// `$remote_addr`: IPv4, IPv6 or `unix:`, as realip has set it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = ADDR_MAX), extend(
+        "x-source" = "`c->addr_text`",
+        "x-otel" = "client.address"
+    ))]
+    pub remote_addr: Option<Cow<'a, str>>,
+    /// `$remote_port`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-source" = "`c->sockaddr`",
+        "x-absent" = "the client came through a unix socket",
+        "x-otel" = "client.port"
+    ))]
+    pub remote_port: Option<u16>,
+    /// The address of the socket's other end: that of the proxy in front, where `remote_addr` is what
+    /// realip or the PROXY protocol says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = PEER_ADDR_MAX), extend(
+        "x-source" = "the kernel's socket",
+        "x-absent" = "this address and its port are `remote_addr` and `remote_port`; a unix socket; \
+                      HTTP/3",
+        "x-otel" = "network.peer.address",
+        "x-otel-note" = "where it is not the client's"
+    ))]
+    pub peer_addr: Option<Cow<'a, str>>,
+    /// The port of the socket's other end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-source" = "the kernel's socket",
+        "x-absent" = "`peer_addr` is absent; the kernel no longer knows the port",
+        "x-otel" = "network.peer.port",
+        "x-otel-note" = "where it is not the client's"
+    ))]
+    pub peer_port: Option<u16>,
+    /// `$server_addr`, or `unix:` and the path of the listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = SERVER_ADDR_MAX), extend(
+        "x-source" = "the kernel's socket; a path and HTTP/3: `c->local_sockaddr`",
+        "x-absent" = "nothing was seen on the connection",
+        "x-otel" = "network.local.address"
+    ))]
+    pub server_addr: Option<Cow<'a, str>>,
+    /// `$server_port`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-source" = "the kernel's socket; HTTP/3: `c->local_sockaddr`",
+        "x-absent" = "a unix socket; nothing was seen on the connection; the client had reset the \
+                      connection before nginx first read it, and the kernel has forgotten the port",
+        "x-otel" = "network.local.port"
+    ))]
+    pub server_port: Option<u16>,
+    /// `$scheme`
+    #[schemars(extend(
+        "x-source" = "`c->ssl` of the connection, and `r->http_version`",
+        "x-otel" = "url.scheme"
+    ))]
+    pub scheme: Scheme,
+    /// `$server_protocol`, as the client wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = PROTOCOL_MAX), extend(
+        "x-source" = "`r->http_protocol`",
+        "x-absent" = "the request line was broken, or HTTP/0.9",
+        "x-otel" = json!({
+            "network.protocol.name": { "type": "string" },
+            "network.protocol.version": { "type": "string" },
+        }),
+        "x-otel-note" = "`http`; `1.0`, `1.1`, `2`, `3`"
+    ))]
+    pub server_protocol: Option<Cow<'a, str>>,
+    /// `$request_method`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = METHOD_MAX), extend(
+        "x-cut" = true,
+        "x-source" = "`r->method_name`",
+        "x-absent" = "the request line was broken",
+        "x-otel" = json!({
+            "http.request.method": { "type": "string" },
+            "http.request.method_original": { "type": "string" },
+        }),
+        "x-otel-note" = "the methods of RFC 9110, PATCH and QUERY, or those that \
+                         `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS` lists; of any other method the first \
+                         is `_OTHER`, and only then the second is there"
+    ))]
+    pub request_method: Option<Cow<'a, str>>,
+    /// `$request_uri`: as the client sent it, with arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = URI_MAX), extend(
+        "x-cut" = true,
+        "x-source" = "`r->unparsed_uri`",
+        "x-absent" = "the request line was broken",
+        "x-otel" = json!({
+            "url.path": { "type": "string" },
+            "url.query": { "type": "string" },
+        }),
+        "x-otel-note" = "split at the first question mark"
+    ))]
+    pub request_uri: Option<Cow<'a, str>>,
+    /// `$uri`: decoded, without arguments, after internal redirects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = URI_MAX), extend(
+        "x-cut" = true,
+        "x-source" = "`r->uri`",
+        "x-absent" = "the request line was broken"
+    ))]
+    pub uri: Option<Cow<'a, str>>,
+    /// `$http_host`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = HOST_MAX), extend(
+        "x-cut" = true,
+        "x-source" = "`r->headers_in.host`",
+        "x-absent" = "the request has no Host header",
+        "x-otel" = json!({
+            "server.address": { "type": "string" },
+            "server.port": { "type": "integer", "minimum": 0, "maximum": u16::MAX },
+        }),
+        "x-otel-note" = "the name without the brackets of IPv6; a port only where the client sent one; \
+                         neither of a Host that was cut"
+    ))]
+    pub http_host: Option<Cow<'a, str>>,
+    /// The keys whose values are cut. Lengths in this table are what is kept at most; `--max-line` leaves
+    /// less. `upstream_addr` stands for its address (128 bytes), `upstreams` is here when there were more
+    /// attempts than the record has, and `subrequests` when there were more of them, or a part of one is
+    /// cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1), extend("uniqueItems" = true, "x-absent" = "nothing was cut"))]
+    pub truncated: Vec<Cut>,
+    /// `$status`, with what `ngx_http_free_request()` sets at the end (444, 499). It is 9 (nginx writes
+    /// 009) when an upstream does not speak HTTP, and nginx passes on what it said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 999), extend(
+        "x-source" = "`r->err_status`, else `r->headers_out.status`",
+        "x-absent" = "no status was ever set",
+        "x-otel" = json!({
+            "http.response.status_code": { "type": "integer", "minimum": 0, "maximum": 999 },
+            "error.type": {
+                "type": "string",
+                "pattern": "^([5-9][0-9][0-9]|[a-z]+(_[a-z0-9]+)*)$",
+            },
+        }),
+        "x-otel-note" = "the second, a string, is a status of 500 and above; else the `failure` that cut \
+                         the response short"
+    ))]
+    pub status: Option<u32>,
+    /// `$request_length`: the request line, the header, and what nginx read of the body, but not a body
+    /// that it discards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend(
+        "x-unit" = "bytes",
+        "x-source" = "`r->request_length`",
+        "x-absent" = "`$request_length` itself is negative: when nginx discards a chunked body it \
+                      subtracts the bytes of the next request, which it had not added"
+    ))]
+    pub request_size: Option<i64>,
+    /// `$bytes_sent`, which includes interim responses.
+    #[schemars(range(min = 0), extend("x-unit" = "bytes", "x-source" = "`c->sent`"))]
+    pub response_size: i64,
+    /// `$upstream_cache_status`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "`u->cache_status`",
+        "x-absent" = "the request did not ask a cache; nginx was built without one"
+    ))]
+    pub upstream_cache_status: Option<CacheStatus>,
+    /// The address of the last upstream that was tried and that the client waited for: `address:port`, or
+    /// `unix:` and the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = ADDR_MAX), extend(
+        "x-source" = "`u->state->peer`",
+        "x-absent" = "the request had no upstream"
+    ))]
+    pub upstream_addr: Option<Cow<'a, str>>,
+    /// When the connection was accepted. HTTP/3: when its first datagram was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns, CLOCK_MONOTONIC",
+        "x-source" = "`ngx_http_init_connection()` is entered",
+        "x-absent" = "the connection was accepted before tracing began"
+    ))]
+    pub downstream_accept_time: Option<u64>,
+    /// The times of the request (below).
+    #[serde(default, skip_serializing_if = "Phases::is_empty")]
+    #[schemars(extend("x-absent" = "none of them is known"))]
+    pub phases: Phases,
+    /// What `phases` count from: `request_first_byte` where the accept was not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-absent" = "`phases` is absent"))]
+    pub phases_origin: Option<Origin>,
+    /// The time from the read of the request's first byte to the moment at which the kernel had the
+    /// response's last byte; of a tunnel, its first byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "the two times of `phases`",
+        "x-absent" = "nothing was sent; one of the two was not seen"
+    ))]
+    pub duration_ns: Option<u64>,
+    /// The time from the read of the request's first byte to the end of the request. `$request_time` is
+    /// the same in milliseconds; of a request that waited for another one on its connection it begins
+    /// when that one ends. A request that nginx never answered has it (499, 408, 444), and so has one
+    /// whose client stopped reading. `--min-duration` goes by it. HTTP/3: nginx ends a request when it has
+    /// taken the whole response into its buffers, which is before the last byte is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "`ngx_http_free_request()` is entered",
+        "x-absent" = "the first byte was not seen"
+    ))]
+    pub elapsed_ns: Option<u64>,
+    /// How long the request waited for the one before it on its connection: its first byte came with that
+    /// one (pipelined), and nginx begins a request when it has ended the one before, with its `mirror`
+    /// subrequests. `elapsed_ns` contains it, `$request_time` does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the end of the request before",
+        "x-absent" = "the request did not wait; HTTP/2, HTTP/3"
+    ))]
+    pub queue_ns: Option<u64>,
+    /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
+    /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
+    /// life of the tunnel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend(
+        "const" = true,
+        "x-source" = "`status` and `request_method`",
+        "x-absent" = "it did not"
+    ))]
+    pub tunnel: bool,
+    /// How long the tunnel lived: from the first byte of that response to the end of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "`ngx_http_free_request()` is entered",
+        "x-absent" = "there was no tunnel; the response's first byte was not seen"
+    ))]
+    pub tunnel_ns: Option<u64>,
+    /// The time that the TLS handshake took: from its first bytes read to its last read or sent. TLS 1.3:
+    /// the session tickets included; 0-RTT: as far as the handshake was when the request began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "the reads and writes before the first request",
+        "x-absent" = "the connection is not encrypted; it had a request before this one; tracing began \
+                      after the handshake; HTTP/3"
+    ))]
+    pub tls_handshake_ns: Option<u64>,
+    /// The name that the client asked for in the handshake (SNI), in lower case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = HOST_MAX), extend(
+        "x-cut" = true,
+        "x-source" = "`hc->ssl_servername`",
+        "x-absent" = "the client sent none; nginx did not choose the server by it: there is one server \
+                      only on that address, or none of that name; the connection is not encrypted"
+    ))]
+    pub ssl_server_name: Option<Cow<'a, str>>,
+    /// `$ssl_protocol`, where the request itself shows it: `TLSv1.3` of HTTP/3, which has no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "`r->http_version`",
+        "x-absent" = "HTTP/1 and HTTP/2: nginx's memory does not show it; the connection is not \
+                      encrypted"
+    ))]
+    pub ssl_protocol: Option<SslProtocol>,
+    /// The protocol that was negotiated in the handshake, where the request itself shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "`r->http_version`",
+        "x-absent" = "HTTP/1: nginx's memory does not show it; the connection is not encrypted"
+    ))]
+    pub alpn: Option<Alpn>,
+    /// The trace that the client says it belongs to (W3C Trace Context).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), extend(
+        "pattern" = "^[0-9a-f]{32}$",
+        "x-unit" = "32 hexadecimal digits",
+        "x-source" = "the request's `traceparent` header (`r->headers_in.headers`)",
+        "x-absent" = "there is no such header, or more than one, or one that the specification calls \
+                      invalid",
+        "x-otel" = "trace_id",
+        "x-otel-note" = "for the `TraceId` of a log record; the client's span is `nginx.parent_span_id`"
+    ))]
+    pub trace_id: Option<Cow<'a, str>>,
+    /// The client's span in that trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend(
+        "pattern" = "^[0-9a-f]{16}$",
+        "x-unit" = "16 hexadecimal digits",
+        "x-source" = "the request's `traceparent` header (`r->headers_in.headers`)",
+        "x-absent" = "`trace_id` is absent"
+    ))]
+    pub parent_span_id: Option<Cow<'a, str>>,
+    /// Every attempt at an upstream, in order (below): of more than eight the first seven and the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = UPSTREAMS_MAX), extend(
+        "x-source" = "`r->upstream_states`",
+        "x-absent" = "the request had no upstream"
+    ))]
+    pub upstreams: Vec<Attempt<'a>>,
+    /// The subrequests that had an upstream (below), in the order of their first connects: eight at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = SUBREQUESTS_MAX), extend(
+        "x-source" = "the ends of their requests",
+        "x-absent" = "none had an upstream"
+    ))]
+    pub subrequests: Vec<Subrequest<'a>>,
+    /// `inferred`: no source states where this build of nginx has its members; its code agrees with one
+    /// known layout in all of them, and with no other (docs/design.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-absent" = "the layout is stated: by the table, debug information or `--layout`"
+    ))]
+    pub layout: Option<LayoutSource>,
+    /// `true`: tracing began inside this request, so that its times are absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("const" = true, "x-absent" = "it did not"))]
+    pub partial: bool,
+    /// Whether there is a body, and it is not known when it was complete. This is not a key: it is false
+    /// of a record that was read.
+    #[serde(skip)]
+    pub is_body_unknown: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Returns the last attempt that the client waited for: `post_action` comes after its response.
+    pub fn last_awaited(&self) -> Option<&Attempt<'a>> {
+        let mut attempts = self.upstreams.iter().rev();
+        attempts.find(|attempt| !attempt.post_action)
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What follows from the definition of the record: its JSON Schemas, the names that OpenTelemetry has for
+//! its keys, and the longest record there can be.
+
+use std::collections::HashMap;
+
+use schemars::generate::SchemaSettings;
+use serde_json::Map;
+use serde_json::Value;
+
+use crate::Record;
+use crate::request::Request;
+
+mod otel;
+
+pub use otel::otel;
+
+/// The form of a time of day: RFC 3339, UTC, nine decimals.
+pub(crate) const TIME_PATTERN: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{9}Z$";
+
+/// A time of that form.
+const TIME: &str = "2026-11-22T17:17:57.972980760Z";
+
+/// Returns the definition of a record as JSON Schema, with the attributes of its fields (`x-source` and so
+/// on), and the integer types as `format`.
+pub fn definition() -> Value {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let schema = settings
+        .into_generator()
+        .into_root_schema_for::<Record<'_>>();
+    let mut schema = schema.to_value();
+    normalize(&mut schema);
+    schema
+}
+
+/// Returns the JSON Schema of a line of `--format json`.
+pub fn record() -> Value {
+    let mut schema = definition();
+    publish(&mut schema);
+    schema["title"] = "A record of ngx-bpf --json: one line".into();
+    schema["description"] =
+        "docs/fields.md describes every key. Keys are only added within a major version.".into();
+    schema
+}
+
+/// What becomes of a key under OpenTelemetry's names.
+pub(crate) enum Name {
+    /// It has this name there.
+    Is(String),
+    /// It becomes several attributes.
+    Parts,
+}
+
+/// Returns the keys of a request and of a loss that have a name in OpenTelemetry's conventions.
+pub(crate) fn otel_names() -> HashMap<String, Name> {
+    let definition = definition();
+    let records = definition["oneOf"].as_array().into_iter().flatten();
+    let keys = records.flat_map(|record| record["properties"].as_object().into_iter().flatten());
+    let named = keys.filter_map(|(key, property)| {
+        let name = match property.get("x-otel")? {
+            Value::String(name) => Name::Is(name.clone()),
+            _ => Name::Parts,
+        };
+        Some((key.clone(), name))
+    });
+    named.collect()
+}
+
+/// Returns a request with every key, each with its longest value.
+pub fn longest() -> Request<'static> {
+    let definition = definition();
+    let value = longest_value(&definition, &definition["oneOf"][0]);
+    let mut request: Request<'static> = serde_json::from_value(value).unwrap_or_default();
+    /* The forms in which OpenTelemetry's names are most. */
+    let begin_with = |text: &mut Option<std::borrow::Cow<'_, str>>, start: &str| {
+        if let Some(text) = text {
+            text.to_mut().replace_range(..start.len(), start);
+        }
+    };
+    begin_with(&mut request.server_protocol, "HTTP/");
+    begin_with(&mut request.request_uri, "?");
+    request
+}
+
+/// The longest value that a schema allows.
+fn longest_value(definition: &Value, schema: &Value) -> Value {
+    let schema = resolve(definition, schema);
+    if let Some(value) = schema.get("const") {
+        return value.clone();
+    }
+    if let Some(values) = schema["oneOf"].as_array() {
+        let values = values.iter().map(|value| &value["const"]);
+        let longest = values.max_by_key(|value| value.as_str().map(str::len));
+        return longest.cloned().unwrap_or_default();
+    }
+    match schema["type"].as_str() {
+        Some("object") => {
+            let properties = schema["properties"].as_object().into_iter().flatten();
+            let members = properties.map(|(key, property)| {
+                let value = longest_value(definition, property);
+                (key.clone(), value)
+            });
+            Value::Object(members.collect())
+        }
+        Some("array") => {
+            let items = resolve(definition, &schema["items"]);
+            if let Some(values) = items["oneOf"].as_array() {
+                return values.iter().map(|value| value["const"].clone()).collect();
+            }
+            let count = schema["maxItems"].as_u64().unwrap_or_default();
+            (0..count)
+                .map(|_| longest_value(definition, items))
+                .collect()
+        }
+        Some("string") => longest_text(schema).into(),
+        Some("integer") => longest_integer(schema),
+        _ => false.into(),
+    }
+}
+
+/// A text of the greatest length. One that clients choose takes most bytes when all of it is escaped.
+fn longest_text(schema: &Value) -> String {
+    let len = schema["maxLength"].as_u64().unwrap_or_default();
+    let character = match (schema["pattern"].as_str(), schema.get("x-cut")) {
+        (Some(TIME_PATTERN), _) => return TIME.to_owned(),
+        (Some(_), _) => "f",
+        (None, Some(_)) => "\u{1b}",
+        (None, None) => "x",
+    };
+    character.repeat(usize::try_from(len).unwrap_or_default())
+}
+
+/// The greatest integer.
+fn longest_integer(schema: &Value) -> Value {
+    match (schema.get("maximum"), schema["format"].as_str()) {
+        (Some(maximum), _) => maximum.clone(),
+        (None, Some("uint32")) => u32::MAX.into(),
+        (None, Some("uint64")) => u64::MAX.into(),
+        (None, _) => i64::MAX.into(),
+    }
+}
+
+/// Follows the reference that a schema may be. What stands beside the reference is not followed.
+pub fn resolve<'s>(definition: &'s Value, schema: &'s Value) -> &'s Value {
+    let name = schema["$ref"]
+        .as_str()
+        .and_then(|reference| reference.strip_prefix("#/$defs/"));
+    name.map_or(schema, |name| &definition["$defs"][name])
+}
+
+/// A key is absent, and never null: it is required unless its field says when it is absent. A description is
+/// one line.
+fn normalize(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(normalize),
+        Value::Object(object) => {
+            if let Some(Value::Array(types)) = object.get("type") {
+                let kept = types.iter().find(|name| *name != "null").cloned();
+                object.insert("type".to_owned(), kept.unwrap_or_default());
+            }
+            if let Some(Value::Array(mut options)) = object.remove("anyOf") {
+                options.retain(|option| option["type"] != "null");
+                for option in options {
+                    object.extend(option.as_object().cloned().unwrap_or_default());
+                }
+            }
+            if let Some(Value::String(text)) = object.get_mut("description") {
+                let words: Vec<&str> = text.split_whitespace().collect();
+                *text = words.join(" ");
+            }
+            if let Some(Value::Object(properties)) = object.get("properties") {
+                let required = properties
+                    .iter()
+                    .filter(|(_, property)| property.get("x-absent").is_none());
+                let required = required.map(|(key, _)| key.as_str()).collect();
+                object.insert("required".to_owned(), required);
+            }
+            object.values_mut().for_each(normalize);
+        }
+        _ => {}
+    }
+}
+
+/// Keeps what JSON Schema knows. Source and absence become a part of the description.
+fn publish(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(publish),
+        Value::Object(object) => {
+            describe(object);
+            /* The names of properties are no keywords. */
+            if let Some(Value::Object(properties)) = object.get_mut("properties") {
+                properties.values_mut().for_each(publish);
+            }
+            let others = object.iter_mut().filter(|(key, _)| *key != "properties");
+            others.for_each(|(_, value)| publish(value));
+        }
+        _ => {}
+    }
+}
+
+/// Makes one description of the attributes of a field.
+fn describe(object: &mut Map<String, Value>) {
+    object.remove("format");
+    let text = |key: &str| object.get(key).and_then(Value::as_str);
+    let mut description = text("description").unwrap_or_default().to_owned();
+    for (key, name) in [
+        ("x-unit", "Unit"),
+        ("x-source", "Source"),
+        ("x-absent", "Absent"),
+    ] {
+        if let Some(text) = text(key) {
+            if !description.ends_with(['.', ')']) {
+                description.push('.');
+            }
+            description.push_str(&format!(" {name}: {text}."));
+        }
+    }
+    object.retain(|key, _| !key.starts_with("x-"));
+    if !description.is_empty() {
+        object.insert("description".to_owned(), description.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::definition;
+    use super::longest;
+    use super::record;
+    use super::resolve;
+    use crate::Record;
+
+    /// Check that the longest request is one, and has every key.
+    #[test]
+    fn longest_request() {
+        let line = Record::Request(Box::new(longest()));
+        let value = serde_json::to_value(line).unwrap();
+        let schema = jsonschema::validator_for(&record()).unwrap();
+        if let Some(error) = schema.iter_errors(&value).next() {
+            panic!("{error}, at {}", error.instance_path());
+        }
+        let definition = definition();
+        let properties = definition["oneOf"][0]["properties"].as_object().unwrap();
+        assert!(properties.keys().eq(value.as_object().unwrap().keys()));
+    }
+
+    /// Check that each key is documented, that texts have a length, and that nothing is null.
+    #[test]
+    fn complete() {
+        let definition = definition();
+        let objects = definition["$defs"].as_object().unwrap().values();
+        let objects = objects.chain(definition["oneOf"].as_array().unwrap());
+        for object in objects.filter(|object| object["type"] == "object") {
+            assert_eq!(object["additionalProperties"], false);
+            for (key, property) in object["properties"].as_object().unwrap() {
+                if key == "type" {
+                    continue;
+                }
+                assert!(property["description"].is_string(), "{key}");
+                let kind = resolve(&definition, property);
+                let is_bounded = ["maxLength", "pattern"]
+                    .iter()
+                    .any(|k| kind.get(k).is_some());
+                assert!(kind["type"] != "string" || is_bounded, "{key}");
+            }
+        }
+        assert!(!definition.to_string().contains("\"null\""));
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The JSON Schema of `--format otel`, which follows from that of a record: nested keys become names with
+//! dots.
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use super::definition;
+use super::publish;
+use super::resolve;
+
+/// Returns the JSON Schema of a line of `--format otel`.
+pub fn otel() -> Value {
+    let definition = definition();
+    let mut schema = json!({
+        "$schema": definition["$schema"],
+        "title": "A record of ngx-bpf --format otel: one line",
+        "description": "docs/otel.md says which key of record.json each one is.",
+        "type": "object",
+        "oneOf": [{ "$ref": "#/$defs/request" }, { "$ref": "#/$defs/lost" }],
+        "$defs": {
+            "request": Flat::of(&definition, &definition["oneOf"][0]),
+            "lost": Flat::of(&definition, &definition["oneOf"][1]),
+        },
+    });
+    let values = definition["$defs"].as_object().into_iter().flatten();
+    for (name, value) in values.filter(|(_, value)| value["type"] != "object") {
+        schema["$defs"][name] = value.clone();
+    }
+    publish(&mut schema);
+    schema
+}
+
+/// The attributes that a record becomes.
+struct Flat<'d> {
+    definition: &'d Value,
+    properties: Map<String, Value>,
+    patterns: Map<String, Value>,
+    required: Vec<Value>,
+}
+
+impl<'d> Flat<'d> {
+    /// Returns the schema of the attributes of a record.
+    fn of(definition: &'d Value, record: &'d Value) -> Value {
+        let mut flat = Self {
+            definition,
+            properties: Map::new(),
+            patterns: Map::new(),
+            required: Vec::new(),
+        };
+        let required = record["required"].as_array();
+        for (key, property) in record["properties"].as_object().into_iter().flatten() {
+            let is_required = required.is_some_and(|required| required.contains(&json!(key)));
+            flat.add_key(key, property, is_required);
+        }
+        json!({
+            "type": "object",
+            "properties": flat.properties,
+            "patternProperties": flat.patterns,
+            "required": flat.required,
+            "additionalProperties": false,
+        })
+    }
+
+    /// Adds what a key of the record becomes.
+    fn add_key(&mut self, key: &str, property: &'d Value, is_required: bool) {
+        let name = match &property["x-otel"] {
+            Value::Object(parts) => return self.properties.extend(parts.clone()),
+            Value::String(name) => name.clone(),
+            _ => format!("nginx.{key}"),
+        };
+        if is_required {
+            self.required.push(json!(name));
+        }
+        self.add_value(&name, false, property);
+    }
+
+    /// Adds a value with this name, or the values that it contains. The name is a pattern below an array.
+    fn add_value(&mut self, name: &str, is_pattern: bool, property: &'d Value) {
+        let kind = resolve(self.definition, property);
+        let items = resolve(self.definition, &kind["items"]);
+        match (kind["type"].as_str(), items["type"].as_str()) {
+            (Some("object"), _) => {
+                let dot = if is_pattern { r"\." } else { "." };
+                for (key, property) in kind["properties"].as_object().into_iter().flatten() {
+                    self.add_value(&format!("{name}{dot}{key}"), is_pattern, property);
+                }
+            }
+            (Some("array"), Some("object")) => {
+                let name = match is_pattern {
+                    true => name.to_owned(),
+                    false => name.replace('.', r"\."),
+                };
+                let name = format!(r"{name}\.[0-9]+");
+                self.add_value(&name, true, items);
+            }
+            _ if is_pattern => {
+                self.patterns.insert(format!("^{name}$"), property.clone());
+            }
+            _ => {
+                self.properties.insert(name.to_owned(), property.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the time of a request consists of: the intervals between its times.
+
+use crate::phases::Phases;
+use crate::request::Request;
+
+/// Returns how long a part of a request took, if that is known.
+pub type Span = fn(&Request<'_>) -> Option<u64>;
+
+/// The parts of a request's time, in nanoseconds, each with its name.
+pub const SPANS: [(&str, Span); 10] = [
+    ("queue", |request| request.queue_ns),
+    ("client_request", client_request),
+    ("client_body", client_body),
+    ("before_upstream", |request| {
+        since_request(request, request.phases.upstream_connect_time)
+    }),
+    ("upstream_connect", upstream_connect),
+    ("upstream_request", upstream_request),
+    ("upstream_wait", upstream_wait),
+    ("upstream_response", upstream_response),
+    ("before_response", |request| {
+        since_request(request, request.phases.downstream_response_first_byte_time)
+    }),
+    ("client_response", client_response),
+];
+
+/// How long the client took for its header, without the time in the queue.
+fn client_request(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.downstream_request_first_byte_time,
+        request.phases.downstream_request_last_byte_time,
+    )?
+    .checked_sub(request.queue_ns.unwrap_or_default())
+}
+
+/// How long the client took for its body after the header.
+fn client_body(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.downstream_request_last_byte_time,
+        request.phases.downstream_request_body_last_byte_time,
+    )
+}
+
+/// How long connecting to the upstream took, with the TLS handshake.
+fn upstream_connect(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.upstream_connect_time,
+        request.phases.upstream_request_first_byte_time,
+    )
+}
+
+/// How long the upstream took the request.
+fn upstream_request(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.upstream_request_first_byte_time,
+        request.phases.upstream_request_last_byte_time,
+    )
+}
+
+/// How long the upstream took to answer.
+fn upstream_wait(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.upstream_request_last_byte_time,
+        request.phases.upstream_response_first_byte_time,
+    )
+}
+
+/// How long the upstream's response took.
+fn upstream_response(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.upstream_response_first_byte_time,
+        request.phases.upstream_response_last_byte_time,
+    )
+}
+
+/// How long the client took the response.
+fn client_response(request: &Request<'_>) -> Option<u64> {
+    between(
+        request.phases.downstream_response_first_byte_time,
+        request.phases.downstream_response_last_byte_time,
+    )
+}
+
+/// The time between the request and a moment that follows it. The request ends with its body where nginx
+/// has waited for that, else with its header. `None` where it is not known which of them it is.
+fn since_request(request: &Request<'_>, to: Option<u64>) -> Option<u64> {
+    if request.is_body_unknown {
+        return None;
+    }
+    let Phases {
+        downstream_request_last_byte_time: header,
+        downstream_request_body_last_byte_time: body,
+        ..
+    } = request.phases;
+    between(body, to).or_else(|| between(header, to))
+}
+
+/// The time between two moments that are known and in order.
+fn between(from: Option<u64>, to: Option<u64>) -> Option<u64> {
+    to?.checked_sub(from?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SPANS;
+    use crate::phases::Phases;
+    use crate::request::Request;
+
+    /// The spans of a request, by their names.
+    fn spans(request: &Request<'_>) -> Vec<(&'static str, u64)> {
+        let spans = SPANS.iter().map(|(name, span)| (*name, span(request)));
+        spans.filter_map(|(name, ns)| Some((name, ns?))).collect()
+    }
+
+    /// A request with these times of the client's side and a connect.
+    fn timed(last: u64, body: Option<u64>, connect: u64) -> Request<'static> {
+        Request {
+            phases: Phases {
+                downstream_request_first_byte_time: Some(0),
+                downstream_request_last_byte_time: Some(last),
+                downstream_request_body_last_byte_time: body,
+                upstream_connect_time: Some(connect),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    /// Check that a slow upload and a request before this one are no one else's time.
+    #[test]
+    fn body_and_queue() {
+        let buffered = spans(&timed(10, Some(500), 510));
+        let expected = [
+            ("client_request", 10),
+            ("client_body", 490),
+            ("before_upstream", 10),
+        ];
+        assert_eq!(buffered, expected);
+        let unbuffered = spans(&timed(10, Some(500), 30));
+        assert_eq!(unbuffered[2], ("before_upstream", 20));
+        let mut unknown = timed(10, None, 510);
+        assert_eq!(spans(&unknown)[1], ("before_upstream", 500));
+        unknown.is_body_unknown = true;
+        assert_eq!(spans(&unknown), [("client_request", 10)]);
+        let mut queued = timed(100, None, 110);
+        queued.queue_ns = Some(90);
+        let expected = [
+            ("queue", 90),
+            ("client_request", 10),
+            ("before_upstream", 10),
+        ];
+        assert_eq!(spans(&queued), expected);
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The values of keys that have a fixed set of them. Each set is one list: the name of a value stands
+//! beside its variant, and the documentation of the variant is the documentation of the value.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Makes an enum of names: serde, the schema, `ALL` and `name()` follow from its one list.
+macro_rules! names {
+    (
+        $(#[$attribute:meta])*
+        pub enum $type:ident {
+            $($(#[$documentation:meta])* $variant:ident = $name:literal,)+
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(
+            Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+        )]
+        pub enum $type {
+            $($(#[$documentation])* #[serde(rename = $name)] $variant,)+
+        }
+
+        impl $type {
+            /// Every value, in the order in which they are documented.
+            pub const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
+
+            /// The value as it stands in a record.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+names! {
+    /// `$scheme`
+    #[derive(Default)]
+    pub enum Scheme {
+        /// The client's bytes are not encrypted.
+        #[default]
+        Http = "http",
+        /// The client's bytes come over TLS or QUIC.
+        Https = "https",
+    }
+}
+
+names! {
+    /// What the times of a request count from.
+    pub enum Origin {
+        /// The moment at which the connection was accepted.
+        Accept = "accept",
+        /// The read of the request's first byte, where the accept was not seen.
+        RequestFirstByte = "request_first_byte",
+    }
+}
+
+names! {
+    /// `$upstream_cache_status` (`ngx_http_cache_status[]`), in nginx's own order.
+    pub enum CacheStatus {
+        /// The response was not in the cache.
+        Miss = "MISS",
+        /// `proxy_cache_bypass` asked not to use the cache.
+        Bypass = "BYPASS",
+        /// The response in the cache had expired.
+        Expired = "EXPIRED",
+        /// The response had expired and was used, since the upstream failed.
+        Stale = "STALE",
+        /// The response had expired and was used, while another request updates it.
+        Updating = "UPDATING",
+        /// The upstream said that the expired response is still valid.
+        Revalidated = "REVALIDATED",
+        /// The response came from the cache.
+        Hit = "HIT",
+    }
+}
+
+names! {
+    /// The version of TLS, where the request itself shows it.
+    pub enum SslProtocol {
+        /// HTTP/3 has no other.
+        Tls13 = "TLSv1.3",
+    }
+}
+
+names! {
+    /// The protocol that was negotiated in the TLS handshake, where the request itself shows it.
+    pub enum Alpn {
+        /// HTTP/2 over TLS.
+        H2 = "h2",
+        /// HTTP/3.
+        H3 = "h3",
+    }
+}
+
+names! {
+    /// How the layout of nginx's structs was found, where no source states it.
+    pub enum LayoutSource {
+        /// The code of the binary agrees with one known layout in all members, and with no other.
+        Inferred = "inferred",
+    }
+}
+
+names! {
+    /// Keys whose values can be cut.
+    pub enum Cut {
+        /// The end of the text is missing.
+        RequestMethod = "request_method",
+        /// The end of the text is missing.
+        RequestUri = "request_uri",
+        /// The end of the text is missing.
+        Uri = "uri",
+        /// The end of the text is missing.
+        HttpHost = "http_host",
+        /// The end of the text is missing.
+        ServerProtocol = "server_protocol",
+        /// The end of the text is missing.
+        RemoteAddr = "remote_addr",
+        /// The end of the text is missing.
+        SslServerName = "ssl_server_name",
+        /// The end of the address is missing, here and in the attempt.
+        UpstreamAddr = "upstream_addr",
+        /// There were more attempts than the record has.
+        Upstreams = "upstreams",
+        /// There were more subrequests, or one of them is cut.
+        Subrequests = "subrequests",
+    }
+}
+
+names! {
+    /// Why requests were lost. BPF counts the first four, user space the last, and those records that it
+    /// can't decode.
+    pub enum Cause {
+        /// The reader of the output was too slow, and the ring buffer was full.
+        RingFull = "ring_full",
+        /// nginx had more than 262,144 connections at once.
+        InflightFull = "inflight_full",
+        /// nginx's memory could not be read, or a record could not be decoded.
+        BadRead = "bad_read",
+        /// The worker was killed or shut down (TERM, INT) while the request was in flight, so that nginx
+        /// never ended it. Of HTTP/2 those streams count that had an upstream, a part of a response, or
+        /// half a frame; others are not counted.
+        WorkerExit = "worker_exit",
+        /// The output took no more: a full disk, a limit of the file's size, or a reader that had stopped
+        /// reading before the end.
+        WriteFailed = "write_failed",
+    }
+}
+
+names! {
+    /// Why an attempt at an upstream failed.
+    pub enum Failure {
+        /// The connect failed: the connection was refused, or the address is unreachable.
+        ConnectError = "connect_error",
+        /// The connection was not established within `proxy_connect_timeout`.
+        ConnectTimeout = "connect_timeout",
+        /// The TLS handshake failed, nginx refused the upstream's certificate, or what came later was not
+        /// TLS.
+        TlsError = "tls_error",
+        /// The TLS handshake took longer than nginx waits.
+        TlsTimeout = "tls_timeout",
+        /// Every server of the upstream was down, or marked as failed.
+        NoLiveUpstreams = "no_live_upstreams",
+        /// The upstream did not take the whole request within `proxy_send_timeout`.
+        SendTimeout = "send_timeout",
+        /// The request was sent, and the response, or more of it, did not come within
+        /// `proxy_read_timeout`; or nothing passed through a tunnel for that long.
+        Timeout = "timeout",
+        /// The upstream closed the connection before the header, or the body that it had promised, was
+        /// complete. FastCGI: it ended the response that early.
+        Closed = "closed",
+        /// The connection was reset. HTTP/2: or the stream was (RST_STREAM), or the upstream refused it
+        /// (GOAWAY).
+        Reset = "reset",
+        /// What came was not a header.
+        InvalidHeader = "invalid_header",
+        /// What followed the header could not be read: a broken chunk, a broken frame or record.
+        InvalidBody = "invalid_body",
+        /// None of the above was seen, or it is not certain which of them it was.
+        Error = "error",
+        /// The client left while nginx waited (499).
+        ClientClosed = "client_closed",
+        /// The response's status is in `proxy_next_upstream`, and nginx went on to the next server.
+        Http403 = "http_403",
+        /// The same, with status 404.
+        Http404 = "http_404",
+        /// The same, with status 429.
+        Http429 = "http_429",
+        /// The same, with status 500.
+        Http500 = "http_500",
+        /// The same, with status 502.
+        Http502 = "http_502",
+        /// The same, with status 503.
+        Http503 = "http_503",
+        /// The same, with status 504.
+        Http504 = "http_504",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Failure;
+
+    /// Check that a value is written and read by its name.
+    #[test]
+    fn by_name() {
+        for value in Failure::ALL {
+            let json = serde_json::to_string(&value).unwrap();
+            assert_eq!(json, format!("\"{value}\""));
+            assert_eq!(serde_json::from_str::<Failure>(&json).unwrap(), value);
+        }
+    }
+}

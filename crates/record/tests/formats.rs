@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lines stay as they are: what was printed once for some records is what is printed for them now, byte for
+//! byte. A key that is added adds to these files (CONTRIBUTING.md).
+
+#![allow(clippy::unwrap_used)]
+
+use ngx_bpf_record::Format;
+use ngx_bpf_record::Record;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::append_line;
+use ngx_bpf_record::format::json::Json;
+use ngx_bpf_record::format::otel::Otel;
+use ngx_bpf_record::format::text::Text;
+use ngx_bpf_record::redact::DEFAULT_KEYS;
+
+/// Records of a small shop, traced once and kept.
+const RECORDED: &str = include_str!("../../../tests/data/records.jsonl");
+
+/// Records with keys and values at random, as JSON.
+const GENERATED: &str = include_str!("data/generated.json");
+
+/// The length that the lines of `data/generated.cut.*` are cut to.
+const MAX_LINE: usize = 800;
+
+/// The lines of records in a format; redacted when they are cut.
+fn lines(format: &mut dyn Format, records: &str, max: Option<usize>) -> String {
+    let redaction = Redaction::Keys(DEFAULT_KEYS.split(',').map(str::to_owned).collect());
+    let mut lines = Vec::new();
+    for line in records.lines() {
+        match serde_json::from_str(line).unwrap() {
+            Record::Request(mut request) => {
+                if max.is_some() {
+                    redaction.apply(&mut request);
+                }
+                append_line(format, &mut lines, &mut request, max).unwrap();
+            }
+            Record::Lost(lost) => format.lost(&mut lines, &lost).unwrap(),
+        }
+    }
+    String::from_utf8(lines).unwrap()
+}
+
+/// Check that the lines of each format are equal to these, and name the first that is not.
+fn assert_lines(format: &mut dyn Format, expected: &str, expected_cut: &str) {
+    for (max, expected) in [(None, expected), (Some(MAX_LINE), expected_cut)] {
+        let printed = lines(format, GENERATED, max);
+        for (printed, expected) in printed.lines().zip(expected.lines()) {
+            assert_eq!(printed, expected);
+        }
+        assert_eq!(printed.len(), expected.len());
+    }
+}
+
+/// Check JSON.
+#[test]
+fn json() {
+    assert_lines(
+        &mut Json,
+        GENERATED,
+        include_str!("data/generated.cut.json"),
+    );
+    assert!(lines(&mut Json, RECORDED, None) == RECORDED);
+}
+
+/// Check OpenTelemetry's names.
+#[test]
+fn otel() {
+    assert_lines(
+        &mut Otel::new(None),
+        include_str!("data/generated.otel"),
+        include_str!("data/generated.cut.otel"),
+    );
+}
+
+/// Check text.
+#[test]
+fn text() {
+    assert_lines(
+        &mut Text,
+        include_str!("data/generated.text"),
+        include_str!("data/generated.cut.text"),
+    );
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From an event to the public record: one line for each key.
+
+use ngx_bpf_record::Phases;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::Subrequest;
+use ngx_bpf_record::values::LayoutSource;
+use ngx_bpf_record::values::Origin;
+
+use crate::bpf::types::request_flag;
+use crate::decode::attempt::Around;
+use crate::decode::attempt::Next;
+use crate::decode::attempt::attempts;
+use crate::decode::clock::Clock;
+use crate::decode::facts::Facts;
+use crate::decode::failure::is_cut;
+use crate::decode::nonzero;
+use crate::decode::wire::RequestEvent;
+use crate::decode::wire::SubrequestEvent;
+use crate::decode::wire::lossy;
+
+/// Returns the request that an event reports; `clock` gives its wall time.
+pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
+    let (record, texts) = (&event.record, &event.texts);
+    let facts = Facts(event);
+    let first_byte = facts.first_byte_ns();
+    let accepted = nonzero(record.accepted_ns).filter(|_| !facts.is_partial());
+    let origin = accepted.or(first_byte);
+    let (server_addr, server_port) = facts.server();
+    let (peer_addr, peer_port) = facts.peer().unzip();
+    let trace = facts.trace_context();
+    let is_inferred = facts.has(request_flag::REQUEST_INFERRED);
+    let duration = |last: u64| last.checked_sub(first_byte?);
+    let mut request = Request {
+        time: first_byte.and_then(|ns| clock.wall(ns).ok()),
+        pid: record.pid,
+        connection: record.connection,
+        connection_requests: record.connection_requests,
+        remote_addr: texts.remote_addr.lossy(),
+        remote_port: nonzero(record.remote_port),
+        peer_addr: peer_addr.map(|addr| addr.to_string().into()),
+        peer_port: peer_port.flatten(),
+        server_addr,
+        server_port,
+        scheme: facts.scheme(),
+        server_protocol: texts.protocol.lossy(),
+        request_method: texts.method.lossy(),
+        request_uri: texts.request_uri.lossy(),
+        uri: texts.uri.lossy(),
+        http_host: texts.host.lossy(),
+        truncated: facts.truncated(),
+        status: nonzero(record.status),
+        request_size: facts.request_size(),
+        response_size: record.bytes_sent,
+        upstream_cache_status: facts.cache_status(),
+        downstream_accept_time: accepted,
+        phases: origin.map_or_else(Phases::default, |origin| facts.downstream(origin)),
+        duration_ns: facts.response_last_ns().and_then(duration),
+        elapsed_ns: facts.elapsed_ns(),
+        queue_ns: facts.queue_ns(),
+        tunnel: facts.is_tunnel(),
+        tunnel_ns: facts.tunnel_ns(),
+        tls_handshake_ns: facts.tls_handshake_ns(),
+        ssl_server_name: texts.server_name.lossy(),
+        ssl_protocol: facts.ssl_protocol(),
+        alpn: facts.alpn(),
+        trace_id: trace.as_ref().map(|trace| trace.trace_id.into()),
+        parent_span_id: trace.as_ref().map(|trace| trace.parent_span_id.into()),
+        layout: is_inferred.then_some(LayoutSource::Inferred),
+        partial: facts.is_partial(),
+        is_body_unknown: facts.is_body_unknown(),
+        ..Default::default()
+    };
+    add_attempts(&mut request, event, origin);
+    request.phases_origin = origin
+        .map(|_| accepted.map_or(Origin::RequestFirstByte, |_| Origin::Accept))
+        .filter(|_| !request.phases.is_empty());
+    request
+}
+
+/// Adds the attempts, and of the last one that the client waited for its address and its times.
+fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin: Option<u64>) {
+    /* Of several that were cut off, one may have ended the others. */
+    let of_subrequests = event.subrequests.iter().flat_map(|sub| &sub.attempts);
+    let all = event.attempts.iter().chain(of_subrequests);
+    let cut = all.filter(|attempt| is_cut(&attempt.record));
+    let is_served = event.record.flags & request_flag::REQUEST_UNSERVED.0 == 0;
+    let is_alone = is_served && cut.count() == 1;
+    let around = Around {
+        origin,
+        next: Next::Answer(event.record.status),
+        is_alone,
+        answered_ns: nonzero(event.record.response_last_ns),
+    };
+    request.upstreams = attempts(&event.attempts, around);
+    let subrequests = event.subrequests.iter();
+    request.subrequests = subrequests.map(|sub| subrequest(sub, around)).collect();
+    let Some(last) = request.last_awaited() else {
+        return;
+    };
+    let addr = last.addr.clone();
+    request.phases = Phases {
+        upstream_connect_time: last.upstream_connect_time,
+        upstream_request_first_byte_time: last.upstream_request_first_byte_time,
+        upstream_request_last_byte_time: last.upstream_request_last_byte_time,
+        upstream_response_first_byte_time: last.upstream_response_first_byte_time,
+        upstream_response_last_byte_time: last.upstream_response_last_byte_time,
+        ..request.phases
+    };
+    request.upstream_addr = addr;
+}
+
+/// Returns the subrequest that an event reports, within its request.
+fn subrequest<'a>(event: &SubrequestEvent<'a>, around: Around) -> Subrequest<'a> {
+    let tried = &event.attempts;
+    let first = tried.first().and_then(|a| nonzero(a.record.connect_ns));
+    let last = tried.iter().map(|a| a.record.response_last_ns).max();
+    let status = event.record.status;
+    let around = Around {
+        next: Next::Answer(status),
+        answered_ns: None,
+        ..around
+    };
+    Subrequest {
+        uri: lossy(event.uri),
+        status: nonzero(status),
+        duration_ns: first
+            .zip(last.and_then(nonzero))
+            .and_then(|(first, last)| last.checked_sub(first))
+            .filter(|_| around.origin.is_some()),
+        upstreams: attempts(tried, around),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::request;
+    use crate::bpf::types;
+    use crate::decode::clock::Clock;
+    use crate::decode::facts;
+    use crate::decode::wire::RequestEvent;
+
+    /// The event of `facts::tests`, on a connection accepted at 500.
+    fn event() -> RequestEvent<'static> {
+        let mut event = facts::tests::event();
+        event.record.accepted_ns = 500;
+        event
+    }
+
+    /// The JSON of an event.
+    fn json(event: &RequestEvent<'_>) -> serde_json::Value {
+        serde_json::to_value(request(event, Clock::now())).unwrap()
+    }
+
+    /// Check the plain case: every time since the accept.
+    #[test]
+    fn since_accept() {
+        let json = json(&event());
+        assert_eq!(json["phases_origin"], "accept");
+        assert_eq!(json["duration_ns"], 4_000);
+        assert_eq!(json["elapsed_ns"], 5_000);
+        assert_eq!(
+            json["phases"],
+            serde_json::json!({
+                "downstream_request_first_byte_time": 500,
+                "downstream_request_last_byte_time": 500,
+                "downstream_response_first_byte_time": 3_500,
+                "downstream_response_last_byte_time": 4_500,
+            })
+        );
+    }
+
+    /// Check that of a request that was under way no time is reported.
+    #[test]
+    fn no_times() {
+        let changes: [fn(&mut types::request_record); 3] = [
+            |record| record.request_first_ns = 0,
+            |record| record.flags |= types::request_flag::REQUEST_ADOPTED.0,
+            |record| record.flags |= types::request_flag::REQUEST_UNTRACED.0,
+        ];
+        for change in changes {
+            let mut event = event();
+            event.record.accepted_ns = 0;
+            change(&mut event.record);
+            let json = json(&event);
+            for key in [
+                "phases",
+                "phases_origin",
+                "duration_ns",
+                "elapsed_ns",
+                "time",
+            ] {
+                assert!(json.get(key).is_none(), "{json}");
+            }
+        }
+    }
+
+    /// Check that times that contradict each other are left out, never negative.
+    #[test]
+    fn backwards() {
+        let mut event = event();
+        event.record.accepted_ns = 4_500;
+        event.record.response_last_ns = 900;
+        event.record.ended_ns = 900;
+        let json = json(&event);
+        assert!(json.get("phases").is_none(), "{json}");
+        assert!(json.get("duration_ns").is_none(), "{json}");
+        assert!(json.get("elapsed_ns").is_none(), "{json}");
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Interprets the times of a request record: when the header and the body were complete, how long the
+//! request waited, and what a tunnel changes.
+
+use ngx_bpf_record::Phases;
+
+use crate::bpf::types::request_flag;
+use crate::decode::facts::Facts;
+use crate::decode::facts::HTTP_VERSION_20;
+use crate::decode::nonzero;
+
+/// `r->http_version` of HTTP/0.9.
+const HTTP_VERSION_9: u32 = 9;
+
+/// Statuses that nginx itself gives a request whose header it can't read.
+const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
+
+/// What nginx answers to a request that it can't read.
+const BAD_REQUEST: u32 = 400;
+
+/// The status with which a connection becomes a tunnel.
+const SWITCHING_PROTOCOLS: u32 = 101;
+
+impl Facts<'_, '_> {
+    /// When the request's first byte was read.
+    pub fn first_byte_ns(&self) -> Option<u64> {
+        nonzero(self.0.record.request_first_ns).filter(|_| !self.is_partial())
+    }
+
+    /// Returns whether nginx has seen the whole header. A request that has an upstream or a body had one.
+    fn is_header_complete(&self) -> bool {
+        let record = &self.0.record;
+        let is_processed = self.has(request_flag::REQUEST_UPSTREAM) || record.content_length_n >= 0;
+        is_processed
+            || match record.http_version {
+                HTTP_VERSION_9 => true,
+                HTTP_VERSION_20.. => record.status != 0 && !HEADER_ERRORS.contains(&record.status),
+                _ => self.has(request_flag::REQUEST_HEADER_COMPLETE),
+            }
+    }
+
+    /// When the header was complete and nginx could start on it: a pipelined request waits for
+    /// the end of the one before.
+    fn header_ns(&self) -> Option<u64> {
+        let record = &self.0.record;
+        let read = nonzero(record.header_ns).or(self.first_byte_ns())?;
+        let is_known = self.is_header_complete() && record.request_length != 0;
+        (is_known && !self.is_partial()).then_some(read.max(record.previous_ended_ns))
+    }
+
+    /// When its body was complete, and the header before it.
+    fn body_ns(&self) -> Option<u64> {
+        if self.may_be_short() {
+            return None;
+        }
+        Some(nonzero(self.0.record.body_ns)?.max(self.header_ns()?))
+    }
+
+    /// Returns whether the body may have ended before the length that its header says. nginx then takes what
+    /// came for all of it, and answers with 400 (ngx_http_v2_filter_request_body()).
+    fn may_be_short(&self) -> bool {
+        let record = &self.0.record;
+        let last = self.0.attempts.last();
+        record.http_version >= HTTP_VERSION_20
+            && record.status == BAD_REQUEST
+            && last.is_none_or(|last| last.record.status != BAD_REQUEST)
+    }
+
+    /// Returns whether there is a body that nginx has read, or began to read, and it is not known when it was
+    /// complete.
+    pub fn is_body_unknown(&self) -> bool {
+        self.has(request_flag::REQUEST_BODY) && self.body_ns().is_none()
+    }
+
+    /// How long the request was there, and nginx had the one before it on the connection.
+    pub fn queue_ns(&self) -> Option<u64> {
+        let previous = self.0.record.previous_ended_ns;
+        nonzero(previous.checked_sub(self.first_byte_ns()?)?)
+    }
+
+    /// Returns whether the connection is no longer HTTP's once the response has begun.
+    pub fn is_tunnel(&self) -> bool {
+        let method = self.0.texts.method.bytes;
+        let status = self.0.record.status;
+        status == SWITCHING_PROTOCOLS || (method == b"CONNECT" && (200..300).contains(&status))
+    }
+
+    /// How long the tunnel lived.
+    pub fn tunnel_ns(&self) -> Option<u64> {
+        let begun = nonzero(self.0.record.response_first_ns)?;
+        let lived = self.0.record.ended_ns.checked_sub(begun)?;
+        (self.is_tunnel() && !self.is_partial()).then_some(lived)
+    }
+
+    /// When the last byte of the response was sent: that of a tunnel ends where the tunnel begins.
+    pub fn response_last_ns(&self) -> Option<u64> {
+        let record = &self.0.record;
+        nonzero(if self.is_tunnel() {
+            record.response_first_ns
+        } else {
+            record.response_last_ns
+        })
+    }
+
+    /// How long nginx had the request: from its first byte to its end.
+    pub fn elapsed_ns(&self) -> Option<u64> {
+        self.0.record.ended_ns.checked_sub(self.first_byte_ns()?)
+    }
+
+    /// How long the TLS handshake took. Only the first request after it has this time.
+    pub fn tls_handshake_ns(&self) -> Option<u64> {
+        let record = &self.0.record;
+        let first = nonzero(record.handshake_first_ns)?;
+        let took = record.handshake_last_ns.checked_sub(first);
+        took.filter(|_| record.connection_requests == 1)
+    }
+
+    /// The client's side of the phases.
+    pub fn downstream(&self, origin: u64) -> Phases {
+        if self.is_partial() {
+            return Phases::default();
+        }
+        let record = &self.0.record;
+        let since = |ns: Option<u64>| ns?.checked_sub(origin);
+        Phases {
+            downstream_request_first_byte_time: since(self.first_byte_ns()),
+            downstream_request_last_byte_time: since(self.header_ns()),
+            downstream_request_body_last_byte_time: since(self.body_ns()),
+            downstream_response_first_byte_time: since(nonzero(record.response_first_ns)),
+            downstream_response_last_byte_time: since(self.response_last_ns()),
+            ..Default::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ngx_bpf_record::Phases;
+
+    use super::Facts;
+    use crate::bpf::types;
+    use crate::decode::facts::tests::event;
+    use crate::decode::facts::tests::text;
+    use crate::decode::wire::RequestEvent;
+
+    /// The times of an event.
+    fn phases(event: &RequestEvent<'_>) -> Phases {
+        Facts(event).downstream(0)
+    }
+
+    /// Check that a header whose end came with a later read is timed by that read, and that one
+    /// that nginx never saw complete is not timed.
+    #[test]
+    fn header_end() {
+        let mut event = event();
+        let header_end = |event: &_| phases(event).downstream_request_last_byte_time;
+        event.record.header_ns = 2_000;
+        assert_eq!(header_end(&event), Some(2_000));
+        event.record.flags = 0;
+        assert_eq!(header_end(&event), None);
+        event.record.http_version = 2000;
+        event.record.status = 200;
+        assert_eq!(header_end(&event), Some(2_000));
+        event.record.status = 400;
+        assert_eq!(header_end(&event), None);
+    }
+
+    /// Check that a pipelined request begins when the one before it has ended.
+    #[test]
+    fn pipelined() {
+        let mut event = event();
+        event.record.previous_ended_ns = 3_000;
+        let phases = phases(&event);
+        assert_eq!(phases.downstream_request_first_byte_time, Some(1_000));
+        assert_eq!(phases.downstream_request_last_byte_time, Some(3_000));
+    }
+
+    /// Check that the end of a body is reported after the header's, and only when it is known.
+    #[test]
+    fn body_end() {
+        let mut event = event();
+        let body_end = |event: &_| phases(event).downstream_request_body_last_byte_time;
+        assert_eq!(body_end(&event), None);
+        event.record.flags |= types::request_flag::REQUEST_BODY.0;
+        assert!(Facts(&event).is_body_unknown());
+        event.record.body_ns = 3_000;
+        assert_eq!(body_end(&event), Some(3_000));
+        assert!(!Facts(&event).is_body_unknown());
+        event.record.previous_ended_ns = 3_500;
+        assert_eq!(body_end(&event), Some(3_500));
+        event.record.status = 400;
+        assert_eq!(body_end(&event), Some(3_500));
+        event.record.http_version = 2000;
+        assert_eq!(body_end(&event), None);
+    }
+
+    /// Check that the time in the queue is what the request before it took, and only where it waited.
+    #[test]
+    fn queue() {
+        let mut event = event();
+        for (previous, queue) in [(0, None), (900, None), (1_000, None), (3_000, Some(2_000))] {
+            event.record.previous_ended_ns = previous;
+            assert_eq!(Facts(&event).queue_ns(), queue);
+        }
+    }
+
+    /// Check which requests become tunnels, and that what is sent through them is no response.
+    #[test]
+    fn tunnels() {
+        for (method, status, is_tunnel) in [
+            ("GET", 101, true),
+            ("GET", 200, false),
+            ("CONNECT", 200, true),
+            ("CONNECT", 204, true),
+            ("CONNECT", 405, false),
+            ("CONNECT", 502, false),
+        ] {
+            let mut event = event();
+            event.record.status = status;
+            event.texts.method = text(method);
+            let facts = Facts(&event);
+            assert_eq!(facts.is_tunnel(), is_tunnel, "{method} {status}");
+            assert_eq!(facts.tunnel_ns(), is_tunnel.then_some(2_000));
+            let last = if is_tunnel { 4_000 } else { 5_000 };
+            assert_eq!(facts.response_last_ns(), Some(last));
+            assert_eq!(facts.elapsed_ns(), Some(5_000));
+            event.record.flags |= types::request_flag::REQUEST_ADOPTED.0;
+            assert_eq!(Facts(&event).tunnel_ns(), None);
+        }
+    }
+
+    /// Check that the handshake is reported of the first request after it only.
+    #[test]
+    fn handshake() {
+        let mut event = event();
+        event.record.handshake_first_ns = 600;
+        event.record.handshake_last_ns = 900;
+        event.record.connection_requests = 1;
+        assert_eq!(Facts(&event).tls_handshake_ns(), Some(300));
+        event.record.connection_requests = 2;
+        assert_eq!(Facts(&event).tls_handshake_ns(), None);
+    }
+}
