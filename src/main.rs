@@ -9,9 +9,9 @@ use libbpf_rs::PrintLevel;
 
 use crate::cli::Cli;
 use crate::cli::Command;
+use crate::host::stderr;
+use crate::host::stderr::Patience;
 use crate::output::escape::Line;
-use crate::pipeline::stderr;
-use crate::pipeline::stderr::Patience;
 
 mod attach;
 mod bpf;
@@ -19,6 +19,7 @@ mod cli;
 mod commands;
 mod decode;
 mod follow;
+mod host;
 mod metrics;
 mod output;
 mod pipeline;

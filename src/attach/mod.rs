@@ -23,25 +23,25 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::Skel as _;
 use plain::Plain;
 
-use crate::attach::bpf_object::Plan;
-use crate::attach::preflight::Kernel;
+use crate::attach::kernel::Kernel;
+use crate::attach::object::Plan;
 use crate::attach::trial::Method;
 use crate::bpf::NgxSkel;
 use crate::bpf::types;
 use crate::decode::wire;
-use crate::follow::discover::Process;
-use crate::follow::discover::Role;
+use crate::follow::processes::Process;
+use crate::follow::processes::Role;
 use crate::follow::program::Program;
-use crate::pipeline::cost::Runs;
 use crate::pipeline::counts::Counts;
 use crate::pipeline::filter::Early;
+use crate::pipeline::overhead::Runs;
 use nginx_binary::sites::Hook;
 
-pub mod bpf_object;
 pub mod btf;
-pub mod preflight;
+pub mod kernel;
+pub mod object;
 pub mod refusal;
-pub mod sockets;
+pub mod socket_source;
 pub mod trial;
 
 /// The kernel says EAGAIN to one of two tools that give a process its first storage at once
@@ -68,7 +68,7 @@ impl Probe {
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
     pub fn new(kernel: &Kernel, program: &Program, filter: &Early) -> Result<Self> {
-        let relocations = bpf_object::relocations(&kernel.types, &program.layout.layout)?;
+        let relocations = object::relocations(&kernel.types, &program.layout.layout)?;
         let plan = Plan {
             source: program.layout.source,
             hooks: &program.hooks.places,
@@ -264,7 +264,7 @@ fn attach_uprobe(
     hook: &Hook,
     method: Method,
 ) -> Result<Link> {
-    let path = bpf_object::descriptor_path(binary);
+    let path = object::descriptor_path(binary);
     let link = match method {
         Method::Multi => {
             let opts = UprobeMultiOpts {

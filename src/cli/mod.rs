@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use clap::ValueHint;
 use ngx_bpf_record::redact::DEFAULT_KEYS;
 
-use crate::attach::sockets::Sockets;
+use crate::attach::socket_source::SocketSource;
 use crate::metrics::route::Route;
 use value::Address;
 use value::DEFAULT_MAX_LINE;
@@ -252,7 +252,7 @@ pub struct Trace {
 
     /// Take the bytes on sockets from this source, for tests
     #[arg(long, value_name = "SOURCE", value_enum, hide = true)]
-    pub sockets: Option<Sockets>,
+    pub sockets: Option<SocketSource>,
 
     /// Tell more on stderr
     #[arg(short, long, conflicts_with = "quiet")]

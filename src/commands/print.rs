@@ -14,7 +14,7 @@ use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files as _;
 use nginx_binary::layout::choose;
 
-use crate::attach::bpf_object;
+use crate::attach::object;
 use crate::follow::program::SafeFiles;
 use crate::output;
 use crate::output::escape::Quoted;
@@ -31,7 +31,7 @@ pub fn run(path: &Path) -> Result<()> {
     let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
     let build = build::build(&elf).with_context(context)?;
-    let wanted = bpf_object::wanted()?;
+    let wanted = object::wanted()?;
     let layout =
         choose::from_debug_info(&place, &elf, &debug_files, &wanted)?.with_context(|| {
             format!(

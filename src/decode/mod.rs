@@ -3,10 +3,10 @@
 
 mod attempt;
 pub mod clock;
-pub mod collect;
 mod facts;
 mod failure;
 pub mod request;
+pub mod ring;
 mod times;
 mod trace_context;
 pub mod wire;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use rustix::io::Errno;
 
-use crate::follow::discover::Inode;
-use crate::follow::discover::Process;
-use crate::follow::discover::Target;
+use crate::follow::processes::Inode;
+use crate::follow::processes::Process;
+use crate::follow::processes::Target;
 use crate::follow::program::Program;
 use nginx_binary::Identity;
 use nginx_binary::Options;

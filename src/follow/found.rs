@@ -7,16 +7,16 @@ use anyhow::anyhow;
 use crate::cli::Trace;
 use crate::follow::candidate::Candidate;
 use crate::follow::candidate::Refused;
-use crate::follow::discover;
-use crate::follow::discover::Inode;
-use crate::follow::discover::Passed;
-use crate::follow::discover::Process;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Wanted;
+use crate::follow::processes;
+use crate::follow::processes::Inode;
+use crate::follow::processes::Passed;
+use crate::follow::processes::Process;
 use crate::follow::program::Program;
-use crate::pipeline::message::Messages;
-use crate::pipeline::stop::Stop;
+use crate::host::signals::Signals;
+use crate::pipeline::messages::Messages;
 
 /// What is asked for, read and not yet touched.
 #[derive(Default)]
@@ -34,8 +34,8 @@ impl Found {
     /// of the others, nor of those that are waited for. Empty when the end was asked for.
     ///
     /// Fails when there is none to trace, and none is waited for.
-    pub fn read(cli: &Trace, messages: Messages, stop: &Stop) -> Result<Self> {
-        discover::check_proc()?;
+    pub fn read(cli: &Trace, messages: Messages, stop: &Signals) -> Result<Self> {
+        processes::check_proc()?;
         let mut found = Self::default();
         let mut seen = Vec::new();
         loop {
@@ -107,7 +107,7 @@ pub fn all(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
         return errors.remove(0);
     }
     if errors.is_empty() {
-        return anyhow!(discover::NONE_RUNS);
+        return anyhow!(processes::NONE_RUNS);
     }
     let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
     anyhow!(lines.join("; "))

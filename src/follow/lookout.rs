@@ -24,9 +24,9 @@ use crossbeam_channel::Sender;
 use crossbeam_channel::unbounded;
 
 use crate::follow::candidate::Candidate;
-use crate::follow::discover;
-use crate::follow::discover::Inode;
-use crate::pipeline::stop::Stop;
+use crate::follow::processes;
+use crate::follow::processes::Inode;
+use crate::host::signals::Signals;
 use nginx_binary::Options;
 
 /// What one candidate may take. The largest nginx takes a second or two.
@@ -132,9 +132,9 @@ impl Lookout {
     }
 
     /// Waits for what is found next. `None` when the end was asked for.
-    pub fn wait(&mut self, stop: Option<&Stop>) -> Option<News> {
+    pub fn wait(&mut self, stop: Option<&Signals>) -> Option<News> {
         loop {
-            if stop.is_some_and(Stop::is_asked) {
+            if stop.is_some_and(Signals::is_asked) {
                 return None;
             }
             if let Some(news) = self.next_within(TURN) {
@@ -198,8 +198,8 @@ impl Look {
     fn run(&mut self, wanted: Wanted) {
         let is_asked = matches!(wanted, Wanted::Asked(_));
         let pids = match wanted {
-            Wanted::Running => discover::running(&self.skip, &self.at),
-            Wanted::Masters => discover::masters(&self.skip, &self.at),
+            Wanted::Running => processes::running(&self.skip, &self.at),
+            Wanted::Masters => processes::masters(&self.skip, &self.at),
             Wanted::Asked(pids) | Wanted::Found(pids) => Ok(pids),
         };
         let pids = match pids {

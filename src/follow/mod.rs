@@ -11,16 +11,14 @@ use anyhow::Context as _;
 use anyhow::Result;
 
 use crate::attach::Probe;
-use crate::attach::preflight;
-use crate::attach::preflight::Kernel;
-use crate::attach::sockets::Sockets;
+use crate::attach::kernel;
+use crate::attach::kernel::Kernel;
+use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Method;
 use crate::cli::Trace;
-use crate::decode::collect::Collector;
+use crate::decode::ring::Collector;
 use crate::follow::candidate::Binary;
 use crate::follow::candidate::Candidate;
-use crate::follow::discover::Inode;
-use crate::follow::discover::Process;
 use crate::follow::found::Found;
 use crate::follow::found::PassedOver;
 use crate::follow::found::all;
@@ -28,18 +26,19 @@ use crate::follow::found::passed;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Wanted;
+use crate::follow::processes::Inode;
+use crate::follow::processes::Process;
 use crate::follow::program::Program;
-use crate::pipeline::cost::Runs;
 use crate::pipeline::counts::Counts;
 use crate::pipeline::filter::Early;
-use crate::pipeline::message::Messages;
+use crate::pipeline::messages::Messages;
+use crate::pipeline::overhead::Runs;
 use nginx_binary::layout::choose::Source;
 
 pub mod candidate;
-pub mod discover;
-pub mod foreign;
 pub mod found;
 pub mod lookout;
+pub mod processes;
 pub mod program;
 
 /// How often `--wait` looks for an nginx that has started.
@@ -99,7 +98,7 @@ pub struct Binaries<'cli> {
     /// It can't be looked any more, and that was said.
     is_blind: bool,
     /// What the kernel has let us do: it is not tried again while records wait.
-    tried: Option<(Sockets, Method)>,
+    tried: Option<(SocketSource, Method)>,
 }
 
 impl<'cli> Binaries<'cli> {
@@ -358,7 +357,7 @@ impl<'cli> Binaries<'cli> {
     fn trace(&mut self, program: Program, collector: &mut Collector) -> Result<()> {
         let kernel = match self.tried {
             Some((sockets, method)) => Kernel::again(sockets, method),
-            None => preflight::check(self.cli.sockets),
+            None => kernel::check(self.cli.sockets),
         };
         let kernel = match kernel {
             Ok(kernel) => kernel,

@@ -16,11 +16,11 @@ use nginx_binary::files::Files;
 use nginx_binary::layout::choose::Found;
 use nginx_binary::sites::Hooks;
 
-use crate::attach::bpf_object;
-use crate::follow::discover::Inode;
-use crate::follow::discover::Process;
-use crate::follow::discover::Target;
-use crate::follow::foreign;
+use crate::attach::object;
+use crate::follow::processes::Inode;
+use crate::follow::processes::Process;
+use crate::follow::processes::Target;
+use crate::host::foreign;
 use crate::output::escape::Quoted;
 
 /// What there is to know of one binary.
@@ -93,7 +93,7 @@ impl Program {
 /// Reads a binary, with the members that our BPF program reads.
 fn read(path: &Path, binary: &File, options: &Options) -> Result<Binary, Unsupported> {
     let image = Image::read(binary)?;
-    let wanted = bpf_object::wanted()?;
+    let wanted = object::wanted()?;
     Binary::read(path, &image, options, &wanted, &SafeFiles)
 }
 

@@ -11,8 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Labels;
-use crate::pipeline::cost::Cost;
 use crate::pipeline::counts::Counts;
+use crate::pipeline::overhead::Cost;
 
 /// Its counters.
 #[derive(Default)]

@@ -28,7 +28,7 @@ use rustix::event::poll;
 use rustix::fs::FileType;
 
 use crate::cli;
-use crate::pipeline::stop::Stop;
+use crate::host::signals::Signals;
 
 mod destination;
 pub mod escape;
@@ -147,7 +147,7 @@ impl Output {
     }
 
     /// Writes what waits; nothing waits afterwards, unless no one reads yet.
-    pub fn flush(&mut self, stop: &Stop) -> Flushed {
+    pub fn flush(&mut self, stop: &Signals) -> Flushed {
         if self.file.is_none()
             && let Err(error) = self.reopen()
         {
@@ -203,7 +203,7 @@ impl Output {
 
     /// Writes all bytes; says how many it were if not. A reader that does not read is waited for
     /// until the end is asked for, and a little longer.
-    fn write(&mut self, bytes: &[u8], stop: &Stop) -> (usize, Option<Failure>) {
+    fn write(&mut self, bytes: &[u8], stop: &Signals) -> (usize, Option<Failure>) {
         let mut written = 0;
         while written < bytes.len() {
             let mut chunk = &bytes[written..];
@@ -264,7 +264,7 @@ impl Output {
     }
 
     /// Whether no one seems to read: nothing was taken since the end was asked for, for too long.
-    fn is_given_up(&mut self, stop: &Stop) -> bool {
+    fn is_given_up(&mut self, stop: &Signals) -> bool {
         if self.deadline.is_none() && stop.is_asked() {
             self.deadline = Instant::now().checked_add(GRACE);
         }

@@ -19,35 +19,33 @@ use ngx_bpf_record::append_line;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::consts::SIGXFSZ;
 
-use crate::attach::preflight;
+use crate::attach::kernel;
 use crate::cli::Trace;
 use crate::cli::hint::hints;
 use crate::decode::clock::Clock;
-use crate::decode::collect::Collector;
 use crate::decode::request::request;
+use crate::decode::ring::Collector;
 use crate::decode::wire;
 use crate::decode::wire::RequestEvent;
 use crate::follow::Binaries;
 use crate::follow::found::Found;
+use crate::host::descriptors;
+use crate::host::signals::Signals;
 use crate::metrics::Metrics;
 use crate::output;
 use crate::output::Failure;
 use crate::output::Flushed;
 use crate::output::Output;
-use crate::pipeline::cost::Cost;
-use crate::pipeline::cost::Meter;
 use crate::pipeline::counts::Counts;
 use crate::pipeline::filter::Filter;
-use crate::pipeline::message::Messages;
-use crate::pipeline::stop::Stop;
+use crate::pipeline::messages::Messages;
+use crate::pipeline::overhead::Cost;
+use crate::pipeline::overhead::Meter;
 
-pub mod cost;
 pub mod counts;
-pub mod descriptors;
 pub mod filter;
-pub mod message;
-pub mod stderr;
-pub mod stop;
+pub mod messages;
+pub mod overhead;
 
 /// How often the counters, the clock and the traced processes are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -56,13 +54,13 @@ const TICK: Duration = Duration::from_millis(100);
 /// which was said.
 pub fn run(cli: &Trace) -> Result<bool> {
     let messages = Messages::new(cli);
-    let (stop, stopped) = Stop::on_signals()?;
+    let (stop, stopped) = Signals::take_over()?;
     let reopen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
         .context("failed to handle SIGUSR1")?;
     /* That a file may not grow any more (ulimit -f) is then an error of write(), like a full disk. */
     signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
-    let kernel = preflight::check(cli.sockets)?;
+    let kernel = kernel::check(cli.sockets)?;
     descriptors::raise();
     let found = Found::read(cli, messages, &stop)?;
     let mut tracing = Tracing {
@@ -142,7 +140,7 @@ struct Tracing<'cli> {
     /// What is traced.
     binaries: Binaries<'cli>,
     /// Whether the end was asked for.
-    stop: Stop,
+    stop: Signals,
     /// What is said on stderr.
     messages: Messages,
 }

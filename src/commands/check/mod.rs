@@ -9,21 +9,21 @@ use anyhow::ensure;
 use ngx_bpf_record::format::json::write_line;
 use serde::Serialize;
 
-use crate::attach::preflight::Machine;
-use crate::attach::preflight::Need;
-use crate::attach::sockets::Sockets;
+use crate::attach::kernel::Machine;
+use crate::attach::kernel::Need;
+use crate::attach::socket_source::SocketSource;
 use crate::cli::Check;
 use crate::follow::candidate::Candidate;
 use crate::follow::candidate::Refused;
-use crate::follow::discover;
-use crate::follow::discover::Inode;
-use crate::follow::discover::Role;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Wanted;
+use crate::follow::processes;
+use crate::follow::processes::Inode;
+use crate::follow::processes::Role;
 use crate::follow::program::Program;
+use crate::host::descriptors;
 use crate::output;
-use crate::pipeline::descriptors;
 use nginx_binary::build::Build;
 use nginx_binary::layout::choose::Source;
 use nginx_binary::sites::Hook;
@@ -61,7 +61,7 @@ struct Kernel {
     features: Vec<Need>,
     /// What tells of the bytes on sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sockets: Option<Sockets>,
+    sockets: Option<SocketSource>,
 }
 
 /// One nginx binary and its processes.
@@ -182,7 +182,7 @@ pub fn run(options: &Check) -> Result<bool> {
 
 /// What is known of every nginx that is asked for. Fails when there is none.
 fn look(options: &Check) -> Result<Vec<Nginx>> {
-    discover::check_proc()?;
+    processes::check_proc()?;
     let mut found: Vec<(Option<Inode>, Nginx)> = Vec::new();
     let mut seen = Vec::new();
     loop {
@@ -208,7 +208,7 @@ fn look(options: &Check) -> Result<Vec<Nginx>> {
             break;
         }
     }
-    ensure!(!found.is_empty(), discover::NONE_RUNS);
+    ensure!(!found.is_empty(), processes::NONE_RUNS);
     let mut found: Vec<Nginx> = found.into_iter().map(|(_, nginx)| nginx).collect();
     for nginx in &mut found {
         if let Some(plan) = &mut nginx.plan {
@@ -238,7 +238,7 @@ fn add(found: &mut Vec<(Option<Inode>, Nginx)>, candidate: Candidate) {
 
 impl Process {
     /// A process and its workers.
-    fn of(process: &discover::Process) -> Self {
+    fn of(process: &processes::Process) -> Self {
         let children = process.children.iter();
         let workers = children.filter(|(_, role)| *role == Role::Worker);
         let workers: Vec<u32> = workers.map(|(pid, _)| *pid).collect();

@@ -10,7 +10,7 @@ use super::Nginx;
 use super::Plan;
 use super::Process;
 use super::Report;
-use crate::attach::sockets::Sockets;
+use crate::attach::socket_source::SocketSource;
 use crate::output::escape::Line;
 use nginx_binary::layout::choose::Source;
 use nginx_binary::sites::Hook;
@@ -52,12 +52,12 @@ impl fmt::Display for Shown<'_> {
             writeln!(f, "  it has all that tracing needs")?;
         }
         if let Some(sockets) = kernel.sockets
-            && (self.details || sockets == Sockets::Syscall)
+            && (self.details || sockets == SocketSource::Syscall)
         {
             let told_by = match sockets {
-                Sockets::Tracepoint => "tracepoints",
-                Sockets::Fexit => "fexit",
-                Sockets::Syscall => "system calls",
+                SocketSource::Tracepoint => "tracepoints",
+                SocketSource::Fexit => "fexit",
+                SocketSource::Syscall => "system calls",
             };
             writeln!(f, "  sockets  {told_by}")?;
         }

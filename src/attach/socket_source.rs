@@ -35,7 +35,7 @@ const SYSTEM_CALLS: (&str, &str) = ("syscall_exit", "sys_exit");
 /// One source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Sockets {
+pub enum SocketSource {
     /// Tracepoints.
     Tracepoint,
     /// Programs at the end of functions.
@@ -44,7 +44,7 @@ pub enum Sockets {
     Syscall,
 }
 
-impl Sockets {
+impl SocketSource {
     /// The first that tells of everything. `fexit` is whether such programs are let in.
     pub fn choose(kernel: &Btf<'_>, fexit: bool) -> Option<Self> {
         if have_tracepoints(kernel) {

@@ -20,8 +20,8 @@ use crate::attach::refusal::NEEDED;
 use crate::attach::refusal::Refusal;
 use crate::attach::refusal::holds;
 use crate::attach::refusal::needed;
-use crate::attach::sockets;
-use crate::attach::sockets::Sockets;
+use crate::attach::socket_source;
+use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Method;
 use crate::attach::trial::Trial;
 
@@ -106,7 +106,7 @@ pub struct Machine {
     /// Features of the kernel, in the order in which they came.
     pub needs: Vec<Need>,
     /// What tells of the bytes on sockets.
-    pub sockets: Option<Sockets>,
+    pub sockets: Option<SocketSource>,
     /// The kernel's types.
     types: Option<Btf<'static>>,
 }
@@ -116,14 +116,14 @@ pub struct Kernel {
     /// Its types.
     pub types: Btf<'static>,
     /// What tells of the bytes on sockets.
-    pub sockets: Sockets,
+    pub sockets: SocketSource,
     /// How uprobes are attached.
     pub method: Method,
 }
 
 impl Kernel {
     /// The kernel once more, with what was tried before: only its types are read anew.
-    pub fn again(sockets: Sockets, method: Method) -> Result<Self> {
+    pub fn again(sockets: SocketSource, method: Method) -> Result<Self> {
         let types = Btf::from_path(KERNEL_BTF);
         Ok(Self {
             types: types.with_context(|| format!("failed to read {KERNEL_BTF}"))?,
@@ -159,7 +159,7 @@ pub struct Need {
 impl Machine {
     /// Looks at everything, and tries what tracing does. `asked` is the source of the bytes on sockets
     /// that is used, whatever would be chosen. Fails when it can't look.
-    pub fn look(asked: Option<Sockets>) -> Result<Self> {
+    pub fn look(asked: Option<SocketSource>) -> Result<Self> {
         let held = capabilities(None).context("failed to read the capabilities")?;
         let held = held.effective;
         let types = Path::new(KERNEL_BTF)
@@ -179,7 +179,7 @@ impl Machine {
         if let Some(types) = &types {
             let fexit = lets_fexit_in(types);
             needs.extend(features(types, fexit));
-            sockets = asked.or(Sockets::choose(types, fexit));
+            sockets = asked.or(SocketSource::choose(types, fexit));
             if let Some(sockets) = sockets
                 && needs.iter().all(|need| need.found || need.optional)
             {
@@ -227,7 +227,7 @@ impl Machine {
 
 /// The kernel. `sockets` is what to use, whatever would be chosen. Fails when a feature of the kernel is
 /// missing, or when it refuses what tracing does.
-pub fn check(sockets: Option<Sockets>) -> Result<Kernel> {
+pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
     let machine = Machine::look(sockets)?;
     if let Some(complaint) = machine.complaint() {
         bail!(complaint);
@@ -245,7 +245,7 @@ pub fn check(sockets: Option<Sockets>) -> Result<Kernel> {
 }
 
 /// The programs to attach to the kernel, and where.
-fn programs(kernel: &Btf<'_>, sockets: Sockets) -> Vec<(&'static str, &'static str)> {
+fn programs(kernel: &Btf<'_>, sockets: SocketSource) -> Vec<(&'static str, &'static str)> {
     let sockets = sockets.programs(kernel);
     TRACEPOINTS.into_iter().chain(sockets).collect()
 }
@@ -254,7 +254,7 @@ fn programs(kernel: &Btf<'_>, sockets: Sockets) -> Vec<(&'static str, &'static s
 /// Returns how uprobes are attached.
 fn rehearse(
     kernel: &Btf<'_>,
-    sockets: Sockets,
+    sockets: SocketSource,
     held: CapabilitySet,
 ) -> std::result::Result<Method, Refusal> {
     let refusal = |what: String| {
@@ -266,7 +266,7 @@ fn rehearse(
     };
     let method = rehearse_uprobe(kernel)?;
     for (_, place) in programs(kernel, sockets) {
-        let trial = match sockets::tracepoint_type(kernel, place) {
+        let trial = match socket_source::tracepoint_type(kernel, place) {
             Some(type_id) => Trial::of_tracepoint(type_id),
             None => match kernel.type_by_name::<Func<'_>>(place) {
                 Some(function) => Trial::of_fexit(function.type_id().into()),
@@ -332,7 +332,7 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
     };
     let enumerators = FEATURES.map(|feature| enumerator(feature, false));
     let tracepoints = TRACEPOINTS.map(|(_, tracepoint)| Need {
-        found: sockets::has_tracepoint(kernel, tracepoint),
+        found: socket_source::has_tracepoint(kernel, tracepoint),
         optional: false,
         name: format!("tracepoint {tracepoint}"),
         needs: OLDEST,
@@ -340,7 +340,7 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
     let sources = [
         Need {
             name: "tracepoints of all bytes on sockets".to_owned(),
-            found: sockets::have_tracepoints(kernel),
+            found: socket_source::have_tracepoints(kernel),
             optional: true,
             needs: "Linux 6.5 or newer",
         },
@@ -352,13 +352,13 @@ fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
         },
         Need {
             name: "tracepoint of system calls".to_owned(),
-            found: sockets::have_system_calls(kernel),
+            found: socket_source::have_system_calls(kernel),
             optional: true,
             needs: "CONFIG_HAVE_SYSCALL_TRACEPOINTS",
         },
         Need {
             name: "a source of all bytes on sockets".to_owned(),
-            found: Sockets::choose(kernel, fexit).is_some(),
+            found: SocketSource::choose(kernel, fexit).is_some(),
             optional: false,
             needs: "Linux 6.5 or newer, fexit, or the tracepoint sys_exit",
         },
@@ -379,7 +379,7 @@ fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
         return false;
     };
     cfg!(target_arch = "x86_64")
-        || sockets::have_tracepoints(kernel)
+        || socket_source::have_tracepoints(kernel)
         || trial.attach_to_kernel().is_ok()
 }
 

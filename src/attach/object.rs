@@ -17,13 +17,13 @@ use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 
 use crate::attach::btf;
-use crate::attach::sockets::Sockets;
+use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Method;
 use crate::bpf::NgxSkel;
 use crate::bpf::NgxSkelBuilder;
 use crate::bpf::OpenNgxMaps;
 use crate::bpf::types::limit;
-use crate::follow::discover;
+use crate::follow::processes;
 use crate::pipeline::filter::Early;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::choose::Source;
@@ -42,7 +42,7 @@ pub struct Plan<'a> {
     /// How uprobes are attached there.
     pub method: Method,
     /// What tells of the bytes on sockets.
-    pub sockets: Sockets,
+    pub sockets: SocketSource,
     /// Programs on places in the kernel, and these places.
     pub tracing: Vec<(&'static str, &'static str)>,
     /// Whether maps may grow as they fill.
@@ -67,9 +67,9 @@ impl Plan<'_> {
         let settings = open.maps.rodata_data.as_deref_mut();
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = self.source == Source::Inferred;
-        settings.pid_namespace = discover::pid_namespace()?;
+        settings.pid_namespace = processes::pid_namespace()?;
         settings.quic_is_probed = sites::see_quic(self.hooks);
-        settings.by_descriptor = self.sockets == Sockets::Syscall;
+        settings.by_descriptor = self.sockets == SocketSource::Syscall;
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
         settings.filter_by_status = self.filter.statuses.is_some();
@@ -83,7 +83,7 @@ impl Plan<'_> {
         }
         open.maps
             .descriptors
-            .set_autocreate(self.sockets == Sockets::Syscall)
+            .set_autocreate(self.sockets == SocketSource::Syscall)
             .context("failed to leave out a map")?;
         if !self.allocates {
             preallocate(&mut open.maps)?;

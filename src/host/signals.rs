@@ -12,8 +12,8 @@ use anyhow::Result;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::bounded;
 
-use crate::pipeline::stderr;
-use crate::pipeline::stderr::Patience;
+use crate::host::stderr;
+use crate::host::stderr::Patience;
 
 /// A signal so soon after the first is the same one: `timeout` sends it to its child and to the
 /// child's group, a shell and the kernel both send SIGHUP.
@@ -28,18 +28,18 @@ const FAILED: i32 = 1;
 
 /// Asked for by a signal (SIGINT, SIGTERM, SIGHUP), or by `--duration`.
 #[derive(Debug)]
-pub struct Stop {
+pub struct Signals {
     /// Set by the signals.
     signalled: Arc<AtomicBool>,
     /// Of `--duration`.
     deadline: Option<Instant>,
 }
 
-impl Stop {
+impl Signals {
     /// Takes over the signals. The receiver gets a message at the first of them; one that comes
     /// when draining should be over ends the process at once, which is said, since what waits is not
     /// written then: the kernel takes everything back.
-    pub fn on_signals() -> Result<(Self, Receiver<()>)> {
+    pub fn take_over() -> Result<(Self, Receiver<()>)> {
         let signalled = Arc::new(AtomicBool::new(false));
         let (sender, receiver) = bounded(1);
         let flag = Arc::clone(&signalled);

@@ -27,7 +27,7 @@ use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::pidfd_open;
 
-use crate::follow::foreign;
+use crate::host::foreign;
 use crate::output::escape::Quoted;
 
 /// What nginx's processes are called in `/proc/PID/comm`.

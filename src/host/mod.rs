@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this process has from the machine that it runs on: stderr, signals, limits, files that
+//! others name. The lowest layer: every other one may use it, and it uses none of them.
+
+pub mod descriptors;
+pub mod foreign;
+pub mod signals;
+pub mod stderr;
