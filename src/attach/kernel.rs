@@ -22,8 +22,8 @@ use crate::attach::refusal::holds;
 use crate::attach::refusal::needed;
 use crate::attach::socket_source;
 use crate::attach::socket_source::SocketSource;
-use crate::attach::trial::Method;
 use crate::attach::trial::Trial;
+use crate::attach::trial::UprobeMethod;
 
 /// Where a kernel built with `CONFIG_DEBUG_INFO_BTF` tells its types.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -102,7 +102,7 @@ pub struct Machine {
     /// What was refused, and why.
     refusal: Option<Refusal>,
     /// How uprobes are attached.
-    method: Method,
+    method: UprobeMethod,
     /// Features of the kernel, in the order in which they came.
     pub needs: Vec<Need>,
     /// What tells of the bytes on sockets.
@@ -118,12 +118,12 @@ pub struct Kernel {
     /// What tells of the bytes on sockets.
     pub sockets: SocketSource,
     /// How uprobes are attached.
-    pub method: Method,
+    pub method: UprobeMethod,
 }
 
 impl Kernel {
     /// The kernel once more, with what was tried before: only its types are read anew.
-    pub fn again(sockets: SocketSource, method: Method) -> Result<Self> {
+    pub fn read_again(sockets: SocketSource, method: UprobeMethod) -> Result<Self> {
         let types = Btf::from_path(KERNEL_BTF);
         Ok(Self {
             types: types.with_context(|| format!("failed to read {KERNEL_BTF}"))?,
@@ -138,7 +138,7 @@ impl Kernel {
     }
 
     /// Whether a uprobe may use maps that grow as they fill.
-    pub fn allocates(&self) -> bool {
+    pub fn can_allocate(&self) -> bool {
         self.types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some()
     }
 }
@@ -174,7 +174,7 @@ impl Machine {
             needs: "CONFIG_DEBUG_INFO_BTF",
         }];
         let mut sockets = None;
-        let mut method = Method::Perf;
+        let mut method = UprobeMethod::Perf;
         let mut refusal = None;
         if let Some(types) = &types {
             let fexit = lets_fexit_in(types);
@@ -256,7 +256,7 @@ fn rehearse(
     kernel: &Btf<'_>,
     sockets: SocketSource,
     held: CapabilitySet,
-) -> std::result::Result<Method, Refusal> {
+) -> std::result::Result<UprobeMethod, Refusal> {
     let refusal = |what: String| {
         move |error| Refusal {
             what,
@@ -287,8 +287,8 @@ fn rehearse(
 }
 
 /// Attaches a uprobe: by the best way that this kernel knows.
-fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<Method, Refusal> {
-    let attach = |method| -> std::result::Result<Method, Refusal> {
+fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusal> {
+    let attach = |method| -> std::result::Result<UprobeMethod, Refusal> {
         let refusal = |what: &str, needed| {
             let what = what.to_owned();
             move |error| Refusal {
@@ -304,13 +304,13 @@ fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<Method, Refusal> {
         Ok(method)
     };
     if is_known(kernel, &UPROBE_MULTI) {
-        match attach(Method::Multi) {
+        match attach(UprobeMethod::Multi) {
             /* It knows the word only. */
             Err(refusal) if refusal.error.kind() == io::ErrorKind::InvalidInput => {}
             tried => return tried,
         }
     }
-    attach(Method::Perf)
+    attach(UprobeMethod::Perf)
 }
 
 /// Whether the kernel has this enumerator.
@@ -394,7 +394,7 @@ mod tests {
     use super::FEATURES;
     use super::KERNEL_BTF;
     use super::Machine;
-    use super::Method;
+    use super::UprobeMethod;
     use super::features;
     use super::lets_fexit_in;
 
@@ -433,7 +433,7 @@ mod tests {
                 capabilities: Vec::new(),
                 missing_capabilities: Vec::new(),
                 refusal: None,
-                method: Method::Perf,
+                method: UprobeMethod::Perf,
                 needs: features(&kernel(known), false),
                 sockets: None,
                 types: None,

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The probes of one nginx binary: its BPF object, attached to its functions and to the kernel's
-//! tracepoints, and told which processes are traced. All of it ends with this value.
+//! tracepoints, and the processes that it traces.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
@@ -23,24 +22,24 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::Skel as _;
 use plain::Plain;
 
+use crate::attach::counters::CounterMap;
 use crate::attach::kernel::Kernel;
-use crate::attach::object::Plan;
-use crate::attach::trial::Method;
+use crate::attach::object::KernelFilter;
+use crate::attach::object::ObjectSettings;
+use crate::attach::trial::UprobeMethod;
 use crate::bpf::NgxSkel;
 use crate::bpf::types;
-use crate::decode::wire;
-use crate::follow::processes::Process;
-use crate::follow::processes::Role;
-use crate::follow::program::Program;
-use crate::pipeline::counts::Counts;
-use crate::pipeline::filter::Early;
-use crate::pipeline::overhead::Runs;
+use crate::host::descriptors;
+use nginx_binary::layout::Layout;
 use nginx_binary::sites::Hook;
 
 pub mod btf;
+pub mod counters;
 pub mod kernel;
+pub mod libbpf_log;
 pub mod object;
 pub mod refusal;
+pub mod run_counting;
 pub mod socket_source;
 pub mod trial;
 
@@ -48,15 +47,36 @@ pub mod trial;
 /// (`bpf_local_storage_alloc()`); it has one then.
 const STORAGE_TRIES: usize = 8;
 
-/// Any process: which are traced is decided in BPF, since a master's pid is not its workers'.
+/// Any process: BPF decides which are traced, since a master's pid is not that of its workers.
 const ANY_PROCESS: i32 = -1;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
 
-/// A loaded object and its links.
+/// The binary that probes are put into.
+pub struct ProbeTarget<'a> {
+    /// The very file that was read: probes are attached through this descriptor.
+    pub binary: &'a File,
+    /// The layout of its structs.
+    pub layout: &'a Layout,
+    /// Whether the layout was inferred.
+    pub is_layout_inferred: bool,
+    /// The places of its uprobes.
+    pub hooks: &'a [Hook],
+}
+
+/// How often the kernel ran a program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProgramRuns {
+    /// Runs, also for processes that are not traced.
+    pub hits: u64,
+    /// The time of all runs, in nanoseconds.
+    pub time_ns: u64,
+}
+
+/// A loaded object and its links. Dropping it ends all its probes.
 pub struct Probe {
-    /// Gone first: nothing runs in a map that is no more.
+    /// Dropped before `skel`, so that programs are detached before their maps close.
     links: Vec<Link>,
     /// Programs and maps.
     skel: NgxSkel<'static>,
@@ -64,39 +84,38 @@ pub struct Probe {
 
 impl Probe {
     /// Loads the object for the layout of a binary, and attaches it to its functions, to processes
-    /// and to sockets. Nothing is traced yet: see `follow()` and `activate()`.
+    /// and to sockets. Nothing is traced yet: see `add_process()` and `activate()`.
     ///
     /// Fails when the kernel refuses any of it; then nothing is left attached.
-    pub fn new(kernel: &Kernel, program: &Program, filter: &Early) -> Result<Self> {
-        let relocations = object::relocations(&kernel.types, &program.layout.layout)?;
-        let plan = Plan {
-            source: program.layout.source,
-            hooks: &program.hooks.places,
+    pub fn attach(
+        kernel: &Kernel,
+        target: &ProbeTarget<'_>,
+        filter: &KernelFilter,
+    ) -> Result<Self> {
+        let relocations = object::relocations(&kernel.types, target.layout)?;
+        let settings = ObjectSettings {
+            is_layout_inferred: target.is_layout_inferred,
+            hooks: target.hooks,
             filter,
             method: kernel.method,
             sockets: kernel.sockets,
-            tracing: kernel.programs(),
-            allocates: kernel.allocates(),
+            kernel_programs: kernel.programs(),
+            can_allocate: kernel.can_allocate(),
         };
-        let mut probe = Self::load(&relocations, &plan)?;
-        probe.attach_uprobes(&program.binary, &plan)?;
-        probe.attach_kernel(&plan)?;
+        let mut probe = Self {
+            links: Vec::new(),
+            skel: settings.load(&relocations)?,
+        };
+        probe.attach_uprobes(target.binary, &settings)?;
+        probe.attach_to_kernel(&settings)?;
         Ok(probe)
     }
 
-    /// Nothing is attached yet.
-    fn load(relocations: &File, plan: &Plan<'_>) -> Result<Self> {
-        Ok(Self {
-            links: Vec::new(),
-            skel: plan.load(relocations)?,
-        })
-    }
-
     /// Attaches to the functions of the very file that was read.
-    fn attach_uprobes(&mut self, binary: &File, plan: &Plan<'_>) -> Result<()> {
-        for hook in plan.hooks {
-            self.attach(hook.program, |program| {
-                attach_uprobe(program, binary, hook, plan.method)
+    fn attach_uprobes(&mut self, binary: &File, settings: &ObjectSettings<'_>) -> Result<()> {
+        for hook in settings.hooks {
+            self.attach_program(hook.program, |program| {
+                attach_uprobe(program, binary, hook, settings.method)
             })
             .with_context(|| format!("failed to attach to {}", hook.function))?;
         }
@@ -104,16 +123,16 @@ impl Probe {
     }
 
     /// Attaches to the kernel's tracepoints and functions.
-    fn attach_kernel(&mut self, plan: &Plan<'_>) -> Result<()> {
-        for (name, place) in &plan.tracing {
-            self.attach(name, |program| Ok(program.attach_trace()?))
+    fn attach_to_kernel(&mut self, settings: &ObjectSettings<'_>) -> Result<()> {
+        for (name, place) in &settings.kernel_programs {
+            self.attach_program(name, |program| Ok(program.attach_trace()?))
                 .with_context(|| format!("failed to attach to the kernel's {place}"))?;
         }
         Ok(())
     }
 
     /// Attaches one of the programs, for as long as this lives.
-    fn attach(
+    fn attach_program(
         &mut self,
         name: &str,
         attach: impl FnOnce(&ProgramMut<'_>) -> Result<Link>,
@@ -125,56 +144,42 @@ impl Probe {
         Ok(())
     }
 
-    /// Traces a process and, unless it is a worker, all its children, those to come included: a
-    /// master that is still starting has no title to be known by. Returns how many workers there
-    /// are now.
-    pub fn follow(&self, process: &Process) -> Result<usize> {
-        let follow = !matches!(process.role, Some(Role::Worker | Role::Helper));
-        self.add(process, follow)?;
-        if !follow {
-            return Ok(1);
-        }
-        /* Children that are born from here on are added by BPF. */
-        let children = process.children()?;
-        for child in &children {
-            self.add(child, false)?;
-        }
-        let workers = children
-            .iter()
-            .filter(|child| process.is_worker(child.pid))
-            .count();
-        let serves_itself = process.role == Some(Role::Single) && workers == 0;
-        Ok(if serves_itself { 1 } else { workers })
-    }
-
-    /// The pid of a traced process that has executed a program since, each once: the master of an
+    /// Returns the pid of a traced process that has executed a program, each once: the master of an
     /// upgrade. It may have ended.
-    pub fn upgraded(&self) -> Option<u32> {
+    pub fn next_upgraded(&self) -> Option<u32> {
         let pid = self.skel.maps.upgrades.lookup_and_delete(&[]).ok()??;
         Some(u32::from_ne_bytes(pid.try_into().ok()?))
     }
 
-    /// Adds one process. One that has ended since is no failure.
-    fn add(&self, process: &Process, follow: bool) -> Result<()> {
+    /// Starts to trace one process, and with `follow_children` those that it starts from now on. A
+    /// process that has ended is not a failure.
+    pub fn add_process(
+        &self,
+        pid: u32,
+        pidfd: BorrowedFd<'_>,
+        follow_children: bool,
+    ) -> Result<()> {
         let mut worker = types::worker {
-            pid: process.pid,
+            pid,
             ..Default::default()
         };
-        /* What BPF knows of a worker is not to be lost; of a master it may not know all. */
-        let mut how = MapFlags::NO_EXIST;
-        if follow {
+        /* An entry that BPF has made of a worker must stay; that of a master may lack the flag. */
+        let mut flags = MapFlags::NO_EXIST;
+        if follow_children {
             worker.flags = types::worker_flag::WORKER_FOLLOW.0;
-            how = MapFlags::ANY;
+            flags = MapFlags::ANY;
         }
-        let key = process.pidfd.as_raw_fd().to_ne_bytes();
+        let key = pidfd.as_raw_fd().to_ne_bytes();
         // SAFETY: `worker` is plain.
         let value = unsafe { plain::as_bytes(&worker) };
         for tries_left in (0..STORAGE_TRIES).rev() {
-            match self.skel.maps.workers.update(&key, value, how) {
+            match self.skel.maps.workers.update(&key, value, flags) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && tries_left > 0 => {}
-                Err(error) if error.kind() != ErrorKind::AlreadyExists && process.is_alive() => {
-                    return Err(error)
-                        .with_context(|| format!("failed to trace pid {}", process.pid));
+                Err(error)
+                    if error.kind() != ErrorKind::AlreadyExists
+                        && descriptors::is_process_alive(pidfd) =>
+                {
+                    return Err(error).with_context(|| format!("failed to trace pid {pid}"));
                 }
                 _ => break,
             }
@@ -182,51 +187,41 @@ impl Probe {
         Ok(())
     }
 
-    /// From here on requests are recorded.
+    /// Starts to record requests.
     pub fn activate(&mut self) {
         self.set_active(true);
     }
 
-    /// Ends all probes. What was recorded is still in the ring buffer.
+    /// Detaches everything. What was recorded is still in the ring buffer.
     pub fn detach(&mut self) {
         self.set_active(false);
         self.links.clear();
     }
 
-    /// Takes the records that wait for the end of their responses, once nothing is attached any more.
-    /// Without that end they have no duration.
+    /// Takes the entries of responses that have not ended, once nothing is attached any more: values
+    /// of the map `held_requests`.
     pub fn take_held(&self) -> Vec<Vec<u8>> {
-        const LAST: usize = offset_of!(types::request_record, response_last_ns);
         let held = &self.skel.maps.held_requests;
-        let values = held
-            .keys()
-            .filter_map(|key| held.lookup_and_delete(&key).ok()?);
-        let records = values.filter_map(|mut value| {
-            let record = value.get_mut(offset_of!(types::held, draft)..)?;
-            record.get_mut(LAST..)?.first_chunk_mut::<8>()?.fill(0);
-            Some(wire::split(record).ok()?.0.to_vec())
-        });
-        records.collect()
+        let keys = held.keys();
+        keys.filter_map(|key| held.lookup_and_delete(&key).ok()?)
+            .collect()
     }
 
-    /// A handle to the ring buffer.
-    pub fn events(&self) -> Result<MapHandle> {
+    /// Returns a handle to the ring buffer.
+    pub fn ring_buffer(&self) -> Result<MapHandle> {
         MapHandle::try_from(&self.skel.maps.events).context("failed to use the ring buffer")
     }
 
-    /// Adds what this object has counted.
-    pub fn count(&self, counts: &mut Counts) {
-        if let Some(bss) = self.skel.maps.bss_data.as_deref() {
-            let counters: *const types::counters = &raw const bss.counters;
-            // SAFETY: mapped memory that lives as long as the object; BPF changes it meanwhile.
-            counts.add(&unsafe { counters.read_volatile() });
-        }
+    /// Returns a handle to the counters.
+    pub fn counters(&self) -> Result<CounterMap> {
+        let map = MapHandle::try_from(&self.skel.maps.bss);
+        Ok(CounterMap(map.context("failed to use the counters")?))
     }
 
-    /// Adds what the kernel has counted of each program that runs.
-    pub fn runs(&self, programs: &mut BTreeMap<String, Runs>) {
+    /// Adds the runs that the kernel has counted, by the program's name.
+    pub fn add_runs(&self, programs: &mut BTreeMap<String, ProgramRuns>) {
         for program in self.skel.object().progs() {
-            let Some(info) = info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
+            let Some(info) = program_info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
                 continue;
             };
             let name = program.name().to_string_lossy().into_owned();
@@ -236,18 +231,18 @@ impl Probe {
         }
     }
 
-    /// Sets the switch that every program looks at first.
+    /// Sets the switch that every BPF program checks first.
     fn set_active(&mut self, active: bool) {
         if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
             let switch: *mut bool = &raw mut bss.active;
-            // SAFETY: as above; BPF only reads it.
+            // SAFETY: mapped memory that lives as long as the object; BPF only reads it.
             unsafe { switch.write_volatile(active) };
         }
     }
 }
 
-/// What the kernel tells of a program. `None` when it was not loaded.
-fn info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
+/// Asks the kernel about a program. `None` when it was not loaded.
+fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut size = u32::try_from(size_of_val(&info)).ok()?;
     // SAFETY: the kernel writes at most `size` bytes, which are ours.
@@ -257,16 +252,16 @@ fn info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
     (result == 0).then_some(info)
 }
 
-/// One uprobe at one place.
+/// Attaches a program at one place.
 fn attach_uprobe(
     program: &ProgramMut<'_>,
     binary: &File,
     hook: &Hook,
-    method: Method,
+    method: UprobeMethod,
 ) -> Result<Link> {
-    let path = object::descriptor_path(binary);
+    let path = descriptors::path_of(binary);
     let link = match method {
-        Method::Multi => {
+        UprobeMethod::Multi => {
             let opts = UprobeMultiOpts {
                 offsets: vec![usize::try_from(hook.file_offset)?],
                 cookies: vec![hook.cookie],
@@ -274,7 +269,7 @@ fn attach_uprobe(
             };
             program.attach_uprobe_multi_with_opts(ANY_PROCESS, path, "", opts)
         }
-        Method::Perf => {
+        UprobeMethod::Perf => {
             let opts = UprobeOpts {
                 cookie: hook.cookie,
                 ..Default::default()

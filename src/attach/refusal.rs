@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
-use crate::attach::trial::Method;
+use crate::attach::trial::UprobeMethod;
 
 /// What it takes to load a program, to attach it, and to read of other users' processes.
 pub const NEEDED: [(CapabilitySet, &str); 3] = [
@@ -66,9 +66,9 @@ impl Refusal {
 }
 
 /// What it takes where uprobes are attached so.
-pub fn needed(method: Method) -> Vec<(CapabilitySet, &'static str)> {
+pub fn needed(method: UprobeMethod) -> Vec<(CapabilitySet, &'static str)> {
     let mut needed = NEEDED.to_vec();
-    if method == Method::Perf {
+    if method == UprobeMethod::Perf {
         needed.push(PERF_NEEDED);
     }
     needed
@@ -87,11 +87,15 @@ mod tests {
 
     use super::Refusal;
     use super::needed;
-    use crate::attach::trial::Method;
+    use crate::attach::trial::UprobeMethod;
 
     /// What is said of something that was refused to somebody who holds these.
     fn complaint(error: i32, held: CapabilitySet, perf: bool) -> String {
-        let needed = needed(if perf { Method::Perf } else { Method::Multi });
+        let needed = needed(if perf {
+            UprobeMethod::Perf
+        } else {
+            UprobeMethod::Multi
+        });
         let refusal = Refusal {
             what: "attach a uprobe".to_owned(),
             error: std::io::Error::from_raw_os_error(error),

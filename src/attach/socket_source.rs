@@ -2,7 +2,6 @@
 //! Where the bytes on sockets are told from. Each source calls the same two functions of
 //! bpf/socket.bpf.h with the same values. Behind them the only difference is where a socket's state is.
 
-use clap::ValueEnum;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Typedef;
@@ -33,7 +32,7 @@ const INET_SENDPAGE: &str = "inet_sendpage";
 const SYSTEM_CALLS: (&str, &str) = ("syscall_exit", "sys_exit");
 
 /// One source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketSource {
     /// Tracepoints.

@@ -20,7 +20,7 @@ const PERF_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 
 /// How uprobes are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum UprobeMethod {
     /// `uprobe_multi` links (Linux 6.6), the cheaper ones.
     Multi,
     /// One perf event a probe.
@@ -32,10 +32,10 @@ pub struct Trial(OwnedFd);
 
 impl Trial {
     /// A program for uprobes.
-    pub fn of_uprobe(method: Method) -> io::Result<Self> {
+    pub fn of_uprobe(method: UprobeMethod) -> io::Result<Self> {
         let attach_type = match method {
-            Method::Multi => libbpf_sys::BPF_TRACE_UPROBE_MULTI,
-            Method::Perf => 0,
+            UprobeMethod::Multi => libbpf_sys::BPF_TRACE_UPROBE_MULTI,
+            UprobeMethod::Perf => 0,
         };
         Self::load(libbpf_sys::BPF_PROG_TYPE_KPROBE, attach_type, 0)
     }
@@ -90,11 +90,11 @@ impl Trial {
     }
 
     /// Attaches it to a function of this program that no one calls, and detaches it.
-    pub fn attach_to_self(&self, method: Method) -> io::Result<()> {
+    pub fn attach_to_self(&self, method: UprobeMethod) -> io::Result<()> {
         let offset = file_offset_of(nobody_calls_this as fn() as usize)?;
         match method {
-            Method::Multi => self.attach_multi(offset),
-            Method::Perf => self.attach_perf(offset),
+            UprobeMethod::Multi => self.attach_multi(offset),
+            UprobeMethod::Perf => self.attach_perf(offset),
         }
     }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hints for options that are understood, and may not do what was meant.
 
-use super::Trace;
+use super::TraceArgs;
 
 /// The highest status that HTTP knows. nginx writes others as well, up to 999: `return 699`, or what
 /// an upstream has sent.
 const STATUS_MAX: u32 = 599;
 
 /// What is said when tracing has begun. `is_piped`: stdout is a pipe.
-pub fn hints(options: &Trace, is_piped: bool) -> Vec<String> {
+pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
     if is_piped && options.output.is_none() && options.is_format_open() {
         hints.push(

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The options, as plain data. Parsing never touches the machine.
+//! The command line: what clap parses. Only `main` and `commands` know it; `commands::trace` turns
+//! it into the settings of the layers below. Parsing never touches the machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,13 +10,14 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use clap::ValueHint;
-use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use crate::attach::socket_source::SocketSource;
 use crate::metrics::route::Route;
-use value::Address;
+use crate::output::OutputFormat;
+use ngx_bpf_record::redact::DEFAULT_KEYS;
 use value::DEFAULT_MAX_LINE;
 use value::Interval;
+use value::ListenAddress;
 use value::MaxLine;
 use value::PidList;
 use value::Secrets;
@@ -45,13 +47,11 @@ pub mod value;
         usage."
 )]
 pub struct Cli {
-    /// Something else than tracing.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<Subcommands>,
 
-    /// Of tracing.
     #[command(flatten)]
-    pub trace: Trace,
+    pub trace: TraceArgs,
 
     /// Print the man page, or the completions of a shell
     #[arg(long, value_name = "WHAT", value_enum, exclusive = true)]
@@ -77,14 +77,14 @@ pub enum Generate {
 
 /// What else there is.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum Subcommands {
     /// Say whether tracing would work, and attach nothing to nginx
     #[command(
         disable_version_flag = true,
         after_help = "Exit status: 0 tracing would work, 1 it would not, or not for each PID that was \
             named, 2 bad usage."
     )]
-    Check(Check),
+    Check(CheckArgs),
 
     /// Print the struct layout found in an nginx binary or its debug file
     #[command(disable_version_flag = true)]
@@ -95,9 +95,9 @@ pub enum Command {
     },
 }
 
-/// Where the layout of nginx's structs is from, when it is not to be found.
+/// Where the layout of nginx's structs comes from, if the user says so.
 #[derive(Args, Clone, Debug)]
-pub struct LayoutOptions {
+pub struct LayoutArgs {
     /// Take the struct layout of nginx from FILE, as "ngx-bpf layout" prints it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "debug_info")]
     pub layout: Option<PathBuf>,
@@ -106,15 +106,6 @@ pub struct LayoutOptions {
     /// the symbols that the binary lacks
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub debug_info: Option<PathBuf>,
-}
-
-impl From<&LayoutOptions> for nginx_binary::Options {
-    fn from(options: &LayoutOptions) -> Self {
-        Self {
-            layout: options.layout.clone(),
-            debug_info: options.debug_info.clone(),
-        }
-    }
 }
 
 /// Which nginx, of all that run.
@@ -128,16 +119,15 @@ pub struct Pids {
 }
 
 impl Pids {
-    /// Those that were asked for, in order. Without any: every nginx.
-    pub fn asked(&self) -> Vec<u32> {
+    /// The pids that the user named, in order; empty for every nginx.
+    pub fn named(&self) -> Vec<u32> {
         self.pid.iter().flat_map(|list| &list.0).copied().collect()
     }
 }
 
 /// Options of `check`.
 #[derive(Args, Debug)]
-pub struct Check {
-    /// Which nginx.
+pub struct CheckArgs {
     #[command(flatten)]
     pub pids: Pids,
 
@@ -149,15 +139,13 @@ pub struct Check {
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Of the layout.
     #[command(flatten)]
-    pub layout: LayoutOptions,
+    pub layout: LayoutArgs,
 }
 
 /// Options of tracing.
 #[derive(Args, Debug)]
-pub struct Trace {
-    /// Which nginx.
+pub struct TraceArgs {
     #[command(flatten)]
     pub pids: Pids,
 
@@ -171,7 +159,7 @@ pub struct Trace {
 
     /// Write records in this form [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
-    format: Option<Format>,
+    format: Option<FormatArg>,
 
     /// Append to FILE instead of stdout; opened again on SIGUSR1
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -239,19 +227,18 @@ pub struct Trace {
 
     /// Serve metrics for Prometheus at http://ADDR:PORT/metrics [ADDR: 127.0.0.1]
     #[arg(long, value_name = "[ADDR:]PORT")]
-    pub metrics: Option<Address>,
+    pub metrics: Option<ListenAddress>,
 
     /// In metrics, count requests as NAME whose uri is PATTERN ("*": anything), as the client has
     /// written it, without its query; may be repeated
     #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
     pub route: Vec<Route>,
 
-    /// Of the layout.
     #[command(flatten)]
-    pub layout: LayoutOptions,
+    pub layout: LayoutArgs,
 
     /// Take the bytes on sockets from this source, for tests
-    #[arg(long, value_name = "SOURCE", value_enum, hide = true)]
+    #[arg(long, value_name = "SOURCE", value_parser = value::socket_source, hide = true)]
     pub sockets: Option<SocketSource>,
 
     /// Tell more on stderr
@@ -263,22 +250,26 @@ pub struct Trace {
     pub quiet: bool,
 }
 
-impl Trace {
-    /// The form of the records.
-    pub fn format(&self) -> Format {
-        let asked = self.json.then_some(Format::Json).or(self.format);
-        asked.unwrap_or(Format::Text)
+impl TraceArgs {
+    /// The format of the records: text unless the user chose another.
+    pub fn format(&self) -> OutputFormat {
+        match self.format {
+            _ if self.json => OutputFormat::Json,
+            Some(FormatArg::Json) => OutputFormat::Json,
+            Some(FormatArg::Otel) => OutputFormat::Otel,
+            Some(FormatArg::Text) | None => OutputFormat::Text,
+        }
     }
 
-    /// Whether the form of the records was left open.
+    /// Returns whether the user chose no format.
     pub fn is_format_open(&self) -> bool {
         !self.json && self.format.is_none()
     }
 }
 
-/// How records are written.
+/// The values of `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum FormatArg {
     /// One line for people
     Text,
     /// One JSON object a line

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::bail;
 use anyhow::ensure;
 use jiff::SignedDuration;
+
+use crate::attach::socket_source::SocketSource;
 use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::host::host_and_port;
 
@@ -79,9 +82,9 @@ impl FromStr for MaxLine {
 
 /// Where metrics are served.
 #[derive(Clone, Copy, Debug)]
-pub struct Address(pub SocketAddr);
+pub struct ListenAddress(pub SocketAddr);
 
-impl FromStr for Address {
+impl FromStr for ListenAddress {
     type Err = anyhow::Error;
 
     /// `127.0.0.1:9913`, `[::1]:9913` or `9913`.
@@ -176,6 +179,16 @@ pub fn host(text: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
+/// A source of the bytes on sockets, by its name in `ngx-bpf check --json`.
+pub fn socket_source(text: &str) -> Result<SocketSource> {
+    match text {
+        "tracepoint" => Ok(SocketSource::Tracepoint),
+        "fexit" => Ok(SocketSource::Fexit),
+        "syscall" => Ok(SocketSource::Syscall),
+        _ => bail!("not one of tracepoint, fexit, syscall"),
+    }
+}
+
 /// A method as nginx knows them: upper case.
 pub fn method(text: &str) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-');
@@ -190,7 +203,7 @@ pub fn method(text: &str) -> Result<String> {
 mod tests {
     use std::time::Duration;
 
-    use super::Address;
+    use super::ListenAddress;
     use super::PidList;
     use super::StatusRange;
     use super::method;
@@ -259,7 +272,10 @@ mod tests {
     /// Check that metrics are served on loopback unless an address is given.
     #[test]
     fn addresses() {
-        let address = |text: &str| text.parse::<Address>().map(|address| address.0.to_string());
+        let address = |text: &str| {
+            text.parse::<ListenAddress>()
+                .map(|address| address.0.to_string())
+        };
         assert_eq!(address("9913").unwrap(), "127.0.0.1:9913");
         assert_eq!(address("0.0.0.0:9913").unwrap(), "0.0.0.0:9913");
         assert_eq!(address("[::1]:9913").unwrap(), "[::1]:9913");

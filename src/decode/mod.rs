@@ -5,6 +5,7 @@ mod attempt;
 pub mod clock;
 mod facts;
 mod failure;
+pub mod held;
 pub mod request;
 pub mod ring;
 mod times;

@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A process that may be an nginx to trace, and what a look at it has found.
+//! A process that may be an nginx to trace, and what reading it has shown.
 
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::Result;
 use rustix::io::Errno;
 
 use crate::follow::processes::Inode;
-use crate::follow::processes::Process;
-use crate::follow::processes::Target;
+use crate::follow::processes::NginxProcess;
+use crate::follow::processes::OpenedProcess;
 use crate::follow::program::Program;
 use nginx_binary::Identity;
 use nginx_binary::Options;
 use nginx_binary::Unsupported;
 
-/// What a look has found.
+/// The result of reading a process and its file.
 pub enum Candidate {
     /// The process has ended, or runs no program.
     Gone,
-    /// It runs a file that was looked at before.
-    Known(Process, Inode),
-    /// It runs a file that can be traced.
+    /// It runs a file that was read before.
+    Known(NginxProcess, Inode),
+    /// It runs a file that was not read before, and can be traced.
     New(Box<Program>),
     /// It can't be traced.
     Refused(Box<Refused>),
@@ -32,48 +31,48 @@ pub enum Candidate {
 pub struct Refused {
     /// Its pid.
     pub pid: u32,
-    /// The process. `None` when there is none.
-    pub process: Option<Process>,
+    /// The process. `None` when it could not be opened.
+    pub process: Option<NginxProcess>,
     /// The file that it runs. `None` when that could not be opened.
-    pub binary: Option<Binary>,
-    /// Why.
+    pub binary: Option<RefusedBinary>,
+    /// The reason.
     pub error: anyhow::Error,
 }
 
 /// A file that can't be traced.
-pub struct Binary {
+pub struct RefusedBinary {
     /// Its device and inode.
     pub inode: Inode,
-    /// Its path, to show to people.
+    /// Its path, for messages.
     pub path: PathBuf,
-    /// Which nginx it is, if that could be read.
+    /// Which nginx it is, and its build id, if these could be read.
     pub identity: Option<Identity>,
 }
 
 impl Candidate {
-    /// Looks at a process. `known` are the files that were looked at before. Of one that a person has
-    /// asked for it is an error that it has ended.
-    pub fn look(pid: u32, is_asked: bool, known: &[Inode], options: &Options) -> Self {
-        let process = match Process::open(pid) {
+    /// Reads a process and its file, unless the file is one of `known`. That the process has ended is
+    /// an error only if the user named it.
+    pub fn read(pid: u32, is_named: bool, known: &[Inode], from: &Options) -> Self {
+        let process = match NginxProcess::open(pid) {
             Ok(process) => process,
-            Err(error) if !is_asked && is_gone(&error) => return Self::Gone,
+            Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
         };
-        let (target, binary) = match Target::of(process) {
+        let (target, binary) = match OpenedProcess::open(process) {
             Ok(opened) => opened,
-            Err(error) if !is_asked && is_gone(&error) => return Self::Gone,
+            Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
         };
         if known.contains(&target.inode) {
             return Self::Known(target.process, target.inode);
         }
         let (inode, path) = (target.inode, target.path.clone());
-        match Self::read(target, &binary, options) {
+        match Self::read_program(target, &binary, from) {
             Ok(program) => Self::New(Box::new(program)),
             Err(unsupported) => Self::Refused(Box::new(Refused {
                 pid,
-                process: Process::open(pid).ok(),
-                binary: Some(Binary {
+                process: NginxProcess::open(pid).ok(),
+                binary: Some(RefusedBinary {
                     identity: unsupported.identity,
                     inode,
                     path,
@@ -83,29 +82,35 @@ impl Candidate {
         }
     }
 
-    /// Reads the file that it runs. Meanwhile it may have started its workers.
-    fn read(target: Target, binary: &File, options: &Options) -> Result<Program, Unsupported> {
+    /// Reads the file of a process, and then the titles again: meanwhile it may have started its
+    /// workers.
+    fn read_program(
+        target: OpenedProcess,
+        binary: &File,
+        from: &Options,
+    ) -> Result<Program, Unsupported> {
         let binary = binary.try_clone().map_err(anyhow::Error::from)?;
-        let mut program = Program::read(target, binary, options)?;
+        let mut program = Program::read(target, binary, from)?;
         for process in &mut program.processes {
-            /* That it has ended meanwhile says nothing of the file. */
+            /* If it has ended meanwhile, the file is still good. */
             let _ = process.read_titles();
         }
         Ok(program)
     }
 
-    /// One of which nothing is known but its pid: not even its title is read, which may be what hung.
+    /// Makes a refused candidate of which only the pid is known. Its title is not read, which may be
+    /// what hung.
     pub fn refused(pid: u32, error: anyhow::Error) -> Self {
         Self::Refused(Box::new(Refused {
             pid,
-            process: Process::hold(pid).ok(),
+            process: NginxProcess::hold(pid).ok(),
             binary: None,
             error,
         }))
     }
 }
 
-/// Whether it failed because there is no such process any more, or none that runs a program.
+/// Returns whether the error is that the process has ended, or runs no program.
 fn is_gone(error: &anyhow::Error) -> bool {
     let cause = error.root_cause();
     let io = cause.downcast_ref::<io::Error>();

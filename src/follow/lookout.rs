@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Looks for processes to trace, and at them, in a thread of its own: titles, binaries and debug
-//! files are other people's, and nothing that these can do holds up the records. What takes too long
-//! is given up.
+//! Finds and reads processes to trace, in a thread of its own. Titles, binaries and debug files belong
+//! to others, who can make reading them block: a process that takes too long is given up.
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -29,64 +28,69 @@ use crate::follow::processes::Inode;
 use crate::host::signals::Signals;
 use nginx_binary::Options;
 
-/// What one candidate may take. The largest nginx takes a second or two.
+/// The time limit for one process. The largest nginx takes a second or two.
 const TIME: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether the end was asked for, while somebody waits.
+/// How often a waiting caller checks whether the end was asked for.
 const TURN: Duration = Duration::from_millis(50);
 
-/// Threads that were given up and have not ended. No more than these are left.
+/// The number of threads that were given up and have not ended.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many of these there may be.
+/// The limit of that number.
 const LEFT_MAX: usize = 8;
 
-/// What to look at.
-pub enum Wanted {
+/// The processes that a lookout reads.
+pub enum Scope {
     /// Every nginx that runs.
     Running,
-    /// Every nginx with a title.
+    /// Every nginx master with a title.
     Masters,
-    /// Processes that a person has asked for.
-    Asked(Vec<u32>),
-    /// Processes that no one has asked for.
-    Found(Vec<u32>),
+    /// Processes that the user named.
+    Named(Vec<u32>),
+    /// New masters that BPF reported.
+    Upgraded(Vec<u32>),
 }
 
-/// A look at several candidates, one after the other.
+impl Scope {
+    /// Returns the scope of the pids that the user named: without any, every nginx.
+    pub fn of_user(pids: &[u32]) -> Self {
+        match pids {
+            [] => Self::Running,
+            pids => Self::Named(pids.to_vec()),
+        }
+    }
+}
+
+/// A thread that reads several processes, one after the other.
 pub struct Lookout {
-    /// What was found, with the pid.
+    /// The results, each with its pid.
     results: Receiver<Result<(u32, Candidate)>>,
-    /// Who is being looked at; 0 for no one.
+    /// The pid that is being read; 0 for none.
     at: Arc<AtomicU32>,
-    /// Set by the first who leaves: the thread, or who waits for it.
+    /// Set by whichever leaves first: the thread, or this when it gives up.
     is_left: Arc<AtomicBool>,
     /// When the last result came.
     since: Instant,
-    /// A candidate hung, so that some may not have been looked at.
+    /// Whether a process hung, so that those after it were not read.
     has_given_up: bool,
 }
 
-/// What there is to say of a look.
+/// A report of a lookout.
 pub enum News {
-    /// A candidate, by its pid.
+    /// A process was read.
     Candidate(u32, Candidate),
-    /// It could not be looked.
+    /// The processes could not be listed.
     Failed(anyhow::Error),
-    /// All were looked at, or it was given up.
+    /// All processes were read, or the lookout was given up.
     Over,
 }
 
 impl Lookout {
-    /// Starts to look. Pids of `skip` are left out, and files of `known` are not read again.
+    /// Starts the thread. It leaves out the pids of `skip`, and does not read files of `known` again.
     ///
     /// Fails when too many threads hang.
-    pub fn start(
-        wanted: Wanted,
-        skip: Vec<u32>,
-        known: Vec<Inode>,
-        from: &Options,
-    ) -> Result<Self> {
+    pub fn start(scope: Scope, skip: Vec<u32>, known: Vec<Inode>, from: &Options) -> Result<Self> {
         ensure!(
             LEFT.load(Ordering::Relaxed) < LEFT_MAX,
             "no other nginx is looked for: {LEFT_MAX} of them hang while they are read"
@@ -94,7 +98,7 @@ impl Lookout {
         let (sender, results) = unbounded();
         let at = Arc::new(AtomicU32::new(0));
         let is_left = Arc::new(AtomicBool::new(false));
-        let mut look = Look {
+        let mut state = LookoutThread {
             skip,
             known,
             from: from.clone(),
@@ -105,8 +109,8 @@ impl Lookout {
         thread::Builder::new()
             .name("lookout".to_owned())
             .spawn(move || {
-                look.run(wanted);
-                drop(look);
+                state.read_all(scope);
+                drop(state);
                 if is_over.swap(true, Ordering::Relaxed) {
                     LEFT.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -121,20 +125,20 @@ impl Lookout {
         })
     }
 
-    /// Whether a candidate hung, so that those after it were not looked at.
+    /// Returns whether a process hung, so that those after it were not read.
     pub fn has_given_up(&self) -> bool {
         self.has_given_up
     }
 
-    /// What has been found since, if anything. `News::Over` is the last of it.
+    /// Returns what was found next, if anything. `News::Over` is the last report.
     pub fn poll(&mut self) -> Option<News> {
         self.next_within(Duration::ZERO)
     }
 
-    /// Waits for what is found next. `None` when the end was asked for.
-    pub fn wait(&mut self, stop: Option<&Signals>) -> Option<News> {
+    /// Waits for what is found next. Returns `None` when the end was asked for.
+    pub fn wait(&mut self, signals: Option<&Signals>) -> Option<News> {
         loop {
-            if stop.is_some_and(Signals::is_asked) {
+            if signals.is_some_and(Signals::is_end_asked) {
                 return None;
             }
             if let Some(news) = self.next_within(TURN) {
@@ -143,7 +147,7 @@ impl Lookout {
         }
     }
 
-    /// What is found within a time. What hangs is given up.
+    /// Waits a time for what is found next. A thread that hangs is given up.
     fn next_within(&mut self, time: Duration) -> Option<News> {
         let news = match self.results.recv_timeout(time) {
             Ok(Ok((pid, candidate))) => News::Candidate(pid, candidate),
@@ -156,7 +160,7 @@ impl Lookout {
         Some(news)
     }
 
-    /// Leaves the thread to itself.
+    /// Gives up the thread, which goes on until what it waits for returns.
     fn give_up(&mut self) -> News {
         LEFT.fetch_add(1, Ordering::Relaxed);
         if self.is_left.swap(true, Ordering::Relaxed) {
@@ -179,28 +183,28 @@ impl Lookout {
     }
 }
 
-/// What the thread has.
-struct Look {
+/// The state of the thread.
+struct LookoutThread {
     /// Pids that are left out.
     skip: Vec<u32>,
     /// Files that are not read again.
     known: Vec<Inode>,
-    /// Where layouts come from.
+    /// Files that the user named for layouts.
     from: Options,
-    /// Who is being looked at.
+    /// The pid that is being read; 0 for none.
     at: Arc<AtomicU32>,
     /// Where results go.
     sender: Sender<Result<(u32, Candidate)>>,
 }
 
-impl Look {
-    /// Looks at all of them, unless no one waits for it any more.
-    fn run(&mut self, wanted: Wanted) {
-        let is_asked = matches!(wanted, Wanted::Asked(_));
-        let pids = match wanted {
-            Wanted::Running => processes::running(&self.skip, &self.at),
-            Wanted::Masters => processes::masters(&self.skip, &self.at),
-            Wanted::Asked(pids) | Wanted::Found(pids) => Ok(pids),
+impl LookoutThread {
+    /// Reads all processes, until the results are no longer received.
+    fn read_all(&mut self, scope: Scope) {
+        let is_named = matches!(scope, Scope::Named(_));
+        let pids = match scope {
+            Scope::Running => processes::running_nginx(&self.skip, &self.at),
+            Scope::Masters => processes::running_masters(&self.skip, &self.at),
+            Scope::Named(pids) | Scope::Upgraded(pids) => Ok(pids),
         };
         let pids = match pids {
             Ok(pids) => pids,
@@ -211,7 +215,7 @@ impl Look {
                 continue;
             }
             self.at.store(pid, Ordering::Relaxed);
-            let candidate = self.look(pid, is_asked);
+            let candidate = self.read(pid, is_named);
             self.skip.push(pid);
             self.at.store(0, Ordering::Relaxed);
             if self.sender.send(Ok((pid, candidate))).is_err() {
@@ -220,10 +224,10 @@ impl Look {
         }
     }
 
-    /// Looks at one of them. A fault of ours is no reason not to look at the others.
-    fn look(&mut self, pid: u32, is_asked: bool) -> Candidate {
-        let look = || Candidate::look(pid, is_asked, &self.known, &self.from);
-        let candidate = catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+    /// Reads one process. A panic in that does not keep the others from being read.
+    fn read(&mut self, pid: u32, is_named: bool) -> Candidate {
+        let read = || Candidate::read(pid, is_named, &self.known, &self.from);
+        let candidate = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
             Candidate::refused(pid, anyhow!("pid {pid} can't be traced: reading it failed"))
         });
         match &candidate {

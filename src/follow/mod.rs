@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The nginx binaries that are traced: those that are asked for, and those of masters that come
+//! Control of what is traced: the nginx binaries that were asked for, and those of masters that come
 //! later, by an upgrade or, with `--wait`, by themselves.
 
 use std::collections::BTreeMap;
@@ -11,140 +11,123 @@ use anyhow::Context as _;
 use anyhow::Result;
 
 use crate::attach::Probe;
+use crate::attach::ProbeTarget;
+use crate::attach::ProgramRuns;
 use crate::attach::kernel;
 use crate::attach::kernel::Kernel;
 use crate::attach::socket_source::SocketSource;
-use crate::attach::trial::Method;
-use crate::cli::Trace;
-use crate::decode::ring::Collector;
-use crate::follow::candidate::Binary;
+use crate::attach::trial::UprobeMethod;
 use crate::follow::candidate::Candidate;
-use crate::follow::found::Found;
-use crate::follow::found::PassedOver;
-use crate::follow::found::all;
-use crate::follow::found::passed;
+use crate::follow::candidate::RefusedBinary;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
-use crate::follow::lookout::Wanted;
+use crate::follow::lookout::Scope;
 use crate::follow::processes::Inode;
-use crate::follow::processes::Process;
+use crate::follow::processes::NginxProcess;
 use crate::follow::program::Program;
-use crate::pipeline::counts::Counts;
-use crate::pipeline::filter::Early;
-use crate::pipeline::messages::Messages;
-use crate::pipeline::overhead::Runs;
+use crate::follow::selection::Selection;
+use crate::follow::selection::Untraceable;
+use crate::follow::selection::in_one_line;
+use crate::follow::selection::untraceable;
+use crate::follow::settings::FollowSettings;
+use crate::follow::traced::TracedBinary;
+use crate::host::stderr::Messages;
+use crate::host::usage::release_free_memory;
 use nginx_binary::layout::choose::Source;
 
 pub mod candidate;
-pub mod found;
 pub mod lookout;
+mod messages;
 pub mod processes;
 pub mod program;
+pub mod selection;
+pub mod settings;
+mod traced;
 
-/// How often `--wait` looks for an nginx that has started.
+/// How often `--wait` looks for masters that have started.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// How long the records may wait for what a look has found: the rest is taken at the next tick.
+/// The time for what a lookout has found: the caller has other work, too. The rest is handled at the
+/// next call.
 const TURN: Duration = Duration::from_millis(20);
 
-/// One binary, and its probes.
-struct Traced {
-    /// What is known of it, and its processes.
-    program: Program,
-    /// Attached to it.
-    probe: Probe,
-}
+/// Called with each probe before it records anything, so that its ring buffer is read in time.
+pub type OnAttach<'a> = &'a mut dyn FnMut(&Probe) -> Result<()>;
 
-impl Traced {
-    /// Starts to trace its processes. Those that can't be traced, and why.
-    fn activate(&mut self, messages: Messages) -> Vec<(Process, anyhow::Error)> {
-        self.probe.activate();
-        let mut failed = Vec::new();
-        for process in std::mem::take(&mut self.program.processes) {
-            match self.follow(&process, messages) {
-                Ok(()) => self.program.processes.push(process),
-                Err(error) => failed.push((process, error)),
-            }
-        }
-        failed
-    }
-
-    /// Traces one process and its workers.
-    fn follow(&self, process: &Process, messages: Messages) -> Result<()> {
-        let workers = self.probe.follow(process)?;
-        messages.started(self.program.build.version, process.pid, workers);
-        Ok(())
-    }
-}
-
-/// All that are traced.
-pub struct Binaries<'cli> {
-    /// The options.
-    cli: &'cli Trace,
-    /// What is said on stderr.
+/// Every nginx binary that is traced, and what is known of those that can't be.
+pub struct Follower {
+    /// What to trace.
+    settings: FollowSettings,
+    /// Where news go.
     messages: Messages,
-    /// Those whose processes have ended, too: their counters are part of the sum.
-    traced: Vec<Traced>,
-    /// Processes that can't be traced, which was said.
-    passed_over: Vec<PassedOver>,
-    /// Pids of processes that could not even be opened, which was said. They are looked at again.
+    /// Every traced binary, also after its last process has ended: its counters are part of the sum.
+    traced: Vec<TracedBinary>,
+    /// Processes that could not be traced. Each was reported once, and is not tried again while it
+    /// lives.
+    untraceable: Vec<Untraceable>,
+    /// Pids of processes that could not even be opened. Each was reported once, and is tried again.
     unopened: BTreeSet<u32>,
-    /// The masters of upgrades that have not been looked at.
+    /// The masters of upgrades that the lookout has not been sent to yet, or has not reported.
     upgrades: BTreeSet<u32>,
-    /// A look that is under way.
+    /// The lookout that is under way.
     lookout: Option<Lookout>,
-    /// When it was last looked for a master that has started.
+    /// When `--wait` has looked last.
     looked: Instant,
-    /// It can't be looked any more, and that was said.
+    /// Whether the last lookout could not be started, which was reported.
     is_blind: bool,
-    /// What the kernel has let us do: it is not tried again while records wait.
-    tried: Option<(SocketSource, Method)>,
+    /// What the kernel allowed at the start, so that an upgrade does not try it again.
+    allowed: Option<(SocketSource, UprobeMethod)>,
 }
 
-impl<'cli> Binaries<'cli> {
-    /// Nothing is traced yet.
-    pub fn new(cli: &'cli Trace, messages: Messages) -> Self {
+impl Follower {
+    /// Traces nothing yet.
+    pub fn new(settings: FollowSettings, messages: Messages) -> Self {
         Self {
-            cli,
+            settings,
             messages,
             traced: Vec::new(),
-            passed_over: Vec::new(),
+            untraceable: Vec::new(),
             unopened: BTreeSet::new(),
             upgrades: BTreeSet::new(),
             lookout: None,
             looked: Instant::now(),
             is_blind: false,
-            tried: None,
+            allowed: None,
         }
     }
 
-    /// Attaches to all that was found, and then starts to trace it. One that can't be attached to does
-    /// not stand in the way of the others.
+    /// Attaches to all binaries that were found, and then starts to trace their processes. A binary
+    /// that can't be attached to does not stop the others.
     ///
-    /// Fails when there was something to trace, and nothing is left of it.
-    pub fn start(&mut self, found: Found, kernel: Kernel, collector: &mut Collector) -> Result<()> {
-        let Found {
+    /// Fails when binaries were found and none of them is traced.
+    pub fn start(
+        &mut self,
+        selection: Selection,
+        kernel: Kernel,
+        on_attach: OnAttach<'_>,
+    ) -> Result<()> {
+        let Selection {
             programs,
             refused,
             also_refused,
-        } = found;
+        } = selection;
         for refused in refused {
             self.messages.warn(&refused.error);
-            self.pass_over(refused.process, refused.binary.as_ref());
+            self.set_aside(refused.process, refused.binary.as_ref());
         }
-        self.passed_over.extend(also_refused);
+        self.untraceable.extend(also_refused);
         let mut failures = Vec::new();
         for program in programs {
-            failures.extend(self.attach(program, &kernel, collector).err());
+            failures.extend(self.attach(program, &kernel, on_attach).err());
         }
-        self.tried = Some((kernel.sockets, kernel.method));
+        self.allowed = Some((kernel.sockets, kernel.method));
         drop(kernel);
-        give_back_memory();
+        release_free_memory();
         for traced in std::mem::take(&mut self.traced) {
             failures.extend(self.activate(traced));
         }
-        if self.traced.is_empty() && !self.cli.wait && !failures.is_empty() {
-            return Err(all(failures.into_iter()));
+        if self.traced.is_empty() && !self.settings.wait && !failures.is_empty() {
+            return Err(in_one_line(failures.into_iter()));
         }
         for failure in &failures {
             self.messages.warn(failure);
@@ -152,97 +135,95 @@ impl<'cli> Binaries<'cli> {
         Ok(())
     }
 
-    /// Loads and attaches the probes of one binary. Nothing of it is traced yet. When that fails its
-    /// processes are passed over.
-    fn attach(
-        &mut self,
-        program: Program,
-        kernel: &Kernel,
-        collector: &mut Collector,
-    ) -> Result<()> {
-        self.messages.hooks(&program.hooks);
-        if program.layout.source == Source::Inferred {
-            self.messages.inferred(&program);
+    /// Loads and attaches the probes of one binary. None of its processes is traced yet. If that fails
+    /// its processes are set aside.
+    fn attach(&mut self, program: Program, kernel: &Kernel, on_attach: OnAttach<'_>) -> Result<()> {
+        messages::probes(self.messages, &program.hooks);
+        let is_layout_inferred = program.layout.source == Source::Inferred;
+        if is_layout_inferred {
+            messages::inferred(self.messages, &program);
         }
-        let probe = Probe::new(kernel, &program, &Early::from(self.cli)).and_then(|probe| {
-            collector.add(probe.events()?)?;
+        let target = ProbeTarget {
+            binary: &program.binary,
+            layout: &program.layout.layout,
+            is_layout_inferred,
+            hooks: &program.hooks.places,
+        };
+        let probe = Probe::attach(kernel, &target, &self.settings.filter).and_then(|probe| {
+            on_attach(&probe)?;
             Ok(probe)
         });
         match probe.with_context(|| format!("failed to trace {}", program.shown())) {
             Ok(probe) => {
-                self.traced.push(Traced { program, probe });
+                self.traced.push(TracedBinary { program, probe });
                 Ok(())
             }
             Err(error) => {
-                self.pass_all_over(program);
+                self.set_all_aside(program);
                 Err(error)
             }
         }
     }
 
-    /// Starts to trace a binary that is attached to. Why some of its processes can't be traced; without
-    /// any that can it is let go.
-    fn activate(&mut self, mut traced: Traced) -> Vec<anyhow::Error> {
+    /// Starts to trace the processes of a binary that is attached to. Returns why some can't be traced;
+    /// if none can, the binary is dropped.
+    fn activate(&mut self, mut traced: TracedBinary) -> Vec<anyhow::Error> {
         let failed = traced.activate(self.messages);
         let inode = Some(traced.program.inode);
         if !traced.program.processes.is_empty() {
             self.traced.push(traced);
         }
         let (processes, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-        let passed_over = processes
-            .iter()
-            .filter_map(|process| passed(process, inode));
-        self.passed_over.extend(passed_over);
+        let processes = processes.iter();
+        self.untraceable
+            .extend(processes.filter_map(|process| untraceable(process, inode)));
         errors
     }
 
-    /// Remembers a process that can't be traced for as long as it lives.
-    fn pass_over(&mut self, process: Option<Process>, binary: Option<&Binary>) {
+    /// Remembers that a process can't be traced.
+    fn set_aside(&mut self, process: Option<NginxProcess>, binary: Option<&RefusedBinary>) {
         let inode = binary.map(|binary| binary.inode);
-        let passed_over = process.and_then(|process| passed(&process, inode));
-        self.passed_over.extend(passed_over);
+        let process = process.and_then(|process| untraceable(&process, inode));
+        self.untraceable.extend(process);
     }
 
-    /// The same of all processes of a binary.
-    fn pass_all_over(&mut self, program: Program) {
+    /// Remembers that no process of a binary can be traced.
+    fn set_all_aside(&mut self, program: Program) {
         let inode = Some(program.inode);
         let processes = program.processes.iter();
-        self.passed_over
-            .extend(processes.filter_map(|process| passed(process, inode)));
+        self.untraceable
+            .extend(processes.filter_map(|process| untraceable(process, inode)));
     }
 
-    /// Whether a traced process has not ended, or one may come.
-    pub fn are_alive(&self) -> bool {
-        self.cli.wait || self.alive() > 0 || !self.upgrades.is_empty()
+    /// Returns whether there is something to trace, or may be later.
+    pub fn has_work(&self) -> bool {
+        self.settings.wait || self.live_binaries() > 0 || !self.upgrades.is_empty()
     }
 
-    /// How many have a process that has not ended.
-    pub fn alive(&self) -> usize {
-        let alive = self
-            .traced
-            .iter()
-            .filter(|traced| traced.program.is_alive());
-        alive.count()
+    /// Returns the number of binaries with a process that has not ended.
+    pub fn live_binaries(&self) -> usize {
+        let traced = self.traced.iter();
+        traced.filter(|traced| traced.program.is_alive()).count()
     }
 
-    /// Traces the masters that have come since the last time: those of upgrades, which BPF reports,
+    /// Traces the masters that have come since the last call: those of upgrades, which BPF reports,
     /// and with `--wait` those that have started by themselves.
-    pub fn follow(&mut self, collector: &mut Collector) {
-        self.hear_of_upgrades();
-        if self.is_looking(collector) {
+    pub fn follow_new_masters(&mut self, on_attach: OnAttach<'_>) {
+        self.collect_upgrades();
+        if self.take_news(on_attach) {
             return;
         }
         if !self.upgrades.is_empty() {
-            self.look(Wanted::Found(self.upgrades.iter().copied().collect()));
-        } else if self.cli.wait && self.looked.elapsed() >= WAIT {
+            self.look(Scope::Upgraded(self.upgrades.iter().copied().collect()));
+        } else if self.settings.wait && self.looked.elapsed() >= WAIT {
             self.looked = Instant::now();
-            self.passed_over.retain(|(process, _)| process.is_alive());
-            self.look(Wanted::Masters);
+            self.untraceable.retain(|(process, _)| process.is_alive());
+            self.look(Scope::Masters);
         }
     }
 
-    /// Takes what a look has found since. Whether it is still under way.
-    fn is_looking(&mut self, collector: &mut Collector) -> bool {
+    /// Handles what the lookout has found so far. Returns whether it is still under way.
+    fn take_news(&mut self, on_attach: OnAttach<'_>) -> bool {
         let Some(mut lookout) = self.lookout.take() else {
             return false;
         };
@@ -251,7 +232,7 @@ impl<'cli> Binaries<'cli> {
             && let Some(news) = lookout.poll()
         {
             match news {
-                News::Candidate(pid, candidate) => self.meet(pid, candidate, collector),
+                News::Candidate(pid, candidate) => self.add(pid, candidate, on_attach),
                 News::Failed(error) => self.messages.warn(&error),
                 News::Over => return false,
             }
@@ -260,29 +241,29 @@ impl<'cli> Binaries<'cli> {
         true
     }
 
-    /// nginx replaces its binary by starting the new one from the old master: the new master and
-    /// its workers are traced, too, with a layout of their own.
-    fn hear_of_upgrades(&mut self) {
-        while let Some(pid) = self.traced.iter().find_map(|t| t.probe.upgraded()) {
+    /// Collects the masters of upgrades from BPF. nginx replaces its binary by starting the new one
+    /// from the old master.
+    fn collect_upgrades(&mut self) {
+        while let Some(pid) = self.traced.iter().find_map(|t| t.probe.next_upgraded()) {
             self.upgrades.insert(pid);
         }
     }
 
-    /// Starts to look.
-    fn look(&mut self, wanted: Wanted) {
+    /// Starts a lookout.
+    fn look(&mut self, scope: Scope) {
         let mut skip = Vec::new();
-        if matches!(wanted, Wanted::Masters) {
+        if matches!(scope, Scope::Masters) {
             let traced = self.traced.iter().flat_map(|t| &t.program.processes);
             let traced = traced.filter(|process| process.is_alive());
-            let passed_over = self.passed_over.iter().map(|(passed, _)| passed);
-            let passed_over = passed_over.filter(|passed| passed.is_alive());
+            let untraceable = self.untraceable.iter().map(|(process, _)| process);
+            let untraceable = untraceable.filter(|process| process.is_alive());
             skip.extend(traced.map(|process| process.pid));
-            skip.extend(passed_over.map(|passed| passed.pid));
+            skip.extend(untraceable.map(|process| process.pid));
         }
         let traced = self.traced.iter().map(|traced| traced.program.inode);
-        let refused = self.passed_over.iter().filter_map(|(_, inode)| *inode);
+        let refused = self.untraceable.iter().filter_map(|(_, inode)| *inode);
         let known = traced.chain(refused).collect();
-        match Lookout::start(wanted, skip, known, &(&self.cli.layout).into()) {
+        match Lookout::start(scope, skip, known, &self.settings.layout) {
             Ok(lookout) => {
                 self.is_blind = false;
                 self.lookout = Some(lookout);
@@ -297,21 +278,21 @@ impl<'cli> Binaries<'cli> {
         }
     }
 
-    /// Traces a new master, unless it has ended again.
-    fn meet(&mut self, pid: u32, candidate: Candidate, collector: &mut Collector) {
+    /// Traces a new master, unless it has ended again. What fails is reported.
+    fn add(&mut self, pid: u32, candidate: Candidate, on_attach: OnAttach<'_>) {
         /* The master of an upgrade was executed before it could be found by its title. */
-        self.hear_of_upgrades();
+        self.collect_upgrades();
         let is_upgrade = self.upgrades.remove(&pid);
         if !matches!(candidate, Candidate::Refused(_)) {
             self.unopened.remove(&pid);
         }
         let result = match candidate {
             Candidate::Gone => Ok(()),
-            Candidate::Known(process, inode) => self.join(process, inode),
+            Candidate::Known(process, inode) => self.add_to_known(process, inode),
             Candidate::New(program) => {
-                let result = self.trace(*program, collector);
+                let result = self.add_binary(*program, on_attach);
                 if is_upgrade && result.is_ok() {
-                    self.messages.upgraded(pid);
+                    messages::upgraded(self.messages, pid);
                 }
                 result
             }
@@ -322,7 +303,7 @@ impl<'cli> Binaries<'cli> {
                 Err(refused.error)
             }
             Candidate::Refused(refused) => {
-                self.pass_over(refused.process, refused.binary.as_ref());
+                self.set_aside(refused.process, refused.binary.as_ref());
                 Err(refused.error)
             }
         };
@@ -335,82 +316,64 @@ impl<'cli> Binaries<'cli> {
         }
     }
 
-    /// Traces a process whose file was looked at before. If that is traced, the probes are there, and
-    /// of an upgrade its workers were followed since it was executed.
-    fn join(&mut self, process: Process, inode: Inode) -> Result<()> {
+    /// Traces a process whose file was read before. If the file is traced, so are the workers of an
+    /// upgrade since it was executed.
+    fn add_to_known(&mut self, process: NginxProcess, inode: Inode) -> Result<()> {
         let mut traced = self.traced.iter_mut();
         let Some(same) = traced.find(|traced| traced.program.inode == inode) else {
-            self.passed_over.extend(passed(&process, Some(inode)));
+            self.untraceable.extend(untraceable(&process, Some(inode)));
             return Ok(());
         };
-        let result = same.follow(&process, self.messages);
+        let result = same.add(&process, self.messages);
         let processes = &mut same.program.processes;
-        processes.retain(Process::is_alive);
+        processes.retain(NginxProcess::is_alive);
         match &result {
             Ok(()) => processes.push(process),
-            Err(_) => self.passed_over.extend(passed(&process, Some(inode))),
+            Err(_) => self.untraceable.extend(untraceable(&process, Some(inode))),
         }
         result
     }
 
-    /// Attaches to a file that was not traced, and starts to trace it.
-    fn trace(&mut self, program: Program, collector: &mut Collector) -> Result<()> {
-        let kernel = match self.tried {
-            Some((sockets, method)) => Kernel::again(sockets, method),
-            None => kernel::check(self.cli.sockets),
+    /// Attaches to a file that was not traced, and starts to trace its processes.
+    fn add_binary(&mut self, program: Program, on_attach: OnAttach<'_>) -> Result<()> {
+        let kernel = match self.allowed {
+            Some((sockets, method)) => Kernel::read_again(sockets, method),
+            None => kernel::check(self.settings.sockets),
         };
         let kernel = match kernel {
             Ok(kernel) => kernel,
             Err(error) => {
-                self.pass_all_over(program);
+                self.set_all_aside(program);
                 return Err(error);
             }
         };
-        self.attach(program, &kernel, collector)?;
+        self.attach(program, &kernel, on_attach)?;
         drop(kernel);
-        give_back_memory();
+        release_free_memory();
         let new = self.traced.pop();
         let mut failures = new.map_or_else(Vec::new, |new| self.activate(new));
         failures.pop().map_or(Ok(()), Err)
     }
 
-    /// What BPF has counted for all of them.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        for traced in &self.traced {
-            traced.probe.count(&mut counts);
-        }
-        counts
-    }
-
-    /// What the kernel has counted of each program that runs.
-    pub fn runs(&self) -> BTreeMap<String, Runs> {
+    /// Returns the runs that the kernel has counted of each BPF program.
+    pub fn program_runs(&self) -> BTreeMap<String, ProgramRuns> {
         let mut programs = BTreeMap::new();
         for traced in &self.traced {
-            traced.probe.runs(&mut programs);
+            traced.probe.add_runs(&mut programs);
         }
         programs
     }
 
-    /// Ends all probes. What was recorded is still in the ring buffers.
+    /// Detaches all probes. What was recorded is still in the ring buffers.
     pub fn detach(&mut self) {
         for traced in &mut self.traced {
             traced.probe.detach();
         }
     }
 
-    /// Takes the records that wait for the end of their responses, once nothing is attached any more.
+    /// Takes the entries of responses that have not ended, once nothing is attached any more.
     pub fn take_held(&self) -> Vec<Vec<u8>> {
         let traced = self.traced.iter();
         traced.flat_map(|traced| traced.probe.take_held()).collect()
-    }
-}
-
-/// Set-up takes ten times the memory of tracing: the allocator would keep it.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer, and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

@@ -18,8 +18,8 @@ use nginx_binary::sites::Hooks;
 
 use crate::attach::object;
 use crate::follow::processes::Inode;
-use crate::follow::processes::Process;
-use crate::follow::processes::Target;
+use crate::follow::processes::NginxProcess;
+use crate::follow::processes::OpenedProcess;
 use crate::host::foreign;
 use crate::output::escape::Quoted;
 
@@ -41,15 +41,19 @@ pub struct Program {
     /// Where its probes go.
     pub hooks: Hooks,
     /// Its processes: masters, or workers that were asked for.
-    pub processes: Vec<Process>,
+    pub processes: Vec<NginxProcess>,
 }
 
 impl Program {
     /// Reads the file that this process runs.
     ///
     /// Fails when it is not nginx, or not one whose layout is known.
-    pub fn read(target: Target, binary: File, options: &Options) -> Result<Self, Unsupported> {
-        let Target {
+    pub fn read(
+        target: OpenedProcess,
+        binary: File,
+        options: &Options,
+    ) -> Result<Self, Unsupported> {
+        let OpenedProcess {
             process,
             path,
             inode,
@@ -76,7 +80,7 @@ impl Program {
 
     /// Whether one of the processes that were asked for has not ended.
     pub fn is_alive(&self) -> bool {
-        self.processes.iter().any(Process::is_alive)
+        self.processes.iter().any(NginxProcess::is_alive)
     }
 
     /// Version and path.

@@ -1,14 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many files this process may have open: each binary that is traced takes some forty.
+//! Descriptors of this process: their limit, and what they refer to.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd as _;
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::event::poll;
 use rustix::process::Resource;
 use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 
-/// Raises the limit as far as it can be raised without a privilege. Where that is refused it stays
-/// what it was: whoever needs more gets an error when it is reached.
-pub fn raise() {
+/// Raises the limit of open files to its maximum: each traced binary takes some forty. Where that is
+/// refused the limit stays, and whoever needs more gets an error when it is reached.
+pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Returns a path that leads to the open file itself, whatever has happened to its own path.
+pub fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Returns whether the process of a pidfd has not ended.
+pub fn is_process_alive(pidfd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }

@@ -4,5 +4,7 @@
 
 pub mod descriptors;
 pub mod foreign;
+pub mod pid_namespace;
 pub mod signals;
 pub mod stderr;
+pub mod usage;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one thing that travels against the flow: that the end was asked for.
+//! The signals that this process takes over. SIGINT, SIGTERM and SIGHUP ask for the end, SIGUSR1 for
+//! a new output file.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,71 +12,91 @@ use anyhow::Context as _;
 use anyhow::Result;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::bounded;
-
-use crate::host::stderr;
-use crate::host::stderr::Patience;
+use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::SIGXFSZ;
 
 /// A signal so soon after the first is the same one: `timeout` sends it to its child and to the
 /// child's group, a shell and the kernel both send SIGHUP.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// What is said at the second one.
-const AT_ONCE: &str =
-    "ended at once by a second signal: what was not yet written is missing, uncounted";
-
-/// The exit code then.
+/// The exit code after a second signal.
 const FAILED: i32 = 1;
 
-/// Asked for by a signal (SIGINT, SIGTERM, SIGHUP), or by `--duration`.
-#[derive(Debug)]
+/// What signals, or the time of `--duration`, have asked for so far. Clones share it.
+#[derive(Clone, Debug, Default)]
 pub struct Signals {
-    /// Set by the signals.
-    signalled: Arc<AtomicBool>,
-    /// Of `--duration`.
+    /// Set by SIGINT, SIGTERM and SIGHUP.
+    end: Arc<AtomicBool>,
+    /// Set by SIGUSR1, cleared when the output was reopened.
+    reopen: Arc<AtomicBool>,
+    /// When `--duration` is over.
     deadline: Option<Instant>,
 }
 
 impl Signals {
-    /// Takes over the signals. The receiver gets a message at the first of them; one that comes
-    /// when draining should be over ends the process at once, which is said, since what waits is not
-    /// written then: the kernel takes everything back.
-    pub fn take_over() -> Result<(Self, Receiver<()>)> {
-        let signalled = Arc::new(AtomicBool::new(false));
+    /// Takes over the signals. The receiver gets a message at the first one that asks for the end. A
+    /// second one, sent when draining should be over, calls `at_second` and exits with code 1: the
+    /// kernel detaches everything then.
+    pub fn take_over(at_second: impl Fn() + Send + 'static) -> Result<(Self, Receiver<()>)> {
+        let signals = Self::default();
         let (sender, receiver) = bounded(1);
-        let flag = Arc::clone(&signalled);
+        let end = Arc::clone(&signals.end);
         let mut first: Option<Instant> = None;
         ctrlc::set_handler(move || {
             match first {
                 Some(first) if first.elapsed() > SAME_SIGNAL => {
-                    stderr::say(AT_ONCE, Patience::None);
+                    at_second();
                     std::process::exit(FAILED);
                 }
                 _ => first = first.or_else(|| Some(Instant::now())),
             }
-            flag.store(true, Ordering::Relaxed);
+            end.store(true, Ordering::Relaxed);
             let _ = sender.try_send(());
         })
         .context("failed to handle signals")?;
-        let stop = Self {
-            signalled,
-            deadline: None,
-        };
-        Ok((stop, receiver))
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.reopen))
+            .context("failed to handle SIGUSR1")?;
+        /* With a handler, a file that may not grow any more (ulimit -f) is an error of write(), as a
+         * full disk is. */
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
+        Ok((signals, receiver))
     }
 
     /// Starts the clock of `--duration`.
-    pub fn after(&mut self, duration: Option<Duration>) {
+    pub fn start_clock(&mut self, duration: Option<Duration>) {
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
 
-    /// Whether the end was asked for.
-    pub fn is_asked(&self) -> bool {
-        self.signalled.load(Ordering::Relaxed)
-            || self.deadline.is_some_and(|end| Instant::now() >= end)
+    /// Returns whether the end was asked for, by a signal or by `--duration`.
+    pub fn is_end_asked(&self) -> bool {
+        self.end.load(Ordering::Relaxed) || self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// When `--duration` is over.
+    /// Returns when `--duration` is over.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Returns whether SIGUSR1 has come since `take_reopen()`.
+    pub fn is_reopen_asked(&self) -> bool {
+        self.reopen.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether SIGUSR1 has come since the last call.
+    pub fn take_reopen(&self) -> bool {
+        self.reopen.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+impl Signals {
+    /// Does what SIGINT does.
+    pub fn ask_for_end(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
+    /// Does what SIGUSR1 does.
+    pub fn ask_for_reopen(&self) {
+        self.reopen.store(true, Ordering::Relaxed);
     }
 }

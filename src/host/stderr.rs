@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! stderr, which must never hold the tool up: a pipe that no one reads takes 64 KiB, a terminal that
-//! was stopped (Ctrl-S) nothing. What does not go out in time is left out, and counted.
+//! Messages to the operator, on stderr. They never hold the tool up: a pipe that is not read takes
+//! 64 KiB, a terminal that was stopped (Ctrl-S) takes nothing. A line that can't be written in time is
+//! left out and counted.
 
 use std::fmt::Display;
 use std::io;
@@ -14,26 +15,75 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 use rustix::io::Errno;
 
-/// A pipe with room takes so many bytes without blocking (PIPE_BUF).
+use crate::output::escape::Line;
+
+/// Bytes that a pipe with room takes without blocking (PIPE_BUF).
 const LINE_BYTES: usize = 4096;
 
-/// How a line ends that was cut.
+/// The end of a line that was cut.
 const CUT: &str = " ...";
 
-/// Lines that were left out since the last one that went out.
+/// Lines that were left out since one was written.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 /// How long a line may wait.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// Not at all: records have to wait for it.
+    /// Not at all: other work waits for it.
     None,
-    /// A second: nothing else is to be done.
+    /// One second: the process has nothing else to do.
     Long,
 }
 
-/// Writes one line, and before it how many lines are missing. That no one reads is no failure.
-pub fn say(what: impl Display, patience: Patience) {
+/// How much is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// `-q`: errors only.
+    Quiet,
+    /// The default.
+    Normal,
+    /// `-v`
+    Verbose,
+}
+
+/// Prints messages up to a verbosity.
+#[derive(Clone, Copy, Debug)]
+pub struct Messages(Verbosity);
+
+impl Messages {
+    /// Prints messages of this verbosity and those below it.
+    pub fn new(verbosity: Verbosity) -> Self {
+        Self(verbosity)
+    }
+
+    /// Prints one line, if there is room for it now.
+    pub fn print(self, verbosity: Verbosity, text: impl Display) {
+        if self.0 >= verbosity {
+            print_line(Line(text), Patience::None);
+        }
+    }
+
+    /// Prints one of the last lines of the process, for which it waits a second.
+    pub fn print_last(self, verbosity: Verbosity, text: impl Display) {
+        if self.0 >= verbosity {
+            print_line(Line(text), Patience::Long);
+        }
+    }
+
+    /// Prints what went wrong although tracing goes on.
+    pub fn warn(self, error: &anyhow::Error) {
+        self.print(Verbosity::Normal, format_args!("{error:#}"));
+    }
+}
+
+/// Prints why the process ends, whatever the verbosity.
+pub fn print_error(text: impl Display) {
+    print_line(Line(text), Patience::Long);
+}
+
+/// Writes one line, and before it the number of lines that were left out. A reader that has gone is
+/// not a failure.
+pub fn print_line(what: impl Display, patience: Patience) {
     let mut text = String::new();
     let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
     if left_out > 0 {
@@ -54,7 +104,7 @@ pub fn say(what: impl Display, patience: Patience) {
     }
 }
 
-/// Whether stderr takes a line now. An error counts as room: write() returns at once.
+/// Returns whether stderr takes a line now. An error counts as room: write() returns at once.
 fn is_ready(patience: Patience) -> bool {
     let time = Timespec {
         tv_sec: match patience {

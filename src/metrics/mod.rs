@@ -3,24 +3,27 @@
 //! few or `other`, paths are told only where `--route` names them.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use ngx_bpf_record::Attempt;
-use ngx_bpf_record::Request;
-use ngx_bpf_record::SPANS;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::cli::Trace;
-use crate::pipeline::counts::Counts;
-use own::Own;
+use labels::Labels;
+use labels::NONE;
+use labels::OTHER;
+use ngx_bpf_record::Attempt;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::SPANS;
+use own::OwnMetrics;
 use route::Route;
 
 mod host;
-mod own;
+mod labels;
+pub mod own;
 pub mod route;
 mod server;
 
@@ -33,14 +36,14 @@ const BUCKETS: [f64; 17] = [
 /// So many upstreams have a label of their own.
 const UPSTREAMS_MAX: usize = 32;
 
-/// The label of what has none of its own.
-const OTHER: &str = "other";
-
-/// The label of a request without an upstream.
-const NONE: &str = "none";
-
-/// Label names and values.
-type Labels = Vec<(&'static str, String)>;
+/// Where metrics are served, and which routes are counted.
+#[derive(Clone, Debug)]
+pub struct MetricsSettings {
+    /// The address to listen on.
+    pub address: SocketAddr,
+    /// Names for groups of paths; without any, metrics have no label `route`.
+    pub routes: Vec<Route>,
+}
 
 /// What requests of one kind have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,8 +84,8 @@ struct Series {
 /// Histograms with the buckets above.
 type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// All metrics.
-pub struct Metrics {
+/// The metrics of requests.
+pub struct RequestMetrics {
     /// `--route`
     routes: Vec<Route>,
     /// Upstreams that have a label of their own.
@@ -99,24 +102,22 @@ pub struct Metrics {
     phases: Histograms,
     /// Failed attempts.
     failures: Family<Labels, Counter>,
-    /// The tool's own.
-    own: Own,
 }
 
-impl Metrics {
-    /// Serves metrics from now on, if they are asked for. Fails when the address is not to be had.
-    pub fn serve(cli: &Trace) -> Result<Option<Self>> {
-        let Some(address) = cli.metrics else {
-            return Ok(None);
-        };
-        let (metrics, registry) = Self::new(cli.route.clone());
-        server::start(address.0, registry)
-            .with_context(|| format!("failed to serve metrics at {}", address.0))?;
-        Ok(Some(metrics))
-    }
+/// Serves metrics from now on, those of the tool itself and those of requests, which are 0 until the
+/// returned values count. Fails when the address can't be bound.
+pub fn serve(settings: MetricsSettings) -> Result<(OwnMetrics, RequestMetrics)> {
+    let mut registry = Registry::default();
+    let requests = RequestMetrics::register(settings.routes, &mut registry);
+    let own = OwnMetrics::register(&mut registry);
+    server::start(settings.address, registry)
+        .with_context(|| format!("failed to serve metrics at {}", settings.address))?;
+    Ok((own, requests))
+}
 
-    /// Nothing is counted yet.
-    fn new(routes: Vec<Route>) -> (Self, Registry) {
+impl RequestMetrics {
+    /// Registers all metrics of requests.
+    fn register(routes: Vec<Route>, registry: &mut Registry) -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             routes,
@@ -127,9 +128,7 @@ impl Metrics {
             durations: Family::new_with_constructor(histogram),
             phases: Family::new_with_constructor(histogram),
             failures: Family::default(),
-            own: Own::default(),
         };
-        let mut registry = Registry::default();
         let requests = "Requests that have ended";
         registry.register("nginx_http_requests", requests, metrics.requests.clone());
         let tunnels = "Requests whose connection has become a tunnel, which has ended";
@@ -149,19 +148,18 @@ impl Metrics {
             "Attempts at an upstream that failed",
             metrics.failures.clone(),
         );
-        metrics.own.register(&mut registry);
-        (metrics, registry)
+        metrics
     }
 
     /// Counts and measures one request.
-    pub fn request(&mut self, request: &Request<'_>) {
+    pub fn observe(&mut self, request: &Request<'_>) {
         let kind = Kind {
             upstream: match request.upstream_addr.as_deref() {
                 Some(addr) => self.upstream(addr),
                 None => NONE.to_owned(),
             },
             status: class(request.status),
-            route: Route::of(&self.routes, request.request_uri.as_deref()),
+            route: Route::label(&self.routes, request.request_uri.as_deref()),
         };
         let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
         for attempt in request.upstreams.iter().chain(subrequests) {
@@ -229,11 +227,6 @@ impl Metrics {
         }
         addr.to_owned()
     }
-
-    /// What the tool itself has counted so far.
-    pub fn tick(&self, counts: &Counts, written: u64, binaries: usize) {
-        self.own.tick(counts, written, binaries);
-    }
 }
 
 /// `2xx` and so on; `none` where no status was ever set.
@@ -256,22 +249,26 @@ fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::OwnMetrics;
+    use super::RequestMetrics;
+    use super::SPANS;
+    use super::UPSTREAMS_MAX;
+    use super::route::Route;
+    use crate::counts::Counts;
     use ngx_bpf_record::Phases;
     use ngx_bpf_record::Request;
     use ngx_bpf_record::schema;
 
-    use super::Metrics;
-    use super::SPANS;
-    use super::UPSTREAMS_MAX;
-    use super::route::Route;
-    use crate::pipeline::counts::Counts;
-
     /// What is served after these requests.
     fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
         let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
-        let (mut metrics, registry) = Metrics::new(routes.collect());
-        requests.iter().for_each(|request| metrics.request(request));
-        metrics.tick(&Counts::default(), 0, 1);
+        let mut registry = Registry::default();
+        let mut metrics = RequestMetrics::register(routes.collect(), &mut registry);
+        let own = OwnMetrics::register(&mut registry);
+        requests.iter().for_each(|request| metrics.observe(request));
+        own.update(&Counts::default(), 0, 1);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tool tells of itself: what it has lost, what it costs, what it traces.
+//! The metrics of the tool itself: its losses, its CPU and memory, and what it traces.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -10,13 +9,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::Labels;
-use crate::pipeline::counts::Counts;
-use crate::pipeline::overhead::Cost;
+use super::labels::Labels;
+use crate::counts::Counts;
+use crate::host::usage::Usage;
 
-/// Its counters.
+/// The metrics of the tool itself.
 #[derive(Default)]
-pub struct Own {
+pub struct OwnMetrics {
     /// Requests that ended.
     seen: Counter,
     /// Requests written.
@@ -35,9 +34,16 @@ pub struct Own {
     resident: Gauge,
 }
 
-impl Own {
-    /// Names all of it.
-    pub fn register(&self, registry: &mut Registry) {
+impl OwnMetrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        metrics.register_all(registry);
+        metrics
+    }
+
+    /// Registers each of them.
+    fn register_all(&self, registry: &mut Registry) {
         for (name, help, counter) in [
             (
                 "ngx_bpf_requests_seen",
@@ -62,7 +68,7 @@ impl Own {
         ] {
             registry.register(name, help, counter.clone());
         }
-        let lost = "Requests that could not be told of";
+        let lost = "Requests that were lost";
         registry.register("ngx_bpf_requests_lost", lost, self.lost.clone());
         let binaries = "nginx binaries that are traced";
         registry.register("ngx_bpf_traced_binaries", binaries, self.binaries.clone());
@@ -76,8 +82,8 @@ impl Own {
         );
     }
 
-    /// Takes over the tool's own counters.
-    pub fn tick(&self, counts: &Counts, written: u64, binaries: usize) {
+    /// Sets them. `binaries`: those that are traced.
+    pub fn update(&self, counts: &Counts, written: u64, binaries: usize) {
         let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
         set(&self.seen, counts.seen);
         set(&self.written, written);
@@ -89,11 +95,11 @@ impl Own {
         }
         self.binaries
             .set(i64::try_from(binaries).unwrap_or(i64::MAX));
-        if let Ok(cost) = Cost::now(BTreeMap::new()) {
-            let seconds = cost.cpu.as_secs_f64();
+        if let Ok(usage) = Usage::read() {
+            let seconds = usage.cpu.as_secs_f64();
             self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
             self.resident
-                .set(i64::try_from(cost.resident).unwrap_or(i64::MAX));
+                .set(i64::try_from(usage.resident).unwrap_or(i64::MAX));
         }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
 
-use super::OTHER;
+use super::labels::OTHER;
 
 /// `--route NAME=PATTERN`
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl FromStr for Route {
 impl Route {
     /// The name of the first that matches the path that the client asked for, or `other`; `None`
     /// when there are no routes.
-    pub fn of(routes: &[Self], request_uri: Option<&str>) -> Option<String> {
+    pub fn label(routes: &[Self], request_uri: Option<&str>) -> Option<String> {
         let path = request_uri.map(|uri| uri.split_once('?').map_or(uri, |(path, _)| path));
         let matches = |route: &&Self| path.is_some_and(|path| matches(&route.pattern, path));
         let found = routes
@@ -105,12 +105,12 @@ mod tests {
     fn first() {
         let route = |text: &str| text.parse::<Route>();
         let routes = [route("a=/x*").unwrap(), route("b=/*").unwrap()];
-        let of = |uri| Route::of(&routes, uri).unwrap();
+        let of = |uri| Route::label(&routes, uri).unwrap();
         assert_eq!((of(Some("/xy")), of(Some("/y"))), ("a".into(), "b".into()));
         assert_eq!(of(Some("/z?/x")), "b");
         assert_eq!(of(Some("?/x")), "other");
         assert_eq!(of(None), "other");
-        assert_eq!(Route::of(&[], Some("/")), None);
+        assert_eq!(Route::label(&[], Some("/")), None);
         for text in ["", "a", "=/", "a b=/", "a\"=/", "a=", "a=x"] {
             assert!(route(text).is_err(), "{text}");
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where records go: encoded by one of the formats below, gathered, and written without ever
-//! holding up the end of the program.
+//! Where records go: encoded by one of the formats below, gathered, and written without ever holding
+//! up the end of the program.
 
 use std::env;
 use std::fs::File;
@@ -11,6 +11,8 @@ use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -27,72 +29,84 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 use rustix::fs::FileType;
 
-use crate::cli;
 use crate::host::signals::Signals;
 
 mod destination;
 pub mod escape;
 
-/// Returns the format that an option names.
-pub fn format(format: cli::Format) -> Box<dyn Format> {
+/// The formats of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// One flat JSON object a line, with OpenTelemetry's names.
+    Otel,
+}
+
+/// Returns the encoder of a format.
+pub fn encoder(format: OutputFormat) -> Box<dyn Format + Send> {
     match format {
-        cli::Format::Json => Box::new(Json),
-        cli::Format::Otel => Box::new(Otel::new(env::var(KNOWN_METHODS_VARIABLE).ok())),
-        cli::Format::Text => Box::new(Text),
+        OutputFormat::Json => Box::new(Json),
+        OutputFormat::Otel => Box::new(Otel::new(env::var(KNOWN_METHODS_VARIABLE).ok())),
+        OutputFormat::Text => Box::new(Text),
     }
 }
 
-/// Lines are written when so many bytes have been gathered, or nothing more is waiting.
+/// Bytes of gathered lines at which they are written, whether or not more records wait.
 const GATHER_BYTES: usize = 64 << 10;
 
-/// A pipe that is ready takes so many bytes without blocking (PIPE_BUF).
+/// Bytes that a pipe which is ready takes without blocking (PIPE_BUF).
 const PIPE_BYTES: usize = 4 << 10;
 
-/// So much waits for somebody to read a FIFO; what comes after that is lost.
+/// Bytes of lines that wait for somebody to read a FIFO; what comes after that is lost.
 const UNREAD_BYTES: usize = 1 << 20;
 
-/// How long a reader that takes nothing holds up the end.
+/// Grace period at the end for a reader that has stopped to read.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How often a reader that takes nothing is looked after.
+/// Poll interval while the output is not writable.
 const STALL_CHECK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
 
-/// Why bytes were not written.
+/// The reason why lines were not written.
 #[derive(Debug)]
-pub enum Failure {
-    /// No one reads any more: time to end.
+pub enum WriteFailure {
+    /// The reader of the pipe has gone.
     Closed,
     /// The end was asked for, and the reader takes nothing.
     Stalled,
-    /// The disk is full, or worse.
+    /// Writing failed, because the disk is full or for a worse reason.
     Failed(io::Error),
 }
 
 /// What became of the lines that waited.
 #[derive(Debug, Default)]
 pub struct Flushed {
-    /// Lines that are out, whole.
+    /// Whole lines that were written.
     pub written: u64,
-    /// Lines that are gone.
+    /// Lines that were dropped.
     pub unwritten: u64,
-    /// Why they are.
-    pub failure: Option<Failure>,
+    /// Why they were.
+    pub failure: Option<WriteFailure>,
 }
 
 /// stdout or a file, and the lines that wait to be written.
 pub struct Output {
-    /// Where to; `None` while it is a FIFO that no one reads.
+    /// The file. `None` while it is a FIFO without a reader.
     file: Option<File>,
-    /// Of `-o`; `None` is stdout.
+    /// The path of `-o`; `None` for stdout.
     path: Option<PathBuf>,
-    /// Whether writing may block for long: all but regular files.
+    /// Whether writing may block for long: true for all but regular files.
     may_block: bool,
     /// Whole lines.
     waiting: Vec<u8>,
-    /// When the reader is given up: it has taken nothing for a while since the end was asked for.
+    /// Bytes of the first waiting line that are in the file already.
+    torn: usize,
+    /// When a reader that takes nothing is given up, once the end was asked for.
     deadline: Option<Instant>,
 }
 
@@ -106,48 +120,65 @@ impl Output {
                 Some(File::from(stdout.context("failed to use stdout")?))
             }
         };
-        Ok(Self {
-            may_block: file.as_ref().is_some_and(may_block),
-            file,
-            path: path.map(Path::to_owned),
-            waiting: Vec::with_capacity(2 * GATHER_BYTES),
-            deadline: None,
-        })
+        Ok(Self::new(file, path.map(Path::to_owned)))
     }
 
-    /// Opens the file again, as it was moved away. On failure the old one stays in use.
+    /// Writes to a file that is open.
+    fn new(file: Option<File>, path: Option<PathBuf>) -> Self {
+        Self {
+            may_block: file.as_ref().is_some_and(may_block),
+            file,
+            path,
+            waiting: Vec::with_capacity(2 * GATHER_BYTES),
+            torn: 0,
+            deadline: None,
+        }
+    }
+
+    /// Opens the path again, in case the file was moved away. Lines that wait go to the new file, also
+    /// one that the old file has a part of. On failure the old file stays in use.
     pub fn reopen(&mut self) -> Result<()> {
-        if let Some(path) = &self.path {
-            self.file = destination::open(path)?;
-            self.may_block = self.file.as_ref().is_some_and(may_block);
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let file = destination::open(path)?;
+        let is_same = match (&self.file, &file) {
+            (Some(old), Some(new)) => is_same_file(old, new),
+            _ => false,
+        };
+        if !is_same {
+            self.may_block = file.as_ref().is_some_and(may_block);
+            self.file = file;
+            self.torn = 0;
         }
         Ok(())
     }
 
-    /// Whether it is a FIFO that no one has read so far.
+    /// Returns whether the output is a FIFO that had no reader so far.
     pub fn is_unread(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Whether it is a file that everybody may read.
+    /// Returns whether the output is a file that everybody may read.
     pub fn is_public(&self) -> bool {
         let stat = self.file.as_ref().map(rustix::fs::fstat);
         let is_regular = !self.may_block && self.path.is_some();
         is_regular && stat.is_some_and(|stat| stat.is_ok_and(|stat| stat.st_mode & 0o004 != 0))
     }
 
-    /// Where a sink appends its lines.
+    /// Returns where a sink appends its lines.
     pub fn lines(&mut self) -> &mut Vec<u8> {
         &mut self.waiting
     }
 
-    /// Whether enough has been gathered to be written.
+    /// Returns whether enough has been gathered to be written.
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= GATHER_BYTES
     }
 
-    /// Writes what waits; nothing waits afterwards, unless no one reads yet.
-    pub fn flush(&mut self, stop: &Signals) -> Flushed {
+    /// Writes what waits, and adds each line to `written` as it goes out. Nothing waits afterwards,
+    /// unless the FIFO has no reader yet, or the reader takes nothing and a new file was asked for.
+    pub fn flush(&mut self, signals: &Signals, written: &AtomicU64) -> Flushed {
         if self.file.is_none()
             && let Err(error) = self.reopen()
         {
@@ -160,38 +191,42 @@ impl Output {
             };
         }
         let mut bytes = std::mem::take(&mut self.waiting);
-        let (written, failure) = self.write(&bytes, stop);
+        let (end, failure) = self.write(&bytes, self.torn, signals, written);
         let mut flushed = Flushed {
-            written: lines(&bytes[..written]),
+            written: count_lines(&bytes[..end]),
             unwritten: 0,
             failure,
         };
-        flushed.unwritten = lines(&bytes) - flushed.written;
+        self.torn = torn_bytes(&bytes[..end]);
         if flushed.failure.is_some() {
-            self.take_back_torn_line(&bytes[..written]);
+            flushed.unwritten = count_lines(&bytes) - flushed.written;
+            self.take_back_torn_line(self.torn);
+            self.torn = 0;
+            bytes.clear();
+        } else {
+            bytes.drain(..end - self.torn);
         }
-        bytes.clear();
         self.waiting = bytes;
         flushed
     }
 
-    /// Drops what waits for somebody to read.
+    /// Drops what waits for somebody to read the FIFO.
     pub fn give_up_unread(&mut self) -> Flushed {
         self.give_up(io::Error::other("no one reads the FIFO"))
     }
 
     /// Drops what waits.
     fn give_up(&mut self, error: io::Error) -> Flushed {
-        let unwritten = lines(&self.waiting);
+        let unwritten = count_lines(&self.waiting);
         self.waiting.clear();
         Flushed {
             written: 0,
             unwritten,
-            failure: (unwritten > 0).then_some(Failure::Failed(error)),
+            failure: (unwritten > 0).then_some(WriteFailure::Failed(error)),
         }
     }
 
-    /// Whether the reader of a pipe has gone.
+    /// Returns whether the reader of a pipe has gone.
     pub fn is_closed(&self) -> bool {
         let Some(file) = self.file.as_ref().filter(|_| self.may_block) else {
             return false;
@@ -201,18 +236,28 @@ impl Output {
         ready && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
-    /// Writes all bytes; says how many it were if not. A reader that does not read is waited for
-    /// until the end is asked for, and a little longer.
-    fn write(&mut self, bytes: &[u8], stop: &Signals) -> (usize, Option<Failure>) {
-        let mut written = 0;
-        while written < bytes.len() {
-            let mut chunk = &bytes[written..];
+    /// Writes the bytes from `start` on. Returns where it ended: before the last byte after a failure,
+    /// and when the reader takes nothing and a new file was asked for. A reader that takes nothing is
+    /// waited for until the end is asked for, and a little longer.
+    fn write(
+        &mut self,
+        bytes: &[u8],
+        start: usize,
+        signals: &Signals,
+        written: &AtomicU64,
+    ) -> (usize, Option<WriteFailure>) {
+        let mut end = start;
+        while end < bytes.len() {
+            let mut chunk = &bytes[end..];
             if self.may_block {
                 chunk = &chunk[..chunk.len().min(PIPE_BYTES)];
-                if self.is_given_up(stop) {
-                    return (written, Some(Failure::Stalled));
+                if self.is_given_up(signals) {
+                    return (end, Some(WriteFailure::Stalled));
                 }
                 if !self.is_ready() {
+                    if signals.is_reopen_asked() {
+                        return (end, None);
+                    }
                     continue;
                 }
             }
@@ -222,37 +267,34 @@ impl Output {
             match file.write(chunk) {
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero.into();
-                    return (written, Some(Failure::Failed(error)));
+                    return (end, Some(WriteFailure::Failed(error)));
                 }
                 Ok(n) => {
-                    written += n;
+                    written.fetch_add(count_lines(&chunk[..n]), Ordering::Relaxed);
+                    end += n;
                     self.deadline = None;
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
-                    io::ErrorKind::BrokenPipe => return (written, Some(Failure::Closed)),
-                    _ => return (written, Some(Failure::Failed(error))),
+                    io::ErrorKind::BrokenPipe => return (end, Some(WriteFailure::Closed)),
+                    _ => return (end, Some(WriteFailure::Failed(error))),
                 },
             }
         }
-        (written, None)
+        (end, None)
     }
 
-    /// A full disk takes part of a line: what the file has of it would spoil the next one. Others may
-    /// write to the file as well: it is made shorter only where our bytes are its last.
-    fn take_back_torn_line(&mut self, written: &[u8]) {
-        let torn = written
-            .iter()
-            .rev()
-            .take_while(|byte| **byte != b'\n')
-            .count();
+    /// Cuts the beginning of a line off the end of a regular file: a full disk takes part of a line,
+    /// which would spoil the next one. Others may write to the file as well: it is cut only if it ends
+    /// where we have written last.
+    fn take_back_torn_line(&mut self, torn: usize) {
         if self.may_block || torn == 0 {
             return;
         }
         let Some(file) = &mut self.file else {
             return;
         };
-        /* Behind our last byte, also of a file that is appended to. */
+        /* After our last byte, also in a file that is appended to. */
         let (Ok(position), Ok(metadata)) = (file.stream_position(), file.metadata()) else {
             return;
         };
@@ -263,15 +305,15 @@ impl Output {
         }
     }
 
-    /// Whether no one seems to read: nothing was taken since the end was asked for, for too long.
-    fn is_given_up(&mut self, stop: &Signals) -> bool {
-        if self.deadline.is_none() && stop.is_asked() {
+    /// Returns whether the reader has taken nothing for too long since the end was asked for.
+    fn is_given_up(&mut self, signals: &Signals) -> bool {
+        if self.deadline.is_none() && signals.is_end_asked() {
             self.deadline = Instant::now().checked_add(GRACE);
         }
         self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Waits a moment for room. An error counts as room: write() tells which.
+    /// Waits a moment for room. An error counts as room: write() returns it.
     fn is_ready(&self) -> bool {
         let Some(file) = &self.file else {
             return false;
@@ -281,7 +323,8 @@ impl Output {
     }
 }
 
-/// Writes a whole text to stdout, for what is no stream of records. That no one reads is no failure.
+/// Writes a whole text to stdout, for what is not a stream of records. A reader that has gone is not a
+/// failure.
 pub fn print(text: &[u8]) -> Result<()> {
     let mut stdout = io::stdout();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
@@ -292,54 +335,33 @@ pub fn print(text: &[u8]) -> Result<()> {
     }
 }
 
-/// Line ends.
-fn lines(bytes: &[u8]) -> u64 {
+/// Counts the ends of lines.
+fn count_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// Whether stdout is a pipe: another program reads it.
+/// Counts the bytes after the last end of a line.
+fn torn_bytes(bytes: &[u8]) -> usize {
+    bytes.len() - memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
+}
+
+/// Returns whether stdout is a pipe, which another program reads.
 pub fn is_stdout_pipe() -> bool {
     rustix::fs::fstat(io::stdout())
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
-/// Whether a write to this may block until somebody reads.
+/// Returns whether a write to this file may block until somebody reads.
 fn may_block(file: &File) -> bool {
     rustix::fs::fstat(file)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::fs::OpenOptions;
-    use std::io::Write as _;
-
-    use super::Output;
-
-    /// Check that a torn line is taken back, also of a file that is not appended to, and that nothing
-    /// is cut where another writer came after it.
-    #[test]
-    fn torn_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        let mut output = Output::open(Some(&path)).unwrap();
-        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
-        write(b"a\nto");
-        output.take_back_torn_line(b"a\nto");
-        assert_eq!(fs::read(&path).unwrap(), b"a\n");
-        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
-        write(b"b\nto");
-        let mut other = OpenOptions::new().append(true).open(&path).unwrap();
-        other.write_all(b"theirs\n").unwrap();
-        output.take_back_torn_line(b"b\nto");
-        assert_eq!(fs::read(&path).unwrap(), b"a\nb\ntotheirs\n");
-        output.file = Some(fs::File::create(&path).unwrap());
-        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
-        write(b"c\nto");
-        output.take_back_torn_line(b"c\nto");
-        let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
-        write(b"d\n");
-        assert_eq!(fs::read(&path).unwrap(), b"c\nd\n");
-    }
+/// Returns whether both are the same file.
+fn is_same_file(a: &File, b: &File) -> bool {
+    let id = |file| rustix::fs::fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
+    matches!((id(a), id(b)), (Ok(a), Ok(b)) if a == b)
 }
+
+#[cfg(test)]
+mod tests;

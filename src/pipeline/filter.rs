@@ -1,68 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which requests are told of: all that hold for every option given.
+//! The filters on texts and attempts. What numbers decide (status, duration, sampling) is filtered in
+//! BPF: `attach::object::KernelFilter`.
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::host::host_and_port;
 
-use crate::bpf::types::limit;
-use crate::cli::Trace;
-
-/// What BPF decides by itself (bpf/filter.bpf.h): requests that numbers rule out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Early {
-    /// One request in so many, counted over all that are seen.
-    pub sample: u64,
-    /// 0: any.
-    pub min_duration_ns: u64,
-    /// Bit n of all: those with status n. `None`: any.
-    pub statuses: Option<[u64; STATUS_WORDS]>,
-}
-
-/// 64 statuses in each.
-const STATUS_WORDS: usize = limit::STATUS_WORDS.0 as usize;
-
-impl From<&Trace> for Early {
-    fn from(cli: &Trace) -> Self {
-        let min_duration = cli.min_duration.unwrap_or_default();
-        let mut statuses = [0; STATUS_WORDS];
-        for status in cli.status.iter().flat_map(|range| range.first..=range.last) {
-            statuses[status as usize / 64] |= 1 << (status % 64);
-        }
-        Self {
-            sample: cli.sample.unwrap_or(1),
-            min_duration_ns: u64::try_from(min_duration.as_nanos()).unwrap_or(u64::MAX),
-            statuses: Some(statuses).filter(|_| !cli.status.is_empty()),
-        }
-    }
-}
-
 /// The lowest status of a failure.
 const STATUS_FAILED: u32 = 400;
 
-/// What texts and attempts decide.
-#[derive(Debug)]
-pub struct Filter {
-    /// `--method`; empty: any.
-    method: Vec<String>,
-    /// `--uri`
-    uri: Option<String>,
-    /// `--host`
-    host: Option<String>,
-    /// `--failed`
-    failed: bool,
+/// A request passes when it passes every filter that is set.
+#[derive(Clone, Debug, Default)]
+pub struct TextFilter {
+    /// Methods in upper case; empty for any.
+    pub methods: Vec<String>,
+    /// How the uri begins that the client asked for.
+    pub uri_prefix: Option<String>,
+    /// The host's name, without a port.
+    pub host: Option<String>,
+    /// Whether only failed requests pass.
+    pub failed_only: bool,
 }
 
-impl Filter {
-    /// From the options.
-    pub fn new(cli: &Trace) -> Self {
-        Self {
-            method: cli.method.clone(),
-            uri: cli.uri.clone(),
-            host: cli.host.clone(),
-            failed: cli.failed,
-        }
-    }
-
+impl TextFilter {
     /// Returns whether the request passes every filter. What it does not have never matches. Its uri is what the client
     /// asked for: a prefix that has no query ends within the path.
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
@@ -75,14 +34,14 @@ impl Filter {
             let host = request.http_host.as_deref();
             host.is_some_and(|host| host_and_port(host).0.eq_ignore_ascii_case(name))
         };
-        (self.method.is_empty() || self.method.iter().any(is_method))
-            && self.uri.as_deref().is_none_or(begins_with)
+        (self.methods.is_empty() || self.methods.iter().any(is_method))
+            && self.uri_prefix.as_deref().is_none_or(begins_with)
             && self.host.as_deref().is_none_or(is_host)
-            && (!self.failed || has_failed(request))
+            && (!self.failed_only || has_failed(request))
     }
 }
 
-/// Returns whether the client got an error, or an upstream has failed, be it that another one has
+/// Returns whether the client got an error, or an attempt at an upstream failed, even if another one
 /// answered in its place.
 fn has_failed(request: &Request<'_>) -> bool {
     let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
@@ -93,20 +52,9 @@ fn has_failed(request: &Request<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use super::TextFilter;
     use ngx_bpf_record::Request;
     use ngx_bpf_record::schema;
-
-    use super::Early;
-    use super::Filter;
-    use crate::cli::Cli;
-    use crate::cli::Trace;
-
-    /// A command line.
-    fn options(args: &[&str]) -> Trace {
-        let args = ["ngx-bpf"].iter().chain(args);
-        Cli::try_parse_from(args).unwrap().trace
-    }
 
     /// A request with every value that filters look at.
     fn request() -> Request<'static> {
@@ -119,42 +67,70 @@ mod tests {
         }
     }
 
-    /// Check each filter with a request that it lets through and one that it does not.
-    #[test]
-    fn each() {
-        for (args, expected) in [
-            (&[][..], true),
-            (&["--method", "post,get"], true),
-            (&["--method", "HEAD"], false),
-            (&["--uri", "/api"], true),
-            (&["--uri", "/api/x"], true),
-            (&["--uri", "/api/x?y="], true),
-            (&["--uri", "/api/xy"], false),
-            (&["--uri", "/index.php"], false),
-            (&["--uri", "/static"], false),
-            (&["--host", "example.com"], true),
-            (&["--host", "example.com:8080"], true),
-            (&["--host", "example.org"], false),
-            (&["--uri", "/api", "--method", "POST"], false),
-        ] {
-            let filter = Filter::new(&options(args));
-            assert_eq!(filter.lets_through(&request()), expected, "{args:?}");
+    /// A filter on methods.
+    fn methods(methods: &[&str]) -> TextFilter {
+        TextFilter {
+            methods: methods.iter().map(|&method| method.to_owned()).collect(),
+            ..Default::default()
         }
     }
 
-    /// Check that a request without the value is not let through.
+    /// A filter on the beginning of the uri.
+    fn uri(prefix: &str) -> TextFilter {
+        TextFilter {
+            uri_prefix: Some(prefix.to_owned()),
+            ..Default::default()
+        }
+    }
+
+    /// A filter on the host.
+    fn host(name: &str) -> TextFilter {
+        TextFilter {
+            host: Some(name.to_owned()),
+            ..Default::default()
+        }
+    }
+
+    /// Check each filter with a request that passes it and one that does not.
+    #[test]
+    fn each() {
+        let both = TextFilter {
+            methods: vec!["POST".to_owned()],
+            ..uri("/api")
+        };
+        for (filter, expected) in [
+            (TextFilter::default(), true),
+            (methods(&["POST", "GET"]), true),
+            (methods(&["HEAD"]), false),
+            (uri("/api"), true),
+            (uri("/api/x"), true),
+            (uri("/api/x?y="), true),
+            (uri("/api/xy"), false),
+            (uri("/index.php"), false),
+            (uri("/static"), false),
+            (host("example.com"), true),
+            (host("example.org"), false),
+            (both, false),
+        ] {
+            assert_eq!(filter.lets_through(&request()), expected, "{filter:?}");
+        }
+    }
+
+    /// Check that a request without the value does not pass.
     #[test]
     fn absent() {
-        for args in [["--method", "GET"], ["--uri", ""], ["--host", "a"]] {
-            let filter = Filter::new(&options(&args));
-            assert!(!filter.lets_through(&Request::default()), "{args:?}");
+        for filter in [methods(&["GET"]), uri(""), host("a")] {
+            assert!(!filter.lets_through(&Request::default()), "{filter:?}");
         }
     }
 
     /// Check what is a failure: a status, and an attempt of the request or of a subrequest.
     #[test]
     fn failed() {
-        let filter = Filter::new(&options(&["--failed"]));
+        let filter = TextFilter {
+            failed_only: true,
+            ..Default::default()
+        };
         let with_status = |status| Request {
             status,
             ..Default::default()
@@ -174,26 +150,5 @@ mod tests {
         assert!(filter.lets_through(&longest));
         longest.subrequests.clear();
         assert!(!filter.lets_through(&longest));
-    }
-
-    /// Check what BPF is told.
-    #[test]
-    fn early() {
-        let early = |args: &[&str]| Early::from(&options(args));
-        let none = early(&[]);
-        assert_eq!(
-            (none.sample, none.min_duration_ns, none.statuses),
-            (1, 0, None)
-        );
-        assert_eq!(early(&["--sample", "100"]).sample, 100);
-        assert_eq!(
-            early(&["--min-duration", "10ms"]).min_duration_ns,
-            10_000_000
-        );
-        let statuses = early(&["--status", "404,5xx"]).statuses.unwrap();
-        let is_in = |status: usize| statuses[status / 64] >> (status % 64) & 1 == 1;
-        let all: Vec<usize> = (0..1000).filter(|status| is_in(*status)).collect();
-        let expected: Vec<usize> = [404].into_iter().chain(500..=599).collect();
-        assert_eq!(all, expected);
     }
 }

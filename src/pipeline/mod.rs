@@ -1,369 +1,300 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf` itself: sets everything up, then hands each record to the output until the end.
+//! Tracing: from what to trace to lines and metrics.
+//!
+//! Three kinds of threads share the work, so that none holds up another for longer than its channel
+//! takes. A ring reader for each binary takes records from its ring buffer. The thread of the records
+//! passes them to the consumers, which write and measure them. The main thread controls what is traced:
+//! it attaches to new binaries, which takes 0.3 s each, and keeps the tool's own metrics up to date.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::bail;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::at;
+use crossbeam_channel::bounded;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
-use ngx_bpf_record::Format;
-use ngx_bpf_record::Redaction;
-use ngx_bpf_record::append_line;
-use signal_hook::consts::SIGUSR1;
-use signal_hook::consts::SIGXFSZ;
 
+use crate::attach::Probe;
 use crate::attach::kernel;
-use crate::cli::Trace;
-use crate::cli::hint::hints;
+use crate::attach::object::RING_BYTES;
+use crate::counts::Counts;
 use crate::decode::clock::Clock;
-use crate::decode::request::request;
-use crate::decode::ring::Collector;
-use crate::decode::wire;
-use crate::decode::wire::RequestEvent;
-use crate::follow::Binaries;
-use crate::follow::found::Found;
+use crate::decode::held;
+use crate::decode::ring::RingReaders;
+use crate::follow::Follower;
+use crate::follow::selection::Selection;
+use crate::follow::settings::FollowSettings;
 use crate::host::descriptors;
 use crate::host::signals::Signals;
-use crate::metrics::Metrics;
+use crate::host::stderr::Messages;
+use crate::host::stderr::Verbosity;
+use crate::host::usage::Usage;
+use crate::metrics;
+use crate::metrics::MetricsSettings;
+use crate::metrics::RequestMetrics;
+use crate::metrics::own::OwnMetrics;
 use crate::output;
-use crate::output::Failure;
-use crate::output::Flushed;
 use crate::output::Output;
-use crate::pipeline::counts::Counts;
-use crate::pipeline::filter::Filter;
-use crate::pipeline::messages::Messages;
-use crate::pipeline::overhead::Cost;
-use crate::pipeline::overhead::Meter;
+use crate::output::OutputFormat;
+use crate::pipeline::filter::TextFilter;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::lines::Lines;
+use crate::pipeline::overhead::Overhead;
+use crate::pipeline::overhead::OverheadMeter;
+use crate::pipeline::overhead::ReportTimes;
+use crate::pipeline::records::Consumer;
+use crate::pipeline::records::RecordThread;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::Request;
 
-pub mod counts;
 pub mod filter;
-pub mod messages;
+mod ledger;
+mod lines;
+mod messages;
 pub mod overhead;
+mod records;
 
-/// How often the counters, the clock and the traced processes are looked at.
+/// How often the control looks at the traced processes and at the counters.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Traces until the end is asked for, or nothing is left to trace. False when the output has failed,
-/// which was said.
-pub fn run(cli: &Trace) -> Result<bool> {
-    let messages = Messages::new(cli);
-    let (stop, stopped) = Signals::take_over()?;
-    let reopen = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGUSR1, Arc::clone(&reopen))
-        .context("failed to handle SIGUSR1")?;
-    /* That a file may not grow any more (ulimit -f) is then an error of write(), like a full disk. */
-    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
-    let kernel = kernel::check(cli.sockets)?;
-    descriptors::raise();
-    let found = Found::read(cli, messages, &stop)?;
-    let mut tracing = Tracing {
-        cli,
-        sink: output::format(cli.format()),
-        output: Output::open(cli.output.as_deref())?,
-        filter: Filter::new(cli),
-        redaction: match cli.no_query {
-            true => Redaction::Query,
-            false => Redaction::Keys(cli.redact.0.clone()),
-        },
-        metrics: Metrics::serve(cli)?,
-        clock: Clock::now(),
-        meter: cli.self_stats.map(Meter::start).transpose()?,
-        left: cli.count,
-        written: 0,
-        filtered: 0,
-        late: 0,
-        unwritten: 0,
-        bad_records: 0,
-        told: Counts::default(),
-        over: None,
-        is_failing: false,
-        collector: Collector::new(),
-        binaries: Binaries::new(cli, messages),
-        stop,
-        messages,
-    };
-    tracing
-        .binaries
-        .start(found, kernel, &mut tracing.collector)?;
-    tracing.tell_hints();
-    tracing.stop.after(cli.duration);
-    tracing.run(&stopped, &reopen)?;
-    tracing.finish()
+/// What to trace, and what to do with the records.
+pub struct TraceSettings {
+    /// Which nginx, and the filters that run in BPF.
+    pub follow: FollowSettings,
+    /// The filters on texts.
+    pub filter: TextFilter,
+    /// What is removed from query strings.
+    pub redaction: Redaction,
+    /// The format of the lines.
+    pub format: OutputFormat,
+    /// The file that lines are appended to. `None`: stdout.
+    pub output: Option<PathBuf>,
+    /// The longest line in bytes, its end included. `None`: any length.
+    pub line_bytes_max: Option<usize>,
+    /// The time after which tracing ends.
+    pub duration: Option<Duration>,
+    /// The number of requests after which tracing ends; at least 1.
+    pub count: Option<u64>,
+    /// When the overhead is measured and reported. `None`: never.
+    pub overhead: Option<ReportTimes>,
+    /// Where metrics are served. `None`: nowhere.
+    pub metrics: Option<MetricsSettings>,
+    /// How much is printed on stderr.
+    pub verbosity: Verbosity,
+    /// Hints about the settings, printed when tracing has begun.
+    pub hints: Vec<String>,
 }
 
-/// Everything between the first record and the last.
-struct Tracing<'cli> {
-    /// The options.
-    cli: &'cli Trace,
-    /// The format.
-    sink: Box<dyn Format>,
-    /// Where the lines go.
-    output: Output,
-    /// Which requests are told of.
-    filter: Filter,
-    /// What is told of their query strings.
-    redaction: Redaction,
-    /// `--metrics`
-    metrics: Option<Metrics>,
-    /// Read again at every tick.
-    clock: Clock,
-    /// `--self-stats`
-    meter: Option<Meter>,
-    /// What is left of `--count`.
-    left: Option<u64>,
-    /// Requests written.
-    written: u64,
-    /// Requests that the filter did not let through, besides those that BPF has kept back.
-    filtered: u64,
-    /// Requests that came after the end: after `--count` was reached, or after the reader has left.
-    late: u64,
-    /// Requests that could not be written.
-    unwritten: u64,
-    /// Records that could not be decoded.
-    bad_records: u64,
-    /// What the stream has told of losses.
-    told: Counts,
-    /// What BPF had counted when `--count` was reached, or no one read any more: what it counts after
-    /// that is no one's loss.
-    over: Option<Counts>,
-    /// Writing fails, and that was said.
-    is_failing: bool,
-    /// Reads what is recorded.
-    collector: Collector,
-    /// What is traced.
-    binaries: Binaries<'cli>,
-    /// Whether the end was asked for.
-    stop: Signals,
-    /// What is said on stderr.
+/// Traces until the end is asked for, or nothing is left to trace. Returns false when the output
+/// failed to the end, which was reported.
+pub fn trace(settings: TraceSettings) -> Result<bool> {
+    let messages = Messages::new(settings.verbosity);
+    let ledger = Arc::new(Ledger::default());
+    let (mut signals, stopped) = {
+        let ledger = Arc::clone(&ledger);
+        Signals::take_over(move || {
+            let written = ledger.written.load(Ordering::Relaxed);
+            messages::ended_at_once(messages, written, &ledger.counts());
+        })?
+    };
+    let kernel = kernel::check(settings.follow.sockets)?;
+    descriptors::raise_limit();
+    let selection = Selection::read(&settings.follow, messages, &signals)?;
+    let output = Output::open(settings.output.as_deref())?;
+    let (own_metrics, request_metrics) = settings.metrics.map(metrics::serve).transpose()?.unzip();
+    let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
+    let (readers, batches) = RingReaders::new();
+    let mut control = Control {
+        follower: Follower::new(settings.follow, messages),
+        readers,
+        ledger: Arc::clone(&ledger),
+        own_metrics,
+        meter,
+        untraced_processes: 0,
+        messages,
+    };
+    control.start(selection, kernel)?;
+    print_hints(&settings.hints, &output, messages);
+    signals.start_clock(settings.duration);
+    let lines = Lines {
+        sink: output::encoder(settings.format),
+        output,
+        redaction: settings.redaction,
+        line_bytes_max: settings.line_bytes_max,
+        signals: signals.clone(),
+        ledger: Arc::clone(&ledger),
+        messages,
+    };
+    let (wants_more, ended) = bounded(0);
+    let records = RecordThread {
+        filter: settings.filter,
+        consumers: consumers(request_metrics, lines),
+        left: settings.count,
+        ledger,
+        messages,
+        wants_more: Some(wants_more),
+        clock: Clock::now(),
+        reported: Counts::default(),
+    };
+    let records = thread::Builder::new()
+        .name("records".to_owned())
+        .spawn(move || records.run(&batches))
+        .context("failed to start a thread")?;
+    control.run(&signals, &stopped, &ended);
+    control.finish(records)
+}
+
+/// The consumers of requests. Lines come last, since they redact and cut.
+fn consumers(metrics: Option<RequestMetrics>, lines: Lines) -> Vec<Box<dyn Consumer>> {
+    let metrics = metrics.map(|metrics| Box::new(metrics) as Box<dyn Consumer>);
+    metrics.into_iter().chain([Box::new(lines) as _]).collect()
+}
+
+impl Consumer for RequestMetrics {
+    fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
+        self.observe(request);
+        Ok(())
+    }
+}
+
+/// Prints what the operator should know of the settings and of the output.
+fn print_hints(hints: &[String], output: &Output, messages: Messages) {
+    for hint in hints {
+        messages.print(Verbosity::Normal, hint);
+    }
+    if output.is_unread() {
+        messages::unread(messages);
+    }
+    if output.is_public() {
+        messages.print(
+            Verbosity::Normal,
+            "everybody may read the output, and requests may hold secrets",
+        );
+    }
+}
+
+/// Controls what is traced.
+struct Control {
+    /// The binaries that are traced.
+    follower: Follower,
+    /// The readers of their ring buffers.
+    readers: RingReaders,
+    /// Where requests are counted.
+    ledger: Arc<Ledger>,
+    /// The tool's own metrics.
+    own_metrics: Option<OwnMetrics>,
+    /// Measures the overhead.
+    meter: Option<OverheadMeter>,
+    /// The number of processes without memory for them that was reported.
+    untraced_processes: u64,
+    /// Where messages go.
     messages: Messages,
 }
 
-impl Tracing<'_> {
-    /// Until the end is asked for, no one reads any more, or nothing is left to trace.
-    fn run(&mut self, stopped: &Receiver<()>, reopen: &AtomicBool) -> Result<()> {
+impl Control {
+    /// Starts to trace what was found.
+    fn start(&mut self, selection: Selection, kernel: kernel::Kernel) -> Result<()> {
+        let (readers, ledger) = (&mut self.readers, &self.ledger);
+        self.follower.start(selection, kernel, &mut |probe| {
+            connect(probe, readers, ledger)
+        })
+    }
+
+    /// Runs until the end is asked for, no more records are wanted, or nothing is left to trace.
+    fn run(&mut self, signals: &Signals, stopped: &Receiver<()>, ended: &Receiver<()>) {
         let ticks = tick(TICK);
-        let deadline = self.stop.deadline().map_or_else(never, at);
-        let batches = self.collector.batches.clone();
-        while self.over.is_none() && !self.stop.is_asked() {
+        let deadline = signals.deadline().map_or_else(never, at);
+        while !signals.is_end_asked() {
             select! {
-                recv(batches) -> batch => match batch {
-                    Ok(batch) => self.batch(&batch, batches.is_empty())?,
-                    Err(_) => return Ok(()),
-                },
                 recv(ticks) -> _ => {
                     self.tick();
-                    /* finish() tells what a reader failed with. */
-                    if !self.binaries.are_alive() || self.collector.has_failed() {
-                        return Ok(());
+                    /* finish() returns what a reader failed with. */
+                    if !self.follower.has_work() || self.readers.has_failed() {
+                        return;
                     }
                 }
-                recv(deadline) -> _ => return Ok(()),
-                recv(stopped) -> _ => return Ok(()),
-            }
-            if reopen.swap(false, Ordering::Relaxed) {
-                self.reopen();
+                recv(deadline) -> _ => return,
+                recv(stopped) -> _ => return,
+                recv(ended) -> _ => return,
             }
         }
-        Ok(())
     }
 
-    /// What is to be known of the options and of the output, once nothing fails any more.
-    fn tell_hints(&self) {
-        let hints = hints(self.cli, output::is_stdout_pipe());
-        hints.iter().for_each(|hint| self.messages.hint(hint));
-        if self.output.is_unread() {
-            self.messages.unread();
-        }
-        if self.output.is_public() {
-            self.messages
-                .hint("everybody may read the output, and requests may hold secrets");
-        }
-    }
-
-    /// Goes on in a new file of the output's name, once what waits is in the old one.
-    fn reopen(&mut self) {
-        self.flush();
-        match self.output.reopen() {
-            Ok(()) if self.output.is_unread() => self.messages.unread(),
-            Ok(()) => self.messages.reopened(),
-            Err(error) => self.messages.warn(&error),
-        }
-    }
-
-    /// The records of one batch.
-    fn batch(&mut self, mut bytes: &[u8], is_last: bool) -> Result<()> {
-        while !bytes.is_empty() {
-            let (record, rest) = wire::split(bytes).context("the ring buffer is garbled")?;
-            bytes = rest;
-            match wire::decode(record) {
-                Ok(event) => self.event(&event)?,
-                Err(error) => {
-                    self.bad_records += 1;
-                    self.messages
-                        .warn(&error.context("failed to decode a record"));
-                }
-            }
-        }
-        if is_last || self.output.is_full() {
-            self.flush();
-        }
-        Ok(())
-    }
-
-    /// One record.
-    fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
-        if self.over.is_some() {
-            self.late += 1;
-            return Ok(());
-        }
-        let mut request = request(event, self.clock);
-        if !self.filter.lets_through(&request) {
-            self.filtered += 1;
-            return Ok(());
-        }
-        if let Some(metrics) = &mut self.metrics {
-            metrics.request(&request);
-        }
-        self.redaction.apply(&mut request);
-        let max = self.cli.max_line.0;
-        append_line(&mut *self.sink, self.output.lines(), &mut request, max)
-            .context("failed to encode a record")?;
-        if let Some(left) = &mut self.left {
-            *left -= 1;
-            if *left == 0 {
-                self.end();
-            }
-        }
-        Ok(())
-    }
-
-    /// Nothing that comes from now on is asked for.
-    fn end(&mut self) {
-        if self.over.is_none() {
-            self.over = Some(self.binaries.counts());
-        }
-    }
-
-    /// What is done from time to time.
+    /// Does what is done ten times a second.
     fn tick(&mut self) {
-        self.clock = Clock::now();
-        if self.output.is_unread() {
-            self.flush();
+        let (readers, ledger) = (&mut self.readers, &self.ledger);
+        self.follower
+            .follow_new_masters(&mut |probe| connect(probe, readers, ledger));
+        if self.meter.as_mut().is_some_and(OverheadMeter::is_due) {
+            self.report_overhead();
         }
-        self.tell_losses();
-        self.binaries.follow(&mut self.collector);
-        if self.meter.as_mut().is_some_and(Meter::is_due) {
-            self.tell_cost();
+        let counts = self.ledger.counts();
+        if counts.untraced_processes > self.untraced_processes {
+            self.untraced_processes = counts.untraced_processes;
+            messages::untraced(self.messages, counts.untraced_processes);
         }
-        if let Some(metrics) = &self.metrics {
-            metrics.tick(&self.counts(), self.written, self.binaries.alive());
-        }
-        if self.output.is_closed() {
-            self.end();
+        if let Some(metrics) = &self.own_metrics {
+            let written = self.ledger.written.load(Ordering::Relaxed);
+            metrics.update(&counts, written, self.follower.live_binaries());
         }
     }
 
-    /// What is new among the losses goes into the stream.
-    fn tell_losses(&mut self) {
-        if self.over.is_some() || self.output.is_unread() {
-            return;
-        }
-        let counts = self.counts();
-        for lost in counts.since(&self.told, &Clock::wall_now()) {
-            self.flush();
-            let line = self.sink.lost(self.output.lines(), &lost);
-            let flushed = self.output.flush(&self.stop);
-            if line.is_err() || flushed.failure.is_some() {
-                return;
+    /// Reports the overhead of tracing so far.
+    fn report_overhead(&self) {
+        match Usage::read() {
+            Ok(process) => {
+                let overhead = Overhead {
+                    programs: self.follower.program_runs(),
+                    process,
+                };
+                let waiting_max = self.ledger.counts().waiting_max;
+                messages::overhead(self.messages, &overhead, waiting_max, RING_BYTES);
             }
-            self.told.tell(&lost);
-        }
-        if counts.untraced_processes > self.told.untraced_processes {
-            self.messages.untraced(counts.untraced_processes);
-        }
-        self.told = counts;
-    }
-
-    /// What tracing has cost so far.
-    fn tell_cost(&self) {
-        match Cost::now(self.binaries.runs()) {
-            Ok(cost) => self.messages.cost(&cost, self.counts().waiting_max),
             Err(error) => self.messages.warn(&error),
         }
     }
 
-    /// Writes the requests that wait, and counts them.
-    fn flush(&mut self) {
-        let flushed = self.output.flush(&self.stop);
-        self.count(flushed);
-    }
-
-    /// Counts what was written, and what was not.
-    fn count(&mut self, flushed: Flushed) {
-        self.written += flushed.written;
-        match flushed.failure {
-            /* What no one reads is not lost: the reader has what it wanted. */
-            Some(Failure::Closed) => {
-                self.late += flushed.unwritten;
-                self.end();
-            }
-            Some(Failure::Stalled) => self.unwritten += flushed.unwritten,
-            Some(Failure::Failed(error)) => {
-                self.unwritten += flushed.unwritten;
-                if !self.is_failing {
-                    let error = anyhow::Error::from(error).context("failed to write records");
-                    self.messages.warn(&error);
-                }
-                self.is_failing = true;
-            }
-            /* With nothing to write nothing is told of the output. */
-            None => self.is_failing &= flushed.written == 0,
+    /// Detaches, waits until all that was recorded is written, and reports the sums. Returns false when
+    /// the output failed to the end.
+    fn finish(mut self, records: JoinHandle<Result<()>>) -> Result<bool> {
+        self.follower.detach();
+        let held = self.follower.take_held().into_iter();
+        let held: Vec<_> = held.filter_map(held::unfinished_record).collect();
+        let read = self.readers.finish(held.concat());
+        match records.join() {
+            Ok(result) => result?,
+            Err(_) => bail!("the thread of the records panicked"),
         }
-    }
-
-    /// Detaches, takes what is left, and says how it ended. False when the output has failed, and took
-    /// nothing more until the end.
-    fn finish(mut self) -> Result<bool> {
-        self.binaries.detach();
-        self.collector.finish();
-        while let Ok(batch) = self.collector.batches.recv() {
-            self.batch(&batch, self.collector.batches.is_empty())?;
-        }
-        let held = self.binaries.take_held();
-        self.batch(&held.concat(), true)?;
-        self.flush();
-        if self.output.is_unread() {
-            let given_up = self.output.give_up_unread();
-            self.count(given_up);
-        }
-        let result = self.collector.join();
-        self.tell_losses();
         if self.meter.is_some() {
-            self.tell_cost();
+            self.report_overhead();
         }
-        if self.is_failing {
-            self.messages.unwritten(self.unwritten);
+        let bad_records = self.ledger.bad_records.load(Ordering::Relaxed);
+        if bad_records > 1 {
+            messages::bad_records(self.messages, bad_records);
         }
-        self.messages.finished(self.written, &self.counts());
-        result.map(|()| !self.is_failing)
+        let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
+        if is_failing {
+            let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);
+            messages::unwritten(self.messages, unwritten);
+        }
+        let written = self.ledger.written.load(Ordering::Relaxed);
+        messages::finished(self.messages, written, &self.ledger.counts());
+        read.map(|()| !is_failing)
     }
+}
 
-    /// All counters, BPF's and ours, of what was asked for.
-    fn counts(&self) -> Counts {
-        let mut counts = self.binaries.counts();
-        if let Some(over) = &self.over {
-            counts.end_at(over, self.late);
-        }
-        counts.filtered += self.filtered;
-        counts.add_bad_records(self.bad_records);
-        counts.add_unwritten(self.unwritten);
-        counts
-    }
+/// Has the records and the counters of a probe read, before it records anything.
+fn connect(probe: &Probe, readers: &mut RingReaders, ledger: &Ledger) -> Result<()> {
+    readers.add(probe.ring_buffer()?)?;
+    ledger.add_object(probe.counters()?);
+    Ok(())
 }

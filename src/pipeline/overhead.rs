@@ -1,88 +1,63 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tracing costs on this machine: each BPF program's runs, as the kernel counts them, and what
-//! this process has used. Counting costs, too: two readings of the clock a run.
+//! The overhead of tracing: runs and time of each BPF program, CPU and memory of this process. Having
+//! the kernel count runs adds some overhead of its own.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::fd::FromRawFd as _;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::time::Instant;
 
-use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::libbpf_sys;
 
-use crate::cli::value::Interval;
+use crate::attach::ProgramRuns;
+use crate::attach::run_counting;
+use crate::host::usage::Usage;
 
-/// What the kernel has counted of one program.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Runs {
-    /// How often it ran, also for processes that are not traced.
-    pub hits: u64,
-    /// In it, all together.
-    pub time_ns: u64,
+/// When the overhead is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportTimes {
+    /// At the end only.
+    AtEnd,
+    /// At the end, and each time this time is over.
+    Every(Duration),
 }
 
-/// What was used since this process began, set-up included.
-pub struct Cost {
-    /// By the program's name.
-    pub programs: BTreeMap<String, Runs>,
-    /// CPU time of this process.
-    pub cpu: Duration,
-    /// Memory of this process now, bytes.
-    pub resident: u64,
+/// What tracing has used so far.
+pub struct Overhead {
+    /// Runs of BPF programs, by the program's name.
+    pub programs: BTreeMap<String, ProgramRuns>,
+    /// What this process has used.
+    pub process: Usage,
 }
 
-impl Cost {
-    /// Of these programs and this process.
-    pub fn now(programs: BTreeMap<String, Runs>) -> Result<Self> {
-        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        let cpu = Duration::try_from(cpu).context("a time that no clock shows")?;
-        let pages = fs::read_to_string("/proc/self/statm").context("failed to read /proc/self")?;
-        let pages = pages.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
-        let resident = pages.context("no memory in /proc/self/statm")?;
-        Ok(Self {
-            programs,
-            cpu,
-            resident: resident * rustix::param::page_size() as u64,
-        })
-    }
-}
-
-/// Has the kernel count for as long as it lives, and knows when to tell.
-pub struct Meter {
+/// Has the kernel count runs for as long as it lives, and says when to report them.
+pub struct OverheadMeter {
     /// Counting ends with the last of these.
     _counting: OwnedFd,
-    /// `None`: at the end only.
-    every: Option<Duration>,
-    /// When it was told last.
-    told: Instant,
+    /// When reports are due.
+    times: ReportTimes,
+    /// When the last report was due.
+    reported: Instant,
 }
 
-impl Meter {
-    /// Fails where the kernel does not let us (CAP_SYS_ADMIN, Linux 5.8).
-    pub fn start(interval: Interval) -> Result<Self> {
-        // SAFETY: takes a number, returns a descriptor or an error.
-        let fd = unsafe { libbpf_sys::bpf_enable_stats(libbpf_sys::BPF_STATS_RUN_TIME) };
-        if fd < 0 {
-            let error = std::io::Error::from_raw_os_error(-fd);
-            return Err(error)
-                .context("failed to have the kernel count (--self-stats needs CAP_SYS_ADMIN)");
-        }
+impl OverheadMeter {
+    /// Starts to count. Fails without CAP_SYS_ADMIN.
+    pub fn start(times: ReportTimes) -> Result<Self> {
         Ok(Self {
-            // SAFETY: just opened, and no one else's.
-            _counting: unsafe { OwnedFd::from_raw_fd(fd) },
-            every: interval.0,
-            told: Instant::now(),
+            _counting: run_counting::start()?,
+            times,
+            reported: Instant::now(),
         })
     }
 
-    /// Whether it is time to tell; then the next time is reckoned from now.
+    /// Returns whether a report is due, once for each time that is over.
     pub fn is_due(&mut self) -> bool {
-        let is_due = self.every.is_some_and(|every| self.told.elapsed() >= every);
+        let is_due = match self.times {
+            ReportTimes::AtEnd => false,
+            ReportTimes::Every(time) => self.reported.elapsed() >= time,
+        };
         if is_due {
-            self.told = Instant::now();
+            self.reported = Instant::now();
         }
         is_due
     }

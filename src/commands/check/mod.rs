@@ -12,17 +12,19 @@ use serde::Serialize;
 use crate::attach::kernel::Machine;
 use crate::attach::kernel::Need;
 use crate::attach::socket_source::SocketSource;
-use crate::cli::Check;
+use crate::cli::CheckArgs;
+use crate::commands::trace::layout_options;
 use crate::follow::candidate::Candidate;
 use crate::follow::candidate::Refused;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
-use crate::follow::lookout::Wanted;
+use crate::follow::lookout::Scope;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
 use crate::follow::processes::Role;
 use crate::follow::program::Program;
 use crate::host::descriptors;
+use crate::host::pid_namespace;
 use crate::output;
 use nginx_binary::build::Build;
 use nginx_binary::layout::choose::Source;
@@ -136,11 +138,11 @@ struct LayoutFit {
 }
 
 /// Looks, and writes the report to stdout. Whether tracing would work in full.
-pub fn run(options: &Check) -> Result<bool> {
+pub fn check(options: &CheckArgs) -> Result<bool> {
     let machine = Machine::look(None)?;
     let mut reason = machine.complaint();
     let is_machine_fit = reason.is_none();
-    descriptors::raise();
+    descriptors::raise_limit();
     let nginx = match look(options) {
         Ok(nginx) => nginx,
         Err(error) => {
@@ -161,14 +163,14 @@ pub fn run(options: &Check) -> Result<bool> {
             sockets: machine.sockets,
         },
         /* No one asked for one that was only found: it can't make the others fail. */
-        works: reason.is_none() || (in_part && options.pids.asked().is_empty()),
+        works: reason.is_none() || (in_part && options.pids.named().is_empty()),
         in_part,
         nginx,
         reason,
     };
     let mut text = Vec::new();
     if options.json {
-        write_line(&mut text, &report).context("failed to encode the report")?;
+        write_line(&mut text, &report)?;
     } else {
         let shown = Shown {
             report: &report,
@@ -181,19 +183,15 @@ pub fn run(options: &Check) -> Result<bool> {
 }
 
 /// What is known of every nginx that is asked for. Fails when there is none.
-fn look(options: &Check) -> Result<Vec<Nginx>> {
-    processes::check_proc()?;
+fn look(options: &CheckArgs) -> Result<Vec<Nginx>> {
+    pid_namespace::ensure_proc_is_own()?;
     let mut found: Vec<(Option<Inode>, Nginx)> = Vec::new();
     let mut seen = Vec::new();
+    let layout = layout_options(&options.layout);
     loop {
-        let asked = options.pids.asked();
-        let wanted = if asked.is_empty() {
-            Wanted::Running
-        } else {
-            Wanted::Asked(asked)
-        };
+        let scope = Scope::of_user(&options.pids.named());
         let known = found.iter().filter_map(|(inode, _)| *inode).collect();
-        let mut lookout = Lookout::start(wanted, seen.clone(), known, &(&options.layout).into())?;
+        let mut lookout = Lookout::start(scope, seen.clone(), known, &layout)?;
         while let Some(news) = lookout.wait(None) {
             match news {
                 News::Over => break,
@@ -238,7 +236,7 @@ fn add(found: &mut Vec<(Option<Inode>, Nginx)>, candidate: Candidate) {
 
 impl Process {
     /// A process and its workers.
-    fn of(process: &processes::Process) -> Self {
+    fn of(process: &processes::NginxProcess) -> Self {
         let children = process.children.iter();
         let workers = children.filter(|(_, role)| *role == Role::Worker);
         let workers: Vec<u32> = workers.map(|(pid, _)| *pid).collect();

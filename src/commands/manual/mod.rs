@@ -33,7 +33,7 @@ const SECTION: (&str, &str) = ("8", "System Administration");
 const EXIT_STATUS: &str = "Exit status: ";
 
 /// Writes it to stdout. Fails when it can't be made or written.
-pub fn run(what: Generate) -> Result<()> {
+pub fn generate(what: Generate) -> Result<()> {
     let text = match what {
         Generate::Man => page().context("failed to make the man page")?,
         Generate::Bash => completions(Shell::Bash),

@@ -4,28 +4,6 @@
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::values::Cause;
 
-use crate::bpf::types::counters;
-use crate::bpf::types::lost_cause;
-
-/// The causes that BPF counts, by `enum lost_cause`. A cause of wire.h that is missing here does not
-/// compile.
-const COUNTED_BY_BPF: [Cause; lost_cause::LOST_CAUSES.0 as usize] = {
-    let mut causes = [Cause::WriteFailed; lost_cause::LOST_CAUSES.0 as usize];
-    causes[lost_cause::LOST_RING_FULL.0 as usize] = Cause::RingFull;
-    causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = Cause::InflightFull;
-    causes[lost_cause::LOST_BAD_READ.0 as usize] = Cause::BadRead;
-    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = Cause::WorkerExit;
-    causes
-};
-
-const _: () = {
-    let mut n = 0;
-    while n < COUNTED_BY_BPF.len() {
-        assert!(!matches!(COUNTED_BY_BPF[n], Cause::WriteFailed));
-        n += 1;
-    }
-};
-
 /// What was counted since tracing began, summed over all objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -42,17 +20,6 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds the counters of one object.
-    pub fn add(&mut self, counters: &counters) {
-        self.seen += counters.seen;
-        self.filtered += counters.filtered;
-        for (cause, count) in COUNTED_BY_BPF.into_iter().zip(counters.lost) {
-            self.lost[cause as usize] += count;
-        }
-        self.untraced_processes += counters.untraced_processes;
-        self.waiting_max = self.waiting_max.max(counters.waiting_max);
-    }
-
     /// Adds records that could not be decoded.
     pub fn add_bad_records(&mut self, count: u64) {
         self.lost[Cause::BadRead as usize] += count;

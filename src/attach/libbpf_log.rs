@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages of libbpf and of the kernel's verifier, which say why something was refused.
+
+use libbpf_rs::PrintLevel;
+
+use crate::host::stderr;
+use crate::host::stderr::Patience;
+use crate::output::escape::Line;
+
+/// Prints these messages on stderr from now on, or drops them.
+pub fn show(is_shown: bool) {
+    libbpf_rs::set_print(is_shown.then_some((PrintLevel::Warn, print_lines)));
+}
+
+/// Prints a message line by line.
+fn print_lines(_: PrintLevel, text: String) {
+    text.lines()
+        .for_each(|line| stderr::print_line(Line(line), Patience::Long));
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf` without a command: traces requests. Here the options become the settings of the layers
+//! below, which do not know the command line.
+
+use anyhow::Result;
+
+use crate::attach::object::KernelFilter;
+use crate::cli::LayoutArgs;
+use crate::cli::TraceArgs;
+use crate::cli::hint::hints;
+use crate::cli::value::Interval;
+use crate::follow::settings::FollowSettings;
+use crate::host::stderr::Verbosity;
+use crate::metrics::MetricsSettings;
+use crate::output;
+use crate::pipeline;
+use crate::pipeline::TraceSettings;
+use crate::pipeline::filter::TextFilter;
+use crate::pipeline::overhead::ReportTimes;
+use nginx_binary::Options;
+use ngx_bpf_record::Redaction;
+
+/// Traces until the end. Returns false when the output failed, which was reported.
+pub fn trace(options: &TraceArgs) -> Result<bool> {
+    let hints = hints(options, output::is_stdout_pipe());
+    pipeline::trace(settings(options, hints))
+}
+
+/// Turns options into settings.
+fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
+    TraceSettings {
+        follow: follow_settings(options),
+        filter: text_filter(options),
+        redaction: match options.no_query {
+            true => Redaction::Query,
+            false => Redaction::Keys(options.redact.0.clone()),
+        },
+        format: options.format(),
+        output: options.output.clone(),
+        line_bytes_max: options.max_line.0,
+        duration: options.duration,
+        count: options.count,
+        overhead: options.self_stats.map(|Interval(time)| match time {
+            Some(time) => ReportTimes::Every(time),
+            None => ReportTimes::AtEnd,
+        }),
+        metrics: options.metrics.map(|address| MetricsSettings {
+            address: address.0,
+            routes: options.route.clone(),
+        }),
+        verbosity: match (options.quiet, options.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        },
+        hints,
+    }
+}
+
+/// Returns which nginx to trace, and the filters that run in BPF.
+fn follow_settings(options: &TraceArgs) -> FollowSettings {
+    let statuses = options.status.iter();
+    let statuses: Vec<_> = statuses.map(|range| range.first..=range.last).collect();
+    FollowSettings {
+        pids: options.pids.named(),
+        wait: options.wait,
+        layout: layout_options(&options.layout),
+        sockets: options.sockets,
+        filter: KernelFilter::new(options.sample, options.min_duration, &statuses),
+    }
+}
+
+/// Returns the filters on texts.
+fn text_filter(options: &TraceArgs) -> TextFilter {
+    TextFilter {
+        methods: options.method.clone(),
+        uri_prefix: options.uri.clone(),
+        host: options.host.clone(),
+        failed_only: options.failed,
+    }
+}
+
+/// Returns the files that the user named for layouts.
+pub fn layout_options(args: &LayoutArgs) -> Options {
+    Options {
+        layout: args.layout.clone(),
+        debug_info: args.debug_info.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
+    use super::settings;
+    use crate::attach::object::KernelFilter;
+    use crate::cli::Cli;
+    use crate::host::stderr::Verbosity;
+    use crate::output::OutputFormat;
+    use crate::pipeline::TraceSettings;
+    use crate::pipeline::overhead::ReportTimes;
+    use ngx_bpf_record::Redaction;
+
+    /// The settings of a command line.
+    fn parsed(args: &[&str]) -> TraceSettings {
+        let args = ["ngx-bpf"].iter().chain(args);
+        let cli = Cli::try_parse_from(args).unwrap();
+        settings(&cli.trace, Vec::new())
+    }
+
+    /// Check that without options everything passes, and nothing but records is asked for.
+    #[test]
+    fn defaults() {
+        let settings = parsed(&[]);
+        assert_eq!(settings.follow.filter, KernelFilter::new(None, None, &[]));
+        assert!(settings.follow.pids.is_empty() && !settings.follow.wait);
+        assert!(matches!(&settings.redaction, Redaction::Keys(keys) if !keys.is_empty()));
+        assert_eq!(settings.format, OutputFormat::Text);
+        assert_eq!(settings.line_bytes_max, Some(4095));
+        assert_eq!(settings.verbosity, Verbosity::Normal);
+        assert!(settings.metrics.is_none() && settings.overhead.is_none());
+        assert!(settings.count.is_none() && settings.duration.is_none());
+    }
+
+    /// Check that each option arrives where it is used.
+    #[test]
+    fn options() {
+        let settings = parsed(&["-p=7,8", "--format=otel", "-n3", "-d2s"]);
+        assert_eq!(settings.follow.pids, [7, 8]);
+        assert_eq!(settings.format, OutputFormat::Otel);
+        assert_eq!(settings.count, Some(3));
+        assert_eq!(settings.duration, Some(Duration::from_secs(2)));
+        let settings = parsed(&["--sample=10", "--min-duration=1ms", "--status=404,5xx"]);
+        let filter = KernelFilter::new(
+            Some(10),
+            Some(Duration::from_millis(1)),
+            &[404..=404, 500..=599],
+        );
+        assert_eq!(settings.follow.filter, filter);
+        let settings = parsed(&["--method=get", "--host=a:80", "--uri=/x", "--failed"]);
+        assert_eq!(settings.filter.methods, ["GET"]);
+        assert_eq!(settings.filter.host.as_deref(), Some("a"));
+        assert_eq!(settings.filter.uri_prefix.as_deref(), Some("/x"));
+        assert!(settings.filter.failed_only);
+        let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
+        assert!(matches!(settings.redaction, Redaction::Query));
+        let every = ReportTimes::Every(Duration::from_secs(1));
+        assert_eq!(settings.overhead, Some(every));
+        assert_eq!(settings.verbosity, Verbosity::Quiet);
+        assert_eq!(settings.line_bytes_max, None);
+        let settings = parsed(&["--metrics=9913", "--route=a=/x*", "--self-stats", "-v"]);
+        let metrics = settings.metrics.unwrap();
+        assert_eq!((metrics.address.port(), metrics.routes.len()), (9913, 1));
+        assert_eq!(settings.overhead, Some(ReportTimes::AtEnd));
+        assert_eq!(settings.verbosity, Verbosity::Verbose);
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages to the operator about what is traced.
+
+use crate::follow::program::Program;
+use crate::host::stderr::Messages;
+use crate::host::stderr::Verbosity;
+use nginx_binary::sites::Hook;
+use nginx_binary::sites::Hooks;
+use nginx_binary::version::Version;
+
+/// Reports that a process is traced, and how many workers it has.
+pub fn started(messages: Messages, version: Version, pid: u32, workers: usize) {
+    let plural = if workers == 1 { "" } else { "s" };
+    messages.print(
+        Verbosity::Normal,
+        format_args!("tracing nginx {version}, pid {pid}, {workers} worker{plural}"),
+    );
+}
+
+/// Reports that the new master of an upgrade is traced, which may have served before.
+pub fn upgraded(messages: Messages, pid: u32) {
+    messages.print(
+        Verbosity::Normal,
+        format_args!("nginx was upgraded: what pid {pid} served until now was not seen"),
+    );
+}
+
+/// Reports where the probes of a binary go, and what they can't measure.
+pub fn probes(messages: Messages, hooks: &Hooks) {
+    for hook in &hooks.places {
+        probe(messages, hook);
+    }
+    if let Some(lack) = &hooks.lack {
+        messages.print(Verbosity::Verbose, lack);
+    }
+}
+
+/// Reports where one probe goes.
+fn probe(messages: Messages, hook: &Hook) {
+    let how = if hook.emulated {
+        "emulated"
+    } else {
+        "single-stepped"
+    };
+    messages.print(
+        Verbosity::Verbose,
+        format_args!(
+            "probe on {}+{}, {}, {how}",
+            hook.function, hook.entry_offset, hook.instruction
+        ),
+    );
+}
+
+/// Warns that the layout of a binary was inferred from its code.
+pub fn inferred(messages: Messages, program: &Program) {
+    messages.print(
+        Verbosity::Normal,
+        format_args!(
+            "{} is not known: its layout is inferred from its code, which agrees in all {} members \
+             that were asked for",
+            program.build,
+            program.layout.fit.asked()
+        ),
+    );
+}
+
+/// Reports that no nginx runs yet.
+pub fn waiting(messages: Messages) {
+    messages.print(Verbosity::Normal, "waiting for nginx to start");
+}

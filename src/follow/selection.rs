@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The nginx that the user asked for, read before anything is attached: what can be traced, and what
+//! can't.
+
+use anyhow::Result;
+use anyhow::anyhow;
+
+use crate::follow::candidate::Candidate;
+use crate::follow::candidate::Refused;
+use crate::follow::lookout::Lookout;
+use crate::follow::lookout::News;
+use crate::follow::lookout::Scope;
+use crate::follow::messages;
+use crate::follow::processes;
+use crate::follow::processes::Inode;
+use crate::follow::processes::KnownProcess;
+use crate::follow::processes::NginxProcess;
+use crate::follow::program::Program;
+use crate::follow::settings::FollowSettings;
+use crate::host::pid_namespace;
+use crate::host::signals::Signals;
+use crate::host::stderr::Messages;
+
+/// What the user asked for, read and not yet attached to.
+#[derive(Default)]
+pub struct Selection {
+    /// Binaries that can be traced, with their processes.
+    pub programs: Vec<Program>,
+    /// Processes that can't be traced.
+    pub refused: Vec<Refused>,
+    /// Further processes that run the file of one of these.
+    pub also_refused: Vec<Untraceable>,
+}
+
+impl Selection {
+    /// Reads all processes, one after the other. One that can't be traced stops neither the others nor
+    /// those that are waited for. Returns nothing when the end was asked for.
+    ///
+    /// Fails when there is nothing to trace, and nothing is waited for.
+    pub fn read(settings: &FollowSettings, messages: Messages, signals: &Signals) -> Result<Self> {
+        pid_namespace::ensure_proc_is_own()?;
+        let mut selection = Self::default();
+        let mut seen = Vec::new();
+        loop {
+            let known = selection.known_files();
+            let scope = Scope::of_user(&settings.pids);
+            let mut lookout = match Lookout::start(scope, seen.clone(), known, &settings.layout) {
+                Ok(lookout) => lookout,
+                Err(error) if selection.programs.is_empty() && !settings.wait => return Err(error),
+                Err(error) => {
+                    messages.warn(&error);
+                    break;
+                }
+            };
+            loop {
+                match lookout.wait(Some(signals)) {
+                    None => return Ok(Self::default()),
+                    Some(News::Over) => break,
+                    Some(News::Failed(error)) => return Err(error),
+                    Some(News::Candidate(pid, candidate)) => {
+                        seen.push(pid);
+                        selection.add(candidate);
+                    }
+                }
+            }
+            if !lookout.has_given_up() {
+                break;
+            }
+        }
+        if selection.programs.is_empty() && settings.wait {
+            messages::waiting(messages);
+        } else if selection.programs.is_empty() {
+            let refused = selection.refused.into_iter();
+            return Err(in_one_line(refused.map(|refused| refused.error)));
+        }
+        Ok(selection)
+    }
+
+    /// Adds what the lookout has found.
+    fn add(&mut self, candidate: Candidate) {
+        match candidate {
+            Candidate::Gone => {}
+            Candidate::New(program) => self.programs.push(*program),
+            Candidate::Refused(refused) => self.refused.push(*refused),
+            Candidate::Known(process, inode) => {
+                let mut programs = self.programs.iter_mut();
+                match programs.find(|program| program.inode == inode) {
+                    Some(program) => program.processes.push(process),
+                    None => self.also_refused.extend(untraceable(&process, Some(inode))),
+                }
+            }
+        }
+    }
+
+    /// Returns the files that were read.
+    fn known_files(&self) -> Vec<Inode> {
+        let refused = self.refused.iter().filter_map(|r| r.binary.as_ref());
+        let programs = self.programs.iter().map(|program| program.inode);
+        programs.chain(refused.map(|binary| binary.inode)).collect()
+    }
+}
+
+/// Joins the reasons why nothing is traced to one error of one line.
+pub fn in_one_line(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
+    let mut errors: Vec<_> = errors.collect();
+    if errors.len() == 1 {
+        return errors.remove(0);
+    }
+    if errors.is_empty() {
+        return anyhow!(processes::NONE_RUNS);
+    }
+    let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
+    anyhow!(lines.join("; "))
+}
+
+/// A process that can't be traced, and the file that it runs, if that could be opened.
+pub type Untraceable = (KnownProcess, Option<Inode>);
+
+/// Remembers a process that can't be traced. `None` when it has ended.
+pub fn untraceable(process: &NginxProcess, inode: Option<Inode>) -> Option<Untraceable> {
+    Some((KnownProcess::remember(process)?, inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::in_one_line;
+
+    /// Check that one reason is kept with its causes, that several become one line, and that there is
+    /// a message without any.
+    #[test]
+    fn reasons() {
+        let text = |errors: Vec<anyhow::Error>| format!("{:#}", in_one_line(errors.into_iter()));
+        let first = || anyhow!("b").context("a");
+        assert_eq!(text(vec![first()]), "a: b");
+        assert_eq!(text(vec![first(), anyhow!("c")]), "a: b; c");
+        assert!(text(Vec::new()).contains("no nginx is running"));
+    }
+}

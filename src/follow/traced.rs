@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One nginx binary that is traced, with its processes.
+
+use std::os::fd::AsFd as _;
+
+use anyhow::Result;
+
+use crate::attach::Probe;
+use crate::follow::messages;
+use crate::follow::processes::NginxProcess;
+use crate::follow::processes::Role;
+use crate::follow::program::Program;
+use crate::host::stderr::Messages;
+
+/// One binary and its probes.
+pub struct TracedBinary {
+    /// The binary, and its processes that are traced.
+    pub program: Program,
+    /// The probes in it.
+    pub probe: Probe,
+}
+
+impl TracedBinary {
+    /// Starts to trace the processes of the binary. Those that can't be traced leave it, and are
+    /// returned with the reason.
+    pub fn activate(&mut self, messages: Messages) -> Vec<(NginxProcess, anyhow::Error)> {
+        self.probe.activate();
+        let mut failed = Vec::new();
+        for process in std::mem::take(&mut self.program.processes) {
+            match self.add(&process, messages) {
+                Ok(()) => self.program.processes.push(process),
+                Err(error) => failed.push((process, error)),
+            }
+        }
+        failed
+    }
+
+    /// Starts to trace one process and its workers, and reports it.
+    pub fn add(&self, process: &NginxProcess, messages: Messages) -> Result<()> {
+        let workers = self.add_with_workers(process)?;
+        messages::started(messages, self.program.build.version, process.pid, workers);
+        Ok(())
+    }
+
+    /// Starts to trace a process and, unless it is a worker, all its children, also those that it
+    /// starts later: a master that is still starting has no title to be recognized by. Returns the
+    /// number of its workers.
+    fn add_with_workers(&self, process: &NginxProcess) -> Result<usize> {
+        let has_children = !matches!(process.role, Some(Role::Worker | Role::Helper));
+        self.probe
+            .add_process(process.pid, process.pidfd.as_fd(), has_children)?;
+        if !has_children {
+            return Ok(1);
+        }
+        /* BPF adds the children that are started from here on. */
+        let children = process.children()?;
+        for child in &children {
+            self.probe
+                .add_process(child.pid, child.pidfd.as_fd(), false)?;
+        }
+        let workers = children
+            .iter()
+            .filter(|child| process.is_worker(child.pid))
+            .count();
+        let serves_itself = process.role == Some(Role::Single) && workers == 0;
+        Ok(if serves_itself { 1 } else { workers })
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Unit tests of the output, on files and pipes.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io::PipeReader;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::GRACE;
+use super::Output;
+use super::WriteFailure;
+use crate::host::signals::Signals;
+
+/// More than a pipe takes.
+const LINES: usize = 20_000;
+
+/// An output into a pipe, with many lines that wait, and its reader.
+fn piped() -> (PipeReader, Output) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut output = Output::new(Some(File::from(OwnedFd::from(writer))), None);
+    for n in 0..LINES {
+        writeln!(output.lines(), "line {n:05}").unwrap();
+    }
+    (reader, output)
+}
+
+/// The lines of a text, each of which must be whole.
+fn numbers(text: &[u8]) -> Vec<usize> {
+    assert!(text.ends_with(b"\n"));
+    let text = std::str::from_utf8(text).unwrap();
+    let number = |line: &str| line.strip_prefix("line ").unwrap().parse().unwrap();
+    text.lines().map(number).collect()
+}
+
+/// Check that a reader that takes nothing is given up some time after the end was asked for, and what
+/// is counted then.
+#[test]
+fn stalled() {
+    let (mut reader, mut output) = piped();
+    let signals = Signals::default();
+    signals.ask_for_end();
+    let (begun, written) = (Instant::now(), AtomicU64::new(0));
+    let flushed = output.flush(&signals, &written);
+    assert!(begun.elapsed() >= GRACE);
+    assert!(matches!(flushed.failure, Some(WriteFailure::Stalled)));
+    assert_eq!(flushed.written, written.load(Ordering::Relaxed));
+    assert_eq!(flushed.written + flushed.unwritten, LINES as u64);
+    drop(output);
+    let mut text = Vec::new();
+    reader.read_to_end(&mut text).unwrap();
+    let whole = text.iter().filter(|byte| **byte == b'\n').count();
+    assert_eq!(whole as u64, flushed.written);
+}
+
+/// Check that a new file that is asked for while the reader takes nothing gets all lines that the old
+/// one does not have whole, each once.
+#[test]
+fn reopened_while_stalled() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let (mut reader, mut output) = piped();
+    output.path = Some(path.clone());
+    let signals = Signals::default();
+    signals.ask_for_reopen();
+    let written = AtomicU64::new(0);
+    let flushed = output.flush(&signals, &written);
+    assert!(flushed.failure.is_none() && flushed.unwritten == 0);
+    assert!(signals.take_reopen());
+    output.reopen().unwrap();
+    output.flush(&signals, &written);
+    assert_eq!(written.load(Ordering::Relaxed), LINES as u64);
+    let new = numbers(&fs::read(&path).unwrap());
+    assert_eq!(new.len() as u64, LINES as u64 - flushed.written);
+    assert_eq!(new[0] as u64, flushed.written);
+    drop(output);
+    let mut old = Vec::new();
+    reader.read_to_end(&mut old).unwrap();
+    let end = old.iter().rposition(|byte| *byte == b'\n').unwrap();
+    assert_eq!(numbers(&old[..=end]).len() as u64, flushed.written);
+}
+
+/// Check that lines go on within a line where the same pipe is opened again.
+#[test]
+fn same_pipe_reopened() {
+    let (mut reader, mut output) = piped();
+    let signals = Signals::default();
+    signals.ask_for_reopen();
+    let written = AtomicU64::new(0);
+    output.flush(&signals, &written);
+    assert!(signals.take_reopen());
+    output.reopen().unwrap();
+    let text = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        text
+    });
+    output.flush(&signals, &written);
+    drop(output);
+    let lines = numbers(&text.join().unwrap());
+    assert!(lines.into_iter().eq(0..LINES));
+    assert_eq!(written.load(Ordering::Relaxed), LINES as u64);
+}
+
+/// Check that it is noticed that the reader has gone, also without a line to write.
+#[test]
+fn closed() {
+    let (reader, mut output) = piped();
+    assert!(!output.is_closed());
+    drop(reader);
+    assert!(output.is_closed());
+    let flushed = output.flush(&Signals::default(), &AtomicU64::new(0));
+    assert!(matches!(flushed.failure, Some(WriteFailure::Closed)));
+    assert_eq!(flushed.unwritten, LINES as u64);
+}
+
+/// Check that a torn line is taken back, also of a file that is not appended to, and that nothing is
+/// cut where another writer came after it.
+#[test]
+fn torn_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut output = Output::open(Some(&path)).unwrap();
+    let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+    write(b"a\nto");
+    output.take_back_torn_line(2);
+    assert_eq!(fs::read(&path).unwrap(), b"a\n");
+    let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+    write(b"b\nto");
+    let mut other = OpenOptions::new().append(true).open(&path).unwrap();
+    other.write_all(b"theirs\n").unwrap();
+    output.take_back_torn_line(2);
+    assert_eq!(fs::read(&path).unwrap(), b"a\nb\ntotheirs\n");
+    output.file = Some(File::create(&path).unwrap());
+    let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+    write(b"c\nto");
+    output.take_back_torn_line(2);
+    let mut write = |bytes: &[u8]| output.file.as_mut().unwrap().write_all(bytes).unwrap();
+    write(b"d\n");
+    assert_eq!(fs::read(&path).unwrap(), b"c\nd\n");
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The counts of all threads: what BPF has seen, filtered and lost, and what became of the records
+//! that it submitted. At any end, requests seen = written + filtered + lost.
+
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use ngx_bpf_record::values::Cause;
+
+use crate::attach::counters::CounterMap;
+use crate::bpf::types;
+use crate::bpf::types::lost_cause;
+use crate::counts::Counts;
+
+/// The causes that BPF counts, by `enum lost_cause`. A cause of wire.h that is missing here does not
+/// compile.
+const COUNTED_BY_BPF: [Cause; lost_cause::LOST_CAUSES.0 as usize] = {
+    let mut causes = [Cause::WriteFailed; lost_cause::LOST_CAUSES.0 as usize];
+    causes[lost_cause::LOST_RING_FULL.0 as usize] = Cause::RingFull;
+    causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = Cause::InflightFull;
+    causes[lost_cause::LOST_BAD_READ.0 as usize] = Cause::BadRead;
+    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = Cause::WorkerExit;
+    causes
+};
+
+const _: () = {
+    let mut n = 0;
+    while n < COUNTED_BY_BPF.len() {
+        assert!(!matches!(COUNTED_BY_BPF[n], Cause::WriteFailed));
+        n += 1;
+    }
+};
+
+/// Shared by the thread of the records, the control of what is traced, and the handler of signals.
+#[derive(Default)]
+pub struct Ledger {
+    /// BPF's counters, of every binary that was ever attached to.
+    objects: Mutex<Vec<CounterMap>>,
+    /// Requests written.
+    pub written: AtomicU64,
+    /// Requests that the filters on texts left out, besides those that BPF left out.
+    pub filtered: AtomicU64,
+    /// Requests that came after the end: after `--count` was reached, or after the reader of the
+    /// output has left.
+    pub late: AtomicU64,
+    /// Requests that could not be written.
+    pub unwritten: AtomicU64,
+    /// Records that could not be decoded.
+    pub bad_records: AtomicU64,
+    /// Whether the last attempt to write has failed.
+    pub is_output_failing: AtomicBool,
+    /// What BPF had counted at the end, when that was not asked for by a signal: what it counts after
+    /// that is not lost.
+    end: OnceLock<Counts>,
+}
+
+impl Ledger {
+    /// Counts what this object counts.
+    pub fn add_object(&self, counters: CounterMap) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.push(counters);
+    }
+
+    /// Sums up what BPF has counted. A map that can't be read counts nothing.
+    fn counted_by_bpf(&self) -> Counts {
+        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = Counts::default();
+        for counters in objects.iter().filter_map(|object| object.read().ok()) {
+            add_counters(&mut counts, &counters);
+        }
+        counts
+    }
+
+    /// Notes that requests that end from now on were not asked for.
+    pub fn end_here(&self) {
+        self.end.get_or_init(|| self.counted_by_bpf());
+    }
+
+    /// Returns whether the end was noted.
+    pub fn has_ended(&self) -> bool {
+        self.end.get().is_some()
+    }
+
+    /// Returns the sum of all counts up to the end, if there was one.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.counted_by_bpf();
+        if let Some(end) = self.end.get() {
+            counts.end_at(end, self.late.load(Ordering::Relaxed));
+        }
+        counts.filtered += self.filtered.load(Ordering::Relaxed);
+        counts.add_bad_records(self.bad_records.load(Ordering::Relaxed));
+        counts.add_unwritten(self.unwritten.load(Ordering::Relaxed));
+        counts
+    }
+}
+
+/// Adds the counters of one object.
+fn add_counters(counts: &mut Counts, counters: &types::counters) {
+    counts.seen += counters.seen;
+    counts.filtered += counters.filtered;
+    for (cause, count) in COUNTED_BY_BPF.into_iter().zip(counters.lost) {
+        counts.lost[cause as usize] += count;
+    }
+    counts.untraced_processes += counters.untraced_processes;
+    counts.waiting_max = counts.waiting_max.max(counters.waiting_max);
+}
+
+/// Adds to a count.
+pub fn add(count: &AtomicU64, number: u64) {
+    count.fetch_add(number, Ordering::Relaxed);
+}

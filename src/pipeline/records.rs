@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The thread of the records: decodes and filters what the ring readers send, and passes each request
+//! to its consumers. When a consumer blocks, this thread does, then the readers, and then the ring
+//! buffers fill: BPF counts what does not fit.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::select;
+use crossbeam_channel::tick;
+
+use crate::counts::Counts;
+use crate::decode::clock::Clock;
+use crate::decode::request;
+use crate::decode::wire;
+use crate::decode::wire::RequestEvent;
+use crate::host::stderr::Messages;
+use crate::pipeline::filter::TextFilter;
+use crate::pipeline::ledger::Ledger;
+use crate::pipeline::ledger::add;
+use ngx_bpf_record::Lost;
+use ngx_bpf_record::Request;
+
+/// How often the clocks are compared, and consumers may do what does not depend on records.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Uses the records of requests. Consumers are called in turn, by one thread.
+pub trait Consumer: Send {
+    /// Takes one request, in the order in which they were recorded. What a consumer changes in it,
+    /// later ones do not get to see otherwise.
+    fn request(&mut self, request: &mut Request<'_>) -> Result<()>;
+
+    /// Takes a number of requests that were lost. Returns false when it can't now: then they are
+    /// reported again.
+    fn lost(&mut self, _lost: &Lost) -> bool {
+        true
+    }
+
+    /// Called when no further record waits.
+    fn flush(&mut self) {}
+
+    /// Called ten times a second.
+    fn tick(&mut self) {}
+
+    /// Called once, after the last record.
+    fn finish(&mut self) {}
+}
+
+/// The state of the thread.
+pub struct RecordThread {
+    /// The filters on texts.
+    pub filter: TextFilter,
+    /// All that use the records, the one that changes them last.
+    pub consumers: Vec<Box<dyn Consumer>>,
+    /// The number of requests until the end (`--count`).
+    pub left: Option<u64>,
+    /// Where requests are counted.
+    pub ledger: Arc<Ledger>,
+    /// Where warnings go.
+    pub messages: Messages,
+    /// Dropped when this thread wants no more records.
+    pub wants_more: Option<Sender<()>>,
+    /// From the kernel's clock to the wall clock; compared again at every tick.
+    pub clock: Clock,
+    /// The losses that the consumers know of.
+    pub reported: Counts,
+}
+
+impl RecordThread {
+    /// Handles all batches, until the channel ends.
+    ///
+    /// Fails when a batch is corrupt, or a request can't be encoded.
+    pub fn run(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
+        let ticks = tick(TICK);
+        loop {
+            select! {
+                recv(batches) -> batch => match batch {
+                    Ok(batch) => self.batch(&batch, batches.is_empty())?,
+                    Err(_) => break,
+                },
+                recv(ticks) -> _ => self.tick(),
+            }
+            if self.ledger.has_ended() {
+                self.wants_more = None;
+            }
+        }
+        for consumer in &mut self.consumers {
+            consumer.finish();
+        }
+        self.report_losses();
+        Ok(())
+    }
+
+    /// Handles the records of one batch. `is_last`: no other batch waits.
+    fn batch(&mut self, mut bytes: &[u8], is_last: bool) -> Result<()> {
+        while !bytes.is_empty() {
+            let (record, rest) = wire::split(bytes).context("corrupt record in the ring buffer")?;
+            bytes = rest;
+            match wire::decode(record) {
+                Ok(event) => self.event(&event)?,
+                Err(error) => self.bad_record(error),
+            }
+        }
+        if is_last {
+            self.consumers.iter_mut().for_each(|c| c.flush());
+        }
+        Ok(())
+    }
+
+    /// Handles one record.
+    fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
+        if self.ledger.has_ended() {
+            add(&self.ledger.late, 1);
+            return Ok(());
+        }
+        let mut request = request::request(event, self.clock);
+        if !self.filter.lets_through(&request) {
+            add(&self.ledger.filtered, 1);
+            return Ok(());
+        }
+        for consumer in &mut self.consumers {
+            consumer.request(&mut request)?;
+        }
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+            if *left == 0 {
+                self.ledger.end_here();
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a record that can't be decoded. Only the first one is reported now: there may be as many
+    /// as there are requests.
+    fn bad_record(&self, error: anyhow::Error) {
+        if self.ledger.bad_records.fetch_add(1, Ordering::Relaxed) == 0 {
+            let what = "failed to decode a record; others like it are only counted";
+            self.messages.warn(&error.context(what));
+        }
+    }
+
+    /// Does what does not depend on records.
+    fn tick(&mut self) {
+        self.clock = Clock::now();
+        self.consumers.iter_mut().for_each(|c| c.tick());
+        self.report_losses();
+    }
+
+    /// Reports losses that the consumers do not know of yet.
+    fn report_losses(&mut self) {
+        if self.ledger.has_ended() {
+            return;
+        }
+        let counts = self.ledger.counts();
+        for lost in counts.since(&self.reported, &Clock::wall_now()) {
+            /* Every consumer is asked, also after one that can't take it. */
+            let taken = self.consumers.iter_mut().map(|c| c.lost(&lost));
+            if !taken.fold(true, |all, one| all & one) {
+                return;
+            }
+            self.reported.tell(&lost);
+        }
+        self.reported = counts;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
+
+    use anyhow::Result;
+    use crossbeam_channel::bounded;
+
+    use super::Consumer;
+    use super::RecordThread;
+    use crate::bpf::types;
+    use crate::counts::Counts;
+    use crate::decode::clock::Clock;
+    use crate::host::stderr::Messages;
+    use crate::host::stderr::Verbosity;
+    use crate::pipeline::filter::TextFilter;
+    use crate::pipeline::ledger::Ledger;
+    use ngx_bpf_record::Lost;
+    use ngx_bpf_record::Request;
+
+    /// Notes what it was called with.
+    struct Noted(Arc<Mutex<Vec<String>>>);
+
+    impl Consumer for Noted {
+        fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
+            let mut noted = self.0.lock().unwrap();
+            noted.push(format!("pid {}", request.pid));
+            Ok(())
+        }
+
+        fn lost(&mut self, lost: &Lost) -> bool {
+            let mut noted = self.0.lock().unwrap();
+            noted.push(format!("{} {}", lost.count, lost.cause));
+            true
+        }
+    }
+
+    /// The bytes of a record of this worker, or of none that can be decoded.
+    fn record(kind: types::record_kind, pid: u32) -> Vec<u8> {
+        let record = types::request_record {
+            kind: kind.0,
+            size: u32::try_from(size_of::<types::request_record>()).unwrap(),
+            pid,
+            ..Default::default()
+        };
+        // SAFETY: the record is plain.
+        unsafe { plain::as_bytes(&record) }.to_vec()
+    }
+
+    /// Runs a thread over these batches. Returns what its consumer was called with.
+    fn run(batches: &[Vec<u8>], left: Option<u64>, ledger: &Arc<Ledger>) -> Result<Vec<String>> {
+        let noted = Arc::new(Mutex::new(Vec::new()));
+        let thread = RecordThread {
+            filter: TextFilter::default(),
+            consumers: vec![Box::new(Noted(Arc::clone(&noted)))],
+            left,
+            ledger: Arc::clone(ledger),
+            messages: Messages::new(Verbosity::Quiet),
+            wants_more: None,
+            clock: Clock::now(),
+            reported: Counts::default(),
+        };
+        let (sender, receiver) = bounded(batches.len());
+        batches
+            .iter()
+            .for_each(|batch| sender.send(batch.clone()).unwrap());
+        drop(sender);
+        thread.run(&receiver)?;
+        let noted = noted.lock().unwrap();
+        Ok(noted.clone())
+    }
+
+    /// Check that requests arrive in order, and that a record that can't be decoded is counted and
+    /// reported as lost, and stops no other.
+    #[test]
+    fn bad_records() {
+        let good = |pid| record(types::record_kind::RECORD_REQUEST, pid);
+        let bad = record(types::record_kind(77), 0);
+        let batches = [[good(1), bad.clone(), good(2)].concat(), bad];
+        let ledger = Arc::new(Ledger::default());
+        let noted = run(&batches, None, &ledger).unwrap();
+        assert_eq!(noted, ["pid 1", "pid 2", "2 bad_read"]);
+        assert_eq!(ledger.bad_records.load(Ordering::Relaxed), 2);
+        assert_eq!(ledger.counts().lost(), 2);
+    }
+
+    /// Check that after the last request that was asked for the others are late, and not lost.
+    #[test]
+    fn count() {
+        let good = |pid| record(types::record_kind::RECORD_REQUEST, pid);
+        let batches = [[good(1), good(2)].concat(), good(3)];
+        let ledger = Arc::new(Ledger::default());
+        assert_eq!(run(&batches, Some(1), &ledger).unwrap(), ["pid 1"]);
+        assert!(ledger.has_ended());
+        assert_eq!(ledger.late.load(Ordering::Relaxed), 2);
+        assert_eq!(ledger.counts().lost(), 0);
+    }
+
+    /// Check that a batch that ends within a record is an error.
+    #[test]
+    fn torn_batch() {
+        let good = record(types::record_kind::RECORD_REQUEST, 1);
+        let ledger = Arc::new(Ledger::default());
+        assert!(run(&[good[..good.len() - 1].to_vec()], None, &ledger).is_err());
+    }
+}
