@@ -5,21 +5,11 @@ use ngx_bpf_record::Attempt;
 
 use crate::bpf::types::attempt_flag;
 use crate::decode::failure::Evidence;
+use crate::decode::failure::Next;
 use crate::decode::nonzero;
 use crate::decode::since;
 use crate::decode::wire::AttemptEvent;
 use crate::decode::wire::lossy;
-
-/// What followed an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Another one, at the next server (`proxy_next_upstream`).
-    Attempt,
-    /// An internal redirect, and another upstream there.
-    Redirect,
-    /// The response to the client, with this status.
-    Answer(u32),
-}
 
 /// What is known of the request that attempts are of.
 #[derive(Clone, Copy, Debug)]
@@ -138,10 +128,10 @@ mod tests {
     use ngx_bpf_record::values::Failure;
 
     use super::Around;
-    use super::Next;
     use super::attempts;
     use crate::bpf::types;
     use crate::bpf::types::attempt_flag;
+    use crate::decode::failure::Next;
     use crate::decode::wire::AttemptEvent;
 
     /// An attempt with this status, of whose socket these flags tell.

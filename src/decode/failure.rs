@@ -6,7 +6,6 @@ use ngx_bpf_record::values::Failure;
 
 use crate::bpf::types::attempt;
 use crate::bpf::types::attempt_flag;
-use crate::decode::attempt::Next;
 
 /// What nginx gives an attempt that brought no response: see `ngx_http_upstream_next()`.
 const BAD_GATEWAY: u32 = 502;
@@ -14,6 +13,17 @@ const BAD_GATEWAY: u32 = 502;
 const GATEWAY_TIME_OUT: u32 = 504;
 /// What a request ends with whose client has left.
 const CLIENT_CLOSED_REQUEST: u32 = 499;
+
+/// What followed an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another one, at the next server (`proxy_next_upstream`).
+    Attempt,
+    /// An internal redirect, and another upstream there.
+    Redirect,
+    /// The response to the client, with this status.
+    Answer(u32),
+}
 
 /// The failure of a response whose status is in `proxy_next_upstream`.
 fn of_status(status: u32) -> Option<Failure> {

@@ -3,6 +3,8 @@
 
 mod attempt;
 pub mod clock;
+#[cfg(test)]
+pub mod examples;
 mod facts;
 mod failure;
 pub mod held;

@@ -9,10 +9,10 @@ use ngx_bpf_record::values::Origin;
 
 use crate::bpf::types::request_flag;
 use crate::decode::attempt::Around;
-use crate::decode::attempt::Next;
 use crate::decode::attempt::attempts;
 use crate::decode::clock::Clock;
 use crate::decode::facts::Facts;
+use crate::decode::failure::Next;
 use crate::decode::failure::is_cut;
 use crate::decode::nonzero;
 use crate::decode::wire::RequestEvent;

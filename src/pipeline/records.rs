@@ -180,9 +180,10 @@ mod tests {
 
     use super::Consumer;
     use super::RecordThread;
-    use crate::bpf::types;
     use crate::counts::Counts;
     use crate::decode::clock::Clock;
+    use crate::decode::examples::request;
+    use crate::decode::examples::unknown_record;
     use crate::host::stderr::Messages;
     use crate::host::stderr::Verbosity;
     use crate::pipeline::filter::TextFilter;
@@ -205,18 +206,6 @@ mod tests {
             noted.push(format!("{} {}", lost.count, lost.cause));
             true
         }
-    }
-
-    /// The bytes of a record of this worker, or of none that can be decoded.
-    fn record(kind: types::record_kind, pid: u32) -> Vec<u8> {
-        let record = types::request_record {
-            kind: kind.0,
-            size: u32::try_from(size_of::<types::request_record>()).unwrap(),
-            pid,
-            ..Default::default()
-        };
-        // SAFETY: the record is plain.
-        unsafe { plain::as_bytes(&record) }.to_vec()
     }
 
     /// Runs a thread over these batches. Returns what its consumer was called with.
@@ -246,9 +235,10 @@ mod tests {
     /// reported as lost, and stops no other.
     #[test]
     fn bad_records() {
-        let good = |pid| record(types::record_kind::RECORD_REQUEST, pid);
-        let bad = record(types::record_kind(77), 0);
-        let batches = [[good(1), bad.clone(), good(2)].concat(), bad];
+        let batches = [
+            [request(1), unknown_record(), request(2)].concat(),
+            unknown_record(),
+        ];
         let ledger = Arc::new(Ledger::default());
         let noted = run(&batches, None, &ledger).unwrap();
         assert_eq!(noted, ["pid 1", "pid 2", "2 bad_read"]);
@@ -259,8 +249,7 @@ mod tests {
     /// Check that after the last request that was asked for the others are late, and not lost.
     #[test]
     fn count() {
-        let good = |pid| record(types::record_kind::RECORD_REQUEST, pid);
-        let batches = [[good(1), good(2)].concat(), good(3)];
+        let batches = [[request(1), request(2)].concat(), request(3)];
         let ledger = Arc::new(Ledger::default());
         assert_eq!(run(&batches, Some(1), &ledger).unwrap(), ["pid 1"]);
         assert!(ledger.has_ended());
@@ -271,7 +260,7 @@ mod tests {
     /// Check that a batch that ends within a record is an error.
     #[test]
     fn torn_batch() {
-        let good = record(types::record_kind::RECORD_REQUEST, 1);
+        let good = request(1);
         let ledger = Arc::new(Ledger::default());
         assert!(run(&[good[..good.len() - 1].to_vec()], None, &ledger).is_err());
     }

@@ -5,6 +5,8 @@
 mod cli;
 /// What the tests share.
 mod common;
+/// The order of the modules in src/.
+mod layers;
 /// Layouts from debug information.
 mod layout;
 /// Programs that read records: log daemons and others.

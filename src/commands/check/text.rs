@@ -5,26 +5,26 @@ use std::fmt;
 
 use ngx_bpf_record::format::escape::Escaped;
 
-use super::LayoutFit;
-use super::Nginx;
-use super::Plan;
-use super::Process;
-use super::Report;
+use super::report::CheckReport;
+use super::report::LayoutFit;
+use super::report::NginxReport;
+use super::report::PlanReport;
+use super::report::ProcessReport;
 use crate::attach::socket_source::SocketSource;
 use crate::output::escape::Line;
 use nginx_binary::layout::choose::Source;
 use nginx_binary::sites::Hook;
 use nginx_binary::sites::references::Uses;
 
-/// The report for people.
-pub struct Shown<'a> {
-    /// What was found.
-    pub report: &'a Report,
-    /// `-v`: for who looks into it.
+/// Shows a report to people.
+pub struct ReportText<'a> {
+    /// The report.
+    pub report: &'a CheckReport,
+    /// Whether details are shown (`-v`).
     pub details: bool,
 }
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for ReportText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kernel = &self.report.kernel;
         writeln!(f, "kernel {}", kernel.release)?;
@@ -49,7 +49,7 @@ impl fmt::Display for Shown<'_> {
             .iter()
             .any(|need| !need.found && !need.optional);
         if !self.details && !lacks && kernel.missing_capabilities.is_empty() {
-            writeln!(f, "  it has all that tracing needs")?;
+            writeln!(f, "  it has everything that tracing needs")?;
         }
         if let Some(sockets) = kernel.sockets
             && (self.details || sockets == SocketSource::Syscall)
@@ -74,10 +74,10 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-impl Nginx {
-    /// Its lines.
+impl NginxReport {
+    /// Writes its lines.
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
-        for Process { pid, workers, .. } in &self.processes {
+        for ProcessReport { pid, workers, .. } in &self.processes {
             write!(f, "pid {pid}, workers")?;
             for worker in workers {
                 write!(f, " {worker}")?;
@@ -108,8 +108,8 @@ impl Nginx {
     }
 }
 
-impl Plan {
-    /// Its lines.
+impl PlanReport {
+    /// Writes its lines.
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
         let layout = match self.layout {
             Source::Table => "built-in table",
@@ -148,7 +148,7 @@ impl Plan {
     }
 }
 
-/// Where a probe would go, and why there.
+/// Writes where a probe would go, and why there.
 fn write_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
     let how = if hook.emulated {
         "emulated"

@@ -59,7 +59,9 @@ mod requests;
 mod secrets;
 /// Socket sources.
 mod sockets;
-/// Other users of the machine.
+/// What one part of the tool does not hold up.
+mod stalls;
+/// What other users of the machine can do to it.
 mod strangers;
 /// Subrequests and their upstreams.
 mod subrequests;

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Records for unit tests, as BPF writes them.
+
+use crate::bpf::types;
+
+/// A request of this worker with nothing else in it.
+pub fn request(pid: u32) -> Vec<u8> {
+    record(types::record_kind::RECORD_REQUEST, pid)
+}
+
+/// A record of a kind that does not exist.
+pub fn unknown_record() -> Vec<u8> {
+    record(types::record_kind(u32::MAX), 0)
+}
+
+/// A record without any text, attempt or subrequest.
+fn record(kind: types::record_kind, pid: u32) -> Vec<u8> {
+    let size = size_of::<types::request_record>();
+    let record = types::request_record {
+        kind: kind.0,
+        size: u32::try_from(size).unwrap_or_default(),
+        pid,
+        ..Default::default()
+    };
+    // SAFETY: the record is plain: integers without padding.
+    unsafe { plain::as_bytes(&record) }.to_vec()
+}
