@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What tracing needs of this machine and does not find. It is tried, and said before an nginx is touched.
+//! What this kernel has of what tracing needs. Everything that tracing does with the kernel is tried
+//! before an nginx is touched.
 
 use std::fs;
 use std::io;
@@ -9,26 +10,28 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use libbpf_rs::btf::Btf;
-use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Struct;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
-use serde::Serialize;
 
 use crate::attach::refusal::NEEDED;
 use crate::attach::refusal::Refusal;
 use crate::attach::refusal::holds;
 use crate::attach::refusal::needed;
+use crate::attach::requirements::Feature;
+use crate::attach::requirements::UPROBE_MULTI;
+use crate::attach::requirements::features;
+use crate::attach::requirements::supports_fexit;
 use crate::attach::socket_source;
 use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Trial;
 use crate::attach::trial::UprobeMethod;
 
-/// Where a kernel built with `CONFIG_DEBUG_INFO_BTF` tells its types.
+/// The types of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Tracepoints that the kernel must have: the program (bpf/ngx.bpf.c), and where it is attached.
+/// Programs (bpf/ngx.bpf.c) and their tracepoints, which every kernel must have.
 const TRACEPOINTS: [(&str, &str); 4] = [
     ("sock_state", "inet_sock_set_state"),
     ("process_fork", "sched_process_fork"),
@@ -36,93 +39,44 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("process_exit", "sched_process_exit"),
 ];
 
-/// The oldest kernel that has all that is needed.
-const OLDEST: &str = "Linux 5.15 or newer";
-
-/// A feature that an enumerator of the kernel's stands for.
-#[derive(Clone, Copy)]
-struct Feature {
-    /// What it is.
-    name: &'static str,
-    /// The enum.
-    enumeration: &'static str,
-    /// Its enumerator.
-    enumerator: &'static str,
-    /// The kernel to get it with.
-    needs: &'static str,
-}
-
-/// What is needed.
-const FEATURES: [Feature; 3] = [
-    Feature {
-        name: "the BPF ring buffer",
-        enumeration: "bpf_map_type",
-        enumerator: "BPF_MAP_TYPE_RINGBUF",
-        needs: OLDEST,
-    },
-    Feature {
-        name: "BPF task storage",
-        enumeration: "bpf_map_type",
-        enumerator: "BPF_MAP_TYPE_TASK_STORAGE",
-        needs: OLDEST,
-    },
-    Feature {
-        name: "BPF attach cookies",
-        enumeration: "bpf_func_id",
-        enumerator: "BPF_FUNC_get_attach_cookie",
-        needs: OLDEST,
-    },
-];
-
-/// What is used where it is there, and done without where not.
-const UPROBE_MULTI: Feature = Feature {
-    name: "uprobe_multi",
-    enumeration: "bpf_attach_type",
-    enumerator: "BPF_TRACE_UPROBE_MULTI",
-    needs: "Linux 6.6 or newer",
-};
-
-/// What a kernel has whose hash maps allocate memory of their own kind (Linux 6.1). Older ones find
-/// fault with a uprobe that uses a map which is not allocated beforehand: a warning in the kernel's
-/// log, with a trace of the stack.
+/// The struct by which a kernel is recognized whose hash maps may allocate while a uprobe runs (Linux
+/// 6.1). Older kernels print a warning with a stack trace when a uprobe uses a map that is not allocated
+/// beforehand.
 const ALLOCATOR: &str = "bpf_mem_alloc";
 
-/// A function that every kernel with TCP has, to see whether `fexit` programs are let in.
-const TRACED_FUNCTION: &str = "inet_sendmsg";
-
-/// A process that is not ours, as a rule.
+/// The program of a process of another user, as a rule.
 const ANOTHER_PROCESS: &str = "/proc/1/exe";
 
-/// What this machine has of what tracing needs.
-pub struct Machine {
-    /// Those of the needed capabilities that are held.
+/// What this kernel has of what tracing needs, and whether it allows it.
+pub struct KernelSurvey {
+    /// The capabilities that are needed, and held.
     pub capabilities: Vec<&'static str>,
-    /// Capabilities that are missing: without them it was refused to do what tracing does.
+    /// The capabilities that are missing: without them the kernel refused what tracing does.
     pub missing_capabilities: Vec<&'static str>,
-    /// What was refused, and why.
+    /// What the kernel refused.
     refusal: Option<Refusal>,
     /// How uprobes are attached.
     method: UprobeMethod,
-    /// Features of the kernel, in the order in which they came.
-    pub needs: Vec<Need>,
-    /// What tells of the bytes on sockets.
+    /// The features of the kernel.
+    pub features: Vec<Feature>,
+    /// The source of the bytes on sockets.
     pub sockets: Option<SocketSource>,
     /// The kernel's types.
     types: Option<Btf<'static>>,
 }
 
-/// A kernel that has all that is needed.
+/// A kernel that has everything that tracing needs.
 pub struct Kernel {
     /// Its types.
     pub types: Btf<'static>,
-    /// What tells of the bytes on sockets.
+    /// The source of the bytes on sockets.
     pub sockets: SocketSource,
     /// How uprobes are attached.
     pub method: UprobeMethod,
 }
 
 impl Kernel {
-    /// The kernel once more, with what was tried before: only its types are read anew.
+    /// Reads the kernel's types again, and takes over what was tried before.
     pub fn read_again(sockets: SocketSource, method: UprobeMethod) -> Result<Self> {
         let types = Btf::from_path(KERNEL_BTF);
         Ok(Self {
@@ -132,34 +86,21 @@ impl Kernel {
         })
     }
 
-    /// The programs to attach to the kernel, and where.
+    /// Returns the programs to attach to the kernel, each with its place.
     pub fn programs(&self) -> Vec<(&'static str, &'static str)> {
         programs(&self.types, self.sockets)
     }
 
-    /// Whether a uprobe may use maps that grow as they fill.
+    /// Returns whether a uprobe may use maps that grow as they fill.
     pub fn can_allocate(&self) -> bool {
         self.types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some()
     }
 }
 
-/// One feature of the kernel.
-#[derive(Debug, Serialize)]
-pub struct Need {
-    /// What it is.
-    pub name: String,
-    /// Whether it is there.
-    pub found: bool,
-    /// Whether tracing can do without it.
-    pub optional: bool,
-    /// The kernel to get it with.
-    pub needs: &'static str,
-}
-
-impl Machine {
-    /// Looks at everything, and tries what tracing does. `asked` is the source of the bytes on sockets
-    /// that is used, whatever would be chosen. Fails when it can't look.
-    pub fn look(asked: Option<SocketSource>) -> Result<Self> {
+impl KernelSurvey {
+    /// Looks at all features and tries what tracing does. `asked`: the source of the bytes on sockets to
+    /// use instead of the best one. Fails when the kernel can't be read.
+    pub fn read(asked: Option<SocketSource>) -> Result<Self> {
         let held = capabilities(None).context("failed to read the capabilities")?;
         let held = held.effective;
         let types = Path::new(KERNEL_BTF)
@@ -167,54 +108,67 @@ impl Machine {
             .then(|| Btf::from_path(KERNEL_BTF))
             .transpose()
             .with_context(|| format!("failed to read {KERNEL_BTF}"))?;
-        let mut needs = vec![Need {
-            name: format!("types in {KERNEL_BTF}"),
-            found: types.is_some(),
-            optional: false,
-            needs: "CONFIG_DEBUG_INFO_BTF",
-        }];
-        let mut sockets = None;
-        let mut method = UprobeMethod::Perf;
-        let mut refusal = None;
-        if let Some(types) = &types {
-            let fexit = lets_fexit_in(types);
-            needs.extend(features(types, fexit));
-            sockets = asked.or(SocketSource::choose(types, fexit));
-            if let Some(sockets) = sockets
-                && needs.iter().all(|need| need.found || need.optional)
-            {
-                match rehearse(types, sockets, held) {
-                    Ok(tried) => method = tried,
-                    Err(error) => refusal = Some(error),
-                }
-            }
-        }
-        let needed = match &refusal {
-            Some(refusal) => refusal.needed.clone(),
-            None => needed(method),
+        let mut survey = Self {
+            capabilities: Vec::new(),
+            missing_capabilities: Vec::new(),
+            refusal: None,
+            method: UprobeMethod::Perf,
+            features: vec![Feature {
+                name: format!("types in {KERNEL_BTF}"),
+                found: types.is_some(),
+                optional: false,
+                needs: "CONFIG_DEBUG_INFO_BTF",
+            }],
+            sockets: None,
+            types: None,
         };
-        let missing = refusal.as_ref().map(|refusal| refusal.missing(held));
-        let missing_capabilities = missing.unwrap_or_default();
-        let capabilities = needed
-            .into_iter()
+        if let Some(types) = &types {
+            let has_fexit = supports_fexit(types);
+            survey.features.extend(features(types, has_fexit));
+            survey.sockets = asked.or(SocketSource::choose(types, has_fexit));
+            survey.try_all(types, held);
+        }
+        survey.types = types;
+        survey.sort_capabilities(held);
+        Ok(survey)
+    }
+
+    /// Tries what tracing does, if no feature is missing.
+    fn try_all(&mut self, types: &Btf<'_>, held: CapabilitySet) {
+        let Some(sockets) = self.sockets.filter(|_| self.missing_feature().is_none()) else {
+            return;
+        };
+        match rehearse(types, sockets, held) {
+            Ok(method) => self.method = method,
+            Err(refusal) => self.refusal = Some(refusal),
+        }
+    }
+
+    /// Sorts the capabilities that are needed into those that are held and those that are missing.
+    fn sort_capabilities(&mut self, held: CapabilitySet) {
+        let needed = match &self.refusal {
+            Some(refusal) => {
+                self.missing_capabilities = refusal.missing(held);
+                refusal.needed.clone()
+            }
+            None => needed(self.method),
+        };
+        let needed = needed.into_iter();
+        self.capabilities = needed
             .filter(|(capability, _)| holds(held, *capability))
             .map(|(_, name)| name)
             .collect();
-        Ok(Self {
-            capabilities,
-            missing_capabilities,
-            refusal,
-            method,
-            needs,
-            sockets,
-            types,
-        })
     }
 
-    /// What is missing first, and what to do.
+    /// Returns the first feature that is missing, and that tracing does not work without.
+    fn missing_feature(&self) -> Option<&Feature> {
+        let mut features = self.features.iter();
+        features.find(|feature| !feature.found && !feature.optional)
+    }
+
+    /// Returns what keeps tracing from working, and what to do.
     pub fn complaint(&self) -> Option<String> {
-        let mut needs = self.needs.iter();
-        if let Some(missing) = needs.find(|need| !need.found && !need.optional) {
+        if let Some(missing) = self.missing_feature() {
             return Some(format!(
                 "this kernel lacks {}: it needs {}",
                 missing.name, missing.needs
@@ -225,32 +179,33 @@ impl Machine {
     }
 }
 
-/// The kernel. `sockets` is what to use, whatever would be chosen. Fails when a feature of the kernel is
-/// missing, or when it refuses what tracing does.
+/// Returns the kernel, if it has everything that tracing needs. `sockets`: the source of the bytes on
+/// sockets to use instead of the best one. Fails when a feature is missing, or when the kernel refuses
+/// what tracing does.
 pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
-    let machine = Machine::look(sockets)?;
-    if let Some(complaint) = machine.complaint() {
+    let survey = KernelSurvey::read(sockets)?;
+    if let Some(complaint) = survey.complaint() {
         bail!(complaint);
     }
     /* Neither is missing without a complaint. */
-    let types = machine.types.context("this kernel tells no types")?;
-    let sockets = machine
+    let types = survey.types.context("no kernel BTF")?;
+    let sockets = survey
         .sockets
-        .context("this kernel offers no source of the bytes on sockets")?;
+        .context("this kernel offers no source of socket I/O events")?;
     Ok(Kernel {
         types,
         sockets,
-        method: machine.method,
+        method: survey.method,
     })
 }
 
-/// The programs to attach to the kernel, and where.
+/// Returns the programs to attach to the kernel, each with its place.
 fn programs(kernel: &Btf<'_>, sockets: SocketSource) -> Vec<(&'static str, &'static str)> {
     let sockets = sockets.programs(kernel);
     TRACEPOINTS.into_iter().chain(sockets).collect()
 }
 
-/// Does all that tracing does with the kernel, with programs that do nothing, and undoes each at once.
+/// Does what tracing does with the kernel, with programs that do nothing, and undoes each step at once.
 /// Returns how uprobes are attached.
 fn rehearse(
     kernel: &Btf<'_>,
@@ -278,7 +233,7 @@ fn rehearse(
             .attach_to_kernel()
             .map_err(refusal(format!("attach to its {place}")))?;
     }
-    /* Without it all binaries but our own user's are closed to us. */
+    /* Without it only the binaries of our own user can be opened. */
     if !holds(held, CapabilitySet::SYS_PTRACE) && fs::read_link(ANOTHER_PROCESS).is_err() {
         let error = io::ErrorKind::PermissionDenied.into();
         return Err(refusal("look at other processes".to_owned())(error));
@@ -286,7 +241,7 @@ fn rehearse(
     Ok(method)
 }
 
-/// Attaches a uprobe: by the best way that this kernel knows.
+/// Attaches a uprobe, in the best way that this kernel has.
 fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusal> {
     let attach = |method| -> std::result::Result<UprobeMethod, Refusal> {
         let refusal = |what: &str, needed| {
@@ -303,84 +258,14 @@ fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusa
             .map_err(refusal("attach a uprobe", needed(method)))?;
         Ok(method)
     };
-    if is_known(kernel, &UPROBE_MULTI) {
+    if UPROBE_MULTI.is_in(kernel, false) {
         match attach(UprobeMethod::Multi) {
-            /* It knows the word only. */
+            /* The enumerator is there, and the feature is not. */
             Err(refusal) if refusal.error.kind() == io::ErrorKind::InvalidInput => {}
             tried => return tried,
         }
     }
     attach(UprobeMethod::Perf)
-}
-
-/// Whether the kernel has this enumerator.
-fn is_known(kernel: &Btf<'_>, feature: &Feature) -> bool {
-    let enumeration = kernel.type_by_name::<Enum<'_>>(feature.enumeration);
-    enumeration.is_some_and(|enumeration| {
-        let mut names = enumeration.iter().filter_map(|member| member.name);
-        names.any(|name| name == feature.enumerator)
-    })
-}
-
-/// Which features these types name. `fexit` is whether such programs are let in.
-fn features(kernel: &Btf<'_>, fexit: bool) -> Vec<Need> {
-    let enumerator = |feature: Feature, optional| Need {
-        found: is_known(kernel, &feature),
-        name: feature.name.to_owned(),
-        optional,
-        needs: feature.needs,
-    };
-    let enumerators = FEATURES.map(|feature| enumerator(feature, false));
-    let tracepoints = TRACEPOINTS.map(|(_, tracepoint)| Need {
-        found: socket_source::has_tracepoint(kernel, tracepoint),
-        optional: false,
-        name: format!("tracepoint {tracepoint}"),
-        needs: OLDEST,
-    });
-    let sources = [
-        Need {
-            name: "tracepoints of all bytes on sockets".to_owned(),
-            found: socket_source::have_tracepoints(kernel),
-            optional: true,
-            needs: "Linux 6.5 or newer",
-        },
-        Need {
-            name: "fexit".to_owned(),
-            found: fexit,
-            optional: true,
-            needs: "CONFIG_FUNCTION_TRACER, and a kernel that lets it in",
-        },
-        Need {
-            name: "tracepoint of system calls".to_owned(),
-            found: socket_source::have_system_calls(kernel),
-            optional: true,
-            needs: "CONFIG_HAVE_SYSCALL_TRACEPOINTS",
-        },
-        Need {
-            name: "a source of all bytes on sockets".to_owned(),
-            found: SocketSource::choose(kernel, fexit).is_some(),
-            optional: false,
-            needs: "Linux 6.5 or newer, fexit, or the tracepoint sys_exit",
-        },
-    ];
-    let needs = enumerators.into_iter().chain(tracepoints);
-    let better = enumerator(UPROBE_MULTI, true);
-    needs.chain(sources).chain([better]).collect()
-}
-
-/// Whether a program may be put at the end of a kernel function. Some kernels know the type and
-/// refuse to load it. Others load it and refuse to attach it (arm64 before Linux 6.4): that is tried
-/// only there, and only where it would be used.
-fn lets_fexit_in(kernel: &Btf<'_>) -> bool {
-    let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
-        return false;
-    };
-    let Ok(trial) = Trial::of_fexit(function.type_id().into()) else {
-        return false;
-    };
-    cfg!(target_arch = "x86_64")
-        || socket_source::have_tracepoints(kernel)
-        || trial.attach_to_kernel().is_ok()
 }
 
 #[cfg(test)]
@@ -391,12 +276,13 @@ mod tests {
     use libbpf_rs::btf::Btf;
     use libbpf_rs::libbpf_sys;
 
-    use super::FEATURES;
     use super::KERNEL_BTF;
-    use super::Machine;
+    use super::KernelSurvey;
     use super::UprobeMethod;
     use super::features;
-    use super::lets_fexit_in;
+    use super::supports_fexit;
+    use crate::attach::requirements::Marker;
+    use crate::attach::requirements::REQUIREMENTS;
 
     /// The types of a kernel that has the first `known` features, and no tracepoint.
     fn kernel(known: usize) -> Btf<'static> {
@@ -406,8 +292,10 @@ mod tests {
         let bytes = unsafe {
             let btf = NonNull::new(libbpf_sys::btf__new_empty()).unwrap();
             let mut last = "";
-            for feature in FEATURES.iter().take(known) {
-                let (enumeration, enumerator) = (feature.enumeration, feature.enumerator);
+            for requirement in REQUIREMENTS.iter().take(known) {
+                let Marker::Enumerator(enumeration, enumerator) = requirement.evidence else {
+                    panic!("{} has no enumerator", requirement.name);
+                };
                 if enumeration != last {
                     libbpf_sys::btf__add_enum(btf.as_ptr(), c_name(enumeration).as_ptr(), 4);
                 }
@@ -429,16 +317,16 @@ mod tests {
     #[test]
     fn old_kernels() {
         let complaint = |known| {
-            let machine = Machine {
+            let survey = KernelSurvey {
                 capabilities: Vec::new(),
                 missing_capabilities: Vec::new(),
                 refusal: None,
                 method: UprobeMethod::Perf,
-                needs: features(&kernel(known), false),
+                features: features(&kernel(known), false).collect(),
                 sockets: None,
                 types: None,
             };
-            machine.complaint().unwrap()
+            survey.complaint().unwrap()
         };
         assert_eq!(
             complaint(0),
@@ -448,12 +336,12 @@ mod tests {
         assert!(complaint(3).contains("tracepoint inet_sock_set_state"));
     }
 
-    /// Check that the kernel that runs here has everything, if it tells its types at all.
+    /// Check that the kernel that runs here has everything, if it has BTF at all.
     #[test]
     fn this_kernel() {
         if let Ok(kernel) = Btf::from_path(KERNEL_BTF) {
-            let features = features(&kernel, lets_fexit_in(&kernel));
-            assert!(features.iter().all(|need| need.found || need.optional));
+            let mut features = features(&kernel, supports_fexit(&kernel));
+            assert!(features.all(|feature| feature.found || feature.optional));
         } else {
             println!("SKIP: no {KERNEL_BTF}");
         }

@@ -39,6 +39,7 @@ pub mod kernel;
 pub mod libbpf_log;
 pub mod object;
 pub mod refusal;
+pub mod requirements;
 pub mod run_counting;
 pub mod socket_source;
 pub mod trial;

@@ -214,11 +214,11 @@ impl Follower {
             return;
         }
         if !self.upgrades.is_empty() {
-            self.look(Scope::Upgraded(self.upgrades.iter().copied().collect()));
+            self.start_lookout(Scope::Upgraded(self.upgrades.iter().copied().collect()));
         } else if self.settings.wait && self.looked.elapsed() >= WAIT {
             self.looked = Instant::now();
             self.untraceable.retain(|(process, _)| process.is_alive());
-            self.look(Scope::Masters);
+            self.start_lookout(Scope::Masters);
         }
     }
 
@@ -250,7 +250,7 @@ impl Follower {
     }
 
     /// Starts a lookout.
-    fn look(&mut self, scope: Scope) {
+    fn start_lookout(&mut self, scope: Scope) {
         let mut skip = Vec::new();
         if matches!(scope, Scope::Masters) {
             let traced = self.traced.iter().flat_map(|t| &t.program.processes);

@@ -70,7 +70,7 @@ const MOUNTS_BYTES_MAX: u64 = 64 << 20;
 pub fn program(pid: u32) -> Result<File> {
     /* The one link that is followed: the kernel's own, to what it runs. */
     let file = openat(CWD, format!("/proc/{pid}/exe"), TO_JUDGE, Mode::empty())?;
-    let mounts = [Mounts::of(&pid.to_string()), Mounts::of("self")];
+    let mounts = [Mounts::seen_by(&pid.to_string()), Mounts::seen_by("self")];
     judge(file.as_fd(), FileType::RegularFile, &mounts)?;
     reopen(file.as_fd())
 }
@@ -81,7 +81,7 @@ pub fn beside(path: &Path) -> Option<File> {
     if !path.is_absolute() {
         return None;
     }
-    let mounts = [Mounts::of("self")];
+    let mounts = [Mounts::seen_by("self")];
     let mut at = openat(CWD, "/", TO_JUDGE | OFlags::DIRECTORY, Mode::empty()).ok()?;
     let mut components = path.components().peekable();
     while let Some(component) = components.next() {
@@ -170,7 +170,7 @@ struct Mounts(BTreeMap<u64, String>);
 
 impl Mounts {
     /// Of a process, or `self`. None when it has ended.
-    fn of(process: &str) -> Self {
+    fn seen_by(process: &str) -> Self {
         let mut text = Vec::new();
         let read = File::open(format!("/proc/{process}/mountinfo"))
             .and_then(|file| file.take(MOUNTS_BYTES_MAX).read_to_end(&mut text));

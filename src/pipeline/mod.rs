@@ -147,9 +147,9 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     };
     let records = thread::Builder::new()
         .name("records".to_owned())
-        .spawn(move || records.run(&batches))
+        .spawn(move || records.handle_all(&batches))
         .context("failed to start a thread")?;
-    control.run(&signals, &stopped, &ended);
+    control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)
 }
 
@@ -210,7 +210,7 @@ impl Control {
     }
 
     /// Runs until the end is asked for, no more records are wanted, or nothing is left to trace.
-    fn run(&mut self, signals: &Signals, stopped: &Receiver<()>, ended: &Receiver<()>) {
+    fn run_until_end(&mut self, signals: &Signals, stopped: &Receiver<()>, ended: &Receiver<()>) {
         let ticks = tick(TICK);
         let deadline = signals.deadline().map_or_else(never, at);
         while !signals.is_end_asked() {

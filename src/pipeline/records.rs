@@ -75,7 +75,7 @@ impl RecordThread {
     /// Handles all batches, until the channel ends.
     ///
     /// Fails when a batch is corrupt, or a request can't be encoded.
-    pub fn run(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
+    pub fn handle_all(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
         let ticks = tick(TICK);
         loop {
             select! {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     /// Runs a thread over these batches. Returns what its consumer was called with.
-    fn run(batches: &[Vec<u8>], left: Option<u64>, ledger: &Arc<Ledger>) -> Result<Vec<String>> {
+    fn handled(batches: &[Vec<u8>], left: Option<u64>, ledger: &Arc<Ledger>) -> Result<Vec<String>> {
         let noted = Arc::new(Mutex::new(Vec::new()));
         let thread = RecordThread {
             filter: TextFilter::default(),
@@ -226,7 +226,7 @@ mod tests {
             .iter()
             .for_each(|batch| sender.send(batch.clone()).unwrap());
         drop(sender);
-        thread.run(&receiver)?;
+        thread.handle_all(&receiver)?;
         let noted = noted.lock().unwrap();
         Ok(noted.clone())
     }
@@ -240,7 +240,7 @@ mod tests {
             unknown_record(),
         ];
         let ledger = Arc::new(Ledger::default());
-        let noted = run(&batches, None, &ledger).unwrap();
+        let noted = handled(&batches, None, &ledger).unwrap();
         assert_eq!(noted, ["pid 1", "pid 2", "2 bad_read"]);
         assert_eq!(ledger.bad_records.load(Ordering::Relaxed), 2);
         assert_eq!(ledger.counts().lost(), 2);
@@ -251,7 +251,7 @@ mod tests {
     fn count() {
         let batches = [[request(1), request(2)].concat(), request(3)];
         let ledger = Arc::new(Ledger::default());
-        assert_eq!(run(&batches, Some(1), &ledger).unwrap(), ["pid 1"]);
+        assert_eq!(handled(&batches, Some(1), &ledger).unwrap(), ["pid 1"]);
         assert!(ledger.has_ended());
         assert_eq!(ledger.late.load(Ordering::Relaxed), 2);
         assert_eq!(ledger.counts().lost(), 0);
@@ -262,6 +262,6 @@ mod tests {
     fn torn_batch() {
         let good = request(1);
         let ledger = Arc::new(Ledger::default());
-        assert!(run(&[good[..good.len() - 1].to_vec()], None, &ledger).is_err());
+        assert!(handled(&[good[..good.len() - 1].to_vec()], None, &ledger).is_err());
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use anyhow::ensure;
 use ngx_bpf_record::format::json::write_line;
 
-use crate::attach::kernel::Machine;
+use crate::attach::kernel::KernelSurvey;
 use crate::cli::CheckArgs;
 use crate::commands::trace::layout_options;
 use crate::follow::candidate::Candidate;
@@ -31,8 +31,8 @@ mod text;
 
 /// Writes the report to stdout. Returns whether tracing would work.
 pub fn check(options: &CheckArgs) -> Result<bool> {
-    let machine = Machine::look(None)?;
-    let mut reason = machine.complaint();
+    let survey = KernelSurvey::read(None)?;
+    let mut reason = survey.complaint();
     let is_machine_fit = reason.is_none();
     descriptors::raise_limit();
     let nginx = match read_all(options) {
@@ -49,10 +49,10 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
     let report = CheckReport {
         kernel: KernelReport {
             release: release()?,
-            capabilities: machine.capabilities,
-            missing_capabilities: machine.missing_capabilities,
-            features: machine.needs,
-            sockets: machine.sockets,
+            capabilities: survey.capabilities,
+            missing_capabilities: survey.missing_capabilities,
+            features: survey.features,
+            sockets: survey.sockets,
         },
         /* Without pids a binary that can't be traced does not make the others fail. */
         works: reason.is_none() || (in_part && options.pids.named().is_empty()),

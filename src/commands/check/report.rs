@@ -6,7 +6,7 @@ use nginx_binary::layout::choose::Source;
 use nginx_binary::sites::Hook;
 use serde::Serialize;
 
-use crate::attach::kernel::Need;
+use crate::attach::requirements::Feature;
 use crate::attach::socket_source::SocketSource;
 use crate::follow::candidate::Refused;
 use crate::follow::processes::NginxProcess;
@@ -16,7 +16,7 @@ use crate::follow::program::Program;
 /// What was found. The names of the members are the JSON keys.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
-    /// The machine.
+    /// The survey.
     pub kernel: KernelReport,
     /// Every nginx that was asked for.
     pub nginx: Vec<NginxReport>,
@@ -40,7 +40,7 @@ pub struct KernelReport {
     /// Capabilities that are missing.
     pub missing_capabilities: Vec<&'static str>,
     /// What tracing needs, or does better with.
-    pub features: Vec<Need>,
+    pub features: Vec<Feature>,
     /// What tells of the bytes on sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sockets: Option<SocketSource>,

@@ -36,18 +36,18 @@ impl fmt::Display for ReportText<'_> {
         for capability in &kernel.missing_capabilities {
             writeln!(f, "  missing  {capability}")?;
         }
-        for need in &kernel.features {
-            match (need.found, need.optional) {
-                (false, false) => writeln!(f, "  missing  {}", need.name)?,
+        for feature in &kernel.features {
+            match (feature.found, feature.optional) {
+                (false, false) => writeln!(f, "  missing  {}", feature.name)?,
                 _ if !self.details => {}
-                (true, _) => writeln!(f, "  found    {}", need.name)?,
-                (false, true) => writeln!(f, "  missing  {} (not needed)", need.name)?,
+                (true, _) => writeln!(f, "  found    {}", feature.name)?,
+                (false, true) => writeln!(f, "  missing  {} (not needed)", feature.name)?,
             }
         }
         let lacks = kernel
             .features
             .iter()
-            .any(|need| !need.found && !need.optional);
+            .any(|feature| !feature.found && !feature.optional);
         if !self.details && !lacks && kernel.missing_capabilities.is_empty() {
             writeln!(f, "  it has everything that tracing needs")?;
         }

@@ -23,13 +23,13 @@ pub struct Client {
     /// Never blocks.
     pub stream: TcpStream,
     /// How far it is.
-    pub state: State,
+    pub state: ClientState,
     /// When it is given up.
     pub deadline: Instant,
 }
 
 /// How far a connection is.
-pub enum State {
+pub enum ClientState {
     /// So much of the header has come.
     Reading(Vec<u8>),
     /// What is left to be sent.
@@ -53,7 +53,7 @@ impl Client {
     pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
-            state: State::Reading(Vec::new()),
+            state: ClientState::Reading(Vec::new()),
             deadline: Instant::now() + TIME,
         }
     }
@@ -61,8 +61,8 @@ impl Client {
     /// What it waits for.
     pub fn poll_fd(&self) -> PollFd<'_> {
         let flags = match self.state {
-            State::Writing(_) => PollFlags::OUT,
-            State::Reading(_) | State::Closing => PollFlags::IN,
+            ClientState::Writing(_) => PollFlags::OUT,
+            ClientState::Reading(_) | ClientState::Closing => PollFlags::IN,
         };
         PollFd::new(&self.stream, flags)
     }

@@ -16,7 +16,7 @@ pub fn end_of_header(header: &[u8]) -> Option<usize> {
 }
 
 /// What is asked for.
-pub struct Request<'a> {
+pub struct HttpRequest<'a> {
     /// The method.
     pub method: &'a str,
     /// Without its query.
@@ -25,7 +25,7 @@ pub struct Request<'a> {
     pub hosts: Vec<&'a str>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> HttpRequest<'a> {
     /// `None` when it is too long, or no header.
     pub fn parse(header: &'a [u8]) -> Option<Self> {
         let end = end_of_header(header).filter(|end| *end <= HEADER_BYTES)?;
@@ -110,7 +110,7 @@ impl From<Response> for Answer {
 #[cfg(test)]
 mod tests {
     use super::HEADER_BYTES;
-    use super::Request;
+    use super::HttpRequest;
 
     /// Check requests with either end of lines, and what is none.
     #[test]
@@ -119,7 +119,7 @@ mod tests {
             "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\n\r\n",
             "GET /metrics HTTP/1.0\nHost: a:1\n\n",
         ] {
-            let request = Request::parse(text.as_bytes()).unwrap();
+            let request = HttpRequest::parse(text.as_bytes()).unwrap();
             assert_eq!((request.method, request.path), ("GET", "/metrics"));
             assert_eq!(request.hosts, ["a:1"]);
         }
@@ -130,9 +130,9 @@ mod tests {
             "GET /\r\n\r\n",
             "GET / HTTP/2\r\n\r\n",
         ] {
-            assert!(Request::parse(text.as_bytes()).is_none(), "{text:?}");
+            assert!(HttpRequest::parse(text.as_bytes()).is_none(), "{text:?}");
         }
         let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(HEADER_BYTES));
-        assert!(Request::parse(long.as_bytes()).is_none());
+        assert!(HttpRequest::parse(long.as_bytes()).is_none());
     }
 }

@@ -22,11 +22,11 @@ use rustix::event::poll;
 use super::host::Hosts;
 use client::Client;
 use client::Progress;
-use client::State;
+use client::ClientState;
 use client::TIME;
 use client::read;
 use http::HEADER_BYTES;
-use http::Request;
+use http::HttpRequest;
 use http::Response;
 
 mod client;
@@ -57,7 +57,7 @@ pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
     let hosts = Hosts::of(address.ip());
     thread::Builder::new()
         .name("metrics".to_owned())
-        .spawn(move || Server::new(listener, hosts, registry).run())?;
+        .spawn(move || Server::new(listener, hosts, registry).serve_forever())?;
     Ok(())
 }
 
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Serves for ever.
-    fn run(mut self) {
+    fn serve_forever(mut self) {
         loop {
             let is_full = self.clients.len() == CLIENTS_MAX && self.evictable().is_none();
             let mut fds: Vec<_> = self.clients.iter().map(Client::poll_fd).collect();
@@ -131,32 +131,32 @@ impl Server {
     /// The oldest connection that has no answer yet, or has it whole.
     fn evictable(&self) -> Option<usize> {
         let mut clients = self.clients.iter();
-        clients.position(|client| !matches!(client.state, State::Writing(_)))
+        clients.position(|client| !matches!(client.state, ClientState::Writing(_)))
     }
 
     /// Goes on with a connection as far as it goes without waiting. False when it is over.
     fn serve(&mut self, client: &mut Client) -> io::Result<bool> {
         loop {
             match &mut client.state {
-                State::Reading(header) => {
+                ClientState::Reading(header) => {
                     let request = match read(&mut client.stream, header)? {
                         Progress::Blocked => return Ok(true),
                         Progress::Closed => return Ok(false),
                         Progress::Done => std::mem::take(header),
                     };
-                    client.state = State::Writing(self.answer(&request).into());
+                    client.state = ClientState::Writing(self.answer(&request).into());
                     client.deadline = Instant::now() + TIME;
                 }
-                State::Writing(answer) => match answer.write(&mut client.stream)? {
+                ClientState::Writing(answer) => match answer.write(&mut client.stream)? {
                     Progress::Blocked => return Ok(true),
                     Progress::Closed => return Ok(false),
                     Progress::Done => {
                         client.stream.shutdown(Shutdown::Write)?;
-                        client.state = State::Closing;
+                        client.state = ClientState::Closing;
                     }
                 },
                 /* Closed with bytes unread, the answer might be lost. */
-                State::Closing => {
+                ClientState::Closing => {
                     return match client.stream.read(&mut [0; 4096]) {
                         Ok(len) => Ok(len > 0),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
@@ -169,7 +169,7 @@ impl Server {
 
     /// The answer to a header.
     fn answer(&mut self, header: &[u8]) -> Response {
-        let Some(request) = Request::parse(header) else {
+        let Some(request) = HttpRequest::parse(header) else {
             return match header.len() {
                 ..=HEADER_BYTES => Response::plain("400 Bad Request", "this is no HTTP\n"),
                 _ => Response::plain("431 Request Header Fields Too Large", "too much\n"),

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The features of the kernel that tracing uses, in one table.
+
+use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Enum;
+use libbpf_rs::btf::types::Func;
+use serde::Serialize;
+
+use crate::attach::socket_source;
+use crate::attach::socket_source::SocketSource;
+use crate::attach::trial::Trial;
+
+/// The oldest kernel that has all that is needed.
+const OLDEST: &str = "Linux 5.15 or newer";
+
+/// What a requirement is recognized by in the kernel's types.
+#[derive(Clone, Copy)]
+pub enum Marker {
+    /// An enum, and an enumerator of it.
+    Enumerator(&'static str, &'static str),
+    /// A tracepoint.
+    Tracepoint(&'static str),
+    /// Tracepoints that report all bytes on sockets.
+    SocketTracepoints,
+    /// fexit programs are loaded and attached.
+    Fexit,
+    /// A tracepoint that reports system calls.
+    SystemCalls,
+    /// Any source of the bytes on sockets.
+    AnySocketSource,
+}
+
+/// A feature of the kernel that tracing uses.
+pub struct Requirement {
+    /// The name in reports.
+    pub name: &'static str,
+    /// What it is recognized by.
+    pub evidence: Marker,
+    /// Whether tracing works without it.
+    pub is_optional: bool,
+    /// The kernel that has it.
+    pub needs: &'static str,
+}
+
+/// All features, in the order in which they came to the kernel as far as they are needed.
+pub const REQUIREMENTS: [Requirement; 12] = [
+    Requirement {
+        name: "the BPF ring buffer",
+        evidence: Marker::Enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "BPF task storage",
+        evidence: Marker::Enumerator("bpf_map_type", "BPF_MAP_TYPE_TASK_STORAGE"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "BPF attach cookies",
+        evidence: Marker::Enumerator("bpf_func_id", "BPF_FUNC_get_attach_cookie"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "tracepoint inet_sock_set_state",
+        evidence: Marker::Tracepoint("inet_sock_set_state"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "tracepoint sched_process_fork",
+        evidence: Marker::Tracepoint("sched_process_fork"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "tracepoint sched_process_exec",
+        evidence: Marker::Tracepoint("sched_process_exec"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "tracepoint sched_process_exit",
+        evidence: Marker::Tracepoint("sched_process_exit"),
+        is_optional: false,
+        needs: OLDEST,
+    },
+    Requirement {
+        name: "tracepoints of all bytes on sockets",
+        evidence: Marker::SocketTracepoints,
+        is_optional: true,
+        needs: "Linux 6.5 or newer",
+    },
+    Requirement {
+        name: "fexit",
+        evidence: Marker::Fexit,
+        is_optional: true,
+        needs: "CONFIG_FUNCTION_TRACER, and a kernel that lets it in",
+    },
+    Requirement {
+        name: "tracepoint of system calls",
+        evidence: Marker::SystemCalls,
+        is_optional: true,
+        needs: "CONFIG_HAVE_SYSCALL_TRACEPOINTS",
+    },
+    Requirement {
+        name: "a source of all bytes on sockets",
+        evidence: Marker::AnySocketSource,
+        is_optional: false,
+        needs: "Linux 6.5 or newer, fexit, or the tracepoint sys_exit",
+    },
+    Requirement {
+        name: "uprobe_multi",
+        evidence: UPROBE_MULTI,
+        is_optional: true,
+        needs: "Linux 6.6 or newer",
+    },
+];
+
+/// Links of several uprobes at once.
+pub const UPROBE_MULTI: Marker = Marker::Enumerator("bpf_attach_type", "BPF_TRACE_UPROBE_MULTI");
+
+impl Marker {
+    /// Returns whether the kernel has it. `has_fexit`: `supports_fexit()`, which takes a moment.
+    pub fn is_in(self, kernel: &Btf<'_>, has_fexit: bool) -> bool {
+        match self {
+            Self::Enumerator(enumeration, enumerator) => {
+                let enumeration = kernel.type_by_name::<Enum<'_>>(enumeration);
+                enumeration.is_some_and(|enumeration| {
+                    let mut names = enumeration.iter().filter_map(|member| member.name);
+                    names.any(|name| name == enumerator)
+                })
+            }
+            Self::Tracepoint(name) => socket_source::has_tracepoint(kernel, name),
+            Self::SocketTracepoints => socket_source::have_tracepoints(kernel),
+            Self::Fexit => has_fexit,
+            Self::SystemCalls => socket_source::have_system_calls(kernel),
+            Self::AnySocketSource => SocketSource::choose(kernel, has_fexit).is_some(),
+        }
+    }
+}
+
+/// A function that every kernel with TCP has, to try `fexit` programs on.
+const TRACED_FUNCTION: &str = "inet_sendmsg";
+
+/// A feature, as it was found. The names of the members are JSON keys.
+#[derive(Debug, Serialize)]
+pub struct Feature {
+    /// The name in reports.
+    pub name: String,
+    /// Whether the kernel has it.
+    pub found: bool,
+    /// Whether tracing works without it.
+    pub optional: bool,
+    /// The kernel that has it.
+    pub needs: &'static str,
+}
+
+/// Finds out which features the kernel has.
+pub fn features(kernel: &Btf<'_>, has_fexit: bool) -> impl Iterator<Item = Feature> {
+    REQUIREMENTS.iter().map(move |requirement| Feature {
+        name: requirement.name.to_owned(),
+        found: requirement.evidence.is_in(kernel, has_fexit),
+        optional: requirement.is_optional,
+        needs: requirement.needs,
+    })
+}
+
+/// Returns whether the kernel loads and attaches programs at the end of its functions. Some kernels
+/// refuse to load them. Others load them and refuse to attach them (arm64 before Linux 6.4): attaching is
+/// tried only on that machine, and only if such programs would be used.
+pub fn supports_fexit(kernel: &Btf<'_>) -> bool {
+    let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
+        return false;
+    };
+    let Ok(trial) = Trial::of_fexit(function.type_id().into()) else {
+        return false;
+    };
+    cfg!(target_arch = "x86_64")
+        || socket_source::have_tracepoints(kernel)
+        || trial.attach_to_kernel().is_ok()
+}
