@@ -70,6 +70,10 @@ check: build-deps check-deps ## Check format and lints, run the tests without ro
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --locked --workspace -- --skip root::
 
+.PHONY: docs
+docs: ## Write what docs/ says of every key: both schemas, the tables of fields.md and otel.md
+	$(CARGO) test --locked --package ngx-bpf-record --test documents -- --ignored --exact write
+
 .PHONY: test
 # Tests that lack something on this machine are skipped with the reason (77); .ci/run treats that as a failure.
 test: build-deps test-deps guest-deps ## Run all tests; those that trace need root

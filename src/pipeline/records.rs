@@ -209,7 +209,11 @@ mod tests {
     }
 
     /// Runs a thread over these batches. Returns what its consumer was called with.
-    fn handled(batches: &[Vec<u8>], left: Option<u64>, ledger: &Arc<Ledger>) -> Result<Vec<String>> {
+    fn handled(
+        batches: &[Vec<u8>],
+        left: Option<u64>,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Vec<String>> {
         let noted = Arc::new(Mutex::new(Vec::new()));
         let thread = RecordThread {
             filter: TextFilter::default(),

@@ -278,7 +278,7 @@ fn regex_of(format: &str) -> String {
 fn json_schema_of_time() -> String {
     let schema = include_str!("../../docs/schema/record.json");
     let schema: Value = serde_json::from_str(schema).unwrap();
-    schema["$defs"]["time"]["pattern"]
+    schema["$defs"]["request"]["properties"]["time"]["pattern"]
         .as_str()
         .unwrap()
         .to_owned()

@@ -18,6 +18,7 @@ pub struct Phases {
     /// client's certificate is good, and a datagram that came meanwhile counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "the return of the read (tracepoint `sock_recv_length`)",
         "x-absent" = "the read was not seen; HTTP/3: the worker has more than four such sockets, or \
                       more than 128 streams without a whole header or body"
@@ -28,6 +29,7 @@ pub struct Phases {
     /// whatever stream it brought bytes of.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "the return of the read, or the end of the request before",
         "x-absent" = "the header was never complete; HTTP/2 and HTTP/3: nginx answered with 400, 408, \
                       414, 431 or 494 itself; HTTP/3: the time of the first byte is absent"
@@ -37,6 +39,7 @@ pub struct Phases {
     /// same read, so that this is never before `downstream_request_last_byte_time`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "the last read before which nginx still expected bytes (`r->request_body->rest`, \
                       `r->headers_in.content_length_n`)",
         "x-absent" = "there is no body (what goes through a tunnel is not one); it never came whole, or \
@@ -53,6 +56,7 @@ pub struct Phases {
     /// connecting takes no time, it is the first write.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "the change of the socket's state to SYN_SENT (tracepoint `inet_sock_set_state`)",
         "x-absent" = "the request had no upstream, or the connect was not seen"
     ))]
@@ -60,6 +64,7 @@ pub struct Phases {
     /// The upstream's socket has taken the first bytes of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "tracepoint `sock_send_length`",
         "x-absent" = "nothing was sent"
     ))]
@@ -69,6 +74,7 @@ pub struct Phases {
     /// follow its body (SETTINGS, PING, WINDOW_UPDATE).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "tracepoint `sock_send_length`",
         "x-absent" = "the upstream's response had begun before; the request did not go out whole"
     ))]
@@ -77,6 +83,7 @@ pub struct Phases {
     /// completed its header; what the server sends before it (SETTINGS) does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "tracepoint `sock_recv_length`",
         "x-absent" = "nothing was received"
     ))]
@@ -85,6 +92,7 @@ pub struct Phases {
     /// those of its header.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "tracepoint `sock_recv_length`",
         "x-absent" = "nothing was received, or it is not certain which read brought them"
     ))]
@@ -95,6 +103,7 @@ pub struct Phases {
     /// congestion had held back until the response began.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "tracepoint `sock_send_length`",
         "x-absent" = "nothing was sent; HTTP/3 in nginx before 1.25.4"
     ))]
@@ -105,6 +114,7 @@ pub struct Phases {
     /// with bytes of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-unit" = "ns",
         "x-source" = "tracepoint `sock_send_length`",
         "x-absent" = "nothing was sent; HTTP/2: the bytes were still in OpenSSL's buffer when nginx \
                       ended the stream; HTTP/3: nginx before 1.25.4, tracing ended before, or more than \

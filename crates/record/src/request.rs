@@ -186,7 +186,11 @@ pub struct Request<'a> {
     /// attempts than the record has, and `subrequests` when there were more of them, or a part of one is
     /// cut.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1), extend("uniqueItems" = true, "x-absent" = "nothing was cut"))]
+    #[schemars(length(min = 1), extend(
+        "uniqueItems" = true,
+        "x-source" = "the lengths that nginx and the record have",
+        "x-absent" = "nothing was cut"
+    ))]
     pub truncated: Vec<Cut>,
     /// `$status`, with what `ngx_http_free_request()` sets at the end (444, 499). It is 9 (nginx writes
     /// 009) when an upstream does not speak HTTP, and nginx passes on what it said.
@@ -201,7 +205,7 @@ pub struct Request<'a> {
                 "pattern": "^([5-9][0-9][0-9]|[a-z]+(_[a-z0-9]+)*)$",
             },
         }),
-        "x-otel-note" = "the second, a string, is a status of 500 and above; else the `failure` that cut \
+        "x-otel-note" = "`error.type` is a string: a status of 500 and above; else the `failure` that cut \
                          the response short"
     ))]
     pub status: Option<u32>,
@@ -243,11 +247,17 @@ pub struct Request<'a> {
     pub downstream_accept_time: Option<u64>,
     /// The times of the request (below).
     #[serde(default, skip_serializing_if = "Phases::is_empty")]
-    #[schemars(extend("x-absent" = "none of them is known"))]
+    #[schemars(extend(
+        "x-source" = "the reads and writes of the sockets",
+        "x-absent" = "none of them is known"
+    ))]
     pub phases: Phases,
     /// What `phases` count from: `request_first_byte` where the accept was not seen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-absent" = "`phases` is absent"))]
+    #[schemars(extend(
+        "x-source" = "whether the accept was seen",
+        "x-absent" = "`phases` is absent"
+    ))]
     pub phases_origin: Option<Origin>,
     /// The time from the read of the request's first byte to the moment at which the kernel had the
     /// response's last byte; of a tunnel, its first byte.
@@ -371,12 +381,17 @@ pub struct Request<'a> {
     /// known layout in all of them, and with no other (docs/design.md).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
+        "x-source" = "the search for the layout",
         "x-absent" = "the layout is stated: by the table, debug information or `--layout`"
     ))]
     pub layout: Option<LayoutSource>,
     /// `true`: tracing began inside this request, so that its times are absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[schemars(extend("const" = true, "x-absent" = "it did not"))]
+    #[schemars(extend(
+        "const" = true,
+        "x-source" = "whether the accept or the first read was seen",
+        "x-absent" = "it did not"
+    ))]
     pub partial: bool,
     /// Whether there is a body, and it is not known when it was complete. This is not a key: it is false
     /// of a record that was read.

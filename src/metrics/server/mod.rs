@@ -21,8 +21,8 @@ use rustix::event::poll;
 
 use super::host::Hosts;
 use client::Client;
-use client::Progress;
 use client::ClientState;
+use client::Progress;
 use client::TIME;
 use client::read;
 use http::HEADER_BYTES;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use schemars::generate::SchemaSettings;
 use serde_json::Map;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::Record;
 use crate::request::Request;
@@ -22,14 +23,24 @@ pub(crate) const TIME_PATTERN: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d
 const TIME: &str = "2026-11-22T17:17:57.972980760Z";
 
 /// Returns the definition of a record as JSON Schema, with the attributes of its fields (`x-source` and so
-/// on), and the integer types as `format`.
+/// on), and the integer types as `format`. `$defs` has the record types by their names.
 pub fn definition() -> Value {
-    let settings = SchemaSettings::draft2020_12().for_serialize();
-    let schema = settings
-        .into_generator()
-        .into_root_schema_for::<Record<'_>>();
-    let mut schema = schema.to_value();
+    let generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
+    let mut schema = generator.into_root_schema_for::<Record<'_>>().to_value();
     normalize(&mut schema);
+    schema["type"] = "object".into();
+    let mut references = Vec::new();
+    if let Value::Array(records) = schema["oneOf"].take() {
+        for record in records {
+            if let Value::String(name) = record["properties"]["type"]["const"].clone() {
+                references.push(json!({ "$ref": format!("#/$defs/{name}") }));
+                schema["$defs"][name] = record;
+            }
+        }
+    }
+    schema["oneOf"] = references.into();
     schema
 }
 
@@ -54,8 +65,8 @@ pub(crate) enum Name {
 /// Returns the keys of a request and of a loss that have a name in OpenTelemetry's conventions.
 pub(crate) fn otel_names() -> HashMap<String, Name> {
     let definition = definition();
-    let records = definition["oneOf"].as_array().into_iter().flatten();
-    let keys = records.flat_map(|record| record["properties"].as_object().into_iter().flatten());
+    let records = ["request", "lost"].map(|name| &definition["$defs"][name]["properties"]);
+    let keys = records.into_iter().filter_map(Value::as_object).flatten();
     let named = keys.filter_map(|(key, property)| {
         let name = match property.get("x-otel")? {
             Value::String(name) => Name::Is(name.clone()),
@@ -69,7 +80,7 @@ pub(crate) fn otel_names() -> HashMap<String, Name> {
 /// Returns a request with every key, each with its longest value.
 pub fn longest() -> Request<'static> {
     let definition = definition();
-    let value = longest_value(&definition, &definition["oneOf"][0]);
+    let value = longest_value(&definition, &definition["$defs"]["request"]);
     let mut request: Request<'static> = serde_json::from_value(value).unwrap_or_default();
     /* The forms in which OpenTelemetry's names are most. */
     let begin_with = |text: &mut Option<std::borrow::Cow<'_, str>>, start: &str| {
@@ -239,16 +250,17 @@ mod tests {
             panic!("{error}, at {}", error.instance_path());
         }
         let definition = definition();
-        let properties = definition["oneOf"][0]["properties"].as_object().unwrap();
+        let properties = &definition["$defs"]["request"]["properties"];
+        let properties = properties.as_object().unwrap();
         assert!(properties.keys().eq(value.as_object().unwrap().keys()));
     }
 
-    /// Check that each key is documented, that texts have a length, and that nothing is null.
+    /// Check that each key is documented, with its source (all of a loss is ngx-bpf's own), that texts have a
+    /// length, and that nothing is null.
     #[test]
     fn complete() {
         let definition = definition();
         let objects = definition["$defs"].as_object().unwrap().values();
-        let objects = objects.chain(definition["oneOf"].as_array().unwrap());
         for object in objects.filter(|object| object["type"] == "object") {
             assert_eq!(object["additionalProperties"], false);
             for (key, property) in object["properties"].as_object().unwrap() {
@@ -256,6 +268,11 @@ mod tests {
                     continue;
                 }
                 assert!(property["description"].is_string(), "{key}");
+                let has_source = property["x-source"].is_string();
+                assert!(
+                    has_source || object["properties"]["cause"].is_object(),
+                    "{key}"
+                );
                 let kind = resolve(&definition, property);
                 let is_bounded = ["maxLength", "pattern"]
                     .iter()

@@ -20,12 +20,12 @@ pub fn otel() -> Value {
         "type": "object",
         "oneOf": [{ "$ref": "#/$defs/request" }, { "$ref": "#/$defs/lost" }],
         "$defs": {
-            "request": Flat::of(&definition, &definition["oneOf"][0]),
-            "lost": Flat::of(&definition, &definition["oneOf"][1]),
+            "request": Flat::of(&definition, &definition["$defs"]["request"]),
+            "lost": Flat::of(&definition, &definition["$defs"]["lost"]),
         },
     });
     let values = definition["$defs"].as_object().into_iter().flatten();
-    for (name, value) in values.filter(|(_, value)| value["type"] != "object") {
+    for (name, value) in values.filter(|(_, value)| value.get("oneOf").is_some()) {
         schema["$defs"][name] = value.clone();
     }
     publish(&mut schema);
