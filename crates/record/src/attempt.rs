@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::limits::ADDR_MAX;
+use crate::request::Request;
 use crate::values::Failure;
 
 /// One attempt at an upstream, as nginx keeps them in `r->upstream_states`.
@@ -128,4 +129,12 @@ pub struct Attempt<'a> {
                       distinguished"
     ))]
     pub post_action: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Returns the last attempt that the client waited for: `post_action` comes after its response.
+    pub fn last_awaited(&self) -> Option<&Attempt<'a>> {
+        let mut attempts = self.upstreams.iter().rev();
+        attempts.find(|attempt| !attempt.post_action)
+    }
 }

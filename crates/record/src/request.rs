@@ -9,25 +9,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::attempt::Attempt;
-use crate::limits::ADDR_MAX;
-use crate::limits::HOST_MAX;
-use crate::limits::METHOD_MAX;
-use crate::limits::PEER_ADDR_MAX;
-use crate::limits::PROTOCOL_MAX;
-use crate::limits::SERVER_ADDR_MAX;
-use crate::limits::SUBREQUESTS_MAX;
-use crate::limits::UPSTREAMS_MAX;
-use crate::limits::URI_MAX;
+use crate::limits;
 use crate::phases::Phases;
 use crate::schema::TIME_PATTERN;
 use crate::subrequest::Subrequest;
-use crate::values::Alpn;
-use crate::values::CacheStatus;
-use crate::values::Cut;
-use crate::values::LayoutSource;
-use crate::values::Origin;
-use crate::values::Scheme;
-use crate::values::SslProtocol;
+use crate::values;
 
 /// One request that nginx has ended. A value that does not exist, or that could not be read, is `None`,
 /// and a key that is not there.
@@ -63,7 +49,7 @@ pub struct Request<'a> {
     pub connection_requests: u64,
     /// `$remote_addr`: IPv4, IPv6 or `unix:`, as realip has set it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = ADDR_MAX), extend(
+    #[schemars(length(max = limits::ADDR_MAX), extend(
         "x-source" = "`c->addr_text`",
         "x-otel" = "client.address"
     ))]
@@ -79,7 +65,7 @@ pub struct Request<'a> {
     /// The address of the socket's other end: that of the proxy in front, where `remote_addr` is what
     /// realip or the PROXY protocol says.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = PEER_ADDR_MAX), extend(
+    #[schemars(length(max = limits::PEER_ADDR_MAX), extend(
         "x-source" = "the kernel's socket",
         "x-absent" = "this address and its port are `remote_addr` and `remote_port`; a unix socket; \
                       HTTP/3",
@@ -98,7 +84,7 @@ pub struct Request<'a> {
     pub peer_port: Option<u16>,
     /// `$server_addr`, or `unix:` and the path of the listener.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = SERVER_ADDR_MAX), extend(
+    #[schemars(length(max = limits::SERVER_ADDR_MAX), extend(
         "x-source" = "the kernel's socket; a path and HTTP/3: `c->local_sockaddr`",
         "x-absent" = "nothing was seen on the connection",
         "x-otel" = "network.local.address"
@@ -118,10 +104,10 @@ pub struct Request<'a> {
         "x-source" = "`c->ssl` of the connection, and `r->http_version`",
         "x-otel" = "url.scheme"
     ))]
-    pub scheme: Scheme,
+    pub scheme: values::Scheme,
     /// `$server_protocol`, as the client wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = PROTOCOL_MAX), extend(
+    #[schemars(length(max = limits::PROTOCOL_MAX), extend(
         "x-source" = "`r->http_protocol`",
         "x-absent" = "the request line was broken, or HTTP/0.9",
         "x-otel" = json!({
@@ -133,7 +119,7 @@ pub struct Request<'a> {
     pub server_protocol: Option<Cow<'a, str>>,
     /// `$request_method`
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = METHOD_MAX), extend(
+    #[schemars(length(max = limits::METHOD_MAX), extend(
         "x-cut" = true,
         "x-source" = "`r->method_name`",
         "x-absent" = "the request line was broken",
@@ -148,7 +134,7 @@ pub struct Request<'a> {
     pub request_method: Option<Cow<'a, str>>,
     /// `$request_uri`: as the client sent it, with arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = URI_MAX), extend(
+    #[schemars(length(max = limits::URI_MAX), extend(
         "x-cut" = true,
         "x-source" = "`r->unparsed_uri`",
         "x-absent" = "the request line was broken",
@@ -161,7 +147,7 @@ pub struct Request<'a> {
     pub request_uri: Option<Cow<'a, str>>,
     /// `$uri`: decoded, without arguments, after internal redirects.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = URI_MAX), extend(
+    #[schemars(length(max = limits::URI_MAX), extend(
         "x-cut" = true,
         "x-source" = "`r->uri`",
         "x-absent" = "the request line was broken"
@@ -169,7 +155,7 @@ pub struct Request<'a> {
     pub uri: Option<Cow<'a, str>>,
     /// `$http_host`
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = HOST_MAX), extend(
+    #[schemars(length(max = limits::HOST_MAX), extend(
         "x-cut" = true,
         "x-source" = "`r->headers_in.host`",
         "x-absent" = "the request has no Host header",
@@ -191,7 +177,7 @@ pub struct Request<'a> {
         "x-source" = "the lengths that nginx and the record have",
         "x-absent" = "nothing was cut"
     ))]
-    pub truncated: Vec<Cut>,
+    pub truncated: Vec<values::Cut>,
     /// `$status`, with what `ngx_http_free_request()` sets at the end (444, 499). It is 9 (nginx writes
     /// 009) when an upstream does not speak HTTP, and nginx passes on what it said.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,11 +214,11 @@ pub struct Request<'a> {
         "x-source" = "`u->cache_status`",
         "x-absent" = "the request did not ask a cache; nginx was built without one"
     ))]
-    pub upstream_cache_status: Option<CacheStatus>,
+    pub upstream_cache_status: Option<values::CacheStatus>,
     /// The address of the last upstream that was tried and that the client waited for: `address:port`, or
     /// `unix:` and the path.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = ADDR_MAX), extend(
+    #[schemars(length(max = limits::ADDR_MAX), extend(
         "x-source" = "`u->state->peer`",
         "x-absent" = "the request had no upstream"
     ))]
@@ -258,7 +244,7 @@ pub struct Request<'a> {
         "x-source" = "whether the accept was seen",
         "x-absent" = "`phases` is absent"
     ))]
-    pub phases_origin: Option<Origin>,
+    pub phases_origin: Option<values::Origin>,
     /// The time from the read of the request's first byte to the moment at which the kernel had the
     /// response's last byte; of a tunnel, its first byte.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -320,7 +306,7 @@ pub struct Request<'a> {
     pub tls_handshake_ns: Option<u64>,
     /// The name that the client asked for in the handshake (SNI), in lower case.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = HOST_MAX), extend(
+    #[schemars(length(max = limits::HOST_MAX), extend(
         "x-cut" = true,
         "x-source" = "`hc->ssl_servername`",
         "x-absent" = "the client sent none; nginx did not choose the server by it: there is one server \
@@ -334,14 +320,14 @@ pub struct Request<'a> {
         "x-absent" = "HTTP/1 and HTTP/2: nginx's memory does not show it; the connection is not \
                       encrypted"
     ))]
-    pub ssl_protocol: Option<SslProtocol>,
+    pub ssl_protocol: Option<values::SslProtocol>,
     /// The protocol that was negotiated in the handshake, where the request itself shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-source" = "`r->http_version`",
         "x-absent" = "HTTP/1: nginx's memory does not show it; the connection is not encrypted"
     ))]
-    pub alpn: Option<Alpn>,
+    pub alpn: Option<values::Alpn>,
     /// The trace that the client says it belongs to (W3C Trace Context).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend(
@@ -365,14 +351,14 @@ pub struct Request<'a> {
     pub parent_span_id: Option<Cow<'a, str>>,
     /// Every attempt at an upstream, in order (below): of more than eight the first seven and the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = UPSTREAMS_MAX), extend(
+    #[schemars(length(min = 1, max = limits::UPSTREAMS_MAX), extend(
         "x-source" = "`r->upstream_states`",
         "x-absent" = "the request had no upstream"
     ))]
     pub upstreams: Vec<Attempt<'a>>,
     /// The subrequests that had an upstream (below), in the order of their first connects: eight at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = SUBREQUESTS_MAX), extend(
+    #[schemars(length(min = 1, max = limits::SUBREQUESTS_MAX), extend(
         "x-source" = "the ends of their requests",
         "x-absent" = "none had an upstream"
     ))]
@@ -384,7 +370,7 @@ pub struct Request<'a> {
         "x-source" = "the search for the layout",
         "x-absent" = "the layout is stated: by the table, debug information or `--layout`"
     ))]
-    pub layout: Option<LayoutSource>,
+    pub layout: Option<values::LayoutSource>,
     /// `true`: tracing began inside this request, so that its times are absent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schemars(extend(
@@ -397,12 +383,4 @@ pub struct Request<'a> {
     /// of a record that was read.
     #[serde(skip)]
     pub is_body_unknown: bool,
-}
-
-impl<'a> Request<'a> {
-    /// Returns the last attempt that the client waited for: `post_action` comes after its response.
-    pub fn last_awaited(&self) -> Option<&Attempt<'a>> {
-        let mut attempts = self.upstreams.iter().rev();
-        attempts.find(|attempt| !attempt.post_action)
-    }
 }

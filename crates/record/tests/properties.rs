@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What holds for every record: it is read as it was written, a cut never makes it longer than the limit, and
+//! no secret is left of what was redacted.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Generator;
+use common::Random;
+use ngx_bpf_record::Format;
+use ngx_bpf_record::MAX_LINE_MIN;
+use ngx_bpf_record::Record;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::append_line;
+use ngx_bpf_record::format::escape::is_unsafe;
+use ngx_bpf_record::format::json::Json;
+use ngx_bpf_record::format::otel::Otel;
+use ngx_bpf_record::format::text::Text;
+use ngx_bpf_record::redact::DEFAULT_KEYS;
+use ngx_bpf_record::schema;
+use serde_json::Value;
+
+/// The number of records that each test takes.
+const RECORDS: usize = 400;
+
+/// The formats, with the schema that their lines hold to if they are JSON.
+fn formats() -> [(Box<dyn Format>, Option<jsonschema::Validator>); 3] {
+    let validator = |schema| Some(jsonschema::validator_for(&schema).unwrap());
+    [
+        (Box::new(Json), validator(schema::record())),
+        (Box::new(Otel::new(None)), validator(schema::otel())),
+        (Box::new(Text), None),
+    ]
+}
+
+/// The line of a record; a request may be cut.
+fn line(format: &mut dyn Format, record: &mut Record<'_>, max: Option<usize>) -> String {
+    let mut line = Vec::new();
+    match record {
+        Record::Request(request) => append_line(format, &mut line, request, max).unwrap(),
+        Record::Lost(lost) => format.lost(&mut line, lost).unwrap(),
+    }
+    String::from_utf8(line).unwrap()
+}
+
+/// Checks that a line is one, that it does nothing to a terminal, and that it holds to its schema.
+fn assert_line(line: &str, validator: Option<&jsonschema::Validator>) {
+    let text = line.strip_suffix('\n').unwrap();
+    assert!(!text.chars().any(is_unsafe), "{line}");
+    if let Some(validator) = validator {
+        let value = serde_json::from_str(text).unwrap();
+        if let Some(error) = validator.iter_errors(&value).next() {
+            panic!("{error}, at {}: {line}", error.instance_path());
+        }
+    }
+}
+
+/// Check that JSON is read as it was written, and that each format writes lines that hold to its schema.
+#[test]
+fn round_trip() {
+    let mut generator = Generator::new(1);
+    let mut formats = formats();
+    for _ in 0..RECORDS {
+        let value = generator.record();
+        let mut record: Record<'_> = serde_json::from_value(value.clone()).unwrap();
+        for (format, validator) in &mut formats {
+            assert_line(&line(&mut **format, &mut record, None), validator.as_ref());
+        }
+        let json = line(&mut Json, &mut record, None);
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
+        assert_eq!(serde_json::from_str::<Record<'_>>(&json).unwrap(), record);
+    }
+}
+
+/// Check that a line is never longer than the limit, that it is still a record, that the texts in it are the
+/// beginnings of those that were, and that those that are shorter are named.
+#[test]
+fn cut() {
+    let mut generator = Generator::new(2);
+    let mut formats = formats();
+    for _ in 0..RECORDS {
+        let Record::Request(request) = serde_json::from_value(generator.record()).unwrap() else {
+            continue;
+        };
+        let max = MAX_LINE_MIN + generator.random.below(MAX_LINE_MIN);
+        for (format, validator) in &mut formats {
+            let mut record = Record::Request(request.clone());
+            let line = line(&mut **format, &mut record, Some(max));
+            assert!(line.len() <= max, "{} bytes, {max} wanted", line.len());
+            assert_line(&line, validator.as_ref());
+            let Record::Request(cut) = record else {
+                continue;
+            };
+            assert_cut(&request, &cut);
+        }
+    }
+}
+
+/// Checks what is left of a request.
+fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) {
+    let names: Vec<&str> = cut.truncated.iter().map(|cut| cut.name()).collect();
+    for (name, whole, cut) in [
+        ("request_method", &whole.request_method, &cut.request_method),
+        ("request_uri", &whole.request_uri, &cut.request_uri),
+        ("uri", &whole.uri, &cut.uri),
+        ("http_host", &whole.http_host, &cut.http_host),
+        (
+            "ssl_server_name",
+            &whole.ssl_server_name,
+            &cut.ssl_server_name,
+        ),
+    ] {
+        let (whole, cut) = (whole.as_deref(), cut.as_deref());
+        assert!(
+            whole
+                .unwrap_or_default()
+                .starts_with(cut.unwrap_or_default())
+        );
+        assert!(whole == cut || names.contains(&name), "{name}: {names:?}");
+    }
+    assert!(cut.upstreams.len() == whole.upstreams.len() || names.contains(&"upstreams"));
+    assert_eq!(cut.upstreams.last(), whole.upstreams.last());
+    assert!(cut.subrequests == whole.subrequests || names.contains(&"subrequests"));
+}
+
+/// Words of which queries are made: keys that are secret and some that are not, values, and what divides
+/// them, encoded or not.
+const WORDS: [&str; 20] = [
+    "sig",
+    "s%69g",
+    "Signature",
+    "%53ignature",
+    "SIG",
+    "a",
+    "%",
+    "%3",
+    "=",
+    "%3d",
+    "%3D",
+    "&",
+    "%26",
+    ";",
+    "%3b",
+    "?",
+    "%3f",
+    "/",
+    "SECRET",
+    "%25",
+];
+
+/// A uri at random. Where it has a secret key, any value may follow.
+fn uri(random: &mut Random) -> String {
+    let words = (0..random.below(16)).map(|_| *random.one_of(&WORDS));
+    format!("/{}", words.collect::<String>())
+}
+
+/// Bytes, decoded once.
+fn decoded(uri: &str) -> Vec<u8> {
+    let bytes = uri.as_bytes();
+    let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let pair = digit(at + 1)
+            .zip(digit(at + 2))
+            .filter(|_| bytes[at] == b'%');
+        decoded.push(pair.map_or(bytes[at], |(high, low)| (high << 4 | low) as u8));
+        at += if pair.is_some() { 3 } else { 1 };
+    }
+    decoded
+}
+
+/// Checks that every secret key in a redacted uri has no value of its own.
+fn assert_redacted(uri: &str, was: &str) {
+    let decoded = decoded(uri);
+    let query = decoded.split(|byte| *byte == b'?').skip(1);
+    for argument in query.flat_map(|part| part.split(|byte| matches!(byte, b'&' | b';'))) {
+        let mut parts = argument.splitn(2, |byte| *byte == b'=');
+        let (key, value) = (parts.next().unwrap(), parts.next());
+        let is_secret = DEFAULT_KEYS
+            .split(',')
+            .any(|secret| secret.as_bytes() == key);
+        let is_redacted = value.is_none_or(|value| value == b"REDACTED");
+        assert!(!is_secret || is_redacted, "{uri} of {was}");
+    }
+}
+
+/// Check that no value of a secret key is left, in no uri, and that redacting twice changes nothing more.
+#[test]
+fn redaction() {
+    let mut random = Random(3);
+    let keys = Redaction::Keys(DEFAULT_KEYS.split(',').map(str::to_owned).collect());
+    for _ in 0..100 * RECORDS {
+        let uri = uri(&mut random);
+        let request = || Request {
+            request_uri: Some(uri.as_str().into()),
+            uri: Some(uri.as_str().into()),
+            ..Default::default()
+        };
+        for redaction in [&keys, &Redaction::Query] {
+            let mut once = request();
+            redaction.apply(&mut once);
+            let mut twice = once.clone();
+            redaction.apply(&mut twice);
+            assert_eq!(once, twice, "{uri}");
+            for left in [&once.request_uri, &once.uri] {
+                let left = left.as_deref().unwrap();
+                match redaction {
+                    Redaction::Keys(_) => assert_redacted(left, &uri),
+                    Redaction::Query => assert!(!decoded(left).contains(&b'?'), "{uri}"),
+                }
+            }
+        }
+    }
+}
