@@ -132,6 +132,7 @@ mod tests {
     use crate::format::otel::Otel;
     use crate::format::text::Text;
     use crate::request::Request;
+    use crate::schema::definition;
     use crate::schema::longest;
     use crate::values::Cut;
 
@@ -178,6 +179,23 @@ mod tests {
         let (cut, _) = line(&mut request, Some(len - 1));
         assert!(cut < len);
         assert_eq!(request.truncated, [Cut::Uri]);
+    }
+
+    /// Check that exactly those texts can be cut of whose keys the definition says so.
+    #[test]
+    fn marked() {
+        let mut longest = longest();
+        longest.subrequests.clear();
+        let mut cut: Vec<_> = super::texts(&mut longest)
+            .into_iter()
+            .map(|(cut, _)| cut.name().to_owned())
+            .collect();
+        cut.sort();
+        let definition = definition();
+        let properties = definition["$defs"]["request"]["properties"].as_object();
+        let marked = properties.unwrap().iter();
+        let marked = marked.filter(|(_, property)| property.get("x-cut").is_some());
+        assert!(marked.map(|(key, _)| key).eq(&cut), "{cut:?}");
     }
 
     /// Check that the longest record of all fits into the shortest line, in every format.
