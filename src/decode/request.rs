@@ -58,6 +58,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         duration_ns: facts.response_last_ns().and_then(duration),
         elapsed_ns: facts.elapsed_ns(),
         queue_ns: facts.queue_ns(),
+        body_read_ns: facts.body_read_ns(),
         tunnel: facts.is_tunnel(),
         tunnel_ns: facts.tunnel_ns(),
         tls_handshake_ns: facts.tls_handshake_ns(),

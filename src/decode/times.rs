@@ -56,6 +56,11 @@ impl Facts<'_, '_> {
         Some(nonzero(self.0.record.body_ns)?.max(self.header_ns()?))
     }
 
+    /// How long nginx waited for the body after the header.
+    pub fn body_read_ns(&self) -> Option<u64> {
+        nonzero(self.body_ns()?.checked_sub(self.header_ns()?)?)
+    }
+
     /// Returns whether the body may have ended before the length that its header says. nginx then takes what
     /// came for all of it, and answers with 400 (ngx_http_v2_filter_request_body()).
     fn may_be_short(&self) -> bool {
@@ -185,9 +190,11 @@ mod tests {
         assert!(Facts(&event).is_body_unknown());
         event.record.body_ns = 3_000;
         assert_eq!(body_end(&event), Some(3_000));
+        assert_eq!(Facts(&event).body_read_ns(), Some(2_000));
         assert!(!Facts(&event).is_body_unknown());
         event.record.previous_ended_ns = 3_500;
         assert_eq!(body_end(&event), Some(3_500));
+        assert_eq!(Facts(&event).body_read_ns(), None);
         event.record.status = 400;
         assert_eq!(body_end(&event), Some(3_500));
         event.record.http_version = 2000;

@@ -276,6 +276,15 @@ pub struct Request<'a> {
         "x-absent" = "the request did not wait; HTTP/2, HTTP/3"
     ))]
     pub queue_ns: Option<u64>,
+    /// How long nginx waited for the rest of the request's body: from the end of the header to the read of
+    /// the body's last byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the two times of `phases`",
+        "x-absent" = "there is no body, or it came with the header; one of the two times is absent"
+    ))]
+    pub body_read_ns: Option<u64>,
     /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
     /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
     /// life of the tunnel.

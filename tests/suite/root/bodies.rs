@@ -70,8 +70,10 @@ fn assert_body(record: &Record, ms: u64) {
     );
     if ms == 0 {
         assert!(header.is_some() && header == body, "{record:#?}");
+        assert_eq!(record.body_read_ns, None, "{record:#?}");
     } else {
-        assert!(body.is_some(), "{record:#?}");
+        let read = body.zip(header).map(|(body, header)| body - header);
+        assert!(read.is_some() && record.body_read_ns == read, "{record:#?}");
         assert_between(p, header, body, ms);
     }
 }
