@@ -31,7 +31,7 @@ use crate::bpf::NgxSkel;
 use crate::bpf::types;
 use crate::host::descriptors;
 use nginx_binary::layout::Layout;
-use nginx_binary::sites::Hook;
+use nginx_binary::sites::ProbeSite;
 
 pub mod btf;
 pub mod counters;
@@ -63,7 +63,7 @@ pub struct ProbeTarget<'a> {
     /// Whether the layout was inferred.
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
-    pub hooks: &'a [Hook],
+    pub hooks: &'a [ProbeSite],
 }
 
 /// How often the kernel ran a program.
@@ -257,7 +257,7 @@ fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
 fn attach_uprobe(
     program: &ProgramMut<'_>,
     binary: &File,
-    hook: &Hook,
+    hook: &ProbeSite,
     method: UprobeMethod,
 ) -> Result<Link> {
     let path = descriptors::path_of(binary);

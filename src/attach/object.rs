@@ -29,7 +29,7 @@ use crate::host::pid_namespace;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
 use nginx_binary::sites;
-use nginx_binary::sites::Hook;
+use nginx_binary::sites::ProbeSite;
 
 /// Entries of the map of connections when all entries are allocated beforehand.
 const CONNECTIONS: u32 = 1 << 15;
@@ -83,7 +83,7 @@ pub struct ObjectSettings<'a> {
     /// Whether the layout of nginx's structs was inferred, which each record says.
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
-    pub hooks: &'a [Hook],
+    pub hooks: &'a [ProbeSite],
     /// The filters that run in BPF.
     pub filter: &'a KernelFilter,
     /// How uprobes are attached.
@@ -115,7 +115,7 @@ impl ObjectSettings<'_> {
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = self.is_layout_inferred;
         settings.pid_namespace = pid_namespace::own_inode()?;
-        settings.quic_is_probed = sites::see_quic(self.hooks);
+        settings.quic_is_probed = sites::cover_quic(self.hooks);
         settings.by_descriptor = self.sockets == SocketSource::Syscall;
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
@@ -187,6 +187,9 @@ fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
         Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
     use_it(&program)
 }
+
+#[cfg(test)]
+mod binaries;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use anyhow::Result;
 use nginx_binary::build;
+use nginx_binary::build::Build;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file;
 use nginx_binary::elf::debug_file::DebugFiles;
@@ -30,7 +31,7 @@ pub fn run(path: &Path) -> Result<()> {
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
-    let build = build::build(&elf).with_context(context)?;
+    let build = Build::identify(&elf).with_context(context)?;
     let wanted = object::wanted()?;
     let layout =
         choose::from_debug_info(&place, &elf, &debug_files, &wanted)?.with_context(|| {
@@ -41,6 +42,6 @@ pub fn run(path: &Path) -> Result<()> {
                 elf.build_id().as_deref().unwrap_or("none")
             )
         })?;
-    choose::check_stated(&elf, &build, &layout)?;
+    choose::check_debug_info(&elf, &build, &layout)?;
     output::print(layout.section(&build).as_bytes())
 }

@@ -4,8 +4,8 @@
 use crate::follow::program::Program;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
-use nginx_binary::sites::Hook;
-use nginx_binary::sites::Hooks;
+use nginx_binary::sites::ProbeSite;
+use nginx_binary::sites::ProbeSites;
 use nginx_binary::version::Version;
 
 /// Reports that a process is traced, and how many workers it has.
@@ -26,17 +26,17 @@ pub fn upgraded(messages: Messages, pid: u32) {
 }
 
 /// Reports where the probes of a binary go, and what they can't measure.
-pub fn probes(messages: Messages, hooks: &Hooks) {
-    for hook in &hooks.places {
+pub fn probes(messages: Messages, hooks: &ProbeSites) {
+    for hook in &hooks.sites {
         probe(messages, hook);
     }
-    if let Some(lack) = &hooks.lack {
+    if let Some(lack) = &hooks.http3_unavailable {
         messages.print(Verbosity::Verbose, lack);
     }
 }
 
 /// Reports where one probe goes.
-fn probe(messages: Messages, hook: &Hook) {
+fn probe(messages: Messages, hook: &ProbeSite) {
     let how = if hook.emulated {
         "emulated"
     } else {

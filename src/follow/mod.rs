@@ -33,7 +33,7 @@ use crate::follow::settings::FollowSettings;
 use crate::follow::traced::TracedBinary;
 use crate::host::stderr::Messages;
 use crate::host::usage::release_free_memory;
-use nginx_binary::layout::choose::Source;
+use nginx_binary::layout::choose::LayoutOrigin;
 
 pub mod candidate;
 pub mod lookout;
@@ -139,7 +139,7 @@ impl Follower {
     /// its processes are set aside.
     fn attach(&mut self, program: Program, kernel: &Kernel, on_attach: OnAttach<'_>) -> Result<()> {
         messages::probes(self.messages, &program.hooks);
-        let is_layout_inferred = program.layout.source == Source::Inferred;
+        let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
         if is_layout_inferred {
             messages::inferred(self.messages, &program);
         }
@@ -147,7 +147,7 @@ impl Follower {
             binary: &program.binary,
             layout: &program.layout.layout,
             is_layout_inferred,
-            hooks: &program.hooks.places,
+            hooks: &program.hooks.sites,
         };
         let probe = Probe::attach(kernel, &target, &self.settings.filter).and_then(|probe| {
             on_attach(&probe)?;

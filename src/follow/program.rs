@@ -13,8 +13,8 @@ use nginx_binary::Unsupported;
 use nginx_binary::build::Build;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
-use nginx_binary::layout::choose::Found;
-use nginx_binary::sites::Hooks;
+use nginx_binary::layout::choose::ChosenLayout;
+use nginx_binary::sites::ProbeSites;
 
 use crate::attach::object;
 use crate::follow::processes::Inode;
@@ -37,9 +37,9 @@ pub struct Program {
     /// Which nginx it is.
     pub build: Build,
     /// Where its structs have their members.
-    pub layout: Found,
+    pub layout: ChosenLayout,
     /// Where its probes go.
-    pub hooks: Hooks,
+    pub hooks: ProbeSites,
     /// Its processes: masters, or workers that were asked for.
     pub processes: Vec<NginxProcess>,
 }
@@ -73,7 +73,7 @@ impl Program {
             build_id: read.identity.build_id,
             build: read.identity.build,
             layout: read.layout,
-            hooks: read.hooks,
+            hooks: read.probe_sites,
             processes: vec![process],
         })
     }

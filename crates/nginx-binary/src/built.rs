@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files for tests: C programs that a test compiles itself, and builds of nginx that
-//! `make test-nginx` keeps.
+//! Files for tests: C programs that a test compiles, and builds of nginx that `make test-nginx` keeps.
 
 use std::path::Path;
 use std::path::PathBuf;

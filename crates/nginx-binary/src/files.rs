@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How this library opens further files. The caller decides: a program that runs as root must not
-//! follow the links that another user made.
+//! The way in which this library opens further files. The caller implements it: a program that runs as
+//! root must not follow links that another user made.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,13 +13,14 @@ pub trait Files {
     ///
     /// # Errors
     ///
-    /// Fails when it can't be opened, or is not a regular file.
+    /// Fails when the file can't be opened, or is not a regular file.
     fn stated(&self, path: &Path) -> Result<File>;
 
-    /// Opens a file that a binary named, anywhere. `None` when it can't be had safely.
+    /// Opens a file at any path that a binary named. `None` when it does not exist or opening it is not
+    /// safe.
     fn beside(&self, path: &Path) -> Option<File>;
 
-    /// Opens a file that a binary named, below a folder that belongs to root. `None` when there is
-    /// none, or when it leads out of the folder.
+    /// Opens a file that a binary named, below a folder that belongs to root. `None` when it does not
+    /// exist, or when `path` leads out of the folder.
     fn beneath(&self, folder: &Path, path: &Path) -> Option<File>;
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an nginx executable says about itself: which build it is, where its structs have their
+//! Reads what an nginx executable says about itself: which build it is, where its structs have their
 //! members, and where in its code probes can be placed.
 //!
-//! Bytes go in, plain data comes out. Nothing in a binary is trusted, and nothing of it is run; the
-//! library knows neither libbpf nor processes nor threads, and builds without clang.
+//! Bytes go in, plain data comes out. A binary is untrusted input and is never run. The library knows
+//! neither libbpf nor processes nor threads, and builds without clang.
+
+#![deny(missing_docs)]
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,10 +22,10 @@ use crate::elf::debug_file::DebugFiles;
 use crate::elf::image::Image;
 use crate::files::Files;
 use crate::layout::choose;
-use crate::layout::choose::Found;
-use crate::layout::choose::Sources;
+use crate::layout::choose::ChosenLayout;
+use crate::layout::choose::LayoutSources;
 use crate::layout::wanted::WantedMembers;
-use crate::sites::Hooks;
+use crate::sites::ProbeSites;
 
 pub mod build;
 #[cfg(test)]
@@ -35,54 +37,49 @@ pub mod layout;
 pub mod sites;
 pub mod version;
 
-/// What a person states of binaries that do not say enough themselves.
+/// Files that a person names because a binary does not say enough itself.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// A file of layouts, in the form of `layouts.txt`: the struct layout comes from there.
+    /// A file in the form of `layouts.txt`, from which the struct layout is read.
     pub layout: Option<PathBuf>,
-    /// A debug file of the same build: the struct layout, and the symbols that the binary lacks, come
-    /// from there.
+    /// A debug file of the same build, from which the struct layout and the symbols that the binary
+    /// lacks are read.
     pub debug_info: Option<PathBuf>,
 }
 
 /// One nginx executable that can be traced.
 #[derive(Debug)]
 pub struct Binary {
-    /// Which nginx it is.
+    /// The build of nginx that it is.
     pub identity: Identity,
-    /// Where its structs have their members.
-    pub layout: Found,
-    /// Where its probes go.
-    pub hooks: Hooks,
+    /// The offsets of the members of its structs, and where they come from.
+    pub layout: ChosenLayout,
+    /// The instructions that the probes are placed on.
+    pub probe_sites: ProbeSites,
 }
 
-/// Which nginx an executable is.
+/// The build of nginx that an executable is.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The release, the signature, and the fork.
     pub build: Build,
-    /// The build id in hex. `None` when it was linked without one.
+    /// The build id in lower-case hex. `None` when the executable was linked without one.
     pub build_id: Option<String>,
 }
 
-/// Why an executable can't be traced.
+/// The reason why an executable cannot be traced.
 #[derive(Debug)]
 pub struct Unsupported {
-    /// Which nginx it is. `None` when it is not nginx, or that could not be read.
+    /// The build of nginx that it is. `None` when it is not nginx, or when its build could not be read.
     pub identity: Option<Identity>,
-    /// The reason.
+    /// The reason, with its causes.
     pub error: Error,
 }
 
 impl Identity {
-    /// Reads it.
-    ///
-    /// # Errors
-    ///
-    /// Fails when this is not nginx with http, or has no symbols.
     fn read(elf: &Elf<'_>) -> Result<Self> {
         Ok(Self {
-            build: build::build(elf)?,
+            build: Build::identify(elf)?,
             build_id: elf.build_id(),
         })
     }
@@ -98,12 +95,12 @@ impl From<Error> for Unsupported {
 }
 
 impl Binary {
-    /// Reads an executable. `path` is where its debug files are searched, and what messages name.
+    /// Reads an executable. `path` names it in messages; its debug files are searched relative to it.
     ///
     /// # Errors
     ///
-    /// Fails when it is not nginx, is built for another machine than this one, has no layout that is
-    /// known, or no place for a probe.
+    /// Fails when the executable is not nginx, is built for another machine than this one, has no known
+    /// layout, or has no place for a probe that every request needs.
     pub fn read(
         path: &Path,
         image: &Image,
@@ -113,7 +110,7 @@ impl Binary {
     ) -> Result<Self, Unsupported> {
         let mut elf = Elf::parse(image)?;
         let debug_files = DebugFiles::new(path, &elf, options.debug_info.as_deref(), files);
-        debug_file::add_symbols(&mut elf, &debug_files, &sites::symbols())?;
+        debug_file::add_symbols(&mut elf, &debug_files, &sites::required_symbols())?;
         let identity = Identity::read(&elf);
         if let Err(error) = ensure_own(elf.machine()) {
             return Err(Unsupported {
@@ -122,19 +119,19 @@ impl Binary {
             });
         }
         let identity = identity?;
-        let sources = Sources {
+        let sources = LayoutSources {
             layout: options.layout.as_deref(),
             debug_files: &debug_files,
             files,
             wanted,
         };
-        let found = choose::find(path, &elf, &identity.build, &sources)
-            .and_then(|layout| Ok((layout, sites::find(&elf)?)));
-        match found {
-            Ok((layout, hooks)) => Ok(Self {
+        let read = choose::choose_layout(path, &elf, &identity.build, &sources)
+            .and_then(|layout| Ok((layout, ProbeSites::locate(&elf)?)));
+        match read {
+            Ok((layout, probe_sites)) => Ok(Self {
                 identity,
                 layout,
-                hooks,
+                probe_sites,
             }),
             Err(error) => Err(Unsupported {
                 identity: Some(identity),
@@ -144,7 +141,8 @@ impl Binary {
     }
 }
 
-/// Fails when a binary is for another machine than this one, whose registers our probes read.
+/// Fails when a binary is built for another machine than this one: the probes read this machine's
+/// registers.
 fn ensure_own(machine: Machine) -> Result<()> {
     ensure!(
         machine == Machine::OWN,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An nginx release, as its `nginx_version` counts it: 1022001 is 1.22.1.
+//! The number of an nginx release, as `nginx_version` encodes it: 1022001 is 1.22.1.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
 
-/// `major.minor.patch`, ordered as releases are.
+/// A release, `major.minor.patch`. Newer releases are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(u64);
 
 impl Version {
-    /// From the number that nginx's modules carry (`ngx_module_t.version`).
+    /// Takes the number that nginx's modules carry (`ngx_module_t.version`).
     pub fn from_number(nginx_version: u64) -> Self {
         Self(nginx_version)
     }
@@ -35,21 +35,26 @@ impl fmt::Display for Version {
 impl FromStr for Version {
     type Err = anyhow::Error;
 
-    /// Fails unless the text is three numbers below 1000 with dots between.
+    /// Parses three numbers below 1000 that are separated by dots.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the text is anything else.
     fn from_str(text: &str) -> Result<Self> {
         let mut number = 0;
         let mut parts = text.split('.');
         for _ in 0..3 {
             let part: u16 = parts
                 .next()
+                .filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|part| part.parse().ok())
                 .filter(|part| *part < 1000)
-                .with_context(|| format!("\"{text}\" is no nginx version"))?;
+                .with_context(|| format!("\"{text}\" is not an nginx version"))?;
             number = number * 1000 + u64::from(part);
         }
         ensure!(
             parts.next().is_none(),
-            "\"{text}\" is no nginx version of three parts"
+            "\"{text}\" is not an nginx version: it has more than three parts"
         );
         Ok(Self(number))
     }
@@ -57,6 +62,8 @@ impl FromStr for Version {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::Version;
 
     /// Check that a release reads and prints as nginx numbers it.
@@ -67,10 +74,32 @@ mod tests {
         assert_eq!(version.to_string(), "1.22.1");
     }
 
-    /// Check that what is no release is refused.
+    proptest! {
+        /// Check that a release that was printed is parsed as the same one, and ordered by its parts.
+        #[test]
+        fn round_trip(ours in (0..1000_u64, 0..1000_u64, 0..1000_u64), theirs in (0..1000_u64, 0..1000_u64, 0..1000_u64)) {
+            let version = Version::from(ours);
+            prop_assert_eq!(version.to_string().parse::<Version>().unwrap(), version);
+            prop_assert_eq!(version.cmp(&Version::from(theirs)), ours.cmp(&theirs));
+        }
+
+        /// Check that no text causes a panic, and that what is parsed is printed alike but for zeros before a
+        /// number.
+        #[test]
+        fn any_text(text in "[0-9.+x-]{0,12}") {
+            if let Ok(version) = text.parse::<Version>() {
+                prop_assert_eq!(version.to_string().matches('.').count(), 2);
+                prop_assert!(text.bytes().all(|byte| byte == b'.' || byte.is_ascii_digit()));
+            }
+        }
+    }
+
+    /// Check that text that is not a release is refused.
     #[test]
     fn not_a_release() {
-        for text in ["", "1", "1.2", "1.2.3.4", "1.2.x", "1.2.1000", "-1.2.3"] {
+        for text in [
+            "", "1", "1.2", "1.2.3.4", "1.2.x", "1.2.1000", "-1.2.3", "+1.2.3",
+        ] {
             assert!(text.parse::<Version>().is_err(), "{text}");
         }
     }

@@ -2,8 +2,8 @@
 //! The report of `ngx-bpf check`. The names of the members are the JSON keys.
 
 use nginx_binary::build::Build;
-use nginx_binary::layout::choose::Source;
-use nginx_binary::sites::Hook;
+use nginx_binary::layout::choose::LayoutOrigin;
+use nginx_binary::sites::ProbeSite;
 use serde::Serialize;
 
 use crate::attach::requirements::Feature;
@@ -95,11 +95,11 @@ pub struct IdentityReport {
 #[derive(Debug, Serialize)]
 pub struct PlanReport {
     /// Where the layout of its structs is from.
-    pub layout: Source,
+    pub layout: LayoutOrigin,
     /// How well it fits.
     pub layout_fit: LayoutFit,
     /// Where probes would go.
-    pub probes: Vec<Hook>,
+    pub probes: Vec<ProbeSite>,
     /// What these could not tell, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lack: Option<String>,
@@ -157,8 +157,8 @@ impl NginxReport {
                 agree: fit.agree.len(),
                 asked: fit.asked(),
             },
-            probes: program.hooks.places,
-            lack: program.hooks.lack,
+            probes: program.hooks.sites,
+            lack: program.hooks.http3_unavailable,
             events: None,
         };
         Self {

@@ -12,9 +12,9 @@ use super::report::PlanReport;
 use super::report::ProcessReport;
 use crate::attach::socket_source::SocketSource;
 use crate::output::escape::Line;
-use nginx_binary::layout::choose::Source;
-use nginx_binary::sites::Hook;
-use nginx_binary::sites::references::Uses;
+use nginx_binary::layout::choose::LayoutOrigin;
+use nginx_binary::sites::ProbeSite;
+use nginx_binary::sites::references::References;
 
 /// Shows a report to people.
 pub struct ReportText<'a> {
@@ -112,10 +112,10 @@ impl PlanReport {
     /// Writes its lines.
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
         let layout = match self.layout {
-            Source::Table => "built-in table",
-            Source::File => "file",
-            Source::Dwarf => "debug information",
-            Source::Inferred => "inferred: this build is not known, and fits one that is",
+            LayoutOrigin::Table => "built-in table",
+            LayoutOrigin::File => "file",
+            LayoutOrigin::Dwarf => "debug information",
+            LayoutOrigin::Inferred => "inferred: this build is not known, and fits one that is",
         };
         write!(f, "  layout     {layout}")?;
         if details {
@@ -149,7 +149,7 @@ impl PlanReport {
 }
 
 /// Writes where a probe would go, and why there.
-fn write_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
+fn write_hook(f: &mut fmt::Formatter<'_>, hook: &ProbeSite) -> fmt::Result {
     let how = if hook.emulated {
         "emulated"
     } else {
@@ -159,7 +159,7 @@ fn write_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
         None => hook.function.to_owned(),
         Some(body) => format!("{:#x}, the body of {}, which is dead:", body, hook.function),
     };
-    let Uses { calls, pointers } = hook.uses;
+    let References { calls, pointers } = hook.references;
     let symbol = hook.symbol.name();
     writeln!(
         f,

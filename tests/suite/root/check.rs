@@ -195,7 +195,7 @@ fn layout_sources() {
     let names = folder.path().join("names").display().to_string();
     let line = last_line(&check(&["--pid", &pid, "--debug-info", &names]));
     assert!(
-        line.contains("is of this build, but has symbols only, no debug information"),
+        line.contains("has the right build id, but only symbols and no debug information"),
         "{line}"
     );
     child.kill().unwrap();

@@ -98,7 +98,10 @@ fn sources() {
     let symbols = folder.path().join("symbols").display().to_string();
     assert_eq!(source(&stripped, &["--debug-info", &symbols]), "debug_file");
     let reason = refusal(&stripped, &["--debug-info", "/proc/self/exe"]);
-    assert!(reason.contains("is no debug file of build id"), "{reason}");
+    assert!(
+        reason.contains("is not the debug file of build id"),
+        "{reason}"
+    );
     run("objcopy", &["--add-gnu-debuglink=symbols", "stripped"]);
     assert_eq!(source(&stripped, &[]), "debug_file");
     fs::remove_file(&symbols).unwrap();
@@ -135,7 +138,7 @@ fn hostile_debugdata() {
     refused(
         "bomb",
         &bomb,
-        "failed to unpack .gnu_debugdata: more than 67108864 bytes",
+        "failed to unpack .gnu_debugdata: it has more than 67108864 bytes",
     );
     run("xz", &["-k", "--lzma2=dict=1GiB", "packed"]);
     let wide = fs::read(folder.path().join("packed.xz")).unwrap();
@@ -152,7 +155,11 @@ fn hostile_debugdata() {
     fs::write(folder.path().join("note"), "not an ELF file").unwrap();
     run("xz", &["note"]);
     let note = fs::read(folder.path().join("note.xz")).unwrap();
-    refused("note", &note, "failed to read .gnu_debugdata: no ELF file");
+    refused(
+        "note",
+        &note,
+        "failed to read .gnu_debugdata: not an ELF file",
+    );
 }
 
 /// Check that an nginx that exports nothing is traced by its `.symtab`.

@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nginx's own directives, as its binary has them: an array of `ngx_command_t` for each module, which
-//! names the function that is called when the configuration has the directive.
+//! nginx's directives as they are in its binary: each module has an array of `ngx_command_t` that names
+//! the function nginx calls when the configuration has the directive.
 
 use crate::elf::Elf;
 
-/// Where `ngx_module_t` has `commands`, in every release since 1.9.11 (src/core/ngx_module.h).
+/// Offset of `commands` in `ngx_module_t`, in every release since 1.9.11 (src/core/ngx_module.h).
 const COMMANDS: u64 = 64;
 
-/// `sizeof(ngx_command_t)`, and where it has what is read here (src/core/ngx_conf_file.h).
+/// `sizeof(ngx_command_t)` and the offsets of the members that are read (src/core/ngx_conf_file.h).
 const SIZE: u64 = 56;
-/// `name.data`; `name.len` is at 0.
+/// Offset of `name.data`; `name.len` is at 0.
 const NAME_DATA: u64 = 8;
-/// `set`
 const SET: u64 = 24;
 
-/// More than a module has.
+/// The array of a module is read up to this length. nginx's longest has fewer than 100 directives.
 const DIRECTIVES_MAX: u64 = 256;
 
-/// The function that a module has called for a directive: of cf, cmd, conf. `None` when the module is
-/// not built in, or has no such directive.
-pub fn setter(elf: &Elf<'_>, module: &str, directive: &str) -> Option<u64> {
+/// Returns the address of the function that parses a directive: `set(cf, cmd, conf)`. `None` when the
+/// module is not built in, or has no such directive.
+pub fn find_setter(elf: &Elf<'_>, module: &str, directive: &str) -> Option<u64> {
     let module = elf.symbol(module)?.address;
     let first = elf.pointer(module.checked_add(COMMANDS)?).ok()?;
     for n in 0..DIRECTIVES_MAX {

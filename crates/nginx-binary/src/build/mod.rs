@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which build of nginx a binary is: nginx has its release and its signature in every
-//! `ngx_module_t`, and compares them when it loads a module.
+//! Identifies the build of nginx that a binary is. Every `ngx_module_t` holds the release and a
+//! signature of the configuration, which nginx compares when it loads a module.
 
 use std::fmt;
 
@@ -15,47 +15,49 @@ use crate::version::Version;
 
 pub mod directive;
 
-/// The module that every nginx with http has; exported, as all globals are (`-Wl,-E`).
+/// The symbol of the module that every nginx with http has. nginx exports all globals (`-Wl,-E`).
 pub const HTTP_CORE: &str = "ngx_http_core_module";
 
-/// What only builds with QUIC have.
+/// A function that only builds with QUIC have.
 pub const QUIC: &str = "ngx_quic_run";
 
-/// Where `ngx_module_t` has `version`, in every release since 1.9.11.
+/// Offset of `version` in `ngx_module_t`, in every release since 1.9.11.
 const VERSION: u64 = 40;
 
-/// Where it has `signature`.
+/// Offset of `signature` in `ngx_module_t`.
 const SIGNATURE: u64 = 48;
 
-/// Forks that keep nginx's version number and not its structs.
+/// Forks that keep nginx's version number but not its structs.
 const FORKS: [&str; 4] = ["openresty", "Tengine", "freenginx", "Angie"];
 
-/// What has nginx's modules, and its name nowhere.
+/// The name given to a fork that has nginx's modules but contains neither nginx's name nor a known one.
 const UNNAMED_FORK: &str = "unnamed-fork";
 
 /// Longer than any `NGX_MODULE_SIGNATURE`.
 const SIGNATURE_BYTES_MAX: usize = 64;
 
-/// What tells builds with different layouts apart, as nginx itself does when it loads a module.
+/// The properties that distinguish builds with different struct layouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Build {
-    /// The release.
+    /// The release of nginx, of a fork the one that it is based on.
     pub version: Version,
-    /// `NGX_MODULE_SIGNATURE`.
+    /// `NGX_MODULE_SIGNATURE`, which nginx compares when it loads a module. At most 64 bytes of
+    /// printable ASCII.
     pub signature: String,
-    /// What it calls itself, when that is not nginx: name and release.
+    /// The name and release of a fork, as it identifies itself (`openresty/1.27.1.2`). `None` for nginx
+    /// itself.
     pub fork: Option<String>,
-    /// Whether it exports `ngx_ssl_create_connection()`: with mail or stream over TLS it does even
-    /// when the signature says that http has none.
+    /// Whether it exports `ngx_ssl_create_connection()`. A build with TLS in mail or stream only exports
+    /// it although its signature says that http has no TLS.
     pub has_ssl: bool,
-    /// Whether it exports `ngx_quic_run()`: the signature tells only since 1.25.3.
+    /// Whether it exports `ngx_quic_run()`. The signature says so only since 1.25.3.
     pub has_quic: bool,
-    /// Whether it exports `ngx_http_upstream_sticky_module`, which the signature does not tell of.
+    /// Whether it exports `ngx_http_upstream_sticky_module`. The signature does not say so.
     pub has_sticky: bool,
 }
 
-/// What `configure` defines and a signature tells: the name (without `NGX_`), and the digit, counted
-/// from 1. Only those that move a member.
+/// Macros of `configure` that move a member and are encoded in the signature: the name without `NGX_`,
+/// and the number of its digit, counted from 1.
 pub(crate) const DIGITS: [(&str, usize); 13] = [
     ("FILE_AIO", 3),
     ("QUIC", 18),
@@ -72,31 +74,65 @@ pub(crate) const DIGITS: [(&str, usize); 13] = [
     ("COMPAT", 34),
 ];
 
-/// Sessions that stay at one upstream (`NGX_HTTP_UPSTREAM_SID`, since 1.29.6): no digit.
+/// Session affinity (`NGX_HTTP_UPSTREAM_SID`, since 1.29.6), which has no digit.
 pub(crate) const STICKY: &str = "STICKY";
 
-/// What the digits of a signature follow: sizes of a pointer, of `sig_atomic_t` and of `time_t`.
+/// The part of a signature before its digits: the sizes of a pointer, of `sig_atomic_t`, of `time_t`.
 const SIZES: &str = "8,4,8,";
 
-/// The first release whose signature tells of QUIC.
+/// The first release whose signature has a digit for QUIC.
 const QUIC_IN_SIGNATURE: (u64, u64, u64) = (1, 25, 3);
 
 impl Build {
-    /// Whether a macro of `DIGITS` is defined.
+    /// Reads which build of nginx a binary is.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the binary has no symbols, is not nginx with http, or has no signature.
+    pub fn identify(elf: &Elf<'_>) -> Result<Self> {
+        if elf.symbols().is_empty() {
+            let build = match first_module(elf) {
+                Some((version, signature)) => format!("nginx {version} (signature {signature})"),
+                None => "its build".to_owned(),
+            };
+            bail!(
+                "it has no symbols (stripped, and a static link exports none), so there is nothing to \
+             find its functions by: pass the debug file of {build} with --debug-info, or run an \
+             nginx that is not stripped or not static"
+            );
+        }
+        let module = elf
+            .symbol(HTTP_CORE)
+            .with_context(|| format!("not nginx with http: it has no {HTTP_CORE}"))?
+            .address;
+        let version = Version::from_number(elf.word(module + VERSION)?);
+        let signature = signature(elf, elf.pointer(module + SIGNATURE)?)
+            .with_context(|| format!("{HTTP_CORE} has no signature"))?;
+        Ok(Self {
+            fork: fork(elf, version),
+            version,
+            signature: signature.to_owned(),
+            has_ssl: elf.symbol("ngx_ssl_create_connection").is_some(),
+            has_quic: elf.symbol(QUIC).is_some(),
+            has_sticky: elf.symbol("ngx_http_upstream_sticky_module").is_some(),
+        })
+    }
+
+    /// Returns whether a macro was defined when nginx was built: one of `DIGITS`, or `STICKY`.
     pub(crate) fn defines(&self, name: &str) -> bool {
         let digit = |name: &str| {
             let (_, digit) = DIGITS.iter().find(|(known, _)| *known == name)?;
             let digits = self.signature.strip_prefix(SIZES)?;
             digits.as_bytes().get(digit - 1).copied()
         };
-        let told = digit(name) == Some(b'1');
+        let is_set = digit(name) == Some(b'1');
         match name {
-            "SSL" => told || self.has_ssl,
+            "SSL" => is_set || self.has_ssl,
             "QUIC" if self.version < QUIC_IN_SIGNATURE.into() => {
                 self.has_quic || digit("COMPAT") == Some(b'1')
             }
             STICKY => self.has_sticky || digit("COMPAT") == Some(b'1'),
-            _ => told,
+            _ => is_set,
         }
     }
 }
@@ -110,39 +146,9 @@ impl fmt::Display for Build {
     }
 }
 
-/// Which nginx this is. Fails when it is none, or has no symbols.
-pub fn build(elf: &Elf<'_>) -> Result<Build> {
-    if elf.symbols().is_empty() {
-        let build = match first(elf) {
-            Some((version, signature)) => format!("nginx {version} (signature {signature})"),
-            None => "its build".to_owned(),
-        };
-        bail!(
-            "it has no symbols (stripped, and a static link exports none), so there is nothing to \
-             find its functions by: pass the debug file of {build} with --debug-info, or run an \
-             nginx that is not stripped or not static"
-        );
-    }
-    let module = elf
-        .symbol(HTTP_CORE)
-        .with_context(|| format!("not nginx with http: it has no {HTTP_CORE}"))?
-        .address;
-    let version = Version::from_number(elf.word(module + VERSION)?);
-    let signature = signature(elf, elf.pointer(module + SIGNATURE)?)
-        .with_context(|| format!("{HTTP_CORE} has no signature"))?;
-    Ok(Build {
-        fork: fork(elf, version),
-        version,
-        signature: signature.to_owned(),
-        has_ssl: elf.symbol("ngx_ssl_create_connection").is_some(),
-        has_quic: elf.symbol(QUIC).is_some(),
-        has_sticky: elf.symbol("ngx_http_upstream_sticky_module").is_some(),
-    })
-}
-
-/// Version and signature of the first module: the text that begins as every signature is pointed
-/// to by nothing else.
-fn first<'data>(elf: &Elf<'data>) -> Option<(Version, &'data str)> {
+/// Finds the release and signature of any module without symbols: nothing but `ngx_module_t` points to
+/// a text that begins as signatures do.
+fn first_module<'data>(elf: &Elf<'data>) -> Option<(Version, &'data str)> {
     elf.pointers().find_map(|(place, text)| {
         let signature = signature(elf, text).ok()?;
         let version = place.checked_sub(SIGNATURE - VERSION)?;
@@ -151,19 +157,19 @@ fn first<'data>(elf: &Elf<'data>) -> Option<(Version, &'data str)> {
     })
 }
 
-/// The text at an address, if it can be a signature.
+/// Reads the text at an address. Fails when it cannot be a signature.
 fn signature<'data>(elf: &Elf<'data>, address: u64) -> Result<&'data str> {
     let bytes = elf.bytes(address, SIGNATURE_BYTES_MAX)?;
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     ensure!(
         !text.is_empty() && text.iter().all(u8::is_ascii_graphic),
-        "no text at {address:#x}"
+        "there is no text at {address:#x}"
     );
     Ok(std::str::from_utf8(text)?)
 }
 
-/// The name that a fork calls itself by: text that begins with one of `FORKS`, or anything when
-/// nginx's own name is nowhere.
+/// Returns the name of a fork: a text that begins with one of `FORKS`, or `UNNAMED_FORK` when nginx's
+/// own name is nowhere in the binary.
 fn fork(elf: &Elf<'_>, version: Version) -> Option<String> {
     let own = format!("\0nginx/{version}");
     let mut is_nginx = false;

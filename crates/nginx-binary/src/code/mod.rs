@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kinds of machine that nginx is built for, of those that are known. Which it is is the binary's
-//! own word: either kind is read on either machine, and traced on its own.
+//! Machine code: the machines that are known, and what their instructions have in common. A binary for
+//! either machine can be read on either; it is traced on its own machine only.
 
 use std::fmt;
 
@@ -21,7 +21,14 @@ pub mod arm64;
 pub mod dataflow;
 pub mod x86_64;
 
-/// One of them. All have 64 bits and the little end first.
+/// The number of a general register as instructions encode it: 0 to 15 on x86-64; 0 to 30 on arm64, where
+/// 31 is the stack pointer.
+pub type Register = u8;
+
+/// A set of general registers, one bit each, by number.
+pub type Registers = u32;
+
+/// A machine that nginx is built for: 64-bit, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     /// `x86_64`
@@ -31,15 +38,19 @@ pub enum Machine {
 }
 
 impl Machine {
-    /// What we run on.
+    /// The machine that this program is built for.
     pub const OWN: Self = if cfg!(target_arch = "aarch64") {
         Self::Arm64
     } else {
         Self::X86_64
     };
 
-    /// Fails when it is another one.
-    pub fn of(architecture: Architecture) -> Result<Self> {
+    /// Returns the machine of an ELF file's architecture.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the architecture is neither x86-64 nor arm64.
+    pub fn from_architecture(architecture: Architecture) -> Result<Self> {
         Ok(match architecture {
             Architecture::X86_64 => Self::X86_64,
             Architecture::Aarch64 => Self::Arm64,
@@ -47,16 +58,17 @@ impl Machine {
         })
     }
 
-    /// Relocations that make a word in data a pointer: `R_*_RELATIVE`, and to a symbol.
-    pub fn pointers(self) -> [RelocationType; 2] {
+    /// Returns the types of relocations that make a word in data a pointer: `R_*_RELATIVE`, and the one
+    /// that refers to a symbol.
+    pub fn pointer_relocations(self) -> [RelocationType; 2] {
         match self {
             Self::X86_64 => [R_X86_64_RELATIVE, R_X86_64_64],
             Self::Arm64 => [R_AARCH64_RELATIVE, R_AARCH64_ABS64],
         }
     }
 
-    /// Relocations of the GOT's slots for functions.
-    pub fn slots(self) -> [RelocationType; 2] {
+    /// Returns the types of relocations that fill the GOT's slots for functions.
+    pub fn slot_relocations(self) -> [RelocationType; 2] {
         match self {
             Self::X86_64 => [R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT],
             Self::Arm64 => [R_AARCH64_GLOB_DAT, R_AARCH64_JUMP_SLOT],
@@ -73,17 +85,17 @@ impl fmt::Display for Machine {
     }
 }
 
-/// Where control goes behind an instruction.
+/// The instruction that control goes to after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// To the next one.
+    /// The next instruction.
     Next,
-    /// To the next one, when what is called has returned: the function there, if it is stated.
+    /// Call: execution continues after it. The function's address, unless it is computed at run time.
     Call(Option<u64>),
-    /// Perhaps to the next one, or else there.
+    /// Conditional branch to the address.
     Branch(u64),
-    /// There.
+    /// Unconditional jump to the address.
     Jump(u64),
-    /// No one knows, or nowhere.
+    /// Return, trap or indirect jump: the target is unknown.
     End,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Instructions of x86-64, as far as functions are followed: where control goes, and what becomes of
-//! the general registers.
+//! x86-64 instructions, decoded by iced-x86: the control flow, the general registers that they write, and
+//! the memory that they access.
 
 use iced_x86::FlowControl;
 use iced_x86::Instruction;
@@ -10,7 +10,7 @@ use iced_x86::Register;
 
 use crate::code::Flow;
 
-/// Registers that a call leaves as they are, and the stack pointer.
+/// The registers that a call preserves (System V ABI), with the stack pointer.
 const KEPT: [Register; 7] = [
     Register::RBX,
     Register::RSP,
@@ -21,12 +21,13 @@ const KEPT: [Register; 7] = [
     Register::R15,
 ];
 
-/// A general register's number, of 0 to 15, whatever part of it is meant.
+/// Returns the number of a general register, 0 to 15; of a part of a register (`eax`, `al`) that of the
+/// whole.
 pub fn number(register: Register) -> u8 {
     register.full_register().number() as u8
 }
 
-/// Where control goes behind an instruction.
+/// Returns the instruction that control goes to after an instruction.
 pub fn flow(instruction: &Instruction) -> Flow {
     match instruction.flow_control() {
         FlowControl::Next => Flow::Next,
@@ -38,7 +39,7 @@ pub fn flow(instruction: &Instruction) -> Flow {
     }
 }
 
-/// The general registers that an instruction may write, by number.
+/// Returns the numbers of the general registers that an instruction may write.
 pub fn written(instruction: &Instruction) -> Vec<u8> {
     if let Flow::Call(_) = flow(instruction) {
         let kept = KEPT.map(number);
@@ -55,7 +56,8 @@ pub fn written(instruction: &Instruction) -> Vec<u8> {
         .collect()
 }
 
-/// How many bytes an instruction may write to memory. `None` when it writes none.
+/// Returns the most bytes that an instruction may write to memory at one place. `None` when it writes
+/// none.
 pub fn stored(instruction: &Instruction) -> Option<i64> {
     let mut factory = InstructionInfoFactory::new();
     let used = factory.info(instruction).used_memory().iter();
@@ -64,12 +66,11 @@ pub fn stored(instruction: &Instruction) -> Option<i64> {
         .max()
 }
 
-/// How many bytes of memory an instruction's operand has.
+/// Returns the size in bytes of an instruction's memory operand. 0 when it has none.
 pub fn accessed(instruction: &Instruction) -> i64 {
     instruction.memory_size().size() as i64
 }
 
-/// Whether something may be written.
 fn is_write(access: OpAccess) -> bool {
     !matches!(
         access,

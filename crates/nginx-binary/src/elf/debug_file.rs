@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The files that hold what was stripped from a binary: its symbols and its debug information. A
-//! binary names them by its build id and in `.gnu_debuglink`; a person names one by `--debug-info`.
+//! Debug files, which hold the symbols and debug information that were stripped from a binary. A binary
+//! names them by its build id and in `.gnu_debuglink`; a person names one by `--debug-info`.
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::elf::Elf;
 use crate::elf::image::Image;
 use crate::elf::limits::DEBUGDATA_BYTES_MAX;
 use crate::elf::limits::XZ_MEMORY_KIB_MAX;
-use crate::elf::symbols::Source;
+use crate::elf::symbols::SymbolOrigin;
 use crate::files::Files;
 
 /// The folder in which distributions install debug files.
@@ -29,13 +29,13 @@ pub struct DebugFiles<'a> {
 }
 
 /// One place where a debug file may be.
-pub struct DebugFile {
-    place: Place,
+struct DebugFile {
+    place: DebugPath,
     image: OnceCell<Option<Image>>,
 }
 
 /// Who named a debug file, and with that how far it is trusted.
-enum Place {
+enum DebugPath {
     /// A person named it: it must be there, and be of this build.
     Stated(PathBuf),
     /// The binary named a path below `DEBUG_FOLDER`, which belongs to root.
@@ -45,10 +45,10 @@ enum Place {
 }
 
 impl<'a> DebugFiles<'a> {
-    /// Lists the places: the file that was stated, or else all that the binary names.
+    /// Lists the places to search: the file that was stated, or else all that the binary at `path` names.
     pub fn new(path: &Path, elf: &Elf<'_>, stated: Option<&Path>, files: &'a dyn Files) -> Self {
         let places = match stated {
-            Some(path) => vec![Place::Stated(path.to_owned())],
+            Some(path) => vec![DebugPath::Stated(path.to_owned())],
             None => named_by(path, elf),
         };
         let with_image = |place| DebugFile {
@@ -61,24 +61,23 @@ impl<'a> DebugFiles<'a> {
         }
     }
 
-    /// Whether a person stated the only one.
+    /// Returns whether a person stated the debug file.
     pub fn is_stated(&self) -> bool {
         matches!(
             self.places[..],
             [DebugFile {
-                place: Place::Stated(_),
+                place: DebugPath::Stated(_),
                 ..
             }]
         )
     }
 
-    /// Returns each file in turn that is of the same build as `elf`.
+    /// Returns each file in turn that has the same build id as `elf`, with its path.
     ///
     /// # Errors
     ///
-    /// An item is an error when its file is broken, or is not of this build although a person
-    /// stated it.
-    pub fn of_build<'s>(
+    /// An item is an error when its file is broken, or is of another build although a person stated it.
+    pub fn matching<'s>(
         &'s self,
         elf: &'s Elf<'_>,
     ) -> impl Iterator<Item = Result<(PathBuf, Elf<'s>)>> {
@@ -93,7 +92,7 @@ impl<'a> DebugFiles<'a> {
 }
 
 impl DebugFile {
-    /// Parses the file if it is there and of the same build.
+    /// Parses the file. `None` when it does not exist or is of another build.
     fn parse(&self, of: &Elf<'_>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
         if self.image.get().is_none() {
             let _ = self.image.set(self.place.read(files)?);
@@ -102,7 +101,7 @@ impl DebugFile {
             return Ok(None);
         };
         let debug = Elf::parse(image)?;
-        if matches!(self.place, Place::Stated(_)) {
+        if matches!(self.place, DebugPath::Stated(_)) {
             let build_id = of.build_id();
             let build_id =
                 build_id.context("the binary has no build id to compare with: pass --layout")?;
@@ -116,7 +115,7 @@ impl DebugFile {
     }
 }
 
-impl Place {
+impl DebugPath {
     /// Reads the file. `None` when a binary named it and it is not there.
     fn read(&self, files: &dyn Files) -> Result<Option<Image>> {
         let file = match self {
@@ -127,7 +126,7 @@ impl Place {
         file.map(|file| Image::read(&file)).transpose()
     }
 
-    /// Returns the whole path, to show.
+    /// Returns the whole path, for messages.
     fn path(&self) -> PathBuf {
         match self {
             Self::Shared(path) => Path::new(DEBUG_FOLDER).join(path),
@@ -137,32 +136,31 @@ impl Place {
 }
 
 /// Lists the places that a binary names, in the order in which gdb looks there.
-fn named_by(path: &Path, elf: &Elf<'_>) -> Vec<Place> {
+fn named_by(path: &Path, elf: &Elf<'_>) -> Vec<DebugPath> {
     let mut places = Vec::new();
     if let Some(id) = elf.build_id()
         && let Some((first, rest)) = id.split_at_checked(2)
     {
         let file = format!(".build-id/{first}/{rest}.debug");
-        places.push(Place::Shared(file.into()));
+        places.push(DebugPath::Shared(file.into()));
     }
     if let (Some(name), Some(folder)) = (elf.debug_link(), path.parent())
         && !name.contains('/')
     {
-        places.push(Place::Beside(folder.join(&name)));
-        places.push(Place::Beside(folder.join(".debug").join(&name)));
+        places.push(DebugPath::Beside(folder.join(&name)));
+        places.push(DebugPath::Beside(folder.join(".debug").join(&name)));
         if let Ok(folder) = folder.strip_prefix("/") {
-            places.push(Place::Shared(folder.join(&name)));
+            places.push(DebugPath::Shared(folder.join(&name)));
         }
     }
     places
 }
 
-/// Adds symbols from the debug files and from `.gnu_debugdata`, as long as one of `names` is missing.
+/// Adds symbols from the debug files and then from `.gnu_debugdata`, until `elf` has all of `names`.
 ///
 /// # Errors
 ///
-/// Fails when a file that has to be read is broken, or is not of this build although a person stated
-/// it.
+/// Fails when a file that has to be read is broken, or is of another build although a person stated it.
 pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&str]) -> Result<()> {
     let lacks_one = |elf: &Elf<'_>| names.iter().any(|name| elf.symbol(name).is_none());
     for n in 0..debug_files.places.len() {
@@ -172,7 +170,7 @@ pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&st
         let file = &debug_files.places[n];
         let context = || format!("failed to read {:?}", file.place.path());
         if let Some(debug) = file.parse(elf, debug_files.files).with_context(context)? {
-            elf.add_symbols(&debug, Source::DebugFile);
+            elf.add_symbols(&debug, SymbolOrigin::DebugFile);
         }
     }
     if lacks_one(elf)
@@ -182,7 +180,7 @@ pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&st
         let image = Image::read_up_to(DEBUGDATA_BYTES_MAX, reader)
             .context("failed to unpack .gnu_debugdata")?;
         let debug = Elf::parse(&image).context("failed to read .gnu_debugdata")?;
-        elf.add_symbols(&debug, Source::GnuDebugdata);
+        elf.add_symbols(&debug, SymbolOrigin::GnuDebugdata);
     }
     Ok(())
 }

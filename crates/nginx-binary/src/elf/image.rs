@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bytes of a binary, read into memory and limited in size. `Elf` gives them a meaning.
+//! The bytes of a binary, read into memory and limited in size. `Elf` interprets them.
 
 use std::fs::File;
 use std::io::Read;

@@ -5,29 +5,29 @@
 /// The largest file that is read. A static nginx with all its libraries has about 30 MB.
 pub const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// No program has addresses from here on.
+/// User space ends below this address.
 pub const ADDRESS_MAX: u64 = 1 << 47;
 
-/// Linkers make about 40 sections. All of them are compared with each name that is searched.
+/// The most sections a file may have. Linkers make about 40. A search by name compares all of them.
 pub const SECTIONS_MAX: usize = 512;
 
-/// Linkers make about 13 segments.
+/// The most segments a file may have. Linkers make about 13.
 pub const SEGMENTS_MAX: usize = 64;
 
-/// The names of all sections together have some hundred bytes.
+/// The most bytes that the names of all sections may have. Linkers make some hundred.
 pub const SECTION_NAMES_BYTES_MAX: u64 = 1 << 16;
 
-/// The most of a function that is decoded.
+/// The most bytes of a function that are decoded.
 pub const FUNCTION_BYTES_MAX: u64 = 1 << 16;
 
-/// An nginx with all its libraries linked in has a tenth of these.
+/// The most symbols a table may have. An nginx with all its libraries linked in has a tenth of this.
 pub const SYMBOLS_MAX: usize = 1 << 18;
 
-/// No function or variable that is searched has a longer name.
+/// Symbols with a longer name are ignored. No function that is searched has one.
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// The most that `.gnu_debugdata` may unpack to; Fedora's have some hundred kB.
+/// The most bytes that `.gnu_debugdata` may unpack to. Fedora's have some hundred kB.
 pub const DEBUGDATA_BYTES_MAX: u64 = 64 << 20;
 
-/// The memory that unpacking it may take. `xz -9` needs 65 MB.
+/// The most memory, in KiB, that unpacking `.gnu_debugdata` may take. `xz -9` needs 65 MB.
 pub const XZ_MEMORY_KIB_MAX: u32 = 80 << 10;

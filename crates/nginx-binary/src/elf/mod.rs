@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One binary: its build id, its symbols, its data, and the code of its functions. Nothing in it is
-//! trusted, nothing of it is run.
+//! One ELF binary: its build id, its symbols, its data, and the code of its functions. All of it is
+//! untrusted, and none of it is run.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -18,16 +18,11 @@ use object::elf::ET_EXEC;
 use object::elf::GNU_PROPERTY_X86_FEATURE_1_AND;
 use object::elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK;
 use object::elf::PF_X;
-use object::elf::RelocationType;
-use object::elf::SHF_ALLOC;
 use object::elf::SHT_NOBITS;
-use object::elf::SHT_RELA;
 use object::read::elf::ElfFile64;
 use object::read::elf::FileHeader as _;
 use object::read::elf::ProgramHeader as _;
-use object::read::elf::Rela as _;
 use object::read::elf::SectionHeader as _;
-use object::read::elf::Sym as _;
 
 use crate::code::Machine;
 use crate::elf::image::Image;
@@ -37,61 +32,44 @@ use crate::elf::limits::FUNCTION_BYTES_MAX;
 use crate::elf::limits::SECTION_NAMES_BYTES_MAX;
 use crate::elf::limits::SECTIONS_MAX;
 use crate::elf::limits::SEGMENTS_MAX;
-use crate::elf::symbols::Source;
 use crate::elf::symbols::Symbol;
+use crate::elf::symbols::SymbolOrigin;
 use crate::elf::symbols::Symbols;
 
 pub mod debug_file;
 pub mod image;
 pub mod limits;
+pub mod relocations;
 pub mod symbols;
 
-/// A function.
+/// The code of a function.
 #[derive(Debug)]
 pub struct Function<'data> {
-    /// Where it begins in the file: what a uprobe's offset counts from.
+    /// The file offset of its first byte, in bytes; the offset of a uprobe is relative to the file, too.
     pub file_offset: u64,
-    /// Where it begins in the process, as linked.
+    /// The address of its first byte, as linked. Below [`ADDRESS_MAX`].
     pub address: u64,
-    /// Its instructions, to the end that the symbol states.
+    /// Its instructions, at most [`FUNCTION_BYTES_MAX`] bytes.
     pub code: &'data [u8],
 }
 
-/// What the dynamic linker does to one word.
-pub struct Relocation {
-    /// `R_X86_64_…`, `R_AARCH64_…`
-    pub kind: RelocationType,
-    /// The word's address, as linked.
-    pub place: u64,
-    /// The address of its symbol; 0 when it has none, or none that is defined here.
-    pub symbol: u64,
-    /// What is added.
-    pub addend: u64,
-}
-
-impl Relocation {
-    /// What will stand there, as linked, where that is a pointer.
-    pub fn value(&self) -> u64 {
-        self.symbol.wrapping_add(self.addend)
-    }
-}
-
-/// A parsed binary.
+/// A parsed ELF file.
 pub struct Elf<'data> {
-    /// Its headers and tables.
     file: ElfFile64<'data>,
-    /// What it is built for.
     machine: Machine,
-    /// Its own, and what was added to them.
     symbols: Symbols,
 }
 
 impl<'data> Elf<'data> {
-    /// Fails when this is no ELF file for a machine that is known, or not one that a linker makes:
-    /// what overlaps, or is there a thousand times, would be read as often.
+    /// Parses the headers and the symbol tables.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this is not a 64-bit little-endian ELF file for a known machine, or not one that a linker
+    /// makes: overlapping or thousands of sections would multiply the work.
     pub fn parse(image: &'data Image) -> Result<Self> {
-        let file = object::File::parse(image.bytes()).context("no ELF file")?;
-        let machine = Machine::of(file.architecture())?;
+        let file = object::File::parse(image.bytes()).context("not an ELF file")?;
+        let machine = Machine::from_architecture(file.architecture())?;
         ensure!(file.is_little_endian(), "built for a big-endian {machine}");
         let object::File::Elf64(file) = file else {
             bail!("built for 32 bits");
@@ -105,12 +83,13 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// What it is built for.
+    /// Returns the machine that it is built for.
     pub fn machine(&self) -> Machine {
         self.machine
     }
 
-    /// Whether its processes may have a shadow stack, which every return is compared with.
+    /// Returns whether its processes may have a shadow stack, against which the processor checks every
+    /// return.
     pub fn may_have_shadow_stack(&self) -> bool {
         let (endian, data) = (self.file.endian(), self.file.data());
         let sections = self.file.elf_section_table().iter();
@@ -130,7 +109,7 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// The build id in hex. `None` when it was linked without one.
+    /// Returns the build id in lower-case hex. `None` when it was linked without one.
     pub fn build_id(&self) -> Option<String> {
         let id = self.file.build_id().ok().flatten()?;
         let mut hex = String::new();
@@ -140,15 +119,18 @@ impl<'data> Elf<'data> {
         Some(hex)
     }
 
-    /// Whether both are of one build.
+    /// Returns whether both have the same build id. Files without one are never of the same build.
     pub fn is_of_build(&self, other: &Elf<'_>) -> bool {
         let build_id = self.build_id();
         build_id.is_some() && build_id == other.build_id()
     }
 
-    /// A section, inflated where it is compressed. `None` when there is none, or nothing of it in
-    /// this file. Fails when it, with those that were read on the same budget, claims to be larger
-    /// than any nginx's.
+    /// Reads a section and decompresses it where necessary. `None` when there is no such section, or when
+    /// it is empty in this file.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the section is broken, or claims to be larger than what is left of `budget`.
     pub fn section(&self, name: &str, budget: &mut Budget) -> Result<Option<Cow<'data, [u8]>>> {
         let Some(section) = self.file.section_by_name(name) else {
             return Ok(None);
@@ -156,21 +138,27 @@ impl<'data> Elf<'data> {
         let context = || format!("failed to read section {name}");
         let data = section.compressed_data().with_context(context)?;
         let size = data.uncompressed_size;
-        budget.0 = budget
-            .0
-            .checked_sub(size)
-            .with_context(|| format!("section {name} claims to have {size} bytes: too many"))?;
+        budget.0 = budget.0.checked_sub(size).with_context(|| {
+            format!(
+                "section {name} claims {size} bytes, which exceeds the limit of {FILE_BYTES_MAX}"
+            )
+        })?;
         let data = data.decompress().with_context(context)?;
         Ok(Some(data).filter(|data| !data.is_empty()))
     }
 
-    /// The name in `.gnu_debuglink`: of the file that the debug information was moved to.
+    /// Returns the file name in `.gnu_debuglink`: the file that the debug information was moved to. `None`
+    /// when there is no such section.
     pub fn debug_link(&self) -> Option<String> {
         let (name, _) = self.file.gnu_debuglink().ok().flatten()?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
-    /// A function. Fails when there is none of that name, it has no size, or is not in code.
+    /// Returns the code of a function.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no symbol of that name, it states no size, or is not in executable code.
     pub fn function(&self, name: &str) -> Result<Function<'data>> {
         let symbol = self
             .symbol(name)
@@ -180,9 +168,14 @@ impl<'data> Elf<'data> {
             .with_context(|| format!("failed to read {name}"))
     }
 
-    /// Code that no symbol tells the end of: it reaches to the next symbol, or the segment's end.
+    /// Returns the code from an address to the next symbol or the end of the segment, for a function
+    /// without a symbol.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the address is not in executable code.
     pub fn function_at(&self, address: u64) -> Result<Function<'data>> {
-        let next = self.symbols.next(address);
+        let next = self.symbols.next_start(address);
         let next = next.map_or(FUNCTION_BYTES_MAX, |next| next - address);
         let left = self
             .code()
@@ -191,7 +184,6 @@ impl<'data> Elf<'data> {
         self.code_at(address, next.min(left.unwrap_or_default()))
     }
 
-    /// Instructions. Fails when they are not in executable code.
     fn code_at(&self, address: u64, size: u64) -> Result<Function<'data>> {
         let size = size.min(FUNCTION_BYTES_MAX);
         for segment in self.file.segments() {
@@ -215,7 +207,7 @@ impl<'data> Elf<'data> {
         bail!("not in the file");
     }
 
-    /// Executable segments: address and bytes.
+    /// Returns the executable segments: the address, as linked, and the bytes of each.
     pub fn code(&self) -> impl Iterator<Item = (u64, &'data [u8])> {
         let segments = self.file.segments();
         segments
@@ -223,24 +215,8 @@ impl<'data> Elf<'data> {
             .filter_map(|segment| Some((segment.address(), segment.data().ok()?)))
     }
 
-    /// All that may be pointers in data: where each is, and where it points. What the dynamic linker
-    /// puts there comes last; what stands there anyway are pointers without PIE, and packed relocations.
-    pub fn pointers(&self) -> impl Iterator<Item = (u64, u64)> {
-        let words = self.data().flat_map(|(address, bytes)| {
-            let words = bytes.chunks_exact(8).zip(0..);
-            words.filter_map(move |(word, n)| {
-                let word = u64::from_le_bytes(word.try_into().ok()?);
-                Some((address.checked_add(n * 8)?, word))
-            })
-        });
-        let relocated = self
-            .relocations()
-            .filter(|relocation| self.machine.pointers().contains(&relocation.kind))
-            .map(|relocation| (relocation.place, relocation.value()));
-        words.chain(relocated)
-    }
-
-    /// Instructions from an address on, to the end of their segment. `None` where there is no code.
+    /// Returns the code from an address to the end of its segment. `None` when the address is not in
+    /// executable code.
     pub fn code_from(&self, address: u64) -> Option<&'data [u8]> {
         self.code().find_map(|(start, code)| {
             let into = usize::try_from(address.checked_sub(start)?).ok()?;
@@ -248,13 +224,14 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// The bytes of all segments.
+    /// Returns the bytes of every segment.
     pub fn segments(&self) -> impl Iterator<Item = &'data [u8]> {
         let segments = self.file.segments();
         segments.filter_map(|segment| segment.data().ok())
     }
 
-    /// Sections of nginx's data: address and bytes. Not segments, which have the symbols, too.
+    /// Returns the data sections: the address, as linked, and the bytes of each. Segments would include
+    /// the symbol tables, too.
     pub fn data(&self) -> impl Iterator<Item = (u64, &'data [u8])> {
         let sections = self.file.sections();
         sections
@@ -269,35 +246,12 @@ impl<'data> Elf<'data> {
             .filter_map(|section| Some((section.address(), section.data().ok()?)))
     }
 
-    /// What the dynamic linker does, whether or not the file has a table of dynamic symbols.
-    pub fn relocations(&self) -> impl Iterator<Item = Relocation> {
-        let endian = self.file.endian();
-        let dynamic = self.file.elf_dynamic_symbol_table();
-        let sections = self.file.elf_section_table().iter();
-        sections
-            .filter(move |section| {
-                let is_loaded = section.sh_flags(endian).0 & SHF_ALLOC.0 != 0;
-                is_loaded && section.sh_type(endian) == SHT_RELA
-            })
-            .filter_map(move |section| section.rela(endian, self.file.data()).ok()?)
-            .flat_map(|(relocations, _)| relocations)
-            .map(move |relocation| Relocation {
-                kind: relocation.r_type(endian, false),
-                place: relocation.r_offset(endian),
-                symbol: relocation
-                    .symbol(endian, false)
-                    .and_then(|index| dynamic.symbol(index).ok())
-                    .map_or(0, |symbol| symbol.st_value(endian)),
-                addend: relocation.r_addend(endian).cast_unsigned(),
-            })
-    }
-
-    /// Whether it runs where it is linked to (no PIE).
+    /// Returns whether it runs at the addresses that it is linked to (no PIE).
     pub fn is_fixed(&self) -> bool {
         self.file.elf_header().e_type(self.file.endian()) == ET_EXEC
     }
 
-    /// Whether two addresses are in the same section.
+    /// Returns whether two addresses are in the same section.
     pub fn are_together(&self, a: u64, b: u64) -> bool {
         let mut sections = self.file.sections();
         sections.any(|section| {
@@ -309,22 +263,27 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// Its symbols, and what was added to them.
+    /// Returns its symbols, with those that were added.
     pub fn symbols(&self) -> &Symbols {
         &self.symbols
     }
 
-    /// Where a function or data is.
+    /// Returns the symbol of that name. `None` when there is none, or when it is ambiguous.
     pub fn symbol(&self, name: &str) -> Option<&Symbol> {
-        self.symbols.find(name)
+        self.symbols.get(name)
     }
 
-    /// Adds those symbols that a file of the same build has.
-    pub fn add_symbols(&mut self, other: &Elf<'_>, source: Source) {
-        self.symbols.add_from(&other.symbols, source);
+    /// Adds the symbols that another file of the same build has; `origin` says which table they are from.
+    pub fn add_symbols(&mut self, other: &Elf<'_>, origin: SymbolOrigin) {
+        self.symbols.add_from(&other.symbols, origin);
     }
 
-    /// At least one byte and at most `limit`, from an address as linked.
+    /// Returns the bytes at an address: at least one, at most `limit`, fewer than that at the end of a
+    /// segment.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the address is not in the file.
     pub fn bytes(&self, address: u64, limit: usize) -> Result<&'data [u8]> {
         for segment in self.file.segments() {
             let Some(into) = address.checked_sub(segment.address()) else {
@@ -340,23 +299,18 @@ impl<'data> Elf<'data> {
         bail!("address {address:#x} is not in the file");
     }
 
-    /// Eight bytes of data.
+    /// Reads eight bytes as a number.
+    ///
+    /// # Errors
+    ///
+    /// Fails when not all of them are in the file.
     pub fn word(&self, address: u64) -> Result<u64> {
         let bytes = self.bytes(address, 8)?;
         Ok(u64::from_le_bytes(bytes.try_into()?))
     }
-
-    /// A pointer in data: what the dynamic linker will put there (`R_*_RELATIVE`), else the word.
-    pub fn pointer(&self, address: u64) -> Result<u64> {
-        let mut relocations = self.relocations();
-        match relocations.find(|relocation| relocation.place == address) {
-            Some(relocation) => Ok(relocation.value()),
-            None => self.word(address),
-        }
-    }
 }
 
-/// Bytes of sections that may still be read.
+/// The number of bytes of sections that may still be read. [`FILE_BYTES_MAX`] by default.
 pub struct Budget(u64);
 
 impl Default for Budget {
@@ -365,19 +319,18 @@ impl Default for Budget {
     }
 }
 
-/// Whether a segment is executable.
 fn is_code(flags: SegmentFlags) -> bool {
     matches!(flags, SegmentFlags::Elf { p_flags, .. } if p_flags.0 & PF_X.0 != 0)
 }
 
-/// Fails when there are more sections or segments than a linker makes, or they overlap.
+/// Fails when there are more sections or segments than a linker makes, or when they overlap.
 fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
     let endian = file.endian();
     let sections = file.elf_section_table();
     let segments = file.elf_program_headers();
     ensure!(
         sections.len() <= SECTIONS_MAX && segments.len() <= SEGMENTS_MAX,
-        "{} sections and {} segments are too many",
+        "{} sections and {} segments exceed the limits of {SECTIONS_MAX} and {SEGMENTS_MAX}",
         sections.len(),
         segments.len()
     );
@@ -387,7 +340,7 @@ fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
         let size = names.sh_size(endian);
         ensure!(
             size <= SECTION_NAMES_BYTES_MAX,
-            "{size} bytes of names of sections are too many"
+            "{size} bytes of section names exceed the limit of {SECTION_NAMES_BYTES_MAX}"
         );
     }
     let sections = sections
@@ -400,7 +353,10 @@ fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
     for ranges in [sections.collect::<Vec<_>>(), segments.collect()] {
         let mut left = 2 * FILE_BYTES_MAX;
         for (address, size) in ranges {
-            ensure!(address < ADDRESS_MAX, "address {address:#x} is none");
+            ensure!(
+                address < ADDRESS_MAX,
+                "invalid section address {address:#x}"
+            );
             left = left
                 .checked_sub(size)
                 .context("its sections or segments overlap")?;
@@ -410,58 +366,4 @@ fn check_tables(file: &ElfFile64<'_>) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-
-    use super::Budget;
-    use super::Elf;
-    use super::Image;
-    use crate::build;
-
-    /// An image of these bytes.
-    fn image(bytes: &[u8]) -> Image {
-        Image::read_up_to(bytes.len() as u64, bytes).unwrap()
-    }
-
-    /// The image of this very program.
-    fn own() -> Image {
-        Image::read(&File::open(std::env::current_exe().unwrap()).unwrap()).unwrap()
-    }
-
-    /// Check that what is no ELF file is an error.
-    #[test]
-    fn no_elf() {
-        for bytes in [&b""[..], b"#!/bin/sh\n", b"\x7fELF", &[0; 4096]] {
-            assert!(Elf::parse(&image(bytes)).is_err());
-        }
-    }
-
-    /// Check that sections share one budget, and that none is read beyond it.
-    #[test]
-    fn budget() {
-        let image = own();
-        let elf = Elf::parse(&image).unwrap();
-        let text = elf.section(".text", &mut Budget::default());
-        let size = text.unwrap().unwrap().len() as u64;
-        assert!(elf.section(".text", &mut Budget(size - 1)).is_err());
-        let mut budget = Budget(size + 1);
-        assert!(elf.section(".text", &mut budget).is_ok());
-        assert!(elf.section(".text", &mut budget).is_err());
-    }
-
-    /// Check that an ELF file that is not nginx says so, and that cutting it anywhere is no panic.
-    #[test]
-    fn not_nginx() {
-        let whole = own();
-        let elf = Elf::parse(&whole).unwrap();
-        assert!(build::build(&elf).is_err());
-        assert!(elf.function("ngx_http_free_request").is_err());
-        for size in (0..whole.bytes().len()).step_by(whole.bytes().len() / 64) {
-            let cut = image(&whole.bytes()[..size]);
-            if let Ok(elf) = Elf::parse(&cut) {
-                assert!(build::build(&elf).is_err());
-                let _ = elf.build_id();
-            }
-        }
-    }
-}
+mod tests;

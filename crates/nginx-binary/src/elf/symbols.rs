@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a binary has its functions and data, by name. A stripped nginx still exports them
-//! (`.dynsym`); one that exports nothing has them in `.symtab`, in its debug file, or compressed in
-//! `.gnu_debugdata` (MiniDebugInfo).
+//! Symbols: the addresses of a binary's functions and data, by name. A stripped nginx still exports
+//! them in `.dynsym`. One that exports nothing has them in `.symtab`, in its debug file, or compressed
+//! in `.gnu_debugdata` (MiniDebugInfo).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -24,22 +24,22 @@ use crate::elf::limits::ADDRESS_MAX;
 use crate::elf::limits::NAME_BYTES_MAX;
 use crate::elf::limits::SYMBOLS_MAX;
 
-/// Where a symbol is from, in the order in which they are asked.
+/// The table that a symbol comes from, in the order in which they are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// What the binary exports.
+pub enum SymbolOrigin {
+    /// `.dynsym`: the symbols that the binary exports.
     Dynsym,
-    /// What it would lose when it is stripped.
+    /// `.symtab`: the symbols that stripping removes.
     Symtab,
-    /// A file of the same build id.
+    /// A debug file with the same build id.
     DebugFile,
-    /// MiniDebugInfo.
+    /// `.gnu_debugdata`: a compressed symbol table in the binary (MiniDebugInfo).
     GnuDebugdata,
 }
 
-impl Source {
-    /// For people.
+impl SymbolOrigin {
+    /// Returns the name of the table, for people: `.dynsym`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dynsym => ".dynsym",
@@ -50,63 +50,70 @@ impl Source {
     }
 }
 
-/// A function, or data.
+/// A function or a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// As linked.
+    /// The address, as linked. Below [`ADDRESS_MAX`].
     pub address: u64,
-    /// Bytes, as the symbol states.
+    /// The size in bytes that the symbol states. 0 when it states none.
     pub size: u64,
-    /// Where it is from.
-    pub source: Source,
+    /// The table that it comes from.
+    pub origin: SymbolOrigin,
 }
 
 impl Symbol {
-    /// All of it.
+    /// Returns the addresses from its first byte to its end.
     pub fn range(&self) -> Range<u64> {
         self.address..self.address.saturating_add(self.size)
     }
 }
 
-/// By name.
+/// The symbols of a binary, by name.
 #[derive(Debug, Default)]
 pub struct Symbols(HashMap<String, Symbol>);
 
 impl Symbols {
-    /// Those of `.dynsym`, then those that only `.symtab` has. Fails when a table is broken or
-    /// larger than any nginx's.
+    /// Reads the symbols of `.dynsym`, then those that only `.symtab` has.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a table is broken or has more than [`SYMBOLS_MAX`] entries.
     pub fn read(file: &ElfFile64<'_>) -> Result<Self> {
         let mut symbols = Self::default();
         let dynamic = file.elf_dynamic_symbol_table();
-        symbols.add(table(file, dynamic, Source::Dynsym)?);
-        symbols.add(table(file, file.elf_symbol_table(), Source::Symtab)?);
+        symbols.add(defined_symbols(file, dynamic, SymbolOrigin::Dynsym)?);
+        symbols.add(defined_symbols(
+            file,
+            file.elf_symbol_table(),
+            SymbolOrigin::Symtab,
+        )?);
         Ok(symbols)
     }
 
-    /// Adds those of another file of the same build, whatever table they stood in there.
-    pub fn add_from(&mut self, other: &Self, source: Source) {
+    /// Adds the symbols of another file of the same build that are not yet known, with `origin` in place
+    /// of the table that they have in that file.
+    pub fn add_from(&mut self, other: &Self, origin: SymbolOrigin) {
         let others = other.0.iter();
-        self.add(others.map(|(name, symbol)| (name.clone(), Symbol { source, ..*symbol })));
+        self.add(others.map(|(name, symbol)| (name.clone(), Symbol { origin, ..*symbol })));
     }
 
-    /// Adds what is not yet known.
     fn add(&mut self, others: impl IntoIterator<Item = (String, Symbol)>) {
         for (name, symbol) in others {
             self.0.entry(name).or_insert(symbol);
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there is no symbol.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The one of that name.
-    pub fn find(&self, name: &str) -> Option<&Symbol> {
+    /// Returns the symbol of that name. `None` when there is none, or when several have that name.
+    pub fn get(&self, name: &str) -> Option<&Symbol> {
         self.0.get(name)
     }
 
-    /// Those that an address is in.
+    /// Returns the names of the symbols whose range contains an address.
     pub fn covering(&self, address: u64) -> impl Iterator<Item = &str> {
         self.0
             .iter()
@@ -114,25 +121,26 @@ impl Symbols {
             .map(|(name, _)| name.as_str())
     }
 
-    /// Where the first symbol behind an address begins.
-    pub fn next(&self, address: u64) -> Option<u64> {
+    /// Returns the address of the first symbol after an address. `None` when none follows.
+    pub fn next_start(&self, address: u64) -> Option<u64> {
         let addresses = self.0.values().map(|symbol| symbol.address);
         addresses.filter(|known| *known > address).min()
     }
 }
 
-/// What one table defines. Of two static functions of the same name neither is told.
-fn table(
+/// Reads the functions and variables that one table defines. A name defined at two addresses is
+/// ambiguous and left out.
+fn defined_symbols(
     file: &ElfFile64<'_>,
     table: &SymbolTable<'_, FileHeader64<Endianness>>,
-    source: Source,
+    origin: SymbolOrigin,
 ) -> Result<HashMap<String, Symbol>> {
     if table.is_empty() {
         return Ok(HashMap::new());
     }
     ensure!(
         table.len() <= SYMBOLS_MAX,
-        "{} symbols are too many",
+        "{} symbols exceed the limit of {SYMBOLS_MAX}",
         table.len()
     );
     let endian = file.endian();
@@ -147,13 +155,13 @@ fn table(
         if symbol.st_value(endian) >= ADDRESS_MAX {
             continue;
         }
-        let Some(name) = name(strings, symbol.st_name(endian)) else {
+        let Some(name) = name_at(strings, symbol.st_name(endian)) else {
             continue;
         };
         let symbol = Symbol {
             address: symbol.st_value(endian),
             size: symbol.st_size(endian),
-            source,
+            origin,
         };
         match found.entry(name.to_owned()) {
             Entry::Vacant(entry) => {
@@ -170,9 +178,9 @@ fn table(
     Ok(found.into_iter().filter_map(known).collect())
 }
 
-/// The name at an offset. Not `StringTable::get()`, which would look for its end through the whole
-/// section, for each symbol of a hostile file.
-fn name(strings: &[u8], offset: u32) -> Option<&str> {
+/// Returns the name at an offset. `StringTable::get()` would search the whole section for its end, for
+/// each symbol of a hostile file.
+fn name_at(strings: &[u8], offset: u32) -> Option<&str> {
     let rest = strings.get(usize::try_from(offset).ok()?..)?;
     let rest = &rest[..rest.len().min(NAME_BYTES_MAX)];
     let end = rest.iter().position(|byte| *byte == 0)?;

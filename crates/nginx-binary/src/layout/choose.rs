@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the layout of a binary comes from, and whether the binary's own code bears it out: the
-//! first source that has one is asked, and believed when it fits.
+//! Chooses the layout of a binary: from the first source that has one, provided that the binary's own code
+//! does not contradict it.
 
 use std::path::Path;
 
@@ -19,51 +19,54 @@ use crate::layout::dwarf;
 use crate::layout::inference;
 use crate::layout::wanted::WantedMembers;
 use crate::layout::witness;
-use crate::layout::witness::Fit;
+use crate::layout::witness::Agreement;
 use crate::layout::witness::Witnesses;
 
-/// Where a layout is from.
+/// The source of a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// Built in: nginx_headers/layouts.txt.
+pub enum LayoutOrigin {
+    /// The built-in table, `layouts.txt`.
     Table,
-    /// `--layout`
+    /// The file that `--layout` names.
     File,
-    /// Debug information: of the binary, of its debug file, or `--debug-info`.
+    /// Debug information: of the binary, of its debug file, or of the file that `--debug-info` names.
     Dwarf,
-    /// No one knows this build, but it fits like a known one's, and no other does.
+    /// Inferred: the build is not known, but its code agrees with exactly one known layout.
     Inferred,
 }
 
 /// The layout that a binary is traced with.
 #[derive(Debug)]
-pub struct Found {
-    /// Where it is from.
-    pub source: Source,
-    /// Where the structs have their members.
+pub struct ChosenLayout {
+    /// The source of the layout.
+    pub source: LayoutOrigin,
+    /// The offsets of the members.
     pub layout: Layout,
-    /// How well it fits the binary.
-    pub fit: Fit,
+    /// The members in which the code of the binary agrees.
+    pub fit: Agreement,
 }
 
-/// Fails when the binary's code speaks against what its debug information says. (Where it agrees with
-/// no known layout either, the compiler's word is believed: forks and other compilers may have what the
-/// witnesses do not know.)
-pub fn check_stated(elf: &Elf<'_>, build: &Build, layout: &Layout) -> Result<()> {
-    check(elf, build, layout, &Witnesses::of(elf))
+/// Checks the layout that debug information states against the code of the binary. Where the code agrees with
+/// no known layout either, the debug information is believed: forks and other compilers may produce code
+/// that the witnesses do not understand.
+///
+/// # Errors
+///
+/// Fails when the code contradicts the debug information.
+pub fn check_debug_info(elf: &Elf<'_>, build: &Build, layout: &Layout) -> Result<()> {
+    check(elf, build, layout, &Witnesses::new(elf))
 }
 
-/// The same, with witnesses that have been found.
 fn check(elf: &Elf<'_>, build: &Build, layout: &Layout, witnesses: &Witnesses<'_>) -> Result<()> {
-    let known = layout::candidates(build)?;
+    let known = layout::known_layouts(build)?;
     let own = layout::built_in(build)?;
-    let says = inference::contradiction(layout, own.as_ref(), &known, &mut |layout| {
-        witnesses.ask(layout)
+    let contradiction = inference::contradiction(layout, own.as_ref(), &known, &mut |layout| {
+        witnesses.examine(layout)
     });
-    if let Some(says) = says {
+    if let Some(contradiction) = contradiction {
         bail!(
-            "the debug information of {build}, build id {}, is broken: {says}; pass --layout or \
+            "the debug information of {build}, build id {}, is broken: {contradiction}; pass --layout or \
              another --debug-info",
             build_id(elf)
         );
@@ -71,77 +74,86 @@ fn check(elf: &Elf<'_>, build: &Build, layout: &Layout, witnesses: &Witnesses<'_
     Ok(())
 }
 
-/// What is stated of a binary besides what it says itself.
-pub struct Sources<'a> {
-    /// The file named by `--layout`.
+/// The sources of layouts besides the binary itself and the built-in table.
+pub struct LayoutSources<'a> {
+    /// The file that `--layout` names.
     pub layout: Option<&'a Path>,
-    /// Where its debug information may be.
+    /// The debug files of the binary.
     pub debug_files: &'a DebugFiles<'a>,
     /// Opens the file of `layout`.
     pub files: &'a dyn Files,
-    /// The members that are read.
+    /// The members that debug information must have.
     pub wanted: &'a WantedMembers,
 }
 
-/// Finds the layout of a binary at the first of its sources that has one: `--layout`, `--debug-info`,
-/// the binary's own debug information or its debug file's, the built-in table, and of all layouts in
-/// the table the only one that fits.
+/// Chooses the layout of a binary from the first source that has one: the file of `--layout`, that of
+/// `--debug-info`, the debug information of the binary or of its debug file, the built-in table, and at last
+/// inference. `path` names the binary in messages.
 ///
 /// # Errors
 ///
-/// Fails when no source has one, or when the binary's code contradicts it.
-pub fn find(path: &Path, elf: &Elf<'_>, build: &Build, sources: &Sources<'_>) -> Result<Found> {
-    let witnesses = Witnesses::of(elf);
+/// Fails when a source is broken, when none has a layout, or when the binary's code contradicts it.
+pub fn choose_layout(
+    path: &Path,
+    elf: &Elf<'_>,
+    build: &Build,
+    sources: &LayoutSources<'_>,
+) -> Result<ChosenLayout> {
+    let witnesses = Witnesses::new(elf);
     let (source, layout) = match stated(path, elf, build, sources)? {
         Some(stated) => stated,
-        None => (Source::Inferred, infer(elf, build, &witnesses)?),
+        None => (LayoutOrigin::Inferred, infer(elf, build, &witnesses)?),
     };
-    if source == Source::Dwarf {
+    if source == LayoutOrigin::Dwarf {
         check(elf, build, &layout, &witnesses)?;
     }
-    let fit = witnesses.ask(&layout);
-    if let (Source::Table | Source::File, Some(differs)) = (source, fit.differ.first()) {
+    let fit = witnesses.examine(&layout);
+    if let (LayoutOrigin::Table | LayoutOrigin::File, Some(differs)) = (source, fit.differ.first())
+    {
         bail!(
             "the layout of {build} does not fit this binary, build id {}: its code has {} of {} \
              members elsewhere ({} first); pass --debug-info or another --layout",
             build_id(elf),
             fit.differ.len(),
             fit.asked(),
-            witness::name(differs),
+            witness::path_name(differs),
         );
     }
-    Ok(Found {
+    Ok(ChosenLayout {
         source,
         layout,
         fit,
     })
 }
 
-/// The layout that somebody or something states for this build.
+/// Returns the layout that the first source states. `None` when all that is left is inference.
 fn stated(
     path: &Path,
     elf: &Elf<'_>,
     build: &Build,
-    sources: &Sources<'_>,
-) -> Result<Option<(Source, Layout)>> {
+    sources: &LayoutSources<'_>,
+) -> Result<Option<(LayoutOrigin, Layout)>> {
     if let Some(path) = sources.layout {
         let context = || format!("failed to read layout {path:?}");
         let file = sources.files.stated(path).with_context(context)?;
-        return Ok(Some((Source::File, layout::from_file(path, &file, build)?)));
+        return Ok(Some((
+            LayoutOrigin::File,
+            layout::from_file(path, &file, build)?,
+        )));
     }
     if let Some(layout) = from_debug_info(path, elf, sources.debug_files, sources.wanted)? {
-        return Ok(Some((Source::Dwarf, layout)));
+        return Ok(Some((LayoutOrigin::Dwarf, layout)));
     }
-    Ok(layout::built_in(build)?.map(|layout| (Source::Table, layout)))
+    Ok(layout::built_in(build)?.map(|layout| (LayoutOrigin::Table, layout)))
 }
 
-/// Reads the layout from the debug information: of the stated file, or else of the binary itself or
-/// of the first debug file that has some.
+/// Reads the layout from debug information: of the stated file, or else of the binary itself or of the first
+/// debug file that has any. `None` when there is no debug information.
 ///
 /// # Errors
 ///
-/// Fails when debug information is broken or lacks a member that every nginx has, and when the stated
-/// file has none.
+/// Fails when debug information is broken or lacks a member that every nginx has, or when the stated file has
+/// none.
 pub fn from_debug_info(
     path: &Path,
     elf: &Elf<'_>,
@@ -150,17 +162,17 @@ pub fn from_debug_info(
 ) -> Result<Option<Layout>> {
     let context = |path: &Path| format!("failed to read {path:?}");
     if !debug_files.is_stated()
-        && let Some(layout) = dwarf::layout(elf, wanted).with_context(|| context(path))?
+        && let Some(layout) = dwarf::read_layout(elf, wanted).with_context(|| context(path))?
     {
         return Ok(Some(layout));
     }
-    for debug in debug_files.of_build(elf) {
+    for debug in debug_files.matching(elf) {
         let (path, debug) = debug?;
-        let layout = dwarf::layout(&debug, wanted).with_context(|| context(&path))?;
+        let layout = dwarf::read_layout(&debug, wanted).with_context(|| context(&path))?;
         if layout.is_none() && debug_files.is_stated() {
             bail!(
-                "{path:?} is of this build, but has symbols only, no debug information: pass a file \
-                 that has"
+                "{path:?} has the right build id, but only symbols and no debug information: pass a \
+                 file that has"
             );
         }
         if layout.is_some() {
@@ -170,19 +182,19 @@ pub fn from_debug_info(
     Ok(None)
 }
 
-/// The one layout of the table that is this binary's, as its code says.
+/// Infers the layout from the code of the binary.
 fn infer(elf: &Elf<'_>, build: &Build, witnesses: &Witnesses<'_>) -> Result<Layout> {
-    let known = layout::candidates(build)?;
-    inference::choose(&known, &mut |layout| witnesses.ask(layout)).map_err(|why| {
+    let known = layout::known_layouts(build)?;
+    inference::infer_layout(&known, &mut |layout| witnesses.examine(layout)).map_err(|reason| {
         anyhow::anyhow!(
-            "no layout known for {build}, build id {}, and {why}: install its debug symbols, or \
+            "no layout known for {build}, build id {}, and {reason}: install its debug symbols, or \
              pass --layout or --debug-info",
             build_id(elf)
         )
     })
 }
 
-/// To show.
+/// Returns the build id for messages.
 fn build_id(elf: &Elf<'_>) -> String {
     elf.build_id().unwrap_or_else(|| "none".to_owned())
 }

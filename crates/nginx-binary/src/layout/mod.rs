@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where one build of nginx keeps the members we read: struct, member, offset. From the table in
-//! nginx_headers/layouts.txt or from a file of the same form; what becomes of it is `btf.rs`'s.
+//! Struct layouts: the offsets of the members that are read, for one build of nginx. They come from the
+//! built-in table `layouts.txt`, from a file of the same form, from debug information, or are inferred.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,6 @@ use anyhow::ensure;
 use crate::build::Build;
 use crate::version::Version;
 
-/// The form of the file.
 pub mod choose;
 pub mod dwarf;
 pub mod inference;
@@ -23,24 +22,24 @@ pub mod variables;
 pub mod wanted;
 pub mod witness;
 
-/// Layouts that come with the program.
+/// The built-in layouts.
 const TABLE: &str = include_str!("../../layouts.txt");
 
-/// No file of layouts is larger: the table itself is a twentieth of this.
+/// The most bytes of a file of layouts. The built-in table has a twentieth of this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Byte offset of each member of a struct.
+/// The offset in bytes of each member of a struct, by the member's name.
 pub type Members = BTreeMap<String, u32>;
 
-/// Every struct that is read, by its C name.
+/// The offsets of members in all structs that are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// By C name.
+    /// The members of each struct, by the struct's name in C.
     pub structs: BTreeMap<String, Members>,
 }
 
 impl Layout {
-    /// The section of a file of layouts that tells of this layout, for one build.
+    /// Returns the section of a file of layouts that states this layout for one build.
     pub fn section(&self, build: &Build) -> String {
         let release = match &build.fork {
             Some(fork) => fork.clone(),
@@ -59,18 +58,26 @@ impl Layout {
     }
 }
 
-/// The built-in layout of a build. `None` when the table has none.
+/// Returns the built-in layout of a build. `None` when the table has none for it.
+///
+/// # Errors
+///
+/// Fails when the built-in table is broken, which a test excludes.
 pub fn built_in(build: &Build) -> Result<Option<Layout>> {
     table::parse(TABLE)
-        .and_then(|table| table.find(build))
+        .and_then(|table| table.layout_of(build))
         .context("failed to read the built-in layouts")
 }
 
-/// Every layout of the table as this build's options make it, and the newest release that has it:
-/// for builds that the table does not know.
-pub fn candidates(build: &Build) -> Result<Vec<(Version, Layout)>> {
+/// Returns every layout of the built-in table as this build's options make it, each with the newest release
+/// that has it. Inference chooses from them for builds that the table does not know.
+///
+/// # Errors
+///
+/// Fails when the built-in table is broken, which a test excludes.
+pub fn known_layouts(build: &Build) -> Result<Vec<(Version, Layout)>> {
     table::parse(TABLE)
-        .and_then(|table| table.all(build))
+        .and_then(|table| table.distinct_layouts(build))
         .context("failed to read the built-in layouts")
 }
 
@@ -82,7 +89,6 @@ pub fn candidates(build: &Build) -> Result<Vec<(Version, Layout)>> {
 pub fn from_file(path: &Path, file: &File, build: &Build) -> Result<Layout> {
     let context = || format!("failed to read layout {path:?}");
     let mut text = String::new();
-    /* Whatever size it claims. */
     file.take(FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .with_context(context)?;
@@ -92,12 +98,12 @@ pub fn from_file(path: &Path, file: &File, build: &Build) -> Result<Layout> {
     );
     let table = table::parse(&text).with_context(context)?;
     table
-        .find(build)?
+        .layout_of(build)?
         .with_context(|| format!("layout {path:?} has nothing for {build}"))
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::Build;
     use super::TABLE;
     use super::built_in;
@@ -106,11 +112,11 @@ pub mod tests {
     /// Debian's and nginx.org's builds since 1.11.5, up to 1.25.2.
     pub const COMPAT: &str = "8,4,8,0011111111010111001111111111111111";
 
-    /// Layouts of real configurations: a line each, measured with a probe program compiled against
-    /// the release's own headers.
+    /// The layouts of real configurations, one on each line, measured by a program that was compiled against
+    /// the headers of the release.
     const MEASURED: &str = include_str!("../../tests/data/layouts.tsv");
 
-    /// The build of a release with that signature.
+    /// Returns the build of a release with that signature.
     pub fn build(version: &str, signature: &str) -> Build {
         Build {
             version: version.parse().unwrap(),
@@ -122,7 +128,7 @@ pub mod tests {
         }
     }
 
-    /// Every configuration that was measured: its release and its options, the build, and the offsets.
+    /// Returns every measured configuration: its release and options, the build, and the offsets.
     pub fn configurations() -> impl Iterator<Item = (String, Build, Vec<&'static str>)> {
         let lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
         lines.skip(1).map(|line| {
@@ -140,7 +146,7 @@ pub mod tests {
         })
     }
 
-    /// Check that every configuration that was measured is stated exactly, member by member.
+    /// Check that the table has every measured configuration exactly, member by member.
     #[test]
     fn measured() {
         let mut lines = MEASURED.lines().filter(|line| !line.starts_with('#'));
@@ -159,7 +165,7 @@ pub mod tests {
         assert_eq!(count, 622);
     }
 
-    /// Check that every release from 1.10.0 on has a layout, and what is newer has none.
+    /// Check that every release from 1.10.0 on has a layout, and that newer releases have none.
     #[test]
     fn releases() {
         let whole = built_in(&build("1.22.1", COMPAT)).unwrap().unwrap();
@@ -175,7 +181,7 @@ pub mod tests {
         }
     }
 
-    /// Check that other signatures than nginx's, and forks, are not taken for nginx.
+    /// Check that foreign signatures and forks are not taken for nginx.
     #[test]
     fn others() {
         for signature in [
@@ -196,12 +202,12 @@ pub mod tests {
         assert!(built_in(&fork).unwrap().is_none());
     }
 
-    /// Check that what is written for one build is read again as the same.
+    /// Check that a section that was written is parsed as the same layout.
     #[test]
     fn written() {
         let build = build("1.22.1", COMPAT);
         let layout = built_in(&build).unwrap().unwrap();
         let again = parse(&layout.section(&build)).unwrap();
-        assert_eq!(again.find(&build).unwrap(), Some(layout));
+        assert_eq!(again.layout_of(&build).unwrap(), Some(layout));
     }
 }

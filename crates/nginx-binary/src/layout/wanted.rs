@@ -5,27 +5,27 @@ use std::collections::BTreeMap;
 
 use crate::layout::Layout;
 
-/// Structs, each with the members that are read.
+/// The members that the caller reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedMembers {
-    /// Names of members by the name of their struct.
+    /// The names of the members of each struct, by the name of the struct.
     pub structs: BTreeMap<String, Vec<String>>,
 }
 
 impl WantedMembers {
-    /// Whether some builds of nginx lack this member. The BPF program asks whether it exists
+    /// Returns whether some builds of nginx lack this member. The BPF program asks whether it exists
     /// (`bpf_core_field_exists`) before it reads it.
     pub fn is_optional(name: &str, member: &str) -> bool {
         OPTIONAL.contains(&(name, member))
     }
 
-    /// Whether some builds of nginx lack this struct: those without QUIC.
+    /// Returns whether some builds of nginx lack this struct: those without QUIC.
     pub fn is_optional_struct(name: &str) -> bool {
         name.starts_with(OPTIONAL_STRUCTS)
     }
 
-    /// Whether a layout may lack this struct: a build may, or the layout file was written before
-    /// the struct was read.
+    /// Returns whether a layout lacks this struct and may lack it: because builds may lack it, or because the
+    /// layout file was written before the struct was read.
     pub fn may_be_left_out(name: &str, layout: &Layout) -> bool {
         (Self::is_optional_struct(name) || LATER_STRUCTS.contains(&name))
             && !layout.structs.contains_key(name)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The functions of nginx that are probed, and where in a binary the probes go.
+//! The functions of nginx that are probed, and the instructions of a binary that the probes are placed on.
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -9,117 +9,119 @@ use crate::build;
 use crate::elf::Elf;
 use crate::elf::symbols;
 use crate::elf::symbols::Symbol;
-use crate::sites::references::Uses;
+use crate::sites::references::References;
 
 pub mod placement;
 pub mod references;
 pub mod split;
 
 /// A function that is probed.
-struct Probed {
-    /// Its name.
+struct ProbedFunction {
     function: &'static str,
-    /// How many of its arguments are read.
+    /// The number of its arguments that are read, 1 or 2.
     arguments: usize,
     /// The BPF program that is attached to it (bpf/ngx.bpf.c).
     program: &'static str,
-    /// Who needs it.
-    need: Need,
+    purpose: Purpose,
 }
 
-/// What a probe is for.
+/// The requests that a probe is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
+enum Purpose {
     /// Every request.
     Always,
-    /// A module: builds that do not have it have no such function.
+    /// Requests of a module. Builds without the module have no such function.
     Module,
-    /// The responses of HTTP/3: where these probes are not all there, they have no times.
+    /// Responses over HTTP/3. Unless all of these probes can be placed, the responses have no times.
     Quic,
 }
 
-/// What stands beside a function of `Need::Quic` since 1.25.4, when frames became what
-/// nginx_headers/nginx.h reads.
+/// Feature test for `Purpose::Quic`: this symbol appeared in 1.25.4 together with the frame layout in
+/// nginx_headers/nginx.h.
 const QUIC_FRAMES: &str = "ngx_quic_path_limit";
 
-/// All of them.
-const PROBED: [Probed; 5] = [
-    Probed {
+const PROBED: [ProbedFunction; 5] = [
+    ProbedFunction {
         function: "ngx_http_init_connection",
         arguments: 1,
         program: "init_connection",
-        need: Need::Always,
+        purpose: Purpose::Always,
     },
-    Probed {
+    ProbedFunction {
         function: "ngx_http_free_request",
         arguments: 2,
         program: "free_request",
-        need: Need::Always,
+        purpose: Purpose::Always,
     },
-    Probed {
+    ProbedFunction {
         function: "ngx_http_v2_send_output_queue",
         arguments: 1,
         program: "send_output_queue",
-        need: Need::Module,
+        purpose: Purpose::Module,
     },
-    Probed {
+    ProbedFunction {
         function: "ngx_quic_output",
         arguments: 1,
         program: "quic_output",
-        need: Need::Quic,
+        purpose: Purpose::Quic,
     },
-    Probed {
+    ProbedFunction {
         function: "ngx_quic_close_connection",
         arguments: 1,
         program: "quic_close",
-        need: Need::Quic,
+        purpose: Purpose::Quic,
     },
 ];
 
-/// Everything that every binary must have by name.
-pub fn symbols() -> Vec<&'static str> {
-    let probed = PROBED.iter().filter(|probed| probed.need == Need::Always);
+/// Returns the names of the symbols that every nginx with http must have.
+pub fn required_symbols() -> Vec<&'static str> {
+    let probed = PROBED
+        .iter()
+        .filter(|probed| probed.purpose == Purpose::Always);
     let functions = probed.map(|probed| probed.function);
     functions.chain([build::HTTP_CORE]).collect()
 }
 
-/// A place in a binary to put a probe.
+/// One probe: the function, and the instruction that the probe is placed on. The names of the members are
+/// keys of `check --json`.
 #[derive(Debug, Serialize)]
-pub struct Hook {
+pub struct ProbeSite {
     /// The BPF program that is attached there.
     #[serde(skip)]
     pub program: &'static str,
-    /// nginx's function.
+    /// The function of nginx.
     pub function: &'static str,
-    /// Where its symbol is from.
-    pub symbol: symbols::Source,
-    /// How often the binary uses it.
+    /// The table that its symbol comes from.
+    pub symbol: symbols::SymbolOrigin,
+    /// The references to the function in the binary.
     #[serde(flatten)]
-    pub uses: Uses,
-    /// When nothing does: the address of what its callers use instead, where the probe is then.
+    pub references: References,
+    /// The address of the function's body, as linked, when the probe is placed there because nothing
+    /// references the function itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<u64>,
-    /// Bytes from the function's entry, or the body's.
+    /// The distance in bytes from the entry of the function, or of the body.
     #[serde(rename = "offset")]
     pub entry_offset: u64,
-    /// The instruction's name.
+    /// The mnemonic of the instruction.
     pub instruction: String,
-    /// The registers that the arguments are in then.
+    /// The names of the registers that hold the arguments there.
     pub arguments: Vec<String>,
-    /// Bytes from the beginning of the file.
+    /// The file offset of the instruction in bytes, which a uprobe is attached to.
     #[serde(skip)]
     pub file_offset: u64,
-    /// The same registers, for `bpf/arg.bpf.h`.
+    /// The same registers by number, one byte for each argument, as BPF reads them (`bpf/arg.bpf.h`).
     #[serde(skip)]
     pub cookie: u64,
-    /// Whether the kernel emulates the instruction.
+    /// Whether the kernel emulates the instruction. Otherwise it single-steps it, which costs ten times as
+    /// much.
     pub emulated: bool,
 }
 
-impl Hook {
-    /// In the function, or in what is called instead of it.
-    fn find(elf: &Elf<'_>, probed: &Probed, uses: Uses) -> Result<Self> {
-        let Probed {
+impl ProbeSite {
+    /// Places a probe in the function, or in its body if nothing references the function.
+    fn locate(elf: &Elf<'_>, probed: &ProbedFunction, references: References) -> Result<Self> {
+        let ProbedFunction {
             function,
             arguments,
             program,
@@ -127,109 +129,118 @@ impl Hook {
         } = *probed;
         let symbol = elf
             .symbol(function)
-            .context("there is no symbol of that name")?
-            .source;
+            .context("it has no such symbol")?
+            .origin;
         let mut code = elf.function(function)?;
         let mut body = None;
-        if uses.is_dead() {
-            code = split::find(elf, function, &code, arguments)?.context(
+        if references.is_unreferenced() {
+            code = split::find_body(elf, function, &code, arguments)?.context(
                 "no code calls it (link-time optimisation gave each caller a copy), nor a part of \
                  it: run an nginx that was built without -flto",
             )?;
             body = Some(code.address);
         }
         let shadowed = elf.may_have_shadow_stack();
-        let site = placement::find(elf.machine(), &code, arguments, shadowed)?;
+        let site = placement::place_probe(elf.machine(), &code, arguments, shadowed)?;
         Ok(Self {
             program,
             function,
             symbol,
-            uses,
+            references,
             body,
             entry_offset: site.offset,
             arguments: site.register_names(),
             cookie: site.cookie(),
             instruction: site.mnemonic,
             file_offset: code.file_offset + site.offset,
-            emulated: site.emulated,
+            emulated: site.is_emulated,
         })
     }
 }
 
-/// All of one binary.
+/// The probes of one binary.
 #[derive(Debug)]
-pub struct Hooks {
-    /// Where probes go.
-    pub places: Vec<Hook>,
-    /// What these can't tell, and why: nginx has it.
-    pub lack: Option<String>,
+pub struct ProbeSites {
+    /// The probes that can be placed.
+    pub sites: Vec<ProbeSite>,
+    /// Why the times of HTTP/3 responses cannot be measured although this nginx speaks HTTP/3. `None` when
+    /// they can be, or when it does not.
+    pub http3_unavailable: Option<String>,
 }
 
-/// The places in one binary. Fails when a function is not there, is not used, or its code can't be
-/// decoded.
-pub fn find(elf: &Elf<'_>) -> Result<Hooks> {
-    let is_there = |probed: &&Probed| match probed.need {
-        Need::Always => true,
-        Need::Module => elf.symbol(probed.function).is_some(),
-        Need::Quic => elf.symbol(QUIC_FRAMES).is_some(),
-    };
-    let probed: Vec<&Probed> = PROBED.iter().filter(is_there).collect();
-    let ranges = probed.iter().map(|probed| {
-        let range = elf.symbol(probed.function).map_or(0..0, Symbol::range);
-        (range.start, range)
-    });
-    let uses = references::count(elf, &ranges.collect::<Vec<_>>());
-    let (mut places, mut quic) = (Vec::new(), Vec::new());
-    for (probed, uses) in probed.into_iter().zip(uses) {
-        let hook = Hook::find(elf, probed, uses)
-            .with_context(|| format!("failed to find a place for a probe in {}", probed.function));
-        match probed.need {
-            Need::Quic => quic.push(hook),
-            Need::Always | Need::Module => places.push(hook?),
+impl ProbeSites {
+    /// Finds the probe sites of a binary.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a function that every request, or every request of a module that is built in, passes
+    /// through is missing or unreferenced, or when its code does not decode.
+    pub fn locate(elf: &Elf<'_>) -> Result<Self> {
+        let is_expected = |probed: &&ProbedFunction| match probed.purpose {
+            Purpose::Always => true,
+            Purpose::Module => elf.symbol(probed.function).is_some(),
+            Purpose::Quic => elf.symbol(QUIC_FRAMES).is_some(),
+        };
+        let probed: Vec<&ProbedFunction> = PROBED.iter().filter(is_expected).collect();
+        let ranges = probed.iter().map(|probed| {
+            let range = elf.symbol(probed.function).map_or(0..0, Symbol::range);
+            (range.start, range)
+        });
+        let references = references::count_references(elf, &ranges.collect::<Vec<_>>());
+        let (mut sites, mut quic) = (Vec::new(), Vec::new());
+        for (probed, references) in probed.into_iter().zip(references) {
+            let site = ProbeSite::locate(elf, probed, references).with_context(|| {
+                format!("failed to find a place for a probe in {}", probed.function)
+            });
+            match probed.purpose {
+                Purpose::Quic => quic.push(site),
+                Purpose::Always | Purpose::Module => sites.push(site?),
+            }
         }
+        let reason = match quic.into_iter().collect::<Result<Vec<_>>>() {
+            Ok(quic) if !quic.is_empty() => {
+                sites.extend(quic);
+                None
+            }
+            Ok(_) => elf
+                .symbol(build::QUIC)
+                .map(|_| "they can be measured since nginx 1.25.4 only".to_owned()),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        let unavailable = |reason| format!("no times of responses over HTTP/3: {reason}");
+        Ok(Self {
+            sites,
+            http3_unavailable: reason.map(unavailable),
+        })
     }
-    let quic: Result<Vec<_>> = quic.into_iter().collect();
-    let why = match quic {
-        Ok(quic) if !quic.is_empty() => {
-            places.extend(quic);
-            None
-        }
-        Ok(_) => elf
-            .symbol(build::QUIC)
-            .map(|_| "nginx shows what it sends since 1.25.4".to_owned()),
-        Err(error) => Some(format!("{error:#}")),
-    };
-    Ok(Hooks {
-        places,
-        lack: why.map(|why| format!("no times of responses over HTTP/3: {why}")),
-    })
 }
 
-/// Whether these tell when the response to an HTTP/3 request is sent.
-pub fn see_quic(hooks: &[Hook]) -> bool {
-    let mut quic = PROBED.iter().filter(|probed| probed.need == Need::Quic);
-    quic.all(|probed| hooks.iter().any(|hook| hook.program == probed.program))
+/// Returns whether these probes measure the times of HTTP/3 responses.
+pub fn cover_quic(sites: &[ProbeSite]) -> bool {
+    let mut quic = PROBED
+        .iter()
+        .filter(|probed| probed.purpose == Purpose::Quic);
+    quic.all(|probed| sites.iter().any(|site| site.program == probed.program))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Hooks;
-    use super::find;
+    use super::ProbeSites;
     use crate::built;
     use crate::elf::Elf;
 
-    /// Those of a program with this source.
-    fn hooks(source: &str, flags: &str) -> Hooks {
+    /// Locates the probes of a program with this source.
+    fn hooks(source: &str, flags: &str) -> ProbeSites {
         let flags = format!("-O2 -fPIE -pie -rdynamic {flags}");
         let (_folder, file) = built::compiled(source, &flags);
         let image = built::image(&file);
-        find(&Elf::parse(&image).unwrap()).unwrap()
+        ProbeSites::locate(&Elf::parse(&image).unwrap()).unwrap()
     }
 
-    /// Check that probes which can't all be placed are left out, and that it is told why: in nginx
-    /// before 1.25.4, and where a compiler has made a function dead.
+    /// Check that the probes of HTTP/3 are left out with a reason unless all can be placed: in nginx before
+    /// 1.25.4, and where a function is unreferenced.
     #[test]
-    fn lack() {
+    fn http3_unavailable() {
         let source = "
             #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"push %rax\"); (void)p; }
             F(ngx_http_init_connection) F(ngx_http_free_request)
@@ -250,21 +261,27 @@ mod tests {
             int main(void) { return hooks[0] == 0; }";
         let found = |flag: &str| {
             let hooks = hooks(source, &format!("-s {flag}"));
-            (hooks.places.len(), hooks.lack.unwrap_or_default())
+            (
+                hooks.sites.len(),
+                hooks.http3_unavailable.unwrap_or_default(),
+            )
         };
         assert_eq!(found("-UQUIC"), (2, String::new()));
         assert_eq!(found("-DQUIC=4"), (4, String::new()));
         for (flag, why) in [
-            ("-DQUIC=1", "since 1.25.4"),
+            ("-DQUIC=1", "since nginx 1.25.4"),
             ("-DQUIC=2", "ngx_quic_output: no code calls it"),
             ("-DQUIC=3", "ngx_quic_output: no code calls it"),
         ] {
-            let (places, lack) = found(flag);
-            assert!(places == 2 && lack.contains(why), "{places}: {lack}");
+            let (sites, http3_unavailable) = found(flag);
+            assert!(
+                sites == 2 && http3_unavailable.contains(why),
+                "{sites}: {http3_unavailable}"
+            );
         }
     }
 
-    /// Check that no probe sits on a call where that could kill: the entry has it instead.
+    /// Check that no probe is placed on a call when the process may have a shadow stack.
     #[test]
     fn shadow_stack() {
         let source = "
@@ -275,8 +292,8 @@ mod tests {
             int main(void) { return hooks[0] == 0; }";
         for (flag, instruction) in [("-fPIE", "call"), ("-Wl,-z,shstk", "sub")] {
             let hooks = hooks(source, flag);
-            assert_eq!(hooks.places.len(), 2);
-            for hook in hooks.places {
+            assert_eq!(hooks.sites.len(), 2);
+            for hook in hooks.sites {
                 assert_eq!(hook.instruction, instruction);
             }
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The body of a function that is exported and not called. Compilers split `f()` into a head, of which
-//! each caller has its copy, and `f.part.0()`, which they all call, as what is left of `f()` does at
-//! its end.
+//! Finds the body of a function that is exported but not called. Compilers split `f()` into a head, which
+//! is inlined into each caller, and `f.part.0()`, which all callers call. The exported `f()` ends in a
+//! jump to it.
 
 use anyhow::Result;
 
@@ -10,8 +10,13 @@ use crate::elf::Function;
 use crate::sites::placement;
 use crate::sites::references;
 
-/// The body of a function, of which `stub` is what is exported. `None` when that is not what is there.
-pub fn find<'data>(
+/// Returns the body of the function `name`, whose exported code is `stub`. `None` when the function was not
+/// split. `arguments` is the number of arguments that a probe reads, 1 or 2.
+///
+/// # Errors
+///
+/// Fails when the code of the stub does not decode, or the body is not in executable code.
+pub fn find_body<'data>(
     elf: &Elf<'data>,
     name: &str,
     stub: &Function<'data>,
@@ -26,10 +31,11 @@ pub fn find<'data>(
         .covering(body)
         .any(|known| !known.starts_with(&part));
     let end = stub.address + stub.code.len() as u64;
-    let uses = references::count(elf, &[(body, stub.address..end)]);
-    /* Another section has stubs of the PLT, or code that is not expected to run. */
-    let is_body =
-        !is_other && uses.iter().all(|uses| uses.calls > 0) && elf.are_together(body, stub.address);
+    let references = references::count_references(elf, &[(body, stub.address..end)]);
+    /* Other sections hold stubs of the PLT, or cold code. */
+    let is_body = !is_other
+        && references.iter().all(|references| references.calls > 0)
+        && elf.are_together(body, stub.address);
     is_body.then(|| elf.function_at(body)).transpose()
 }
 
@@ -37,13 +43,13 @@ pub fn find<'data>(
 mod tests {
     use std::process::Command;
 
-    use super::find;
+    use super::find_body;
     use crate::built;
     use crate::elf::Elf;
     use crate::elf::image::Image;
-    use crate::sites;
+    use crate::sites::ProbeSites;
 
-    /// Check that a binary which is broken anywhere is an error at the worst.
+    /// Check that a binary with any one byte broken does not cause a panic.
     #[test]
     fn broken() {
         let source = "
@@ -53,24 +59,24 @@ mod tests {
             void *hooks[] = { ngx_http_init_connection, body };
             int main(void) { body(hooks); return 0; }";
         let (_folder, file) = built::compiled(source, "-O2 -fPIE -pie -rdynamic -s");
-        let hooks_of = |bytes: &[u8]| {
+        let sites_of = |bytes: &[u8]| {
             let image = Image::read_up_to(bytes.len() as u64, bytes).unwrap();
-            sites::find(&Elf::parse(&image)?)
+            ProbeSites::locate(&Elf::parse(&image)?)
         };
         let whole = std::fs::read(&file).unwrap();
-        let hooks = hooks_of(&whole).unwrap();
-        assert!(hooks.places.iter().any(|hook| hook.body.is_some()));
+        let found = sites_of(&whole).unwrap();
+        assert!(found.sites.iter().any(|hook| hook.body.is_some()));
         for at in 0..whole.len() {
             if whole[at] != 0 || at % 16 == 7 {
                 let mut bytes = whole.clone();
                 bytes[at] = [0, 0x80, 0xff][at % 3];
-                let _ = hooks_of(&bytes);
+                let _ = sites_of(&bytes);
             }
         }
     }
 
-    /// Check that the bodies of functions that link-time optimisation left dead are found, as the
-    /// symbols have it, in the stripped file, too; and none where a function is dead altogether.
+    /// Check that the bodies of functions that link-time optimisation left unreferenced are found where the
+    /// symbols have them, also in the stripped file, and that a function without a body has none.
     #[test]
     #[ignore = "reads a build of nginx that make test-nginx makes"]
     fn bodies() {
@@ -88,14 +94,14 @@ mod tests {
             let elf = Elf::parse(&image).unwrap();
             for name in ["ngx_event_connect_peer", "ngx_ssl_handshake"] {
                 let stub = elf.function(name).unwrap();
-                let body = find(&elf, name, &stub, 1).unwrap().unwrap();
+                let body = find_body(&elf, name, &stub, 1).unwrap().unwrap();
                 let known = symbols.symbol(&format!("{name}.part.0")).unwrap();
                 assert_eq!(body.address, known.address, "{name}");
                 assert!(body.code.len() as u64 >= known.size, "{name}");
             }
             let name = "ngx_http_post_request";
             let stub = elf.function(name).unwrap();
-            assert!(find(&elf, name, &stub, 1).unwrap().is_none());
+            assert!(find_body(&elf, name, &stub, 1).unwrap().is_none());
         }
     }
 }

@@ -1,27 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What arm64's instructions do to what is known.
+//! The transfer function of arm64.
 
+use super::Analysis;
 use super::POINTER_BYTES;
 use super::Pointer;
 use super::State;
-use super::Walk;
 use crate::code::Flow;
+use crate::code::Register;
+use crate::code::Registers;
 use crate::code::arm64;
 use crate::code::arm64::Access;
 use crate::code::arm64::Index;
 use crate::code::arm64::Instruction;
 use crate::code::arm64::Operation;
 
-/// `sp`
-pub const STACK: u8 = arm64::SP;
+/// The stack pointer, `sp`.
+pub const STACK: Register = arm64::SP;
 
-/// `x0`
-pub const ARGUMENT: u8 = 0;
+/// The first argument, `x0`.
+pub const ARGUMENT: Register = 0;
 
-/// Notes what an instruction touches, and what is known behind it. Returns how long it is, and where
-/// control goes; `None` when the bytes are none.
-pub fn step(
-    walk: &mut Walk<'_>,
+/// Applies one instruction to the state, and records its effects. Returns its length in bytes and its
+/// control flow; `None` when the code does not decode.
+pub fn transfer(
+    analysis: &mut Analysis<'_>,
     address: u64,
     code: &[u8],
     state: &mut State,
@@ -31,9 +33,9 @@ pub fn step(
         Operation::Add(to, from, bytes) => {
             let value = state.get(from).map(|pointer| pointer.plus(bytes));
             state.set(to, value);
-            if let Some(page) = walk.pages.get(&from) {
+            if let Some(page) = analysis.pages.get(&from) {
                 let address = page.wrapping_add_signed(bytes);
-                walk.found.addresses.insert(address);
+                analysis.effects.addresses.insert(address);
             }
         }
         Operation::Sum(to, from) => {
@@ -47,17 +49,17 @@ pub fn step(
             );
         }
         Operation::Address(to, address) => {
-            walk.pages.insert(to, address);
+            analysis.pages.insert(to, address);
             state.set(to, None);
         }
-        Operation::Access(access) => run(walk, &access, state),
+        Operation::Access(access) => apply_access(analysis, &access, state),
         other => forget(state, other.writes()),
     }
     Some((arm64::BYTES, instruction.flow()))
 }
 
-/// Memory is read or written.
-fn run(walk: &mut Walk<'_>, access: &Access, state: &mut State) {
+/// Applies a load, a store or an atomic instruction.
+fn apply_access(analysis: &mut Analysis<'_>, access: &Access, state: &mut State) {
     let address = operand(state, access);
     let base = state.get(access.base);
     let places = [address, address.map(|address| address.plus(access.bytes))];
@@ -67,24 +69,22 @@ fn run(walk: &mut Walk<'_>, access: &Access, state: &mut State) {
         &places[..1]
     };
     for place in places {
-        walk.touch(*place, access.bytes);
+        analysis.touch(*place, access.bytes);
     }
     let values: Vec<_> = places
         .iter()
-        .map(|place| walk.load(state, *place))
+        .map(|place| analysis.load(state, *place))
         .collect();
     forget(state, access.writes());
     for ((place, register), value) in places.iter().zip(access.values).zip(values) {
-        match register {
-            Some(register) if access.is_load => state.set(register, value),
-            _ if access.is_load => {}
-            register => {
-                let value = register.and_then(|register| state.get(register));
-                state.store(*place, access.bytes, value);
-                if let Some(register) = register.filter(|_| access.bytes == POINTER_BYTES) {
-                    state.set(register, walk.stored(*place, value));
-                }
+        if access.is_store {
+            let value = register.and_then(|register| state.get(register));
+            state.store(*place, access.bytes, value);
+            if let Some(register) = register.filter(|_| access.bytes == POINTER_BYTES) {
+                state.set(register, analysis.stored(*place, value));
             }
+        } else if let Some(register) = register {
+            state.set(register, value);
         }
     }
     let increment = access.increment.filter(|bytes| *bytes != 0);
@@ -93,14 +93,13 @@ fn run(walk: &mut Walk<'_>, access: &Access, state: &mut State) {
     }
 }
 
-/// Registers are overwritten.
-fn forget(state: &mut State, written: arm64::Registers) {
+fn forget(state: &mut State, written: Registers) {
     for register in (0..32).filter(|register| written & 1 << register != 0) {
         state.set(register, None);
     }
 }
 
-/// Where memory is read or written.
+/// Returns the value of an address.
 fn operand(state: &State, access: &Access) -> Option<Pointer> {
     let base = state.get(access.base);
     let pointer = match (base, access.index) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which members a function of nginx touches: its code is followed along every branch, with what is
-//! known of each register, as a pointer into one of nginx's structs. Nothing is run. Where branches
-//! meet, what both agree in stays known, so that every instruction is looked at a few times only.
+//! Dataflow analysis: the struct members that a function of nginx accesses. The abstract state maps
+//! registers and stack slots to pointers into nginx's structs. A worklist carries it along every path;
+//! where paths join, the meet keeps what both agree on, so the analysis reaches a fixed point. No code is
+//! run.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -10,38 +11,34 @@ use std::rc::Rc;
 
 use crate::code::Flow;
 use crate::code::Machine;
+use crate::code::Register;
 
-/// What arm64's instructions do.
 mod arm64;
-/// What x86-64's instructions do.
 mod x86_64;
 
-/// Instructions that are followed; the functions asked about have some hundred.
+/// The most instructions that are analyzed. The functions that are asked for have some hundred.
 const STEPS_MAX: u32 = 20_000;
 
-/// Bytes of a pointer.
+/// The size of a pointer in bytes.
 const POINTER_BYTES: i64 = 8;
 
-/// Larger than any struct of nginx: what runs through an array ends here.
+/// No struct of nginx is larger. A pointer that a loop moves through an array is dropped here.
 const STRUCT_BYTES_MAX: i64 = 4096;
 
-/// A struct, by its C name, and a byte in it.
-pub type Touched = (&'static str, i64);
+/// A member: the C name of a struct, and an offset in it in bytes.
+pub type MemberByte = (&'static str, i64);
 
-/// A general register, by number.
-type Register = u8;
-
-/// What a register or a place on the stack is known to hold.
+/// An abstract value: what a register or a stack slot is known to point to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pointer {
-    /// Into the function's own frame: bytes from where the stack pointer is at its entry.
+    /// The function's stack frame, at a distance in bytes from the stack pointer at the entry.
     Stack(i64),
-    /// Into a struct: bytes from its beginning.
+    /// A struct, at an offset in bytes.
     Struct(&'static str, i64),
 }
 
 impl Pointer {
-    /// So many bytes further on.
+    /// Adds a constant.
     fn plus(self, bytes: i64) -> Self {
         match self {
             Self::Stack(at) => Self::Stack(at.wrapping_add(bytes)),
@@ -49,23 +46,23 @@ impl Pointer {
         }
     }
 
-    /// So many bytes further on as no one knows: another element of the same array.
+    /// Adds an unknown number: of a struct, this is taken for another element of the same array.
     fn plus_unknown(self) -> Option<Self> {
         Some(self).filter(|pointer| matches!(pointer, Self::Struct(..)))
     }
 }
 
-/// What is known before an instruction.
+/// The abstract state before an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
-    /// By number.
+    /// The value of each register, by number.
     registers: [Option<Pointer>; 32],
-    /// By bytes from where the stack pointer is at the entry.
+    /// The values of stack slots, by their distance from the stack pointer at the entry.
     stack: BTreeMap<i64, Pointer>,
 }
 
 impl State {
-    /// At the entry of a function whose first argument points to `argument`.
+    /// Returns the state at the entry of a function whose first argument points to the struct `argument`.
     fn at_entry(machine: Machine, argument: &'static str) -> Self {
         let mut state = Self {
             registers: [None; 32],
@@ -80,12 +77,11 @@ impl State {
         state
     }
 
-    /// What a register holds.
     fn get(&self, register: Register) -> Option<Pointer> {
         self.registers[usize::from(register)]
     }
 
-    /// A whole register is written.
+    /// Overwrites a whole register.
     fn set(&mut self, register: Register, value: Option<Pointer>) {
         let is_inside = |pointer: &Pointer| match pointer {
             Pointer::Stack(_) => true,
@@ -94,7 +90,7 @@ impl State {
         self.registers[usize::from(register)] = value.filter(is_inside);
     }
 
-    /// So many bytes are written to memory: a pointer, or what is none.
+    /// Overwrites `bytes` bytes of memory. Every slot that they reach into is lost.
     fn store(&mut self, address: Option<Pointer>, bytes: i64, value: Option<Pointer>) {
         if let Some(Pointer::Stack(at)) = address {
             self.stack.retain(|slot, _| {
@@ -106,8 +102,7 @@ impl State {
         }
     }
 
-    /// What is known wherever one comes from: of this and of another way here. Whether anything of
-    /// this is lost by it.
+    /// Dataflow meet: keeps what both paths agree on. Returns true if this state lost information.
     fn meet(&mut self, other: &Self) -> bool {
         let before = self.clone();
         for (ours, theirs) in self.registers.iter_mut().zip(&other.registers) {
@@ -119,27 +114,27 @@ impl State {
     }
 }
 
-/// What was seen of a function.
+/// The effects of a function, as far as the analysis could follow it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reads {
-    /// The members that it reads or writes.
-    pub touched: BTreeSet<Touched>,
-    /// Those of them that it reads or writes with fewer bytes than a pointer has.
-    pub narrow: BTreeSet<Touched>,
-    /// The addresses that it computes from its own: of functions, and of data.
+pub struct FunctionEffects {
+    /// The members that the function reads or writes.
+    pub touched: BTreeSet<MemberByte>,
+    /// The members that it reads or writes with fewer bytes than a pointer has.
+    pub narrow: BTreeSet<MemberByte>,
+    /// The addresses that it computes relative to its own code: of functions and of data.
     pub addresses: BTreeSet<u64>,
-    /// The constants that it loads, which are addresses in a binary that is not relocated.
+    /// The constants that it loads, which may be addresses in a binary that is not relocated.
     pub constants: BTreeSet<u64>,
 }
 
-impl Reads {
-    /// Whether any member of a struct is touched.
+impl FunctionEffects {
+    /// Returns whether any member of the struct is accessed.
     pub fn has(&self, name: &str) -> bool {
         self.touched.iter().any(|(touched, _)| *touched == name)
     }
 
-    /// What several functions do together. `None` of no function.
-    pub fn of_all(all: &[Rc<Self>]) -> Option<Rc<Self>> {
+    /// Returns the union of the effects of several functions. `None` when there is no function.
+    pub fn union(all: &[Rc<Self>]) -> Option<Rc<Self>> {
         let [first, rest @ ..] = all else {
             return None;
         };
@@ -147,57 +142,58 @@ impl Reads {
             return Some(Rc::clone(first));
         }
         let mut sum = Self::clone(first);
-        for reads in rest {
-            sum.touched.extend(&reads.touched);
-            sum.narrow.extend(&reads.narrow);
-            sum.addresses.extend(&reads.addresses);
-            sum.constants.extend(&reads.constants);
+        for effects in rest {
+            sum.touched.extend(&effects.touched);
+            sum.narrow.extend(&effects.narrow);
+            sum.addresses.extend(&effects.addresses);
+            sum.constants.extend(&effects.constants);
         }
         Some(Rc::new(sum))
     }
 }
 
-/// What a function does whose first argument points to `argument`, at `address`. `code_from` has
-/// the code from an address on, `follow` tells which struct a member points to.
-pub fn of<'data>(
+/// Analyzes the function at `address` whose first argument points to the struct `argument`. `code_from`
+/// returns the code from an address on, `follow` the struct that a member points to. At most
+/// `STEPS_MAX` instructions are analyzed; code that does not decode ends a path.
+pub fn analyze<'data>(
     machine: Machine,
     code_from: &dyn Fn(u64) -> Option<&'data [u8]>,
     address: u64,
     argument: &'static str,
-    follow: &dyn Fn(Touched) -> Option<&'static str>,
-) -> Reads {
-    let mut walk = Walk {
+    follow: &dyn Fn(MemberByte) -> Option<&'static str>,
+) -> FunctionEffects {
+    let mut analysis = Analysis {
         follow,
-        found: Reads::default(),
+        effects: FunctionEffects::default(),
         pages: HashMap::new(),
     };
-    let step = match machine {
-        Machine::X86_64 => x86_64::step,
-        Machine::Arm64 => arm64::step,
+    let transfer = match machine {
+        Machine::X86_64 => x86_64::transfer,
+        Machine::Arm64 => arm64::transfer,
     };
-    let mut known: HashMap<u64, State> = HashMap::new();
-    let mut open = vec![(address, State::at_entry(machine, argument))];
+    let mut before: HashMap<u64, State> = HashMap::new();
+    let mut worklist = vec![(address, State::at_entry(machine, argument))];
     let mut steps = 0;
-    while let Some((mut address, mut state)) = open.pop() {
+    while let Some((mut address, mut state)) = worklist.pop() {
         let mut code = code_from(address).unwrap_or_default();
         while steps < STEPS_MAX {
             steps += 1;
-            if let Some(before) = known.get_mut(&address) {
-                if !before.meet(&state) {
+            if let Some(known) = before.get_mut(&address) {
+                if !known.meet(&state) {
                     break;
                 }
-                state.clone_from(before);
+                state.clone_from(known);
             } else {
-                known.insert(address, state.clone());
+                before.insert(address, state.clone());
             }
-            let Some((bytes, flow)) = step(&mut walk, address, code, &mut state) else {
+            let Some((bytes, flow)) = transfer(&mut analysis, address, code, &mut state) else {
                 break;
             };
             match flow {
                 Flow::Next | Flow::Call(_) => {}
-                Flow::Branch(target) => open.push((target, state.clone())),
+                Flow::Branch(target) => worklist.push((target, state.clone())),
                 Flow::Jump(target) => {
-                    open.push((target, state));
+                    worklist.push((target, state));
                     break;
                 }
                 Flow::End => break,
@@ -206,32 +202,31 @@ pub fn of<'data>(
             code = &code[bytes..];
         }
     }
-    walk.found
+    analysis.effects
 }
 
-/// One walk through a function.
-struct Walk<'a> {
-    /// Which struct a member points to.
-    follow: &'a dyn Fn(Touched) -> Option<&'static str>,
-    /// What was found.
-    found: Reads,
-    /// The address that an instruction last stated for a register.
+/// The analysis of one function.
+struct Analysis<'a> {
+    /// Returns the struct that a member points to.
+    follow: &'a dyn Fn(MemberByte) -> Option<&'static str>,
+    effects: FunctionEffects,
+    /// The address that an `adr` or `adrp` last wrote to a register, by the register.
     pages: HashMap<Register, u64>,
 }
 
-impl Walk<'_> {
-    /// So many bytes of memory are read or written there.
+impl Analysis<'_> {
+    /// Records an access to `bytes` bytes of memory.
     fn touch(&mut self, address: Option<Pointer>, bytes: i64) {
         if let Some(Pointer::Struct(name, at)) = address {
-            self.found.touched.insert((name, at));
+            self.effects.touched.insert((name, at));
             if bytes < POINTER_BYTES {
-                self.found.narrow.insert((name, at));
+                self.effects.narrow.insert((name, at));
             }
         }
     }
 
-    /// What a register holds after it was stored there: when no one knew, and the member points to a
-    /// struct, it is a pointer to that struct. (A new upstream is allocated, then stored.)
+    /// Returns the value of a register after it was stored. If it was unknown and the member points to a
+    /// struct, it must point to that struct: nginx allocates an upstream, then stores it.
     fn stored(&self, address: Option<Pointer>, value: Option<Pointer>) -> Option<Pointer> {
         value.or_else(|| match address? {
             Pointer::Stack(_) => None,
@@ -241,7 +236,7 @@ impl Walk<'_> {
         })
     }
 
-    /// What eight bytes in memory hold.
+    /// Loads a pointer from memory.
     fn load(&self, state: &State, address: Option<Pointer>) -> Option<Pointer> {
         match address? {
             Pointer::Stack(at) => state.stack.get(&at).copied(),
@@ -252,5 +247,7 @@ impl Walk<'_> {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

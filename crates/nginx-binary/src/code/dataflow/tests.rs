@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use super::FunctionEffects;
 use super::Machine;
-use super::Reads;
-use super::Touched;
-use super::of;
+use super::MemberByte;
+use super::analyze;
 
-/// Machine code by machine and text. The head of the file tells how a row is made.
+/// Machine code by machine and assembler text. The head of the file says how a row is made.
 const ASSEMBLED: &str = include_str!("../../../tests/data/assembled.tsv");
 
 /// Returns the machine code of assembler text.
@@ -27,22 +27,23 @@ fn assembled(machine: Machine, text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// What the code touches of `s`, a struct whose member at 8 points to another `s`.
-fn touched(machine: Machine, code: &str) -> BTreeSet<Touched> {
-    reads(machine, code).touched
+/// Returns the members that the code accesses when its argument points to `s`, a struct whose member at 8
+/// points to another `s`.
+fn touched(machine: Machine, code: &str) -> BTreeSet<MemberByte> {
+    effects(machine, code).touched
 }
 
-/// What the code does with that struct.
-fn reads(machine: Machine, code: &str) -> Reads {
+/// Analyzes that code.
+fn effects(machine: Machine, code: &str) -> FunctionEffects {
     let code = assembled(machine, code);
     let code_from = |address| code.get(usize::try_from(address).ok()?..);
-    of(machine, &code_from, 0, "s", &|member| {
+    analyze(machine, &code_from, 0, "s", &|member| {
         (member == ("s", 8)).then_some("s")
     })
 }
 
-/// Check that copies, the stack and constants that are added keep a pointer known, and that what
-/// is overwritten is not.
+/// Check that a pointer stays known through copies, stack slots and added constants, and is dropped when it
+/// is overwritten.
 #[test]
 fn registers() {
     let touched = touched(
@@ -54,7 +55,7 @@ fn registers() {
     assert_eq!(touched, [("s", 16), ("s", 40), ("s", 48)].into());
 }
 
-/// Check that a store ends what is known of every slot that it reaches into, and of no other.
+/// Check that a store drops every slot that it reaches into, and no other.
 #[test]
 fn stores() {
     let expected = BTreeSet::from([("s", 16)]);
@@ -75,10 +76,10 @@ fn stores() {
     assert_eq!(found, expected);
 }
 
-/// Check that pointers are followed, a call loses what it may overwrite, and both ways of a branch
-/// are gone, each with what is known on it.
+/// Check that pointers are followed, that a call drops the registers that it may overwrite, and that both
+/// paths of a branch are analyzed, each with its own state.
 #[test]
-fn ways() {
+fn paths() {
     let touched = touched(
         Machine::X86_64,
         "mov %rdi, %rbx; call *%rax; mov 100(%rdi), %rax; test %eax, %eax; je 1f; \
@@ -89,7 +90,7 @@ fn ways() {
     assert_eq!(touched, expected.into());
 }
 
-/// Check that a walk through an array, and a loop without an end, end.
+/// Check that the analysis of a loop over an array, and of an endless loop, terminates.
 #[test]
 fn loops() {
     let touched = touched(
@@ -103,7 +104,7 @@ fn loops() {
     );
 }
 
-/// Check the same of arm64: copies, pairs, the stack, and what is overwritten.
+/// Check copies, pairs, stack slots and overwritten registers on arm64.
 #[test]
 fn arm64_registers() {
     let touched = touched(
@@ -118,10 +119,22 @@ fn arm64_registers() {
     assert_eq!(touched, expected.into());
 }
 
-/// Check that pointers are followed there, a call loses what it may overwrite, and both ways of a
-/// branch are gone.
+/// Check that an atomic instruction drops the stack slot that it writes, although it loads as well, and that
+/// an ordered load does not.
 #[test]
-fn arm64_ways() {
+fn arm64_atomics() {
+    let touched = touched(
+        Machine::Arm64,
+        "str x0, [sp]; ldadda x1, x2, [sp]; ldr x3, [sp]; ldr x4, [x3, #104]; str x0, [sp, #8]; \
+         add x5, sp, #8; casa x1, x2, [x5]; ldr x3, [sp, #8]; ldr x4, [x3, #112]; str x0, [sp, #24]; \
+         add x5, sp, #24; ldar x6, [x5]; ldr x3, [sp, #24]; ldr x4, [x3, #16]; ret",
+    );
+    assert_eq!(touched, [("s", 16)].into());
+}
+
+/// Check pointers, calls and branches on arm64.
+#[test]
+fn arm64_paths() {
     let touched = touched(
         Machine::Arm64,
         "mov x19, x0; blr x9; ldr x1, [x0, #104]; cbz w0, 1f; ldr x2, [x19, #8]; \
@@ -132,12 +145,11 @@ fn arm64_ways() {
     assert_eq!(touched, expected.into());
 }
 
-/// Check that accesses that are narrower than a pointer are known, that addresses which are computed
-/// are, and that a pointer which no one knew is known once it is stored where a member points to a
-/// struct.
+/// Check that narrow accesses and computed addresses are recorded, and that an unknown pointer becomes
+/// known once it is stored in a member that points to a struct.
 #[test]
-fn stated() {
-    let found = reads(
+fn addresses() {
+    let found = effects(
         Machine::X86_64,
         "mov %rdi, %rbx; call 1f; mov %rax, 8(%rbx); orb $1, 24(%rax); \
          cmpq $0, 32(%rax); lea 2f(%rip), %rcx; mov $4096, %edx; movq $8192, 40(%rbx); ret; \
@@ -147,7 +159,7 @@ fn stated() {
     assert_eq!(found.narrow, [("s", 24)].into());
     assert_eq!(found.addresses, [64].into());
     assert_eq!(found.constants, [4096, 8192].into());
-    let found = reads(
+    let found = effects(
         Machine::Arm64,
         "mov x19, x0; bl 1f; str x20, [x19, #8]; \
          ldrb w1, [x20, #24]; ldr x1, [x20, #32]; adr x2, 2f; add x3, x2, #0; ret; \
@@ -158,7 +170,7 @@ fn stated() {
     assert_eq!(found.addresses, [64].into());
 }
 
-/// Check that a walk through an array ends there, too, however it is indexed.
+/// Check that the analysis of a loop over an array terminates on arm64, however the array is indexed.
 #[test]
 fn arm64_loops() {
     let touched = touched(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What x86-64's instructions do to what is known.
+//! The transfer function of x86-64.
 
 use iced_x86::Code;
 use iced_x86::Decoder;
@@ -8,23 +8,23 @@ use iced_x86::Instruction;
 use iced_x86::OpKind;
 use iced_x86::Register;
 
+use super::Analysis;
 use super::POINTER_BYTES;
 use super::Pointer;
 use super::State;
-use super::Walk;
 use crate::code::Flow;
 use crate::code::x86_64;
 
-/// `rsp`
+/// The stack pointer, `rsp`.
 pub const STACK: u8 = 4;
 
-/// `rdi`
+/// The first argument, `rdi`.
 pub const ARGUMENT: u8 = 7;
 
-/// Notes what an instruction touches, and what is known behind it. Returns how long it is, and where
-/// control goes; `None` when the bytes are none.
-pub fn step(
-    walk: &mut Walk<'_>,
+/// Applies one instruction to the state, and records its effects. Returns its length in bytes and its
+/// control flow; `None` when the code does not decode.
+pub fn transfer(
+    analysis: &mut Analysis<'_>,
     address: u64,
     code: &[u8],
     state: &mut State,
@@ -33,105 +33,117 @@ pub fn step(
     if instruction.is_invalid() {
         return None;
     }
-    run(walk, &instruction, state);
+    apply(analysis, &instruction, state);
     Some((instruction.len(), x86_64::flow(&instruction)))
 }
 
-/// Notes what an instruction touches, and what is known behind it.
-fn run(walk: &mut Walk<'_>, instruction: &Instruction, state: &mut State) {
+/// Applies an instruction to the state, and records its effects.
+fn apply(analysis: &mut Analysis<'_>, instruction: &Instruction, state: &mut State) {
     let has_memory =
         (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
     let address = has_memory.then(|| operand(state, instruction)).flatten();
-    if instruction.code() != Code::Lea_r64_m {
-        walk.touch(address, x86_64::accessed(instruction));
-    } else if instruction.is_ip_rel_memory_operand() {
-        let address = instruction.ip_rel_memory_address();
-        walk.found.addresses.insert(address);
-    }
-    if let Code::Mov_r32_imm32 | Code::Mov_r64_imm64 | Code::Mov_rm64_imm32 = instruction.code() {
-        walk.found.constants.insert(instruction.immediate(1));
-    }
+    record(analysis, instruction, address);
     let to = instruction.op0_register();
-    let from = get(state, instruction.op1_register());
-    let immediate = matches!(
-        instruction.op1_kind(),
-        OpKind::Immediate8to64 | OpKind::Immediate32to64
-    )
-    .then(|| instruction.immediate(1).cast_signed());
+    if !has_memory && let Some(bytes) = added_constant(instruction) {
+        let sum = value_of(state, to).map(|pointer| pointer.plus(bytes));
+        set(state, to, sum);
+        return;
+    }
+    let from = value_of(state, instruction.op1_register());
     match instruction.code() {
-        Code::Mov_r64_rm64 if has_memory => set(state, to, walk.load(state, address)),
+        Code::Mov_r64_rm64 if has_memory => set(state, to, analysis.load(state, address)),
         Code::Mov_rm64_r64 if has_memory => {
             state.store(address, POINTER_BYTES, from);
-            let value = walk.stored(address, from);
+            let value = analysis.stored(address, from);
             set(state, instruction.op1_register(), value);
         }
         Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => set(state, to, from),
         Code::Lea_r64_m => set(state, to, address),
         Code::Push_r64 => {
-            let top = state.get(STACK).map(|top| top.plus(-8));
+            let top = state.get(STACK).map(|top| top.plus(-POINTER_BYTES));
             state.set(STACK, top);
-            let value = get(state, to);
+            let value = value_of(state, to);
             state.store(top, POINTER_BYTES, value);
         }
         Code::Pop_r64 => {
             let top = state.get(STACK);
-            set(state, to, walk.load(state, top));
-            state.set(STACK, top.map(|top| top.plus(8)));
-        }
-        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32 if !has_memory => {
-            let sum = get(state, to).zip(immediate);
-            set(state, to, sum.map(|(pointer, bytes)| pointer.plus(bytes)));
-        }
-        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 | Code::Sub_RAX_imm32 if !has_memory => {
-            let sum = get(state, to).zip(immediate);
-            set(
-                state,
-                to,
-                sum.map(|(pointer, bytes)| pointer.plus(bytes.wrapping_neg())),
-            );
+            set(state, to, analysis.load(state, top));
+            state.set(STACK, top.map(|top| top.plus(POINTER_BYTES)));
         }
         Code::Add_r64_rm64 | Code::Add_rm64_r64 if instruction.op0_kind() == OpKind::Register => {
-            let sum = match (get(state, to), from) {
+            let sum = match (value_of(state, to), from) {
                 (Some(pointer), None) | (None, Some(pointer)) => pointer.plus_unknown(),
-                _ if has_memory => walk.load(state, address).and_then(Pointer::plus_unknown),
+                _ if has_memory => analysis
+                    .load(state, address)
+                    .and_then(Pointer::plus_unknown),
                 _ => None,
             };
             set(state, to, sum);
         }
-        _ => {
-            if let Some(bytes) = x86_64::stored(instruction) {
-                state.store(address, bytes, None);
-            }
-            for register in x86_64::written(instruction) {
-                state.set(register, None);
-            }
-        }
+        _ => forget(state, instruction, address),
     }
 }
 
-/// What a register of 64 bits holds.
-fn get(state: &State, register: Register) -> Option<Pointer> {
+/// Records the memory that an instruction accesses, and the addresses and constants that it computes.
+fn record(analysis: &mut Analysis<'_>, instruction: &Instruction, address: Option<Pointer>) {
+    if instruction.code() != Code::Lea_r64_m {
+        analysis.touch(address, x86_64::accessed(instruction));
+    } else if instruction.is_ip_rel_memory_operand() {
+        let address = instruction.ip_rel_memory_address();
+        analysis.effects.addresses.insert(address);
+    }
+    if let Code::Mov_r32_imm32 | Code::Mov_r64_imm64 | Code::Mov_rm64_imm32 = instruction.code() {
+        analysis.effects.constants.insert(instruction.immediate(1));
+    }
+}
+
+/// Returns the constant that an instruction adds to its 64-bit operand. `None` for any other instruction.
+fn added_constant(instruction: &Instruction) -> Option<i64> {
+    let constant = || instruction.immediate(1).cast_signed();
+    match instruction.code() {
+        Code::Add_rm64_imm8 | Code::Add_rm64_imm32 | Code::Add_RAX_imm32 => Some(constant()),
+        Code::Sub_rm64_imm8 | Code::Sub_rm64_imm32 | Code::Sub_RAX_imm32 => {
+            Some(constant().wrapping_neg())
+        }
+        _ => None,
+    }
+}
+
+/// Drops what an instruction overwrites.
+fn forget(state: &mut State, instruction: &Instruction, address: Option<Pointer>) {
+    if let Some(bytes) = x86_64::stored(instruction) {
+        state.store(address, bytes, None);
+    }
+    for register in x86_64::written(instruction) {
+        state.set(register, None);
+    }
+}
+
+/// Returns the value of a 64-bit general register. `None` of any other register.
+fn value_of(state: &State, register: Register) -> Option<Pointer> {
     register
         .is_gpr64()
         .then(|| state.get(x86_64::number(register)))?
 }
 
-/// A whole register is written.
+/// Overwrites a whole register. A write to `eax` clears the rest of `rax`.
 fn set(state: &mut State, register: Register, value: Option<Pointer>) {
     if register.is_gpr() {
         state.set(x86_64::number(register), value);
     }
 }
 
-/// Where an instruction's memory operand points.
+/// Returns the value of a memory operand's address.
 fn operand(state: &State, instruction: &Instruction) -> Option<Pointer> {
     let displacement = instruction.memory_displacement64().cast_signed();
-    let base = get(state, instruction.memory_base());
+    let base = value_of(state, instruction.memory_base());
     let index = instruction.memory_index();
     let pointer = match (base, index) {
         (Some(base), Register::None) => base,
         (Some(base), _) => base.plus_unknown()?,
-        (None, _) if instruction.memory_index_scale() == 1 => get(state, index)?.plus_unknown()?,
+        (None, _) if instruction.memory_index_scale() == 1 => {
+            value_of(state, index)?.plus_unknown()?
+        }
         (None, _) => return None,
     };
     Some(pointer.plus(displacement))

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The layout that a binary's debug information tells. What a file claims of its own size is
-//! checked before it is believed, and the work is bounded: entries are read one by one, never by
-//! gimli's trees or units, whose work a file could multiply.
+//! Reads the layout from debug information (DWARF). The sizes that a file claims are checked first, and the
+//! work is bounded: entries are read one by one, not with gimli's trees or units, whose work a file could
+//! multiply.
 
 use std::borrow::Cow;
 
@@ -31,38 +31,42 @@ use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::layout::Members;
 use crate::layout::wanted::WantedMembers;
-use shape::Shape;
-use shape::Size;
+use attributes::read_attributes;
+use shape::StructShape;
+use shape::TypeSize;
 
+mod attributes;
 mod shape;
 
-/// Entries, attributes, declarations of attributes and bytes of names that are looked at: half a
-/// second of work. All of nginx has two million.
+/// The most entries, attributes, declarations of attributes and bytes of names that are read: half a second
+/// of work. nginx has two million.
 const WORK_MAX: u64 = 50_000_000;
 
-/// Declarations of attributes in one table of abbreviations, of which gimli makes a copy. Compilers
+/// The most declarations of attributes in one table of abbreviations, of which gimli makes a copy. Compilers
 /// need some thousand.
 const DECLARATIONS_MAX: u64 = 1 << 17;
 
-/// They are read twice, and kept.
+/// The work that each declaration of an attribute counts as: gimli reads it twice and stores it.
 const DECLARATION_WORK: usize = 8;
 
-/// What a unit without anything in it takes.
+/// The work that an empty unit counts as.
 const UNIT_WORK: usize = 32;
 
-/// Bytes of a pointer.
+/// The size of a pointer in bytes.
 const POINTER_BYTES: u64 = 8;
 
-/// Names and arrays of a type within each other; nginx has four.
+/// The most typedefs, qualifiers and arrays that are followed from a type to its size. nginx has four.
 const TYPE_CHAIN_MAX: usize = 16;
 
-/// What gimli reads from.
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 
-/// What a file tells of the structs that are asked for. `None` when it has no debug information.
+/// Reads the offsets of the wanted members. `None` when the file has no debug information.
 ///
-/// Fails when a struct is not in it, or when it is broken or too large.
-pub fn layout(elf: &Elf<'_>, wanted: &WantedMembers) -> Result<Option<Layout>> {
+/// # Errors
+///
+/// Fails when the debug information lacks a struct or a member that every nginx has, or when it is broken or
+/// exceeds a limit.
+pub fn read_layout(elf: &Elf<'_>, wanted: &WantedMembers) -> Result<Option<Layout>> {
     let mut budget = Budget::default();
     let Some(info) = elf.section(".debug_info", &mut budget)? else {
         return Ok(None);
@@ -75,7 +79,7 @@ pub fn layout(elf: &Elf<'_>, wanted: &WantedMembers) -> Result<Option<Layout>> {
     let strings = load(".debug_str")?;
     let line_strings = load(".debug_line_str")?;
     let string_offsets = load(".debug_str_offsets")?;
-    let mut search = Search {
+    let mut search = StructSearch {
         abbreviations: DebugAbbrev::new(&abbreviations, LittleEndian),
         strings: DebugStr::new(&strings, LittleEndian),
         line_strings: DebugLineStr::new(&line_strings, LittleEndian),
@@ -85,7 +89,7 @@ pub fn layout(elf: &Elf<'_>, wanted: &WantedMembers) -> Result<Option<Layout>> {
         found: Layout::default(),
     };
     search
-        .run(DebugInfo::new(&info, LittleEndian))
+        .search_units(DebugInfo::new(&info, LittleEndian))
         .context("broken debug information")?;
     for name in wanted.structs.keys() {
         ensure!(
@@ -104,37 +108,16 @@ pub fn layout(elf: &Elf<'_>, wanted: &WantedMembers) -> Result<Option<Layout>> {
     Ok(Some(search.found))
 }
 
-/// What an entry tells, of what is asked for.
-#[derive(Default)]
-struct Attributes<'a> {
-    /// `DW_AT_name`
-    name: Option<AttributeValue<Reader<'a>>>,
-    /// `DW_AT_type`, in the same unit.
-    type_offset: Option<UnitOffset>,
-    /// `DW_AT_byte_size`
-    size: Option<u64>,
-    /// `DW_AT_data_member_location`, or the byte of `DW_AT_data_bit_offset`.
-    location: Option<u64>,
-    /// `DW_AT_bit_size`: it is a bitfield.
-    bits: Option<u64>,
-    /// `DW_AT_upper_bound` or `DW_AT_count`: how many elements an array has.
-    count: Option<u64>,
-    /// `DW_AT_str_offsets_base`
-    string_offsets_base: Option<DebugStrOffsetsBase>,
-}
-
-/// One unit.
-struct Unit<'a> {
-    /// Where it is, and its form.
+/// One compilation unit.
+struct CompilationUnit<'a> {
     header: UnitHeader<Reader<'a>>,
-    /// Its kinds of entries.
     abbreviations: Abbreviations,
-    /// Where its names by number begin.
+    /// The offset of its part of `.debug_str_offsets`.
     string_offsets_base: DebugStrOffsetsBase,
 }
 
-/// The search through all units.
-struct Search<'a> {
+/// The search for structs in all units.
+struct StructSearch<'a> {
     /// `.debug_abbrev`
     abbreviations: DebugAbbrev<Reader<'a>>,
     /// `.debug_str`
@@ -143,24 +126,22 @@ struct Search<'a> {
     line_strings: DebugLineStr<Reader<'a>>,
     /// `.debug_str_offsets`
     string_offsets: DebugStrOffsets<Reader<'a>>,
-    /// What is asked for.
     wanted: &'a WantedMembers,
-    /// How much was looked at.
+    /// The work that was done.
     work: u64,
-    /// What was found.
     found: Layout,
 }
 
-impl<'a> Search<'a> {
-    /// Until everything is found, or nothing is left.
-    fn run(&mut self, info: DebugInfo<Reader<'a>>) -> Result<()> {
+impl<'a> StructSearch<'a> {
+    /// Searches unit by unit until every wanted struct is found.
+    fn search_units(&mut self, info: DebugInfo<Reader<'a>>) -> Result<()> {
         let mut units = info.units();
         while self.found.structs.len() < self.wanted.structs.len()
             && let Some(header) = units.next()?
         {
             self.spend(UNIT_WORK)?;
             self.count_abbreviations(&header)?;
-            self.unit(Unit {
+            self.search_unit(CompilationUnit {
                 header,
                 abbreviations: header.abbreviations(&self.abbreviations)?,
                 string_offsets_base: DebugStrOffsetsBase(0),
@@ -169,7 +150,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Goes through a unit's table of abbreviations, before gimli makes a copy of it.
+    /// Counts a unit's abbreviations before gimli makes a copy of them.
     fn count_abbreviations(&mut self, header: &UnitHeader<Reader<'a>>) -> Result<()> {
         let mut table = *self.abbreviations.reader();
         table.skip(header.debug_abbrev_offset().0)?;
@@ -182,7 +163,7 @@ impl<'a> Search<'a> {
                 declarations += 1;
                 ensure!(
                     declarations <= DECLARATIONS_MAX,
-                    "a table of abbreviations with more than {DECLARATIONS_MAX} attributes"
+                    "a table of abbreviations exceeds the limit of {DECLARATIONS_MAX} attributes"
                 );
                 let (name, form) = (table.read_uleb128()?, table.read_uleb128()?);
                 if form == u64::from(gimli::DW_FORM_implicit_const.0) {
@@ -196,8 +177,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The structs and typedefs of one unit: C has them at its top.
-    fn unit(&mut self, mut unit: Unit<'a>) -> Result<()> {
+    /// Searches the structs and typedefs of one unit, which C has at the top level.
+    fn search_unit(&mut self, mut unit: CompilationUnit<'a>) -> Result<()> {
         let header = unit.header;
         let abbreviations = std::mem::take(&mut unit.abbreviations);
         let mut entries = header.entries_raw(&abbreviations, None)?;
@@ -213,7 +194,7 @@ impl<'a> Search<'a> {
                 entries.skip_attributes(abbreviation.attributes())?;
                 continue;
             }
-            let known = attributes(&mut entries, abbreviation)?;
+            let known = read_attributes(&mut entries, abbreviation)?;
             if let Some(base) = known.string_offsets_base {
                 unit.string_offsets_base = base;
             }
@@ -232,8 +213,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The name by which nginx.h asks for this struct, if it does and it is not yet found. Releases
-    /// differ in whether a struct has a tag (`ngx_table_elt_s`) or only a typedef's name
+    /// Returns the name under which this struct is wanted. `None` when it is not wanted or already found.
+    /// Releases differ in whether a struct has a tag (`ngx_table_elt_s`) or only a typedef
     /// (`ngx_table_elt_t`).
     fn wanted_name(&self, name: &str) -> Option<&'a str> {
         let tag = name.strip_suffix("_t").map(|stem| format!("{stem}_s"));
@@ -245,11 +226,11 @@ impl<'a> Search<'a> {
         is_new.then_some(known.as_str())
     }
 
-    /// Takes over a struct's members, if this is where it is defined. A typedef of a typedef is not
+    /// Reads the members of a struct if the entry at `offset` defines it. A typedef of a typedef is not
     /// followed: nginx has none.
     fn structure(
         &mut self,
-        unit: &Unit<'a>,
+        unit: &CompilationUnit<'a>,
         abbreviations: &Abbreviations,
         offset: UnitOffset,
         name: &'a str,
@@ -258,18 +239,18 @@ impl<'a> Search<'a> {
         let Some(abbreviation) = self.next(&mut entries)? else {
             return Ok(());
         };
-        let known = attributes(&mut entries, abbreviation)?;
+        let known = read_attributes(&mut entries, abbreviation)?;
         if abbreviation.tag() != gimli::DW_TAG_structure_type || known.size.is_none() {
             return Ok(());
         }
         let mut found = Members::new();
-        let mut shape = Shape::default();
+        let mut shape = StructShape::default();
         while !entries.is_empty() && entries.next_depth() > 0 {
             let is_child = entries.next_depth() == 1;
             let Some(abbreviation) = self.next(&mut entries)? else {
                 continue;
             };
-            let known = attributes(&mut entries, abbreviation)?;
+            let known = read_attributes(&mut entries, abbreviation)?;
             if !is_child || abbreviation.tag() != gimli::DW_TAG_member {
                 continue;
             }
@@ -280,31 +261,30 @@ impl<'a> Search<'a> {
             let member = self.name(unit, known.name)?;
             ensure!(
                 shape.add(location, known.bits.is_some(), size),
-                "{name}.{} is where no compiler puts it",
+                "{name}.{} is at an offset that no compiler chooses",
                 member.as_deref().unwrap_or("(unnamed)")
             );
             if let Some(member) = member.filter(|member| self.wanted.structs[name].contains(member))
             {
                 let before = found.insert(member, u32::try_from(location)?);
-                ensure!(before.is_none(), "a member of {name} stands twice");
+                ensure!(before.is_none(), "a member of {name} is defined twice");
             }
         }
         ensure!(
-            known.size.is_some_and(|size| shape.has(size)),
-            "{name} has not the size of its members"
+            known.size.is_some_and(|size| shape.may_have_size(size)),
+            "the size of {name} does not match its members"
         );
         self.found.structs.insert(name.to_owned(), found);
         Ok(())
     }
 
-    /// The size of a type, and what its address is a multiple of. `None` when it is not known, as of a
-    /// type in another unit.
+    /// Returns the size and alignment of a type. `None` when it is not known, as for a type in another unit.
     fn size(
         &mut self,
-        unit: &Unit<'a>,
+        unit: &CompilationUnit<'a>,
         abbreviations: &Abbreviations,
         offset: Option<UnitOffset>,
-    ) -> Result<Option<Size>> {
+    ) -> Result<Option<TypeSize>> {
         let mut next = offset;
         let mut count: u64 = 1;
         for _ in 0..TYPE_CHAIN_MAX {
@@ -315,7 +295,7 @@ impl<'a> Search<'a> {
             let Some(abbreviation) = self.next(&mut entries)? else {
                 return Ok(None);
             };
-            let known = attributes(&mut entries, abbreviation)?;
+            let known = read_attributes(&mut entries, abbreviation)?;
             let size = match abbreviation.tag() {
                 gimli::DW_TAG_pointer_type => Some((POINTER_BYTES, true)),
                 gimli::DW_TAG_base_type | gimli::DW_TAG_enumeration_type => {
@@ -335,7 +315,7 @@ impl<'a> Search<'a> {
                 }
                 _ => None,
             };
-            return Ok(size.map(|(size, is_simple)| Size {
+            return Ok(size.map(|(size, is_simple)| TypeSize {
                 bytes: size.saturating_mul(count),
                 alignment: is_simple.then_some(size),
             }));
@@ -343,20 +323,22 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// How many elements an array has, whose children are read: the product of its dimensions.
+    /// Returns the number of elements of an array, the product of its dimensions. The next entries must be the
+    /// array's children.
     fn elements(&mut self, entries: &mut EntriesRaw<'_, Reader<'a>>) -> Result<u64> {
         let mut count: u64 = 1;
         while !entries.is_empty() && entries.next_depth() > 0 {
             let Some(abbreviation) = self.next(entries)? else {
                 continue;
             };
-            let known = attributes(entries, abbreviation)?;
+            let known = read_attributes(entries, abbreviation)?;
             count = count.saturating_mul(known.count.unwrap_or_default());
         }
         Ok(count)
     }
 
-    /// The kind of the next entry, whose attributes are then to be read. `None` at the end of a list.
+    /// Reads the abbreviation of the next entry; its attributes have to be read next. `None` at the end of a
+    /// list of children.
     fn next<'abbrev>(
         &mut self,
         entries: &mut EntriesRaw<'abbrev, Reader<'a>>,
@@ -367,10 +349,10 @@ impl<'a> Search<'a> {
         Ok(abbreviation)
     }
 
-    /// The name of an entry. Its bytes count: it may be as long as the section, for each entry.
+    /// Reads the name of an entry. Its bytes count as work: each entry's may be as long as the section.
     fn name(
         &mut self,
-        unit: &Unit<'a>,
+        unit: &CompilationUnit<'a>,
         value: Option<AttributeValue<Reader<'a>>>,
     ) -> Result<Option<String>> {
         let offset = match value {
@@ -392,46 +374,13 @@ impl<'a> Search<'a> {
         Ok(Some(name.to_string_lossy().into_owned()))
     }
 
-    /// Counts work. Fails when it is more than any nginx makes.
+    /// Counts work. Fails when it exceeds `WORK_MAX`.
     fn spend(&mut self, work: usize) -> Result<()> {
         self.work += work as u64;
         ensure!(
             self.work <= WORK_MAX,
-            "more than {WORK_MAX} entries, attributes and bytes of names"
+            "the work exceeds the limit of {WORK_MAX} entries, attributes and bytes of names"
         );
         Ok(())
     }
-}
-
-/// Reads the attributes of an entry.
-fn attributes<'a>(
-    entries: &mut EntriesRaw<'_, Reader<'a>>,
-    abbreviation: &Abbreviation,
-) -> Result<Attributes<'a>> {
-    let mut known = Attributes::default();
-    for declaration in abbreviation.attributes() {
-        let attribute = entries.read_attribute(*declaration)?;
-        match (attribute.name(), attribute.value()) {
-            (gimli::DW_AT_name, value) => known.name = Some(value),
-            (gimli::DW_AT_type, AttributeValue::UnitRef(offset)) => {
-                known.type_offset = Some(offset);
-            }
-            (gimli::DW_AT_byte_size, value) => known.size = value.udata_value(),
-            (gimli::DW_AT_data_member_location, value) => known.location = value.udata_value(),
-            /* Of a bitfield. DWARF 4 tells its word, where those begin that are asked for. */
-            (gimli::DW_AT_data_bit_offset, value) => {
-                known.location = value.udata_value().map(|bits| bits / 8);
-            }
-            (gimli::DW_AT_bit_size, value) => known.bits = value.udata_value(),
-            (gimli::DW_AT_count, value) => known.count = value.udata_value(),
-            (gimli::DW_AT_upper_bound, value) => {
-                known.count = value.udata_value().and_then(|last| last.checked_add(1));
-            }
-            (gimli::DW_AT_str_offsets_base, AttributeValue::DebugStrOffsetsBase(base)) => {
-                known.string_offsets_base = Some(base);
-            }
-            _ => {}
-        }
-    }
-    Ok(known)
 }

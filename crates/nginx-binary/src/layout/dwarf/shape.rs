@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A struct as a compiler lays it out: where its members may be.
+//! The rules by which a compiler lays out a struct, which reveal broken debug information.
 
-/// Bytes of the largest word that bits are in.
+/// The size in bytes of the largest word of a bitfield.
 const BITFIELD_BYTES: u64 = 8;
 
-/// What addresses of structs are multiples of.
+/// The alignments that structs may have.
 const ALIGNMENTS: [u64; 4] = [1, 2, 4, 8];
 
-/// Of a type.
+/// The size and alignment of a type.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
-    /// How many bytes it has.
+pub struct TypeSize {
+    /// The size in bytes.
     pub bytes: u64,
-    /// What its address is a multiple of, when that is known: of numbers and pointers.
+    /// The alignment in bytes. Known for numbers and pointers only.
     pub alignment: Option<u64>,
 }
 
-/// A struct in the making, as a compiler lays it out: each member follows the one before it, at the
-/// next address that its type may have. What contradicts that is no compiler's word.
+/// A struct that members are added to in turn. A compiler puts each member at the next offset after the one
+/// before it that has the alignment of its type.
 #[derive(Debug)]
-pub struct Shape {
-    /// Where the last member ends, at least.
+pub struct StructShape {
+    /// The least offset at which the last member may end.
     end: u64,
-    /// How far beyond that the next one may begin, apart from what its type asks for: 0 but after
-    /// bitfields; `None` after a type of which nothing is known.
+    /// The number of bytes after `end` at which the next member may begin, apart from its alignment: 0 except
+    /// after bitfields; `None` after a type of unknown size.
     slack: Option<u64>,
 }
 
-impl Default for Shape {
+impl Default for StructShape {
     fn default() -> Self {
         Self {
             end: 0,
@@ -36,11 +36,11 @@ impl Default for Shape {
     }
 }
 
-impl Shape {
-    /// Puts a member there. Whether it may be there.
-    pub fn add(&mut self, location: u64, is_bitfield: bool, size: Option<Size>) -> bool {
+impl StructShape {
+    /// Adds a member. Returns whether it may be at this offset.
+    pub fn add(&mut self, location: u64, is_bitfield: bool, size: Option<TypeSize>) -> bool {
         if is_bitfield {
-            /* Debug information gives its word or its byte, either of which may begin before the last end. */
+            /* Debug information gives the word or the byte of a bitfield; either may begin before `end`. */
             let fits = location.saturating_add(BITFIELD_BYTES) > self.end
                 && self.is_near(location, BITFIELD_BYTES);
             self.end = self.end.max(location);
@@ -58,14 +58,14 @@ impl Shape {
         fits
     }
 
-    /// Whether an address is not further on than it can be.
+    /// Returns whether an offset is not too far after the last member.
     fn is_near(&self, location: u64, more: u64) -> bool {
         self.slack
             .is_none_or(|slack| location <= self.end.saturating_add(slack + more))
     }
 
-    /// Whether a struct with these members may have that size.
-    pub fn has(&self, size: u64) -> bool {
+    /// Returns whether a struct with these members may have that size.
+    pub fn may_have_size(&self, size: u64) -> bool {
         match self.slack {
             Some(0) => ALIGNMENTS.iter().any(|a| size == align(self.end, *a)),
             _ => size >= self.end && self.is_near(size, 0),
@@ -73,8 +73,8 @@ impl Shape {
     }
 }
 
-impl Size {
-    /// Whether what has this size stands at an address when what is before it ends at another.
+impl TypeSize {
+    /// Returns whether a member of this size is at `address` when the member before it ends at `end`.
     fn follows(self, end: u64, address: u64) -> bool {
         match self.alignment {
             Some(alignment) => address == align(end, alignment),
@@ -83,43 +83,42 @@ impl Size {
     }
 }
 
-/// The next multiple of a size, or the address itself.
+/// Rounds up to a multiple of `size`.
 fn align(address: u64, size: u64) -> u64 {
     address.checked_next_multiple_of(size).unwrap_or(address)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Shape;
-    use super::Size;
+    use super::StructShape;
+    use super::TypeSize;
 
-    /// A number or a pointer.
-    const WORD: Option<Size> = Some(Size {
+    /// A pointer.
+    const WORD: Option<TypeSize> = Some(TypeSize {
         bytes: 8,
         alignment: Some(8),
     });
 
-    /// Smaller.
-    const INT: Option<Size> = Some(Size {
+    const INT: Option<TypeSize> = Some(TypeSize {
         bytes: 4,
         alignment: Some(4),
     });
 
-    /// A struct that is embedded.
-    const STRUCT: Option<Size> = Some(Size {
+    /// An embedded struct.
+    const STRUCT: Option<TypeSize> = Some(TypeSize {
         bytes: 20,
         alignment: None,
     });
 
-    /// Whether all members may be where they are, and the struct has that size.
-    fn fits(members: &[(u64, bool, Option<Size>)], size: u64) -> bool {
-        let mut shape = Shape::default();
+    /// Returns whether a compiler may lay out a struct with these members and that size.
+    fn fits(members: &[(u64, bool, Option<TypeSize>)], size: u64) -> bool {
+        let mut shape = StructShape::default();
         let mut members = members.iter();
         members.all(|(at, is_bitfield, size)| shape.add(*at, *is_bitfield, *size))
-            && shape.has(size)
+            && shape.may_have_size(size)
     }
 
-    /// Check that members follow each other as their types ask for, and are nowhere else.
+    /// Check that members follow each other as their alignments require, and nowhere else.
     #[test]
     fn shape() {
         let plain = |at| {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which of the known layouts is that of a build that no one has looked at. No guess: the code has to
-//! agree with it in every member that is read and that is not at the same place in all of them. This
-//! is decided from what the witnesses say alone, whoever they are.
+//! Infers the layout of an unknown build: the one known layout that the code of the binary agrees with. It
+//! never guesses: the code has to agree in every member that is read and whose offset differs between the
+//! known layouts. The decision depends only on the verdicts of the witnesses.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -11,56 +11,64 @@ use anyhow::bail;
 use anyhow::ensure;
 
 use crate::layout::Layout;
+use crate::layout::Members;
 use crate::layout::witness;
-use crate::layout::witness::Fit;
+use crate::layout::witness::Agreement;
 use crate::version::Version;
 
-/// A struct that embeds no other, nor is embedded, so that it may be another release's than the rest:
-/// a fix of a newer branch that went into an older one moves members of one struct (1.30.6 has that of
-/// 1.31.3 in its HTTP/2).
+/// A struct that neither embeds another one nor is embedded, so that it may come from another release than
+/// the rest: a fix that was ported to an older branch moves the members of one struct (1.30.6 has a struct
+/// of 1.31.3 in its HTTP/2).
 const ALONE: &str = "ngx_http_upstream_s";
 
-/// Read only where the binary's code has it (`hook::QUIC_FRAMES`), whatever a layout says.
-const TOLD_BY_CODE: [&str; 1] = ["ngx_quic_frame_s"];
+/// Structs whose layout a symbol in the binary decides (`sites::QUIC_FRAMES`), whatever a layout says.
+const DECIDED_BY_SYMBOL: [&str; 1] = ["ngx_quic_frame_s"];
 
-/// A layout of the table, tried on another build.
-struct Candidate<'a> {
+/// A known layout that was compared with the code of another build.
+struct TriedLayout<'a> {
     /// The newest release that has it.
     version: Version,
-    /// The layout.
     layout: Cow<'a, Layout>,
-    /// How well it fits.
-    fit: Fit,
+    fit: Agreement,
 }
 
-/// Of the known layouts (as the build's options make them, each with the newest release that has it)
-/// the one that `ask` finds to fit. Fails with the reason why there is none.
-pub fn choose(known: &[(Version, Layout)], ask: &mut dyn FnMut(&Layout) -> Fit) -> Result<Layout> {
-    let mut candidates: Vec<Candidate<'_>> = Vec::new();
+/// Returns the one known layout that the code agrees with. `known` are the layouts as the build's options
+/// make them, each with the newest release that has it; `examine` compares one with the code.
+///
+/// # Errors
+///
+/// Fails with the reason when none agrees, when several do, or when a member has no witness.
+pub fn infer_layout(
+    known: &[(Version, Layout)],
+    examine: &mut dyn FnMut(&Layout) -> Agreement,
+) -> Result<Layout> {
+    let mut candidates: Vec<TriedLayout<'_>> = Vec::new();
     for (version, layout) in known {
-        candidates.push(Candidate {
+        candidates.push(TriedLayout {
             version: *version,
-            fit: ask(layout),
+            fit: examine(layout),
             layout: Cow::Borrowed(layout),
         });
     }
+    let alone = known.iter().map(|(_, layout)| layout.structs.get(ALONE));
+    let alone: BTreeSet<Option<&Members>> = alone.collect();
     let mixed: Vec<(Version, Layout)> = candidates
         .iter()
         .filter(|candidate| differs_in_one(&candidate.fit))
-        .flat_map(|near| known.iter().map(move |(_, other)| mix(near, other)))
+        .flat_map(|near| alone.iter().map(|members| with_struct(near, *members)))
         .collect();
     for (version, layout) in mixed {
-        candidates.push(Candidate {
+        candidates.push(TriedLayout {
             version,
-            fit: ask(&layout),
+            fit: examine(&layout),
             layout: Cow::Owned(layout),
         });
     }
-    let only = only(candidates)?;
+    let only = only_agreeing(candidates)?;
     let unsettled = unsettled(&only, known);
     if let Some(first) = unsettled.first() {
         bail!(
-            "{}'s fits, but nothing in its code says where it has {first}{}",
+            "that of {} fits, but nothing in the code shows the offset of {first}{}",
             only.version,
             match unsettled.len() {
                 1 => String::new(),
@@ -71,35 +79,36 @@ pub fn choose(known: &[(Version, Layout)], ask: &mut dyn FnMut(&Layout) -> Fit) 
     Ok(only.layout.into_owned())
 }
 
-/// What speaks against a layout that debug information states: a known layout that the code agrees
-/// with in full, when it does not agree with the stated one in full, or when it is that of the very
-/// build (`own`) and has a member elsewhere. `None` when nothing does.
+/// Returns what contradicts a layout that debug information states: either the code does not agree with it
+/// but agrees fully with a known one, or the code agrees fully with the known layout of this very build
+/// (`own`), which has a member at another offset. `None` when nothing does.
 pub fn contradiction(
     stated: &Layout,
     own: Option<&Layout>,
     known: &[(Version, Layout)],
-    ask: &mut dyn FnMut(&Layout) -> Fit,
+    examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Option<String> {
-    let fit = ask(stated);
+    let fit = examine(stated);
     if let Some(first) = fit.differ.first() {
-        let better = known.iter().find(|(_, layout)| ask(layout).is_full())?;
+        let better = known.iter().find(|(_, layout)| examine(layout).is_full())?;
         return Some(format!(
             "the binary's code has {} of {} members elsewhere ({} first), and agrees with nginx {} \
              in full",
             fit.differ.len(),
             fit.asked(),
-            witness::name(first),
+            witness::path_name(first),
             better.0
         ));
     }
-    let own = own.filter(|own| ask(own).is_full())?;
+    let own = own.filter(|own| examine(own).is_full())?;
     let members = stated.structs.iter().flat_map(|(name, members)| {
         let members = members.iter();
         members.map(move |(member, offset)| (name, member, offset))
     });
     for (name, member, offset) in members {
         let known = own.structs.get(name).and_then(|known| known.get(member));
-        if known.is_some_and(|known| known != offset) && !TOLD_BY_CODE.contains(&name.as_str()) {
+        if known.is_some_and(|known| known != offset) && !DECIDED_BY_SYMBOL.contains(&name.as_str())
+        {
             return Some(format!(
                 "it has {name}.{member} elsewhere than this release, with which the binary's code \
                  agrees in full"
@@ -109,30 +118,30 @@ pub fn contradiction(
     None
 }
 
-/// Whether all members that are elsewhere are of the struct that stands alone.
-fn differs_in_one(fit: &Fit) -> bool {
+/// Returns whether all members that differ are in the struct `ALONE`.
+fn differs_in_one(fit: &Agreement) -> bool {
     !fit.differ.is_empty() && fit.differ.iter().all(|place| place[0].0 == ALONE)
 }
 
-/// A candidate, with one struct of another layout.
-fn mix(near: &Candidate<'_>, other: &Layout) -> (Version, Layout) {
+/// Replaces the struct `ALONE` of a layout.
+fn with_struct(near: &TriedLayout<'_>, members: Option<&Members>) -> (Version, Layout) {
     let mut layout = Layout::clone(&near.layout);
-    let members = other.structs.get(ALONE).cloned();
+    let members = members.cloned();
     layout
         .structs
         .insert(ALONE.to_owned(), members.unwrap_or_default());
     (near.version, layout)
 }
 
-/// The only one that fits in full. Fails with the reason why there is none.
-fn only(candidates: Vec<Candidate<'_>>) -> Result<Candidate<'_>> {
+/// Returns the only layout that the code fully agrees with. Fails with the reason when there is none.
+fn only_agreeing(candidates: Vec<TriedLayout<'_>>) -> Result<TriedLayout<'_>> {
     let nearest = candidates
         .iter()
         .max_by_key(|candidate| candidate.fit.agree.len())
         .map(|nearest| {
             let fit = &nearest.fit;
             let (agree, asked) = (fit.agree.len(), fit.asked());
-            format!("{}'s in {agree} of {asked}", nearest.version)
+            format!("that of {} in {agree} of {asked}", nearest.version)
         });
     let mut fitting = candidates
         .into_iter()
@@ -144,7 +153,7 @@ fn only(candidates: Vec<Candidate<'_>>) -> Result<Candidate<'_>> {
     for other in fitting {
         ensure!(
             other.layout == only.layout,
-            "both {}'s and {}'s fit",
+            "both that of {} and that of {} fit",
             only.version,
             other.version
         );
@@ -152,8 +161,8 @@ fn only(candidates: Vec<Candidate<'_>>) -> Result<Candidate<'_>> {
     Ok(only)
 }
 
-/// Members that are not at the same place in all known layouts, and that no witness has settled.
-fn unsettled(chosen: &Candidate<'_>, known: &[(Version, Layout)]) -> Vec<String> {
+/// Returns the members whose offset differs between the known layouts and that no witness has settled.
+fn unsettled(chosen: &TriedLayout<'_>, known: &[(Version, Layout)]) -> Vec<String> {
     let members = chosen
         .layout
         .structs
@@ -171,24 +180,23 @@ fn unsettled(chosen: &Candidate<'_>, known: &[(Version, Layout)]) -> Vec<String>
         .collect()
 }
 
-/// What it decides of builds whose layouts were measured.
 #[cfg(test)]
 mod model;
 
 #[cfg(test)]
 mod tests {
-    use super::choose;
     use super::contradiction;
+    use super::infer_layout;
     use crate::layout::Layout;
     use crate::layout::Members;
-    use crate::layout::witness::Fit;
-    use crate::layout::witness::functions::Place;
+    use crate::layout::witness::Agreement;
+    use crate::layout::witness::functions::MemberPath;
     use crate::version::Version;
 
     /// Two members of one struct.
-    const PLACES: [Place; 2] = [&[("ngx_s", "first")], &[("ngx_s", "second")]];
+    const PLACES: [MemberPath; 2] = [&[("ngx_s", "first")], &[("ngx_s", "second")]];
 
-    /// A known layout that has its members at `offset` and at 64.
+    /// Returns a known layout that has its members at `offset` and at 64.
     fn known(version: &str, offset: u32) -> (Version, Layout) {
         let members = [("first".to_owned(), offset), ("second".to_owned(), 64)];
         let structs = [("ngx_s".to_owned(), Members::from(members))];
@@ -198,11 +206,11 @@ mod tests {
         (version.parse().unwrap(), layout)
     }
 
-    /// What is said of a layout by code that has the first member at `offset`, and the second at 64.
-    fn fit(layout: &Layout, offset: u32) -> Fit {
-        let mut fit = Fit {
+    /// Compares a layout with code that has the first member at `offset` and the second one at 64.
+    fn fit(layout: &Layout, offset: u32) -> Agreement {
+        let mut fit = Agreement {
             agree: vec![PLACES[1]],
-            ..Fit::default()
+            ..Agreement::default()
         };
         if layout.structs["ngx_s"]["first"] == offset {
             fit.agree.push(PLACES[0]);
@@ -212,24 +220,28 @@ mod tests {
         fit
     }
 
-    /// Check that the only one that fits is taken.
+    /// Check that the only layout that fits is inferred.
     #[test]
     fn clear() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
-        let chosen = choose(&known, &mut |layout| fit(layout, 16)).unwrap();
+        let chosen = infer_layout(&known, &mut |layout| fit(layout, 16)).unwrap();
         assert_eq!(chosen, known[1].1);
     }
 
-    /// Check that a poor fit is an error that names the nearest, and so is a witness that is not there.
+    /// Check that a layout that does not fit is an error that names the nearest one, and that a missing witness
+    /// is an error.
     #[test]
     fn poor() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
-        let error = choose(&known, &mut |layout| fit(layout, 24)).unwrap_err();
+        let error = infer_layout(&known, &mut |layout| fit(layout, 24)).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("1.30.4's in 1 of 2 members"), "{error}");
-        let none = choose(&[], &mut |layout| fit(layout, 24)).unwrap_err();
+        assert!(
+            error.contains("that of 1.30.4 in 1 of 2 members"),
+            "{error}"
+        );
+        let none = infer_layout(&[], &mut |layout| fit(layout, 24)).unwrap_err();
         assert_eq!(none.to_string(), "none of the known ones fits");
-        let silent = choose(&known, &mut |layout| {
+        let silent = infer_layout(&known, &mut |layout| {
             let mut fit = fit(layout, 16);
             fit.agree.retain(|place| *place != PLACES[1]);
             fit.unknown.push(PLACES[1]);
@@ -238,67 +250,80 @@ mod tests {
         assert!(silent.is_err());
     }
 
-    /// Check that a tie is an error, unless it makes no difference.
+    /// Check that several layouts that fit are an error, unless they are equal.
     #[test]
     fn tie() {
-        let agree = || Fit {
+        let agree = || Agreement {
             agree: PLACES.to_vec(),
-            ..Fit::default()
+            ..Agreement::default()
         };
         let two = [known("1.20.0", 8), known("1.30.4", 16)];
-        let error = choose(&two, &mut |_| agree()).unwrap_err().to_string();
-        assert!(error.contains("both 1.20.0's and 1.30.4's fit"), "{error}");
+        let error = infer_layout(&two, &mut |_| agree())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("both that of 1.20.0 and that of 1.30.4 fit"),
+            "{error}"
+        );
         let same = [known("1.20.0", 8), known("1.30.4", 8)];
-        assert!(choose(&same, &mut |_| agree()).is_ok());
+        assert!(infer_layout(&same, &mut |_| agree()).is_ok());
     }
 
-    /// Check that debug information is contradicted by a known layout that fits better, and by that of
+    /// Check that debug information is contradicted by a known layout that fits better and by the layout of
     /// the build itself, and by nothing else.
     #[test]
     fn contradicted() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
-        let mut ask = |layout: &Layout| fit(layout, 16);
+        let mut examine = |layout: &Layout| fit(layout, 16);
         let [(_, wrong), (_, right)] = &known;
-        let says = contradiction(wrong, None, &known, &mut ask).unwrap();
+        let says = contradiction(wrong, None, &known, &mut examine).unwrap();
         let expected = "the binary's code has 1 of 2 members elsewhere (ngx_s.first first), and agrees \
                         with nginx 1.30.4 in full";
         assert_eq!(says, expected);
-        assert_eq!(contradiction(wrong, None, &known[..1], &mut ask), None);
-        assert_eq!(contradiction(right, Some(right), &known, &mut ask), None);
+        assert_eq!(contradiction(wrong, None, &known[..1], &mut examine), None);
+        assert_eq!(
+            contradiction(right, Some(right), &known, &mut examine),
+            None
+        );
         let mut moved = right.clone();
         let members = moved.structs.get_mut("ngx_s").unwrap();
         members.insert("third".to_owned(), 72);
-        assert_eq!(contradiction(&moved, Some(right), &known, &mut ask), None);
+        assert_eq!(
+            contradiction(&moved, Some(right), &known, &mut examine),
+            None
+        );
         let mut own = moved.clone();
         own.structs
             .get_mut("ngx_s")
             .unwrap()
             .insert("third".to_owned(), 80);
-        let says = contradiction(&moved, Some(&own), &known, &mut ask).unwrap();
+        let says = contradiction(&moved, Some(&own), &known, &mut examine).unwrap();
         assert!(says.starts_with("it has ngx_s.third elsewhere"), "{says}");
     }
 
-    /// Check that a layout which fits is refused when one of its members is elsewhere in another known
-    /// one and has no witness, and that a member that nothing reads needs none.
+    /// Check that a layout that fits is refused when a member without a witness has another offset in another
+    /// known layout, and that a member that nothing reads needs no witness.
     #[test]
     fn no_witness() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
         let of = |layout: &Layout, is_unread: bool| {
             let mut fit = fit(layout, 16);
-            let is_first = |place: &Place| *place == PLACES[0];
+            let is_first = |place: &MemberPath| *place == PLACES[0];
             if !fit.differ.is_empty() {
                 return fit;
             }
-            let first: Vec<Place> = fit.agree.extract_if(.., |place| is_first(place)).collect();
+            let first: Vec<MemberPath> =
+                fit.agree.extract_if(.., |place| is_first(place)).collect();
             if is_unread {
                 fit.unread.extend(first);
             }
             fit
         };
-        let error = choose(&known, &mut |layout| of(layout, false)).unwrap_err();
+        let error = infer_layout(&known, &mut |layout| of(layout, false)).unwrap_err();
         let error = error.to_string();
-        let expected = "1.30.4's fits, but nothing in its code says where it has ngx_s.first";
+        let expected =
+            "that of 1.30.4 fits, but nothing in the code shows the offset of ngx_s.first";
         assert_eq!(error, expected);
-        assert!(choose(&known, &mut |layout| of(layout, true)).is_ok());
+        assert!(infer_layout(&known, &mut |layout| of(layout, true)).is_ok());
     }
 }

@@ -1,56 +1,53 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Builds whose layout is known, as inference would see them if it were not: what their code says is
-//! modelled. A witness agrees with a layout when it has the member where the build has it. Whatever
-//! is missing of the witnesses, and whichever one of them is wrong, no layout may be inferred that has
-//! a member elsewhere than the build.
+//! Inference on models of builds whose layouts are known. A modelled witness agrees with a layout that has
+//! the member where the build has it. Whichever witnesses are missing, and whichever one is wrong, no
+//! layout may be inferred that has a member at another offset than the build.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ptr;
 
 use crate::build::Build;
 use crate::layout;
 use crate::layout::Layout;
-use crate::layout::inference::choose;
+use crate::layout::inference::infer_layout;
 use crate::layout::tests::COMPAT;
 use crate::layout::tests::build;
 use crate::layout::tests::configurations;
 use crate::layout::witness;
-use crate::layout::witness::Fit;
+use crate::layout::witness::Agreement;
 use crate::layout::witness::Verdict;
+use crate::layout::witness::functions::WITNESSES;
 use crate::version::Version;
 
-/// Layouts of forks, and of nginx built by others: a line each.
+/// The layouts of forks and of foreign builds of nginx, one on each line.
 const FORKS: &str = include_str!("../../../tests/data/forks.tsv");
 
-/// Read only where the binary's code has it there (`hook::QUIC_FRAMES`); the table's place is that
-/// since 1.25.4.
-const TOLD_OTHERWISE: &str = "ngx_quic_frame_s.u";
+/// A member that is read only when a symbol shows that it is where the table has it (`sites::QUIC_FRAMES`),
+/// which is since 1.25.4.
+const DECIDED_BY_SYMBOL: &str = "ngx_quic_frame_s.u";
 
-/// One build.
+/// A build whose layout is known.
 struct Known {
-    /// What to call it.
     name: String,
-    /// What it says of itself.
     build: Build,
-    /// Where it has its members.
     layout: Layout,
-    /// Where it has what each witness is asked for.
+    /// The offset of each witness's member.
     places: Vec<Option<i64>>,
 }
 
 impl Known {
-    /// A build and its layout.
     fn new(name: String, build: Build, layout: Layout) -> Self {
-        let places = witness::places().map(|place| witness::offset(&layout, place));
         Self {
             name,
             build,
-            places: places.collect(),
+            places: witness::offsets(&layout),
             layout,
         }
     }
 }
 
-/// A layout of columns: `STRUCT.MEMBER` and its offset.
+/// Reads a layout from columns: the names `STRUCT.MEMBER`, and their offsets.
 fn layout_of(names: &[&str], offsets: &[&str]) -> Layout {
     let mut layout = Layout::default();
     for (name, offset) in names.iter().zip(offsets) {
@@ -63,8 +60,8 @@ fn layout_of(names: &[&str], offsets: &[&str]) -> Layout {
     layout
 }
 
-/// Every layout of nginx that was measured, once. (`layout::tests` holds the
-/// table against the measured offsets.)
+/// Returns every distinct measured layout of nginx. `layout::tests` compares the table with the measured
+/// offsets.
 fn measured() -> Vec<Known> {
     let mut found: Vec<Known> = Vec::new();
     for (configuration, build, _) in configurations() {
@@ -76,9 +73,8 @@ fn measured() -> Vec<Known> {
     found
 }
 
-/// Adds the members that no one has looked for in a fork, since they were not read then (those that
-/// are not in `names`): each is taken to have moved as the next member after it has in nginx's own
-/// layout, or, without one, as the last member before it.
+/// Adds the members that were not measured in a fork (those that are not in `names`). Each is assumed to have
+/// moved as far as the next member after it in nginx's layout, or else as the last one before it.
 fn complete(mut layout: Layout, nginx: &Layout, names: &[&str]) -> Layout {
     for (name, members) in &nginx.structs {
         let known = layout.structs.entry(name.clone()).or_default();
@@ -98,7 +94,7 @@ fn complete(mut layout: Layout, nginx: &Layout, names: &[&str]) -> Layout {
     layout
 }
 
-/// Every build of another's source, as nginx's own signature would state its options.
+/// Returns every build of a fork, with the signature that nginx would have with the same options.
 fn forks() -> Vec<Known> {
     let mut lines = FORKS.lines().filter(|line| !line.starts_with('#'));
     let names: Vec<&str> = lines.next().unwrap().split('\t').skip(3).collect();
@@ -107,7 +103,7 @@ fn forks() -> Vec<Known> {
         else {
             panic!("{line}");
         };
-        /* Angie has a word before, and later a digit more. */
+        /* Angie's signature has a word before it, and one more digit in later releases. */
         let signature = signature.trim_start_matches("Angie,");
         let signature = &signature[..COMPAT.len()];
         let layout = layout_of(&names, offsets);
@@ -124,39 +120,68 @@ fn forks() -> Vec<Known> {
     known.collect()
 }
 
-/// What layouts depend on beside the release: the signature, and what it does not state.
-type Options = (String, [bool; 3]);
+/// The options that a layout depends on: the signature, and what the signature does not state.
+type OptionSet = (String, [bool; 3]);
 
-/// What the table has for a build's options, read once for each set of them.
+/// Layouts to choose from. The offsets of the witnesses' members, which are looked up for each fault, are
+/// computed once.
+struct Choices {
+    layouts: Vec<(Version, Layout)>,
+    offsets: Vec<Vec<Option<i64>>>,
+}
+
+impl Choices {
+    fn new(layouts: Vec<(Version, Layout)>) -> Self {
+        let offsets = layouts.iter().map(|(_, layout)| witness::offsets(layout));
+        Self {
+            offsets: offsets.collect(),
+            layouts,
+        }
+    }
+
+    /// Returns the offsets of a layout: one of these, or one that inference has made of two.
+    fn offsets_of(&self, layout: &Layout) -> Cow<'_, [Option<i64>]> {
+        let mut layouts = self.layouts.iter();
+        match layouts.position(|(_, known)| ptr::eq(known, layout)) {
+            Some(number) => Cow::Borrowed(&self.offsets[number]),
+            None => Cow::Owned(witness::offsets(layout)),
+        }
+    }
+}
+
+/// The known layouts for each set of options, computed once.
 #[derive(Default)]
-struct Candidates(HashMap<Options, Vec<(Version, Layout)>>);
+struct KnownLayouts(HashMap<OptionSet, Choices>);
 
-impl Candidates {
-    /// As inference asks for them.
-    fn of(&mut self, build: &Build) -> &[(Version, Layout)] {
+impl KnownLayouts {
+    fn with_options_of(&mut self, build: &Build) -> &Choices {
         let flags = [build.has_ssl, build.has_quic, build.has_sticky];
         let key = (build.signature.clone(), flags);
-        let read = || layout::candidates(build).unwrap();
+        let read = || Choices::new(layout::known_layouts(build).unwrap());
         self.0.entry(key).or_insert_with(read)
     }
 }
 
-/// What a witness says that is not as the build is.
+/// A fault of the witnesses.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Nothing.
     None,
-    /// This one is not there.
+    /// This witness is missing.
     Missing(usize),
-    /// This one agrees with everything.
+    /// This witness agrees with every layout.
     Wrong(usize),
-    /// Some are not there: the bits of a number.
+    /// The witnesses whose bit is set are missing.
     Some(u64),
 }
 
-/// What the code of a build says of a layout. `modules`: the symbols that it has.
-fn say(known: &Known, layout: &Layout, fault: Fault, modules: &dyn Fn(&str) -> bool) -> Fit {
-    Fit::ask(layout, &mut |question| {
+/// Compares a layout with the modelled code of a build. `modules` says which symbols it has.
+fn compare(
+    known: &Known,
+    offsets: &[Option<i64>],
+    fault: Fault,
+    modules: &dyn Fn(&str) -> bool,
+) -> Agreement {
+    Agreement::collect(offsets, &mut |question| {
         if question.module.is_some_and(|module| !modules(module)) {
             return Verdict::Unread;
         }
@@ -177,18 +202,19 @@ fn say(known: &Known, layout: &Layout, fault: Fault, modules: &dyn Fn(&str) -> b
     })
 }
 
-/// What comes of a build, when its code has such a fault: whether a layout is inferred, and the
-/// members that are then elsewhere than they are.
-fn infer(known: &Known, candidates: &[(Version, Layout)], fault: Fault) -> (bool, Vec<String>) {
+/// Infers the layout of a build whose witnesses have a fault. Returns whether a layout is inferred, and its
+/// members that have a wrong offset.
+fn infer(known: &Known, choices: &Choices, fault: Fault) -> (bool, Vec<String>) {
     let is_built_in = |module: &str| match module {
         "ngx_quic_output" => known.build.has_quic,
         _ => true,
     };
-    let mut ask = |layout: &Layout| say(known, layout, fault, &is_built_in);
-    let Ok(chosen) = choose(candidates, &mut ask) else {
+    let mut examine =
+        |layout: &Layout| compare(known, &choices.offsets_of(layout), fault, &is_built_in);
+    let Ok(chosen) = infer_layout(&choices.layouts, &mut examine) else {
         return (false, Vec::new());
     };
-    let fit = ask(&chosen);
+    let fit = examine(&chosen);
     let is_unread = |name: &str, member: &str| {
         let mut unread = fit.unread.iter();
         unread.any(|place| place.contains(&(name, member)))
@@ -199,7 +225,7 @@ fn infer(known: &Known, candidates: &[(Version, Layout)], fault: Fault) -> (bool
             let inferred = chosen.structs.get(name).and_then(|m| m.get(member));
             let called = format!("{name}.{member}");
             let is_elsewhere = inferred.is_some_and(|inferred| inferred != offset);
-            if is_elsewhere && !is_unread(name, member) && called != TOLD_OTHERWISE {
+            if is_elsewhere && !is_unread(name, member) && called != DECIDED_BY_SYMBOL {
                 wrong.push(called);
             }
         }
@@ -207,17 +233,15 @@ fn infer(known: &Known, candidates: &[(Version, Layout)], fault: Fault) -> (bool
     (true, wrong)
 }
 
-/// That this one is not there, for each of them.
 fn one_missing() -> impl Iterator<Item = Fault> {
-    (0..witness::places().count()).map(Fault::Missing)
+    (0..WITNESSES.len()).map(Fault::Missing)
 }
 
-/// That this one is wrong, for each of them.
 fn one_wrong() -> impl Iterator<Item = Fault> {
-    (0..witness::places().count()).map(Fault::Wrong)
+    (0..WITNESSES.len()).map(Fault::Wrong)
 }
 
-/// That some are not there, at random.
+/// Returns faults in which random witnesses are missing.
 fn some_missing() -> impl Iterator<Item = Fault> {
     let next = |seed: &u64| {
         let product = seed.wrapping_mul(6_364_136_223_846_793_005);
@@ -228,15 +252,15 @@ fn some_missing() -> impl Iterator<Item = Fault> {
         .map(Fault::Some)
 }
 
-/// Check that nothing is inferred wrong for the builds of others, whichever of their witnesses are
-/// missing, and whichever one of them agrees with everything. Those that have nginx's own layout, or
-/// differ in one struct that another release has so, are inferred.
+/// Check that no wrong layout is inferred for forks, whichever witnesses are missing and whichever one agrees
+/// with everything. Those that have a layout of nginx, or differ in one struct that another release has, are
+/// inferred.
 #[test]
 fn never_wrong_for_forks() {
-    let mut candidates = Candidates::default();
+    let mut candidates = KnownLayouts::default();
     let mut found = Vec::new();
     for known in forks() {
-        let candidates = candidates.of(&known.build);
+        let candidates = candidates.with_options_of(&known.build);
         let faults = one_missing().chain(one_wrong()).chain(some_missing());
         for fault in faults.chain([Fault::None]) {
             let (is_inferred, wrong) = infer(&known, candidates, fault);
@@ -260,11 +284,11 @@ fn never_wrong_for_forks() {
     assert_eq!(found, expected);
 }
 
-/// Check the same of what a fork has moved in one build, with every set of options that was measured.
-/// (That a macro moves what it moves in nginx is so in all of them that were looked at.)
+/// Check the same for what each fork has moved, with every set of options that was measured. Macros are
+/// assumed to move what they move in nginx, which is so in all forks that were examined.
 #[test]
 fn never_wrong_for_options() {
-    let mut candidates = Candidates::default();
+    let mut candidates = KnownLayouts::default();
     let measured = measured();
     let mut count = 0;
     for fork in forks() {
@@ -284,7 +308,7 @@ fn never_wrong_for_options() {
             }
             let name = format!("{} with the options of {}", fork.name, options.name);
             let known = Known::new(name, options.build.clone(), layout);
-            let candidates = candidates.of(&known.build);
+            let candidates = candidates.with_options_of(&known.build);
             for fault in one_wrong().chain([Fault::None]) {
                 let (_, wrong) = infer(&known, candidates, fault);
                 assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);
@@ -295,15 +319,14 @@ fn never_wrong_for_options() {
     assert!(count > 100, "{count}");
 }
 
-/// Check that a release that the table does not have is inferred when another one has its layout,
-/// and that nothing is inferred wrong when none has, whichever one of its witnesses agrees with
-/// everything.
+/// Check that the layout of a release that the table does not have is inferred when another release has it,
+/// and that no wrong layout is inferred when none has, whichever witness agrees with everything.
 #[test]
 fn never_wrong_for_releases() {
-    let mut candidates = Candidates::default();
+    let mut candidates = KnownLayouts::default();
     let measured = measured();
     for known in &measured {
-        let all = candidates.of(&known.build);
+        let all = candidates.with_options_of(&known.build);
         let (is_inferred, wrong) = infer(known, all, Fault::None);
         assert!(is_inferred, "{}", known.name);
         assert_eq!(wrong, [""; 0], "{}", known.name);
@@ -312,7 +335,7 @@ fn never_wrong_for_releases() {
             assert!(!is_inferred, "{} {fault:?}", known.name);
         }
         let is_other = |(_, layout): &&(Version, Layout)| *layout != known.layout;
-        let others: Vec<(Version, Layout)> = all.iter().filter(is_other).cloned().collect();
+        let others = Choices::new(all.layouts.iter().filter(is_other).cloned().collect());
         for fault in one_wrong().chain([Fault::None]) {
             let (_, wrong) = infer(known, &others, fault);
             assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which function of nginx touches which member of its structs, in every release.
+//! The witnesses: functions of nginx that access a certain member of its structs in every release.
 
-/// Where a function that is a witness is from.
+/// The way in which a witness is found in a binary.
 #[derive(Clone, Copy, Debug)]
 pub enum Witness {
     /// The handler of one of nginx's variables (src/http/ngx_http_variables.c, ngx_http_upstream.c).
     Handler(&'static str),
-    /// No function: what stands beside a variable is `offsetof(ngx_http_request_t, …)` itself.
+    /// Not a function: the entry of a variable holds `offsetof(ngx_http_request_t, …)` itself.
     Data(&'static str),
-    /// A function that every build exports, and what its first argument points to.
+    /// A function that every build exports, and the struct that its first argument points to.
     Exported(&'static str, &'static str),
-    /// The same where a certain symbol tells that a module is built in; without it the member is not
-    /// read, and no one is asked.
+    /// The same for a module: the symbol that shows that the module is built in, the function, and the struct.
+    /// Without the symbol the member is not read.
     OfModule(&'static str, &'static str, &'static str),
-    /// The content handler that a directive of a module sets: of the first of these modules that is
-    /// built in.
+    /// The content handler that a directive sets, of the first of these modules that is built in.
     Content(Directives),
-    /// The functions that this handler gives to a request's upstream, to make its request and to read
-    /// its response.
+    /// The callbacks that this handler sets in a request's upstream, which create the request and read the
+    /// response.
     Callbacks(Directives),
 }
 
@@ -32,12 +31,12 @@ use Witness::Handler;
 use Witness::OfModule;
 
 impl Witness {
-    /// Whether a build that has the witness has the member, too.
+    /// Returns whether every build that has the witness has the member.
     pub fn comes_with_member(&self) -> bool {
         matches!(self, Handler(name) if COME_WITH_MEMBER.contains(name))
     }
 
-    /// The symbol without which no one is asked.
+    /// Returns the symbol without which the member is not read. `None` when it always is.
     pub fn module(&self) -> Option<&'static str> {
         match self {
             OfModule(symbol, ..) => Some(symbol),
@@ -46,36 +45,36 @@ impl Witness {
     }
 }
 
-/// A request.
+/// The struct of a request.
 pub const REQUEST: &str = "ngx_http_request_s";
-/// A connection, of a client or to an upstream.
+/// The struct of a connection, of a client or to an upstream.
 pub const CONNECTION: &str = "ngx_connection_s";
-/// Within a request.
+/// The struct of the received headers, embedded in a request.
 pub const HEADERS_IN: &str = "ngx_http_headers_in_t";
-/// Within a request.
+/// The struct of the sent headers, embedded in a request.
 pub const HEADERS_OUT: &str = "ngx_http_headers_out_t";
-/// A request's work with its upstream.
+/// The struct of a request's upstream.
 pub const UPSTREAM: &str = "ngx_http_upstream_s";
-/// What nginx keeps of an attempt at an upstream.
+/// The struct of one attempt at an upstream.
 pub const STATE: &str = "ngx_http_upstream_state_t";
 
-/// What the function of a directive is called with; nothing of it is known.
+/// The argument of a directive's function. Its members are not known.
 pub const DIRECTIVE: &str = "ngx_conf_s";
 
-/// A stream of HTTP/2.
+/// The struct of an HTTP/2 stream.
 pub const STREAM: &str = "ngx_http_v2_stream_s";
-/// A connection of HTTP/2.
+/// The struct of an HTTP/2 connection.
 pub const H2C: &str = "ngx_http_v2_connection_s";
 
-/// What only builds with TLS for http have.
+/// A function that only builds with TLS for http have.
 pub const SSL_SERVERNAME: &str = "ngx_http_ssl_servername";
-/// What only builds with HTTP/2 have.
+/// A function that only builds with HTTP/2 have.
 pub const SEND_OUTPUT_QUEUE: &str = "ngx_http_v2_send_output_queue";
 
-/// What only builds with QUIC have.
+/// A function that only builds with QUIC have.
 pub const QUIC_OUTPUT: &str = "ngx_quic_output";
 
-/// The modules whose upstreams have a pipe.
+/// The modules whose upstreams have a pipe, each with the directive that sets its content handler.
 pub const PIPES: Directives = &[
     ("ngx_http_proxy_module", "proxy_pass"),
     ("ngx_http_fastcgi_module", "fastcgi_pass"),
@@ -83,25 +82,25 @@ pub const PIPES: Directives = &[
     ("ngx_http_scgi_module", "scgi_pass"),
 ];
 
-/// What those handlers hand on that is no callback of theirs.
+/// Functions whose addresses those handlers compute as well, and that are not callbacks of one module.
 pub const SHARED_CALLBACKS: [&str; 2] =
     ["ngx_http_upstream_init", "ngx_event_pipe_copy_input_filter"];
 
-/// A member, or a member of an embedded struct: the offsets add up.
-pub type Place = &'static [(&'static str, &'static str)];
+/// A member, or a member of an embedded struct: structs with members, whose offsets add up.
+pub type MemberPath = &'static [(&'static str, &'static str)];
 
-/// Variables that came into nginx with the member that their handler reads.
+/// Variables that nginx got in the same release as the member that their handler reads.
 pub const COME_WITH_MEMBER: [&str; 3] = [
     "upstream_bytes_received",
     "upstream_bytes_sent",
     "upstream_cache_status",
 ];
 
-/// Members that begin at a byte of some bits: what has the size of a pointer there is another member.
+/// Bitfields: an access of the size of a pointer at their offset is to another member.
 pub const BITS: &[(&str, &str)] = &[(UPSTREAM, "store"), (CONNECTION, "buffered")];
 
-/// Every member that is not at the same place in all releases, and who touches it.
-pub const WITNESSES: &[(Witness, Place)] = &[
+/// Every member whose offset differs between releases, and its witness.
+pub const WITNESSES: &[(Witness, MemberPath)] = &[
     (
         Data("http_host"),
         &[(REQUEST, "headers_in"), (HEADERS_IN, "host")],
@@ -206,7 +205,7 @@ pub const WITNESSES: &[(Witness, Place)] = &[
     ),
 ];
 
-/// Which struct a member points to.
+/// The members that point to a struct, each with that struct.
 pub const POINTERS: &[((&str, &str), &str)] = &[
     ((REQUEST, "connection"), CONNECTION),
     ((REQUEST, "main"), REQUEST),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether a layout is that of a binary: its own code is the witness. Each member that moves between
-//! releases has a function that is known, from nginx's sources, to touch it in every release; there
-//! the layout's offset must be among those that the code uses.
+//! Compares a layout with the code of a binary. Each member whose offset differs between releases has a
+//! witness: a function that accesses it in every release, as nginx's sources show. The layout's offset has
+//! to be among those that the function accesses.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,8 +10,8 @@ use std::rc::Rc;
 
 use crate::build::directive;
 use crate::code::dataflow;
-use crate::code::dataflow::Reads;
-use crate::code::dataflow::Touched;
+use crate::code::dataflow::FunctionEffects;
+use crate::code::dataflow::MemberByte;
 use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::layout::variables;
@@ -19,8 +19,8 @@ use crate::layout::variables::Variable;
 use functions::BITS;
 use functions::DIRECTIVE;
 use functions::Directives;
+use functions::MemberPath;
 use functions::POINTERS;
-use functions::Place;
 use functions::REQUEST;
 use functions::SHARED_CALLBACKS;
 use functions::WITNESSES;
@@ -28,113 +28,112 @@ use functions::Witness;
 
 pub mod functions;
 
-/// What a witness says of a layout's place for a member.
+/// The verdict of a witness on the offset of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The code touches it there.
+    /// The code accesses the struct at this offset.
     Agrees,
-    /// The code touches it elsewhere.
+    /// The code accesses the struct at other offsets only.
     Differs,
-    /// The witness is not in this binary, or was not understood.
+    /// The witness is not in this binary, or the analysis could not follow it.
     Unknown,
-    /// The member is not read, since what it is for is not built in.
+    /// The member is not read in this binary, since the module that it belongs to is not built in.
     Unread,
 }
 
-/// What a witness is asked.
+/// The question whether a witness accesses a member at an offset.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
-    /// Which witness.
+    /// The index of the witness in [`WITNESSES`].
     pub number: usize,
-    /// The symbol without which no one reads the member.
+    /// The symbol without which the member is not read. `None` when it always is.
     pub module: Option<&'static str>,
-    /// Where the layout has it. `None` when it has none, though a build that has the witness has one.
+    /// The offset in bytes. `None` when the layout lacks the member, although a build that has the witness has
+    /// it.
     pub offset: Option<i64>,
 }
 
-/// How well a layout fits a binary.
+/// The verdicts of all witnesses on one layout.
 #[derive(Debug, Default)]
-pub struct Fit {
-    /// Members that the code touches where the layout has them.
-    pub agree: Vec<Place>,
-    /// Members that the code does not touch where the layout has them.
-    pub differ: Vec<Place>,
-    /// Members whose witness is not in this binary.
-    pub unknown: Vec<Place>,
-    /// Members that nothing reads in this binary.
-    pub unread: Vec<Place>,
+pub struct Agreement {
+    /// The members whose witness agrees.
+    pub agree: Vec<MemberPath>,
+    /// The members whose witness differs.
+    pub differ: Vec<MemberPath>,
+    /// The members whose witness is missing.
+    pub unknown: Vec<MemberPath>,
+    /// The members that are not read in this binary.
+    pub unread: Vec<MemberPath>,
 }
 
-impl Fit {
-    /// Asks each witness for a layout's members.
-    pub fn ask(layout: &Layout, answer: &mut dyn FnMut(Question) -> Verdict) -> Self {
-        let mut fit = Self::default();
-        for (number, (witness, place)) in WITNESSES.iter().enumerate() {
-            let offset = offset(layout, place);
+impl Agreement {
+    /// Collects the verdicts on a layout whose members have these `offsets`, one for each witness; `answer`
+    /// gives the verdict of one witness.
+    pub fn collect(offsets: &[Option<i64>], answer: &mut dyn FnMut(Question) -> Verdict) -> Self {
+        let mut agreement = Self::default();
+        for (number, ((witness, place), offset)) in WITNESSES.iter().zip(offsets).enumerate() {
             if offset.is_none() && !witness.comes_with_member() {
                 continue;
             }
             let question = Question {
                 number,
                 module: witness.module(),
-                offset,
+                offset: *offset,
             };
             let list = match answer(question) {
-                Verdict::Agrees => &mut fit.agree,
-                Verdict::Differs => &mut fit.differ,
-                Verdict::Unknown => &mut fit.unknown,
-                Verdict::Unread => &mut fit.unread,
+                Verdict::Agrees => &mut agreement.agree,
+                Verdict::Differs => &mut agreement.differ,
+                Verdict::Unknown => &mut agreement.unknown,
+                Verdict::Unread => &mut agreement.unread,
             };
             list.push(place);
         }
-        fit
+        agreement
     }
 
-    /// How many members were asked for.
+    /// Returns the number of members that witnesses were asked for: those that are read in this binary.
     pub fn asked(&self) -> usize {
         self.agree.len() + self.differ.len() + self.unknown.len()
     }
 
-    /// Whether every witness is there and agrees.
+    /// Returns whether there are witnesses and all of them agree.
     pub fn is_full(&self) -> bool {
         !self.agree.is_empty() && self.agree.len() == self.asked()
     }
 
-    /// Whether a member is where the code has it, or is not read at all.
+    /// Returns whether the offset of a member is confirmed by the code, or the member is not read.
     pub fn settles(&self, name: &str, member: &str) -> bool {
         let mut settled = self.agree.iter().chain(&self.unread);
         settled.any(|place| place.contains(&(name, member)))
     }
 }
 
-/// A binary's witnesses.
+/// The witnesses in a binary.
 pub struct Witnesses<'a> {
-    /// The binary.
     elf: &'a Elf<'a>,
-    /// Its variables.
     variables: HashMap<String, Variable>,
-    /// What its functions do: by address, and where the layout that was asked for has `POINTERS`. All
-    /// else in a layout makes no difference to that, and most layouts have them at the same places.
-    walked: RefCell<HashMap<(u64, Places), Rc<Reads>>>,
+    /// The effects of functions, by their address and the offsets of `POINTERS`. They depend on nothing else in
+    /// a layout, and most layouts have these at the same offsets.
+    analyzed: RefCell<HashMap<(u64, PointerOffsets), Rc<FunctionEffects>>>,
 }
 
-/// Where a layout has each of `POINTERS`.
-type Places = [Option<i64>; POINTERS.len()];
+/// The offset of each of `POINTERS` in a layout.
+type PointerOffsets = [Option<i64>; POINTERS.len()];
 
 impl<'a> Witnesses<'a> {
-    /// Finds them.
-    pub fn of(elf: &'a Elf<'a>) -> Self {
+    /// Finds the witnesses of a binary.
+    pub fn new(elf: &'a Elf<'a>) -> Self {
         Self {
             elf,
-            variables: variables::find(elf),
-            walked: RefCell::default(),
+            variables: variables::read_variables(elf),
+            analyzed: RefCell::default(),
         }
     }
 
-    /// Asks them all.
-    pub fn ask(&self, layout: &Layout) -> Fit {
-        let places: Places = std::array::from_fn(|n| offset(layout, &[POINTERS[n].0]));
-        Fit::ask(layout, &mut |question| {
+    /// Compares a layout with the code of the binary.
+    pub fn examine(&self, layout: &Layout) -> Agreement {
+        let places: PointerOffsets = std::array::from_fn(|n| offset_in(layout, &[POINTERS[n].0]));
+        Agreement::collect(&offsets(layout), &mut |question| {
             let has = |symbol| self.elf.symbol(symbol).is_some();
             if question.module.is_some_and(|module| !has(module)) {
                 return Verdict::Unread;
@@ -148,80 +147,91 @@ impl<'a> Witnesses<'a> {
         })
     }
 
-    /// Whether a witness touches a member. `None` when it is not there.
-    fn touches(&self, places: &Places, question: Question) -> Option<bool> {
+    /// Returns whether a witness accesses a member at an offset. `None` when the witness is missing.
+    fn touches(&self, places: &PointerOffsets, question: Question) -> Option<bool> {
         let (witness, place) = WITNESSES[question.number];
         let (name, _) = place[0];
-        let walk = |address, argument| self.walk(places, address, argument);
-        let reads = match witness {
+        let effects_of = |address, argument| self.effects_of(places, address, argument);
+        let effects = match witness {
             Witness::Data(name) => {
                 let data = self.variables.get(name)?.data.cast_signed();
                 return Some(question.offset == Some(data));
             }
-            Witness::Handler(name) => walk(self.variables.get(name)?.handler, REQUEST),
+            Witness::Handler(name) => effects_of(self.variables.get(name)?.handler, REQUEST),
             Witness::Exported(name, argument) | Witness::OfModule(_, name, argument) => {
-                walk(self.elf.function(name).ok()?.address, argument)
+                effects_of(self.elf.function(name).ok()?.address, argument)
             }
             Witness::Content(directives) => self
                 .handler(directives, places)
-                .filter(|reads| reads.has(name))?,
+                .filter(|effects| effects.has(name))?,
             Witness::Callbacks(directives) => {
                 let handler = self.handler(directives, places)?;
                 let callbacks = self.functions(&handler);
-                let all: Vec<Rc<Reads>> =
-                    callbacks.map(|callback| walk(callback, REQUEST)).collect();
-                Reads::of_all(&all).filter(|reads| reads.has(name))?
+                let all: Vec<Rc<FunctionEffects>> = callbacks
+                    .map(|callback| effects_of(callback, REQUEST))
+                    .collect();
+                FunctionEffects::union(&all).filter(|effects| effects.has(name))?
             }
         };
         let touched = if BITS.contains(&place[0]) {
-            &reads.narrow
+            &effects.narrow
         } else {
-            &reads.touched
+            &effects.touched
         };
         let offset = question.offset;
         Some(offset.is_some_and(|offset| touched.contains(&(name, offset))))
     }
 
-    /// What the content handler of the first of these directives does. `None` when none is built in.
-    fn handler(&self, directives: Directives, places: &Places) -> Option<Rc<Reads>> {
+    /// Returns the effects of the content handler of the first of these directives that is built in. `None`
+    /// when none is.
+    fn handler(
+        &self,
+        directives: Directives,
+        places: &PointerOffsets,
+    ) -> Option<Rc<FunctionEffects>> {
         let setter = directives
             .iter()
-            .find_map(|(module, name)| directive::setter(self.elf, module, name))?;
-        let set = self.walk(places, setter, DIRECTIVE);
-        let all: Vec<Rc<Reads>> = self
+            .find_map(|(module, name)| directive::find_setter(self.elf, module, name))?;
+        let set = self.effects_of(places, setter, DIRECTIVE);
+        let all: Vec<Rc<FunctionEffects>> = self
             .functions(&set)
-            .map(|handler| self.walk(places, handler, REQUEST))
+            .map(|handler| self.effects_of(places, handler, REQUEST))
             .collect();
-        Reads::of_all(&all)
+        FunctionEffects::union(&all)
     }
 
-    /// What a function does.
-    fn walk(&self, places: &Places, address: u64, argument: &'static str) -> Rc<Reads> {
+    /// Returns the effects of a function.
+    fn effects_of(
+        &self,
+        places: &PointerOffsets,
+        address: u64,
+        argument: &'static str,
+    ) -> Rc<FunctionEffects> {
         let key = (address, *places);
-        if let Some(known) = self.walked.borrow().get(&key) {
+        if let Some(known) = self.analyzed.borrow().get(&key) {
             return Rc::clone(known);
         }
-        let follow = |(name, at): Touched| {
+        let follow = |(name, at): MemberByte| {
             let mut pointers = POINTERS.iter().zip(places);
-            let is_it = |((member, _), place): &(&((&str, &str), &str), &Option<i64>)| {
+            let is_member = |((member, _), place): &(&((&str, &str), &str), &Option<i64>)| {
                 member.0 == name && **place == Some(at)
             };
-            let ((_, to), _) = pointers.find(is_it)?;
+            let ((_, to), _) = pointers.find(is_member)?;
             Some(*to)
         };
         let code_from = |address| self.elf.code_from(address);
         let machine = self.elf.machine();
-        let reads = Rc::new(dataflow::of(
+        let effects = Rc::new(dataflow::analyze(
             machine, &code_from, address, argument, &follow,
         ));
-        self.walked.borrow_mut().insert(key, Rc::clone(&reads));
-        reads
+        self.analyzed.borrow_mut().insert(key, Rc::clone(&effects));
+        effects
     }
 
-    /// The functions whose addresses a function computes.
-    fn functions(&self, reads: &Reads) -> impl Iterator<Item = u64> {
-        let constants = reads.constants.iter().filter(|_| self.elf.is_fixed());
-        let addresses: BTreeSet<u64> = reads.addresses.iter().chain(constants).copied().collect();
+    /// Returns the functions whose addresses a function computes.
+    fn functions(&self, effects: &FunctionEffects) -> impl Iterator<Item = u64> {
+        let constants = effects.constants.iter().filter(|_| self.elf.is_fixed());
+        let addresses: BTreeSet<u64> = effects.addresses.iter().chain(constants).copied().collect();
         let shared = SHARED_CALLBACKS.map(|name| Some(self.elf.symbol(name)?.address));
         addresses.into_iter().filter(move |address| {
             !shared.contains(&Some(*address)) && self.elf.code_from(*address).is_some()
@@ -229,16 +239,24 @@ impl<'a> Witnesses<'a> {
     }
 }
 
-/// Where a layout has a member. `None` when this build has none.
-pub fn offset(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
+/// Returns the offset of each witness's member in bytes. `None` where the layout lacks it.
+pub fn offsets(layout: &Layout) -> Vec<Option<i64>> {
+    let witnesses = WITNESSES.iter();
+    witnesses
+        .map(|(_, place)| offset_in(layout, place))
+        .collect()
+}
+
+/// Returns the offset of a member in bytes. `None` when the layout lacks it.
+pub fn offset_in(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
     let offsets = place
         .iter()
         .map(|(name, member)| layout.structs.get(*name)?.get(*member).copied());
     offsets.map(|offset| offset.map(i64::from)).sum()
 }
 
-/// Members that are at the same place in all releases, and in all forks that were looked at (but
-/// for what threads put before those of `ngx_event_pipe_s`).
+/// The members that have the same offset in all releases and in all forks that were examined, except that
+/// threads move those of `ngx_event_pipe_s`.
 pub const CONSTANT: [&str; 64] = [
     "ngx_array_t.elts",
     "ngx_array_t.nelts",
@@ -306,18 +324,12 @@ pub const CONSTANT: [&str; 64] = [
     "ngx_table_elt_s.value",
 ];
 
-/// A member of which no function that can be found is a witness: it is read since it is where it is
-/// (`sites::QUIC_FRAMES`).
+/// The members without a witness: no function that can be found accesses them. A symbol shows that they are
+/// where the table has them (`sites::QUIC_FRAMES`).
 pub const WITHOUT_WITNESS: [&str; 1] = ["ngx_quic_frame_s.u"];
 
-/// What each witness is asked for.
-#[cfg(test)]
-pub fn places() -> impl Iterator<Item = Place> {
-    WITNESSES.iter().map(|(_, place)| *place)
-}
-
-/// As in C.
-pub fn name(place: Place) -> String {
+/// Returns the name of a member as in C: `ngx_http_request_s.headers_in.host`.
+pub fn path_name(place: MemberPath) -> String {
     let members: Vec<&str> = place.iter().map(|(_, member)| *member).collect();
     format!("{}.{}", place[0].0, members.join("."))
 }
@@ -325,17 +337,17 @@ pub fn name(place: Place) -> String {
 #[cfg(test)]
 mod tests {
     use super::WITNESSES;
-    use super::offset;
+    use super::offset_in;
     use crate::layout::built_in;
     use crate::layout::tests::COMPAT;
     use crate::layout::tests::build;
 
-    /// Check that every place that a witness is asked for is in the layouts.
+    /// Check that the member of every witness is in the layouts.
     #[test]
     fn known() {
         let layout = built_in(&build("1.25.2", COMPAT)).unwrap().unwrap();
         for (witness, place) in WITNESSES {
-            assert!(offset(&layout, place).is_some(), "{witness:?}");
+            assert!(offset_in(&layout, place).is_some(), "{witness:?}");
         }
     }
 }

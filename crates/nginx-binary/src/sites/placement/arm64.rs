@@ -1,57 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! arm64's instructions, as far as a probe is concerned.
+//! Decodes arm64 code for the placement of probes.
 
 use anyhow::Context as _;
 use anyhow::Result;
 
-use super::Instruction;
-use super::Register;
+use super::DecodedInstruction;
+use crate::code::Register;
 use crate::code::arm64;
 use crate::code::arm64::Operation;
 use crate::elf::Function;
 
-/// Hints, by number.
+/// The number of the hint `nop`.
 const NOP: u32 = 0;
-/// Signs the return address.
+/// The number of the hint that signs the return address.
 const PACIASP: u32 = 25;
-/// What indirect branches may lead to.
+/// The numbers of the hints that mark targets of indirect branches.
 const BTI: u32 = 32;
-/// From calls.
 const BTI_C: u32 = 34;
-/// From jumps.
 const BTI_J: u32 = 36;
-/// From both.
 const BTI_JC: u32 = 38;
 
-/// Hints that the kernel steps: these, `xpaclri`, and those that sign
+/// The hints that the kernel single-steps: those above, `xpaclri`, and those that sign addresses
 /// (`aarch64_insn_is_steppable_hint()`).
 const STEPPED: [u32; 12] = [
     NOP, 7, 8, 10, 24, PACIASP, 26, 27, BTI, BTI_C, BTI_J, BTI_JC,
 ];
 
-/// Branches, by their condition's number.
+/// The names of conditional branches, by the number of their condition.
 const CONDITIONS: [&str; 16] = [
     "b.eq", "b.ne", "b.cs", "b.cc", "b.mi", "b.pl", "b.vs", "b.vc", "b.hi", "b.ls", "b.ge", "b.lt",
     "b.gt", "b.le", "b.al", "b.nv",
 ];
 
-/// Registers of the first arguments in the procedure call standard: `x0`, `x1`.
+/// The registers of the first arguments (AAPCS64): `x0`, `x1`.
 pub const ARGUMENTS: [Register; 2] = [0, 1];
 
-/// `x0`
-pub fn name(number: Register) -> String {
+/// Returns the name of a register: `x0`.
+pub fn register_name(number: Register) -> String {
     format!("x{number}")
 }
 
-/// All instructions of a function. Fails at the first bytes that are none.
-pub fn decode(function: &Function<'_>) -> Result<Vec<Instruction>> {
+/// Decodes all instructions of a function. Fails at the first bytes that are not an instruction.
+pub fn decode(function: &Function<'_>) -> Result<Vec<DecodedInstruction>> {
     let words = function.code.chunks(arm64::BYTES);
     let addresses = (function.address..).step_by(arm64::BYTES);
     let instructions = addresses.zip(words).map(|(address, bytes)| {
         let instruction = arm64::Instruction::decode(address, bytes)
-            .with_context(|| format!("no instruction at {address:#x}"))?;
+            .with_context(|| format!("invalid instruction at {address:#x}"))?;
         let operation = instruction.operation();
-        Ok(Instruction {
+        Ok(DecodedInstruction {
             address,
             mnemonic: mnemonic(instruction).to_owned(),
             is_emulated: is_emulated(instruction),
@@ -67,40 +64,39 @@ pub fn decode(function: &Function<'_>) -> Result<Vec<Instruction>> {
     instructions.collect()
 }
 
-/// Whether the kernel emulates it when a probe sits on it: what `arm_probe_decode_insn()` has
-/// in every kernel since 4.10. A `nop` is since 6.13.
+/// Returns whether the kernel emulates an instruction under a probe: `arm_probe_decode_insn()` in every
+/// kernel since 4.10. A `nop` is emulated only since 6.13.
 fn is_emulated(instruction: arm64::Instruction) -> bool {
-    instruction.is(0x1f00_0000, 0x1000_0000) // adr, adrp
-        || instruction.is(0xff00_0010, 0x5400_0000) // b.cond
-        || instruction.is(0x7c00_0000, 0x3400_0000) // cbz, tbz
-        || instruction.is(0x7c00_0000, 0x1400_0000) // b, bl
+    instruction.matches(0x1f00_0000, 0x1000_0000) // adr, adrp
+        || instruction.matches(0xff00_0010, 0x5400_0000) // b.cond
+        || instruction.matches(0x7c00_0000, 0x3400_0000) // cbz, tbz
+        || instruction.matches(0x7c00_0000, 0x1400_0000) // b, bl
         || [0xd61f_0000, 0xd63f_0000, 0xd65f_0000] // br, blr, ret
             .iter()
-            .any(|bits| instruction.is(0xffff_fc1f, *bits))
+            .any(|bits| instruction.matches(0xffff_fc1f, *bits))
 }
 
-/// Whether the kernel refuses a probe on it: it is not emulated, nor may it be stepped elsewhere
-/// (`aarch64_insn_is_steppable()`).
+/// Returns whether the kernel refuses a probe on an instruction: it neither emulates it nor can step it out
+/// of line (`aarch64_insn_is_steppable()`).
 fn is_refused(instruction: arm64::Instruction) -> bool {
     if is_emulated(instruction) {
         return false;
     }
-    if instruction.is(0x1c00_0000, 0x1400_0000) {
-        let is_system = instruction.is(0xffc0_0000, 0xd500_0000);
-        let is_msr =
-            instruction.is(0xfff0_0000, 0xd510_0000) || instruction.is(0xfff8_f01f, 0xd500_401f);
+    if instruction.matches(0x1c00_0000, 0x1400_0000) {
+        let is_system = instruction.matches(0xffc0_0000, 0xd500_0000);
+        let is_msr = instruction.matches(0xfff0_0000, 0xd510_0000)
+            || instruction.matches(0xfff8_f01f, 0xd500_401f);
         return !is_system
             || is_msr
             || instruction
                 .hint()
                 .is_some_and(|hint| !STEPPED.contains(&hint));
     }
-    // Of a literal, or exclusive.
-    instruction.is(0x3b00_0000, 0x1800_0000) || instruction.is(0x3f00_0000, 0x0800_0000)
+    // Loads of literals, and exclusive accesses.
+    instruction.matches(0x3b00_0000, 0x1800_0000) || instruction.matches(0x3f00_0000, 0x0800_0000)
 }
 
-/// Its name, as in assembly, of those that functions begin with; of others the directive that
-/// stands for any of them.
+/// Returns the mnemonic of an instruction that functions typically begin with, and `.inst` for all others.
 fn mnemonic(instruction: arm64::Instruction) -> &'static str {
     match instruction.hint() {
         Some(NOP) => return "nop",
@@ -130,10 +126,10 @@ fn mnemonic(instruction: arm64::Instruction) -> &'static str {
     ];
     let known = names
         .iter()
-        .find(|(mask, bits, _)| instruction.is(*mask, *bits));
+        .find(|(mask, bits, _)| instruction.matches(*mask, *bits));
     match known {
         Some((_, _, name)) => name,
-        None if instruction.is(0xff00_0010, 0x5400_0000) => {
+        None if instruction.matches(0xff00_0010, 0x5400_0000) => {
             CONDITIONS[instruction.field(0, 4) as usize]
         }
         None => ".inst",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! x86-64's instructions, as far as a probe is concerned.
+//! Decodes x86-64 code for the placement of probes.
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -10,30 +10,30 @@ use iced_x86::Mnemonic;
 use iced_x86::OpKind;
 use iced_x86::Register;
 
-use super::Instruction;
+use super::DecodedInstruction;
 use crate::code::x86_64;
 use crate::elf::Function;
 
-/// Registers of the first arguments in the System V ABI: `rdi`, `rsi`.
+/// The registers of the first arguments (System V ABI): `rdi`, `rsi`.
 pub const ARGUMENTS: [u8; 2] = [7, 6];
 
-/// `rdi`
-pub fn name(number: u8) -> String {
+/// Returns the name of a register: `rdi`.
+pub fn register_name(number: u8) -> String {
     format!("{:?}", Register::RAX + u32::from(number)).to_lowercase()
 }
 
-/// All instructions of a function. Fails at the first bytes that are none.
-pub fn decode(function: &Function<'_>) -> Result<Vec<Instruction>> {
+/// Decodes all instructions of a function. Fails at the first bytes that are not an instruction.
+pub fn decode(function: &Function<'_>) -> Result<Vec<DecodedInstruction>> {
     let mut decoder = Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE);
     let mut code = Vec::new();
     while decoder.can_decode() {
         let instruction = decoder.decode();
         ensure!(
             !instruction.is_invalid(),
-            "no instruction at {:#x}",
+            "invalid instruction at {:#x}",
             instruction.ip()
         );
-        code.push(Instruction {
+        code.push(DecodedInstruction {
             address: instruction.ip(),
             // `push`, `endbr64`
             mnemonic: format!("{:?}", instruction.mnemonic()).to_lowercase(),
@@ -49,7 +49,7 @@ pub fn decode(function: &Function<'_>) -> Result<Vec<Instruction>> {
     Ok(code)
 }
 
-/// Whether the kernel emulates this instruction when a probe sits on it: `branch_setup_xol_ops()`
+/// Returns whether the kernel emulates an instruction under a probe: `branch_setup_xol_ops()`
 /// and `push_setup_xol_ops()` in arch/x86/kernel/uprobes.c, in every kernel since 5.15.
 fn is_emulated(instruction: &iced_x86::Instruction) -> bool {
     match instruction.code() {
@@ -59,7 +59,7 @@ fn is_emulated(instruction: &iced_x86::Instruction) -> bool {
     }
 }
 
-/// The register that becomes equal to another one, and that one.
+/// Returns the destination and the source of a copy between registers.
 fn copy(instruction: &iced_x86::Instruction) -> Option<(u8, u8)> {
     let is_copy = instruction.mnemonic() == Mnemonic::Mov
         && instruction.op0_kind() == OpKind::Register
