@@ -26,7 +26,7 @@ use crate::bpf::types::limit;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
 
-/// What nginx's struct names begin with.
+/// The prefix of nginx's structs.
 const PREFIX: &str = "ngx_";
 
 /// An anonymous file with the BTF of the nginx members that `program` names, at the offsets that
@@ -66,22 +66,22 @@ pub fn wanted(program: &Btf<'_>) -> WantedMembers {
     }
 }
 
-/// BTF in the making.
+/// Builds BTF.
 struct Writer<'a> {
-    /// What is asked for.
+    /// The types that ask for members.
     program: &'a Btf<'a>,
-    /// Where it is.
+    /// The offsets of the members.
     layout: &'a Layout,
-    /// From `btf__new_empty()`.
+    /// The result, from `btf__new_empty()`.
     btf: NonNull<libbpf_sys::btf>,
     /// Type ids of pointers and numbers that have been added.
     ids: HashMap<String, i32>,
-    /// Those of structs, and their sizes.
+    /// Type ids of structs that have been added, and their sizes.
     structs: HashMap<String, (i32, u32)>,
 }
 
 impl<'a> Writer<'a> {
-    /// Holds no type yet.
+    /// Starts without any type.
     fn new(program: &'a Btf<'a>, layout: &'a Layout) -> Result<Self> {
         // SAFETY: takes no argument.
         let btf = NonNull::new(unsafe { libbpf_sys::btf__new_empty() })
@@ -155,7 +155,7 @@ impl<'a> Writer<'a> {
         Ok(id)
     }
 
-    /// A type that a member has: its id, and its size.
+    /// Adds the type of a member. Returns its id and its size.
     fn add_type(&mut self, ty: &BtfType<'_>) -> Result<(i32, u32)> {
         match ty.kind() {
             BtfKind::Ptr => Ok((self.add_pointer()?, 8)),
@@ -174,7 +174,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// An unsigned int: relocations look at the kind only.
+    /// Adds an unsigned int: relocations compare the kind only.
     fn add_int(&mut self, bytes: u32) -> Result<i32> {
         let name = format!("u{}", bytes * 8);
         self.add_once(&name, |btf, name| {
@@ -183,7 +183,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// `void *`.
+    /// Adds `void *`.
     fn add_pointer(&mut self) -> Result<i32> {
         self.add_once("void *", |btf, _| {
             // SAFETY: the BTF is ours; 0 is void.
@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// The id of a type by our name for it; adds it when it is asked for first.
+    /// Returns the id of a type by our name for it, and adds it at first use.
     fn add_once(
         &mut self,
         name: &str,
@@ -207,7 +207,7 @@ impl<'a> Writer<'a> {
         Ok(id)
     }
 
-    /// Adds all types of another BTF behind those that are here.
+    /// Appends all types of another BTF.
     fn add_btf(&mut self, other: &Btf<'_>) -> Result<()> {
         // SAFETY: both are valid; the other is only read.
         let id = unsafe {
@@ -217,7 +217,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The encoded form.
+    /// Encodes everything.
     fn bytes(&self) -> Result<&[u8]> {
         let mut size = 0;
         // SAFETY: the BTF is ours; what comes back lives as long as it is not changed.
@@ -235,7 +235,7 @@ impl Drop for Writer<'_> {
     }
 }
 
-/// The name of a struct of the program.
+/// Returns the name of a struct of the program.
 fn name_of(ty: &Struct<'_>) -> Result<String> {
     let name = ty.name().and_then(|name| name.to_str());
     Ok(name.context("a struct has no name")?.to_owned())

@@ -40,7 +40,7 @@ mod tests {
     use super::counters_in;
     use super::types;
 
-    /// Check that the counters are found behind what stands before them, and that too few bytes are
+    /// Check that the counters are found after the variables before them, and that too few bytes are
     /// refused.
     #[test]
     fn found_by_offset() {

@@ -7,29 +7,29 @@ use rustix::thread::CapabilitySet;
 
 use crate::attach::trial::UprobeMethod;
 
-/// What it takes to load a program, to attach it, and to read of other users' processes.
+/// The capabilities to load a program, to attach it, and to read other users' processes.
 pub const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::BPF, "CAP_BPF"),
     (CapabilitySet::PERFMON, "CAP_PERFMON"),
     (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
 ];
 
-/// What uprobes that go by `perf_event_open()` need besides, since Linux 5.15.189, 6.1.146 and 6.12.39
+/// The further capability for uprobes by `perf_event_open()`, since Linux 5.15.189, 6.1.146 and 6.12.39
 /// (CVE-2025-38466).
 const PERF_NEEDED: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
 
-/// What the kernel did not let us do.
+/// An operation that the kernel refused.
 pub struct Refusal {
-    /// What was tried.
+    /// The operation, as in "refuses to ...".
     pub what: String,
-    /// What it said.
+    /// The kernel's error.
     pub error: io::Error,
-    /// The capabilities that this asks for.
+    /// The capabilities that it needs.
     pub needed: Vec<(CapabilitySet, &'static str)>,
 }
 
 impl Refusal {
-    /// The names of those that are not held, where that is why.
+    /// Returns the names of the missing capabilities, if the refusal is about permissions.
     pub fn missing(&self, held: CapabilitySet) -> Vec<&'static str> {
         let needed = self.needed.iter();
         needed
@@ -38,12 +38,12 @@ impl Refusal {
             .collect()
     }
 
-    /// Whether it is a question of rights.
+    /// Returns whether the refusal is about permissions.
     fn is_forbidden(&self) -> bool {
         self.error.kind() == io::ErrorKind::PermissionDenied
     }
 
-    /// One line: what is missing, or else what failed, and what to do.
+    /// Returns one line: what is missing, or else what failed, and what to do.
     pub fn complaint(&self, missing: &[&str]) -> String {
         let Self { what, error, .. } = self;
         if missing.contains(&PERF_NEEDED.1) {
@@ -65,7 +65,7 @@ impl Refusal {
     }
 }
 
-/// What it takes where uprobes are attached so.
+/// Returns the capabilities that a method needs.
 pub fn needed(method: UprobeMethod) -> Vec<(CapabilitySet, &'static str)> {
     let mut needed = NEEDED.to_vec();
     if method == UprobeMethod::Perf {
@@ -74,7 +74,7 @@ pub fn needed(method: UprobeMethod) -> Vec<(CapabilitySet, &'static str)> {
     needed
 }
 
-/// Whether a capability is held, or another that stands for it: `CAP_SYS_ADMIN` stands for all but
+/// Returns whether a capability is held, or one that includes it: `CAP_SYS_ADMIN` includes all but
 /// `CAP_SYS_PTRACE`.
 pub fn holds(held: CapabilitySet, capability: CapabilitySet) -> bool {
     let admin = held.contains(CapabilitySet::SYS_ADMIN);
@@ -89,7 +89,7 @@ mod tests {
     use super::needed;
     use crate::attach::trial::UprobeMethod;
 
-    /// What is said of something that was refused to somebody who holds these.
+    /// Returns the complaint about a refusal to a process that holds these capabilities.
     fn complaint(error: i32, held: CapabilitySet, perf: bool) -> String {
         let needed = needed(if perf {
             UprobeMethod::Perf

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the bytes on sockets are told from. Each source calls the same two functions of
-//! bpf/socket.bpf.h with the same values. Behind them the only difference is where a socket's state is.
+//! The source of the bytes on sockets. Each source calls the same two functions of
+//! bpf/socket.bpf.h with the same values; further on they differ only in where a socket's state is kept.
 
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Func;
@@ -13,7 +13,7 @@ const TRACEPOINTS: [(&str, &str); 2] = [
     ("sock_recv", "sock_recv_length"),
 ];
 
-/// The functions that the tracepoints stand behind. The first two are in every kernel with TCP.
+/// The kernel functions with the same bytes as the tracepoints. Every kernel with TCP has the first two.
 const FUNCTIONS: [(&str, &str); 8] = [
     ("inet_sendmsg", "inet_sendmsg"),
     ("inet_recvmsg", "inet_recvmsg"),
@@ -25,13 +25,13 @@ const FUNCTIONS: [(&str, &str); 8] = [
     ("unix_sendpage", "unix_stream_sendpage"),
 ];
 
-/// What `sendfile()` calls before Linux 6.5, past the tracepoints.
+/// Called by `sendfile()` before Linux 6.5, which the tracepoints do not see.
 const INET_SENDPAGE: &str = "inet_sendpage";
 
-/// What every system call passes, of whatever process, when it has returned.
+/// The tracepoint at the return of every system call of every process.
 const SYSTEM_CALLS: (&str, &str) = ("syscall_exit", "sys_exit");
 
-/// One source.
+/// A source of the bytes on sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketSource {
@@ -39,12 +39,12 @@ pub enum SocketSource {
     Tracepoint,
     /// Programs at the end of functions.
     Fexit,
-    /// A program at the end of system calls, which those of other processes pass, too.
+    /// A program at the end of system calls, also those of other processes.
     Syscall,
 }
 
 impl SocketSource {
-    /// The first that tells of everything. `fexit` is whether such programs are let in.
+    /// Returns the cheapest source that reports all bytes. `fexit`: whether the kernel supports fexit.
     pub fn choose(kernel: &Btf<'_>, fexit: bool) -> Option<Self> {
         if have_tracepoints(kernel) {
             return Some(Self::Tracepoint);
@@ -58,7 +58,7 @@ impl SocketSource {
         have_system_calls(kernel).then_some(Self::Syscall)
     }
 
-    /// The programs that this kernel has a place for, and these places.
+    /// Returns the programs that this kernel has a place for, each with its place.
     pub fn programs(self, kernel: &Btf<'_>) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Tracepoint => TRACEPOINTS.to_vec(),
@@ -71,30 +71,30 @@ impl SocketSource {
     }
 }
 
-/// Whether the kernel has a tracepoint of this name.
+/// Returns whether the kernel has a tracepoint of this name.
 pub fn has_tracepoint(kernel: &Btf<'_>, name: &str) -> bool {
     tracepoint_type(kernel, name).is_some()
 }
 
-/// The type of a tracepoint of this name.
+/// Returns the BTF type of a tracepoint.
 pub fn tracepoint_type(kernel: &Btf<'_>, name: &str) -> Option<u32> {
     let name = format!("btf_trace_{name}");
     let tracepoint = kernel.type_by_name::<Typedef<'_>>(&name)?;
     Some(tracepoint.type_id().into())
 }
 
-/// Whether tracepoints tell of all bytes.
+/// Returns whether tracepoints report all bytes.
 pub fn have_tracepoints(kernel: &Btf<'_>) -> bool {
     let mut all = TRACEPOINTS.iter();
     all.all(|(_, name)| has_tracepoint(kernel, name)) && !has_function(kernel, INET_SENDPAGE)
 }
 
-/// Whether a tracepoint tells of system calls.
+/// Returns whether a tracepoint reports system calls.
 pub fn have_system_calls(kernel: &Btf<'_>) -> bool {
     has_tracepoint(kernel, SYSTEM_CALLS.1)
 }
 
-/// Whether it has a function of this name.
+/// Returns whether the kernel has a function of this name.
 fn has_function(kernel: &Btf<'_>, name: &str) -> bool {
     kernel.type_by_name::<Func<'_>>(name).is_some()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A BPF program that does nothing. It is loaded and attached as those that trace are, and undone at
-//! once: only the kernel knows what it lets this process do.
+//! Trials with a BPF program that does nothing, which is loaded and attached as those that trace are, and
+//! detached at once: only the kernel knows what it allows this process.
 
 use std::ffi::CStr;
 use std::fs;
@@ -15,15 +15,15 @@ use libbpf_rs::libbpf_sys;
 /// The program of this process, in which the uprobe is put.
 const OWN_PROGRAM: &CStr = c"/proc/self/exe";
 
-/// Which number perf events have that are uprobes.
+/// The file with the type number of perf events for uprobes.
 const PERF_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 
-/// How uprobes are attached.
+/// The ways to attach uprobes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UprobeMethod {
     /// `uprobe_multi` links (Linux 6.6), the cheaper ones.
     Multi,
-    /// One perf event a probe.
+    /// One perf event per probe.
     Perf,
 }
 
@@ -31,7 +31,7 @@ pub enum UprobeMethod {
 pub struct Trial(OwnedFd);
 
 impl Trial {
-    /// A program for uprobes.
+    /// Loads a program for uprobes.
     pub fn of_uprobe(method: UprobeMethod) -> io::Result<Self> {
         let attach_type = match method {
             UprobeMethod::Multi => libbpf_sys::BPF_TRACE_UPROBE_MULTI,
@@ -40,13 +40,13 @@ impl Trial {
         Self::load(libbpf_sys::BPF_PROG_TYPE_KPROBE, attach_type, 0)
     }
 
-    /// A program at a tracepoint, which the kernel's types name so.
+    /// Loads a program for a tracepoint, by its BTF type.
     pub fn of_tracepoint(type_id: u32) -> io::Result<Self> {
         let attach_type = libbpf_sys::BPF_TRACE_RAW_TP;
         Self::load(libbpf_sys::BPF_PROG_TYPE_TRACING, attach_type, type_id)
     }
 
-    /// A program at the end of a function of the kernel, which its types name so.
+    /// Loads a program for the end of a kernel function, by its BTF type.
     pub fn of_fexit(type_id: u32) -> io::Result<Self> {
         let attach_type = libbpf_sys::BPF_TRACE_FEXIT;
         Self::load(libbpf_sys::BPF_PROG_TYPE_TRACING, attach_type, type_id)
@@ -89,16 +89,16 @@ impl Trial {
         Ok(())
     }
 
-    /// Attaches it to a function of this program that no one calls, and detaches it.
+    /// Attaches it to a function of this program that is never called, and detaches it.
     pub fn attach_to_self(&self, method: UprobeMethod) -> io::Result<()> {
-        let offset = file_offset_of(nobody_calls_this as fn() as usize)?;
+        let offset = file_offset_of(uprobe_target as fn() as usize)?;
         match method {
             UprobeMethod::Multi => self.attach_multi(offset),
             UprobeMethod::Perf => self.attach_perf(offset),
         }
     }
 
-    /// As libbpf's `bpf_program__attach_uprobe_multi()` does.
+    /// Attaches as libbpf's `bpf_program__attach_uprobe_multi()` does.
     fn attach_multi(&self, offset: u64) -> io::Result<()> {
         let mut options = link_options();
         let cookie = 0_u64;
@@ -113,7 +113,7 @@ impl Trial {
         self.link(0, libbpf_sys::BPF_TRACE_UPROBE_MULTI, &options)
     }
 
-    /// As libbpf's `bpf_program__attach_uprobe_opts()` does.
+    /// Attaches as libbpf's `bpf_program__attach_uprobe_opts()` does.
     fn attach_perf(&self, offset: u64) -> io::Result<()> {
         let number = fs::read_to_string(PERF_TYPE)?;
         let number = number.trim_end().parse().map_err(io::Error::other)?;
@@ -144,7 +144,7 @@ impl Trial {
         self.link(event.as_raw_fd(), libbpf_sys::BPF_PERF_EVENT, &options)
     }
 
-    /// Makes a link, and takes it away.
+    /// Creates a link, and closes it.
     fn link(
         &self,
         target: i32,
@@ -159,7 +159,7 @@ impl Trial {
     }
 }
 
-/// Nothing is set.
+/// Options of a link without any value.
 fn link_options() -> libbpf_sys::bpf_link_create_opts {
     libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
@@ -167,7 +167,7 @@ fn link_options() -> libbpf_sys::bpf_link_create_opts {
     }
 }
 
-/// What a function of libbpf returns: a descriptor, or an error below 0.
+/// Takes the result of a function of libbpf: a descriptor, or an error below 0.
 fn owned(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
@@ -176,13 +176,13 @@ fn owned(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Where the uprobe is put.
+/// The place of the uprobe.
 #[inline(never)]
-fn nobody_calls_this() {
+fn uprobe_target() {
     std::hint::black_box(());
 }
 
-/// Where in its file something is that is mapped at this address.
+/// Returns the offset in its file of what is mapped at an address.
 fn file_offset_of(address: usize) -> io::Result<u64> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let address = address as u64;
@@ -204,12 +204,12 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::file_offset_of;
-    use super::nobody_calls_this;
+    use super::uprobe_target;
 
-    /// Check that the bytes of a function are where it is said to be in the file.
+    /// Check that the bytes of a function are at its offset in the file.
     #[test]
     fn offset_of_a_function() {
-        let address = nobody_calls_this as fn() as usize;
+        let address = uprobe_target as fn() as usize;
         let mut in_file = [0];
         File::open("/proc/self/exe")
             .unwrap()

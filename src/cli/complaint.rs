@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What clap complains of, in one line that says what to do instead. clap itself takes several, and
-//! a value may have more.
+//! clap's errors in one line, with what to do instead. clap's own messages have several lines, and a
+//! value in them may have line breaks.
 
 use std::error::Error as _;
 
@@ -11,13 +11,13 @@ use clap::error::ErrorKind;
 
 use super::Cli;
 
-/// The complaint, and where help is.
+/// Returns the error in one line, with a pointer to the help.
 pub fn one_line(error: &clap::Error) -> String {
-    format!("{}; try \"ngx-bpf --help\"", what(error))
+    format!("{}; try \"ngx-bpf --help\"", explain(error))
 }
 
-/// What is wrong, and what may be right.
-fn what(error: &clap::Error) -> String {
+/// Returns what is wrong, and what may have been meant.
+fn explain(error: &clap::Error) -> String {
     let arg = texts(error, ContextKind::InvalidArg).join(", ");
     let value = texts(error, ContextKind::InvalidValue).join(", ");
     let command = texts(error, ContextKind::InvalidSubcommand).join(", ");
@@ -48,7 +48,7 @@ fn what(error: &clap::Error) -> String {
         ErrorKind::ArgumentConflict if !command.is_empty() => {
             let before = texts(error, ContextKind::PriorArg).join(", ");
             format!(
-                "\"{command}\" is no option and no command, and \"{before}\" has its value \
+                "\"{command}\" is neither an option nor a command, and \"{before}\" has its value \
                  already: put a value with spaces into quotes"
             )
         }
@@ -56,13 +56,13 @@ fn what(error: &clap::Error) -> String {
     }
 }
 
-/// What clap says in its first line.
+/// Returns the first line of clap's own message.
 fn first_line(text: &str) -> String {
     let first = text.lines().next().unwrap_or_default();
     first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
-/// What may have been meant.
+/// Returns a suggestion, if clap has one.
 fn meant(error: &clap::Error, kind: ContextKind) -> String {
     match texts(error, kind).last() {
         Some(text) => format!(": did you mean \"{text}\"?"),
@@ -70,7 +70,7 @@ fn meant(error: &clap::Error, kind: ContextKind) -> String {
     }
 }
 
-/// The texts of one kind, without any line break.
+/// Returns the texts of one kind, with line breaks escaped.
 fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
     let texts = match error.get(kind) {
         Some(ContextValue::String(text)) => std::slice::from_ref(text),
@@ -83,7 +83,7 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
         .collect()
 }
 
-/// Whether there is such a command.
+/// Returns whether there is such a command.
 fn is_command(name: &str) -> bool {
     name == "help" || Cli::command().find_subcommand(name).is_some()
 }

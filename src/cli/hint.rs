@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Hints for options that are understood, and may not do what was meant.
+//! Hints for options that are valid, and may not do what was meant.
 
 use super::TraceArgs;
 
-/// The highest status that HTTP knows. nginx writes others as well, up to 999: `return 699`, or what
-/// an upstream has sent.
+/// The highest status that HTTP defines. nginx sends others as well, up to 999: `return 699`, or what an
+/// upstream has sent.
 const STATUS_MAX: u32 = 599;
 
-/// What is said when tracing has begun. `is_piped`: stdout is a pipe.
+/// Returns what is printed when tracing has begun. `is_piped`: whether stdout is a pipe.
 pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
     if is_piped && options.output.is_none() && options.is_format_open() {
@@ -20,19 +20,18 @@ pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
     if let Some(uri) = &options.uri {
         if uri.contains('*') {
             hints.push(format!(
-                "--uri takes a prefix, not a pattern: {uri:?} finds only what has this \"*\" in it"
+                "--uri takes a prefix, not a pattern: {uri:?} matches only URIs that contain this \"*\""
             ));
         }
         if !uri.is_empty() && !uri.starts_with('/') {
             hints.push(format!(
-                "--uri {uri:?} does not begin with \"/\", as what clients ask for does"
+                "--uri {uri:?} does not begin with \"/\", as the URIs of requests do"
             ));
         }
     }
     if options.status.iter().any(|range| range.first > STATUS_MAX) {
         hints.push(format!(
-            "a status above {STATUS_MAX} is none of HTTP's: only a \"return\" or an upstream of \
-             its own sends one"
+            "HTTP has no status above {STATUS_MAX}: only a \"return\" or an unusual upstream sends one"
         ));
     }
     hints

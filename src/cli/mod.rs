@@ -34,16 +34,16 @@ pub mod value;
     version,
     disable_version_flag = true,
     args_conflicts_with_subcommands = true,
-    about = "Tell where the time of every nginx request went, in nanoseconds",
-    long_about = "Tell where the time of every nginx request went, in nanoseconds.\n\n\
-        Attaches to a running, unmodified nginx and writes one record a request to stdout: when \
+    about = "Report where the time of every nginx request went, in nanoseconds",
+    long_about = "Report where the time of every nginx request went, in nanoseconds.\n\n\
+        Attaches to a running, unmodified nginx and writes one record per request to stdout: when \
         its connection was accepted, when the request was read, forwarded to the upstream and \
-        answered. Needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (before Linux 6.6 CAP_SYS_ADMIN, \
-        too), and Linux 5.15 or newer with BTF.",
+        answered. It needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (before Linux 6.6 also \
+        CAP_SYS_ADMIN), and Linux 5.15 or newer with BTF.",
     after_help = "TIME is a number and a unit, one of ns, us, ms, s, m and h: 10s, 1.5s, 500ms, 1m30s. Without \
         a unit it is in seconds.\n\
-        LIST has commas between its items, and no spaces.\n\n\
-        Exit status: 0 ended as asked, or the traced nginx ended; 1 failed, or the output did; 2 bad \
+        The items of LIST are separated by commas, without spaces.\n\n\
+        Exit status: 0 ended as asked, or the traced nginx ended; 1 failed, or the output failed; 2 bad \
         usage."
 )]
 pub struct Cli {
@@ -62,7 +62,7 @@ pub struct Cli {
     version: Option<bool>,
 }
 
-/// What is made of this definition.
+/// What `--generate` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
     /// The man page, in roff
@@ -75,21 +75,21 @@ pub enum Generate {
     Fish,
 }
 
-/// What else there is.
+/// The commands besides tracing.
 #[derive(Debug, Subcommand)]
 pub enum Subcommands {
-    /// Say whether tracing would work, and attach nothing to nginx
+    /// Report whether tracing would work, and attach nothing to nginx
     #[command(
         disable_version_flag = true,
-        after_help = "Exit status: 0 tracing would work, 1 it would not, or not for each PID that was \
-            named, 2 bad usage."
+        after_help = "Exit status: 0 tracing would work; 1 it would not, or not for every PID that was \
+            named; 2 bad usage."
     )]
     Check(CheckArgs),
 
     /// Print the struct layout found in an nginx binary or its debug file
     #[command(disable_version_flag = true)]
     Layout {
-        /// An nginx binary; its debug file is found as gdb finds it
+        /// An nginx binary; its debug file is found where gdb finds it
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
@@ -102,18 +102,18 @@ pub struct LayoutArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "debug_info")]
     pub layout: Option<PathBuf>,
 
-    /// Take it from the debug information in FILE, which must be of the same build, and from there
-    /// the symbols that the binary lacks
+    /// Take the layout, and symbols that the binary lacks, from the debug information in FILE, which must
+    /// belong to the same build
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub debug_info: Option<PathBuf>,
 }
 
-/// Which nginx, of all that run.
+/// The options that choose nginx processes.
 #[derive(Args, Debug)]
 pub struct Pids {
-    /// Only these nginx: a master stands for all its workers, a worker for itself. Several pids are
-    /// divided by spaces, commas or newlines, as pgrep prints them, and the option may be repeated
-    /// [default: every nginx that runs]
+    /// Trace only these nginx: a master with all its workers, or a single worker. Several pids are
+    /// separated by spaces, commas or newlines, as pgrep prints them; may be repeated [default: every
+    /// nginx that runs]
     #[arg(short, long, value_name = "PID", num_args = 1..)]
     pid: Vec<PidList>,
 }
@@ -131,7 +131,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub pids: Pids,
 
-    /// Write one JSON object, which has all details
+    /// Write one JSON object with all details
     #[arg(long)]
     pub json: bool,
 
@@ -149,7 +149,7 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub pids: Pids,
 
-    /// Trace those that start later, too, and do not end with the last of them
+    /// Also trace nginx instances that start later; keep running when none is left
     #[arg(long, conflicts_with = "pid")]
     pub wait: bool,
 
@@ -157,11 +157,11 @@ pub struct TraceArgs {
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Write records in this form [default: text]
+    /// Write records in this format [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     format: Option<FormatArg>,
 
-    /// Append to FILE instead of stdout; opened again on SIGUSR1
+    /// Append to FILE instead of stdout; SIGUSR1 reopens it
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
 
@@ -173,36 +173,36 @@ pub struct TraceArgs {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Only requests that took at least TIME
+    /// Write only requests that took at least TIME
     #[arg(long, value_name = "TIME", value_parser = value::time)]
     pub min_duration: Option<Duration>,
 
-    /// Only these statuses: 404, 5xx, 500-503
+    /// Write only requests with these statuses: 404, 5xx, 500-503
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub status: Vec<StatusRange>,
 
-    /// Only these request methods, in any case
+    /// Write only requests with these methods, in upper or lower case
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value::method)]
     pub method: Vec<String>,
 
-    /// Only requests whose uri begins with PREFIX, as the client has written it, before any rewrite
+    /// Write only requests whose URI begins with PREFIX, as the client sent it, before any rewrite
     #[arg(long, value_name = "PREFIX")]
     pub uri: Option<String>,
 
-    /// Only requests with this Host, in any case; a port in it does not count
+    /// Write only requests with this Host, in upper or lower case, with any port
     #[arg(long, value_name = "NAME", value_parser = value::host)]
     pub host: Option<String>,
 
-    /// Only requests that failed: with a status of 400 or more, or with a failed attempt at an
-    /// upstream, also of a subrequest
+    /// Write only requests that failed: with a status of 400 or more, or with a failed attempt at an
+    /// upstream, also in a subrequest
     #[arg(long)]
     pub failed: bool,
 
-    /// Only one request in N
+    /// Write only one request in N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: Option<u64>,
 
-    /// Tell on stderr what tracing costs, at the end and every TIME if given; counting costs, too
+    /// Report tracing overhead on stderr at exit, and every TIME if given (measuring adds some overhead)
     #[arg(
         long,
         value_name = "TIME",
@@ -212,16 +212,16 @@ pub struct TraceArgs {
     )]
     pub self_stats: Option<Interval>,
 
-    /// In query strings, tell REDACTED instead of the values of these keys; "none": tell all
+    /// Replace the values of these query-string keys by REDACTED ("none" disables it)
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
     pub redact: Secrets,
 
-    /// Tell no query strings
+    /// Strip query strings
     #[arg(long, conflicts_with = "redact")]
     pub no_query: bool,
 
-    /// Cut the longest strings of a record until its line has at most BYTES, its end included;
-    /// "none": cut nothing
+    /// Shorten the longest strings of a record until its line, with its end, has at most BYTES ("none"
+    /// disables it)
     #[arg(long, value_name = "BYTES", default_value = DEFAULT_MAX_LINE)]
     pub max_line: MaxLine,
 
@@ -229,8 +229,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub metrics: Option<ListenAddress>,
 
-    /// In metrics, count requests as NAME whose uri is PATTERN ("*": anything), as the client has
-    /// written it, without its query; may be repeated
+    /// In metrics, count requests as NAME if their URI, as the client sent it and without its query,
+    /// matches PATTERN, in which "*" stands for anything; may be repeated
     #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
     pub route: Vec<Route>,
 
@@ -241,11 +241,11 @@ pub struct TraceArgs {
     #[arg(long, value_name = "SOURCE", value_parser = value::socket_source, hide = true)]
     pub sockets: Option<SocketSource>,
 
-    /// Tell more on stderr
+    /// Print more on stderr
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Tell errors only on stderr
+    /// Print only errors on stderr
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -272,7 +272,7 @@ impl TraceArgs {
 pub enum FormatArg {
     /// One line for people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// The same under OpenTelemetry's names, flat
     Otel,

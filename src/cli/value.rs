@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What options take as values, and how each is written.
+//! The values of options, and how each is written.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use crate::attach::socket_source::SocketSource;
 use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::host::host_and_port;
 
-/// When something is told: every so often, or at the end only.
+/// The time between reports; `None` for a report at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval(pub Option<Duration>);
 
 impl FromStr for Interval {
     type Err = anyhow::Error;
 
-    /// A time, or nothing.
+    /// Parses a time, or nothing.
     fn from_str(text: &str) -> Result<Self> {
         let every = (!text.is_empty()).then(|| time(text)).transpose()?;
         ensure!(
@@ -34,29 +34,32 @@ impl FromStr for Interval {
     }
 }
 
-/// The shortest interval: counters are looked at so often.
+/// The shortest interval: that at which counters are read.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Keys of query strings whose values are secret.
+/// Keys of query strings whose values are redacted.
 #[derive(Clone, Debug)]
 pub struct Secrets(pub Vec<String>);
 
 impl FromStr for Secrets {
     type Err = anyhow::Error;
 
-    /// `key,key` or `none`.
+    /// Parses `key,key` or `none`.
     fn from_str(text: &str) -> Result<Self> {
         if text == "none" {
             return Ok(Self(Vec::new()));
         }
         let keys: Vec<String> = text.split(',').map(str::to_owned).collect();
         let is_key = |key: &String| !key.is_empty() && !key.contains(['?', '&', ';', '=']);
-        ensure!(keys.iter().all(is_key), "no keys of a query string");
+        ensure!(
+            keys.iter().all(is_key),
+            "not keys of a query string: separate them by commas, or pass none"
+        );
         Ok(Self(keys))
     }
 }
 
-/// What Fluent Bit's `exec` reads at once: its buffer of 4 KiB has a 0 at the end.
+/// The longest line that Fluent Bit's `exec` reads: its buffer of 4 KiB ends with a 0.
 pub const DEFAULT_MAX_LINE: &str = "4095";
 
 /// Bytes of the longest line, its end included.
@@ -66,12 +69,12 @@ pub struct MaxLine(pub Option<usize>);
 impl FromStr for MaxLine {
     type Err = anyhow::Error;
 
-    /// A number or `none`.
+    /// Parses a number or `none`.
     fn from_str(text: &str) -> Result<Self> {
         if text == "none" {
             return Ok(Self(None));
         }
-        let bytes = text.parse().context("no number of bytes")?;
+        let bytes = text.parse().context("not a number of bytes")?;
         ensure!(
             bytes >= MAX_LINE_MIN,
             "less than {MAX_LINE_MIN}: not every record would fit"
@@ -80,70 +83,68 @@ impl FromStr for MaxLine {
     }
 }
 
-/// Where metrics are served.
+/// The address at which metrics are served.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenAddress(pub SocketAddr);
 
 impl FromStr for ListenAddress {
     type Err = anyhow::Error;
 
-    /// `127.0.0.1:9913`, `[::1]:9913` or `9913`.
+    /// Parses `127.0.0.1:9913`, `[::1]:9913` or `9913`.
     fn from_str(text: &str) -> Result<Self> {
         let local = || Some((Ipv4Addr::LOCALHOST, text.parse().ok()?).into());
         let address: Option<SocketAddr> = text.parse().ok().or_else(local);
-        let address = address.context("no address and port: 127.0.0.1:9913, [::1]:9913, 9913")?;
-        ensure!(
-            address.port() != 0,
-            "port 0 is any, and no one would know which"
-        );
+        let address =
+            address.context("not an address with a port: 127.0.0.1:9913, [::1]:9913, 9913")?;
+        ensure!(address.port() != 0, "port 0 is not allowed: name one");
         Ok(Self(address))
     }
 }
 
-/// Pids as `pgrep`, a person or another program writes them.
+/// A list of pids, as `pgrep` or a person writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PidList(pub Vec<u32>);
 
 impl FromStr for PidList {
     type Err = anyhow::Error;
 
-    /// Numbers with spaces, commas or newlines between them.
+    /// Parses numbers that are separated by spaces, commas or newlines.
     fn from_str(text: &str) -> Result<Self> {
         let words = text.split(|c: char| c == ',' || c.is_whitespace());
         let pids = words.filter(|word| !word.is_empty()).map(pid);
         let pids: Vec<u32> = pids.collect::<Result<_>>()?;
         ensure!(
             !pids.is_empty(),
-            "it names no pid: is nginx running, and did pgrep find it?"
+            "it contains no pid: is nginx running, and did pgrep find it?"
         );
         Ok(Self(pids))
     }
 }
 
-/// One pid. The kernel's are less than 2^22.
+/// Parses one pid. The kernel's are less than 2^22.
 fn pid(word: &str) -> Result<u32> {
     let pid: Option<i32> = word.parse().ok().filter(|pid| *pid > 0);
     let pid = pid.and_then(|pid| u32::try_from(pid).ok());
-    pid.with_context(|| format!("\"{}\" is no pid", word.escape_debug()))
+    pid.with_context(|| format!("\"{}\" is not a pid", word.escape_debug()))
 }
 
 /// A range of status codes, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusRange {
-    /// The lowest.
+    /// The lowest status.
     pub first: u32,
-    /// The highest.
+    /// The highest status.
     pub last: u32,
 }
 
 impl FromStr for StatusRange {
     type Err = anyhow::Error;
 
-    /// `404`, `5xx` or `500-503`, from 0 to 999 as nginx writes them.
+    /// Parses `404`, `5xx` or `500-503`, from 0 to 999 as nginx writes them.
     fn from_str(text: &str) -> Result<Self> {
         let code = |code: &str| {
             let digits = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
-            ensure!(digits, "\"{text}\" is no status: 404, 5xx or 500-503");
+            ensure!(digits, "\"{text}\" is not a status: 404, 5xx or 500-503");
             Ok(code.parse()?)
         };
         let (first, last) = match (text.strip_suffix("xx"), text.split_once('-')) {
@@ -151,14 +152,17 @@ impl FromStr for StatusRange {
             (None, Some((first, last))) => (code(first)?, code(last)?),
             (None, None) => (code(text)?, code(text)?),
         };
-        ensure!(first <= last, "\"{text}\" begins after its end");
+        ensure!(
+            first <= last,
+            "\"{text}\" is not a range: its start is greater than its end"
+        );
         Ok(Self { first, last })
     }
 }
 
-/// A number with a unit, or of seconds. Zero is a time, too.
+/// Parses a number with a unit, or of seconds. Zero is allowed.
 pub fn time(text: &str) -> Result<Duration> {
-    const FORM: &str = "no time: 10s, 1.5s, 500ms, 1m30s; units: ns, us, ms, s, m, h";
+    const FORM: &str = "not a time: 10s, 1.5s, 500ms, 1m30s; units: ns, us, ms, s, m, h";
     let ends_with_number = text.ends_with(|c: char| c.is_ascii_digit());
     let is_part = |c: char| c.is_ascii_digit() || c.is_ascii_lowercase() || ". ".contains(c);
     let is_time = text.starts_with(|c: char| c.is_ascii_digit()) && text.chars().all(is_part);
@@ -168,18 +172,18 @@ pub fn time(text: &str) -> Result<Duration> {
         .context(FORM)
 }
 
-/// A host's name, without the port that it may have: that of a `Host` does not count either.
+/// Parses the name of a host, and drops its port: that of a `Host` header is not compared either.
 pub fn host(text: &str) -> Result<String> {
     let name = host_and_port(text).0;
     let is_part = |c: char| c == '/' || c.is_whitespace() || c.is_control();
     ensure!(
         !name.is_empty() && !name.contains(is_part),
-        "not the name of a host: example.com, 127.0.0.1, [::1]"
+        "not a host name: example.com, 127.0.0.1, [::1]"
     );
     Ok(name.to_owned())
 }
 
-/// A source of the bytes on sockets, by its name in `ngx-bpf check --json`.
+/// Parses a source of the bytes on sockets, by its name in `ngx-bpf check --json`.
 pub fn socket_source(text: &str) -> Result<SocketSource> {
     match text {
         "tracepoint" => Ok(SocketSource::Tracepoint),
@@ -189,12 +193,12 @@ pub fn socket_source(text: &str) -> Result<SocketSource> {
     }
 }
 
-/// A method as nginx knows them: upper case.
+/// Parses a request method, and returns it in upper case, as nginx has it.
 pub fn method(text: &str) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-');
     ensure!(
         !text.is_empty() && text.bytes().all(known),
-        "no request method"
+        "not a request method"
     );
     Ok(text.to_ascii_uppercase())
 }
@@ -209,7 +213,7 @@ mod tests {
     use super::method;
     use super::time;
 
-    /// Check times with every unit and without one, and what is none.
+    /// Check times with every unit and without one, and texts that are not times.
     #[test]
     fn times() {
         assert_eq!(time("10s").unwrap(), Duration::from_secs(10));
@@ -243,7 +247,7 @@ mod tests {
         }
     }
 
-    /// Check what may stand between pids, and what is none.
+    /// Check the separators of pids, and texts that are not pids.
     #[test]
     fn pids() {
         let pids = |text: &str| text.parse::<PidList>().map(|list| list.0);
@@ -255,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Check the three forms of a status, and what is none.
+    /// Check the three forms of a status, and texts that are not one.
     #[test]
     fn statuses() {
         let range = |text: &str| text.parse::<StatusRange>().map(|r| (r.first, r.last));
@@ -284,7 +288,7 @@ mod tests {
         }
     }
 
-    /// Check that methods are folded to upper case, and nothing else is let through.
+    /// Check that methods become upper case, and that nothing else is accepted.
     #[test]
     fn methods() {
         assert_eq!(method("get").unwrap(), "GET");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that somebody else named: the program that a process runs, and the debug file that this
+//! Files that others have named: the program that a process runs, and the debug file that this
 //! program names. Whoever named them may be anybody, so that opening one must neither wait nor leave
 //! its place, and what is read is the very file that was judged.
 
@@ -28,14 +28,14 @@ use rustix::fs::openat2;
 use rustix::fs::statx;
 use rustix::io::Errno;
 
-/// How a file is opened to be read: without waiting for the other end of a pipe, or for the holder
+/// The flags to open a file to read it: without waiting for the other end of a pipe, or for the holder
 /// of a lease.
 const TO_READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// How a file is opened to be judged: neither its driver nor its file system is asked for it.
+/// The flags to open a file to inspect it: neither its driver nor its file system is asked for it.
 const TO_JUDGE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// File systems whose files are no files: reading them may wait for ever, or do something.
@@ -118,8 +118,8 @@ pub fn beneath(folder: &Path, path: &Path) -> Option<File> {
     file.metadata().ok()?.is_file().then_some(file)
 }
 
-/// Opens a file that the person who runs this has named. Fails when it is none: a pipe would make
-/// us wait.
+/// Opens a file that the user has named. Fails when it is not a regular file: reading a pipe would
+/// block.
 pub fn own(path: &Path) -> Result<File> {
     let file = File::from(openat(CWD, path, TO_READ, Mode::empty())?);
     ensure!(file.metadata()?.is_file(), "not a regular file");
@@ -159,7 +159,7 @@ fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> 
     Ok(())
 }
 
-/// Whether a user's own program answers for files on such a file system, or they are none.
+/// Returns whether a program of a user serves such a file system, or its files are not regular ones.
 fn may_hang(r#type: &str) -> bool {
     let name = r#type.split('.').next().unwrap_or_default();
     matches!(name, "fuse" | "fuseblk") || PSEUDO.contains(&name)
@@ -169,7 +169,7 @@ fn may_hang(r#type: &str) -> bool {
 struct Mounts(BTreeMap<u64, String>);
 
 impl Mounts {
-    /// Of a process, or `self`. None when it has ended.
+    /// Reads the mounts that a process sees, or `self`. There are none when it has ended.
     fn seen_by(process: &str) -> Self {
         let mut text = Vec::new();
         let read = File::open(format!("/proc/{process}/mountinfo"))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is counted and measured over all requests, for Prometheus. Labels are bounded: upstreams are
-//! few or `other`, paths are told only where `--route` names them.
+//! Metrics over all requests, for Prometheus. The number of labels is bounded: the first upstreams have a
+//! label of their own, paths only where `--route` names them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ const BUCKETS: [f64; 17] = [
     5.0, 10.0, 30.0,
 ];
 
-/// So many upstreams have a label of their own.
+/// The number of upstreams that have a label of their own.
 const UPSTREAMS_MAX: usize = 32;
 
 /// Where metrics are served, and which routes are counted.
@@ -45,19 +45,19 @@ pub struct MetricsSettings {
     pub routes: Vec<Route>,
 }
 
-/// What requests of one kind have in common.
+/// The labels that requests of one kind have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
     /// The last upstream's address, `none` or `other`.
     upstream: String,
     /// `2xx` and so on.
     status: &'static str,
-    /// Of `--route`, or `other`; `None` without any.
+    /// The name of a route, or `other`; `None` without routes.
     route: Option<String>,
 }
 
 impl Kind {
-    /// As metrics have it.
+    /// Returns names and values.
     fn labels(&self) -> Labels {
         let mut labels = vec![
             ("upstream", self.upstream.clone()),
@@ -70,14 +70,14 @@ impl Kind {
 
 /// The metrics of one kind of requests.
 struct Series {
-    /// How many.
+    /// The number of requests.
     requests: Counter,
-    /// First byte read to the request's end; `None` before there was one.
+    /// From the first byte read to the end of the request. `None` before the first value.
     duration: Option<Histogram>,
-    /// By `SPANS`. Those that no request of this kind has had are not there: a request without an
-    /// upstream has no time of one, not even 0 of them.
+    /// The intervals of `SPANS`. One that no request of this kind has had is absent: requests without an
+    /// upstream have no histogram of it, not even an empty one.
     spans: [Option<Histogram>; SPANS.len()],
-    /// What its histograms are labelled with.
+    /// The labels of its histograms.
     labels: Labels,
 }
 
@@ -90,11 +90,11 @@ pub struct RequestMetrics {
     routes: Vec<Route>,
     /// Upstreams that have a label of their own.
     upstreams: Vec<String>,
-    /// What is there already.
+    /// The metrics of each kind of requests so far.
     series: HashMap<Kind, Series>,
     /// Requests by kind.
     requests: Family<Labels, Counter>,
-    /// Those of them that have become tunnels.
+    /// Requests whose connection became a tunnel, by kind.
     tunnels: Family<Labels, Counter>,
     /// Their durations.
     durations: Histograms,
@@ -173,7 +173,7 @@ impl RequestMetrics {
             return;
         };
         series.requests.inc();
-        /* A tunnel lives for hours: that says nothing of how fast a request is. */
+        /* A tunnel lives for hours, which says nothing about how fast requests are. */
         if request.tunnel {
             self.tunnels.get_or_create(&series.labels).inc();
             return;
@@ -206,7 +206,7 @@ impl RequestMetrics {
         }
     }
 
-    /// The first request of a kind.
+    /// Makes the metrics of a new kind.
     fn new_series(&self, kind: &Kind) -> Series {
         let labels = kind.labels();
         Series {
@@ -217,7 +217,7 @@ impl RequestMetrics {
         }
     }
 
-    /// The label of an upstream: of the first ones their own.
+    /// Returns the label of an upstream.
     fn upstream(&mut self, addr: &str) -> String {
         if !self.upstreams.iter().any(|known| known == addr) {
             if self.upstreams.len() == UPSTREAMS_MAX {
@@ -229,7 +229,7 @@ impl RequestMetrics {
     }
 }
 
-/// `2xx` and so on; `none` where no status was ever set.
+/// Returns the class of a status: `2xx` and so on, `none` without a status.
 fn class(status: Option<u32>) -> &'static str {
     match status {
         Some(100..200) => "1xx",
@@ -242,7 +242,7 @@ fn class(status: Option<u32>) -> &'static str {
     }
 }
 
-/// Nanoseconds as Prometheus counts.
+/// Converts nanoseconds to seconds, the unit of Prometheus.
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
@@ -261,7 +261,7 @@ mod tests {
     use ngx_bpf_record::Request;
     use ngx_bpf_record::schema;
 
-    /// What is served after these requests.
+    /// Returns what is served after these requests.
     fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
         let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
         let mut registry = Registry::default();

@@ -20,7 +20,7 @@ pub struct OwnMetrics {
     seen: Counter,
     /// Requests written.
     written: Counter,
-    /// Requests that were not asked for.
+    /// Requests that the options left out.
     filtered: Counter,
     /// Requests lost, by cause.
     lost: Family<Labels, Counter>,

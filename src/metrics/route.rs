@@ -22,15 +22,15 @@ impl FromStr for Route {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (name, pattern) = text.split_once('=').context("no NAME=PATTERN")?;
+        let (name, pattern) = text.split_once('=').context("not NAME=PATTERN")?;
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:/".contains(&byte);
         ensure!(
             !name.is_empty() && name.bytes().all(is_plain),
-            "\"{name}\" is no name: letters, digits, _ - . : /"
+            "\"{name}\" is not a name: letters, digits, _ - . : /"
         );
         ensure!(
             pattern.starts_with(['/', '*']),
-            "\"{pattern}\" begins with no / or *"
+            "\"{pattern}\" must begin with / or *"
         );
         Ok(Self {
             name: name.to_owned(),
@@ -40,8 +40,8 @@ impl FromStr for Route {
 }
 
 impl Route {
-    /// The name of the first that matches the path that the client asked for, or `other`; `None`
-    /// when there are no routes.
+    /// Returns the name of the first route that matches the path that the client asked for, or `other`;
+    /// `None` when there are no routes.
     pub fn label(routes: &[Self], request_uri: Option<&str>) -> Option<String> {
         let path = request_uri.map(|uri| uri.split_once('?').map_or(uri, |(path, _)| path));
         let matches = |route: &&Self| path.is_some_and(|path| matches(&route.pattern, path));
@@ -53,7 +53,7 @@ impl Route {
     }
 }
 
-/// Whether a whole text is what the pattern says.
+/// Returns whether a pattern matches a whole text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -66,10 +66,10 @@ fn matches(pattern: &str, text: &str) -> bool {
         if parts.peek().is_none() {
             return text.ends_with(part);
         }
-        let Some((_, behind)) = text.split_once(part) else {
+        let Some((_, after)) = text.split_once(part) else {
             return false;
         };
-        text = behind;
+        text = after;
     }
     true
 }
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// Check that the first route counts, and what is none.
+    /// Check that the first route counts, and texts that are not routes.
     #[test]
     fn first() {
         let route = |text: &str| text.parse::<Route>();

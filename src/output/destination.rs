@@ -35,13 +35,13 @@ use rustix::process::geteuid;
 /// A new file is for its owner and group to read, less what umask takes: requests may hold secrets.
 const MODE: Mode = Mode::from_raw_mode(0o640);
 
-/// As many links as the kernel follows.
+/// The number of links that the kernel follows.
 const LINKS_MAX: usize = 40;
 
-/// Sticky, and everybody may write to it.
+/// The mode of folders with the sticky bit that all users may write to.
 const SHARED: u32 = 0o1002;
 
-/// Opens a file to append to, and creates it when there is none. `None` for a FIFO that no one reads.
+/// Opens a file to append to, and creates it if necessary. Returns `None` for a FIFO without a reader.
 pub fn open(path: &Path) -> Result<Option<File>> {
     let context = || format!("failed to open \"{}\"", path.display());
     let mut folder = start(path).with_context(context)?;
@@ -84,14 +84,14 @@ pub fn open(path: &Path) -> Result<Option<File>> {
     Err(Errno::ISDIR).with_context(context)
 }
 
-/// Where a path begins.
+/// Opens the folder at which a path begins.
 fn start(path: &Path) -> Result<OwnedFd, Errno> {
     let start = if path.is_absolute() { "/" } else { "." };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, start, flags, Mode::empty())
 }
 
-/// What stands between the slashes, the last first.
+/// Returns the names in a path, the last first.
 fn names(path: &Path) -> Vec<OsString> {
     let is_name =
         |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
@@ -99,7 +99,7 @@ fn names(path: &Path) -> Vec<OsString> {
     names.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// Opens what is no link, in its folder.
+/// Opens a file that is not a link, in its folder.
 fn open_last(
     folder: &OwnedFd,
     name: &OsString,
@@ -127,7 +127,7 @@ fn open_last(
     }
 }
 
-/// Fails for what a stranger has put into a shared folder.
+/// Fails for a file that another user has put into a shared folder.
 fn ensure_ours(stat: &Stat, shared: Option<&Stat>, what: &str) -> Result<()> {
     let Some(folder) = shared else {
         return Ok(());
@@ -147,12 +147,12 @@ fn ensure_ours(stat: &Stat, shared: Option<&Stat>, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether everybody may create something there, and no one remove what is another's.
+/// Returns whether all users may create files there, and only owners may remove them.
 fn is_shared(folder: &Stat) -> bool {
     folder.st_mode & SHARED == SHARED
 }
 
-/// Whether it is of this type.
+/// Returns whether the file has this type.
 fn is_a(kind: FileType, stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind
 }

@@ -30,7 +30,7 @@ fn help() {
         let output = run(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(output.stderr.is_empty(), "{args:?}");
-        let starts = [&b"ngx-bpf"[..], b"Tell", b"Say"];
+        let starts = [&b"ngx-bpf"[..], b"Report"];
         assert!(starts.iter().any(|start| output.stdout.starts_with(start)));
     }
 }
@@ -112,15 +112,18 @@ fn complaints() {
             &["-d", "10", "s"],
             "\"--duration <TIME>\" has its value already: put a value with",
         ),
-        (&["--pid=1", "2"], "\"2\" is no option and no command"),
+        (
+            &["--pid=1", "2"],
+            "\"2\" is neither an option nor a command",
+        ),
         (
             &["--pid", "1\nx\n"],
-            "invalid value \"1\\nx\\n\" for \"--pid <PID>...\": \"x\" is no pid",
+            "invalid value \"1\\nx\\n\" for \"--pid <PID>...\": \"x\" is not a pid",
         ),
         (&["--json", "check"], "the command \"check\" comes first"),
         (
             &["--status", "4x"],
-            "\"4x\" is no status: 404, 5xx or 500-503",
+            "\"4x\" is not a status: 404, 5xx or 500-503",
         ),
         (&["--output"], "\"--output <FILE>\" needs a value"),
         (&["-d", "10x"], "units: ns, us, ms, s, m, h"),

@@ -13,35 +13,35 @@ use crate::follow::processes::NginxProcess;
 use crate::follow::processes::Role;
 use crate::follow::program::Program;
 
-/// What was found. The names of the members are the JSON keys.
+/// The whole report. The names of the members are the JSON keys.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
     /// The survey.
     pub kernel: KernelReport,
-    /// Every nginx that was asked for.
+    /// Every nginx that the user asked for.
     pub nginx: Vec<NginxReport>,
-    /// Whether all that was asked for would be traced.
+    /// Whether everything that the user asked for would be traced.
     pub works: bool,
     /// Whether some nginx can be traced, although others can't.
     #[serde(skip)]
     pub in_part: bool,
-    /// Why it would not, or not all that was found.
+    /// Why some of it would not be traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What the machine has.
+/// The kernel and what it allows.
 #[derive(Debug, Serialize)]
 pub struct KernelReport {
-    /// As `uname -r`.
+    /// The release, as `uname -r` prints it.
     pub release: String,
     /// Capabilities that are needed, and held.
     pub capabilities: Vec<&'static str>,
     /// Capabilities that are missing.
     pub missing_capabilities: Vec<&'static str>,
-    /// What tracing needs, or does better with.
+    /// The features that tracing needs or uses.
     pub features: Vec<Feature>,
-    /// What tells of the bytes on sockets.
+    /// The source of the bytes on sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sockets: Option<SocketSource>,
 }
@@ -51,7 +51,7 @@ pub struct KernelReport {
 pub struct NginxReport {
     /// The processes that were asked for, and their workers.
     pub processes: Vec<ProcessReport>,
-    /// Its path, if its file could be opened.
+    /// The path of its file, if that could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Which nginx it is.
@@ -77,16 +77,16 @@ pub struct ProcessReport {
     pub serving: Vec<u32>,
 }
 
-/// What a binary says of itself.
+/// The identity of a binary.
 #[derive(Debug, Serialize)]
 pub struct IdentityReport {
     /// The release.
     pub version: String,
-    /// Of the file.
+    /// The build id of the file.
     pub build_id: Option<String>,
     /// `NGX_MODULE_SIGNATURE`
     pub signature: String,
-    /// What it calls itself, when that is not nginx.
+    /// The name of the fork, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fork: Option<String>,
 }
@@ -94,13 +94,13 @@ pub struct IdentityReport {
 /// How a binary would be traced.
 #[derive(Debug, Serialize)]
 pub struct PlanReport {
-    /// Where the layout of its structs is from.
+    /// The source of the layout of its structs.
     pub layout: LayoutOrigin,
-    /// How well it fits.
+    /// The check of the layout against its code.
     pub layout_fit: LayoutFit,
     /// Where probes would go.
     pub probes: Vec<ProbeSite>,
-    /// What these could not tell, and why.
+    /// What the probes could not measure, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lack: Option<String>,
     /// Why the sockets of workers cannot be recognized.
@@ -111,14 +111,14 @@ pub struct PlanReport {
 /// Members that are where the binary's own code has them.
 #[derive(Debug, Serialize)]
 pub struct LayoutFit {
-    /// How many are.
+    /// Members that are.
     pub agree: usize,
-    /// Of how many.
+    /// Members that were checked.
     pub asked: usize,
 }
 
 impl ProcessReport {
-    /// A process and its workers.
+    /// Makes the report on a process and its workers.
     pub fn new(process: &NginxProcess) -> Self {
         let children = process.children.iter();
         let workers = children.filter(|(_, role)| *role == Role::Worker);
@@ -136,7 +136,7 @@ impl ProcessReport {
 }
 
 impl IdentityReport {
-    /// Of a build.
+    /// Makes the identity of a build.
     fn new(build: Build, build_id: Option<String>) -> Self {
         Self {
             version: build.version.to_string(),
@@ -148,7 +148,7 @@ impl IdentityReport {
 }
 
 impl NginxReport {
-    /// One that can be traced.
+    /// Makes the report on a binary that can be traced.
     pub fn traceable(program: Program) -> Self {
         let fit = &program.layout.fit;
         let plan = PlanReport {
@@ -170,7 +170,7 @@ impl NginxReport {
         }
     }
 
-    /// One that can't be traced.
+    /// Makes the report on a process that can't be traced.
     pub fn refused(refused: Refused) -> Self {
         let unknown = || ProcessReport {
             pid: refused.pid,

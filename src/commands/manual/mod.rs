@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf --generate`: the man page and the completions of shells, from the options' own
-//! definition. What the page tells of records is docs/fields.md, and the rest docs/manual.md.
+//! definition. The page has its section on records from docs/fields.md, and the rest from docs/manual.md.
 
 use std::io;
 
@@ -23,16 +23,16 @@ mod markdown;
 /// Every key of a record.
 const FIELDS: &str = include_str!("../../../docs/fields.md");
 
-/// What neither the options nor the keys say.
+/// The parts of the man page about neither options nor keys.
 const MANUAL: &str = include_str!("../../../docs/manual.md");
 
-/// Of system administration, by number and by name.
+/// The section of the man page, by number and by name.
 const SECTION: (&str, &str) = ("8", "System Administration");
 
-/// What begins the last paragraph of a help.
+/// The beginning of the last paragraph of a help text.
 const EXIT_STATUS: &str = "Exit status: ";
 
-/// Writes it to stdout. Fails when it can't be made or written.
+/// Writes the man page or completions to stdout.
 pub fn generate(what: Generate) -> Result<()> {
     let text = match what {
         Generate::Man => page().context("failed to make the man page")?,
@@ -43,7 +43,7 @@ pub fn generate(what: Generate) -> Result<()> {
     output::print(&text)
 }
 
-/// What a shell reads.
+/// Returns the completions for a shell.
 fn completions(shell: Shell) -> Vec<u8> {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
@@ -78,7 +78,7 @@ fn page() -> io::Result<Vec<u8>> {
     Ok(ascii(&String::from_utf8_lossy(&text)))
 }
 
-/// What every roff reads, whatever it takes a file's encoding for.
+/// Escapes all but ASCII, which every roff reads, whatever encoding it assumes.
 fn ascii(text: &str) -> Vec<u8> {
     let mut ascii = Vec::with_capacity(text.len());
     for c in text.chars() {
@@ -90,7 +90,7 @@ fn ascii(text: &str) -> Vec<u8> {
     ascii
 }
 
-/// All commands but clap's own, which prints what is here.
+/// Returns all commands but clap's own `help`.
 fn commands(command: &Command) -> impl Iterator<Item = &Command> {
     let commands = command.get_subcommands();
     commands.filter(|command| command.get_name() != "help")
@@ -108,7 +108,7 @@ fn synopsis(command: &Command) -> Roff {
     roff
 }
 
-/// What stands behind the options in their help: the notes, and the exit status.
+/// Returns what follows the options in a help text: notes, and the exit status.
 fn notes(command: &Command) -> (String, String) {
     let notes = command.get_after_help().map(ToString::to_string);
     let notes = notes.unwrap_or_default();

@@ -15,41 +15,41 @@ use super::http::Answer;
 use super::http::HEADER_BYTES;
 use super::http::end_of_header;
 
-/// What a client may take to ask, and then what it may take to read the answer.
+/// The time limit for a request, and then for reading the answer.
 pub const TIME: Duration = Duration::from_secs(2);
 
 /// One connection, for one request.
 pub struct Client {
     /// Never blocks.
     pub stream: TcpStream,
-    /// How far it is.
+    /// Its progress.
     pub state: ClientState,
-    /// When it is given up.
+    /// When it is closed if it makes no progress.
     pub deadline: Instant,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 pub enum ClientState {
-    /// So much of the header has come.
+    /// The part of the header that has come.
     Reading(Vec<u8>),
-    /// What is left to be sent.
+    /// The answer, of which a part may be sent.
     Writing(Answer),
-    /// All is sent; the other side closes.
+    /// All is sent, and the client has to close.
     Closing,
 }
 
-/// How far reading or writing went.
+/// The result of reading or writing.
 pub enum Progress {
-    /// There is more to do, and not now.
+    /// There is more to do later.
     Blocked,
     /// The other side has gone.
     Closed,
-    /// All of it.
+    /// Everything was read or written.
     Done,
 }
 
 impl Client {
-    /// It has asked for nothing yet.
+    /// Makes a connection that has sent nothing yet.
     pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -58,7 +58,7 @@ impl Client {
         }
     }
 
-    /// What it waits for.
+    /// Returns what it waits for.
     pub fn poll_fd(&self) -> PollFd<'_> {
         let flags = match self.state {
             ClientState::Writing(_) => PollFlags::OUT,

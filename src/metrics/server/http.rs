@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is asked of the server of metrics, and what it answers: as much of HTTP/1 as that takes.
+//! Requests to the server of the metrics, and its answers: as much of HTTP/1 as that takes.
 
 use std::rc::Rc;
 
 /// Bytes of a request's header.
 pub const HEADER_BYTES: usize = 8 << 10;
 
-/// What is written by hand.
+/// The type of short answers.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Where the empty line begins. People type lines that end with LF alone.
+/// Returns where the empty line begins. Lines may end with LF alone, as people type them.
 pub fn end_of_header(header: &[u8]) -> Option<usize> {
     let crlf = memchr::memmem::find(header, b"\r\n\r\n");
     crlf.or_else(|| memchr::memmem::find(header, b"\n\n"))
 }
 
-/// What is asked for.
+/// A request.
 pub struct HttpRequest<'a> {
     /// The method.
     pub method: &'a str,
-    /// Without its query.
+    /// The path, without a query.
     pub path: &'a str,
-    /// Every `Host`.
+    /// The value of every `Host`.
     pub hosts: Vec<&'a str>,
 }
 
 impl<'a> HttpRequest<'a> {
-    /// `None` when it is too long, or no header.
+    /// Parses a header. `None` when it is too long, or not one of HTTP/1.
     pub fn parse(header: &'a [u8]) -> Option<Self> {
         let end = end_of_header(header).filter(|end| *end <= HEADER_BYTES)?;
         let mut lines = std::str::from_utf8(&header[..end]).ok()?.lines();
@@ -49,20 +49,20 @@ impl<'a> HttpRequest<'a> {
     }
 }
 
-/// What is answered.
+/// A response.
 pub struct Response {
-    /// Its number and what that means.
+    /// The status and its reason.
     pub status: &'static str,
-    /// Of the body.
+    /// The type of the body.
     pub content_type: &'static str,
     /// The body.
     pub body: Rc<[u8]>,
-    /// Whether the body stays here.
+    /// Whether only the header is sent.
     pub is_head: bool,
 }
 
 impl Response {
-    /// A line of text.
+    /// Makes a response of one line of text.
     pub fn plain(status: &'static str, body: &str) -> Self {
         Self {
             status,
@@ -73,11 +73,11 @@ impl Response {
     }
 }
 
-/// What is being sent: the body may be shared with others.
+/// A response that is being sent. Several may share a body.
 pub struct Answer {
     /// Header and body.
     pub parts: [Rc<[u8]>; 2],
-    /// So many bytes are out.
+    /// Bytes that were sent.
     pub sent: usize,
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::HEADER_BYTES;
     use super::HttpRequest;
 
-    /// Check requests with either end of lines, and what is none.
+    /// Check requests with either end of lines, and texts that are not requests.
     #[test]
     fn requests() {
         for text in [

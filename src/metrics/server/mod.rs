@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `GET /metrics`, and a line at `/` that names it. One thread serves some connections at once, each
-//! for a bounded time; what is slow to ask makes room for what comes after it.
+//! The HTTP server of the metrics: `GET /metrics`, and a line at `/` that names it. One thread serves a
+//! few connections at once, each for a bounded time; one that has not sent its request makes room for a
+//! later one.
 
 use std::io;
 use std::io::Read as _;
@@ -35,19 +36,19 @@ mod http;
 /// Connections at once: each may hold a body of all metrics.
 const CLIENTS_MAX: usize = 16;
 
-/// What encode() writes.
+/// The type of what encode() writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How often it looks at its connections at least.
+/// The longest time between two looks at all connections.
 const TURN: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 200_000_000,
 };
 
-/// Without a descriptor for another connection, none is accepted for so long.
+/// The pause when no connection can be accepted, for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// All metrics as text are at most so old: counters are brought up to date as often.
+/// The longest time for which an answer is used again; counters are updated as often.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Answers in a thread of its own, which ends with the process.
@@ -63,20 +64,20 @@ pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
 
 /// Everything that the thread has.
 struct Server {
-    /// Where it listens.
+    /// The listening socket.
     listener: TcpListener,
-    /// By which names it may be asked.
+    /// The names that a request may have in `Host`.
     hosts: Hosts,
-    /// What it serves.
+    /// The metrics.
     registry: Registry,
-    /// The oldest first.
+    /// The connections, the oldest first.
     clients: Vec<Client>,
-    /// What was served last, for whoever asks a moment later.
+    /// The last answer and its time.
     body: Option<(Instant, Rc<[u8]>)>,
 }
 
 impl Server {
-    /// No one has asked yet.
+    /// Makes a server without connections.
     fn new(listener: TcpListener, hosts: Hosts, registry: Registry) -> Self {
         Self {
             listener,
@@ -134,7 +135,7 @@ impl Server {
         clients.position(|client| !matches!(client.state, ClientState::Writing(_)))
     }
 
-    /// Goes on with a connection as far as it goes without waiting. False when it is over.
+    /// Serves a connection as far as possible without blocking. Returns false when it is over.
     fn serve(&mut self, client: &mut Client) -> io::Result<bool> {
         loop {
             match &mut client.state {
@@ -167,11 +168,11 @@ impl Server {
         }
     }
 
-    /// The answer to a header.
+    /// Returns the answer to a header.
     fn answer(&mut self, header: &[u8]) -> Response {
         let Some(request) = HttpRequest::parse(header) else {
             return match header.len() {
-                ..=HEADER_BYTES => Response::plain("400 Bad Request", "this is no HTTP\n"),
+                ..=HEADER_BYTES => Response::plain("400 Bad Request", "this is not HTTP\n"),
                 _ => Response::plain("431 Request Header Fields Too Large", "too much\n"),
             };
         };
@@ -193,7 +194,7 @@ impl Server {
         response
     }
 
-    /// All metrics, as they are or were a moment ago.
+    /// Returns all metrics, or the last answer if that is fresh.
     fn metrics(&mut self) -> Response {
         let fresh = self.body.take().filter(|(at, _)| at.elapsed() < FRESH);
         let (at, body) = match fresh {
