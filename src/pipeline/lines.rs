@@ -46,15 +46,41 @@ impl Lines {
         loop {
             let flushed = self.output.flush(&self.signals, &self.ledger.written);
             self.count(flushed);
-            if !self.signals.take_reopen() {
+            if !self.reopen_if_asked() {
                 return;
             }
-            match self.output.reopen() {
-                Ok(()) if self.output.is_unread() => messages::unread(self.messages),
-                Ok(()) => messages::reopened(self.messages),
-                Err(error) => self.messages.warn(&error),
+        }
+    }
+
+    /// Writes one line of losses, which is not counted as a request. Returns whether it was written.
+    fn write_lost(&mut self) -> bool {
+        loop {
+            let flushed = self.output.flush(&self.signals, &AtomicU64::new(0));
+            if flushed.failure.is_some() {
+                return false;
+            }
+            if !self.reopen_if_asked() {
+                return true;
+            }
+            if self.output.is_unread() {
+                /* It would be counted with the requests that wait for a reader. */
+                self.output.lines().clear();
+                return false;
             }
         }
+    }
+
+    /// Opens the output again if SIGUSR1 has come. Returns whether it has.
+    fn reopen_if_asked(&mut self) -> bool {
+        if !self.signals.take_reopen() {
+            return false;
+        }
+        match self.output.reopen() {
+            Ok(()) if self.output.is_unread() => messages::unread(self.messages),
+            Ok(()) => messages::reopened(self.messages),
+            Err(error) => self.messages.warn(&error),
+        }
+        true
     }
 
     /// Counts what was not written, and reports the first failure of several.
@@ -93,14 +119,12 @@ impl Consumer for Lines {
     }
 
     fn lost(&mut self, lost: &Lost) -> bool {
+        self.write();
         if self.output.is_unread() {
             return false;
         }
-        self.write();
         let line = self.sink.lost(self.output.lines(), lost);
-        /* Only requests are counted. */
-        let flushed = self.output.flush(&self.signals, &AtomicU64::new(0));
-        line.is_ok() && flushed.failure.is_none()
+        self.write_lost() && line.is_ok()
     }
 
     fn flush(&mut self) {
@@ -120,5 +144,65 @@ impl Consumer for Lines {
             let given_up = self.output.give_up_unread();
             self.count(given_up);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::Lines;
+    use crate::host::signals::Signals;
+    use crate::host::stderr::Messages;
+    use crate::host::stderr::Verbosity;
+    use crate::output;
+    use crate::output::Output;
+    use crate::output::OutputFormat;
+    use crate::pipeline::ledger::Ledger;
+    use crate::pipeline::records::Consumer as _;
+    use ngx_bpf_record::Lost;
+    use ngx_bpf_record::Redaction;
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::values::Cause;
+
+    /// Check that requests are redacted, that only they are counted as written, and that SIGUSR1 opens
+    /// the file again where it was moved away.
+    #[test]
+    fn written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let signals = Signals::default();
+        let mut lines = Lines {
+            sink: output::encoder(OutputFormat::Json),
+            output: Output::open(Some(&path)).unwrap(),
+            redaction: Redaction::Query,
+            line_bytes_max: None,
+            signals: signals.clone(),
+            ledger: Arc::new(Ledger::default()),
+            messages: Messages::new(Verbosity::Quiet),
+        };
+        let mut request = Request {
+            request_uri: Some("/a?b=secret".into()),
+            ..Default::default()
+        };
+        let lost = Lost {
+            time: String::new(),
+            count: 1,
+            cause: Cause::RingFull,
+        };
+        lines.request(&mut request).unwrap();
+        assert!(lines.lost(&lost));
+        fs::rename(&path, &moved).unwrap();
+        signals.ask_for_reopen();
+        lines.tick();
+        lines.request(&mut request).unwrap();
+        lines.finish();
+        let old = fs::read_to_string(&moved).unwrap();
+        assert_eq!(old.lines().count(), 2);
+        assert!(old.contains("\"/a\"") && !old.contains("secret"), "{old}");
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+        assert_eq!(lines.ledger.written.load(Ordering::Relaxed), 2);
     }
 }
