@@ -2,8 +2,6 @@
 //! A record as one flat list of keys and values: the members of objects, and of objects in arrays, get
 //! the path that leads to them, with dots. An array of plain values stays one.
 
-use std::fmt::Display;
-use std::fmt::Write as _;
 use std::io;
 
 use serde::Serialize;
@@ -62,13 +60,15 @@ impl Flat<'_> {
     /// Takes what is below a name.
     fn below<T: Serialize + ?Sized>(
         &mut self,
-        name: impl Display,
+        name: &str,
         is_item: bool,
         value: &T,
     ) -> Result<(), Error> {
         let len = self.path.len();
-        let dot = if len == 0 { "" } else { "." };
-        write!(self.path, "{dot}{name}").map_err(Error::custom)?;
+        if len != 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
         let outer = std::mem::replace(&mut self.is_item, is_item);
         let result = value.serialize(&mut *self);
         self.is_item = outer;
@@ -87,7 +87,7 @@ impl SerializeSeq for Items<'_, '_> {
     fn serialize_element<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), Error> {
         let number = self.1;
         self.1 += 1;
-        self.0.below(number, true, item)
+        self.0.below(&number.to_string(), true, item)
     }
 
     fn end(self) -> Result<(), Error> {

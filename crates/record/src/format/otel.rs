@@ -53,10 +53,13 @@ impl Otel {
         self.attributes.clear();
         self.attributes.add("nginx.type", r#type)?;
         let (names, attributes) = (&self.names, &mut self.attributes);
-        flatten(record, &mut |path, value| match names.get(path) {
-            Some(Name::Is(name)) => attributes.add_json("", name, value),
-            Some(Name::Parts) => {}
-            None => attributes.add_json("nginx.", path, value),
+        flatten(record, &mut |path, value| {
+            let is_key = !path.contains('.');
+            match is_key.then(|| names.get(path)).flatten() {
+                Some(Name::Is(name)) => attributes.add_json("", name, value),
+                Some(Name::Parts) => {}
+                None => attributes.add_json("nginx.", path, value),
+            }
         })
     }
 
@@ -200,7 +203,7 @@ impl Attributes {
     fn write(&mut self, line: &mut Vec<u8>) {
         let bytes = &self.bytes;
         self.places
-            .sort_by(|(one, _), (other, _)| bytes[one.clone()].cmp(&bytes[other.clone()]));
+            .sort_unstable_by(|(one, _), (other, _)| bytes[one.clone()].cmp(&bytes[other.clone()]));
         let mut separator = b'{';
         for (name, value) in &self.places {
             line.push(separator);
