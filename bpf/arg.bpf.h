@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The arguments of a probed function. A probe need not be on the function's first instruction, and
- * an argument may have moved to another register by then. src/site.rs finds the register of each,
- * and the cookie has a byte for it: on x86-64 a value of enum reg, on arm64 the register's number.
+ * an argument may have moved to another register by then. crates/nginx-binary/src/sites/placement
+ * finds the register of each, and the cookie has a byte for it: on x86-64 a value of enum reg, on
+ * arm64 the register's number.
  */
 #ifndef NGX_BPF_ARG_BPF_H
 #define NGX_BPF_ARG_BPF_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The filters by numbers: status, duration, sample. A request that they rule out takes no room in
- * the ring buffer. Filters by texts are in src/filter.rs.
+ * the ring buffer. Filters by texts are in src/pipeline/filter.rs.
  */
 #ifndef NGX_BPF_FILTER_BPF_H
 #define NGX_BPF_FILTER_BPF_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * How an attempt at an upstream has ended, as nginx's memory shows it: the bits of u and of the
- * connection's events, and the pipe or the length that nginx reads a response with. src/failure.rs
- * names the failure.
+ * connection's events, and the pipe or the length that nginx reads a response with.
+ * src/decode/failure.rs names the failure.
  */
 #ifndef NGX_BPF_OUTCOME_BPF_H
 #define NGX_BPF_OUTCOME_BPF_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Sockets of traced processes: what nginx uses each for, and which code handles its bytes. All
- * programs that see bytes on sockets call these functions. Their source (src/sockets.rs) decides
+ * programs that see bytes on sockets call these functions. Their source (src/attach/socket_source.rs) decides
  * where a socket's state is kept, and makes no other difference.
  */
 #ifndef NGX_BPF_SOCKET_BPF_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The records that are sent to user space, and the numbers that both sides share. This is their
- * only definition: src/skel.rs has the same types from the skeleton.
+ * only definition: src/bpf.rs has the same types from the skeleton.
  *
  * Members *_ns are CLOCK_MONOTONIC nanoseconds; 0: that moment was not seen.
  */
@@ -35,7 +35,7 @@ enum record_kind {
 	RECORD_REQUEST = 1,
 };
 
-/* Why a request was lost. src/lost.rs has a name for each, and does not compile without it. */
+/* Why a request was lost. src/pipeline/ledger.rs has a name for each, and does not compile without it. */
 enum lost_cause {
 	LOST_RING_FULL = 0,
 	LOST_INFLIGHT_FULL = 1, /* no room for the entry of its connection */

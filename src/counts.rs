@@ -39,8 +39,8 @@ impl Counts {
         (self.filtered, self.lost) = (moment.filtered, moment.lost);
     }
 
-    /// Notes that the stream has told of these.
-    pub fn tell(&mut self, lost: &Lost) {
+    /// Notes that these were reported in the stream.
+    pub fn note_reported(&mut self, lost: &Lost) {
         self.lost[lost.cause as usize] += lost.count;
     }
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(counts.seen, 1 + counts.filtered + counts.lost());
     }
 
-    /// Check that only what is new is told, by cause.
+    /// Check that only new losses are reported, by cause.
     #[test]
     fn since() {
         let before = Counts {
@@ -108,8 +108,8 @@ mod tests {
             ..Default::default()
         };
         let lost = now.since(&before, "t");
-        let told: Vec<_> = lost.iter().map(|lost| (lost.count, lost.cause)).collect();
-        assert_eq!(told, [(2, Cause::InflightFull), (1, Cause::BadRead)]);
+        let reported: Vec<_> = lost.iter().map(|lost| (lost.count, lost.cause)).collect();
+        assert_eq!(reported, [(2, Cause::InflightFull), (1, Cause::BadRead)]);
         assert!(now.since(&now, "t").is_empty());
     }
 }

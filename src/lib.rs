@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program as a library, of which `main.rs` uses the command line and the commands.
-//! tests/suite/layers.rs has the order of the modules; docs/design.md tells how they work.
+//! tests/suite/layers.rs has the order of the modules; docs/design.md describes how they work.
 
 mod attach;
 mod bpf;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf layout FILE`: the struct layout that an nginx binary's debug information tells, in the
+//! `ngx-bpf layout FILE`: the struct layout that an nginx binary's debug information states, in the
 //! form that `--layout` reads and the built-in table is written in.
 
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::output;
 use crate::output::escape::Quoted;
 
 /// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
-/// file of the same build tells one.
+/// file of the same build has one.
 pub fn run(path: &Path) -> Result<()> {
     let context = || format!("failed to read {}", Quoted(path));
     let file = SafeFiles.stated(path).with_context(context)?;

@@ -134,7 +134,7 @@ mod tests {
     use crate::decode::failure::Next;
     use crate::decode::wire::AttemptEvent;
 
-    /// An attempt with this status, of whose socket these flags tell.
+    /// Returns an attempt with this status and these flags of its socket.
     fn event(status: u32, flags: &[attempt_flag]) -> AttemptEvent<'static> {
         AttemptEvent {
             record: types::attempt {
@@ -274,8 +274,8 @@ mod tests {
         }
     }
 
-    /// Check what is told of an attempt that has come to nothing: that the client has left, that
-    /// there was no server, and nothing where its socket may not have been seen.
+    /// Check the failure of an attempt without a response: the client has left, there was no server, or
+    /// none is named because its socket may not have been seen.
     #[test]
     fn without_a_response() {
         let left = Next::Answer(499);
@@ -304,8 +304,8 @@ mod tests {
         );
     }
 
-    /// Check that behind an attempt comes the next one, unless nginx has left a gap between them:
-    /// then an internal redirect. What nginx puts into the gap is no attempt.
+    /// Check that an attempt is followed by the next one, or by an internal redirect where nginx has left
+    /// a gap between them. What nginx puts into the gap is not an attempt.
     #[test]
     fn followed_by() {
         let [mut first, mut gap, mut last] =
@@ -314,8 +314,8 @@ mod tests {
         (first.record.index, gap.record.index, last.record.index) = (0, 1, 2);
         let answer = Next::Answer(200);
         let all = attempts(&[first, gap, last], around(answer));
-        let told: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
-        assert_eq!(told, [Some(503), Some(200)]);
+        let statuses: Vec<_> = all.iter().map(|attempt| attempt.status).collect();
+        assert_eq!(statuses, [Some(503), Some(200)]);
         assert_eq!(all[0].failure, None);
         assert_eq!((all[0].bytes_sent, all[0].bytes_received), (None, Some(0)));
     }

@@ -120,7 +120,7 @@ pub struct AttemptEvent<'a> {
 }
 
 impl AttemptEvent<'_> {
-    /// Whether its socket told anything.
+    /// Returns whether anything was seen of its socket.
     pub fn was_seen(&self) -> bool {
         self.record.flags & types::attempt_flag::ATTEMPT_SEEN.0 != 0
     }
@@ -173,7 +173,7 @@ struct Header {
 // SAFETY: two integers.
 unsafe impl Plain for Header {}
 
-/// The first record of `bytes`, and the bytes behind it. Fails when it is cut short.
+/// Splits `bytes` after the first record. Fails when the record is cut short.
 pub fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     let header: Header = copy(bytes)?;
     let size = usize::try_from(header.size)?;

@@ -29,8 +29,8 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A message as a whole: one line, in which the parts that are others' were escaped before, if
-/// no one has forgotten one.
+/// A whole message as one line. Parts that others have written should have been escaped before; here
+/// whatever was forgotten is escaped.
 pub struct Line<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Line<T> {

@@ -163,7 +163,7 @@ impl RecordThread {
             if !taken.fold(true, |all, one| all & one) {
                 return;
             }
-            self.reported.tell(&lost);
+            self.reported.note_reported(&lost);
         }
         self.reported = counts;
     }

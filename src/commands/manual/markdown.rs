@@ -54,14 +54,14 @@ fn is_continued(line: &str) -> bool {
     !line.is_empty() && others.iter().all(|other| !line.starts_with(other))
 }
 
-/// The cells of a table's row behind its first `| `.
+/// Splits a table's row, without its first `| `, into cells.
 fn cells(row: &str) -> Vec<String> {
     let cells = row.trim_end_matches('|').split(" | ");
     cells.map(|cell| cell.trim().replace("\\|", "|")).collect()
 }
 
-/// A row of a table: an entry named by the first cell. Of three or more the second says its type;
-/// those behind the text stand under the names of their columns.
+/// Writes a row of a table as an entry named by the first cell. Of three or more cells the second is the
+/// type; those after the text stand under the names of their columns.
 fn entry(roff: &mut Roff, row: &[String], columns: &[String]) {
     let (name, text, rest) = match row {
         [name, kind, _, ..] => (format!("{name} ({kind})"), 2, 3),
@@ -84,11 +84,11 @@ fn inlines(text: &str) -> Vec<Inline> {
     while let Some((before, link)) = rest.split_once('[') {
         plain.push_str(before);
         let target = link.split_once("](").and_then(|(name, target)| {
-            let (_, behind) = target.split_once(')')?;
-            Some((name, behind))
+            let (_, rest) = target.split_once(')')?;
+            Some((name, rest))
         });
         (rest, plain) = match target {
-            Some((name, behind)) => (behind, plain + name),
+            Some((name, rest)) => (rest, plain + name),
             None => (link, plain + "["),
         };
     }

@@ -30,7 +30,7 @@ const SERVER_ERROR: u32 = 500;
 
 /// Writes JSON lines.
 pub struct Otel {
-    /// Methods told by their names, with commas between them.
+    /// Methods that are written by their names, with commas between them.
     known_methods: String,
     /// What becomes of the keys of a request, as their attributes say.
     names: HashMap<String, Name>,
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Check that of a Host that was cut neither name nor port is told.
+    /// Check that a Host that was cut gives neither name nor port.
     #[test]
     fn cut_host() {
         let request = Request {
