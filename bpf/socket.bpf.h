@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Sockets of traced processes: what nginx uses each for, and which code handles its bytes. All
- * programs that see bytes on sockets call these functions. Their source (src/attach/socket_source.rs) decides
- * where a socket's state is kept, and makes no other difference.
+ * programs that see bytes on sockets call these functions. Their source
+ * (src/attach/socket_source.rs) decides where a socket's state is kept, and makes no other
+ * difference.
  */
 #ifndef NGX_BPF_SOCKET_BPF_H
 #define NGX_BPF_SOCKET_BPF_H

@@ -35,7 +35,7 @@ enum record_kind {
 	RECORD_REQUEST = 1,
 };
 
-/* Why a request was lost. src/pipeline/ledger.rs has a name for each, and does not compile without it. */
+/* Why a request was lost. src/pipeline/ledger.rs names each, and does not compile without it. */
 enum lost_cause {
 	LOST_RING_FULL = 0,
 	LOST_INFLIGHT_FULL = 1, /* no room for the entry of its connection */

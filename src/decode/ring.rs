@@ -27,13 +27,13 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 
 /// A batch is sent when it has at least this many bytes.
-const BATCH_BYTES: usize = 96 << 10;
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Memory for a batch: the record that completes it may be as large as 23 KB.
 const BATCH_CAPACITY: usize = BATCH_BYTES + (24 << 10);
 
-/// Batches that may wait in the channel: at most 1 MiB.
-const BATCHES_WAITING: usize = 8;
+/// Batches that may wait in the channel: at most 350 KiB.
+const BATCHES_WAITING: usize = 4;
 
 /// Returned to libbpf after the record that completes a batch. libbpf stops there and returns it; the
 /// record counts as consumed.
