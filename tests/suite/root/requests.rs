@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every kind of request has one record, which equals nginx's own log.
 
-use std::io::Read as _;
-use std::io::Write as _;
-use std::net::Shutdown;
 use std::net::SocketAddr;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use ngx_bpf_record::values::Failure;
@@ -15,10 +11,12 @@ use crate::suite::common::delay;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
-use crate::suite::common::record::assert_delay;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+
+mod line_ends;
+mod many;
 
 /// A server with every kind of location.
 pub const HTTP: &str = r"
@@ -382,151 +380,4 @@ fn odd_headers() {
         assert_eq!(client.receive().status, 200);
     });
     assert_eq!(records.len(), 3);
-}
-
-/// Check 1,200 mixed requests over 50 connections and two workers: records and log are equal, with
-/// no request missing and none twice.
-#[test]
-fn mixed() {
-    let (nginx, _upstream) = start(2);
-    let records = traced(nginx, |nginx| {
-        let threads: Vec<_> = (0..50)
-            .map(|n| {
-                let port = nginx.port;
-                std::thread::spawn(move || mixed_connection(port, n))
-            })
-            .collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    });
-    assert_eq!(records.len(), 1_200);
-    records.iter().for_each(Record::assert_complete);
-}
-
-/// Sends 24 requests, whose kinds follow from `seed`.
-fn mixed_connection(port: u16, seed: u64) {
-    const URIS: [&str; 8] = [
-        "/return",
-        "/small.txt",
-        "/nowhere",
-        "/proxy/",
-        "/kept/body-5000",
-        "/path/",
-        "/kept_path/",
-        "/down/",
-    ];
-    let mut client = Client::connect(port);
-    let mut state = seed;
-    for _ in 0..12 {
-        /* The generator of Knuth's MMIX. */
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let pick = |shift: u32| URIS[(state >> shift) as usize % URIS.len()];
-        let size = (state >> 40) as usize % 20_000;
-        match (state >> 60) % 3 {
-            0 => {
-                for shift in [33, 43] {
-                    client.get(pick(shift));
-                }
-            }
-            1 => {
-                client.send(format!(
-                    "GET {} HTTP/1.1\r\nHost: a\r\n\r\nHEAD {} HTTP/1.1\r\nHost: b\r\n\r\n",
-                    pick(33),
-                    pick(43)
-                ));
-                client.receive();
-                client.receive_to(true);
-            }
-            _ => {
-                client.send(format!(
-                    "POST /kept/ HTTP/1.1\r\nHost: t\r\nContent-Length: {size}\r\n\r\n"
-                ));
-                client.send(vec![b'x'; size]);
-                client.receive();
-                client.get(pick(33));
-            }
-        }
-    }
-}
-
-/// Complete headers in which some or all lines end with LF alone.
-const WHOLE: [&str; 10] = [
-    "GET /return HTTP/1.0\n\n",
-    "GET /return HTTP/1.0\nHost: t\n\n",
-    "GET /return HTTP/1.0\nHost: t \n\n",
-    "GET /return HTTP/1.0\nHost: t\n\r\n",
-    "GET /return HTTP/1.0\nHost: t\nX: y\r\n\n",
-    "GET /return HTTP/1.0\r\nHost: t\n\n",
-    "GET /return HTTP/1.0\nHost: t\nbroken_header: x\n\n",
-    "GET /missing HTTP/1.0\nHost: t\n\n",
-    "GET /proxy/ HTTP/1.0\nHost: t\n\n",
-    "GET /return\n",
-];
-
-/// Headers that end with a whole line, but lack the empty one.
-const CUT: [&str; 4] = [
-    "GET /return HTTP/1.1\nHost: t\n",
-    "GET /return HTTP/1.1\r\nHost: t\r\n",
-    "GET /return HTTP/1.1\r\nHost: t \r\n",
-    "GET /return HTTP/1.1\r\nHost: t\r\nHost: u\r\n",
-];
-
-/// Check when a header with LF alone is complete: as with CRLF, also when nginx answers with an
-/// error, and never when its last line is missing, even if the error is redirected.
-#[test]
-fn bare_line_feeds() {
-    for error_page in ["", "error_page 400 =200 /return;"] {
-        let (nginx, upstream) = start(1);
-        drop(nginx);
-        let http = HTTP.replace(
-            "root {prefix}/html;",
-            &format!("root {{prefix}}/html; {error_page}"),
-        );
-        let nginx = Nginx::with(&http, upstream.port);
-        let records = traced(nginx, |nginx| {
-            for request in WHOLE.iter().chain(&CUT) {
-                let mut stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
-                stream.write_all(request.as_bytes()).unwrap();
-                stream.shutdown(Shutdown::Write).unwrap();
-                let _ = stream.read_to_end(&mut Vec::new());
-            }
-            let mut client = Client::connect(nginx.port);
-            client.send(WHOLE[1].strip_suffix('\n').unwrap());
-            delay(Duration::from_millis(40));
-            client.send("\n");
-            assert_eq!(client.receive().status, 200);
-        });
-        let header = |n: usize| records[n].phases.downstream_request_last_byte_time;
-        for (n, request) in WHOLE.iter().enumerate() {
-            assert!(header(n).is_some(), "{request:?}: {:#?}", records[n]);
-        }
-        for (n, request) in (WHOLE.len()..).zip(CUT) {
-            assert!(header(n).is_none(), "{request:?}: {:#?}", records[n]);
-        }
-        let p = &records.last().unwrap().phases;
-        let first = p.downstream_request_first_byte_time;
-        assert_delay(first, p.downstream_request_last_byte_time, 40);
-    }
-}
-
-/// Check that a size is absent when nginx itself counts below 0: for pipelined requests whose
-/// chunked bodies are discarded. Every release that was examined does this.
-#[test]
-fn negative_length() {
-    let body = "x".repeat(512);
-    let post = format!(
-        "POST /return HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n200\r\n{body}\r\n0\r\n\r\n"
-    );
-    let (nginx, _upstream) = start(1);
-    let records = traced(nginx, |nginx| {
-        let mut client = Client::connect(nginx.port);
-        client.send(post.repeat(3));
-        for _ in 0..3 {
-            assert_eq!(client.receive().status, 200);
-        }
-    });
-    assert!(records.iter().any(|record| record.request_size.is_none()));
 }

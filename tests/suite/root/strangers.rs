@@ -3,35 +3,27 @@
 //! real nginx is traced whatever these users do, all of its requests have records, and the tool
 //! ends as soon as it is asked to.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::suite::common::PATIENCE;
-use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
-use crate::suite::common::imitation::compile;
-use crate::suite::common::imitation::objcopy;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
-use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::yard::Yard;
+
+mod names;
+
+mod debug_files;
 
 /// The limit for "at once", on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -85,21 +77,6 @@ fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
     assert_unharmed(tool, vec![first, second])
 }
 
-/// Makes a program that passes for an nginx of a known build, and whose debug link names
-/// `nginx.debug` beside it. That file does not exist.
-fn with_debug_link(folder: &Path) -> PathBuf {
-    let program = compile(folder, &[]);
-    let debug = folder.join("nginx.debug");
-    fs::write(&debug, b"x").unwrap();
-    objcopy(
-        folder,
-        &["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"],
-    );
-    fs::remove_file(debug).unwrap();
-    open_to_all(&program);
-    program
-}
-
 /// Returns whether this file appears within a time.
 fn appears(file: &Path, time: Duration) -> bool {
     let end = Instant::now() + time;
@@ -116,105 +93,6 @@ fn appears(file: &Path, time: Duration) -> bool {
 fn count(ended: &Ended, text: &str) -> usize {
     let lines = ended.stderr.iter();
     lines.filter(|line| line.contains(text)).count()
-}
-
-/// Check a program whose debug file is a link to the kernel's log, which is a regular file, can be
-/// opened, and blocks its reader.
-#[test]
-fn debug_file_is_kernel_log() {
-    let yard = Yard::new();
-    let program = with_debug_link(&yard.folder());
-    symlink("/proc/kmsg", yard.folder().join("nginx.debug")).unwrap();
-    beside(&yard, &[], || yard.stranger(&program, &[]));
-}
-
-/// Check that a debug file is not read through a link, even if it is the right file; otherwise a
-/// link could lead to a file that only root may read. The same file is read when it is not a link.
-#[test]
-fn debug_file_is_link() {
-    let yard = Yard::new();
-    let folder = yard.folder();
-    compile(&folder, &["-g"]);
-    objcopy(&folder, &["--only-keep-debug", "nginx", "nginx.debug"]);
-    objcopy(
-        &folder,
-        &["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"],
-    );
-    yard.stranger(&folder.join("nginx"), &[]);
-    let layout = || loop {
-        let output = yard.command(PROGRAM).args(["check", "--json"]).output();
-        let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-        if let Some(layout) = report["nginx"][0]["layout"].as_str() {
-            break layout.to_owned();
-        }
-    };
-    assert_eq!(layout(), "dwarf");
-    fs::rename(folder.join("nginx.debug"), folder.join("secret")).unwrap();
-    symlink("secret", folder.join("nginx.debug")).unwrap();
-    assert_eq!(layout(), "table");
-}
-
-/// Check a debug file that alternates between a plain file and a pipe.
-#[test]
-fn debug_file_becomes_pipe() {
-    let yard = Yard::new();
-    let program = with_debug_link(&yard.folder());
-    let (file, new) = (yard.folder().join("nginx.debug"), yard.folder().join("new"));
-    fs::copy(&program, &file).unwrap();
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                fs::copy(&program, &new).unwrap();
-                fs::rename(&new, &file).unwrap();
-                rustix::fs::mknodat(
-                    rustix::fs::CWD,
-                    &new,
-                    rustix::fs::FileType::Fifo,
-                    rustix::fs::Mode::RUSR,
-                    0,
-                )
-                .unwrap();
-                fs::rename(&new, &file).unwrap();
-            }
-        });
-        /* This flag lets the thread end even when the test panics. */
-        let result = std::panic::catch_unwind(|| {
-            beside(&yard, &[], || {
-                for _ in 0..20 {
-                    yard.stranger(&program, &[]);
-                }
-            })
-        });
-        is_over.store(true, Ordering::Relaxed);
-        result.unwrap();
-    });
-}
-
-/// Check a debug file in a user's own file system, whose program never answers: a process that asks
-/// it for anything waits, and can't even be killed.
-#[test]
-fn debug_file_on_deaf_file_system() {
-    if !Path::new("/dev/fuse").exists() {
-        println!("SKIP: there is no /dev/fuse");
-        return;
-    }
-    let yard = Yard::new();
-    let program = with_debug_link(&yard.folder());
-    let mounted = yard.folder().join(".debug");
-    fs::create_dir(&mounted).unwrap();
-    let options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other";
-    let script = format!(
-        "exec 3<>/dev/fuse; mount -i -t fuse -o {options} deaf \"$0\" && touch \"$0-is-mounted\" && \
-         exec sleep infinity"
-    );
-    let mut deaf = yard.command("sh");
-    yard.start(deaf.args(["-c", &script]).arg(&mounted));
-    if !appears(&yard.folder().join(".debug-is-mounted"), AT_ONCE) {
-        println!("SKIP: FUSE can't be mounted here");
-        return;
-    }
-    beside(&yard, &[], || yard.stranger(&program, &[]));
 }
 
 /// The arguments with which util-linux runs a program as user nobody, with the capabilities of
@@ -340,30 +218,6 @@ fn no_nginx() {
     }
 }
 
-/// Check a debug file on which its owner holds a lease: a process that opens it waits until the
-/// owner gives it up.
-#[test]
-fn debug_file_is_leased() {
-    use std::os::fd::AsRawFd as _;
-    /* A constant of linux/fcntl.h that the crate does not have. */
-    const F_SETSIG: i32 = 10;
-    let yard = Yard::new();
-    let program = with_debug_link(&yard.folder());
-    let debug = yard.folder().join("nginx.debug");
-    copy_program(&program, &debug);
-    let lease = fs::File::options().write(true).open(&debug).unwrap();
-    // SAFETY: neither call takes a pointer. The signal is ignored by default.
-    let result = unsafe {
-        libc::fcntl(lease.as_raw_fd(), F_SETSIG, libc::SIGURG);
-        libc::fcntl(lease.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    let begun = Instant::now();
-    beside(&yard, &[], || yard.stranger(&program, &[]));
-    /* The kernel takes a lease away after 45 s. */
-    assert!(begun.elapsed() < Duration::from_secs(40));
-}
-
 /// A process that sets its command line to a gigabyte, as any user may.
 const LONG_TITLE: &str = r#"
 #include <fcntl.h>
@@ -476,110 +330,4 @@ fn limit_is_raised() {
         .find(|line| line.starts_with("Max open files"));
     let numbers: Vec<&str> = limit.unwrap().split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers, ["5000", "5000"]);
-}
-
-/// A name that clears a terminal, starts a line that looks like the tool's own, turns the direction
-/// of text, and is not UTF-8.
-const HOSTILE: &[u8] = b"\x1b[2J\nngx-bpf: \xc2\x9b\xe2\x80\xae\xff\"\\";
-
-/// The same name, escaped.
-const SHOWN: &str = r#"\x1b[2J\x0angx-bpf: \u{9b}\u{202e}\xff\"\\"#;
-
-/// Returns whether a character could control a terminal.
-fn is_unsafe(c: char) -> bool {
-    let is_bidi =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || is_bidi
-}
-
-/// Check that a path with such characters is escaped in every message that contains it: about a
-/// program that is not an nginx, that is too large, or that may not be read.
-#[test]
-fn hostile_path_in_messages() {
-    let yard = Yard::new();
-    let folder = yard.folder().join(OsStr::from_bytes(HOSTILE));
-    fs::create_dir(&folder).unwrap();
-    open_to_all(&folder);
-    for name in ["sleep", "huge", "closed"] {
-        copy_program(Path::new("/bin/sleep"), &folder.join(name));
-    }
-    let huge = fs::File::options().write(true).open(folder.join("huge"));
-    huge.unwrap().set_len(1 << 40).unwrap();
-    let closed = fs::Permissions::from_mode(0o111);
-    fs::set_permissions(folder.join("closed"), closed).unwrap();
-    let come = || {
-        for name in ["sleep", "huge", "closed"] {
-            yard.stranger(&folder.join(name), &["infinity"]);
-        }
-    };
-    let ended = beside(&yard, &["-v"], come);
-    for line in &ended.stderr {
-        assert!(!line.chars().any(is_unsafe), "{line:?}");
-        assert!(
-            line.starts_with("ngx-bpf: ") || !line.contains("ngx-bpf"),
-            "{line:?}"
-        );
-    }
-    assert_eq!(count(&ended, SHOWN), 3, "{:?}", ended.stderr);
-    if is_service_enough(&yard) {
-        let nginx = yard.nginx();
-        let mut tool = as_service(&yard, &["--json"]);
-        wait_traced(&mut tool, &nginx);
-        requests(&nginx, 1);
-        nginx.wait_logged(1);
-        let ended = assert_unharmed(tool, vec![nginx]);
-        let line = ended
-            .stderr
-            .iter()
-            .find(|l| l.contains("CAP_DAC_READ_SEARCH"));
-        let line = line.unwrap_or_else(|| panic!("{:?}", ended.stderr));
-        assert!(
-            line.contains(SHOWN) && !line.chars().any(is_unsafe),
-            "{line:?}"
-        );
-    }
-}
-
-/// Check that `check` prints such a path escaped, for an nginx that can be traced and for a program
-/// that can't, as text and as JSON.
-#[test]
-fn hostile_path_in_check() {
-    let yard = Yard::new();
-    let folder = yard.folder().join(OsStr::from_bytes(HOSTILE));
-    fs::create_dir(&folder).unwrap();
-    open_to_all(&folder);
-    let (real, other) = (folder.join("nginx"), folder.join("sleep"));
-    copy_program(&binary(), &real);
-    copy_program(Path::new("/bin/sleep"), &other);
-    let prefix = yard.folder();
-    fs::write(
-        prefix.join("conf"),
-        "daemon off; error_log /dev/null; pid pid; events {} http { access_log off; }",
-    )
-    .unwrap();
-    let mut nginx = yard.command("bash");
-    nginx.args(["-c", "exec \"$0\" \"$@\""]).arg(&real);
-    nginx.arg("-p").arg(&prefix).args(["-c", "conf"]);
-    yard.start(&mut nginx);
-    yard.stranger(&other, &["infinity"]);
-    let end = Instant::now() + crate::suite::common::PATIENCE;
-    let json = loop {
-        let output = yard.command(PROGRAM).args(["check", "--json"]).output();
-        let text = String::from_utf8(output.unwrap().stdout).unwrap();
-        let report: Value = serde_json::from_str(&text).unwrap();
-        let found = report["nginx"].as_array().unwrap();
-        let is_ready = |found: &Value| found["processes"][0]["workers"][0].is_u64();
-        if found.len() == 2 && found.iter().any(is_ready) {
-            break text;
-        }
-        assert!(Instant::now() < end, "{report:#}");
-    };
-    assert!(!json.trim_end().chars().any(is_unsafe), "{json:?}");
-    let output = yard.command(PROGRAM).arg("check").output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    for line in text.lines() {
-        assert!(!line.chars().any(is_unsafe), "{line:?}");
-        assert!(!line.starts_with("ngx-bpf: "), "{line:?}");
-    }
-    assert!(text.contains(&format!("{SHOWN}/sleep")), "{text}");
 }

@@ -4,7 +4,6 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,7 @@ use rustls::version::TLS12;
 use rustls::version::TLS13;
 
 use crate::suite::common::build::REWRITE;
-use crate::suite::common::build::is_before;
 use crate::suite::common::build::is_built_without;
-use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -25,6 +22,8 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
 use crate::suite::root::times::post_slowly;
+
+mod kernel;
 
 /// The versions that nginx speaks.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -358,48 +357,4 @@ fn early_data() {
     );
     assert_between(p, p.downstream_request_last_byte_time, first, 50);
     assert_between(p, first, last, 30);
-}
-
-/// Check that bytes that are not TLS do no harm on a port that expects it.
-#[test]
-fn no_tls() {
-    let records = Chain::start().traced(|nginx| {
-        let mut client = Client::connect(nginx.port);
-        client.send("GET / HTTP/1.1\r\nHost: t\r\n\r\n");
-        assert_eq!(client.receive().status, 400);
-    });
-    assert_eq!(records[0].status, Some(400));
-    assert_eq!(records[0].tls_handshake_ns, None);
-}
-
-/// Check a file that the kernel's own TLS sends, where the kernel has it: the record is the same.
-#[test]
-fn kernel_tls() {
-    if is_before((1, 19, 4), "ssl_conf_command") {
-        return;
-    }
-    if !Path::new("/proc/net/tls_stat").exists() {
-        println!("SKIP this kernel: it has no TLS (module tls), so OpenSSL encrypts");
-    }
-    let http = [
-        tls::DIRECTIVES,
-        "server {
-            listen 127.0.0.1:{port} ssl; root {prefix}/html;
-            sendfile on; ssl_conf_command Options KTLS;
-        }",
-    ];
-    let nginx = Nginx::prepared(&http.concat(), 9, tls::certificate);
-    nginx.file("large.bin", &vec![b'x'; 300_000]);
-    let records = traced(nginx, |nginx| {
-        for version in VERSIONS {
-            let mut client = Tls::begin(nginx.port, version, &[]).finish().into_client();
-            for _ in 0..2 {
-                assert_eq!(client.get("/large.bin").body.len(), 300_000);
-            }
-        }
-    });
-    assert_eq!(records.len(), 4);
-    for record in records {
-        record.assert_complete();
-    }
 }
