@@ -68,6 +68,7 @@ check: build-deps check-deps ## Check format and lints, run the tests without ro
 	$(CARGO) fmt --all --check
 	clang-format --dry-run -Werror bpf/*.c bpf/*.h vmlinux/*.h
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --quiet
 	$(CARGO) test --locked --workspace -- --skip root::
 
 .PHONY: docs

@@ -3,9 +3,9 @@
 
 use libbpf_rs::PrintLevel;
 
+use crate::host::escape::Line;
 use crate::host::stderr;
 use crate::host::stderr::Patience;
-use crate::output::escape::Line;
 
 /// Prints these messages on stderr from now on, or drops them.
 pub fn show(is_shown: bool) {

@@ -63,7 +63,7 @@ pub struct ProbeTarget<'a> {
     /// Whether the layout was inferred.
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
-    pub hooks: &'a [ProbeSite],
+    pub sites: &'a [ProbeSite],
 }
 
 /// How often the kernel ran a program.
@@ -96,7 +96,7 @@ impl Probe {
         let relocations = object::relocations(&kernel.types, target.layout)?;
         let settings = ObjectSettings {
             is_layout_inferred: target.is_layout_inferred,
-            hooks: target.hooks,
+            sites: target.sites,
             filter,
             method: kernel.method,
             sockets: kernel.sockets,
@@ -114,11 +114,11 @@ impl Probe {
 
     /// Attaches to the functions of the very file that was read.
     fn attach_uprobes(&mut self, binary: &File, settings: &ObjectSettings<'_>) -> Result<()> {
-        for hook in settings.hooks {
-            self.attach_program(hook.program, |program| {
-                attach_uprobe(program, binary, hook, settings.method)
+        for site in settings.sites {
+            self.attach_program(site.program, |program| {
+                attach_uprobe(program, binary, site, settings.method)
             })
-            .with_context(|| format!("failed to attach to {}", hook.function))?;
+            .with_context(|| format!("failed to attach to {}", site.function))?;
         }
         Ok(())
     }
@@ -257,25 +257,25 @@ fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
 fn attach_uprobe(
     program: &ProgramMut<'_>,
     binary: &File,
-    hook: &ProbeSite,
+    site: &ProbeSite,
     method: UprobeMethod,
 ) -> Result<Link> {
     let path = descriptors::path_of(binary);
     let link = match method {
         UprobeMethod::Multi => {
             let opts = UprobeMultiOpts {
-                offsets: vec![usize::try_from(hook.file_offset)?],
-                cookies: vec![hook.cookie],
+                offsets: vec![usize::try_from(site.file_offset)?],
+                cookies: vec![site.cookie],
                 ..Default::default()
             };
             program.attach_uprobe_multi_with_opts(ANY_PROCESS, path, "", opts)
         }
         UprobeMethod::Perf => {
             let opts = UprobeOpts {
-                cookie: hook.cookie,
+                cookie: site.cookie,
                 ..Default::default()
             };
-            let offset = usize::try_from(hook.file_offset)?;
+            let offset = usize::try_from(site.file_offset)?;
             program.attach_uprobe_with_opts(ANY_PROCESS, path, offset, opts)
         }
     };

@@ -40,7 +40,7 @@ const HELD_REQUESTS: u32 = 1 << 10;
 /// The same for subrequests.
 const SUBREQUESTS: u32 = 1 << 12;
 
-/// The filters that run in BPF (bpf/filter.h): those that numbers decide.
+/// The filters that run in BPF (bpf/filter.bpf.h): those that numbers decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFilter {
     /// One request in this number passes, counted over all that end.
@@ -83,7 +83,7 @@ pub struct ObjectSettings<'a> {
     /// Whether the layout of nginx's structs was inferred, which each record says.
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
-    pub hooks: &'a [ProbeSite],
+    pub sites: &'a [ProbeSite],
     /// The filters that run in BPF.
     pub filter: &'a KernelFilter,
     /// How uprobes are attached.
@@ -115,7 +115,7 @@ impl ObjectSettings<'_> {
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = self.is_layout_inferred;
         settings.pid_namespace = pid_namespace::own_inode()?;
-        settings.quic_is_probed = sites::cover_quic(self.hooks);
+        settings.quic_is_probed = sites::cover_quic(self.sites);
         settings.by_descriptor = self.sockets == SocketSource::Syscall;
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
@@ -140,7 +140,7 @@ impl ObjectSettings<'_> {
 
     /// Returns whether a program is attached at all.
     fn needs(&self, program: &OsStr) -> bool {
-        self.hooks.iter().any(|hook| program == hook.program)
+        self.sites.iter().any(|site| program == site.program)
             || self
                 .kernel_programs
                 .iter()

@@ -8,8 +8,8 @@ use crate::cli::Cli;
 use crate::cli::Subcommands;
 
 mod check;
+mod layout;
 mod manual;
-mod print;
 mod trace;
 
 /// Runs what the command line asks for. Returns false when it failed in a way that was reported.
@@ -19,6 +19,6 @@ pub fn execute(cli: &Cli) -> Result<bool> {
         (Some(what), _) => manual::generate(what).map(|()| true),
         (None, None) => trace::trace(&cli.trace),
         (None, Some(Subcommands::Check(options))) => check::check(options),
-        (None, Some(Subcommands::Layout { file })) => print::run(file).map(|()| true),
+        (None, Some(Subcommands::Layout { file })) => layout::print_layout(file).map(|()| true),
     }
 }

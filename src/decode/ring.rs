@@ -32,7 +32,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// Memory for a batch: the record that completes it may be as large as 23 KB.
 const BATCH_CAPACITY: usize = BATCH_BYTES + (24 << 10);
 
-/// Batches that may wait in the channel: at most 350 KiB.
+/// Batches that may wait in the channel: at most 352 KiB. Each reader and the receiver hold one more.
 const BATCHES_WAITING: usize = 4;
 
 /// Returned to libbpf after the record that completes a batch. libbpf stops there and returns it; the

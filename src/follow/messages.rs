@@ -26,18 +26,18 @@ pub fn upgraded(messages: Messages, pid: u32) {
 }
 
 /// Reports where the probes of a binary go, and what they can't measure.
-pub fn probes(messages: Messages, hooks: &ProbeSites) {
-    for hook in &hooks.sites {
-        probe(messages, hook);
+pub fn probes(messages: Messages, sites: &ProbeSites) {
+    for site in &sites.sites {
+        probe(messages, site);
     }
-    if let Some(lack) = &hooks.http3_unavailable {
+    if let Some(lack) = &sites.http3_unavailable {
         messages.print(Verbosity::Verbose, lack);
     }
 }
 
 /// Reports where one probe goes.
-fn probe(messages: Messages, hook: &ProbeSite) {
-    let how = if hook.emulated {
+fn probe(messages: Messages, site: &ProbeSite) {
+    let how = if site.emulated {
         "emulated"
     } else {
         "single-stepped"
@@ -46,7 +46,7 @@ fn probe(messages: Messages, hook: &ProbeSite) {
         Verbosity::Verbose,
         format_args!(
             "probe on {}+{}, {}, {how}",
-            hook.function, hook.entry_offset, hook.instruction
+            site.function, site.entry_offset, site.instruction
         ),
     );
 }

@@ -138,7 +138,7 @@ impl Follower {
     /// Loads and attaches the probes of one binary. None of its processes is traced yet. If that fails
     /// its processes are set aside.
     fn attach(&mut self, program: Program, kernel: &Kernel, on_attach: OnAttach<'_>) -> Result<()> {
-        messages::probes(self.messages, &program.hooks);
+        messages::probes(self.messages, &program.probe_sites);
         let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
         if is_layout_inferred {
             messages::inferred(self.messages, &program);
@@ -147,7 +147,7 @@ impl Follower {
             binary: &program.binary,
             layout: &program.layout.layout,
             is_layout_inferred,
-            hooks: &program.hooks.sites,
+            sites: &program.probe_sites.sites,
         };
         let probe = Probe::attach(kernel, &target, &self.settings.filter).and_then(|probe| {
             on_attach(&probe)?;

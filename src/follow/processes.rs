@@ -23,8 +23,8 @@ use rustix::process::PidfdFlags;
 use rustix::process::pidfd_open;
 
 use crate::host::descriptors;
+use crate::host::escape::Quoted;
 use crate::host::foreign;
-use crate::output::escape::Quoted;
 
 /// The name of nginx's processes in `/proc/PID/comm`.
 const COMM: &str = "nginx";

@@ -20,8 +20,8 @@ use crate::attach::object;
 use crate::follow::processes::Inode;
 use crate::follow::processes::NginxProcess;
 use crate::follow::processes::OpenedProcess;
+use crate::host::escape::Quoted;
 use crate::host::foreign;
-use crate::output::escape::Quoted;
 
 /// What there is to know of one binary.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub struct Program {
     /// Where its structs have their members.
     pub layout: ChosenLayout,
     /// Where its probes go.
-    pub hooks: ProbeSites,
+    pub probe_sites: ProbeSites,
     /// Its processes: masters, or workers that were asked for.
     pub processes: Vec<NginxProcess>,
 }
@@ -73,7 +73,7 @@ impl Program {
             build_id: read.identity.build_id,
             build: read.identity.build,
             layout: read.layout,
-            hooks: read.probe_sites,
+            probe_sites: read.probe_sites,
             processes: vec![process],
         })
     }

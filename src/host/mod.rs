@@ -3,6 +3,7 @@
 //! others name. The lowest layer: every other one may use it, and it uses none of them.
 
 pub mod descriptors;
+pub mod escape;
 pub mod foreign;
 pub mod pid_namespace;
 pub mod signals;

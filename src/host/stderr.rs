@@ -15,7 +15,7 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 use rustix::io::Errno;
 
-use crate::output::escape::Line;
+use crate::host::escape::Line;
 
 /// Bytes that a pipe with room takes without blocking (PIPE_BUF).
 const LINE_BYTES: usize = 4096;

@@ -16,7 +16,7 @@ pub struct Hosts {
 
 impl Hosts {
     /// Of what is bound to this address.
-    pub fn of(bound: IpAddr) -> Self {
+    pub fn bound_to(bound: IpAddr) -> Self {
         let uname = rustix::system::uname();
         Self::new(bound, &uname.nodename().to_string_lossy())
     }

@@ -32,7 +32,6 @@ use rustix::fs::FileType;
 use crate::host::signals::Signals;
 
 mod destination;
-pub mod escape;
 
 /// The formats of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

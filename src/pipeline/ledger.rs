@@ -38,8 +38,10 @@ const _: () = {
 /// Shared by the thread of the records, the control of what is traced, and the handler of signals.
 #[derive(Default)]
 pub struct Ledger {
-    /// BPF's counters, of every binary that was ever attached to.
-    objects: Mutex<Vec<CounterMap>>,
+    /// BPF's counters of every binary that was ever attached to, and their last values.
+    objects: Mutex<Vec<(CounterMap, types::counters)>>,
+    /// Requests that the records thread has passed to the consumers.
+    pub taken: AtomicU64,
     /// Requests written.
     pub written: AtomicU64,
     /// Requests that the filters on texts left out, besides those that BPF left out.
@@ -62,15 +64,18 @@ impl Ledger {
     /// Counts what this object counts.
     pub fn add_object(&self, counters: CounterMap) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        objects.push(counters);
+        objects.push((counters, types::counters::default()));
     }
 
-    /// Sums up what BPF has counted. A map that can't be read counts nothing.
+    /// Sums up what BPF has counted. A map that can't be read counts as it did when it last could.
     fn counted_by_bpf(&self) -> Counts {
-        let objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counts = Counts::default();
-        for counters in objects.iter().filter_map(|object| object.read().ok()) {
-            add_counters(&mut counts, &counters);
+        for (object, last) in &mut *objects {
+            if let Ok(counters) = object.read() {
+                *last = counters;
+            }
+            add_counters(&mut counts, last);
         }
         counts
     }
@@ -95,6 +100,26 @@ impl Ledger {
         counts.add_bad_records(self.bad_records.load(Ordering::Relaxed));
         counts.add_unwritten(self.unwritten.load(Ordering::Relaxed));
         counts
+    }
+
+    /// Returns the sums as they are known when a signal ends the process at once. After the end was
+    /// noted, requests that still wait were not asked for, and do not count as seen.
+    pub fn counts_at_once(&self) -> Counts {
+        let mut counts = self.counts();
+        if self.has_ended() {
+            let unwritten = self.unwritten.load(Ordering::Relaxed);
+            let lost_before = counts.lost().saturating_sub(unwritten);
+            counts.seen = self.taken.load(Ordering::Relaxed) + counts.filtered + lost_before;
+        }
+        counts
+    }
+
+    /// Counts the records that nobody will handle any more as ones that could not be decoded, so that the
+    /// sums add up.
+    pub fn lose_the_rest(&self) {
+        let counts = self.counts();
+        let handled = self.written.load(Ordering::Relaxed) + counts.filtered + counts.lost();
+        add(&self.bad_records, counts.seen.saturating_sub(handled));
     }
 }
 

@@ -84,7 +84,7 @@ pub fn ended_at_once(messages: Messages, written: u64, counts: &Counts) {
     let seen = seen.max(written + filtered);
     let lost = seen - written - filtered;
     let plural = if written == 1 { "" } else { "s" };
-    messages.print(
+    messages.print_last(
         Verbosity::Quiet,
         format_args!(
             "ended at once by a second signal: {written} request{plural}, {lost} lost ({seen} seen, \

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::bail;
+use anyhow::anyhow;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::at;
 use crossbeam_channel::bounded;
@@ -103,7 +103,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         let ledger = Arc::clone(&ledger);
         Signals::take_over(move || {
             let written = ledger.written.load(Ordering::Relaxed);
-            messages::ended_at_once(messages, written, &ledger.counts());
+            messages::ended_at_once(messages, written, &ledger.counts_at_once());
         })?
     };
     let kernel = kernel::check(settings.follow.sockets)?;
@@ -135,15 +135,16 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         messages,
     };
     let (wants_more, ended) = bounded(0);
+    let consumers = consumers(request_metrics, lines);
     let records = RecordThread {
         filter: settings.filter,
-        consumers: consumers(request_metrics, lines),
+        reported: vec![Counts::default(); consumers.len()],
+        consumers,
         left: settings.count,
         ledger,
         messages,
         wants_more: Some(wants_more),
         clock: Clock::now(),
-        reported: Counts::default(),
     };
     let records = thread::Builder::new()
         .name("records".to_owned())
@@ -238,13 +239,18 @@ impl Control {
             self.report_overhead();
         }
         let counts = self.ledger.counts();
-        if counts.untraced_processes > self.untraced_processes {
-            self.untraced_processes = counts.untraced_processes;
-            messages::untraced(self.messages, counts.untraced_processes);
-        }
+        self.report_untraced(&counts);
         if let Some(metrics) = &self.own_metrics {
             let written = self.ledger.written.load(Ordering::Relaxed);
             metrics.update(&counts, written, self.follower.live_binaries());
+        }
+    }
+
+    /// Reports new processes that BPF could not trace, each once.
+    fn report_untraced(&mut self, counts: &Counts) {
+        if counts.untraced_processes > self.untraced_processes {
+            self.untraced_processes = counts.untraced_processes;
+            messages::untraced(self.messages, counts.untraced_processes);
         }
     }
 
@@ -270,10 +276,13 @@ impl Control {
         let held = self.follower.take_held().into_iter();
         let held: Vec<_> = held.filter_map(held::unfinished_record).collect();
         let read = self.readers.finish(held.concat());
-        match records.join() {
-            Ok(result) => result?,
-            Err(_) => bail!("the thread of the records panicked"),
+        let handled = records
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread of the records panicked")));
+        if handled.is_err() {
+            self.ledger.lose_the_rest();
         }
+        self.report_untraced(&self.ledger.counts());
         if self.meter.is_some() {
             self.report_overhead();
         }
@@ -288,7 +297,7 @@ impl Control {
         }
         let written = self.ledger.written.load(Ordering::Relaxed);
         messages::finished(self.messages, written, &self.ledger.counts());
-        read.map(|()| !is_failing)
+        handled.and(read).map(|()| !is_failing)
     }
 }
 

@@ -67,8 +67,8 @@ pub struct RecordThread {
     pub wants_more: Option<Sender<()>>,
     /// From the kernel's clock to the wall clock; compared again at every tick.
     pub clock: Clock,
-    /// The losses that the consumers know of.
-    pub reported: Counts,
+    /// The losses that each consumer knows of.
+    pub reported: Vec<Counts>,
 }
 
 impl RecordThread {
@@ -76,6 +76,16 @@ impl RecordThread {
     ///
     /// Fails when a batch is corrupt, or a request can't be encoded.
     pub fn handle_all(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
+        let result = self.receive_all(batches);
+        for consumer in &mut self.consumers {
+            consumer.finish();
+        }
+        self.report_losses();
+        result
+    }
+
+    /// Handles batches until the channel ends.
+    fn receive_all(&mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
         let ticks = tick(TICK);
         loop {
             select! {
@@ -89,10 +99,6 @@ impl RecordThread {
                 self.wants_more = None;
             }
         }
-        for consumer in &mut self.consumers {
-            consumer.finish();
-        }
-        self.report_losses();
         Ok(())
     }
 
@@ -123,6 +129,7 @@ impl RecordThread {
             add(&self.ledger.filtered, 1);
             return Ok(());
         }
+        add(&self.ledger.taken, 1);
         for consumer in &mut self.consumers {
             consumer.request(&mut request)?;
         }
@@ -130,6 +137,8 @@ impl RecordThread {
             *left -= 1;
             if *left == 0 {
                 self.ledger.end_here();
+                /* At once: the next write may block for long. */
+                self.wants_more = None;
             }
         }
         Ok(())
@@ -157,15 +166,15 @@ impl RecordThread {
             return;
         }
         let counts = self.ledger.counts();
-        for lost in counts.since(&self.reported, &Clock::wall_now()) {
-            /* Every consumer is asked, also after one that can't take it. */
-            let taken = self.consumers.iter_mut().map(|c| c.lost(&lost));
-            if !taken.fold(true, |all, one| all & one) {
-                return;
+        let now = Clock::wall_now();
+        for (consumer, reported) in self.consumers.iter_mut().zip(&mut self.reported) {
+            for lost in counts.since(reported, &now) {
+                if !consumer.lost(&lost) {
+                    break;
+                }
+                reported.note_reported(&lost);
             }
-            self.reported.note_reported(&lost);
         }
-        self.reported = counts;
     }
 }
 
@@ -223,7 +232,7 @@ mod tests {
             messages: Messages::new(Verbosity::Quiet),
             wants_more: None,
             clock: Clock::now(),
-            reported: Counts::default(),
+            reported: vec![Counts::default()],
         };
         let (sender, receiver) = bounded(batches.len());
         batches

@@ -113,7 +113,7 @@ fn arm64() {
         assert!(is_stripped || compared > 70, "{compared}");
         let fit = Witnesses::new(&elf).examine(&table);
         assert!(fit.is_full(), "{}: {fit:?}", path.display());
-        let hooks = ProbeSites::locate(&elf).unwrap();
-        assert!(hooks.sites.iter().all(|hook| hook.emulated), "{hooks:?}");
+        let sites = ProbeSites::locate(&elf).unwrap();
+        assert!(sites.sites.iter().all(|site| site.emulated), "{sites:?}");
     }
 }

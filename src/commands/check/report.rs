@@ -157,8 +157,8 @@ impl NginxReport {
                 agree: fit.agree.len(),
                 asked: fit.asked(),
             },
-            probes: program.hooks.sites,
-            lack: program.hooks.http3_unavailable,
+            probes: program.probe_sites.sites,
+            lack: program.probe_sites.http3_unavailable,
             events: None,
         };
         Self {

@@ -11,7 +11,7 @@ use super::report::NginxReport;
 use super::report::PlanReport;
 use super::report::ProcessReport;
 use crate::attach::socket_source::SocketSource;
-use crate::output::escape::Line;
+use crate::host::escape::Line;
 use nginx_binary::layout::choose::LayoutOrigin;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::references::References;
@@ -129,9 +129,9 @@ impl PlanReport {
         if details {
             self.probes
                 .iter()
-                .try_for_each(|hook| write_hook(f, hook))?;
+                .try_for_each(|site| write_hook(f, site))?;
         } else {
-            let slow = self.probes.iter().filter(|hook| !hook.emulated).count();
+            let slow = self.probes.iter().filter(|site| !site.emulated).count();
             write!(f, "  probes     {}", self.probes.len())?;
             if slow > 0 {
                 write!(
@@ -149,21 +149,21 @@ impl PlanReport {
 }
 
 /// Writes where a probe would go, and why there.
-fn write_hook(f: &mut fmt::Formatter<'_>, hook: &ProbeSite) -> fmt::Result {
-    let how = if hook.emulated {
+fn write_hook(f: &mut fmt::Formatter<'_>, site: &ProbeSite) -> fmt::Result {
+    let how = if site.emulated {
         "emulated"
     } else {
         "single-stepped: slow"
     };
-    let place = match hook.body {
-        None => hook.function.to_owned(),
-        Some(body) => format!("{:#x}, the body of {}, which is dead:", body, hook.function),
+    let place = match site.body {
+        None => site.function.to_owned(),
+        Some(body) => format!("{:#x}, the body of {}, which is dead:", body, site.function),
     };
-    let References { calls, pointers } = hook.references;
-    let symbol = hook.symbol.name();
+    let References { calls, pointers } = site.references;
+    let symbol = site.symbol.name();
     writeln!(
         f,
         "  probe      {place}+{}, {}, {how}, {calls} calls, {pointers} pointers, {symbol}",
-        hook.entry_offset, hook.instruction
+        site.entry_offset, site.instruction
     )
 }

@@ -55,7 +55,7 @@ const FRESH: Duration = Duration::from_millis(100);
 pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    let hosts = Hosts::of(address.ip());
+    let hosts = Hosts::bound_to(address.ip());
     thread::Builder::new()
         .name("metrics".to_owned())
         .spawn(move || Server::new(listener, hosts, registry).serve_forever())?;

@@ -17,12 +17,12 @@ use nginx_binary::layout::choose;
 
 use crate::attach::object;
 use crate::follow::program::SafeFiles;
+use crate::host::escape::Quoted;
 use crate::output;
-use crate::output::escape::Quoted;
 
 /// Writes the layout to stdout. Fails when the file is not nginx, or when neither it nor a debug
 /// file of the same build has one.
-pub fn run(path: &Path) -> Result<()> {
+pub fn print_layout(path: &Path) -> Result<()> {
     let context = || format!("failed to read {}", Quoted(path));
     let file = SafeFiles.stated(path).with_context(context)?;
     let image = Image::read(&file).with_context(context)?;
