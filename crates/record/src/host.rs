@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The parts of a `Host` header.
 
-/// Splits a `Host` into the name, with the brackets of IPv6, and the port if it has one. What follows the
-/// last colon is a port when it consists of digits, or of nothing.
+/// Splits a `Host` into the name, with the brackets of IPv6, and the port if it has one. The text
+/// after the last colon is a port when it is empty or consists of digits.
 pub fn host_and_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, Some(port)),

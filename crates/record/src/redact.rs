@@ -1,38 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Secrets in query strings: they are taken out of a request before any format sees it.
+//! Redaction: secrets in query strings are removed from a request before it is formatted.
 
 use std::borrow::Cow;
 
 use crate::request::Request;
 
-/// The keys whose values OpenTelemetry's semantic conventions redact by default (`url.query`), with commas
-/// between them.
+/// The keys whose values are redacted by default, as OpenTelemetry's semantic conventions ask for
+/// (`url.query`), with commas between them.
 pub const DEFAULT_KEYS: &str = "X-Amz-Signature,X-Amz-Credential,X-Amz-Security-Token,\
     AWSAccessKeyId,Signature,sig,X-Goog-Signature";
 
-/// Stands in the place of a value.
+/// The text that replaces a value.
 const REDACTED: &str = "REDACTED";
 
-/// Which part of a query string is taken out.
+/// The part of a query string that is removed.
 #[derive(Clone, Debug)]
 pub enum Redaction {
-    /// The values of these keys.
+    /// The values of these keys are replaced by `REDACTED`.
     Keys(Vec<String>),
-    /// All of it, with the question mark.
+    /// The whole query string is removed, with its question mark.
     Query,
 }
 
-/// How a uri is written.
+/// The form of a uri.
 #[derive(Clone, Copy)]
 enum Form {
-    /// As the client sent it.
+    /// The uri is written as the client sent it.
     Sent,
-    /// As `$uri`: its question marks and some of its `&` are those that the client has encoded.
+    /// The uri is decoded, as in `$uri`: its question marks, and some of its `&`, are characters
+    /// that the client has encoded.
     Decoded,
 }
 
 impl Redaction {
-    /// Takes the secrets out of every uri of a request.
+    /// Redacts every uri of a request.
     pub fn apply(&self, request: &mut Request<'_>) {
         self.replace(&mut request.request_uri, Form::Sent);
         self.replace(&mut request.uri, Form::Decoded);
@@ -41,7 +42,7 @@ impl Redaction {
         }
     }
 
-    /// Takes the secrets out of a uri.
+    /// Redacts a uri.
     fn replace(&self, uri: &mut Option<Cow<'_, str>>, form: Form) {
         if let Some(uri) = uri
             && let Some(kept) = self.kept(uri, form)
@@ -50,7 +51,7 @@ impl Redaction {
         }
     }
 
-    /// Returns what is kept of a uri, if that is not all of it.
+    /// Returns the redacted uri. `None` when nothing has to be removed.
     fn kept(&self, uri: &str, form: Form) -> Option<String> {
         match self {
             Self::Keys(keys) => without_values(uri, form, keys),
@@ -61,14 +62,15 @@ impl Redaction {
     }
 }
 
-/// Returns the uri without the values of these keys, or `None` when it has none of them. A value ends with
-/// the next `&`; in a decoded uri an `&` may be a part of the value, which therefore ends with the uri.
-/// Encoded separators before the key count, too: they may be those of a uri within the query.
+/// Returns the uri without the values of these keys. `None` when it has none of the keys. A value
+/// ends before the next `&`. In a decoded uri an `&` may belong to the value, so the value is taken
+/// to extend to the end of the uri. Encoded separators before a key count, too, because the query
+/// may contain another uri.
 fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
     let mut kept = String::new();
-    /* Up to here `uri` is in `kept`. */
+    /* The position up to which `uri` was copied to `kept`. */
     let mut done = 0;
-    /* What may become a key, decoded; `None` in front of the query and within a value. */
+    /* The decoded beginning of a key; `None` before the query and within a value. */
     let mut key: Option<Vec<u8>> = None;
     let mut is_query = false;
     for unit in units(uri) {
@@ -102,17 +104,17 @@ fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
     Some(kept)
 }
 
-/// One byte of a uri, decoded, and where it stands.
+/// One decoded byte of a uri, and its position.
 struct Unit {
-    /// The byte that it means.
+    /// The decoded byte.
     byte: u8,
-    /// Where it begins.
+    /// The position of its first byte in the uri.
     at: usize,
-    /// Where it ends: one byte on, or three when it is encoded.
+    /// The position after its last byte: one byte later, or three when it is encoded.
     end: usize,
 }
 
-/// The bytes of a uri, decoded once.
+/// Returns the bytes of a uri, decoded once.
 fn units(uri: &str) -> impl Iterator<Item = Unit> {
     let bytes = uri.as_bytes();
     let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
@@ -144,12 +146,12 @@ mod tests {
     use crate::request::Request;
     use crate::subrequest::Subrequest;
 
-    /// A redaction of these keys.
+    /// Returns a redaction of these keys.
     fn keys(keys: &str) -> Redaction {
         Redaction::Keys(keys.split(',').map(str::to_owned).collect())
     }
 
-    /// What a redaction leaves of a uri: as it was sent, and decoded.
+    /// Returns a redacted uri, first as one that the client sent and then as a decoded one.
     fn kept(redaction: &Redaction, uri: &str) -> (String, String) {
         let mut request = Request {
             request_uri: Some(uri.into()),
@@ -167,7 +169,7 @@ mod tests {
         (sent, decoded)
     }
 
-    /// Check the keys of OpenTelemetry, wherever they stand and however they are written.
+    /// Check the keys of OpenTelemetry at any position and in any spelling.
     #[test]
     fn default_keys() {
         for (uri, expected) in [
@@ -195,7 +197,8 @@ mod tests {
         }
     }
 
-    /// Check that nothing of a value is left in a decoded uri, whose `&` may be the value's own.
+    /// Check that nothing of a value is left in a decoded uri, where an `&` may belong to the
+    /// value.
     #[test]
     fn decoded() {
         for (uri, expected) in [
@@ -207,8 +210,8 @@ mod tests {
         }
     }
 
-    /// Check that nothing else is touched: other keys, other cases, keys without a value, paths, and
-    /// what is no encoding.
+    /// Check that nothing else is removed: other keys, other cases, keys without a value, paths,
+    /// and `%` that begins no encoding.
     #[test]
     fn untouched() {
         for uri in [
@@ -234,7 +237,7 @@ mod tests {
         }
     }
 
-    /// Check keys that are asked for, none, and no query at all.
+    /// Check keys that the user named, no keys, and the removal of the whole query.
     #[test]
     fn options() {
         let uri = "/a?sig=x&token=y";

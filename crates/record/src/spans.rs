@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the time of a request consists of: the intervals between its times.
+//! The parts of the time of a request: the intervals between its moments.
 
 use crate::phases::Phases;
 use crate::request::Request;
 
-/// Returns how long a part of a request took, if that is known.
+/// A function that returns the duration of a part of a request, in nanoseconds. `None` when it is
+/// not known.
 pub type Span = fn(&Request<'_>) -> Option<u64>;
 
-/// The parts of a request's time, in nanoseconds, each with its name.
+/// The parts of a request's time, each with its name.
 pub const SPANS: [(&str, Span); 10] = [
     ("queue", |request| request.queue_ns),
     ("client_request", client_request),
@@ -25,7 +26,7 @@ pub const SPANS: [(&str, Span); 10] = [
     ("client_response", client_response),
 ];
 
-/// How long the client took for its header, without the time in the queue.
+/// Returns the time in which the client sent the header, without the time in the queue.
 fn client_request(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.downstream_request_first_byte_time,
@@ -34,7 +35,7 @@ fn client_request(request: &Request<'_>) -> Option<u64> {
     .checked_sub(request.queue_ns.unwrap_or_default())
 }
 
-/// How long the client took for its body after the header.
+/// Returns the time in which the client sent the body after the header.
 fn client_body(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.downstream_request_last_byte_time,
@@ -42,7 +43,7 @@ fn client_body(request: &Request<'_>) -> Option<u64> {
     )
 }
 
-/// How long connecting to the upstream took, with the TLS handshake.
+/// Returns the time of connecting to the upstream, with the TLS handshake.
 fn upstream_connect(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.upstream_connect_time,
@@ -50,7 +51,7 @@ fn upstream_connect(request: &Request<'_>) -> Option<u64> {
     )
 }
 
-/// How long the upstream took the request.
+/// Returns the time in which the request was sent to the upstream.
 fn upstream_request(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.upstream_request_first_byte_time,
@@ -58,7 +59,8 @@ fn upstream_request(request: &Request<'_>) -> Option<u64> {
     )
 }
 
-/// How long the upstream took to answer.
+/// Returns the time until the upstream answered: from the last byte of the request to the first byte
+/// of the response.
 fn upstream_wait(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.upstream_request_last_byte_time,
@@ -66,7 +68,7 @@ fn upstream_wait(request: &Request<'_>) -> Option<u64> {
     )
 }
 
-/// How long the upstream's response took.
+/// Returns the time in which the upstream sent its response.
 fn upstream_response(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.upstream_response_first_byte_time,
@@ -74,7 +76,7 @@ fn upstream_response(request: &Request<'_>) -> Option<u64> {
     )
 }
 
-/// How long the client took the response.
+/// Returns the time in which the response was sent to the client.
 fn client_response(request: &Request<'_>) -> Option<u64> {
     between(
         request.phases.downstream_response_first_byte_time,
@@ -82,8 +84,9 @@ fn client_response(request: &Request<'_>) -> Option<u64> {
     )
 }
 
-/// The time between the request and a moment that follows it. The request ends with its body where nginx
-/// has waited for that, else with its header. `None` where it is not known which of them it is.
+/// Returns the time from the end of the request to a later moment. The request ends with its body
+/// where nginx has waited for that, and otherwise with its header. `None` when it is not known
+/// which of them it is.
 fn since_request(request: &Request<'_>, to: Option<u64>) -> Option<u64> {
     if request.is_body_unknown {
         return None;
@@ -96,7 +99,7 @@ fn since_request(request: &Request<'_>, to: Option<u64>) -> Option<u64> {
     between(body, to).or_else(|| between(header, to))
 }
 
-/// The time between two moments that are known and in order.
+/// Returns the time between two moments. `None` unless both are known and in order.
 fn between(from: Option<u64>, to: Option<u64>) -> Option<u64> {
     to?.checked_sub(from?)
 }
@@ -107,13 +110,13 @@ mod tests {
     use crate::phases::Phases;
     use crate::request::Request;
 
-    /// The spans of a request, by their names.
+    /// Returns the parts of a request's time, by their names.
     fn spans(request: &Request<'_>) -> Vec<(&'static str, u64)> {
         let spans = SPANS.iter().map(|(name, span)| (*name, span(request)));
         spans.filter_map(|(name, ns)| Some((name, ns?))).collect()
     }
 
-    /// A request with these times of the client's side and a connect.
+    /// Returns a request with these times of the client's side and of the connect.
     fn timed(last: u64, body: Option<u64>, connect: u64) -> Request<'static> {
         Request {
             phases: Phases {
@@ -127,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Check that a slow upload and a request before this one are no one else's time.
+    /// Check that a slow upload, and the time in the queue, are not part of another interval.
     #[test]
     fn body_and_queue() {
         let buffered = spans(&timed(10, Some(500), 510));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `--max-line`: how long a line may be. Programs that read lines have buffers (Fluent Bit's `exec` one
-//! of 4 KiB), and a line that they cut is no longer a record.
+//! `--max-line`: limits the length of a line. Programs that read lines have limited buffers (Fluent
+//! Bit's `exec` one of 4 KiB), and a line that they cut is no longer a record.
 
 use std::borrow::Cow;
 use std::io;
@@ -9,15 +9,16 @@ use crate::format::Format;
 use crate::request::Request;
 use crate::values::Cut;
 
-/// Every record fits into a line of this length, in every format, when all that can be cut is cut.
+/// The least limit. Every record fits into a line of this length, in every format, when all texts
+/// are cut and all that may be left out is.
 pub const MAX_LINE_MIN: usize = 3840;
 
-/// Bytes of a text that are left, as they are written, however long the line.
+/// The number of bytes to which a text is cut at most, as it is written.
 const TEXT_MIN: usize = 64;
 
-/// Appends the line of a request, of at most `max` bytes with its end. When it is longer, the longest
-/// texts are cut, and where that is not enough, subrequests and attempts are left out. `truncated` names
-/// what was cut.
+/// Appends the line of a request, of at most `max` bytes with its end. When the line would be
+/// longer, the longest texts are cut, and when that is not enough, subrequests and attempts are
+/// left out. `truncated` names what was cut.
 ///
 /// Fails when the request can't be encoded.
 pub fn append_line(
@@ -37,7 +38,7 @@ pub fn append_line(
     }
 }
 
-/// Takes away about so many bytes. Returns false when nothing is left that can be taken away.
+/// Shortens the request by about `excess` bytes. Returns false when it can't be shortened any more.
 fn shorten(format: &dyn Format, request: &mut Request<'_>, excess: usize) -> bool {
     let mut texts = texts(request);
     texts.retain(|(cut, _)| format.writes(*cut));
@@ -46,7 +47,7 @@ fn shorten(format: &dyn Format, request: &mut Request<'_>, excess: usize) -> boo
     if saved(TEXT_MIN) < excess {
         return leave_out(request);
     }
-    /* All that are longer than the level are cut to it. */
+    /* Texts that are longer than `level` are cut to it: the greatest level that saves enough bytes. */
     let (mut level, mut high) = (TEXT_MIN, widths.iter().copied().max().unwrap_or(TEXT_MIN));
     while level < high {
         let middle = (level + high).div_ceil(2);
@@ -67,7 +68,7 @@ fn shorten(format: &dyn Format, request: &mut Request<'_>, excess: usize) -> boo
     true
 }
 
-/// The texts that clients make long, by the key that is named when they are cut.
+/// Returns the texts that clients may make long, each with the key that names it in `truncated`.
 fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>)> {
     let of_request = [
         (Cut::RequestMethod, &mut request.request_method),
@@ -85,7 +86,8 @@ fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>
         .collect()
 }
 
-/// Leaves out the last subrequest; without any, the last attempt but one.
+/// Leaves out the last subrequest or, when there is none, the last attempt but one. Returns false
+/// when there is nothing to leave out.
 fn leave_out(request: &mut Request<'_>) -> bool {
     if request.subrequests.pop().is_some() {
         note(request, Cut::Subrequests);
@@ -99,19 +101,19 @@ fn leave_out(request: &mut Request<'_>) -> bool {
     true
 }
 
-/// Names what was cut, once.
+/// Adds a key to `truncated`, once.
 fn note(request: &mut Request<'_>, cut: Cut) {
     if !request.truncated.contains(&cut) {
         request.truncated.push(cut);
     }
 }
 
-/// Bytes of a text as they are written.
+/// Returns the number of bytes of a text as it is written.
 fn width(format: &dyn Format, text: &str) -> usize {
     text.chars().map(|c| format.width(c)).sum()
 }
 
-/// Leaves the characters that fit into so many bytes as they are written.
+/// Cuts a text to the characters that fit into `max` bytes as they are written.
 fn shorten_text(format: &dyn Format, text: &mut Cow<'_, str>, max: usize) {
     let mut written = 0;
     let end = text.char_indices().find_map(|(at, c)| {
@@ -136,7 +138,7 @@ mod tests {
     use crate::schema::longest;
     use crate::values::Cut;
 
-    /// The line of a request in JSON.
+    /// Returns the length and the JSON of a request's line.
     fn line(request: &mut Request<'_>, max: Option<usize>) -> (usize, serde_json::Value) {
         let mut lines = b"{}\n".to_vec();
         append_line(&mut Json, &mut lines, request, max).unwrap();
@@ -144,8 +146,8 @@ mod tests {
         (line.len(), serde_json::from_slice(line).unwrap())
     }
 
-    /// Check that the longest texts are cut to one length, no character in the middle, that they are
-    /// named, and that the line is as long as it may be.
+    /// Check that the longest texts are cut to the same length, that no character is split, that
+    /// `truncated` names them, and that the line is as long as allowed.
     #[test]
     fn longest_first() {
         let mut request = Request {
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!(request.truncated, [Cut::Uri]);
     }
 
-    /// Check that exactly those texts can be cut of whose keys the definition says so.
+    /// Check that exactly the texts whose keys are marked in the definition can be cut.
     #[test]
     fn marked() {
         let mut longest = longest();
@@ -198,7 +200,7 @@ mod tests {
         assert!(marked.map(|(key, _)| key).eq(&cut), "{cut:?}");
     }
 
-    /// Check that the longest record of all fits into the shortest line, in every format.
+    /// Check that the longest possible record fits into the shortest line, in every format.
     #[test]
     fn longest_record() {
         let formats: [&mut dyn Format; 3] = [&mut Json, &mut Otel::new(None), &mut Text];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What in docs/ follows from the definition of the record: both schemas, and the tables of fields.md and
-//! otel.md. `make docs` writes them; the prose around the tables is written by hand.
+//! Tests of the generated parts of docs/: both schemas, and the tables of fields.md and otel.md.
+//! `make docs` writes them; the text around the tables is written by hand.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,17 +20,17 @@ use serde::de::MapAccess;
 use serde::de::Visitor;
 use serde_json::Value;
 
-/// Sets of values up to this size are listed beside the type of their key.
+/// The most values of a set that are listed beside the type of their key.
 const VALUES_LISTED: usize = 7;
 
-/// A file of docs/.
+/// Returns the path of a file of docs/.
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../docs")
         .join(name)
 }
 
-/// The files, each with what it should be.
+/// Returns the generated files, each with its right text.
 fn documents() -> [(PathBuf, String); 4] {
     let read = |name| fs::read_to_string(path(name)).unwrap();
     let pretty = |schema: Value| serde_json::to_string_pretty(&schema).unwrap() + "\n";
@@ -42,7 +42,7 @@ fn documents() -> [(PathBuf, String); 4] {
     ]
 }
 
-/// docs/fields.md with its tables as they follow from the definition.
+/// Returns docs/fields.md with newly generated tables.
 fn fields(text: &str) -> String {
     let definition = schema::definition();
     let request = longest();
@@ -81,7 +81,7 @@ fn fields(text: &str) -> String {
     text
 }
 
-/// docs/otel.md likewise.
+/// Returns docs/otel.md with newly generated tables.
 fn otel(text: &str) -> String {
     let definition = schema::definition();
     let properties = &definition["$defs"]["request"]["properties"];
@@ -98,7 +98,7 @@ fn otel(text: &str) -> String {
     replaced(text, "", &columns, named.collect())
 }
 
-/// The rows of an object's keys.
+/// Returns the rows of the keys of an object.
 fn rows(definition: &Value, name: &str, keys: &[String]) -> Vec<Vec<String>> {
     let object = &definition["$defs"][name];
     let properties = &object["properties"];
@@ -125,7 +125,7 @@ fn rows(definition: &Value, name: &str, keys: &[String]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The rows of a set of values.
+/// Returns the rows of a set of values.
 fn values(definition: &Value, name: &str) -> Vec<Vec<String>> {
     let values = definition["$defs"][name]["oneOf"].as_array().unwrap();
     let row = |value: &Value| {
@@ -135,7 +135,7 @@ fn values(definition: &Value, name: &str) -> Vec<Vec<String>> {
     values.iter().map(row).collect()
 }
 
-/// Type, unit and range of a key.
+/// Returns the type, the unit and the range of a key.
 fn kind(definition: &Value, property: &Value) -> String {
     let schema = resolve(definition, property);
     let number = |key: &str| schema[key].as_u64();
@@ -171,13 +171,13 @@ fn kind(definition: &Value, property: &Value) -> String {
     parts.join(", ")
 }
 
-/// Words as code, with commas between them.
+/// Returns words formatted as code, with commas between them.
 fn code(words: &[&str]) -> String {
     let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
     words.join(", ")
 }
 
-/// The keys of an object in the order in which they are written.
+/// Returns the keys of an object in the order in which they are written.
 fn keys(object: &impl Serialize) -> Vec<String> {
     struct Keys;
     impl<'de> Visitor<'de> for Keys {
@@ -200,7 +200,8 @@ fn keys(object: &impl Serialize) -> Vec<String> {
     (&mut deserializer).deserialize_map(Keys).unwrap()
 }
 
-/// The text with other rows in the table that is below a heading and has this first column.
+/// Returns the text with other rows in one table, which is below a heading and whose first column
+/// has the name `columns[0]`.
 fn replaced(text: &str, heading: &str, columns: &[&str], rows: Vec<Vec<String>>) -> String {
     let start = match heading {
         "" => 0,
@@ -235,7 +236,7 @@ fn replaced(text: &str, heading: &str, columns: &[&str], rows: Vec<Vec<String>>)
     )
 }
 
-/// Check that what is committed is what follows from the definition.
+/// Check that the committed files are equal to the generated ones.
 #[test]
 fn committed() {
     for (path, expected) in documents() {
@@ -252,7 +253,7 @@ fn committed() {
     }
 }
 
-/// Writes them.
+/// Writes the generated files.
 #[test]
 #[ignore = "it writes docs/: make docs"]
 fn write() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lines stay as they are: what was printed once for some records is what is printed for them now, byte for
-//! byte. A key that is added adds to these files (CONTRIBUTING.md).
+//! Tests that lines do not change: the lines of some records are compared byte for byte with those
+//! that were printed once. A new key changes these files (CONTRIBUTING.md).
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,16 +13,16 @@ use ngx_bpf_record::format::otel::Otel;
 use ngx_bpf_record::format::text::Text;
 use ngx_bpf_record::redact::DEFAULT_KEYS;
 
-/// Records of a small shop, traced once and kept.
+/// Records of a small shop that was traced once.
 const RECORDED: &str = include_str!("../../../tests/data/records.jsonl");
 
-/// Records with keys and values at random, as JSON.
+/// Random records, as JSON.
 const GENERATED: &str = include_str!("data/generated.json");
 
 /// The length that the lines of `data/generated.cut.*` are cut to.
 const MAX_LINE: usize = 800;
 
-/// The lines of records in a format; redacted when they are cut.
+/// Returns the lines of records in a format. They are redacted when they are cut.
 fn lines(format: &mut dyn Format, records: &str, max: Option<usize>) -> String {
     let redaction = Redaction::Keys(DEFAULT_KEYS.split(',').map(str::to_owned).collect());
     let mut lines = Vec::new();
@@ -40,7 +40,8 @@ fn lines(format: &mut dyn Format, records: &str, max: Option<usize>) -> String {
     String::from_utf8(lines).unwrap()
 }
 
-/// Check that the lines of each format are equal to these, and name the first that is not.
+/// Check that the lines of a format are equal to the expected ones, and name the first that
+/// differs.
 fn assert_lines(format: &mut dyn Format, expected: &str, expected_cut: &str) {
     for (max, expected) in [(None, expected), (Some(MAX_LINE), expected_cut)] {
         let printed = lines(format, GENERATED, max);
@@ -51,7 +52,7 @@ fn assert_lines(format: &mut dyn Format, expected: &str, expected_cut: &str) {
     }
 }
 
-/// Check JSON.
+/// Check the lines of `--format json`.
 #[test]
 fn json() {
     assert_lines(
@@ -62,7 +63,7 @@ fn json() {
     assert!(lines(&mut Json, RECORDED, None) == RECORDED);
 }
 
-/// Check OpenTelemetry's names.
+/// Check the lines of `--format otel`.
 #[test]
 fn otel() {
     assert_lines(
@@ -72,7 +73,7 @@ fn otel() {
     );
 }
 
-/// Check text.
+/// Check the lines of `--format text`.
 #[test]
 fn text() {
     assert_lines(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What holds for every record: it is read as it was written, a cut never makes it longer than the limit, and
-//! no secret is left of what was redacted.
+//! Properties of every record: it is read as it was written, it is never longer than the limit when
+//! it is cut, and no redacted secret is left.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,10 +22,10 @@ use ngx_bpf_record::redact::DEFAULT_KEYS;
 use ngx_bpf_record::schema;
 use serde_json::Value;
 
-/// The number of records that each test takes.
+/// The number of records in each test.
 const RECORDS: usize = 400;
 
-/// The formats, with the schema that their lines hold to if they are JSON.
+/// Returns the formats, each with the schema that its lines must satisfy if they are JSON.
 fn formats() -> [(Box<dyn Format>, Option<jsonschema::Validator>); 3] {
     let validator = |schema| Some(jsonschema::validator_for(&schema).unwrap());
     [
@@ -35,7 +35,7 @@ fn formats() -> [(Box<dyn Format>, Option<jsonschema::Validator>); 3] {
     ]
 }
 
-/// The line of a record; a request may be cut.
+/// Returns the line of a record; a request may be cut.
 fn line(format: &mut dyn Format, record: &mut Record<'_>, max: Option<usize>) -> String {
     let mut line = Vec::new();
     match record {
@@ -45,7 +45,8 @@ fn line(format: &mut dyn Format, record: &mut Record<'_>, max: Option<usize>) ->
     String::from_utf8(line).unwrap()
 }
 
-/// Checks that a line is one, that it does nothing to a terminal, and that it holds to its schema.
+/// Checks that a line is one line, that it does nothing to a terminal, and that it satisfies its
+/// schema.
 fn assert_line(line: &str, validator: Option<&jsonschema::Validator>) {
     let text = line.strip_suffix('\n').unwrap();
     assert!(!text.chars().any(is_unsafe), "{line}");
@@ -57,7 +58,7 @@ fn assert_line(line: &str, validator: Option<&jsonschema::Validator>) {
     }
 }
 
-/// Check that JSON is read as it was written, and that each format writes lines that hold to its schema.
+/// Check that JSON is read as it was written, and that the lines of each format satisfy its schema.
 #[test]
 fn round_trip() {
     let mut generator = Generator::new(1);
@@ -74,8 +75,8 @@ fn round_trip() {
     }
 }
 
-/// Check that a line is never longer than the limit, that it is still a record, that the texts in it are the
-/// beginnings of those that were, and that those that are shorter are named.
+/// Check that a line is never longer than the limit, that it is still a record, that its texts are
+/// the beginnings of the original ones, and that `truncated` names those that are shorter.
 #[test]
 fn cut() {
     let mut generator = Generator::new(2);
@@ -98,7 +99,7 @@ fn cut() {
     }
 }
 
-/// Checks what is left of a request.
+/// Checks a request that was cut.
 fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) {
     let names: Vec<&str> = cut.truncated.iter().map(|cut| cut.name()).collect();
     for (name, whole, cut) in [
@@ -125,8 +126,7 @@ fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) {
     assert!(cut.subrequests == whole.subrequests || names.contains(&"subrequests"));
 }
 
-/// Words of which queries are made: keys that are secret and some that are not, values, and what divides
-/// them, encoded or not.
+/// The words of queries: secret keys and others, values, and separators, encoded or not.
 const WORDS: [&str; 20] = [
     "sig",
     "s%69g",
@@ -150,13 +150,13 @@ const WORDS: [&str; 20] = [
     "%25",
 ];
 
-/// A uri at random. Where it has a secret key, any value may follow.
+/// Returns a random uri. Any value may follow a secret key.
 fn uri(random: &mut Random) -> String {
     let words = (0..random.below(16)).map(|_| *random.one_of(&WORDS));
     format!("/{}", words.collect::<String>())
 }
 
-/// Bytes, decoded once.
+/// Returns the bytes of a text, decoded once.
 fn decoded(uri: &str) -> Vec<u8> {
     let bytes = uri.as_bytes();
     let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
@@ -172,7 +172,7 @@ fn decoded(uri: &str) -> Vec<u8> {
     decoded
 }
 
-/// Checks that every secret key in a redacted uri has no value of its own.
+/// Checks that every secret key in a redacted uri has the value `REDACTED`, or none.
 fn assert_redacted(uri: &str, was: &str) {
     let decoded = decoded(uri);
     let query = decoded.split(|byte| *byte == b'?').skip(1);
@@ -187,7 +187,8 @@ fn assert_redacted(uri: &str, was: &str) {
     }
 }
 
-/// Check that no value of a secret key is left, in no uri, and that redacting twice changes nothing more.
+/// Check that no value of a secret key is left in any uri, and that a second redaction changes
+/// nothing.
 #[test]
 fn redaction() {
     let mut random = Random(3);

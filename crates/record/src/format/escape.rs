@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Text of others, escaped so that it does nothing to a terminal or a log.
+//! Escapes text of others, so that it does nothing to a terminal or a log.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -30,8 +30,8 @@ pub fn write_safe(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
     }
 }
 
-/// Displays text so that it is safe on a terminal, with `\\` for the backslash, so that the text can be
-/// restored.
+/// Displays text so that it is safe on a terminal. A backslash is written as `\\`, so that the
+/// original text can be restored.
 pub struct Escaped<'a>(
     /// The text.
     pub &'a str,
@@ -50,7 +50,7 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::Escaped;
 
-    /// Check that what is unsafe is escaped.
+    /// Check that unsafe characters are escaped.
     #[test]
     fn escapes() {
         let hostile = "\x1b[2J\n\u{9b}\u{202e}\\é";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A record as one flat list of keys and values: the members of objects, and of objects in arrays, get
-//! the path that leads to them, with dots. An array of plain values stays one.
+//! Converts a record to one flat list of keys and values. The key of a value within objects or
+//! arrays of objects is its path, with dots. An array of plain values is one value.
 
 use std::io;
 
@@ -14,9 +14,10 @@ use serde_json::Error;
 
 use super::json::write_value;
 
-/// Calls `leaf` for each value of `object` with its path and its JSON, in the order of its members.
+/// Calls `leaf` with the path and the JSON of each value of `object`, in the order of its members.
 ///
-/// Fails when a value has a form that records do not have: a map, a tuple, bytes, an enum with data.
+/// Fails when a value has a form that records do not have: a map, a tuple, bytes, an enum with
+/// data.
 pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io::Result<()> {
     let mut flat = Flat {
         path: String::new(),
@@ -27,19 +28,19 @@ pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io
     object.serialize(&mut flat).map_err(io::Error::from)
 }
 
-/// Where the walk through a record has come to.
+/// The state of the walk through a record.
 struct Flat<'f> {
-    /// The names of all members that contain the value, with dots.
+    /// The path of the current value: the names of the members that contain it, with dots.
     path: String,
-    /// JSON of the value; of an array of plain values its beginning.
+    /// The JSON of the current value, or the beginning of that of an array of plain values.
     value: Vec<u8>,
-    /// The value is an item of an array.
+    /// True when the value is an item of an array.
     is_item: bool,
     leaf: &'f mut dyn FnMut(&str, &[u8]),
 }
 
 impl Flat<'_> {
-    /// Takes a plain value.
+    /// Adds a plain value.
     fn plain<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         if self.is_item {
             let separator = if self.value.is_empty() { b'[' } else { b',' };
@@ -51,13 +52,13 @@ impl Flat<'_> {
         Ok(())
     }
 
-    /// Hands on the value.
+    /// Passes the value to `leaf`.
     fn emit(&mut self) {
         (self.leaf)(&self.path, &self.value);
         self.value.clear();
     }
 
-    /// Takes what is below a name.
+    /// Adds the value of a member or of an item, with `name` added to the path.
     fn below<T: Serialize + ?Sized>(
         &mut self,
         name: &str,
@@ -77,7 +78,7 @@ impl Flat<'_> {
     }
 }
 
-/// An array, and the number of its next item.
+/// An array in progress, and the index of its next item.
 struct Items<'a, 'f>(&'a mut Flat<'f>, usize);
 
 impl SerializeSeq for Items<'_, '_> {
@@ -91,7 +92,7 @@ impl SerializeSeq for Items<'_, '_> {
     }
 
     fn end(self) -> Result<(), Error> {
-        /* Empty when the items were objects, or there was none. */
+        /* The value is empty when the items were objects, or when there was none. */
         if !self.0.value.is_empty() {
             self.0.value.push(b']');
             self.0.emit();
@@ -117,7 +118,7 @@ impl SerializeStruct for &mut Flat<'_> {
     }
 }
 
-/// Plain values of these types.
+/// Defines the methods for plain values of these types.
 macro_rules! plain {
     ($($method:ident: $type:ty,)+) => {
         $(fn $method(self, value: $type) -> Result<(), Error> {
@@ -126,7 +127,7 @@ macro_rules! plain {
     };
 }
 
-/// No record has a value like this.
+/// Fails for a value of a form that records do not have.
 fn refused<T>() -> Result<T, Error> {
     Err(Error::custom("a record has no such value"))
 }
@@ -256,7 +257,7 @@ mod tests {
 
     use super::flatten;
 
-    /// An object with each form that a record has.
+    /// An object with a value of each form that records have.
     #[derive(Serialize)]
     struct Object {
         number: u64,
@@ -273,7 +274,7 @@ mod tests {
         text: Option<&'static str>,
     }
 
-    /// Check the paths and the values of each form, and that another one is refused.
+    /// Check the paths and the values of each form, and that other forms are refused.
     #[test]
     fn forms() {
         let inner = |text| Inner { is_set: true, text };

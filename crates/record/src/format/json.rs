@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One JSON object a line. serde_json writes DEL, C1 and bidi controls as they are, which is valid and
-//! not safe: here they are escaped.
+//! One JSON object a line. serde_json does not escape DEL, C1 and bidi controls, which is valid
+//! JSON but not safe on a terminal: they are escaped here.
 
 use std::io;
 use std::io::Write;
@@ -18,7 +18,7 @@ use crate::values::Cut;
 /// Writes JSON lines.
 pub struct Json;
 
-/// A record and its type, without a copy of it: see `Record`.
+/// A record with its type as the first key, without a copy of the record: see `Record`.
 #[derive(Serialize)]
 struct Tagged<'a, T> {
     r#type: &'static str,
@@ -44,7 +44,8 @@ impl Format for Json {
     }
 }
 
-/// Bytes of a character in a string: serde_json's short escapes, its `\uXXXX`, and ours.
+/// Returns the number of bytes of a character in a JSON string: with serde_json's short escapes,
+/// its `\uXXXX`, and our own escapes.
 pub(super) fn width(c: char) -> usize {
     match c {
         '"' | '\\' | '\u{8}' | '\t' | '\n' | '\u{c}' | '\r' => 2,
@@ -62,7 +63,8 @@ fn write_record<T: Serialize>(
     write_line(line, &Tagged { r#type, record })
 }
 
-/// Appends an object as JSON, and a line end. Fails when it can't be encoded; then nothing is appended.
+/// Appends an object as JSON, and a line end. Fails when the object can't be encoded; then nothing
+/// is appended.
 pub fn write_line(line: &mut Vec<u8>, object: &impl Serialize) -> io::Result<()> {
     let start = line.len();
     let result = write_value(line, object);
@@ -73,13 +75,13 @@ pub fn write_line(line: &mut Vec<u8>, object: &impl Serialize) -> io::Result<()>
     result
 }
 
-/// Appends any value as JSON.
+/// Appends a value as JSON.
 pub(super) fn write_value(text: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
     let mut serializer = Serializer::with_formatter(text, Safe);
     value.serialize(&mut serializer).map_err(io::Error::from)
 }
 
-/// As serde_json's own, but for what strings hold.
+/// A formatter like that of serde_json, except that it escapes unsafe characters in strings.
 struct Safe;
 
 impl Formatter for Safe {
@@ -88,7 +90,7 @@ impl Formatter for Safe {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        /* All keys and most values: looked at by bytes, many at once. */
+        /* The case of all keys and most values is fast: the compiler checks many bytes at once. */
         if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             return writer.write_all(fragment.as_bytes());
         }
@@ -110,15 +112,15 @@ mod tests {
     use crate::format::escape::is_unsafe;
     use crate::request::Request;
 
-    /// The JSON line of a request.
+    /// Returns the JSON line of a request.
     fn line(request: &Request<'_>) -> String {
         let mut line = Vec::new();
         Json.request(&mut line, request).unwrap();
         String::from_utf8(line).unwrap()
     }
 
-    /// Check that no character that is not safe is left raw, that none of them is changed, and that each
-    /// is as wide as it is said to be.
+    /// Check that every unsafe character is escaped, that none is changed, and that `width()` is
+    /// right for each.
     #[test]
     fn escapes() {
         let hostile: String = (0..0x2100)
@@ -138,7 +140,7 @@ mod tests {
         assert_eq!(text.len() - line(&request("")).len(), widths);
     }
 
-    /// Check that absent values are absent keys.
+    /// Check that absent values have no key.
     #[test]
     fn absent() {
         let expected = "{\"type\":\"request\",\"pid\":0,\"connection\":0,\

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The formats of a line.
+//! The formats of a line of output.
 
 use std::io;
 
@@ -13,15 +13,16 @@ pub mod json;
 pub mod otel;
 pub mod text;
 
-/// Turns records into lines.
+/// A format, which encodes records as lines.
 pub trait Format {
-    /// Appends the line of a request. Fails when it can't be encoded; then nothing is appended.
+    /// Appends the line of a request. Fails when the request can't be encoded; then nothing is
+    /// appended.
     fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()>;
 
-    /// Appends the line of a loss. Fails as above.
+    /// Appends the line of a loss. Fails when it can't be encoded; then nothing is appended.
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()>;
 
-    /// Returns whether the format writes the text of this key at all.
+    /// Returns whether the format writes the text of this key.
     fn writes(&self, cut: Cut) -> bool;
 
     /// Returns the number of bytes that a character of a text takes in the line.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The record under the names of OpenTelemetry's semantic conventions: one flat JSON object a line, its
-//! names sorted. What the conventions have no stable name for is `nginx.` and the key of the record.
+//! The record with the names of OpenTelemetry's semantic conventions: one flat JSON object a line,
+//! its names sorted. A key for which the conventions have no stable name gets the prefix `nginx.`.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,27 +19,28 @@ use crate::schema::otel_names;
 use crate::values::Cut;
 use crate::values::Failure;
 
-/// The conventions ask for this way to name the methods that are not `_OTHER`.
+/// The environment variable that lists the methods that are not written as `_OTHER`, by the
+/// conventions.
 pub const KNOWN_METHODS_VARIABLE: &str = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS";
 
-/// The methods that are not `_OTHER` where the variable is not set.
+/// The methods that are not written as `_OTHER` when the variable is not set.
 const KNOWN_METHODS: &str = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE";
 
-/// Statuses from here on mean that the server has failed.
+/// The lowest status that means that the server has failed.
 const SERVER_ERROR: u32 = 500;
 
 /// Writes JSON lines.
 pub struct Otel {
-    /// Methods that are written by their names, with commas between them.
+    /// The methods that are written by their names, with commas between them.
     known_methods: String,
-    /// What becomes of the keys of a request, as their attributes say.
+    /// The names of the keys of a request, by the attributes of its fields.
     names: HashMap<String, Name>,
-    /// The attributes of the line that is written; kept for its memory.
+    /// The attributes of the current line. They are kept to reuse their memory.
     attributes: Attributes,
 }
 
 impl Otel {
-    /// Makes the format. `known_methods` is the value of `KNOWN_METHODS_VARIABLE`, if it is set.
+    /// Creates the format. `known_methods` is the value of `KNOWN_METHODS_VARIABLE`, if it is set.
     pub fn new(known_methods: Option<String>) -> Self {
         Self {
             known_methods: known_methods.unwrap_or_else(|| KNOWN_METHODS.to_owned()),
@@ -48,7 +49,7 @@ impl Otel {
         }
     }
 
-    /// Adds all keys of a record but those that become several attributes.
+    /// Adds all keys of a record except those that become several attributes.
     fn add_keys(&mut self, r#type: &str, record: &impl Serialize) -> io::Result<()> {
         self.attributes.clear();
         self.attributes.add("nginx.type", r#type)?;
@@ -63,7 +64,7 @@ impl Otel {
         })
     }
 
-    /// Adds `http.request.method`, and the method itself when it is not a known one.
+    /// Adds `http.request.method`, and the original method when it is not a known one.
     fn add_method(&mut self, method: &str) -> io::Result<()> {
         let mut known = self.known_methods.split(',');
         if known.any(|known| known == method) {
@@ -87,7 +88,7 @@ impl Format for Otel {
         if let Some(protocol) = &request.server_protocol {
             attributes.add_protocol(protocol)?;
         }
-        /* What is left of a port that was cut is another port. */
+        /* A port that was cut is another port. */
         if let Some(host) = &request.http_host
             && !request.truncated.contains(&Cut::HttpHost)
         {
@@ -118,8 +119,8 @@ impl Format for Otel {
     }
 }
 
-/// Returns the status of a server that has failed, else the failure that cut the response short: that of
-/// the last attempt that the client waited for.
+/// Returns the status of a server that has failed, or else the failure that cut the response short,
+/// which is that of the last attempt that the client waited for.
 fn error_type(request: &Request<'_>) -> Option<String> {
     let status = request.status.filter(|status| *status >= SERVER_ERROR);
     let failure = request.last_awaited().and_then(|last| last.failure);
@@ -129,12 +130,12 @@ fn error_type(request: &Request<'_>) -> Option<String> {
         .or_else(|| Some(failure?.name().to_owned()))
 }
 
-/// Names and their JSON, to be written in the order of the names.
+/// Attributes: names and their JSON, which are written in the order of the names.
 #[derive(Default)]
 struct Attributes {
-    /// All names and values.
+    /// The bytes of all names and values.
     bytes: Vec<u8>,
-    /// Where each name and its value is.
+    /// The ranges of each name and of its value in `bytes`.
     places: Vec<(Range<usize>, Range<usize>)>,
 }
 
@@ -144,7 +145,7 @@ impl Attributes {
         self.places.clear();
     }
 
-    /// Adds an attribute. Fails when it can't be encoded.
+    /// Adds an attribute. Fails when its value can't be encoded.
     fn add(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name.as_bytes());
@@ -174,7 +175,7 @@ impl Attributes {
         query.map_or(Ok(()), |query| self.add("url.query", query))
     }
 
-    /// Adds `server.address` and `server.port`: what the client asked for.
+    /// Adds `server.address` and `server.port`: the host that the client asked for.
     fn add_host(&mut self, host: &str) -> io::Result<()> {
         let (name, port) = host_and_port(host);
         let address = name
@@ -199,7 +200,7 @@ impl Attributes {
         self.add("network.protocol.version", version)
     }
 
-    /// Appends all as one object. No name needs to be escaped: they are our own.
+    /// Appends all attributes as one object. No name has to be escaped, since they are our own.
     fn write(&mut self, line: &mut Vec<u8>) {
         let bytes = &self.bytes;
         self.places
@@ -233,7 +234,7 @@ mod tests {
     use crate::values::Cut;
     use crate::values::Scheme;
 
-    /// The attributes of a request.
+    /// Returns the attributes of a request.
     fn attributes(request: &Request<'_>) -> Value {
         let mut line = Vec::new();
         Otel::new(None).request(&mut line, request).unwrap();
@@ -286,7 +287,7 @@ mod tests {
         );
     }
 
-    /// Check methods that are not known, hosts without a port, uris without a query.
+    /// Check unknown methods, hosts without a port, and uris without a query.
     #[test]
     fn parts() {
         let request = Request {
@@ -308,7 +309,7 @@ mod tests {
         }
     }
 
-    /// Check that a Host that was cut gives neither name nor port.
+    /// Check that a Host that was cut results in neither a name nor a port.
     #[test]
     fn cut_host() {
         let request = Request {
@@ -326,8 +327,8 @@ mod tests {
         }
     }
 
-    /// Check that attempts and subrequests are flat, and that the schema names all that is written of a
-    /// request that has everything, and nothing else.
+    /// Check that attempts and subrequests are flat, and that the schema names exactly the keys
+    /// that are written for a request with every value.
     #[test]
     fn documented() {
         let found = attributes(&schema::longest());
@@ -342,7 +343,7 @@ mod tests {
         assert_eq!(found, named.unwrap().keys().cloned().collect());
     }
 
-    /// Check a loss.
+    /// Check the line of a loss.
     #[test]
     fn lost() {
         let lost = Lost {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One line a request, for people: accept time, client `=>` upstream, what the client asked for
-//! (`request_uri`), status, sizes, phases.
+//! One line for each request, for people: accept time, client `=>` upstream, the uri that the
+//! client asked for (`request_uri`), status, sizes, phases.
 
 use std::fmt;
 use std::io;
@@ -63,7 +63,7 @@ impl Format for Text {
     }
 }
 
-/// `address:port` with brackets around IPv6, as far as it is known.
+/// Displays `address:port`, with brackets around IPv6, as far as they are known.
 struct Address<'a>(Option<&'a str>, Option<u16>);
 
 impl fmt::Display for Address<'_> {
@@ -86,14 +86,14 @@ mod tests {
     use crate::phases::Phases;
     use crate::request::Request;
 
-    /// The line of a request.
+    /// Returns the line of a request.
     fn line(request: &Request<'_>) -> String {
         let mut line = Vec::new();
         Text.request(&mut line, request).unwrap();
         String::from_utf8(line).unwrap()
     }
 
-    /// Check the line of the mission's document.
+    /// Check the line of a proxied request.
     #[test]
     fn proxied() {
         let request = Request {
@@ -121,7 +121,7 @@ mod tests {
         );
     }
 
-    /// Check that a request writes no control to the terminal, and what is absent is left out.
+    /// Check that the text of a request is escaped, and that absent values are left out.
     #[test]
     fn hostile() {
         let request = Request {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What follows from the definition of the record: its JSON Schemas, the names that OpenTelemetry has for
-//! its keys, and the longest record there can be.
+//! The JSON Schemas of the record, its names in OpenTelemetry's conventions, and the longest
+//! possible record. All of them are derived from the definition of the record.
 
 use std::collections::HashMap;
 
@@ -19,11 +19,11 @@ pub use otel::otel;
 /// The form of a time of day: RFC 3339, UTC, nine decimals.
 pub(crate) const TIME_PATTERN: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{9}Z$";
 
-/// A time of that form.
+/// An example of a time in that form.
 const TIME: &str = "2026-11-22T17:17:57.972980760Z";
 
-/// Returns the definition of a record as JSON Schema, with the attributes of its fields (`x-source` and so
-/// on), and the integer types as `format`. `$defs` has the record types by their names.
+/// Returns the definition of a record as JSON Schema, with the attributes of its fields (`x-source`
+/// and others), and the integer types as `format`. `$defs` has the types of records by their names.
 pub fn definition() -> Value {
     let generator = SchemaSettings::draft2020_12()
         .for_serialize()
@@ -54,11 +54,11 @@ pub fn record() -> Value {
     schema
 }
 
-/// What becomes of a key under OpenTelemetry's names.
+/// The name of a key in OpenTelemetry's conventions.
 pub(crate) enum Name {
-    /// It has this name there.
+    /// The key becomes one attribute of this name.
     Is(String),
-    /// It becomes several attributes.
+    /// The key becomes several attributes.
     Parts,
 }
 
@@ -82,7 +82,7 @@ pub fn longest() -> Request<'static> {
     let definition = definition();
     let value = longest_value(&definition, &definition["$defs"]["request"]);
     let mut request: Request<'static> = serde_json::from_value(value).unwrap_or_default();
-    /* The forms in which OpenTelemetry's names are most. */
+    /* In these forms the values have the most names in OpenTelemetry. */
     let begin_with = |text: &mut Option<std::borrow::Cow<'_, str>>, start: &str| {
         if let Some(text) = text {
             text.to_mut().replace_range(..start.len(), start);
@@ -93,7 +93,7 @@ pub fn longest() -> Request<'static> {
     request
 }
 
-/// The longest value that a schema allows.
+/// Returns the longest value that a schema allows.
 fn longest_value(definition: &Value, schema: &Value) -> Value {
     let schema = resolve(definition, schema);
     if let Some(value) = schema.get("const") {
@@ -129,7 +129,8 @@ fn longest_value(definition: &Value, schema: &Value) -> Value {
     }
 }
 
-/// A text of the greatest length. One that clients choose takes most bytes when all of it is escaped.
+/// Returns a text of the greatest length. A text that clients choose takes the most bytes when
+/// every character has to be escaped.
 fn longest_text(schema: &Value) -> String {
     let len = schema["maxLength"].as_u64().unwrap_or_default();
     let character = match (schema["pattern"].as_str(), schema.get("x-cut")) {
@@ -141,7 +142,7 @@ fn longest_text(schema: &Value) -> String {
     character.repeat(usize::try_from(len).unwrap_or_default())
 }
 
-/// The greatest integer.
+/// Returns the greatest integer that a schema allows.
 fn longest_integer(schema: &Value) -> Value {
     match (schema.get("maximum"), schema["format"].as_str()) {
         (Some(maximum), _) => maximum.clone(),
@@ -151,7 +152,8 @@ fn longest_integer(schema: &Value) -> Value {
     }
 }
 
-/// Follows the reference that a schema may be. What stands beside the reference is not followed.
+/// Returns the schema that a reference refers to, or the schema itself. Keywords beside the
+/// reference are ignored.
 pub fn resolve<'s>(definition: &'s Value, schema: &'s Value) -> &'s Value {
     let name = schema["$ref"]
         .as_str()
@@ -159,8 +161,8 @@ pub fn resolve<'s>(definition: &'s Value, schema: &'s Value) -> &'s Value {
     name.map_or(schema, |name| &definition["$defs"][name])
 }
 
-/// A key is absent, and never null: it is required unless its field says when it is absent. A description is
-/// one line.
+/// Changes a generated schema in two ways. A key is absent, and never null: it is required unless
+/// its field says when it is absent. And a description becomes one line.
 fn normalize(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(normalize),
@@ -192,13 +194,14 @@ fn normalize(schema: &mut Value) {
     }
 }
 
-/// Keeps what JSON Schema knows. Source and absence become a part of the description.
+/// Removes the keywords that JSON Schema does not have. Unit, source and absence become a part of
+/// the description.
 fn publish(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(publish),
         Value::Object(object) => {
             describe(object);
-            /* The names of properties are no keywords. */
+            /* The names of properties are not keywords. */
             if let Some(Value::Object(properties)) = object.get_mut("properties") {
                 properties.values_mut().for_each(publish);
             }
@@ -209,7 +212,7 @@ fn publish(schema: &mut Value) {
     }
 }
 
-/// Makes one description of the attributes of a field.
+/// Joins the description, unit, source and absence of a field to one description.
 fn describe(object: &mut Map<String, Value>) {
     object.remove("format");
     let text = |key: &str| object.get(key).and_then(Value::as_str);
@@ -240,7 +243,7 @@ mod tests {
     use super::resolve;
     use crate::Record;
 
-    /// Check that the longest request is one, and has every key.
+    /// Check that the longest request is valid, and has every key.
     #[test]
     fn longest_request() {
         let line = Record::Request(Box::new(longest()));
@@ -255,8 +258,8 @@ mod tests {
         assert!(properties.keys().eq(value.as_object().unwrap().keys()));
     }
 
-    /// Check that each key is documented, with its source (all of a loss is ngx-bpf's own), that texts have a
-    /// length, and that nothing is null.
+    /// Check that each key is documented, with its source (except in a loss, which ngx-bpf itself
+    /// counts), that texts have a greatest length, and that no key is null.
     #[test]
     fn complete() {
         let definition = definition();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The JSON Schema of `--format otel`, which follows from that of a record: nested keys become names with
-//! dots.
+//! The JSON Schema of `--format otel`. It is derived from that of a record: nested keys become
+//! names with dots.
 
 use serde_json::Map;
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub fn otel() -> Value {
     schema
 }
 
-/// The attributes that a record becomes.
+/// The attributes of a record.
 struct Flat<'d> {
     definition: &'d Value,
     properties: Map<String, Value>,
@@ -63,7 +63,7 @@ impl<'d> Flat<'d> {
         })
     }
 
-    /// Adds what a key of the record becomes.
+    /// Adds the attributes of a key of the record.
     fn add_key(&mut self, key: &str, property: &'d Value, is_required: bool) {
         let name = match &property["x-otel"] {
             Value::Object(parts) => return self.properties.extend(parts.clone()),
@@ -76,7 +76,8 @@ impl<'d> Flat<'d> {
         self.add_value(&name, false, property);
     }
 
-    /// Adds a value with this name, or the values that it contains. The name is a pattern below an array.
+    /// Adds a value with this name, or the values that it contains. Below an array the name is a
+    /// pattern.
     fn add_value(&mut self, name: &str, is_pattern: bool, property: &'d Value) {
         let kind = resolve(self.definition, property);
         let items = resolve(self.definition, &kind["items"]);

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records at random, from the definition of the record: a key that is added is generated, too.
+//! Random records, generated from the definition of the record, so that a new key is generated,
+//! too.
 
 use ngx_bpf_record::schema::definition;
 use ngx_bpf_record::schema::resolve;
 use serde_json::Map;
 use serde_json::Value;
 
-/// Characters of texts: what urls consist of, and what formats have to escape.
+/// The characters of texts: those of urls, and those that formats have to escape.
 const CHARACTERS: &str = "abcxyz0189/?&=%;.:-_~ \"\\'<>\t\r\n\0\u{8}\u{c}\u{1b}\u{7f}\u{80}\u{9b}é€😀\
     \u{fffd}\u{61c}\u{200e}\u{2028}\u{202e}\u{2066}\u{feff}";
 
-/// Numbers at random, the same ones in each run (SplitMix64).
+/// A generator of random numbers, which are the same in each run (SplitMix64).
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number.
+    /// Returns a number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -23,30 +24,30 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below this one.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.number() % end as u64) as usize
     }
 
-    /// True this often in a hundred.
+    /// Returns true in `often` of a hundred calls.
     pub fn percent(&mut self, often: usize) -> bool {
         self.below(100) < often
     }
 
-    /// One of these.
+    /// Returns one of the items.
     pub fn one_of<'t, T>(&mut self, items: &'t [T]) -> &'t T {
         &items[self.below(items.len())]
     }
 }
 
-/// Generates records.
+/// A generator of records.
 pub struct Generator {
     definition: Value,
     pub random: Random,
 }
 
 impl Generator {
-    /// With a seed.
+    /// Creates a generator with a seed.
     pub fn new(seed: u64) -> Self {
         Self {
             definition: definition(),
@@ -54,7 +55,7 @@ impl Generator {
         }
     }
 
-    /// A request; now and then a loss.
+    /// Returns a request or, more rarely, a loss.
     pub fn record(&mut self) -> Value {
         let name = if self.random.percent(5) {
             "lost"
@@ -65,7 +66,7 @@ impl Generator {
         self.value(&schema)
     }
 
-    /// A value that a schema allows.
+    /// Returns a value that a schema allows.
     fn value(&mut self, schema: &Value) -> Value {
         let schema = resolve(&self.definition, schema).clone();
         if let Some(value) = schema.get("const") {
@@ -83,7 +84,7 @@ impl Generator {
         }
     }
 
-    /// An object with some of its keys.
+    /// Returns an object with some of its keys.
     fn object(&mut self, schema: &Value) -> Value {
         let required = schema["required"].as_array().unwrap();
         let mut object = Map::new();
@@ -98,7 +99,7 @@ impl Generator {
         object.into()
     }
 
-    /// An array that is not empty.
+    /// Returns an array that is not empty.
     fn array(&mut self, schema: &Value) -> Value {
         let items = resolve(&self.definition, &schema["items"]).clone();
         if schema["uniqueItems"] == true {
@@ -112,7 +113,7 @@ impl Generator {
         (0..len).map(|_| self.value(&items)).collect()
     }
 
-    /// A text: mostly short, now and then as long as it may be.
+    /// Returns a text, which is mostly short and sometimes of the greatest length.
     fn text(&mut self, schema: &Value) -> String {
         let max = schema["maxLength"].as_u64().unwrap_or_default() as usize;
         let (characters, len) = match schema["pattern"].as_str() {
@@ -130,7 +131,7 @@ impl Generator {
         (0..len).map(|_| *self.random.one_of(&characters)).collect()
     }
 
-    /// A number: the least, the greatest, or any.
+    /// Returns a number: the least, the greatest, or any.
     fn integer(&mut self, schema: &Value) -> u64 {
         let max = match (schema["maximum"].as_u64(), schema["format"].as_str()) {
             (Some(maximum), _) => maximum,
