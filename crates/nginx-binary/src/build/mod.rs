@@ -33,7 +33,7 @@ const FORKS: [&str; 4] = ["openresty", "Tengine", "freenginx", "Angie"];
 /// The name given to a fork that has nginx's modules but contains neither nginx's name nor a known one.
 const UNNAMED_FORK: &str = "unnamed-fork";
 
-/// Longer than any `NGX_MODULE_SIGNATURE`.
+/// The most bytes of a signature that are read. Every `NGX_MODULE_SIGNATURE` is shorter.
 const SIGNATURE_BYTES_MAX: usize = 64;
 
 /// The properties that distinguish builds with different struct layouts.
@@ -47,12 +47,13 @@ pub struct Build {
     /// The name and release of a fork, as it identifies itself (`openresty/1.27.1.2`). `None` for nginx
     /// itself.
     pub fork: Option<String>,
-    /// Whether it exports `ngx_ssl_create_connection()`. A build with TLS in mail or stream only exports
-    /// it although its signature says that http has no TLS.
+    /// True when the binary exports `ngx_ssl_create_connection()`. A build that has TLS only in
+    /// mail or stream exports it, too, although its signature says that http has no TLS.
     pub has_ssl: bool,
-    /// Whether it exports `ngx_quic_run()`. The signature says so only since 1.25.3.
+    /// True when the binary exports `ngx_quic_run()`. The signature shows QUIC only since 1.25.3.
     pub has_quic: bool,
-    /// Whether it exports `ngx_http_upstream_sticky_module`. The signature does not say so.
+    /// True when the binary exports `ngx_http_upstream_sticky_module`. The signature does not show
+    /// it.
     pub has_sticky: bool,
 }
 

@@ -90,7 +90,8 @@ impl fmt::Display for Machine {
 pub enum Flow {
     /// The next instruction.
     Next,
-    /// Call: execution continues after it. The function's address, unless it is computed at run time.
+    /// Call: execution continues after it. The value is the address of the function, unless that is
+    /// computed at run time.
     Call(Option<u64>),
     /// Conditional branch to the address.
     Branch(u64),

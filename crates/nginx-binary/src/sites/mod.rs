@@ -110,11 +110,12 @@ pub struct ProbeSite {
     /// The file offset of the instruction in bytes, which a uprobe is attached to.
     #[serde(skip)]
     pub file_offset: u64,
-    /// The same registers by number, one byte for each argument, as BPF reads them (`bpf/arg.bpf.h`).
+    /// The registers of the arguments by number, one byte for each argument, as BPF reads them
+    /// (`bpf/arg.bpf.h`).
     #[serde(skip)]
     pub cookie: u64,
-    /// Whether the kernel emulates the instruction. Otherwise it single-steps it, which costs ten times as
-    /// much.
+    /// True when the kernel emulates the instruction. Otherwise it single-steps it, which costs ten
+    /// times as much.
     pub emulated: bool,
 }
 

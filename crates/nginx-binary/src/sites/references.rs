@@ -32,7 +32,7 @@ pub struct References {
 }
 
 impl References {
-    /// Whether nothing references it.
+    /// Returns whether nothing references the function.
     pub fn is_unreferenced(self) -> bool {
         self == Self::default()
     }
@@ -83,7 +83,7 @@ struct ReferenceSearch {
     slots: BTreeMap<u64, u64>,
     /// The lowest and the highest address of a function or a slot.
     range: (u64, u64),
-    /// Whether addresses are known at link time, so that instructions may contain them.
+    /// True when addresses are known at link time, so that instructions may contain them.
     is_fixed: bool,
 }
 

@@ -73,7 +73,7 @@ impl<'a> Disassembled<'a> {
         }
     }
 
-    /// Whether both memory and a register receive a value.
+    /// Returns whether both memory and a register receive a value.
     fn is_swap(&self) -> bool {
         let atomic = [
             "ldadd", "ldclr", "ldeor", "ldset", "ldsmax", "ldsmin", "ldumax", "ldumin", "stadd",
@@ -300,7 +300,7 @@ fn mismatch(instruction: Instruction, expected: &Disassembled<'_>) -> Option<Str
     }
     let known = expected.operation();
     let differs = match operation {
-        /* Sums are not compared: their registers are. */
+        /* Sums are not compared, only their registers. */
         Operation::Sum(..) => false,
         Operation::Other(_) => expected.access().is_some(),
         operation => Some(operation) != known,

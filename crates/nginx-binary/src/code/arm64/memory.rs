@@ -10,14 +10,14 @@ use crate::code::Registers;
 /// An access to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Whether memory is read. Prefetches count as reads.
+    /// True when memory is read. Prefetches count as reads.
     pub is_load: bool,
-    /// Whether memory is written. Atomic instructions read and write.
+    /// True when memory is written. Atomic instructions read and write.
     pub is_store: bool,
     /// The registers that are loaded or stored, at consecutive addresses. `None` for values that are not
     /// a whole 64-bit general register, and for atomic instructions.
     pub values: [Option<Register>; 2],
-    /// Whether two values are loaded or stored.
+    /// True when two values are loaded or stored.
     pub is_pair: bool,
     /// The general registers that are loaded. It does not include the base.
     pub written: Registers,

@@ -22,7 +22,8 @@ const STEPS_MAX: u32 = 20_000;
 /// The size of a pointer in bytes.
 const POINTER_BYTES: i64 = 8;
 
-/// No struct of nginx is larger. A pointer that a loop moves through an array is dropped here.
+/// The bound on offsets in a struct, in bytes. No struct of nginx is larger. A pointer that a loop moves
+/// through an array is dropped at this offset.
 const STRUCT_BYTES_MAX: i64 = 4096;
 
 /// A member: the C name of a struct, and an offset in it in bytes.

@@ -44,7 +44,8 @@ pub fn read_attributes<'a>(
             }
             (gimli::DW_AT_byte_size, value) => known.size = value.udata_value(),
             (gimli::DW_AT_data_member_location, value) => known.location = value.udata_value(),
-            /* DWARF 5 gives the bit of a bitfield, DWARF 4 its word, where those that are read begin. */
+            /* DWARF 5 gives the bit of a bitfield. DWARF 4 gives its word, where the bitfields that are
+             * read begin. */
             (gimli::DW_AT_data_bit_offset, value) => {
                 known.location = value.udata_value().map(|bits| bits / 8);
             }

@@ -10,8 +10,8 @@ pub enum Witness {
     Data(&'static str),
     /// A function that every build exports, and the struct that its first argument points to.
     Exported(&'static str, &'static str),
-    /// The same for a module: the symbol that shows that the module is built in, the function, and the struct.
-    /// Without the symbol the member is not read.
+    /// A function of a module: the symbol that shows that the module is built in, the function, and
+    /// the struct that its first argument points to. Without the symbol the member is not read.
     OfModule(&'static str, &'static str, &'static str),
     /// The content handler that a directive sets, of the first of these modules that is built in.
     Content(Directives),

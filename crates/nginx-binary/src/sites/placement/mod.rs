@@ -23,7 +23,7 @@ pub struct Placement {
     /// The register that holds each argument before the instruction is executed.
     arguments: Vec<Register>,
     machine: Machine,
-    /// Whether the kernel emulates the instruction. Otherwise it single-steps it.
+    /// True when the kernel emulates the instruction. Otherwise it single-steps it.
     pub is_emulated: bool,
     /// The mnemonic of the instruction.
     pub mnemonic: String,
@@ -57,9 +57,9 @@ pub fn register_name(machine: Machine, number: Register) -> String {
 struct DecodedInstruction {
     address: u64,
     mnemonic: String,
-    /// Whether the kernel emulates it under a probe.
+    /// True when the kernel emulates the instruction under a probe.
     is_emulated: bool,
-    /// Whether the kernel refuses a probe on it.
+    /// True when the kernel refuses a probe on the instruction.
     is_refused: bool,
     flow: Flow,
     /// The destination and the source, if it copies one register to another.
