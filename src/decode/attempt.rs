@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One attempt at an upstream: its times, and what nginx keeps of it.
+//! One attempt at an upstream: its times, its result, and the numbers of bytes that nginx counts.
 
 use ngx_bpf_record::Attempt;
 
@@ -11,16 +11,16 @@ use crate::decode::since;
 use crate::decode::wire::AttemptEvent;
 use crate::decode::wire::lossy;
 
-/// What is known of the request that attempts are of.
+/// The properties of a request that its attempts depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Around {
-    /// What its phases count from.
+    /// The moment that the phases of the request count from. `None` when it is not known.
     pub origin: Option<u64>,
-    /// What followed the last attempt.
+    /// The event that followed the last attempt.
     pub next: Next,
-    /// As in `Evidence`.
+    /// True when nothing else may have ended the request, as in `Evidence`.
     pub is_alone: bool,
-    /// When the last byte of its response was sent to the client.
+    /// The moment at which the last byte of the response was sent to the client.
     pub answered_ns: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
         is_traced: around.origin.is_some(),
         is_alone: around.is_alone,
     };
-    /* The handshake has ended when what follows it is known to be encrypted. */
+    /* The handshake has ended when the bytes after it are known to be encrypted. */
     let handshake_ns = nonzero(record.handshake_first_ns)
         .filter(|_| evidence.has(attempt_flag::ATTEMPT_TLS))
         .and_then(|first| record.handshake_last_ns.checked_sub(first));
@@ -72,7 +72,7 @@ fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
     attempt
 }
 
-/// Returns whether it was a kept connection; `None` when that is not known.
+/// Returns whether the attempt used a kept connection. `None` when that is not known.
 fn reused(evidence: &Evidence<'_>) -> Option<bool> {
     match (
         evidence.has(attempt_flag::ATTEMPT_REUSED),
@@ -85,12 +85,13 @@ fn reused(evidence: &Evidence<'_>) -> Option<bool> {
     }
 }
 
-/// What nginx counts; negative when this nginx does not.
+/// Returns a number of bytes that nginx counts. It is negative, and `None` here, when this nginx
+/// does not count it.
 fn counted(bytes: i64) -> Option<i64> {
     Some(bytes).filter(|bytes| *bytes >= 0)
 }
 
-/// Adds the times of the attempt, as far as its socket was seen.
+/// Adds the times of the attempt, as far as the bytes on its socket were seen.
 fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, origin: Option<u64>) {
     let record = evidence.record;
     let since = |ns| since(origin?, ns);
@@ -110,8 +111,9 @@ fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, origin: Option<
     }
 }
 
-/// Whether the request's last byte was sent, and before the response had begun. What goes through a
-/// tunnel is no request. Without a response it must be known that all of it was sent.
+/// Returns whether the last byte of the request was sent before the response began. Bytes of a
+/// tunnel do not belong to the request. Without a response it must be known that the whole request
+/// was sent.
 fn is_sent_whole(evidence: &Evidence<'_>) -> bool {
     if evidence.has(attempt_flag::ATTEMPT_PART) {
         return false;
@@ -147,7 +149,7 @@ mod tests {
         }
     }
 
-    /// A request whose last attempt was followed by this.
+    /// Returns the properties of a request whose last attempt was followed by `next`.
     fn around(next: Next) -> Around {
         Around {
             origin: Some(1),
@@ -157,12 +159,12 @@ mod tests {
         }
     }
 
-    /// Why the last attempt failed.
+    /// Returns the failure of the last attempt.
     fn failure(event: AttemptEvent<'static>, next: Next) -> Option<Failure> {
         attempts(&[event], around(next))[0].failure
     }
 
-    /// Check that an attempt without a response failed at the stage that its socket had come to.
+    /// Check that an attempt without a response failed at the stage that it had reached.
     #[test]
     fn stages() {
         const SEEN: attempt_flag = attempt_flag::ATTEMPT_SEEN;
@@ -210,8 +212,8 @@ mod tests {
         }
     }
 
-    /// Check what is reported of a response of which nginx expected more: nothing while something else
-    /// may have ended its request.
+    /// Check the failure of a response that is shorter than nginx expected: there is none while
+    /// another part of the request may have ended it.
     #[test]
     fn cut() {
         const LOOKED: attempt_flag = attempt_flag::ATTEMPT_LOOKED;
@@ -260,7 +262,8 @@ mod tests {
         }
     }
 
-    /// Check that a response is a failure only when nginx went on to another server for its status.
+    /// Check that a response is a failure only when nginx tried another server because of its
+    /// status.
     #[test]
     fn responses() {
         let answered = |status| event(status, &[attempt_flag::ATTEMPT_HEADER]);
@@ -274,8 +277,9 @@ mod tests {
         }
     }
 
-    /// Check the failure of an attempt without a response: the client has left, there was no server, or
-    /// none is named because its socket may not have been seen.
+    /// Check the failure of an attempt without a response: the client has closed the connection, no
+    /// server was available, or the failure is not known because the bytes on the socket may not
+    /// have been seen.
     #[test]
     fn without_a_response() {
         let left = Next::Answer(499);
@@ -304,8 +308,8 @@ mod tests {
         );
     }
 
-    /// Check that an attempt is followed by the next one, or by an internal redirect where nginx has left
-    /// a gap between them. What nginx puts into the gap is not an attempt.
+    /// Check that an attempt is followed by the next one, or by an internal redirect where nginx
+    /// has left a gap between them, and that the state in the gap is not an attempt.
     #[test]
     fn followed_by() {
         let [mut first, mut gap, mut last] =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From the kernel's monotonic nanoseconds to the wall clock that people read.
+//! Converts the kernel's monotonic nanoseconds to wall-clock time.
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -7,20 +7,21 @@ use jiff::Timestamp;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
 
-/// How often both clocks are read for one difference.
+/// The number of readings of both clocks for one difference.
 const READINGS: u32 = 4;
 
-/// How far the wall clock is from the monotonic one. Steps and slews of the wall clock change it:
-/// read it again from time to time.
+/// The difference between the wall clock and the monotonic clock. Steps and slews of the wall clock
+/// change it, so it has to be read again from time to time.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// Wall minus monotonic, nanoseconds.
+    /// The wall clock minus the monotonic clock, in nanoseconds.
     offset_ns: i128,
 }
 
 impl Clock {
-    /// Reads both clocks, the monotonic one before and after, and takes the middle: of a few times
-    /// the one that took shortest, since anything may come in between.
+    /// Reads the wall clock between two readings of the monotonic clock, and takes their middle. Of
+    /// several such readings the one that took the shortest time is used, since an interruption
+    /// makes the others less exact.
     pub fn now() -> Self {
         let readings = (0..READINGS).map(|_| {
             let before = nanoseconds(ClockId::Monotonic);
@@ -32,20 +33,20 @@ impl Clock {
         Self { offset_ns }
     }
 
-    /// The wall clock at the moment, in the same form.
+    /// Returns the wall-clock time of now, in the form of `wall()`.
     pub fn wall_now() -> String {
         format!("{:.9}", Timestamp::now())
     }
 
-    /// RFC 3339, UTC, nine decimals.
+    /// Returns the wall-clock time of a moment: RFC 3339, UTC, nine decimals.
     pub fn wall(self, monotonic_ns: u64) -> Result<String> {
         let timestamp = Timestamp::from_nanosecond(self.offset_ns + i128::from(monotonic_ns))
-            .context("a time that no clock shows")?;
+            .context("the time is out of range")?;
         Ok(format!("{timestamp:.9}"))
     }
 }
 
-/// One clock.
+/// Reads a clock, in nanoseconds.
 fn nanoseconds(clock: ClockId) -> i128 {
     let now = clock_gettime(clock);
     i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
@@ -55,7 +56,7 @@ fn nanoseconds(clock: ClockId) -> i128 {
 mod tests {
     use super::Clock;
 
-    /// Check the form, and that all nine decimals are there.
+    /// Check the form of times, with all nine decimals.
     #[test]
     fn rfc_3339() {
         let clock = Clock {
@@ -68,7 +69,7 @@ mod tests {
         );
     }
 
-    /// Check that the wall clock now is what the offset makes of the monotonic clock now.
+    /// Check that the offset converts the monotonic time of now to the wall-clock time of now.
     #[test]
     fn now() {
         let monotonic = super::nanoseconds(super::ClockId::Monotonic);

@@ -3,17 +3,17 @@
 
 use crate::bpf::types;
 
-/// A request of this worker with nothing else in it.
+/// Returns the record of a request of this worker, with no other value.
 pub fn request(pid: u32) -> Vec<u8> {
     record(types::record_kind::RECORD_REQUEST, pid)
 }
 
-/// A record of a kind that does not exist.
+/// Returns a record of a kind that does not exist.
 pub fn unknown_record() -> Vec<u8> {
     record(types::record_kind(u32::MAX), 0)
 }
 
-/// A record without any text, attempt or subrequest.
+/// Returns a record without any text, attempt or subrequest.
 fn record(kind: types::record_kind, pid: u32) -> Vec<u8> {
     let size = size_of::<types::request_record>();
     let record = types::request_record {

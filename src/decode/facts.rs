@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Interprets the numbers of a request record: who the client is, what it asked for, and what is not
-//! certain. `times.rs` does the same for its times; `request.rs` gives the answers their public names.
+//! Interprets the numbers of a request record: the addresses, the request of the client, and the
+//! values that are not certain. `times.rs` interprets its times; `request.rs` gives the results
+//! their public names.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -26,13 +27,13 @@ pub const HTTP_VERSION_20: u32 = 2000;
 /// `r->http_version` of HTTP/3.
 pub const HTTP_VERSION_30: u32 = 3000;
 
-/// A socket of IPv4.
+/// The address family of IPv4.
 const AF_INET: u16 = libc::AF_INET as u16;
 
-/// A socket of IPv6.
+/// The address family of IPv6.
 const AF_INET6: u16 = libc::AF_INET6 as u16;
 
-/// Interprets one decoded record; each method answers one question.
+/// The interpretation of one decoded record. Each method returns one property.
 pub struct Facts<'e, 'a>(pub &'e RequestEvent<'a>);
 
 impl<'a> Facts<'_, 'a> {
@@ -43,7 +44,7 @@ impl<'a> Facts<'_, 'a> {
 
     /// Returns whether some of this request may have passed before tracing began.
     pub fn is_partial(&self) -> bool {
-        /* Of HTTP/3 the read of a stream that was seen from its begin is not always certain. */
+        /* For HTTP/3 the time of the first read may be unknown although the stream was seen from its start. */
         let is_read =
             self.0.record.request_first_ns != 0 || self.0.record.http_version == HTTP_VERSION_30;
         self.has(request_flag::REQUEST_UNTRACED)
@@ -51,18 +52,18 @@ impl<'a> Facts<'_, 'a> {
             || !is_read
     }
 
-    /// `$request_length`. nginx itself counts too little where it discards a chunked body after
-    /// which another request has come, and then it may be negative.
+    /// Returns `$request_length`. nginx counts too little when it discards a chunked body that is
+    /// followed by another request; the number may then be negative, and is `None` here.
     pub fn request_size(&self) -> Option<i64> {
         Some(self.0.record.request_length).filter(|length| *length >= 0)
     }
 
-    /// The trace that the request belongs to, as its client says.
+    /// Returns the trace that the request belongs to, as its client states it.
     pub fn trace_context(&self) -> Option<TraceContext<'a>> {
         TraceContext::parse(self.0.texts.traceparent.bytes)
     }
 
-    /// `$scheme`
+    /// Returns `$scheme`.
     pub fn scheme(&self) -> Scheme {
         let is_tls = self.has(request_flag::REQUEST_TLS);
         if is_tls || self.0.record.http_version == HTTP_VERSION_30 {
@@ -72,8 +73,8 @@ impl<'a> Facts<'_, 'a> {
         }
     }
 
-    /// The protocol that was negotiated in the TLS handshake, where the request itself shows it: HTTP/2
-    /// and HTTP/3 come no other way.
+    /// Returns the protocol that was negotiated in the TLS handshake, if the request itself shows
+    /// it: HTTP/2 over TLS and HTTP/3 are always negotiated.
     pub fn alpn(&self) -> Option<Alpn> {
         match self.0.record.http_version {
             HTTP_VERSION_20 if self.has(request_flag::REQUEST_TLS) => Some(Alpn::H2),
@@ -82,12 +83,13 @@ impl<'a> Facts<'_, 'a> {
         }
     }
 
-    /// The version of TLS, where the request itself shows it: QUIC has one only.
+    /// Returns the version of TLS, if the request itself shows it: QUIC has only one.
     pub fn ssl_protocol(&self) -> Option<SslProtocol> {
         (self.0.record.http_version == HTTP_VERSION_30).then_some(SslProtocol::Tls13)
     }
 
-    /// nginx's end of the client's connection: from the kernel, or the path of the listener.
+    /// Returns nginx's end of the client's connection: from the kernel, or the path of the
+    /// listener.
     pub fn server(&self) -> (Option<Cow<'a, str>>, Option<u16>) {
         let Some((addr, port)) = address(&self.0.record.local) else {
             let path = self.0.texts.local_path.lossy();
@@ -96,7 +98,8 @@ impl<'a> Facts<'_, 'a> {
         (Some(addr.to_string().into()), nonzero(port))
     }
 
-    /// The other end of it, from the kernel, where nginx has taken the client for somebody else.
+    /// Returns the client's end of the connection as the kernel knows it, if nginx has replaced the
+    /// client's address by another one.
     pub fn peer(&self) -> Option<(IpAddr, Option<u16>)> {
         let remote = self.0.texts.remote_addr.lossy();
         let remote: Option<IpAddr> = remote.and_then(|remote| remote.parse().ok());
@@ -105,13 +108,13 @@ impl<'a> Facts<'_, 'a> {
             .map(|(addr, port)| (addr, nonzero(port)))
     }
 
-    /// What the cache had for this request. nginx counts from 1.
+    /// Returns the cache status of the request. nginx counts from 1.
     pub fn cache_status(&self) -> Option<CacheStatus> {
         let index = usize::from(self.0.record.cache_status).checked_sub(1)?;
         CacheStatus::ALL.get(index).copied()
     }
 
-    /// The keys of which the record has less than there was.
+    /// Returns the keys whose values were cut in the record.
     pub fn truncated(&self) -> Vec<Cut> {
         let (record, texts) = (&self.0.record, &self.0.texts);
         let texts = [
@@ -144,7 +147,7 @@ impl<'a> Facts<'_, 'a> {
     }
 }
 
-/// What a socket has at one end.
+/// Returns the address and port of one end of a socket.
 fn address(end: &types::address) -> Option<(IpAddr, u16)> {
     let [a, b, c, d, ..] = end.bytes;
     let addr = match end.family {
@@ -163,7 +166,7 @@ pub mod tests {
     use crate::decode::wire::Text;
     use crate::decode::wire::Texts;
 
-    /// A text that is all there.
+    /// Returns a text that was not cut.
     pub fn text(text: &str) -> Text<'_> {
         Text {
             bytes: text.as_bytes(),
@@ -171,7 +174,7 @@ pub mod tests {
         }
     }
 
-    /// One request, read at 1,000 and answered at 5,000.
+    /// Returns one request, read at 1,000 ns and answered at 5,000 ns.
     pub fn event() -> RequestEvent<'static> {
         RequestEvent {
             record: types::request_record {
@@ -191,7 +194,7 @@ pub mod tests {
         }
     }
 
-    /// Check that a length that nginx itself has counted wrong is not reported.
+    /// Check that a length that nginx has counted wrong is not reported.
     #[test]
     fn negative_length() {
         let mut event = event();
@@ -200,7 +203,7 @@ pub mod tests {
         assert_eq!(Facts(&event).request_size(), None);
     }
 
-    /// Check the addresses of both ends: of a family that is known, and the client's only where
+    /// Check the addresses of both ends: none for an unknown family, and the client's only where
     /// nginx has another one.
     #[test]
     fn ends() {

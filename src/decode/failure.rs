@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why nginx gave up an attempt at an upstream. nginx keeps a status only. What remains is to distinguish its
-//! own answers from the upstream's, and what happened from how far the attempt had come.
+//! The reasons why nginx gave up an attempt at an upstream. nginx itself keeps only a status. Its
+//! own answers are distinguished here from those of the upstream, and the failure follows from the
+//! stage that the attempt had reached.
 
 use ngx_bpf_record::values::Failure;
 
 use crate::bpf::types::attempt;
 use crate::bpf::types::attempt_flag;
 
-/// What nginx gives an attempt that brought no response: see `ngx_http_upstream_next()`.
+/// The status that nginx gives an attempt without a response: see `ngx_http_upstream_next()`.
 const BAD_GATEWAY: u32 = 502;
-/// What it gives one that took too long.
+/// The status that nginx gives an attempt that took too long.
 const GATEWAY_TIME_OUT: u32 = 504;
-/// What a request ends with whose client has left.
+/// The status of a request whose client has closed the connection.
 const CLIENT_CLOSED_REQUEST: u32 = 499;
 
-/// What followed an attempt.
+/// The event that followed an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another one, at the next server (`proxy_next_upstream`).
+    /// Another attempt, at the next server (`proxy_next_upstream`).
     Attempt,
-    /// An internal redirect, and another upstream there.
+    /// An internal redirect, and an attempt at another upstream there.
     Redirect,
-    /// The response to the client, with this status.
+    /// The end of the request, with this status.
     Answer(u32),
 }
 
-/// The failure of a response whose status is in `proxy_next_upstream`.
+/// Returns the failure of a response whose status is in `proxy_next_upstream`.
 fn of_status(status: u32) -> Option<Failure> {
     Some(match status {
         403 => Failure::Http403,
@@ -39,16 +40,16 @@ fn of_status(status: u32) -> Option<Failure> {
     })
 }
 
-/// How far an attempt had come.
+/// The stage that an attempt had reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing was sent.
     Connect,
-    /// Bytes of the TLS handshake were.
+    /// Bytes of the TLS handshake were sent.
     Handshake,
-    /// The request, or some of it.
+    /// Bytes of the request were sent.
     Request,
-    /// Something had come that is no whole header.
+    /// Bytes of a response had come, but no whole header.
     Header,
     /// The header had come.
     Body,
@@ -56,36 +57,37 @@ enum Stage {
     Tunnel,
 }
 
-/// What is known of an attempt that has ended.
+/// The facts about an attempt that has ended.
 pub struct Evidence<'e> {
-    /// What was measured.
+    /// The record that BPF sent.
     pub record: &'e attempt,
     /// The server's address, or the upstream's name.
     pub addr: &'e [u8],
-    /// All that passed on its socket was seen.
+    /// True when all bytes on its socket were seen.
     pub is_traced: bool,
-    /// Nothing else may have ended the request while nginx expected more of the response.
+    /// True when no other part of the request may have ended it while nginx expected more of the
+    /// response.
     pub is_alone: bool,
 }
 
 impl Evidence<'_> {
-    /// Whether a flag of wire.h is set.
+    /// Returns whether a flag of wire.h is set.
     pub fn has(&self, flag: attempt_flag) -> bool {
         self.record.flags & flag.0 != 0
     }
 
-    /// Bytes of the request were sent. What goes out on a connection whose certificate nginx has
-    /// refused is the alert that closes it: nginx does not count that.
+    /// Returns whether bytes of the request were sent. On a connection whose certificate nginx has
+    /// refused, the alert that closes it is sent; nginx does not count its bytes.
     pub fn is_sent(&self) -> bool {
         self.record.request_first_ns != 0 && self.record.bytes_sent != 0
     }
 
-    /// Bytes of a response were read.
+    /// Returns whether bytes of a response were read.
     fn is_answered(&self) -> bool {
         self.is_sent() && self.record.response_first_ns != 0
     }
 
-    /// How far it had come.
+    /// Returns the stage that the attempt had reached.
     fn stage(&self) -> Stage {
         match () {
             () if self.has(attempt_flag::ATTEMPT_HEADER) => {
@@ -102,7 +104,8 @@ impl Evidence<'_> {
         }
     }
 
-    /// Why it failed, as far as that is certain.
+    /// Returns the failure. `None` when the attempt has not failed, or when the reason is not
+    /// certain.
     pub fn failure(&self, next: Next) -> Option<Failure> {
         let status = self.record.status;
         let stage = self.stage();
@@ -112,7 +115,7 @@ impl Evidence<'_> {
         if !self.has(attempt_flag::ATTEMPT_HEADER) && status == 0 {
             return (next == Next::Answer(CLIENT_CLOSED_REQUEST)).then_some(Failure::ClientClosed);
         }
-        /* A server's name always has a port or is a path; an upstream's has neither. */
+        /* The name of a server always has a port or is a path; the name of an upstream has neither. */
         if !self.has(attempt_flag::ATTEMPT_SEEN) && !self.addr.contains(&b':') {
             return Some(Failure::NoLiveUpstreams);
         }
@@ -128,7 +131,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// Which of nginx's times was over before there was a header.
+    /// Returns the timeout of nginx that expired before there was a header.
     fn timeout(&self, stage: Stage) -> Option<Failure> {
         match stage {
             Stage::Connect => Some(Failure::ConnectTimeout),
@@ -139,7 +142,7 @@ impl Evidence<'_> {
         }
     }
 
-    /// What else happened before there was one.
+    /// Returns another failure before there was a header.
     fn header_failure(&self, stage: Stage) -> Failure {
         let is_tls = self.has(attempt_flag::ATTEMPT_TLS);
         match stage {
@@ -150,13 +153,13 @@ impl Evidence<'_> {
             _ if self.has(attempt_flag::ATTEMPT_CANCELLED) => Failure::Reset,
             _ if self.has(attempt_flag::ATTEMPT_GIVEN_UP) && is_tls => Failure::TlsError,
             Stage::Header => Failure::InvalidHeader,
-            /* Closed by an alert, after which nothing is read. */
+            /* An alert has closed the connection, and nginx reads nothing after it. */
             _ if is_tls => Failure::Closed,
             _ => Failure::Error,
         }
     }
 
-    /// What happened after the header.
+    /// Returns a failure after the header.
     fn body_failure(&self) -> Option<Failure> {
         if !self.has(attempt_flag::ATTEMPT_INCOMPLETE) {
             return None;
@@ -180,7 +183,7 @@ impl Evidence<'_> {
             return Some(match () {
                 () if !is_known => Failure::Error,
                 () if self.has(attempt_flag::ATTEMPT_TLS) => Failure::TlsError,
-                /* FastCGI says that the response has ended, which its length contradicts. */
+                /* FastCGI has reported the end of a response that is shorter than its length. */
                 () => Failure::Closed,
             });
         }
@@ -190,7 +193,7 @@ impl Evidence<'_> {
         })
     }
 
-    /// What ended a tunnel, unless either side simply closed it.
+    /// Returns the failure of a tunnel. `None` when either side closed it.
     fn tunnel_failure(&self) -> Option<Failure> {
         if self.has(attempt_flag::ATTEMPT_ERROR) {
             return Some(Failure::Reset);
@@ -198,7 +201,7 @@ impl Evidence<'_> {
         self.timer()
     }
 
-    /// Which timer of the connection had run out.
+    /// Returns the timer of the connection that had expired.
     fn timer(&self) -> Option<Failure> {
         if self.has(attempt_flag::ATTEMPT_TIMED_OUT) {
             return Some(Failure::Timeout);
@@ -208,8 +211,9 @@ impl Evidence<'_> {
     }
 }
 
-/// Whether a response ended before its time, and neither its connection nor its client shows why: nginx
-/// gave up on what it had read, or another part of the request ended the whole.
+/// Returns whether a response ended early although neither its connection nor the client explains
+/// it: nginx refused the bytes that it had read, or another part of the request ended the whole
+/// request.
 pub fn is_cut(record: &attempt) -> bool {
     let explained = [
         attempt_flag::ATTEMPT_ERROR,

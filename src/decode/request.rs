@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From an event to the public record: one line for each key.
+//! Converts an event to the public record, with one line for each key.
 
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Request;
@@ -79,9 +79,10 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
     request
 }
 
-/// Adds the attempts, and of the last one that the client waited for its address and its times.
+/// Adds the attempts, and to the request the address and times of the last attempt that the client
+/// waited for.
 fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin: Option<u64>) {
-    /* Of several that were cut off, one may have ended the others. */
+    /* When several responses were cut, one of them may have ended the request and the others with it. */
     let of_subrequests = event.subrequests.iter().flat_map(|sub| &sub.attempts);
     let all = event.attempts.iter().chain(of_subrequests);
     let cut = all.filter(|attempt| is_cut(&attempt.record));
@@ -141,19 +142,19 @@ mod tests {
     use crate::decode::facts;
     use crate::decode::wire::RequestEvent;
 
-    /// The event of `facts::tests`, on a connection accepted at 500.
+    /// Returns the event of `facts::tests`, on a connection accepted at 500 ns.
     fn event() -> RequestEvent<'static> {
         let mut event = facts::tests::event();
         event.record.accepted_ns = 500;
         event
     }
 
-    /// The JSON of an event.
+    /// Returns the JSON of an event.
     fn json(event: &RequestEvent<'_>) -> serde_json::Value {
         serde_json::to_value(request(event, Clock::now())).unwrap()
     }
 
-    /// Check the plain case: every time since the accept.
+    /// Check a common request: all times count from the accept.
     #[test]
     fn since_accept() {
         let json = json(&event());
@@ -171,7 +172,7 @@ mod tests {
         );
     }
 
-    /// Check that of a request that was under way no time is reported.
+    /// Check that a request that was in progress when tracing began has no times.
     #[test]
     fn no_times() {
         let changes: [fn(&mut types::request_record); 3] = [

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The readers of the ring buffers: a thread for each, which sends batches of records into one bounded
-//! channel. A thread waits for nothing but the receiver. While that is slow, the ring buffer fills, and
-//! BPF counts what does not fit: there is one place where records are lost.
+//! The readers of the ring buffers: one thread for each, which sends batches of records to one
+//! bounded channel. A thread waits only for the receiver. While the receiver is slow, the ring
+//! buffer fills, and BPF counts the records that do not fit, so records are lost in one place only.
 
 use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
@@ -29,17 +29,18 @@ use rustix::event::poll;
 /// A batch is sent when it has at least this many bytes.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Memory for a batch: the record that completes it may be as large as 23 KB.
+/// The capacity of a batch: the record that completes it may have 23 KB.
 const BATCH_CAPACITY: usize = BATCH_BYTES + (24 << 10);
 
 /// Batches that may wait in the channel: at most 352 KiB. Each reader and the receiver hold one more.
 const BATCHES_WAITING: usize = 4;
 
-/// Returned to libbpf after the record that completes a batch. libbpf stops there and returns it; the
-/// record counts as consumed.
+/// The return value of the callback after the record that completes a batch. libbpf stops there and
+/// returns it; the record counts as consumed.
 const BATCH_IS_FULL: i32 = -libc::ENOBUFS;
 
-/// The longest time that a record waits: BPF wakes the reader only when the ring buffer fills up.
+/// The longest time that a record waits, because BPF wakes the reader only when the ring buffer
+/// fills up.
 const INTERVAL: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -47,17 +48,17 @@ const INTERVAL: Timespec = Timespec {
 
 /// The reader threads.
 pub struct RingReaders {
-    /// Dropped after the last batch.
+    /// The sending end of the channel, which is dropped after the last batch.
     sender: Option<Sender<Vec<u8>>>,
-    /// Asks the threads to end when their ring buffers are empty.
+    /// Tells the threads to end when their ring buffers are empty.
     is_last_round: Arc<AtomicBool>,
-    /// The threads, which end with what they failed with.
+    /// The threads. Each returns the error that it ended with.
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl RingReaders {
-    /// Returns no readers yet, and the end of the channel where batches arrive: whole records, one
-    /// after the other. The channel ends with `finish()`.
+    /// Returns an empty set of readers, and the receiving end of the channel. Each batch holds
+    /// whole records, one after the other. `finish()` closes the channel.
     pub fn new() -> (Self, Receiver<Vec<u8>>) {
         let (sender, batches) = bounded(BATCHES_WAITING);
         let readers = Self {
@@ -80,8 +81,8 @@ impl RingReaders {
         Ok(())
     }
 
-    /// Waits until all ring buffers are empty, sends `last` as the last batch, and ends the channel.
-    /// Returns what a thread failed with.
+    /// Waits until all ring buffers are empty, sends `last` as the last batch, and closes the
+    /// channel. Returns the error of a thread.
     pub fn finish(&mut self, last: Vec<u8>) -> Result<()> {
         self.is_last_round.store(true, Ordering::Release);
         let mut result = Ok(());
@@ -95,7 +96,7 @@ impl RingReaders {
         if let Some(sender) = self.sender.take()
             && !last.is_empty()
         {
-            /* Without a receiver there is an error that is reported instead. */
+            /* When the receiver is dropped, its own error is reported. */
             let _ = sender.send(last);
         }
         result
@@ -107,7 +108,7 @@ impl RingReaders {
     }
 }
 
-/// Reads until the last round is over, or the receiver has gone.
+/// Reads until the last round is over, or the receiver is dropped.
 fn read_ring(ring: &MapHandle, sender: &Sender<Vec<u8>>, is_last_round: &AtomicBool) -> Result<()> {
     let batch = RefCell::new(Vec::new());
     let mut builder = RingBufferBuilder::new();
@@ -120,7 +121,7 @@ fn read_ring(ring: &MapHandle, sender: &Sender<Vec<u8>>, is_last_round: &AtomicB
     loop {
         let is_last = is_last_round.load(Ordering::Acquire);
         if !is_last {
-            /* Whether it was woken or the interval is over makes no difference. */
+            /* It does not matter whether BPF has woken the thread or the interval is over. */
             let _ = poll(&mut [PollFd::new(&epoll, PollFlags::IN)], Some(&INTERVAL));
         }
         if !drain(&ring, &batch, sender)? || is_last {
@@ -129,7 +130,7 @@ fn read_ring(ring: &MapHandle, sender: &Sender<Vec<u8>>, is_last_round: &AtomicB
     }
 }
 
-/// Adds a record to a batch. Returns what libbpf is to do next.
+/// Appends a record to a batch. Returns the value that libbpf expects of the callback.
 fn append(batch: &mut Vec<u8>, record: &[u8]) -> i32 {
     if batch.is_empty() {
         batch.reserve_exact(BATCH_CAPACITY);
@@ -142,7 +143,7 @@ fn append(batch: &mut Vec<u8>, record: &[u8]) -> i32 {
     }
 }
 
-/// Sends all that is in the ring buffer. Returns false when the receiver has gone.
+/// Sends all records of the ring buffer. Returns false when the receiver is dropped.
 fn drain(
     ring: &RingBuffer<'_>,
     batch: &RefCell<Vec<u8>>,
@@ -170,7 +171,7 @@ mod tests {
     use super::RingReaders;
     use super::append;
 
-    /// Check that a batch is full by its bytes, however large its records are.
+    /// Check that a batch is full by its bytes, whatever the size of its records.
     #[test]
     fn batches() {
         for size in [1 << 10, 23_000, BATCH_BYTES, 2 * BATCH_BYTES] {
@@ -183,7 +184,8 @@ mod tests {
         }
     }
 
-    /// Check that the channel ends after the last batch, and has none when nothing is left.
+    /// Check that the channel is closed after the last batch, and that there is no last batch when
+    /// no record is left.
     #[test]
     fn end() {
         for last in [vec![], vec![1, 2]] {

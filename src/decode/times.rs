@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Interprets the times of a request record: when the header and the body were complete, how long the
-//! request waited, and what a tunnel changes.
+//! Interprets the times of a request record: the ends of the header and the body, the time in the
+//! queue, and the times of a tunnel.
 
 use ngx_bpf_record::Phases;
 
@@ -12,17 +12,17 @@ use crate::decode::nonzero;
 /// `r->http_version` of HTTP/0.9.
 const HTTP_VERSION_9: u32 = 9;
 
-/// Statuses that nginx itself gives a request whose header it can't read.
+/// The statuses that nginx itself gives a request whose header it can't read.
 const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
 
-/// What nginx answers to a request that it can't read.
+/// The status of nginx's answer to a request that it can't read.
 const BAD_REQUEST: u32 = 400;
 
 /// The status with which a connection becomes a tunnel.
 const SWITCHING_PROTOCOLS: u32 = 101;
 
 impl Facts<'_, '_> {
-    /// When the request's first byte was read.
+    /// Returns the moment at which the first byte of the request was read.
     pub fn first_byte_ns(&self) -> Option<u64> {
         nonzero(self.0.record.request_first_ns).filter(|_| !self.is_partial())
     }
@@ -39,8 +39,8 @@ impl Facts<'_, '_> {
             }
     }
 
-    /// When the header was complete and nginx could start on it: a pipelined request waits for
-    /// the end of the one before.
+    /// Returns the moment at which the header was complete and nginx could start to process it: a
+    /// pipelined request waits for the end of the request before it.
     fn header_ns(&self) -> Option<u64> {
         let record = &self.0.record;
         let read = nonzero(record.header_ns).or(self.first_byte_ns())?;
@@ -48,7 +48,7 @@ impl Facts<'_, '_> {
         (is_known && !self.is_partial()).then_some(read.max(record.previous_ended_ns))
     }
 
-    /// When its body was complete, and the header before it.
+    /// Returns the moment at which both the header and the body were complete.
     fn body_ns(&self) -> Option<u64> {
         if self.may_be_short() {
             return None;
@@ -56,13 +56,14 @@ impl Facts<'_, '_> {
         Some(nonzero(self.0.record.body_ns)?.max(self.header_ns()?))
     }
 
-    /// How long nginx waited for the body after the header.
+    /// Returns the time that nginx waited for the body after the header. `None` when it did not
+    /// wait.
     pub fn body_read_ns(&self) -> Option<u64> {
         nonzero(self.body_ns()?.checked_sub(self.header_ns()?)?)
     }
 
-    /// Returns whether the body may have ended before the length that its header says. nginx then takes what
-    /// came for all of it, and answers with 400 (ngx_http_v2_filter_request_body()).
+    /// Returns whether the body may be shorter than its header states. nginx then takes the bytes
+    /// that came for the whole body, and answers with 400 (ngx_http_v2_filter_request_body()).
     fn may_be_short(&self) -> bool {
         let record = &self.0.record;
         let last = self.0.attempts.last();
@@ -71,33 +72,36 @@ impl Facts<'_, '_> {
             && last.is_none_or(|last| last.record.status != BAD_REQUEST)
     }
 
-    /// Returns whether there is a body that nginx has read, or began to read, and it is not known when it was
+    /// Returns whether nginx has read a body, or a part of one, and it is not known when it was
     /// complete.
     pub fn is_body_unknown(&self) -> bool {
         self.has(request_flag::REQUEST_BODY) && self.body_ns().is_none()
     }
 
-    /// How long the request was there, and nginx had the one before it on the connection.
+    /// Returns the time that the request waited while nginx processed the request before it on the
+    /// connection. `None` when it did not wait.
     pub fn queue_ns(&self) -> Option<u64> {
         let previous = self.0.record.previous_ended_ns;
         nonzero(previous.checked_sub(self.first_byte_ns()?)?)
     }
 
-    /// Returns whether the connection is no longer HTTP's once the response has begun.
+    /// Returns whether the connection is a tunnel, and no longer HTTP, after the response has
+    /// begun.
     pub fn is_tunnel(&self) -> bool {
         let method = self.0.texts.method.bytes;
         let status = self.0.record.status;
         status == SWITCHING_PROTOCOLS || (method == b"CONNECT" && (200..300).contains(&status))
     }
 
-    /// How long the tunnel lived.
+    /// Returns the duration of the tunnel.
     pub fn tunnel_ns(&self) -> Option<u64> {
         let begun = nonzero(self.0.record.response_first_ns)?;
         let lived = self.0.record.ended_ns.checked_sub(begun)?;
         (self.is_tunnel() && !self.is_partial()).then_some(lived)
     }
 
-    /// When the last byte of the response was sent: that of a tunnel ends where the tunnel begins.
+    /// Returns the moment at which the last byte of the response was sent. The response of a tunnel
+    /// ends where the tunnel begins.
     pub fn response_last_ns(&self) -> Option<u64> {
         let record = &self.0.record;
         nonzero(if self.is_tunnel() {
@@ -107,12 +111,12 @@ impl Facts<'_, '_> {
         })
     }
 
-    /// How long nginx had the request: from its first byte to its end.
+    /// Returns the time from the first byte of the request to its end.
     pub fn elapsed_ns(&self) -> Option<u64> {
         self.0.record.ended_ns.checked_sub(self.first_byte_ns()?)
     }
 
-    /// How long the TLS handshake took. Only the first request after it has this time.
+    /// Returns the duration of the TLS handshake. Only the first request after it has this time.
     pub fn tls_handshake_ns(&self) -> Option<u64> {
         let record = &self.0.record;
         let first = nonzero(record.handshake_first_ns)?;
@@ -120,7 +124,7 @@ impl Facts<'_, '_> {
         took.filter(|_| record.connection_requests == 1)
     }
 
-    /// The client's side of the phases.
+    /// Returns the phases on the client's side, relative to `origin`.
     pub fn downstream(&self, origin: u64) -> Phases {
         if self.is_partial() {
             return Phases::default();
@@ -148,13 +152,13 @@ mod tests {
     use crate::decode::facts::tests::text;
     use crate::decode::wire::RequestEvent;
 
-    /// The times of an event.
+    /// Returns the times of an event.
     fn phases(event: &RequestEvent<'_>) -> Phases {
         Facts(event).downstream(0)
     }
 
-    /// Check that a header whose end came with a later read is timed by that read, and that one
-    /// that nginx never saw complete is not timed.
+    /// Check that the end of a header that came in several reads is that of the last read, and that
+    /// a header that was never complete has no time.
     #[test]
     fn header_end() {
         let mut event = event();
@@ -170,7 +174,7 @@ mod tests {
         assert_eq!(header_end(&event), None);
     }
 
-    /// Check that a pipelined request begins when the one before it has ended.
+    /// Check that a pipelined request begins when the request before it has ended.
     #[test]
     fn pipelined() {
         let mut event = event();
@@ -180,7 +184,8 @@ mod tests {
         assert_eq!(phases.downstream_request_last_byte_time, Some(3_000));
     }
 
-    /// Check that the end of a body is reported after the header's, and only when it is known.
+    /// Check that the body does not end before the header, and that its end is reported only when
+    /// it is known.
     #[test]
     fn body_end() {
         let mut event = event();
@@ -201,7 +206,8 @@ mod tests {
         assert_eq!(body_end(&event), None);
     }
 
-    /// Check that the time in the queue is what the request before it took, and only where it waited.
+    /// Check that the time in the queue is the time until the request before it had ended, and is
+    /// reported only for a request that waited.
     #[test]
     fn queue() {
         let mut event = event();
@@ -211,7 +217,8 @@ mod tests {
         }
     }
 
-    /// Check which requests become tunnels, and that what is sent through them is no response.
+    /// Check which requests become tunnels, and that the bytes of a tunnel do not count as
+    /// response.
     #[test]
     fn tunnels() {
         for (method, status, is_tunnel) in [
@@ -236,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Check that the handshake is reported of the first request after it only.
+    /// Check that only the first request after the handshake has its duration.
     #[test]
     fn handshake() {
         let mut event = event();

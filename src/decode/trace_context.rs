@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The `traceparent` header of W3C Trace Context: which trace a request belongs to.
+//! The `traceparent` header of W3C Trace Context, which names the trace that a request belongs to.
 
-/// Its version and its two ids, with what separates them, and the flags.
+/// The length of a header of version 00: version, trace id, parent id and flags, with separators.
 const LEN: usize = 55;
 
-/// Where the trace's id stands.
+/// The position of the trace id.
 const TRACE_ID: std::ops::Range<usize> = 3..35;
-/// Where the span's does.
+/// The position of the parent id.
 const PARENT_ID: std::ops::Range<usize> = 36..52;
 
-/// What is joined by.
+/// The trace and the span that a client states.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TraceContext<'a> {
-    /// 32 hexadecimal digits.
+    /// The trace id: 32 hexadecimal digits.
     pub trace_id: &'a str,
-    /// 16, of the span that made the request.
+    /// The id of the span that made the request: 16 hexadecimal digits.
     pub parent_span_id: &'a str,
 }
 
 impl<'a> TraceContext<'a> {
-    /// From a header's value; `None` when the specification calls it invalid. Later versions may be
-    /// longer.
+    /// Parses the value of a header. `None` when the specification calls it invalid. The values of
+    /// later versions may be longer.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(value.get(..LEN)?).ok()?;
         let is_right = text.bytes().enumerate().all(|(at, byte)| match at {
@@ -45,10 +45,10 @@ impl<'a> TraceContext<'a> {
 mod tests {
     use super::TraceContext;
 
-    /// The specification's own example.
+    /// The example of the specification.
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    /// Check what is a traceparent.
+    /// Check values that are valid.
     #[test]
     fn valid() {
         let later = EXAMPLE.replacen("00-", "cc-", 1);
@@ -59,7 +59,7 @@ mod tests {
         }
     }
 
-    /// Check what is none, by the specification.
+    /// Check values that are invalid by the specification.
     #[test]
     fn invalid() {
         for value in [

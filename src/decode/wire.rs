@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bytes of the ring buffer to events: every length is checked, and nothing is read past the record.
-//! `request.rs` gives the numbers their meaning.
+//! Decodes the bytes of the ring buffer to events. Every length is checked, and no byte outside of
+//! the record is read. `request.rs` interprets the numbers.
 
 use std::borrow::Cow;
 
@@ -13,20 +13,20 @@ use plain::Plain;
 use crate::bpf::types;
 use crate::bpf::types::limit;
 
-/// A request record, taken apart.
+/// A decoded request record.
 #[derive(Debug)]
 pub struct RequestEvent<'a> {
-    /// The numbers.
+    /// The numbers of the record.
     pub record: types::request_record,
-    /// Upstream attempts, in order.
+    /// The attempts at upstreams, in order.
     pub attempts: Vec<AttemptEvent<'a>>,
-    /// Those with an upstream, in the order of their first connects.
+    /// The subrequests with an upstream, in the order of their first connects.
     pub subrequests: Vec<SubrequestEvent<'a>>,
-    /// What nginx has as text.
+    /// The texts that nginx has of the request.
     pub texts: Texts<'a>,
 }
 
-/// The texts of a request, by what nginx calls them.
+/// The texts of a request, with their names in nginx.
 #[derive(Debug, Default)]
 pub struct Texts<'a> {
     /// `r->method_name`
@@ -45,14 +45,15 @@ pub struct Texts<'a> {
     pub local_path: Text<'a>,
     /// `hc->ssl_servername`
     pub server_name: Text<'a>,
-    /// The value of the header of that name.
+    /// The value of the header `traceparent`.
     pub traceparent: Text<'a>,
 }
 
 impl<'a> Texts<'a> {
-    /// Takes the texts of a record out of the bytes of all of them. Fails when a text is not within them.
+    /// Reads the texts of a record from the bytes of all texts. Fails when a text is not within
+    /// them.
     fn read(record: &types::request_record, all: &'a [u8]) -> Result<Self> {
-        /* Without `..`: a text that wire.h gains can't be forgotten here. */
+        /* There is no `..`, so that a text that is added to wire.h can't be forgotten here. */
         let types::request_texts {
             method,
             request_uri,
@@ -79,17 +80,17 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// A text of nginx's.
+/// A text of nginx.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Text<'a> {
-    /// Its bytes; empty when it was not there.
+    /// The bytes of the text; empty when nginx has no such text.
     pub bytes: &'a [u8],
-    /// It is longer than these bytes.
+    /// True when nginx's text is longer than these bytes.
     pub is_cut: bool,
 }
 
 impl<'a> Text<'a> {
-    /// Takes one text. Fails when it is not within the bytes.
+    /// Reads one text. Fails when it is not within the bytes.
     fn read(all: &'a [u8], text: types::text) -> Result<Self> {
         let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));
         let bytes = all
@@ -99,28 +100,29 @@ impl<'a> Text<'a> {
         Ok(Self { bytes, is_cut })
     }
 
-    /// Returns the text, with U+FFFD for what is not UTF-8; `None` when it is empty.
+    /// Returns the text, with U+FFFD in place of bytes that are not UTF-8. `None` when it is empty.
     pub fn lossy(self) -> Option<Cow<'a, str>> {
         lossy(self.bytes)
     }
 }
 
-/// Returns text of nginx's, with U+FFFD for what is not UTF-8; `None` when it is empty.
+/// Returns a text of nginx, with U+FFFD in place of bytes that are not UTF-8. `None` when it is
+/// empty.
 pub fn lossy(bytes: &[u8]) -> Option<Cow<'_, str>> {
     Some(String::from_utf8_lossy(bytes)).filter(|text| !text.is_empty())
 }
 
-/// One upstream attempt.
+/// One attempt at an upstream.
 #[derive(Debug)]
 pub struct AttemptEvent<'a> {
-    /// The numbers.
+    /// The numbers of the attempt.
     pub record: types::attempt,
-    /// `u->state->peer`; empty when no peer was chosen.
+    /// The name of the peer (`u->state->peer`); empty when no peer was chosen.
     pub addr: &'a [u8],
 }
 
 impl AttemptEvent<'_> {
-    /// Returns whether anything was seen of its socket.
+    /// Returns whether anything on its socket was seen.
     pub fn was_seen(&self) -> bool {
         self.record.flags & types::attempt_flag::ATTEMPT_SEEN.0 != 0
     }
@@ -129,18 +131,18 @@ impl AttemptEvent<'_> {
 /// One subrequest that had an upstream.
 #[derive(Debug)]
 pub struct SubrequestEvent<'a> {
-    /// The numbers.
+    /// The numbers of the subrequest.
     pub record: types::subrequest,
-    /// Its attempts, in order.
+    /// The attempts, in order.
     pub attempts: Vec<AttemptEvent<'a>>,
     /// `r->uri`
     pub uri: &'a [u8],
 }
 
-/// The flag in `text.len`.
+/// The flag in `text.len` that marks a cut text.
 const TEXT_CUT: u16 = types::text_flag::TEXT_CUT.0 as u16;
 
-/* A record keeps as much as its documentation says. */
+/* The limits of BPF are those that the documentation of the record states. */
 const _: () = {
     assert!(limit::METHOD_MAX.0 as usize == limits::METHOD_MAX);
     assert!(limit::URI_MAX.0 as usize == limits::URI_MAX);
@@ -166,7 +168,7 @@ unsafe impl Plain for types::subrequest {}
 struct Header {
     /// `enum record_kind`
     kind: u32,
-    /// Bytes of the whole record.
+    /// The size of the whole record in bytes.
     size: u32,
 }
 
@@ -185,9 +187,10 @@ pub fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     Ok(bytes.split_at(size))
 }
 
-/// Takes one record apart; every byte of its tail must belong to something.
+/// Decodes one record. Every byte after its numbers must belong to a text, an attempt or a
+/// subrequest.
 ///
-/// Fails when it is of an unknown kind, or when its lengths contradict each other.
+/// Fails when the record is of an unknown kind, or when its lengths contradict each other.
 pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     let record: types::request_record = copy(bytes)?;
     ensure!(
@@ -209,21 +212,21 @@ pub fn decode(bytes: &[u8]) -> Result<RequestEvent<'_>> {
     })
 }
 
-/// What is left of a record.
+/// The bytes of a record that were not decoded yet.
 struct Tail<'a>(&'a [u8]);
 
 impl<'a> Tail<'a> {
-    /// The next `len` bytes.
+    /// Takes the next `len` bytes.
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self
             .0
             .split_at_checked(len)
-            .with_context(|| format!("{len} bytes wanted, {} are there", self.0.len()))?;
+            .with_context(|| format!("{len} bytes expected, {} left", self.0.len()))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    /// The next `len` attempts, each with its address.
+    /// Takes the next `len` attempts, each with its address.
     fn attempts(&mut self, len: u16) -> Result<Vec<AttemptEvent<'a>>> {
         let attempts = (0..len).map(|_| {
             let record: types::attempt = copy(self.take(size_of::<types::attempt>())?)?;
@@ -233,7 +236,7 @@ impl<'a> Tail<'a> {
         attempts.collect()
     }
 
-    /// The next subrequest, with all that belongs to it.
+    /// Takes the next subrequest, with its attempts and its uri.
     fn subrequest(&mut self) -> Result<SubrequestEvent<'a>> {
         let record: types::subrequest = copy(self.take(size_of::<types::subrequest>())?)?;
         Ok(SubrequestEvent {
@@ -244,12 +247,12 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// A copy: the ring buffer aligns records to eight bytes, but not what is packed into a batch.
+/// Copies a value, because only the ring buffer aligns records to eight bytes; a batch does not.
 fn copy<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
     let mut value = T::default();
-    value.copy_from_bytes(bytes).map_err(|_| {
-        anyhow::anyhow!("{} bytes wanted, {} are there", size_of::<T>(), bytes.len())
-    })?;
+    value
+        .copy_from_bytes(bytes)
+        .map_err(|_| anyhow::anyhow!("{} bytes expected, {} left", size_of::<T>(), bytes.len()))?;
     Ok(value)
 }
 
@@ -259,13 +262,13 @@ mod tests {
     use super::split;
     use super::types;
 
-    /// The bytes of a plain record.
+    /// Returns the bytes of a plain record.
     fn bytes<T: plain::Plain>(value: &T) -> Vec<u8> {
         // SAFETY: `Plain` types have no padding.
         unsafe { plain::as_bytes(value) }.to_vec()
     }
 
-    /// A request with one attempt, a subrequest and some texts.
+    /// Returns a request with one attempt, a subrequest and some texts.
     fn request() -> (types::request_record, Vec<u8>) {
         let mut record = types::request_record {
             kind: types::record_kind::RECORD_REQUEST.0,
@@ -298,14 +301,14 @@ mod tests {
         (record, tail)
     }
 
-    /// The record and its tail, as the ring buffer has them.
+    /// Returns the bytes of a record and its tail, as in the ring buffer.
     fn whole(record: &types::request_record, tail: &[u8]) -> Vec<u8> {
         let mut all = bytes(record);
         all.extend(tail);
         all
     }
 
-    /// Check that every part of a request is found, and what follows it is left.
+    /// Check that every part of a request is decoded, and that the bytes after it are left.
     #[test]
     fn request_parts() {
         let (record, tail) = request();
@@ -329,7 +332,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// Check that a record cut anywhere is an error and no panic.
+    /// Check that a record that is cut anywhere is an error and causes no panic.
     #[test]
     fn cut_short() {
         let (record, tail) = request();
