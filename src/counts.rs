@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many requests were seen, filtered and lost.
+//! Counts of the requests that were seen, filtered and lost.
 
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::values::Cause;
 
-/// What was counted since tracing began, summed over all objects.
+/// The counts since tracing began, summed over all BPF objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests that ended.
+    /// The number of requests that ended.
     pub seen: u64,
-    /// Requests that were not asked for.
+    /// The number of requests that an option left out.
     pub filtered: u64,
-    /// Requests lost, by cause.
+    /// The number of lost requests for each cause, in the order of `Cause::ALL`.
     pub lost: [u64; Cause::ALL.len()],
-    /// Processes that could not be traced.
+    /// The number of processes that could not be traced.
     pub untraced_processes: u64,
-    /// Bytes in a ring buffer, the most there were.
+    /// The most bytes that have waited in a ring buffer.
     pub waiting_max: u64,
 }
 
@@ -30,8 +30,9 @@ impl Counts {
         self.lost[Cause::WriteFailed as usize] += count;
     }
 
-    /// Takes back what was counted after this moment: `late` requests that were delivered, and those
-    /// that BPF has kept back or lost. What is left is what was asked for, and still adds up.
+    /// Reduces these counts to those at `moment`. The requests that ended later were delivered
+    /// (`late` of them), filtered or lost; they are no longer counted as seen, so that the sums
+    /// still add up.
     pub fn end_at(&mut self, moment: &Self, late: u64) {
         let kept_back = self.filtered.saturating_sub(moment.filtered);
         let lost = self.lost().saturating_sub(moment.lost());
@@ -39,22 +40,22 @@ impl Counts {
         (self.filtered, self.lost) = (moment.filtered, moment.lost);
     }
 
-    /// Notes that these were reported in the stream.
+    /// Adds requests whose loss was reported in the output.
     pub fn note_reported(&mut self, lost: &Lost) {
         self.lost[lost.cause as usize] += lost.count;
     }
 
-    /// All that were lost.
+    /// Returns the number of lost requests.
     pub fn lost(&self) -> u64 {
         self.lost.iter().sum()
     }
 
-    /// How many were lost for each cause.
+    /// Returns the number of lost requests for each cause.
     pub fn by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().zip(self.lost)
     }
 
-    /// What was lost since `before`, a record for each cause.
+    /// Returns the losses since `before`, one record for each cause.
     pub fn since(&self, before: &Self, time: &str) -> Vec<Lost> {
         Cause::ALL
             .into_iter()
@@ -75,7 +76,7 @@ mod tests {
 
     use super::Counts;
 
-    /// Check that what comes after the end is taken back, and that the rest adds up.
+    /// Check that what was counted after the end is subtracted, and that the rest adds up.
     #[test]
     fn end_at() {
         let moment = Counts {
@@ -90,7 +91,7 @@ mod tests {
             lost: [5, 0, 0, 0, 0],
             ..Default::default()
         };
-        /* 17 were delivered, of which one was wanted. */
+        /* 17 requests were delivered: one before the end, 16 after it. */
         counts.end_at(&moment, 16);
         assert_eq!((counts.seen, counts.filtered, counts.lost()), (5, 3, 1));
         assert_eq!(counts.seen, 1 + counts.filtered + counts.lost());

@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The filters on texts and attempts. What numbers decide (status, duration, sampling) is filtered in
-//! BPF: `attach::object::KernelFilter`.
+//! The filters on texts and attempts. BPF filters by numbers (status, duration, sampling): see
+//! `attach::object::KernelFilter`.
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::host::host_and_port;
 
-/// The lowest status of a failure.
+/// The lowest status that counts as a failure.
 const STATUS_FAILED: u32 = 400;
 
-/// A request passes when it passes every filter that is set.
+/// Filters on a request. It passes when it passes every filter that is set.
 #[derive(Clone, Debug, Default)]
 pub struct TextFilter {
-    /// Methods in upper case; empty for any.
+    /// The methods that pass, in upper case; empty for any.
     pub methods: Vec<String>,
-    /// How the uri begins that the client asked for.
+    /// The beginning of the uri that the client asked for.
     pub uri_prefix: Option<String>,
-    /// The host's name, without a port.
+    /// The name of the host, without a port.
     pub host: Option<String>,
-    /// Whether only failed requests pass.
+    /// True when only failed requests pass.
     pub failed_only: bool,
 }
 
 impl TextFilter {
-    /// Returns whether the request passes every filter. What it does not have never matches. Its uri is what the client
-    /// asked for: a prefix that has no query ends within the path.
+    /// Returns whether the request passes every filter. A filter on a value that the request lacks
+    /// fails. The uri is the one that the client asked for: a prefix without a query is compared
+    /// with the path only.
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
         let is_method = |known: &String| request.request_method.as_deref() == Some(known);
         let begins_with = |prefix: &str| {
@@ -41,8 +42,8 @@ impl TextFilter {
     }
 }
 
-/// Returns whether the client got an error, or an attempt at an upstream failed, even if another one
-/// answered in its place.
+/// Returns whether the client got an error, or an attempt at an upstream failed, even if another
+/// server answered instead.
 fn has_failed(request: &Request<'_>) -> bool {
     let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
     let mut attempts = request.upstreams.iter().chain(subrequests);
@@ -56,7 +57,7 @@ mod tests {
     use ngx_bpf_record::Request;
     use ngx_bpf_record::schema;
 
-    /// A request with every value that filters look at.
+    /// Returns a request with every value that filters look at.
     fn request() -> Request<'static> {
         Request {
             request_method: Some("GET".into()),
@@ -67,7 +68,7 @@ mod tests {
         }
     }
 
-    /// A filter on methods.
+    /// Returns a filter on methods.
     fn methods(methods: &[&str]) -> TextFilter {
         TextFilter {
             methods: methods.iter().map(|&method| method.to_owned()).collect(),
@@ -75,7 +76,7 @@ mod tests {
         }
     }
 
-    /// A filter on the beginning of the uri.
+    /// Returns a filter on the beginning of the uri.
     fn uri(prefix: &str) -> TextFilter {
         TextFilter {
             uri_prefix: Some(prefix.to_owned()),
@@ -83,7 +84,7 @@ mod tests {
         }
     }
 
-    /// A filter on the host.
+    /// Returns a filter on the host.
     fn host(name: &str) -> TextFilter {
         TextFilter {
             host: Some(name.to_owned()),
@@ -91,7 +92,7 @@ mod tests {
         }
     }
 
-    /// Check each filter with a request that passes it and one that does not.
+    /// Check each filter with a request that passes it and one that does not pass.
     #[test]
     fn each() {
         let both = TextFilter {
@@ -124,7 +125,8 @@ mod tests {
         }
     }
 
-    /// Check what is a failure: a status, and an attempt of the request or of a subrequest.
+    /// Check which requests have failed: by a status, and by an attempt of the request or of a
+    /// subrequest.
     #[test]
     fn failed() {
         let filter = TextFilter {

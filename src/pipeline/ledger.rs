@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The counts of all threads: what BPF has seen, filtered and lost, and what became of the records
-//! that it submitted. At any end, requests seen = written + filtered + lost.
+//! The counts of all threads: the requests that BPF has seen, filtered and lost, and the outcome of
+//! the records that it submitted. At the end, requests seen = written + filtered + lost.
 
 use std::sync::Mutex;
 use std::sync::OnceLock;
@@ -16,8 +16,8 @@ use crate::bpf::types;
 use crate::bpf::types::lost_cause;
 use crate::counts::Counts;
 
-/// The causes that BPF counts, by `enum lost_cause`. A cause of wire.h that is missing here does not
-/// compile.
+/// The causes that BPF counts, indexed by `enum lost_cause`. A cause of wire.h that is missing here
+/// is a compile error.
 const COUNTED_BY_BPF: [Cause; lost_cause::LOST_CAUSES.0 as usize] = {
     let mut causes = [Cause::WriteFailed; lost_cause::LOST_CAUSES.0 as usize];
     causes[lost_cause::LOST_RING_FULL.0 as usize] = Cause::RingFull;
@@ -35,7 +35,7 @@ const _: () = {
     }
 };
 
-/// Shared by the thread of the records, the control of what is traced, and the handler of signals.
+/// The counts, shared by the record thread, the control thread, and the handler of signals.
 #[derive(Default)]
 pub struct Ledger {
     /// BPF's counters of every binary that was ever attached to, and their last values.
@@ -44,24 +44,25 @@ pub struct Ledger {
     pub taken: AtomicU64,
     /// Requests written.
     pub written: AtomicU64,
-    /// Requests that the filters on texts left out, besides those that BPF left out.
+    /// The number of requests that the filters on texts left out. BPF counts those that it left
+    /// out.
     pub filtered: AtomicU64,
-    /// Requests that came after the end: after `--count` was reached, or after the reader of the
-    /// output has left.
+    /// The number of requests that came after the end: after `--count` was reached, or after the
+    /// reader of the output had closed it.
     pub late: AtomicU64,
-    /// Requests that could not be written.
+    /// The number of requests that could not be written.
     pub unwritten: AtomicU64,
-    /// Records that could not be decoded.
+    /// The number of records that could not be decoded.
     pub bad_records: AtomicU64,
-    /// Whether the last attempt to write has failed.
+    /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
-    /// What BPF had counted at the end, when that was not asked for by a signal: what it counts after
-    /// that is not lost.
+    /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
+    /// later are not lost.
     end: OnceLock<Counts>,
 }
 
 impl Ledger {
-    /// Counts what this object counts.
+    /// Adds the counters of a BPF object to the sums.
     pub fn add_object(&self, counters: CounterMap) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.push((counters, types::counters::default()));
@@ -80,17 +81,17 @@ impl Ledger {
         counts
     }
 
-    /// Notes that requests that end from now on were not asked for.
+    /// Remembers the counts of this moment: requests that end from now on are no longer counted.
     pub fn end_here(&self) {
         self.end.get_or_init(|| self.counted_by_bpf());
     }
 
-    /// Returns whether the end was noted.
+    /// Returns whether `end_here()` was called.
     pub fn has_ended(&self) -> bool {
         self.end.get().is_some()
     }
 
-    /// Returns the sum of all counts up to the end, if there was one.
+    /// Returns the sums of all counts, at most those up to the end.
     pub fn counts(&self) -> Counts {
         let mut counts = self.counted_by_bpf();
         if let Some(end) = self.end.get() {
@@ -123,7 +124,7 @@ impl Ledger {
     }
 }
 
-/// Adds the counters of one object.
+/// Adds the counters of one BPF object.
 fn add_counters(counts: &mut Counts, counters: &types::counters) {
     counts.seen += counters.seen;
     counts.filtered += counters.filtered;
@@ -134,7 +135,7 @@ fn add_counters(counts: &mut Counts, counters: &types::counters) {
     counts.waiting_max = counts.waiting_max.max(counters.waiting_max);
 }
 
-/// Adds to a count.
+/// Adds a number to a count.
 pub fn add(count: &AtomicU64, number: u64) {
     count.fetch_add(number, Ordering::Relaxed);
 }

@@ -24,24 +24,25 @@ use ngx_bpf_record::append_line;
 
 /// Writes records as lines of one format.
 pub struct Lines {
-    /// The format.
+    /// The format of the lines.
     pub sink: Box<dyn Format + Send>,
-    /// Where the lines go.
+    /// The output that the lines are written to.
     pub output: Output,
-    /// What is removed from query strings.
+    /// The redaction of query strings.
     pub redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
     pub line_bytes_max: Option<usize>,
-    /// Asks for the end, which a reader that stalls can't hold up, and for a new file.
+    /// The state of the signals. They ask for the end, which a reader that does not read must not
+    /// delay, and for a new file.
     pub signals: Signals,
-    /// Where requests are counted.
+    /// The counts of requests.
     pub ledger: Arc<Ledger>,
-    /// Where warnings go.
+    /// The printer of warnings.
     pub messages: Messages,
 }
 
 impl Lines {
-    /// Writes what waits. When SIGUSR1 has come, what is left goes to the new file.
+    /// Writes the lines that wait. When SIGUSR1 has come, the rest is written to the new file.
     fn write(&mut self) {
         loop {
             let flushed = self.output.flush(&self.signals, &self.ledger.written);
@@ -63,7 +64,7 @@ impl Lines {
                 return true;
             }
             if self.output.is_unread() {
-                /* It would be counted with the requests that wait for a reader. */
+                /* The line of losses would be counted as a request that waits for a reader. */
                 self.output.lines().clear();
                 return false;
             }
@@ -83,11 +84,11 @@ impl Lines {
         true
     }
 
-    /// Counts what was not written, and reports the first failure of several.
+    /// Counts the lines that were not written, and reports the first of several failures.
     fn count(&self, flushed: Flushed) {
         let is_failing = &self.ledger.is_output_failing;
         match flushed.failure {
-            /* The reader has what it wanted: the rest is not lost. */
+            /* The reader needs no more requests: the rest is not lost. */
             Some(WriteFailure::Closed) => {
                 add(&self.ledger.late, flushed.unwritten);
                 self.ledger.end_here();
@@ -100,7 +101,7 @@ impl Lines {
                     self.messages.warn(&error);
                 }
             }
-            /* Writing nothing says nothing about whether the output works. */
+            /* When no line was written, it is not known whether the output works again. */
             None if flushed.written > 0 => is_failing.store(false, Ordering::Relaxed),
             None => {}
         }
@@ -167,8 +168,8 @@ mod tests {
     use ngx_bpf_record::Request;
     use ngx_bpf_record::values::Cause;
 
-    /// Check that requests are redacted, that only they are counted as written, and that SIGUSR1 opens
-    /// the file again where it was moved away.
+    /// Check that requests are redacted, that only requests are counted as written, and that
+    /// SIGUSR1 opens the file again after it was moved away.
     #[test]
     fn written() {
         let folder = tempfile::tempdir().unwrap();

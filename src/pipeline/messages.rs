@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages to the operator about the output, the losses and the end.
+//! Messages to the operator about the output, losses and the end of tracing.
 
 use crate::counts::Counts;
 use crate::host::stderr::Messages;
@@ -27,8 +27,8 @@ pub fn untraced(messages: Messages, processes: u64) {
     );
 }
 
-/// Reports the overhead of tracing so far. `waiting_max` and `ring_bytes` are what a ring buffer held
-/// at most and what it can hold, in bytes.
+/// Reports the overhead of tracing so far. `waiting_max` is the most bytes that a ring buffer held,
+/// `ring_bytes` its size in bytes.
 pub fn overhead(messages: Messages, overhead: &Overhead, waiting_max: u64, ring_bytes: u64) {
     for (program, runs) in &overhead.programs {
         let each = runs.time_ns.checked_div(runs.hits).unwrap_or_default();
@@ -50,7 +50,7 @@ pub fn overhead(messages: Messages, overhead: &Overhead, waiting_max: u64, ring_
     );
 }
 
-/// Reports how many records could not be decoded, of which the first was reported when it came.
+/// Reports how many records could not be decoded. The first one was reported when it came.
 pub fn bad_records(messages: Messages, records: u64) {
     messages.print_last(
         Verbosity::Normal,
@@ -58,7 +58,7 @@ pub fn bad_records(messages: Messages, records: u64) {
     );
 }
 
-/// Reports that the output has failed until the end.
+/// Reports that the output was still failing at the end.
 pub fn unwritten(messages: Messages, requests: u64) {
     let plural = if requests == 1 { "" } else { "s" };
     messages.print_last(
@@ -67,7 +67,7 @@ pub fn unwritten(messages: Messages, requests: u64) {
     );
 }
 
-/// Reports the sums at the end: requests seen = written + lost + filtered.
+/// Reports the counts at the end: requests seen = written + lost + filtered.
 pub fn finished(messages: Messages, written: u64, counts: &Counts) {
     let (lost, seen, filtered) = (counts.lost(), counts.seen, counts.filtered);
     let plural = if written == 1 { "" } else { "s" };
@@ -77,8 +77,8 @@ pub fn finished(messages: Messages, written: u64, counts: &Counts) {
     );
 }
 
-/// Reports the end by a second signal, and the sums as far as they are known: what was not written by
-/// then is lost.
+/// Reports the end by a second signal, and the counts so far. Requests that are not written yet are
+/// lost.
 pub fn ended_at_once(messages: Messages, written: u64, counts: &Counts) {
     let Counts { seen, filtered, .. } = *counts;
     let seen = seen.max(written + filtered);

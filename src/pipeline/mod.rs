@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tracing: from what to trace to lines and metrics.
+//! Tracing: from settings to lines and metrics.
 //!
-//! Three kinds of threads share the work, so that none holds up another for longer than its channel
-//! takes. A ring reader for each binary takes records from its ring buffer. The thread of the records
-//! passes them to the consumers, which write and measure them. The main thread controls what is traced:
-//! it attaches to new binaries, which takes 0.3 s each, and keeps the tool's own metrics up to date.
+//! Three kinds of threads share the work, so that none of them delays another one for longer than
+//! its channel takes to fill. A ring reader for each binary takes records from its ring buffer. The
+//! record thread passes them to the consumers, which write and measure them. The main thread
+//! controls which processes are traced: it attaches to new binaries, which takes 0.3 s each, and
+//! updates the tool's own metrics.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,16 +64,16 @@ mod messages;
 pub mod overhead;
 mod records;
 
-/// How often the control looks at the traced processes and at the counters.
+/// The interval at which the control checks the traced processes and the counters.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What to trace, and what to do with the records.
+/// The settings of tracing and of the output.
 pub struct TraceSettings {
-    /// Which nginx, and the filters that run in BPF.
+    /// The choice of nginx processes, and the filters that run in BPF.
     pub follow: FollowSettings,
     /// The filters on texts.
     pub filter: TextFilter,
-    /// What is removed from query strings.
+    /// The redaction of query strings.
     pub redaction: Redaction,
     /// The format of the lines.
     pub format: OutputFormat,
@@ -84,18 +85,17 @@ pub struct TraceSettings {
     pub duration: Option<Duration>,
     /// The number of requests after which tracing ends; at least 1.
     pub count: Option<u64>,
-    /// When the overhead is measured and reported. `None`: never.
+    /// The times at which the overhead is reported. `None` when it is not measured.
     pub overhead: Option<ReportTimes>,
-    /// Where metrics are served. `None`: nowhere.
+    /// The settings of the metrics. `None` when they are not served.
     pub metrics: Option<MetricsSettings>,
-    /// How much is printed on stderr.
     pub verbosity: Verbosity,
     /// Hints about the settings, printed when tracing has begun.
     pub hints: Vec<String>,
 }
 
-/// Traces until the end is asked for, or nothing is left to trace. Returns false when the output
-/// failed to the end, which was reported.
+/// Traces until the end is asked for, or no process is left to trace. Returns false when the output
+/// was still failing at the end, which was reported.
 pub fn trace(settings: TraceSettings) -> Result<bool> {
     let messages = Messages::new(settings.verbosity);
     let ledger = Arc::new(Ledger::default());
@@ -154,7 +154,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     control.finish(records)
 }
 
-/// The consumers of requests. Lines come last, since they redact and cut.
+/// Returns the consumers of requests. Lines come last, because they redact and cut the requests.
 fn consumers(metrics: Option<RequestMetrics>, lines: Lines) -> Vec<Box<dyn Consumer>> {
     let metrics = metrics.map(|metrics| Box::new(metrics) as Box<dyn Consumer>);
     metrics.into_iter().chain([Box::new(lines) as _]).collect()
@@ -167,7 +167,7 @@ impl Consumer for RequestMetrics {
     }
 }
 
-/// Prints what the operator should know of the settings and of the output.
+/// Prints hints about the settings and the output.
 fn print_hints(hints: &[String], output: &Output, messages: Messages) {
     for hint in hints {
         messages.print(Verbosity::Normal, hint);
@@ -183,26 +183,26 @@ fn print_hints(hints: &[String], output: &Output, messages: Messages) {
     }
 }
 
-/// Controls what is traced.
+/// The state of the main thread, which controls which processes are traced.
 struct Control {
     /// The binaries that are traced.
     follower: Follower,
-    /// The readers of their ring buffers.
+    /// The readers of the ring buffers of these binaries.
     readers: RingReaders,
-    /// Where requests are counted.
+    /// The counts of requests.
     ledger: Arc<Ledger>,
     /// The tool's own metrics.
     own_metrics: Option<OwnMetrics>,
-    /// Measures the overhead.
+    /// The measurement of the overhead.
     meter: Option<OverheadMeter>,
-    /// The number of processes without memory for them that was reported.
+    /// The number of processes that could not be traced and were reported.
     untraced_processes: u64,
-    /// Where messages go.
+    /// The printer of messages.
     messages: Messages,
 }
 
 impl Control {
-    /// Starts to trace what was found.
+    /// Starts to trace the processes that were found.
     fn start(&mut self, selection: Selection, kernel: kernel::Kernel) -> Result<()> {
         let (readers, ledger) = (&mut self.readers, &self.ledger);
         self.follower.start(selection, kernel, &mut |probe| {
@@ -218,7 +218,7 @@ impl Control {
             select! {
                 recv(ticks) -> _ => {
                     self.tick();
-                    /* finish() returns what a reader failed with. */
+                    /* finish() returns the error of a reader. */
                     if !self.follower.has_work() || self.readers.has_failed() {
                         return;
                     }
@@ -230,7 +230,7 @@ impl Control {
         }
     }
 
-    /// Does what is done ten times a second.
+    /// Does the periodic work, ten times a second.
     fn tick(&mut self) {
         let (readers, ledger) = (&mut self.readers, &self.ledger);
         self.follower
@@ -269,8 +269,8 @@ impl Control {
         }
     }
 
-    /// Detaches, waits until all that was recorded is written, and reports the sums. Returns false when
-    /// the output failed to the end.
+    /// Detaches, waits until every record is written, and reports the counts. Returns false when
+    /// the output was still failing at the end.
     fn finish(mut self, records: JoinHandle<Result<()>>) -> Result<bool> {
         self.follower.detach();
         let held = self.follower.take_held().into_iter();
@@ -301,7 +301,7 @@ impl Control {
     }
 }
 
-/// Has the records and the counters of a probe read, before it records anything.
+/// Starts to read the ring buffer and the counters of a probe, before it records a request.
 fn connect(probe: &Probe, readers: &mut RingReaders, ledger: &Ledger) -> Result<()> {
     readers.add(probe.ring_buffer()?)?;
     ledger.add_object(probe.counters()?);

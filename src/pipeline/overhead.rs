@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The overhead of tracing: runs and time of each BPF program, CPU and memory of this process. Having
-//! the kernel count runs adds some overhead of its own.
+//! The overhead of tracing: the number and time of runs of each BPF program, and the CPU time and
+//! memory of this process. Counting runs costs the kernel some time, too.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -13,30 +13,29 @@ use crate::attach::ProgramRuns;
 use crate::attach::run_counting;
 use crate::host::usage::Usage;
 
-/// When the overhead is reported.
+/// The times at which the overhead is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportTimes {
     /// At the end only.
     AtEnd,
-    /// At the end, and each time this time is over.
+    /// At the end, and once in every interval of this length.
     Every(Duration),
 }
 
-/// What tracing has used so far.
+/// The overhead of tracing so far.
 pub struct Overhead {
-    /// Runs of BPF programs, by the program's name.
+    /// The runs of each BPF program, by its name.
     pub programs: BTreeMap<String, ProgramRuns>,
-    /// What this process has used.
+    /// The CPU time and memory of this process.
     pub process: Usage,
 }
 
-/// Has the kernel count runs for as long as it lives, and says when to report them.
+/// Makes the kernel count runs while it lives, and tells when a report is due.
 pub struct OverheadMeter {
-    /// Counting ends with the last of these.
+    /// The kernel counts until this descriptor, or the last one of another tool, is closed.
     _counting: OwnedFd,
-    /// When reports are due.
     times: ReportTimes,
-    /// When the last report was due.
+    /// The time at which the last report was due.
     reported: Instant,
 }
 
@@ -50,7 +49,7 @@ impl OverheadMeter {
         })
     }
 
-    /// Returns whether a report is due, once for each time that is over.
+    /// Returns whether a report is due, once in each interval.
     pub fn is_due(&mut self) -> bool {
         let is_due = match self.times {
             ReportTimes::AtEnd => false,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The thread of the records: decodes and filters what the ring readers send, and passes each request
-//! to its consumers. When a consumer blocks, this thread does, then the readers, and then the ring
-//! buffers fill: BPF counts what does not fit.
+//! The record thread: it decodes and filters the records that the ring readers send, and passes
+//! each request to the consumers. When a consumer blocks, this thread blocks, then the readers, and
+//! then the ring buffers fill: BPF counts the records that do not fit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,22 +26,22 @@ use crate::pipeline::ledger::add;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::Request;
 
-/// How often the clocks are compared, and consumers may do what does not depend on records.
+/// The interval at which the clocks are compared and `Consumer::tick()` is called.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Uses the records of requests. Consumers are called in turn, by one thread.
+/// A consumer of requests. All consumers are called by one thread, one after the other.
 pub trait Consumer: Send {
-    /// Takes one request, in the order in which they were recorded. What a consumer changes in it,
-    /// later ones do not get to see otherwise.
+    /// Takes one request, in the order in which they were recorded. Later consumers see the request
+    /// as this one has changed it.
     fn request(&mut self, request: &mut Request<'_>) -> Result<()>;
 
-    /// Takes a number of requests that were lost. Returns false when it can't now: then they are
-    /// reported again.
+    /// Takes a number of requests that were lost. Returns false when it can't report them now; it
+    /// is then called again with them.
     fn lost(&mut self, _lost: &Lost) -> bool {
         true
     }
 
-    /// Called when no further record waits.
+    /// Called when no further record waits to be handled.
     fn flush(&mut self) {}
 
     /// Called ten times a second.
@@ -51,28 +51,28 @@ pub trait Consumer: Send {
     fn finish(&mut self) {}
 }
 
-/// The state of the thread.
+/// The state of the record thread.
 pub struct RecordThread {
     /// The filters on texts.
     pub filter: TextFilter,
-    /// All that use the records, the one that changes them last.
+    /// The consumers. One that changes requests comes last.
     pub consumers: Vec<Box<dyn Consumer>>,
-    /// The number of requests until the end (`--count`).
+    /// The number of requests until the end (`--count`). `None`: no limit.
     pub left: Option<u64>,
-    /// Where requests are counted.
+    /// The counts of requests.
     pub ledger: Arc<Ledger>,
-    /// Where warnings go.
+    /// The printer of warnings.
     pub messages: Messages,
-    /// Dropped when this thread wants no more records.
+    /// Dropped when no more records are needed.
     pub wants_more: Option<Sender<()>>,
-    /// From the kernel's clock to the wall clock; compared again at every tick.
+    /// The conversion from the kernel's clock to the wall clock, which is updated at every tick.
     pub clock: Clock,
     /// The losses that each consumer knows of.
     pub reported: Vec<Counts>,
 }
 
 impl RecordThread {
-    /// Handles all batches, until the channel ends.
+    /// Handles all batches until the channel is closed.
     ///
     /// Fails when a batch is corrupt, or a request can't be encoded.
     pub fn handle_all(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
@@ -102,7 +102,7 @@ impl RecordThread {
         Ok(())
     }
 
-    /// Handles the records of one batch. `is_last`: no other batch waits.
+    /// Handles the records of one batch. `is_last` says that no other batch waits.
     fn batch(&mut self, mut bytes: &[u8], is_last: bool) -> Result<()> {
         while !bytes.is_empty() {
             let (record, rest) = wire::split(bytes).context("corrupt record in the ring buffer")?;
@@ -144,8 +144,8 @@ impl RecordThread {
         Ok(())
     }
 
-    /// Counts a record that can't be decoded. Only the first one is reported now: there may be as many
-    /// as there are requests.
+    /// Counts a record that can't be decoded. Only the first one is reported now, since there may
+    /// be as many as there are requests.
     fn bad_record(&self, error: anyhow::Error) {
         if self.ledger.bad_records.fetch_add(1, Ordering::Relaxed) == 0 {
             let what = "failed to decode a record; others like it are only counted";
@@ -153,14 +153,14 @@ impl RecordThread {
         }
     }
 
-    /// Does what does not depend on records.
+    /// Does the work that does not depend on records, ten times a second.
     fn tick(&mut self) {
         self.clock = Clock::now();
         self.consumers.iter_mut().for_each(|c| c.tick());
         self.report_losses();
     }
 
-    /// Reports losses that the consumers do not know of yet.
+    /// Reports new losses to the consumers.
     fn report_losses(&mut self) {
         if self.ledger.has_ended() {
             return;
@@ -200,7 +200,7 @@ mod tests {
     use ngx_bpf_record::Lost;
     use ngx_bpf_record::Request;
 
-    /// Notes what it was called with.
+    /// A consumer that notes its calls.
     struct Noted(Arc<Mutex<Vec<String>>>);
 
     impl Consumer for Noted {
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Runs a thread over these batches. Returns what its consumer was called with.
+    /// Handles these batches. Returns the calls that the consumer noted.
     fn handled(
         batches: &[Vec<u8>],
         left: Option<u64>,
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(ledger.counts().lost(), 2);
     }
 
-    /// Check that after the last request that was asked for the others are late, and not lost.
+    /// Check that requests after the last one of `--count` are late, and not lost.
     #[test]
     fn count() {
         let batches = [[request(1), request(2)].concat(), request(3)];
