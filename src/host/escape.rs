@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Paths and messages that hold text of others, escaped so that they do nothing to a terminal or a log.
+//! Paths and messages that contain text of others, escaped so that they do nothing to a terminal or
+//! a log.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use ngx_bpf_record::format::escape::write_safe;
 
-/// Displays a path in quotes; bytes that are not UTF-8 are written as control bytes are.
+/// Displays a path in quotes. Bytes that are not UTF-8 are escaped like control bytes.
 pub struct Quoted<'a>(pub &'a Path);
 
 impl fmt::Display for Quoted<'_> {
@@ -29,8 +30,8 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A whole message as one line. Parts that others have written should have been escaped before; here
-/// whatever was forgotten is escaped.
+/// Displays a whole message as one line. Text of others should have been escaped before; any that
+/// was not is escaped here.
 pub struct Line<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Line<T> {
@@ -51,7 +52,7 @@ mod tests {
     use super::Line;
     use super::Quoted;
 
-    /// Check that what is unsafe is escaped once, however often it is shown.
+    /// Check that unsafe characters are escaped once, however often the text is displayed.
     #[test]
     fn escapes() {
         let hostile = "\x1b[2J\n\u{9b}\u{202e}\\é";

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! By which names metrics may be asked for. A page in somebody's browser may have a name that leads to
-//! an address in here (DNS rebinding): the name in `Host` is its own then, and none of ours.
+//! The host names by which metrics may be requested. A page in somebody's browser may have a name
+//! that resolves to an address of this machine (DNS rebinding). `Host` is then the page's name,
+//! which is refused.
 
 use std::net::IpAddr;
 
@@ -8,7 +9,7 @@ use ngx_bpf_record::host::host_and_port;
 
 /// The names of one listener.
 pub struct Hosts {
-    /// What it is bound to.
+    /// The address that the listener is bound to.
     bound: IpAddr,
     /// The first part of this machine's name, in lower case.
     machine: String,
@@ -21,15 +22,16 @@ impl Hosts {
         Self::new(bound, &uname.nodename().to_string_lossy())
     }
 
-    /// Of a machine with this name.
+    /// Returns the names of a listener on a machine with this name.
     fn new(bound: IpAddr, machine: &str) -> Self {
         let machine = first_part(machine).to_ascii_lowercase();
         Self { bound, machine }
     }
 
-    /// Whether a `Host` is one of them, with whatever port: it may be forwarded. Bound to loopback:
-    /// `localhost` and the addresses of loopback. Bound to another address: that one, and the name of
-    /// this machine, in whatever domain. Bound to all: any address, `localhost`, and that name.
+    /// Returns whether a `Host` is one of the names, with any port, since the port may be
+    /// forwarded. A listener on loopback has `localhost` and the addresses of loopback. One on
+    /// another address has that address, and the name of this machine in any domain. One on all
+    /// addresses has any address, `localhost`, and the name of this machine.
     pub fn has(&self, host: &str) -> bool {
         let name = host_and_port(host).0;
         let address = name
@@ -53,7 +55,7 @@ impl Hosts {
     }
 }
 
-/// A name without its domain.
+/// Returns a name without its domain.
 fn first_part(name: &str) -> &str {
     name.split_once('.').map_or(name, |(first, _)| first)
 }
@@ -62,7 +64,8 @@ fn first_part(name: &str) -> &str {
 mod tests {
     use super::Hosts;
 
-    /// Check the names of what is bound to loopback, to an address, and to all.
+    /// Check the names of listeners that are bound to loopback, to one address, and to all
+    /// addresses.
     #[test]
     fn names() {
         let has = |bound: &str, host| Hosts::new(bound.parse().unwrap(), "web1.example").has(host);

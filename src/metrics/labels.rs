@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Labels that several metrics have.
 
-/// Names and values of labels.
+/// The names and values of labels.
 pub type Labels = Vec<(&'static str, String)>;
 
 /// The value for upstreams and paths that have no value of their own.

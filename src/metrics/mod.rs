@@ -27,7 +27,7 @@ pub mod own;
 pub mod route;
 mod server;
 
-/// Upper bounds of the histograms' buckets, in seconds.
+/// The upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 17] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0,
@@ -36,7 +36,7 @@ const BUCKETS: [f64; 17] = [
 /// The number of upstreams that have a label of their own.
 const UPSTREAMS_MAX: usize = 32;
 
-/// Where metrics are served, and which routes are counted.
+/// The address at which metrics are served, and the routes that are counted.
 #[derive(Clone, Debug)]
 pub struct MetricsSettings {
     /// The address to listen on.
@@ -50,7 +50,7 @@ pub struct MetricsSettings {
 struct Kind {
     /// The last upstream's address, `none` or `other`.
     upstream: String,
-    /// `2xx` and so on.
+    /// The class of the status: `2xx` and so on, or `none`.
     status: &'static str,
     /// The name of a route, or `other`; `None` without routes.
     route: Option<String>,
@@ -72,12 +72,11 @@ impl Kind {
 struct Series {
     /// The number of requests.
     requests: Counter,
-    /// From the first byte read to the end of the request. `None` before the first value.
+    /// The time from the first byte read to the end of the request. `None` before the first value.
     duration: Option<Histogram>,
-    /// The intervals of `SPANS`. One that no request of this kind has had is absent: requests without an
-    /// upstream have no histogram of it, not even an empty one.
+    /// The intervals of `SPANS`. An interval that no request of this kind has had is absent:
+    /// requests without an upstream have no histogram of the upstream, not even an empty one.
     spans: [Option<Histogram>; SPANS.len()],
-    /// The labels of its histograms.
     labels: Labels,
 }
 
@@ -86,26 +85,26 @@ type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The metrics of requests.
 pub struct RequestMetrics {
-    /// `--route`
+    /// The routes of `--route`.
     routes: Vec<Route>,
-    /// Upstreams that have a label of their own.
+    /// The upstreams that have a label of their own.
     upstreams: Vec<String>,
     /// The metrics of each kind of requests so far.
     series: HashMap<Kind, Series>,
-    /// Requests by kind.
+    /// The number of requests, by kind.
     requests: Family<Labels, Counter>,
-    /// Requests whose connection became a tunnel, by kind.
+    /// The number of requests whose connection became a tunnel, by kind.
     tunnels: Family<Labels, Counter>,
-    /// Their durations.
+    /// The durations of requests, by kind.
     durations: Histograms,
-    /// Their phases.
+    /// The intervals of `SPANS`, by kind.
     phases: Histograms,
-    /// Failed attempts.
+    /// The number of failed attempts, by upstream and reason.
     failures: Family<Labels, Counter>,
 }
 
-/// Serves metrics from now on, those of the tool itself and those of requests, which are 0 until the
-/// returned values count. Fails when the address can't be bound.
+/// Starts to serve metrics: those of the tool itself and those of requests. They are 0 until the
+/// returned values are updated. Fails when the address can't be bound.
 pub fn serve(settings: MetricsSettings) -> Result<(OwnMetrics, RequestMetrics)> {
     let mut registry = Registry::default();
     let requests = RequestMetrics::register(settings.routes, &mut registry);
@@ -206,7 +205,7 @@ impl RequestMetrics {
         }
     }
 
-    /// Makes the metrics of a new kind.
+    /// Creates the metrics of a new kind.
     fn new_series(&self, kind: &Kind) -> Series {
         let labels = kind.labels();
         Series {
@@ -261,7 +260,7 @@ mod tests {
     use ngx_bpf_record::Request;
     use ngx_bpf_record::schema;
 
-    /// Returns what is served after these requests.
+    /// Returns the text that is served after these requests.
     fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
         let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
         let mut registry = Registry::default();
@@ -274,7 +273,7 @@ mod tests {
         text
     }
 
-    /// A request to an upstream.
+    /// Returns a request to an upstream.
     fn request(upstream: &str) -> Request<'static> {
         Request {
             status: Some(502),
@@ -310,7 +309,7 @@ mod tests {
             assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
         }
         assert!(!served(&[], &[request("a:1")]).contains("route="));
-        /* What no request of a kind has is no series of it. */
+        /* An interval that no request of a kind has gets no series. */
         assert!(!text.contains("phase=\"upstream_wait\""), "{text}");
         assert!(
             !text.contains("duration_seconds_count{upstream=\"none\""),
@@ -334,7 +333,7 @@ mod tests {
         assert!(!served(&[], &[request("a:1")]).contains("tunnels_total"));
     }
 
-    /// Check that docs/metrics.md names all that is served, and every phase.
+    /// Check that docs/metrics.md names every metric that is served, and every phase.
     #[test]
     fn documented() {
         let document = include_str!("../../docs/metrics.md");
@@ -350,7 +349,7 @@ mod tests {
         }
     }
 
-    /// Check that upstreams are bounded, whatever nginx is told to connect to.
+    /// Check that the number of upstream labels is bounded, whatever upstreams nginx connects to.
     #[test]
     fn bounded() {
         let requests: Vec<_> = (0..1000).map(|n| request(&format!("host{n}:80"))).collect();

@@ -16,33 +16,33 @@ use crate::host::usage::Usage;
 /// The metrics of the tool itself.
 #[derive(Default)]
 pub struct OwnMetrics {
-    /// Requests that ended.
+    /// The number of requests that ended.
     seen: Counter,
-    /// Requests written.
+    /// The number of requests written.
     written: Counter,
-    /// Requests that the options left out.
+    /// The number of requests that an option left out.
     filtered: Counter,
-    /// Requests lost, by cause.
+    /// The number of requests lost, by cause.
     lost: Family<Labels, Counter>,
-    /// Processes that could not be traced.
+    /// The number of processes that could not be traced.
     untraced: Counter,
-    /// nginx binaries that are traced.
+    /// The number of nginx binaries that are traced.
     binaries: Gauge,
-    /// CPU time of the tool.
+    /// The CPU time of the tool, in seconds.
     cpu: Counter<f64, AtomicU64>,
-    /// Memory of the tool.
+    /// The resident memory of the tool, in bytes.
     resident: Gauge,
 }
 
 impl OwnMetrics {
-    /// Registers all of them.
+    /// Registers all metrics of the tool.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         metrics.register_all(registry);
         metrics
     }
 
-    /// Registers each of them.
+    /// Registers each metric.
     fn register_all(&self, registry: &mut Registry) {
         for (name, help, counter) in [
             (
@@ -82,7 +82,7 @@ impl OwnMetrics {
         );
     }
 
-    /// Sets them. `binaries`: those that are traced.
+    /// Updates all metrics. `binaries` is the number of binaries that are traced.
     pub fn update(&self, counts: &Counts, written: u64, binaries: usize) {
         let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
         set(&self.seen, counts.seen);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Names for groups of paths: there are too many paths to count each.
+//! Names for groups of paths, since there are too many paths to count each of them.
 
 use std::str::FromStr;
 
@@ -9,10 +9,10 @@ use anyhow::ensure;
 
 use super::labels::OTHER;
 
-/// `--route NAME=PATTERN`
+/// A route: `--route NAME=PATTERN`.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// The label.
+    /// The value of the label `route`.
     name: String,
     /// A path, in which `*` stands for anything.
     pattern: String,
@@ -100,7 +100,8 @@ mod tests {
         }
     }
 
-    /// Check that the first route counts, and texts that are not routes.
+    /// Check that the first route that matches counts, and that texts that are not routes are
+    /// refused.
     #[test]
     fn first() {
         let route = |text: &str| text.parse::<Route>();

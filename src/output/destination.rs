@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The file of `-o`. It is opened by root, maybe in a folder that everybody may write to (`/tmp`),
-//! where another user may have put something under its name: no link is followed there, and nothing
-//! written to, unless it belongs to us or to the owner of the folder. The kernel has the same rules
-//! (`fs.protected_symlinks`, `fs.protected_regular`, `fs.protected_fifos`), and not every machine has
-//! them on. Opening never waits, so that signals are served.
+//! Opens the file of `-o`. It is opened by root, maybe in a folder that everybody may write to
+//! (`/tmp`), where another user may have created a file or a link with its name. In such a folder a
+//! link is followed, and a file written to, only if it belongs to us or to the owner of the folder.
+//! The kernel has the same rules (`fs.protected_symlinks`, `fs.protected_regular`,
+//! `fs.protected_fifos`), but they are not enabled on every machine. Opening never waits, so that
+//! signals are served.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -32,10 +33,11 @@ use rustix::fs::statat;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// A new file is for its owner and group to read, less what umask takes: requests may hold secrets.
+/// The mode of a new file: its owner and group may read it, unless umask forbids that. Requests may
+/// hold secrets.
 const MODE: Mode = Mode::from_raw_mode(0o640);
 
-/// The number of links that the kernel follows.
+/// The most links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// The mode of folders with the sticky bit that all users may write to.
@@ -50,7 +52,7 @@ pub fn open(path: &Path) -> Result<Option<File>> {
     while let Some(name) = names.pop() {
         let shared = fstat(&folder).map(|stat| Some(stat).filter(is_shared));
         let shared = shared.with_context(context)?;
-        /* A link of /proc leads to what is open, not to a path. */
+        /* A link in /proc refers to an open file, not to a path. */
         let is_proc = fstatfs(&folder).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC);
         let stat = statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW);
         if !is_proc && stat.is_ok_and(|stat| is_a(FileType::Symlink, &stat)) {
@@ -84,7 +86,7 @@ pub fn open(path: &Path) -> Result<Option<File>> {
     Err(Errno::ISDIR).with_context(context)
 }
 
-/// Opens the folder at which a path begins.
+/// Opens the folder from which a path starts.
 fn start(path: &Path) -> Result<OwnedFd, Errno> {
     let start = if path.is_absolute() { "/" } else { "." };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -99,7 +101,7 @@ fn names(path: &Path) -> Vec<OsString> {
     names.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// Opens a file that is not a link, in its folder.
+/// Opens a file in its folder, if it is not a link.
 fn open_last(
     folder: &OwnedFd,
     name: &OsString,
@@ -138,7 +140,7 @@ fn ensure_ours(stat: &Stat, shared: Option<&Stat>, what: &str) -> Result<()> {
         "{what} of another user (uid {owner}), in a folder that everybody may write to: remove it, \
          or take another folder"
     );
-    /* Whoever may not write to a file may still give it another name. */
+    /* A user who may not write to a file may still create another link to it. */
     ensure!(
         stat.st_nlink < 2 || !is_a(FileType::RegularFile, stat),
         "a file with another name elsewhere, in a folder that everybody may write to: remove it, or \
@@ -152,7 +154,7 @@ fn is_shared(folder: &Stat) -> bool {
     folder.st_mode & SHARED == SHARED
 }
 
-/// Returns whether the file has this type.
+/// Returns whether the file is of this type.
 fn is_a(kind: FileType, stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == kind
 }
@@ -167,8 +169,8 @@ mod tests {
 
     use super::open;
 
-    /// Check that links are followed, also to a file that is not there yet, relative and absolute, and
-    /// to what is open; and that a new file is not for everybody.
+    /// Check that links are followed, also to a file that does not exist yet, relative and
+    /// absolute, and to a file that is open; and that not everybody may read a new file.
     #[test]
     fn links() {
         let folder = tempfile::tempdir().unwrap();
@@ -190,8 +192,8 @@ mod tests {
         assert!(open("/dev/stdout".as_ref()).unwrap().is_some());
     }
 
-    /// Check that in a folder that everybody may write to our own files and links are taken, and
-    /// none that has another name elsewhere.
+    /// Check that in a folder that everybody may write to our own files and links are accepted, and
+    /// a file that has another name elsewhere is not.
     #[test]
     fn shared() {
         let folder = tempfile::tempdir().unwrap();

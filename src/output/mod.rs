@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where records go: encoded by one of the formats below, gathered, and written without ever holding
-//! up the end of the program.
+//! The output of records: they are encoded in one of the formats, collected and written, and
+//! writing never delays the end of the program.
 
 use std::env;
 use std::fs::File;
@@ -40,7 +40,7 @@ pub enum OutputFormat {
     Text,
     /// One JSON object a line.
     Json,
-    /// One flat JSON object a line, with OpenTelemetry's names.
+    /// One flat JSON object a line, with the names of OpenTelemetry.
     Otel,
 }
 
@@ -53,19 +53,19 @@ pub fn encoder(format: OutputFormat) -> Box<dyn Format + Send> {
     }
 }
 
-/// Bytes of gathered lines at which they are written, whether or not more records wait.
+/// The number of collected bytes from which on they are written, although more records wait.
 const GATHER_BYTES: usize = 64 << 10;
 
-/// Bytes that a pipe which is ready takes without blocking (PIPE_BUF).
+/// The bytes that a pipe takes without blocking when it is ready (PIPE_BUF).
 const PIPE_BYTES: usize = 4 << 10;
 
-/// Bytes of lines that wait for somebody to read a FIFO; what comes after that is lost.
+/// The most bytes of lines that wait until somebody reads a FIFO; further lines are lost.
 const UNREAD_BYTES: usize = 1 << 20;
 
-/// Grace period at the end for a reader that has stopped to read.
+/// The grace period at the end for a reader that has stopped reading.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Poll interval while the output is not writable.
+/// The poll interval while the output is not writable.
 const STALL_CHECK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
@@ -76,36 +76,37 @@ const STALL_CHECK: Timespec = Timespec {
 pub enum WriteFailure {
     /// The reader of the pipe has gone.
     Closed,
-    /// The end was asked for, and the reader takes nothing.
+    /// The end was asked for, and the reader does not read.
     Stalled,
-    /// Writing failed, because the disk is full or for a worse reason.
+    /// A write failed, for example because the disk is full.
     Failed(io::Error),
 }
 
-/// What became of the lines that waited.
+/// The result of writing the lines that waited.
 #[derive(Debug, Default)]
 pub struct Flushed {
-    /// Whole lines that were written.
+    /// The number of whole lines that were written.
     pub written: u64,
-    /// Lines that were dropped.
+    /// The number of lines that were dropped.
     pub unwritten: u64,
-    /// Why they were.
+    /// The reason why lines were dropped.
     pub failure: Option<WriteFailure>,
 }
 
-/// stdout or a file, and the lines that wait to be written.
+/// stdout or a file, and the lines that wait to be written to it.
 pub struct Output {
     /// The file. `None` while it is a FIFO without a reader.
     file: Option<File>,
     /// The path of `-o`; `None` for stdout.
     path: Option<PathBuf>,
-    /// Whether writing may block for long: true for all but regular files.
+    /// True for all but regular files: a write may block for long.
     may_block: bool,
-    /// Whole lines.
+    /// The whole lines that wait.
     waiting: Vec<u8>,
-    /// Bytes of the first waiting line that are in the file already.
+    /// The number of bytes of the first waiting line that were written already.
     torn: usize,
-    /// When a reader that takes nothing is given up, once the end was asked for.
+    /// The time at which a reader that does not read is given up. `None` until the end was asked
+    /// for.
     deadline: Option<Instant>,
 }
 
@@ -122,7 +123,7 @@ impl Output {
         Ok(Self::new(file, path.map(Path::to_owned)))
     }
 
-    /// Writes to a file that is open.
+    /// Creates the output for an open file.
     fn new(file: Option<File>, path: Option<PathBuf>) -> Self {
         Self {
             may_block: file.as_ref().is_some_and(may_block),
@@ -134,8 +135,9 @@ impl Output {
         }
     }
 
-    /// Opens the path again, in case the file was moved away. Lines that wait go to the new file, also
-    /// one that the old file has a part of. On failure the old file stays in use.
+    /// Opens the path again, in case the file was moved away. Lines that wait are written to the
+    /// new file, including a line that was written to the old file in part. On failure the old file
+    /// stays in use.
     pub fn reopen(&mut self) -> Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -153,30 +155,31 @@ impl Output {
         Ok(())
     }
 
-    /// Returns whether the output is a FIFO that had no reader so far.
+    /// Returns whether the output is a FIFO that nobody has opened for reading yet.
     pub fn is_unread(&self) -> bool {
         self.file.is_none()
     }
 
-    /// Returns whether the output is a file that everybody may read.
+    /// Returns whether the output is a file that every user may read.
     pub fn is_public(&self) -> bool {
         let stat = self.file.as_ref().map(rustix::fs::fstat);
         let is_regular = !self.may_block && self.path.is_some();
         is_regular && stat.is_some_and(|stat| stat.is_ok_and(|stat| stat.st_mode & 0o004 != 0))
     }
 
-    /// Returns where a sink appends its lines.
+    /// Returns the buffer to which lines are appended.
     pub fn lines(&mut self) -> &mut Vec<u8> {
         &mut self.waiting
     }
 
-    /// Returns whether enough has been gathered to be written.
+    /// Returns whether enough bytes were collected to write them.
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= GATHER_BYTES
     }
 
-    /// Writes what waits, and adds each line to `written` as it goes out. Nothing waits afterwards,
-    /// unless the FIFO has no reader yet, or the reader takes nothing and a new file was asked for.
+    /// Writes the lines that wait, and adds each line to `written` when it was written. No line
+    /// waits afterwards, unless the FIFO has no reader yet, or the reader does not read and a new
+    /// file was asked for.
     pub fn flush(&mut self, signals: &Signals, written: &AtomicU64) -> Flushed {
         if self.file.is_none()
             && let Err(error) = self.reopen()
@@ -209,12 +212,12 @@ impl Output {
         flushed
     }
 
-    /// Drops what waits for somebody to read the FIFO.
+    /// Drops the lines that wait until somebody reads the FIFO.
     pub fn give_up_unread(&mut self) -> Flushed {
         self.give_up(io::Error::other("no one reads the FIFO"))
     }
 
-    /// Drops what waits.
+    /// Drops the lines that wait.
     fn give_up(&mut self, error: io::Error) -> Flushed {
         let unwritten = count_lines(&self.waiting);
         self.waiting.clear();
@@ -235,9 +238,10 @@ impl Output {
         ready && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
-    /// Writes the bytes from `start` on. Returns where it ended: before the last byte after a failure,
-    /// and when the reader takes nothing and a new file was asked for. A reader that takes nothing is
-    /// waited for until the end is asked for, and a little longer.
+    /// Writes the bytes from `start` on. Returns the position of the first byte that was not
+    /// written: less than the length after a failure, and when the reader does not read and a new
+    /// file was asked for. Waits for a reader that does not read until the end is asked for, and
+    /// then for the grace period.
     fn write(
         &mut self,
         bytes: &[u8],
@@ -283,9 +287,9 @@ impl Output {
         (end, None)
     }
 
-    /// Cuts the beginning of a line off the end of a regular file: a full disk takes part of a line,
-    /// which would spoil the next one. Others may write to the file as well: it is cut only if it ends
-    /// where we have written last.
+    /// Removes the beginning of a line from the end of a regular file. A full disk takes a part of
+    /// a line, which would spoil the next line. Others may write to the file as well, so it is cut
+    /// only if it ends where we have written last.
     fn take_back_torn_line(&mut self, torn: usize) {
         if self.may_block || torn == 0 {
             return;
@@ -293,7 +297,7 @@ impl Output {
         let Some(file) = &mut self.file else {
             return;
         };
-        /* After our last byte, also in a file that is appended to. */
+        /* The position is after our last byte, also in a file that is appended to. */
         let (Ok(position), Ok(metadata)) = (file.stream_position(), file.metadata()) else {
             return;
         };
@@ -304,7 +308,7 @@ impl Output {
         }
     }
 
-    /// Returns whether the reader has taken nothing for too long since the end was asked for.
+    /// Returns whether the grace period of a reader that does not read is over.
     fn is_given_up(&mut self, signals: &Signals) -> bool {
         if self.deadline.is_none() && signals.is_end_asked() {
             self.deadline = Instant::now().checked_add(GRACE);
@@ -312,7 +316,8 @@ impl Output {
         self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Waits a moment for room. An error counts as room: write() returns it.
+    /// Waits a moment until the output is writable. An error counts as writable, since write()
+    /// returns it.
     fn is_ready(&self) -> bool {
         let Some(file) = &self.file else {
             return false;
@@ -322,7 +327,7 @@ impl Output {
     }
 }
 
-/// Writes a whole text to stdout, for what is not a stream of records. A reader that has gone is not a
+/// Writes a whole text to stdout, for output other than records. A pipe that was closed is not a
 /// failure.
 pub fn print(text: &[u8]) -> Result<()> {
     let mut stdout = io::stdout();
@@ -334,12 +339,12 @@ pub fn print(text: &[u8]) -> Result<()> {
     }
 }
 
-/// Counts the ends of lines.
+/// Counts the line ends.
 fn count_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// Counts the bytes after the last end of a line.
+/// Counts the bytes after the last line end.
 fn torn_bytes(bytes: &[u8]) -> usize {
     bytes.len() - memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
 }

@@ -17,10 +17,10 @@ use super::Output;
 use super::WriteFailure;
 use crate::host::signals::Signals;
 
-/// More than a pipe takes.
+/// More lines than a pipe takes.
 const LINES: usize = 20_000;
 
-/// An output into a pipe, with many lines that wait, and its reader.
+/// Returns an output into a pipe, with many lines that wait, and the reader of the pipe.
 fn piped() -> (PipeReader, Output) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut output = Output::new(Some(File::from(OwnedFd::from(writer))), None);
@@ -30,7 +30,7 @@ fn piped() -> (PipeReader, Output) {
     (reader, output)
 }
 
-/// The lines of a text, each of which must be whole.
+/// Returns the numbers in the lines of a text. Every line must be whole.
 fn numbers(text: &[u8]) -> Vec<usize> {
     assert!(text.ends_with(b"\n"));
     let text = std::str::from_utf8(text).unwrap();
@@ -38,8 +38,7 @@ fn numbers(text: &[u8]) -> Vec<usize> {
     text.lines().map(number).collect()
 }
 
-/// Check that a reader that takes nothing is given up some time after the end was asked for, and what
-/// is counted then.
+/// Check that a reader that does not read is given up after the grace period, and the counts then.
 #[test]
 fn stalled() {
     let (mut reader, mut output) = piped();
@@ -58,8 +57,8 @@ fn stalled() {
     assert_eq!(whole as u64, flushed.written);
 }
 
-/// Check that a new file that is asked for while the reader takes nothing gets all lines that the old
-/// one does not have whole, each once.
+/// Check that a new file that is asked for while the reader does not read gets all lines that the
+/// old file does not have whole, each once.
 #[test]
 fn reopened_while_stalled() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +84,7 @@ fn reopened_while_stalled() {
     assert_eq!(numbers(&old[..=end]).len() as u64, flushed.written);
 }
 
-/// Check that lines go on within a line where the same pipe is opened again.
+/// Check that writing continues within a line when the same pipe is opened again.
 #[test]
 fn same_pipe_reopened() {
     let (mut reader, mut output) = piped();
@@ -107,7 +106,7 @@ fn same_pipe_reopened() {
     assert_eq!(written.load(Ordering::Relaxed), LINES as u64);
 }
 
-/// Check that it is noticed that the reader has gone, also without a line to write.
+/// Check that a closed pipe is noticed, also without a line to write.
 #[test]
 fn closed() {
     let (reader, mut output) = piped();
@@ -119,8 +118,8 @@ fn closed() {
     assert_eq!(flushed.unwritten, LINES as u64);
 }
 
-/// Check that a torn line is taken back, also of a file that is not appended to, and that nothing is
-/// cut where another writer came after it.
+/// Check that a torn line is removed, also from a file that is not appended to, and that nothing is
+/// removed when another writer has written after it.
 #[test]
 fn torn_line() {
     let folder = tempfile::tempdir().unwrap();

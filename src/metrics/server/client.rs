@@ -15,41 +15,40 @@ use super::http::Answer;
 use super::http::HEADER_BYTES;
 use super::http::end_of_header;
 
-/// The time limit for a request, and then for reading the answer.
+/// The time limit for reading a request, and again for sending the answer.
 pub const TIME: Duration = Duration::from_secs(2);
 
-/// One connection, for one request.
+/// One connection, which serves one request.
 pub struct Client {
-    /// Never blocks.
+    /// The socket, which never blocks.
     pub stream: TcpStream,
-    /// Its progress.
     pub state: ClientState,
-    /// When it is closed if it makes no progress.
+    /// The time at which it is closed if it makes no progress.
     pub deadline: Instant,
 }
 
 /// The progress of a connection.
 pub enum ClientState {
-    /// The part of the header that has come.
+    /// The header is being received. This is its beginning so far.
     Reading(Vec<u8>),
-    /// The answer, of which a part may be sent.
+    /// The answer is being sent.
     Writing(Answer),
-    /// All is sent, and the client has to close.
+    /// All is sent, and the client has to close the connection.
     Closing,
 }
 
 /// The result of reading or writing.
 pub enum Progress {
-    /// There is more to do later.
+    /// The socket has no more data or room now.
     Blocked,
-    /// The other side has gone.
+    /// The client has closed the connection.
     Closed,
     /// Everything was read or written.
     Done,
 }
 
 impl Client {
-    /// Makes a connection that has sent nothing yet.
+    /// Creates a client that has sent nothing yet.
     pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -58,7 +57,7 @@ impl Client {
         }
     }
 
-    /// Returns what it waits for.
+    /// Returns the event that it waits for.
     pub fn poll_fd(&self) -> PollFd<'_> {
         let flags = match self.state {
             ClientState::Writing(_) => PollFlags::OUT,
@@ -68,7 +67,8 @@ impl Client {
     }
 }
 
-/// Reads up to the empty line, or to more than a header may have.
+/// Reads until the empty line after the header, or until there are more bytes than a header may
+/// have.
 pub fn read(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<Progress> {
     let mut chunk = [0; 1024];
     loop {
@@ -88,7 +88,7 @@ pub fn read(stream: &mut TcpStream, header: &mut Vec<u8>) -> io::Result<Progress
 }
 
 impl Answer {
-    /// Sends as much as goes.
+    /// Sends as many bytes as the socket takes.
     pub fn write(&mut self, stream: &mut TcpStream) -> io::Result<Progress> {
         loop {
             let [header, body] = &self.parts;

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests to the server of the metrics, and its answers: as much of HTTP/1 as that takes.
+//! HTTP/1 as far as the server of the metrics needs it: requests and responses.
 
 use std::rc::Rc;
 
-/// Bytes of a request's header.
+/// The most bytes of a request's header.
 pub const HEADER_BYTES: usize = 8 << 10;
 
-/// The type of short answers.
+/// The content type of short answers.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// Returns where the empty line begins. Lines may end with LF alone, as people type them.
+/// Returns the position of the empty line that ends the header. Lines may end with LF alone, as
+/// people type them.
 pub fn end_of_header(header: &[u8]) -> Option<usize> {
     let crlf = memchr::memmem::find(header, b"\r\n\r\n");
     crlf.or_else(|| memchr::memmem::find(header, b"\n\n"))
 }
 
-/// A request.
+/// A parsed request.
 pub struct HttpRequest<'a> {
-    /// The method.
     pub method: &'a str,
     /// The path, without a query.
     pub path: &'a str,
-    /// The value of every `Host`.
+    /// The values of all `Host` headers.
     pub hosts: Vec<&'a str>,
 }
 
@@ -51,18 +51,17 @@ impl<'a> HttpRequest<'a> {
 
 /// A response.
 pub struct Response {
-    /// The status and its reason.
+    /// The status code and its reason.
     pub status: &'static str,
-    /// The type of the body.
+    /// The content type of the body.
     pub content_type: &'static str,
-    /// The body.
     pub body: Rc<[u8]>,
-    /// Whether only the header is sent.
+    /// True for an answer to HEAD: only the header is sent.
     pub is_head: bool,
 }
 
 impl Response {
-    /// Makes a response of one line of text.
+    /// Creates a response with one line of text.
     pub fn plain(status: &'static str, body: &str) -> Self {
         Self {
             status,
@@ -73,11 +72,11 @@ impl Response {
     }
 }
 
-/// A response that is being sent. Several may share a body.
+/// A response that is being sent. Several responses may share a body.
 pub struct Answer {
-    /// Header and body.
+    /// The header and the body.
     pub parts: [Rc<[u8]>; 2],
-    /// Bytes that were sent.
+    /// The number of bytes that were sent.
     pub sent: usize,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The HTTP server of the metrics: `GET /metrics`, and a line at `/` that names it. One thread serves a
-//! few connections at once, each for a bounded time; one that has not sent its request makes room for a
-//! later one.
+//! The HTTP server of the metrics: `GET /metrics`, and a line at `/` that names this path. One
+//! thread serves a few connections at once, each for a bounded time. A connection that has not sent
+//! its request is closed when a later one needs its place.
 
 use std::io;
 use std::io::Read as _;
@@ -33,10 +33,10 @@ use http::Response;
 mod client;
 mod http;
 
-/// Connections at once: each may hold a body of all metrics.
+/// The most connections at once. Each may hold a body with all metrics.
 const CLIENTS_MAX: usize = 16;
 
-/// The type of what encode() writes.
+/// The content type of the text that encode() writes.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The longest time between two looks at all connections.
@@ -51,7 +51,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest time for which an answer is used again; counters are updated as often.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// Answers in a thread of its own, which ends with the process.
+/// Starts a thread that serves metrics. It ends with the process.
 pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -62,22 +62,21 @@ pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
     Ok(())
 }
 
-/// Everything that the thread has.
+/// The state of the thread.
 struct Server {
     /// The listening socket.
     listener: TcpListener,
     /// The names that a request may have in `Host`.
     hosts: Hosts,
-    /// The metrics.
     registry: Registry,
     /// The connections, the oldest first.
     clients: Vec<Client>,
-    /// The last answer and its time.
+    /// The last body and the time at which it was made.
     body: Option<(Instant, Rc<[u8]>)>,
 }
 
 impl Server {
-    /// Makes a server without connections.
+    /// Creates a server without connections.
     fn new(listener: TcpListener, hosts: Hosts, registry: Registry) -> Self {
         Self {
             listener,
@@ -88,7 +87,7 @@ impl Server {
         }
     }
 
-    /// Serves for ever.
+    /// Serves connections for ever.
     fn serve_forever(mut self) {
         loop {
             let is_full = self.clients.len() == CLIENTS_MAX && self.evictable().is_none();
@@ -96,7 +95,7 @@ impl Server {
             if !is_full {
                 fds.push(PollFd::new(&self.listener, PollFlags::IN));
             }
-            /* Which are ready is found out by trying: they are few, and none of them blocks. */
+            /* All connections are tried, ready or not: they are few, and none of them blocks. */
             let _ = poll(&mut fds, Some(&TURN));
             drop(fds);
             if !is_full {
@@ -111,7 +110,8 @@ impl Server {
         }
     }
 
-    /// Takes one new connection, for which the oldest one that has not asked yet makes room.
+    /// Accepts one new connection. If there is no place for it, the oldest connection that has not
+    /// sent its request is closed.
     fn accept(&mut self) {
         match self.listener.accept() {
             Ok((stream, _)) => {
@@ -129,13 +129,15 @@ impl Server {
         }
     }
 
-    /// The oldest connection that has no answer yet, or has it whole.
+    /// Returns the oldest connection that waits for no answer: its request has not come yet, or its
+    /// answer was sent whole.
     fn evictable(&self) -> Option<usize> {
         let mut clients = self.clients.iter();
         clients.position(|client| !matches!(client.state, ClientState::Writing(_)))
     }
 
-    /// Serves a connection as far as possible without blocking. Returns false when it is over.
+    /// Serves a connection as far as possible without blocking. Returns false when the connection
+    /// is finished.
     fn serve(&mut self, client: &mut Client) -> io::Result<bool> {
         loop {
             match &mut client.state {
@@ -156,7 +158,7 @@ impl Server {
                         client.state = ClientState::Closing;
                     }
                 },
-                /* Closed with bytes unread, the answer might be lost. */
+                /* The answer might be lost if the connection was closed while bytes are unread. */
                 ClientState::Closing => {
                     return match client.stream.read(&mut [0; 4096]) {
                         Ok(len) => Ok(len > 0),
