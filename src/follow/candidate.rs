@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A process that may be an nginx to trace, and what reading it has shown.
+//! A process that may be an nginx to trace, and the result of reading it.
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ use nginx_binary::Unsupported;
 pub enum Candidate {
     /// The process has ended, or runs no program.
     Gone,
-    /// It runs a file that was read before.
+    /// It runs a file that was read before, with this inode.
     Known(NginxProcess, Inode),
     /// It runs a file that was not read before, and can be traced.
     New(Box<Program>),
@@ -29,13 +29,11 @@ pub enum Candidate {
 
 /// A process that can't be traced.
 pub struct Refused {
-    /// Its pid.
     pub pid: u32,
     /// The process. `None` when it could not be opened.
     pub process: Option<NginxProcess>,
     /// The file that it runs. `None` when that could not be opened.
     pub binary: Option<RefusedBinary>,
-    /// The reason.
     pub error: anyhow::Error,
 }
 
@@ -43,15 +41,15 @@ pub struct Refused {
 pub struct RefusedBinary {
     /// Its device and inode.
     pub inode: Inode,
-    /// Its path, for messages.
+    /// The path of the file, for messages.
     pub path: PathBuf,
-    /// Which nginx it is, and its build id, if these could be read.
+    /// The build of nginx and the build id, if these could be read.
     pub identity: Option<Identity>,
 }
 
 impl Candidate {
-    /// Reads a process and its file, unless the file is one of `known`. That the process has ended is
-    /// an error only if the user named it.
+    /// Reads a process and its file, unless the file is one of `known`. It is an error that the
+    /// process has ended only if the user named it.
     pub fn read(pid: u32, is_named: bool, known: &[Inode], from: &Options) -> Self {
         let process = match NginxProcess::open(pid) {
             Ok(process) => process,
@@ -82,8 +80,8 @@ impl Candidate {
         }
     }
 
-    /// Reads the file of a process, and then the titles again: meanwhile it may have started its
-    /// workers.
+    /// Reads the file of a process, and then the titles again, since the process may have started
+    /// its workers meanwhile.
     fn read_program(
         target: OpenedProcess,
         binary: &File,
@@ -92,14 +90,14 @@ impl Candidate {
         let binary = binary.try_clone().map_err(anyhow::Error::from)?;
         let mut program = Program::read(target, binary, from)?;
         for process in &mut program.processes {
-            /* If it has ended meanwhile, the file is still good. */
+            /* If the process has ended meanwhile, the file can still be used. */
             let _ = process.read_titles();
         }
         Ok(program)
     }
 
-    /// Makes a refused candidate of which only the pid is known. Its title is not read, which may be
-    /// what hung.
+    /// Creates a refused candidate of which only the pid is known. Its title is not read, since
+    /// reading it may be what hung.
     pub fn refused(pid: u32, error: anyhow::Error) -> Self {
         Self::Refused(Box::new(Refused {
             pid,
@@ -110,7 +108,7 @@ impl Candidate {
     }
 }
 
-/// Returns whether the error is that the process has ended, or runs no program.
+/// Returns whether the error means that the process has ended, or runs no program.
 fn is_gone(error: &anyhow::Error) -> bool {
     let cause = error.root_cause();
     let io = cause.downcast_ref::<io::Error>();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finds and reads processes to trace, in a thread of its own. Titles, binaries and debug files belong
-//! to others, who can make reading them block: a process that takes too long is given up.
+//! Finds and reads the processes to trace, in a thread of its own. Titles, binaries and debug files
+//! belong to other users, who can make reading them block: a process that takes too long to read is
+//! given up.
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -28,16 +29,16 @@ use crate::follow::processes::Inode;
 use crate::host::signals::Signals;
 use nginx_binary::Options;
 
-/// The time limit for one process. The largest nginx takes a second or two.
+/// The time limit for reading one process. The largest nginx takes a second or two.
 const TIME: Duration = Duration::from_secs(30);
 
-/// How often a waiting caller checks whether the end was asked for.
+/// The interval at which a waiting caller checks whether the end was asked for.
 const TURN: Duration = Duration::from_millis(50);
 
 /// The number of threads that were given up and have not ended.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
-/// The limit of that number.
+/// The most such threads: no other lookout is started then.
 const LEFT_MAX: usize = 8;
 
 /// The processes that a lookout reads.
@@ -66,28 +67,30 @@ impl Scope {
 pub struct Lookout {
     /// The results, each with its pid.
     results: Receiver<Result<(u32, Candidate)>>,
-    /// The pid that is being read; 0 for none.
+    /// The pid that is being read; 0 when none is.
     at: Arc<AtomicU32>,
-    /// Set by whichever leaves first: the thread, or this when it gives up.
+    /// Set by the side that ends first: the thread when it ends, or the lookout when it gives up
+    /// the thread.
     is_left: Arc<AtomicBool>,
-    /// When the last result came.
+    /// The time of the last result, or of the start.
     since: Instant,
-    /// Whether a process hung, so that those after it were not read.
+    /// True when a process hung, so that the processes after it were not read.
     has_given_up: bool,
 }
 
-/// A report of a lookout.
+/// An event of a lookout.
 pub enum News {
     /// A process was read.
     Candidate(u32, Candidate),
     /// The processes could not be listed.
     Failed(anyhow::Error),
-    /// All processes were read, or the lookout was given up.
+    /// The lookout has ended: all processes were read, or the thread was given up.
     Over,
 }
 
 impl Lookout {
-    /// Starts the thread. It leaves out the pids of `skip`, and does not read files of `known` again.
+    /// Starts the thread. It skips the pids of `skip`, and does not read the files of `known`
+    /// again.
     ///
     /// Fails when too many threads hang.
     pub fn start(scope: Scope, skip: Vec<u32>, known: Vec<Inode>, from: &Options) -> Result<Self> {
@@ -125,17 +128,17 @@ impl Lookout {
         })
     }
 
-    /// Returns whether a process hung, so that those after it were not read.
+    /// Returns whether a process hung, so that the processes after it were not read.
     pub fn has_given_up(&self) -> bool {
         self.has_given_up
     }
 
-    /// Returns what was found next, if anything. `News::Over` is the last report.
+    /// Returns the next event, if there is one. The last event is `News::Over`.
     pub fn poll(&mut self) -> Option<News> {
         self.next_within(Duration::ZERO)
     }
 
-    /// Waits for what is found next. Returns `None` when the end was asked for.
+    /// Waits for the next event. Returns `None` when the end was asked for.
     pub fn wait(&mut self, signals: Option<&Signals>) -> Option<News> {
         loop {
             if signals.is_some_and(Signals::is_end_asked) {
@@ -147,7 +150,7 @@ impl Lookout {
         }
     }
 
-    /// Waits a time for what is found next. A thread that hangs is given up.
+    /// Waits for the next event, at most this time. A thread that hangs is given up.
     fn next_within(&mut self, time: Duration) -> Option<News> {
         let news = match self.results.recv_timeout(time) {
             Ok(Ok((pid, candidate))) => News::Candidate(pid, candidate),
@@ -160,7 +163,7 @@ impl Lookout {
         Some(news)
     }
 
-    /// Gives up the thread, which goes on until what it waits for returns.
+    /// Gives up the thread. It goes on until the system call in which it hangs returns.
     fn give_up(&mut self) -> News {
         LEFT.fetch_add(1, Ordering::Relaxed);
         if self.is_left.swap(true, Ordering::Relaxed) {
@@ -185,20 +188,20 @@ impl Lookout {
 
 /// The state of the thread.
 struct LookoutThread {
-    /// Pids that are left out.
+    /// The pids that are skipped.
     skip: Vec<u32>,
-    /// Files that are not read again.
+    /// The files that are not read again.
     known: Vec<Inode>,
-    /// Files that the user named for layouts.
+    /// The files that the user named for layouts.
     from: Options,
-    /// The pid that is being read; 0 for none.
+    /// The pid that is being read; 0 when none is.
     at: Arc<AtomicU32>,
-    /// Where results go.
+    /// The channel for the results.
     sender: Sender<Result<(u32, Candidate)>>,
 }
 
 impl LookoutThread {
-    /// Reads all processes, until the results are no longer received.
+    /// Reads all processes, until the receiver of the results is dropped.
     fn read_all(&mut self, scope: Scope) {
         let is_named = matches!(scope, Scope::Named(_));
         let pids = match scope {
@@ -224,7 +227,7 @@ impl LookoutThread {
         }
     }
 
-    /// Reads one process. A panic in that does not keep the others from being read.
+    /// Reads one process. A panic while reading it does not keep the others from being read.
     fn read(&mut self, pid: u32, is_named: bool) -> Candidate {
         let read = || Candidate::read(pid, is_named, &self.known, &self.from);
         let candidate = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
@@ -258,8 +261,8 @@ mod tests {
     use super::News;
     use super::TIME;
 
-    /// Check that a thread that hangs is given up in time, that it is known which candidate it hangs
-    /// at, that no one reads its title again, and that the threads that are left are counted.
+    /// Check that a thread that hangs is given up in time, that the process at which it hangs is
+    /// known and its title is not read again, and that hanging threads are counted.
     #[test]
     fn hangs() {
         let (_thread, results) = unbounded();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages to the operator about what is traced.
+//! Messages to the operator about the processes that are traced.
 
 use crate::follow::program::Program;
 use crate::host::stderr::Messages;
@@ -17,7 +17,7 @@ pub fn started(messages: Messages, version: Version, pid: u32, workers: usize) {
     );
 }
 
-/// Reports that the new master of an upgrade is traced, which may have served before.
+/// Reports that the new master of an upgrade is traced. It may have served requests before.
 pub fn upgraded(messages: Messages, pid: u32) {
     messages.print(
         Verbosity::Normal,

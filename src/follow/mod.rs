@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Control of what is traced: the nginx binaries that were asked for, and those of masters that come
-//! later, by an upgrade or, with `--wait`, by themselves.
+//! Controls which nginx binaries are traced: those that the user asked for, and those of masters
+//! that start later, by an upgrade or, with `--wait`, for any other reason.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -44,43 +44,47 @@ pub mod selection;
 pub mod settings;
 mod traced;
 
-/// How often `--wait` looks for masters that have started.
+/// The interval at which `--wait` looks for new masters.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// The time for what a lookout has found: the caller has other work, too. The rest is handled at the
-/// next call.
+/// The longest time for handling events of a lookout in one call, since the caller has other work.
+/// The rest is handled at the next call.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Called with each probe before it records anything, so that its ring buffer is read in time.
+/// A function that is called with each probe before it records anything, so that its ring buffer is
+/// read in time.
 pub type OnAttach<'a> = &'a mut dyn FnMut(&Probe) -> Result<()>;
 
-/// Every nginx binary that is traced, and what is known of those that can't be.
+/// All nginx binaries that are traced, and the processes that can't be traced.
 pub struct Follower {
-    /// What to trace.
+    /// The settings of what is traced.
     settings: FollowSettings,
-    /// Where news go.
+    /// The printer of messages.
     messages: Messages,
-    /// Every traced binary, also after its last process has ended: its counters are part of the sum.
+    /// The traced binaries. One stays here after its last process has ended, because its counters
+    /// are part of the sums.
     traced: Vec<TracedBinary>,
-    /// Processes that could not be traced. Each was reported once, and is not tried again while it
-    /// lives.
+    /// The processes that could not be traced. Each was reported once, and is not tried again while
+    /// it lives.
     untraceable: Vec<Untraceable>,
-    /// Pids of processes that could not even be opened. Each was reported once, and is tried again.
+    /// The pids of processes that could not even be opened. Each was reported once, and is tried
+    /// again.
     unopened: BTreeSet<u32>,
-    /// The masters of upgrades that the lookout has not been sent to yet, or has not reported.
+    /// The masters of upgrades that no lookout has read yet.
     upgrades: BTreeSet<u32>,
-    /// The lookout that is under way.
+    /// The lookout that is in progress.
     lookout: Option<Lookout>,
-    /// When `--wait` has looked last.
+    /// The time at which `--wait` last looked for masters.
     looked: Instant,
-    /// Whether the last lookout could not be started, which was reported.
+    /// True when the last lookout could not be started, which was reported.
     is_blind: bool,
-    /// What the kernel allowed at the start, so that an upgrade does not try it again.
+    /// The socket source and the uprobe method that the kernel allowed at the start, so that they
+    /// are not tried again for an upgrade.
     allowed: Option<(SocketSource, UprobeMethod)>,
 }
 
 impl Follower {
-    /// Traces nothing yet.
+    /// Creates a follower that traces nothing yet.
     pub fn new(settings: FollowSettings, messages: Messages) -> Self {
         Self {
             settings,
@@ -135,7 +139,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Loads and attaches the probes of one binary. None of its processes is traced yet. If that fails
+    /// Loads and attaches the probes of one binary. None of its processes is traced yet. On failure
     /// its processes are set aside.
     fn attach(&mut self, program: Program, kernel: &Kernel, on_attach: OnAttach<'_>) -> Result<()> {
         messages::probes(self.messages, &program.probe_sites);
@@ -165,8 +169,8 @@ impl Follower {
         }
     }
 
-    /// Starts to trace the processes of a binary that is attached to. Returns why some can't be traced;
-    /// if none can, the binary is dropped.
+    /// Starts to trace the processes of a binary whose probes are attached. Returns the errors of
+    /// those that can't be traced. If none can, the binary is dropped.
     fn activate(&mut self, mut traced: TracedBinary) -> Vec<anyhow::Error> {
         let failed = traced.activate(self.messages);
         let inode = Some(traced.program.inode);
@@ -195,7 +199,7 @@ impl Follower {
             .extend(processes.filter_map(|process| untraceable(process, inode)));
     }
 
-    /// Returns whether there is something to trace, or may be later.
+    /// Returns whether there is something to trace now, or may be later.
     pub fn has_work(&self) -> bool {
         self.settings.wait || self.live_binaries() > 0 || !self.upgrades.is_empty()
     }
@@ -206,8 +210,8 @@ impl Follower {
         traced.filter(|traced| traced.program.is_alive()).count()
     }
 
-    /// Traces the masters that have come since the last call: those of upgrades, which BPF reports,
-    /// and with `--wait` those that have started by themselves.
+    /// Traces the masters that have started since the last call: those of upgrades, which BPF
+    /// reports, and with `--wait` all others.
     pub fn follow_new_masters(&mut self, on_attach: OnAttach<'_>) {
         self.collect_upgrades();
         if self.take_news(on_attach) {
@@ -222,7 +226,7 @@ impl Follower {
         }
     }
 
-    /// Handles what the lookout has found so far. Returns whether it is still under way.
+    /// Handles the events of the lookout so far. Returns whether it is still in progress.
     fn take_news(&mut self, on_attach: OnAttach<'_>) -> bool {
         let Some(mut lookout) = self.lookout.take() else {
             return false;
@@ -278,7 +282,7 @@ impl Follower {
         }
     }
 
-    /// Traces a new master, unless it has ended again. What fails is reported.
+    /// Traces a new master, unless it has ended already. Errors are reported.
     fn add(&mut self, pid: u32, candidate: Candidate, on_attach: OnAttach<'_>) {
         /* The master of an upgrade was executed before it could be found by its title. */
         self.collect_upgrades();
@@ -316,8 +320,8 @@ impl Follower {
         }
     }
 
-    /// Traces a process whose file was read before. If the file is traced, so are the workers of an
-    /// upgrade since it was executed.
+    /// Traces a process whose file was read before. If the file is traced and the process is the
+    /// master of an upgrade, BPF has traced its workers since it was executed.
     fn add_to_known(&mut self, process: NginxProcess, inode: Inode) -> Result<()> {
         let mut traced = self.traced.iter_mut();
         let Some(same) = traced.find(|traced| traced.program.inode == inode) else {
@@ -334,7 +338,7 @@ impl Follower {
         result
     }
 
-    /// Attaches to a file that was not traced, and starts to trace its processes.
+    /// Attaches to a file that was not traced yet, and starts to trace its processes.
     fn add_binary(&mut self, program: Program, on_attach: OnAttach<'_>) -> Result<()> {
         let kernel = match self.allowed {
             Some((sockets, method)) => Kernel::read_again(sockets, method),
@@ -355,7 +359,7 @@ impl Follower {
         failures.pop().map_or(Ok(()), Err)
     }
 
-    /// Returns the runs that the kernel has counted of each BPF program.
+    /// Returns the number and time of the runs that the kernel has counted, of each BPF program.
     pub fn program_runs(&self) -> BTreeMap<String, ProgramRuns> {
         let mut programs = BTreeMap::new();
         for traced in &self.traced {
@@ -364,14 +368,14 @@ impl Follower {
         programs
     }
 
-    /// Detaches all probes. What was recorded is still in the ring buffers.
+    /// Detaches all probes. Recorded requests are still in the ring buffers.
     pub fn detach(&mut self) {
         for traced in &mut self.traced {
             traced.probe.detach();
         }
     }
 
-    /// Takes the entries of responses that have not ended, once nothing is attached any more.
+    /// Takes the held records. Nothing may be attached any more.
     pub fn take_held(&self) -> Vec<Vec<u8>> {
         let traced = self.traced.iter();
         traced.flat_map(|traced| traced.probe.take_held()).collect()

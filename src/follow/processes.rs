@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! nginx's processes, as `/proc` shows them: which there are, their roles, and the files that they
-//! run. Processes are held by pidfd, so that a pid never means another one.
+//! The processes of nginx as `/proc` shows them: their pids, their roles, and the files that they
+//! run. A process is held by a pidfd, so that its pid never means another process.
 
 use std::fs;
 use std::fs::File;
@@ -29,7 +29,7 @@ use crate::host::foreign;
 /// The name of nginx's processes in `/proc/PID/comm`.
 const COMM: &str = "nginx";
 
-/// The role of a process is in the first bytes of its title.
+/// The most bytes of a title that are read. Its first bytes state the role.
 const TITLE_BYTES_MAX: u64 = 64;
 
 /// The field of `/proc/PID/stat` with the parent's pid, counted from the end of the name.
@@ -41,7 +41,7 @@ const STARTED: usize = 19;
 /// The message when no nginx is found.
 pub const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
 
-/// The role of a process, by the title that it gives itself (ngx_process_cycle.c).
+/// The role of a process, as its title states it (ngx_process_cycle.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Starts the workers.
@@ -54,17 +54,17 @@ pub enum Role {
     Single,
 }
 
-/// A process that was alive when it was opened; `pidfd` shows when it no longer is.
+/// A process that was alive when it was opened. `pidfd` shows whether it still is.
 #[derive(Debug)]
 pub struct NginxProcess {
-    /// In the pid namespace of this process.
+    /// The pid in the pid namespace of this process.
     pub pid: u32,
     /// Its role. `None` when its title was not read.
     pub role: Option<Role>,
     /// The children that it had when its title was read, and their roles. Reading a title may block
     /// for ever: only the lookout thread does it.
     pub children: Vec<(u32, Role)>,
-    /// Keeps the pid from meaning another process.
+    /// Ensures that the pid does not mean another process.
     pub pidfd: OwnedFd,
 }
 
@@ -76,7 +76,7 @@ impl NginxProcess {
         Ok(process)
     }
 
-    /// Reads the titles that there are by now. Fails when the process has ended.
+    /// Reads the current titles. Fails when the process has ended.
     pub fn read_titles(&mut self) -> Result<()> {
         let pid = self.pid;
         let title = title(pid).with_context(|| format!("no process with pid {pid}"))?;
@@ -104,20 +104,20 @@ impl NginxProcess {
         })
     }
 
-    /// Returns whether it has not ended.
+    /// Returns whether the process has not ended.
     pub fn is_alive(&self) -> bool {
         descriptors::is_process_alive(&self.pidfd)
     }
 
-    /// Opens the children that it has now, without their titles.
+    /// Opens the current children, without reading their titles.
     pub fn children(&self) -> Result<Vec<Self>> {
-        /* One that has ended since is no loss. */
+        /* A child that has ended since is left out. */
         let children = children(self.pid)?.into_iter();
         Ok(children.filter_map(|pid| Self::hold(pid).ok()).collect())
     }
 
-    /// Returns whether a child of it serves requests. The title of a child that was started after the
-    /// titles were read is not read: such a child counts if its parent is a master, or if it has
+    /// Returns whether a child serves requests. The title of a child that was started after the
+    /// titles were read is not known: such a child counts if its parent is a master, or if it has
     /// nginx's name.
     pub fn is_worker(&self, child: u32) -> bool {
         let mut known = self.children.iter();
@@ -128,13 +128,14 @@ impl NginxProcess {
     }
 }
 
-/// A process that is remembered without a descriptor, since there may be thousands: those that can't
-/// be traced.
+/// A process that is remembered without a descriptor, since there may be thousands of processes
+/// that can't be traced.
 #[derive(Debug)]
 pub struct KnownProcess {
-    /// In the pid namespace of this process.
+    /// The pid in the pid namespace of this process.
     pub pid: u32,
-    /// When it was started, in the kernel's ticks: another process with its pid was started later.
+    /// The start time in the kernel's ticks. It tells this process from a later one with the same
+    /// pid.
     started: u64,
 }
 
@@ -146,13 +147,13 @@ impl KnownProcess {
         process.is_alive().then_some(Self { pid, started })
     }
 
-    /// Returns whether it has not ended.
+    /// Returns whether the process has not ended.
     pub fn is_alive(&self) -> bool {
         stat(self.pid, STARTED) == Some(self.started)
     }
 }
 
-/// Device and inode of a file, which probes are attached to.
+/// The device and the inode of a file, which probes are attached to.
 pub type Inode = (u64, u64);
 
 /// A process and the file that it runs.
@@ -162,13 +163,13 @@ pub struct OpenedProcess {
     pub process: NginxProcess,
     /// The path of the file, for messages.
     pub path: PathBuf,
-    /// The file itself.
+    /// The device and inode of the file.
     pub inode: Inode,
 }
 
 impl OpenedProcess {
-    /// Opens the file that `/proc/PID/exe` leads to, whatever has happened to its path. Fails when the
-    /// process has ended or the file can't be opened.
+    /// Opens the file that `/proc/PID/exe` refers to, even if its path was changed or removed.
+    /// Fails when the process has ended or the file can't be opened.
     pub fn open(process: NginxProcess) -> Result<(Self, File)> {
         let pid = process.pid;
         let context = || format!("failed to open the program of pid {pid}");
@@ -186,7 +187,7 @@ impl OpenedProcess {
     }
 }
 
-/// Adds to an error what could not be opened, and what to do.
+/// Adds to an error which process could not be opened, and what to do.
 fn with_remedy(pid: u32, error: anyhow::Error) -> anyhow::Error {
     let what = format!("failed to open the program of pid {pid}");
     let Ok(path) = fs::read_link(format!("/proc/{pid}/exe")) else {
@@ -200,24 +201,24 @@ fn with_remedy(pid: u32, error: anyhow::Error) -> anyhow::Error {
     anyhow!("{what} ({}): {error:#}{remedy}", Quoted(&path))
 }
 
-/// Returns the pids of every nginx that runs, without those of `skip`. `at` gets the pid whose title
-/// is being read.
+/// Returns the pid of every nginx that runs, which is that of its master or of its only process,
+/// except those of `skip`. `at` is set to the pid whose title is being read.
 pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
     listed(skip, at, |pid| match role_of(pid) {
         Role::Master => true,
-        /* Without a title it has nginx's name, and is not about to become another nginx's worker. */
+        /* A process without a title counts if it has nginx's name, unless it is a new child of another nginx. */
         Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
         Role::Worker | Role::Helper => false,
     })
 }
 
-/// Returns the pids of the nginx masters that run, as `running_nginx()` does. A master that is still
-/// starting, or only tests its configuration, has no title yet.
+/// Returns the pids of the running nginx masters, in the same way as `running_nginx()`. A master
+/// that is still starting, or only tests its configuration, has no title yet.
 pub fn running_masters(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
     listed(skip, at, |pid| role_of(pid) == Role::Master)
 }
 
-/// Returns the processes that are wanted, root's own first: no other user can make these block.
+/// Returns the wanted processes, root's own first, since no other user can make reading them block.
 fn listed(skip: &[u32], at: &AtomicU32, is_wanted: impl Fn(u32) -> bool) -> Result<Vec<u32>> {
     let mut pids = pids()?;
     pids.retain(|pid| {
@@ -234,15 +235,16 @@ fn is_of_root(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Returns whether `/proc/PID/comm` is nginx's.
+/// Returns whether `/proc/PID/comm` has nginx's name.
 fn is_named_nginx(pid: u32) -> bool {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
     comm.is_ok_and(|comm| comm.trim_end() == COMM)
 }
 
-/// Returns the children of a process from the kernel's list for each of its threads. The list may miss
-/// a child while another one ends, but is not a walk over all processes. `None` when it can't be read,
-/// or the kernel has no such lists (`CONFIG_PROC_CHILDREN`).
+/// Returns the children of a process from the kernel's lists of the children of each thread. A list
+/// may miss a child while another one ends, but reading it takes less time than a search in all
+/// processes. `None` when it can't be read, or when the kernel has no such lists
+/// (`CONFIG_PROC_CHILDREN`).
 fn listed_children(pid: u32) -> Option<Vec<u32>> {
     let mut children = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
@@ -266,7 +268,7 @@ fn role_of(pid: u32) -> Role {
     role(&title(pid).unwrap_or_default())
 }
 
-/// Reads how the command line of a process begins. Its length is up to the process: it may be
+/// Reads the beginning of a process's command line. The process decides on its length, which may be
 /// gigabytes (`PR_SET_MM_MAP`).
 fn title(pid: u32) -> io::Result<String> {
     let mut title = Vec::new();
@@ -276,7 +278,7 @@ fn title(pid: u32) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&title).into_owned())
 }
 
-/// Returns the role that a command line shows.
+/// Returns the role that a title states.
 fn role(title: &str) -> Role {
     match title.strip_prefix("nginx: ") {
         Some(rest) if rest.starts_with("master process") => Role::Master,
@@ -286,7 +288,7 @@ fn role(title: &str) -> Role {
     }
 }
 
-/// Lists all processes.
+/// Returns the pids of all processes.
 fn pids() -> Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc").context("failed to read /proc")? {
@@ -297,12 +299,13 @@ fn pids() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Returns the pid of the parent.
+/// Returns the pid of the parent. `None` when the process has ended.
 fn parent(pid: u32) -> Option<u32> {
     stat(pid, PARENT)
 }
 
-/// Reads a field of `/proc/PID/stat`, counted from the end of the name, which may hold anything.
+/// Reads a field of `/proc/PID/stat`. It is counted from the end of the name, which may contain any
+/// bytes.
 fn stat<T: FromStr>(pid: u32, field: usize) -> Option<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -332,7 +335,7 @@ mod tests {
         }
     }
 
-    /// Check that the parent of this process is who the kernel says.
+    /// Check that the parent of this process is the one that the kernel names.
     #[test]
     fn own_parent() {
         assert_eq!(
@@ -341,7 +344,7 @@ mod tests {
         );
     }
 
-    /// Check that a child is seen while it lives, and known to be dead when it is.
+    /// Check that a child is found while it lives, and is known to have ended afterwards.
     #[test]
     fn child() {
         let mut child = std::process::Command::new("cat")
@@ -362,7 +365,8 @@ mod tests {
         assert!(KnownProcess::remember(&seen).is_none());
     }
 
-    /// Check that a pid that no one has is named, and that the others are found, each once.
+    /// Check that a pid that no process has is named in the error, and that running processes are
+    /// found once each.
     #[test]
     fn no_process() {
         let error = NginxProcess::open(4_194_305).unwrap_err();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One nginx binary that is to be traced: which build it is, where its structs have their members,
-//! where its probes go, and which processes run it.
+//! One nginx binary that is to be traced: its build, the layout of its structs, the sites of its
+//! probes, and the processes that run it.
 
 use std::fs::File;
 use std::path::Path;
@@ -23,20 +23,21 @@ use crate::follow::processes::OpenedProcess;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
 
-/// What there is to know of one binary.
+/// The facts about one binary.
 #[derive(Debug)]
 pub struct Program {
-    /// The file that all its processes run: read, and attached to, through this descriptor.
+    /// The file that all its processes run. It is read, and probes are attached, through this
+    /// descriptor.
     pub binary: File,
-    /// Its path, to show to people.
+    /// The path of the file, for messages.
     pub path: PathBuf,
-    /// The file itself.
+    /// The device and inode of the file.
     pub inode: Inode,
-    /// Of the file that was read.
+    /// The build id of the file. `None` when it was linked without one.
     pub build_id: Option<String>,
-    /// Which nginx it is.
+    /// The build of nginx.
     pub build: Build,
-    /// Where its structs have their members.
+    /// The layout of its structs.
     pub layout: ChosenLayout,
     /// Where its probes go.
     pub probe_sites: ProbeSites,
@@ -78,12 +79,12 @@ impl Program {
         })
     }
 
-    /// Whether one of the processes that were asked for has not ended.
+    /// Returns whether one of the processes has not ended.
     pub fn is_alive(&self) -> bool {
         self.processes.iter().any(NginxProcess::is_alive)
     }
 
-    /// Version and path.
+    /// Returns the version and path, for messages.
     pub fn shown(&self) -> String {
         let build_id = self.build_id.as_deref().unwrap_or("none");
         format!(
@@ -94,14 +95,14 @@ impl Program {
     }
 }
 
-/// Reads a binary, with the members that our BPF program reads.
+/// Reads a binary, with the layout of the members that our BPF program reads.
 fn read(path: &Path, binary: &File, options: &Options) -> Result<Binary, Unsupported> {
     let image = Image::read(binary)?;
     let wanted = object::wanted()?;
     Binary::read(path, &image, options, &wanted, &SafeFiles)
 }
 
-/// Opens further files as a program that runs as root has to.
+/// Opens further files with the care that a program that runs as root needs.
 pub struct SafeFiles;
 
 impl Files for SafeFiles {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The nginx that the user asked for, read before anything is attached: what can be traced, and what
-//! can't.
+//! The nginx processes that the user asked for, read before anything is attached: those that can be
+//! traced, and those that can't.
 
 use anyhow::Result;
 use anyhow::anyhow;
@@ -21,22 +21,23 @@ use crate::host::pid_namespace;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
 
-/// What the user asked for, read and not yet attached to.
+/// The processes that the user asked for, after they were read and before anything is attached.
 #[derive(Default)]
 pub struct Selection {
-    /// Binaries that can be traced, with their processes.
+    /// The binaries that can be traced, with their processes.
     pub programs: Vec<Program>,
-    /// Processes that can't be traced.
+    /// The processes that can't be traced.
     pub refused: Vec<Refused>,
-    /// Further processes that run the file of one of these.
+    /// Further processes that run a file of `refused`.
     pub also_refused: Vec<Untraceable>,
 }
 
 impl Selection {
-    /// Reads all processes, one after the other. One that can't be traced stops neither the others nor
-    /// those that are waited for. Returns nothing when the end was asked for.
+    /// Reads all processes, one after the other. A process that can't be traced does not keep the
+    /// others from being traced, nor those that start later with `--wait`. Returns an empty
+    /// selection when the end was asked for.
     ///
-    /// Fails when there is nothing to trace, and nothing is waited for.
+    /// Fails when there is nothing to trace, unless `--wait` is set.
     pub fn read(settings: &FollowSettings, messages: Messages, signals: &Signals) -> Result<Self> {
         pid_namespace::ensure_proc_is_own()?;
         let mut selection = Self::default();
@@ -76,7 +77,7 @@ impl Selection {
         Ok(selection)
     }
 
-    /// Adds what the lookout has found.
+    /// Adds the result of reading a process.
     fn add(&mut self, candidate: Candidate) {
         match candidate {
             Candidate::Gone => {}
@@ -100,7 +101,7 @@ impl Selection {
     }
 }
 
-/// Joins the reasons why nothing is traced to one error of one line.
+/// Joins the reasons why nothing is traced into one error of one line.
 pub fn in_one_line(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error {
     let mut errors: Vec<_> = errors.collect();
     if errors.len() == 1 {
@@ -113,7 +114,7 @@ pub fn in_one_line(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error
     anyhow!(lines.join("; "))
 }
 
-/// A process that can't be traced, and the file that it runs, if that could be opened.
+/// A process that can't be traced, and the inode of its file, if that could be opened.
 pub type Untraceable = (KnownProcess, Option<Inode>);
 
 /// Remembers a process that can't be traced. `None` when it has ended.
@@ -127,8 +128,8 @@ mod tests {
 
     use super::in_one_line;
 
-    /// Check that one reason is kept with its causes, that several become one line, and that there is
-    /// a message without any.
+    /// Check that one reason keeps its causes, that several reasons become one line, and that there
+    /// is a message even without a reason.
     #[test]
     fn reasons() {
         let text = |errors: Vec<anyhow::Error>| format!("{:#}", in_one_line(errors.into_iter()));

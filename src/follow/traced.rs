@@ -21,8 +21,8 @@ pub struct TracedBinary {
 }
 
 impl TracedBinary {
-    /// Starts to trace the processes of the binary. Those that can't be traced leave it, and are
-    /// returned with the reason.
+    /// Starts to trace the processes of the binary. Processes that can't be traced are removed from
+    /// it, and returned with the reason.
     pub fn activate(&mut self, messages: Messages) -> Vec<(NginxProcess, anyhow::Error)> {
         self.probe.activate();
         let mut failed = Vec::new();
@@ -35,16 +35,16 @@ impl TracedBinary {
         failed
     }
 
-    /// Starts to trace one process and its workers, and reports it.
+    /// Starts to trace one process and its workers, and reports that.
     pub fn add(&self, process: &NginxProcess, messages: Messages) -> Result<()> {
         let workers = self.add_with_workers(process)?;
         messages::started(messages, self.program.build.version, process.pid, workers);
         Ok(())
     }
 
-    /// Starts to trace a process and, unless it is a worker, all its children, also those that it
-    /// starts later: a master that is still starting has no title to be recognized by. Returns the
-    /// number of its workers.
+    /// Starts to trace a process and, unless it is a worker, all its children, including those that
+    /// it starts later, since a master that is still starting has no title that shows its role.
+    /// Returns the number of its workers.
     fn add_with_workers(&self, process: &NginxProcess) -> Result<usize> {
         let has_children = !matches!(process.role, Some(Role::Worker | Role::Helper));
         self.probe
@@ -52,7 +52,7 @@ impl TracedBinary {
         if !has_children {
             return Ok(1);
         }
-        /* BPF adds the children that are started from here on. */
+        /* BPF adds the children that are started from now on. */
         let children = process.children()?;
         for child in &children {
             self.probe
