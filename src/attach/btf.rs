@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A `Layout` as BTF, so that libbpf relocates the program to one build of nginx as it does to a
-//! kernel. The members are those that the program itself asks for (nginx_headers/nginx.h); the
-//! kernel's own types follow in the same BTF, since libbpf takes one for everything.
+//! Encodes a `Layout` as BTF, so that libbpf relocates the program to one build of nginx in the
+//! same way as to a kernel. It has the members that the program itself names
+//! (nginx_headers/nginx.h), followed by the kernel's own types, since libbpf uses one BTF for all
+//! relocations.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -29,10 +30,10 @@ use nginx_binary::layout::wanted::WantedMembers;
 /// The prefix of nginx's structs.
 const PREFIX: &str = "ngx_";
 
-/// An anonymous file with the BTF of the nginx members that `program` names, at the offsets that
-/// `layout` gives, and of the kernel's types.
+/// Returns an anonymous file with BTF: the nginx members that `program` names, at the offsets of
+/// `layout`, and the kernel's types.
 ///
-/// Fails when the layout lacks one of the members that every nginx has.
+/// Fails when the layout lacks a member that every nginx has.
 pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<File> {
     let mut writer = Writer::new(program, layout)?;
     for ty in program.type_by_kind::<Struct<'_>>() {
@@ -53,7 +54,7 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
     Ok(file)
 }
 
-/// The nginx members that `program` names, by struct.
+/// Returns the nginx members that `program` names, by struct.
 pub fn wanted(program: &Btf<'_>) -> WantedMembers {
     let text = |name: &OsStr| name.to_str().map(str::to_owned);
     let structs = program.type_by_kind::<Struct<'_>>().filter_map(|ty| {
@@ -66,22 +67,21 @@ pub fn wanted(program: &Btf<'_>) -> WantedMembers {
     }
 }
 
-/// Builds BTF.
+/// A builder of BTF.
 struct Writer<'a> {
-    /// The types that ask for members.
+    /// The types of the program, which name the members.
     program: &'a Btf<'a>,
-    /// The offsets of the members.
     layout: &'a Layout,
-    /// The result, from `btf__new_empty()`.
+    /// The new BTF, from `btf__new_empty()`.
     btf: NonNull<libbpf_sys::btf>,
-    /// Type ids of pointers and numbers that have been added.
+    /// The type ids of the pointers and numbers that were added.
     ids: HashMap<String, i32>,
-    /// Type ids of structs that have been added, and their sizes.
+    /// The type ids of the structs that were added, and their sizes in bytes.
     structs: HashMap<String, (i32, u32)>,
 }
 
 impl<'a> Writer<'a> {
-    /// Starts without any type.
+    /// Creates a writer without any type.
     fn new(program: &'a Btf<'a>, layout: &'a Layout) -> Result<Self> {
         // SAFETY: takes no argument.
         let btf = NonNull::new(unsafe { libbpf_sys::btf__new_empty() })
@@ -95,7 +95,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Adds one struct, and before it those that it embeds. Its size is that of what is read of it.
+    /// Adds one struct, and before it the structs that it embeds. Its size covers the members that
+    /// are read. Returns its id and its size in bytes.
     fn add_struct(&mut self, ty: &Struct<'_>) -> Result<(i32, u32)> {
         let name = name_of(ty)?;
         if let Some(added) = self.structs.get(&name) {
@@ -136,7 +137,7 @@ impl<'a> Writer<'a> {
         Ok((id, size))
     }
 
-    /// Defines a struct with these members: name, type and offset of each.
+    /// Defines a struct with these members: the name, the type id and the offset of each.
     fn define(&mut self, name: &str, size: u32, members: &[(CString, i32, u32)]) -> Result<i32> {
         let c_name = CString::new(name)?;
         // SAFETY: the BTF is ours, the name ends with a NUL.
@@ -155,26 +156,26 @@ impl<'a> Writer<'a> {
         Ok(id)
     }
 
-    /// Adds the type of a member. Returns its id and its size.
+    /// Adds the type of a member. Returns its id and its size in bytes.
     fn add_type(&mut self, ty: &BtfType<'_>) -> Result<(i32, u32)> {
         match ty.kind() {
             BtfKind::Ptr => Ok((self.add_pointer()?, 8)),
             BtfKind::Int => {
                 let int = libbpf_rs::btf::types::Int::try_from(*ty)
-                    .map_err(|_| anyhow::anyhow!("an int that is none"))?;
+                    .map_err(|_| anyhow::anyhow!("an int in nginx.h is invalid"))?;
                 let bytes = u32::from(int.bits) / 8;
                 Ok((self.add_int(bytes)?, bytes))
             }
             BtfKind::Struct => {
-                let embedded =
-                    Struct::try_from(*ty).map_err(|_| anyhow::anyhow!("a struct that is none"))?;
+                let embedded = Struct::try_from(*ty)
+                    .map_err(|_| anyhow::anyhow!("a struct in nginx.h is invalid"))?;
                 self.add_struct(&embedded)
             }
             kind => bail!("nginx.h has a member of kind {kind:?}"),
         }
     }
 
-    /// Adds an unsigned int: relocations compare the kind only.
+    /// Adds an unsigned integer, since relocations compare only the kind of a type.
     fn add_int(&mut self, bytes: u32) -> Result<i32> {
         let name = format!("u{}", bytes * 8);
         self.add_once(&name, |btf, name| {
@@ -191,7 +192,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Returns the id of a type by our name for it, and adds it at first use.
+    /// Returns the id of a type by our own name for it, and adds the type at first use.
     fn add_once(
         &mut self,
         name: &str,
@@ -217,7 +218,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Encodes everything.
+    /// Returns the encoded BTF.
     fn bytes(&self) -> Result<&[u8]> {
         let mut size = 0;
         // SAFETY: the BTF is ours; what comes back lives as long as it is not changed.

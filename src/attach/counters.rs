@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The counters of one object, which any thread may read while BPF counts.
+//! The counters of one BPF object, which any thread may read while BPF updates them.
 
 use std::mem::offset_of;
 
@@ -15,11 +15,11 @@ use crate::bpf::types;
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::counters {}
 
-/// A handle to the map of an object's global variables. It outlives the object.
+/// A handle to the map with an object's global variables. It may outlive the object.
 pub struct CounterMap(pub(super) MapHandle);
 
 impl CounterMap {
-    /// Reads all counters at one moment, each of which may be an increment ahead of the others.
+    /// Reads all counters at once. Each may be an increment ahead of the others.
     pub fn read(&self) -> Result<types::counters> {
         let variables = self.0.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY);
         let variables = variables.context("failed to read the counters")?;

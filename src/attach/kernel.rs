@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this kernel has of what tracing needs. Everything that tracing does with the kernel is tried
-//! before an nginx is touched.
+//! The survey of the kernel: the features that tracing needs, and whether the kernel allows their
+//! use. Every operation of tracing is tried before an nginx is touched.
 
 use std::fs;
 use std::io;
@@ -28,10 +28,11 @@ use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Trial;
 use crate::attach::trial::UprobeMethod;
 
-/// The types of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
+/// The BTF of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Programs (bpf/ngx.bpf.c) and their tracepoints, which every kernel must have.
+/// The programs (bpf/ngx.bpf.c) for tracepoints that every kernel must have, each with its
+/// tracepoint.
 const TRACEPOINTS: [(&str, &str); 4] = [
     ("sock_state", "inet_sock_set_state"),
     ("process_fork", "sched_process_fork"),
@@ -39,44 +40,43 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("process_exit", "sched_process_exit"),
 ];
 
-/// The struct by which a kernel is recognized whose hash maps may allocate while a uprobe runs (Linux
-/// 6.1). Older kernels print a warning with a stack trace when a uprobe uses a map that is not allocated
-/// beforehand.
+/// The struct that only kernels have whose hash maps may allocate while a uprobe runs (Linux 6.1).
+/// Older kernels print a warning with a stack trace when a uprobe uses a map whose entries are not
+/// allocated beforehand.
 const ALLOCATOR: &str = "bpf_mem_alloc";
 
-/// The program of a process of another user, as a rule.
+/// A file that a process of another user runs, as a rule.
 const ANOTHER_PROCESS: &str = "/proc/1/exe";
 
-/// What this kernel has of what tracing needs, and whether it allows it.
+/// The features of this kernel that tracing needs, and whether the kernel allows their use.
 pub struct KernelSurvey {
     /// The capabilities that are needed, and held.
     pub capabilities: Vec<&'static str>,
     /// The capabilities that are missing: without them the kernel refused what tracing does.
     pub missing_capabilities: Vec<&'static str>,
-    /// What the kernel refused.
+    /// The first operation that the kernel refused. `None` when it refused none.
     refusal: Option<Refusal>,
-    /// How uprobes are attached.
+    /// The method by which uprobes are attached.
     method: UprobeMethod,
     /// The features of the kernel.
     pub features: Vec<Feature>,
-    /// The source of the bytes on sockets.
+    /// The socket source. `None` when the kernel has none.
     pub sockets: Option<SocketSource>,
-    /// The kernel's types.
+    /// The kernel's types. `None` when it has no BTF.
     types: Option<Btf<'static>>,
 }
 
 /// A kernel that has everything that tracing needs.
 pub struct Kernel {
-    /// Its types.
+    /// The kernel's types.
     pub types: Btf<'static>,
-    /// The source of the bytes on sockets.
     pub sockets: SocketSource,
-    /// How uprobes are attached.
+    /// The method by which uprobes are attached.
     pub method: UprobeMethod,
 }
 
 impl Kernel {
-    /// Reads the kernel's types again, and takes over what was tried before.
+    /// Reads the kernel's types again, and takes the results of an earlier trial.
     pub fn read_again(sockets: SocketSource, method: UprobeMethod) -> Result<Self> {
         let types = Btf::from_path(KERNEL_BTF);
         Ok(Self {
@@ -86,20 +86,20 @@ impl Kernel {
         })
     }
 
-    /// Returns the programs to attach to the kernel, each with its place.
+    /// Returns the programs to attach to the kernel, each with the tracepoint or function.
     pub fn programs(&self) -> Vec<(&'static str, &'static str)> {
         programs(&self.types, self.sockets)
     }
 
-    /// Returns whether a uprobe may use maps that grow as they fill.
+    /// Returns whether uprobes may use maps whose entries are allocated when they are added.
     pub fn can_allocate(&self) -> bool {
         self.types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some()
     }
 }
 
 impl KernelSurvey {
-    /// Looks at all features and tries what tracing does. `asked`: the source of the bytes on sockets to
-    /// use instead of the best one. Fails when the kernel can't be read.
+    /// Looks for all features, and tries the operations of tracing. `asked` is the socket source to
+    /// use instead of the best one. Fails when the state of the kernel can't be read.
     pub fn read(asked: Option<SocketSource>) -> Result<Self> {
         let held = capabilities(None).context("failed to read the capabilities")?;
         let held = held.effective;
@@ -133,7 +133,7 @@ impl KernelSurvey {
         Ok(survey)
     }
 
-    /// Tries what tracing does, if no feature is missing.
+    /// Tries the operations of tracing, if no feature is missing.
     fn try_all(&mut self, types: &Btf<'_>, held: CapabilitySet) {
         let Some(sockets) = self.sockets.filter(|_| self.missing_feature().is_none()) else {
             return;
@@ -160,13 +160,13 @@ impl KernelSurvey {
             .collect();
     }
 
-    /// Returns the first feature that is missing, and that tracing does not work without.
+    /// Returns the first missing feature without which tracing does not work.
     fn missing_feature(&self) -> Option<&Feature> {
         let mut features = self.features.iter();
         features.find(|feature| !feature.found && !feature.optional)
     }
 
-    /// Returns what keeps tracing from working, and what to do.
+    /// Returns the reason why tracing does not work, and what to do. `None` when it works.
     pub fn complaint(&self) -> Option<String> {
         if let Some(missing) = self.missing_feature() {
             return Some(format!(
@@ -179,19 +179,19 @@ impl KernelSurvey {
     }
 }
 
-/// Returns the kernel, if it has everything that tracing needs. `sockets`: the source of the bytes on
-/// sockets to use instead of the best one. Fails when a feature is missing, or when the kernel refuses
-/// what tracing does.
+/// Returns the kernel, if it has everything that tracing needs. `sockets` is the socket source to
+/// use instead of the best one. Fails when a feature is missing, or when the kernel refuses an
+/// operation.
 pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
     let survey = KernelSurvey::read(sockets)?;
     if let Some(complaint) = survey.complaint() {
         bail!(complaint);
     }
-    /* Neither is missing without a complaint. */
+    /* There is a complaint when either is missing. */
     let types = survey.types.context("no kernel BTF")?;
     let sockets = survey
         .sockets
-        .context("this kernel offers no source of socket I/O events")?;
+        .context("this kernel has no source of the bytes on sockets")?;
     Ok(Kernel {
         types,
         sockets,
@@ -199,14 +199,14 @@ pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
     })
 }
 
-/// Returns the programs to attach to the kernel, each with its place.
+/// Returns the programs to attach to the kernel, each with the tracepoint or function.
 fn programs(kernel: &Btf<'_>, sockets: SocketSource) -> Vec<(&'static str, &'static str)> {
     let sockets = sockets.programs(kernel);
     TRACEPOINTS.into_iter().chain(sockets).collect()
 }
 
-/// Does what tracing does with the kernel, with programs that do nothing, and undoes each step at once.
-/// Returns how uprobes are attached.
+/// Tries the operations of tracing, with programs that do nothing, and undoes each at once. Returns
+/// the method by which uprobes are attached.
 fn rehearse(
     kernel: &Btf<'_>,
     sockets: SocketSource,
@@ -233,7 +233,7 @@ fn rehearse(
             .attach_to_kernel()
             .map_err(refusal(format!("attach to its {place}")))?;
     }
-    /* Without it only the binaries of our own user can be opened. */
+    /* Without CAP_SYS_PTRACE only binaries of processes of our own user can be opened. */
     if !holds(held, CapabilitySet::SYS_PTRACE) && fs::read_link(ANOTHER_PROCESS).is_err() {
         let error = io::ErrorKind::PermissionDenied.into();
         return Err(refusal("look at other processes".to_owned())(error));
@@ -241,7 +241,7 @@ fn rehearse(
     Ok(method)
 }
 
-/// Attaches a uprobe, in the best way that this kernel has.
+/// Attaches a uprobe by the best method that this kernel has.
 fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusal> {
     let attach = |method| -> std::result::Result<UprobeMethod, Refusal> {
         let refusal = |what: &str, needed| {
@@ -260,7 +260,7 @@ fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusa
     };
     if UPROBE_MULTI.is_in(kernel, false) {
         match attach(UprobeMethod::Multi) {
-            /* The enumerator is there, and the feature is not. */
+            /* Some kernels have the enumerator, but not the feature. */
             Err(refusal) if refusal.error.kind() == io::ErrorKind::InvalidInput => {}
             tried => return tried,
         }
@@ -284,7 +284,7 @@ mod tests {
     use crate::attach::requirements::Marker;
     use crate::attach::requirements::REQUIREMENTS;
 
-    /// The types of a kernel that has the first `known` features, and no tracepoint.
+    /// Returns the types of a kernel that has the first `known` features, and no tracepoint.
     fn kernel(known: usize) -> Btf<'static> {
         let c_name = |name: &str| CString::new(name).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();

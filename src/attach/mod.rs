@@ -44,50 +44,52 @@ pub mod run_counting;
 pub mod socket_source;
 pub mod trial;
 
-/// The kernel says EAGAIN to one of two tools that give a process its first storage at once
-/// (`bpf_local_storage_alloc()`); it has one then.
+/// The number of tries to add a process to task storage. The kernel returns EAGAIN to one of two
+/// tools that create the first storage of a process at the same time (`bpf_local_storage_alloc()`);
+/// the process has a storage then.
 const STORAGE_TRIES: usize = 8;
 
-/// Any process: BPF decides which are traced, since a master's pid is not that of its workers.
+/// The pid that stands for any process. BPF itself decides which processes are traced, since the
+/// workers of a master have other pids.
 const ANY_PROCESS: i32 = -1;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
 
-/// The binary that probes are put into.
+/// The binary that probes are attached to.
 pub struct ProbeTarget<'a> {
-    /// The very file that was read: probes are attached through this descriptor.
+    /// The file that was read. Probes are attached through this descriptor.
     pub binary: &'a File,
-    /// The layout of its structs.
     pub layout: &'a Layout,
-    /// Whether the layout was inferred.
+    /// True when the layout was inferred.
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
     pub sites: &'a [ProbeSite],
 }
 
-/// How often the kernel ran a program.
+/// The number and time of the runs of a BPF program.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProgramRuns {
-    /// Runs, also for processes that are not traced.
+    /// The number of runs, including those for processes that are not traced.
     pub hits: u64,
     /// The time of all runs, in nanoseconds.
     pub time_ns: u64,
 }
 
-/// A loaded object and its links. Dropping it ends all its probes.
+/// A loaded BPF object and its links. Dropping it detaches all its programs.
 pub struct Probe {
-    /// Dropped before `skel`, so that programs are detached before their maps close.
+    /// The links. They are dropped before `skel`, so that the programs are detached before their
+    /// maps are closed.
     links: Vec<Link>,
-    /// Programs and maps.
+    /// The programs and maps.
     skel: NgxSkel<'static>,
 }
 
 impl Probe {
-    /// Loads the object for the layout of a binary, and attaches it to its functions, to processes
-    /// and to sockets. Nothing is traced yet: see `add_process()` and `activate()`.
+    /// Loads the object for the layout of a binary, and attaches its programs to the functions of
+    /// the binary and to the kernel. Nothing is traced yet: see `add_process()` and `activate()`.
     ///
-    /// Fails when the kernel refuses any of it; then nothing is left attached.
+    /// Fails when the kernel refuses an operation; then nothing stays attached.
     pub fn attach(
         kernel: &Kernel,
         target: &ProbeTarget<'_>,
@@ -112,7 +114,7 @@ impl Probe {
         Ok(probe)
     }
 
-    /// Attaches to the functions of the very file that was read.
+    /// Attaches the uprobes to the functions of the file that was read.
     fn attach_uprobes(&mut self, binary: &File, settings: &ObjectSettings<'_>) -> Result<()> {
         for site in settings.sites {
             self.attach_program(site.program, |program| {
@@ -132,7 +134,7 @@ impl Probe {
         Ok(())
     }
 
-    /// Attaches one of the programs, for as long as this lives.
+    /// Attaches one of the programs while this probe lives.
     fn attach_program(
         &mut self,
         name: &str,
@@ -140,20 +142,20 @@ impl Probe {
     ) -> Result<()> {
         let mut programs = self.skel.object().progs_mut();
         let program = programs.find(|program| program.name() == name);
-        let link = attach(&program.context("there is no such program")?)?;
+        let link = attach(&program.context("the BPF object has no such program")?)?;
         self.links.push(link);
         Ok(())
     }
 
-    /// Returns the pid of a traced process that has executed a program, each once: the master of an
-    /// upgrade. It may have ended.
+    /// Returns the pid of a traced process that has executed a new program: the master of an
+    /// upgrade. Each is returned once, and may have ended.
     pub fn next_upgraded(&self) -> Option<u32> {
         let pid = self.skel.maps.upgrades.lookup_and_delete(&[]).ok()??;
         Some(u32::from_ne_bytes(pid.try_into().ok()?))
     }
 
-    /// Starts to trace one process, and with `follow_children` those that it starts from now on. A
-    /// process that has ended is not a failure.
+    /// Starts to trace one process and, with `follow_children`, the processes that it starts from
+    /// now on. It is not an error that the process has ended.
     pub fn add_process(
         &self,
         pid: u32,
@@ -164,7 +166,7 @@ impl Probe {
             pid,
             ..Default::default()
         };
-        /* An entry that BPF has made of a worker must stay; that of a master may lack the flag. */
+        /* An entry that BPF has added for a worker must stay. The entry of a master may lack the flag. */
         let mut flags = MapFlags::NO_EXIST;
         if follow_children {
             worker.flags = types::worker_flag::WORKER_FOLLOW.0;
@@ -193,14 +195,13 @@ impl Probe {
         self.set_active(true);
     }
 
-    /// Detaches everything. What was recorded is still in the ring buffer.
+    /// Detaches all programs. Recorded requests are still in the ring buffer.
     pub fn detach(&mut self) {
         self.set_active(false);
         self.links.clear();
     }
 
-    /// Takes the entries of responses that have not ended, once nothing is attached any more: values
-    /// of the map `held_requests`.
+    /// Takes the values of the map `held_requests`. Nothing may be attached any more.
     pub fn take_held(&self) -> Vec<Vec<u8>> {
         let held = &self.skel.maps.held_requests;
         let keys = held.keys();
@@ -219,7 +220,7 @@ impl Probe {
         Ok(CounterMap(map.context("failed to use the counters")?))
     }
 
-    /// Adds the runs that the kernel has counted, by the program's name.
+    /// Adds the runs that the kernel has counted, by the name of the program.
     pub fn add_runs(&self, programs: &mut BTreeMap<String, ProgramRuns>) {
         for program in self.skel.object().progs() {
             let Some(info) = program_info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
@@ -242,7 +243,7 @@ impl Probe {
     }
 }
 
-/// Asks the kernel about a program. `None` when it was not loaded.
+/// Returns the kernel's information about a program. `None` when it was not loaded.
 fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
     let mut info = libbpf_sys::bpf_prog_info::default();
     let mut size = u32::try_from(size_of_val(&info)).ok()?;
@@ -253,7 +254,7 @@ fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
     (result == 0).then_some(info)
 }
 
-/// Attaches a program at one place.
+/// Attaches a program to one site.
 fn attach_uprobe(
     program: &ProgramMut<'_>,
     binary: &File,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The BPF object before anything of it is attached: which nginx members it reads, its settings, the
-//! sizes of its maps, and loading it for one binary.
+//! The BPF object before it is attached: the nginx members that it reads, its settings, the sizes
+//! of its maps, and how it is loaded for one binary.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -31,35 +31,37 @@ use nginx_binary::layout::wanted::WantedMembers;
 use nginx_binary::sites;
 use nginx_binary::sites::ProbeSite;
 
-/// Entries of the map of connections when all entries are allocated beforehand.
+/// The number of entries of the map of connections when all entries are allocated beforehand.
 const CONNECTIONS: u32 = 1 << 15;
-/// The same for HTTP/2 connections and QUIC streams.
+/// The number of entries for HTTP/2 connections and QUIC streams in that case.
 const MULTIPLEXES: u32 = 1 << 12;
-/// The same for responses that have not ended; as many as when entries are allocated later.
+/// The number of entries for held records in that case; it is the same when entries are allocated
+/// later.
 const HELD_REQUESTS: u32 = 1 << 10;
-/// The same for subrequests.
+/// The number of entries for subrequests in that case.
 const SUBREQUESTS: u32 = 1 << 12;
 
 /// The filters that run in BPF (bpf/filter.bpf.h): those that numbers decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFilter {
-    /// One request in this number passes, counted over all that end.
+    /// One request in this number passes, counted over all requests that end.
     pub sample: u64,
     /// The shortest duration that passes, in nanoseconds; 0 for any.
     pub min_duration_ns: u64,
-    /// Bit n of all words: requests with status n pass. `None` for any status.
+    /// A bit for each status: requests with status n pass if bit n of all words together is set.
+    /// `None` for any status.
     pub statuses: Option<[u64; STATUS_WORDS]>,
 }
 
-/// Bytes that the ring buffer of an object holds.
+/// The size of the ring buffer of an object, in bytes.
 pub const RING_BYTES: u64 = limit::RING_BYTES.0 as u64;
 
-/// Words of 64 statuses each.
+/// The number of words in a set of statuses; each has the bits of 64 statuses.
 const STATUS_WORDS: usize = limit::STATUS_WORDS.0 as usize;
 
 impl KernelFilter {
-    /// Makes the filter of a sample, a duration and ranges of statuses, each of which may be absent.
-    /// Statuses must be less than 1000.
+    /// Creates the filter of a sample, a duration and ranges of statuses, each of which may be
+    /// absent. Statuses must be less than 1000.
     pub fn new(
         sample: Option<u64>,
         min_duration: Option<Duration>,
@@ -78,29 +80,28 @@ impl KernelFilter {
     }
 }
 
-/// What an object is loaded with.
+/// The settings that an object is loaded with.
 pub struct ObjectSettings<'a> {
-    /// Whether the layout of nginx's structs was inferred, which each record says.
+    /// True when the layout of nginx's structs was inferred, which each record states.
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
     pub sites: &'a [ProbeSite],
     /// The filters that run in BPF.
     pub filter: &'a KernelFilter,
-    /// How uprobes are attached.
+    /// The method by which uprobes are attached.
     pub method: UprobeMethod,
-    /// The source of the bytes on sockets.
     pub sockets: SocketSource,
-    /// The programs that are attached to the kernel, each with its place.
+    /// The programs to attach to the kernel, each with the tracepoint or function.
     pub kernel_programs: Vec<(&'static str, &'static str)>,
-    /// Whether a uprobe may use maps that grow as they fill.
+    /// True when uprobes may use maps whose entries are allocated when they are added.
     pub can_allocate: bool,
 }
 
 impl ObjectSettings<'_> {
     /// Opens and loads the object.
     pub fn load(&self, relocations: &File) -> Result<NgxSkel<'static>> {
-        /* libbpf-rs borrows the place of a pointer for as long as the object lives, which is not known
-         * here. There is one object for each binary that is ever traced. */
+        /* libbpf-rs borrows this storage while the object lives, which is not known here. It is leaked,
+         * once for each binary that is ever traced. */
         let storage = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut builder = NgxSkelBuilder::default();
         let path = descriptors::path_of(relocations);
@@ -131,14 +132,14 @@ impl ObjectSettings<'_> {
         open.maps
             .descriptors
             .set_autocreate(self.sockets == SocketSource::Syscall)
-            .context("failed to leave out a map")?;
+            .context("failed to configure a map")?;
         if !self.can_allocate {
             preallocate(&mut open.maps)?;
         }
         open.load().context("failed to load the BPF object")
     }
 
-    /// Returns whether a program is attached at all.
+    /// Returns whether a program is attached with these settings.
     fn needs(&self, program: &OsStr) -> bool {
         self.sites.iter().any(|site| program == site.program)
             || self
@@ -148,7 +149,7 @@ impl ObjectSettings<'_> {
     }
 }
 
-/// Sizes the maps that uprobes use so that all their entries are allocated beforehand.
+/// Sets the sizes of the maps that uprobes use so that all their entries are allocated beforehand.
 fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
     let all = [
         (&mut maps.connections, CONNECTIONS),
@@ -170,12 +171,12 @@ pub fn wanted() -> Result<WantedMembers> {
     with_program(|program| Ok(btf::wanted(program)))
 }
 
-/// Makes the BTF that relocates the program to a layout.
+/// Creates the BTF that relocates the program to a layout.
 pub fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
     with_program(|program| btf::encode(program, layout, kernel))
 }
 
-/// Passes the program's own types to a function. The object is opened for that, and not loaded.
+/// Calls a function with the program's own types. The object is opened for this, but not loaded.
 fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
     let mut storage = MaybeUninit::uninit();
     let open = NgxSkelBuilder::default()
@@ -197,7 +198,8 @@ mod tests {
 
     use super::KernelFilter;
 
-    /// Check what BPF gets of a sample, a duration and statuses, and when nothing is asked for.
+    /// Check the settings that BPF gets for a sample, a duration and statuses, and without any
+    /// filter.
     #[test]
     fn kernel_filter() {
         let none = KernelFilter::new(None, None, &[]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel refuses to do for this process, and the capabilities that it asks for.
+//! Operations that the kernel refuses to this process, and the capabilities that they need.
 
 use std::io;
 
@@ -7,24 +7,25 @@ use rustix::thread::CapabilitySet;
 
 use crate::attach::trial::UprobeMethod;
 
-/// The capabilities to load a program, to attach it, and to read other users' processes.
+/// The capabilities that tracing needs: to load a program, to attach it, and to read processes of
+/// other users.
 pub const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::BPF, "CAP_BPF"),
     (CapabilitySet::PERFMON, "CAP_PERFMON"),
     (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
 ];
 
-/// The further capability for uprobes by `perf_event_open()`, since Linux 5.15.189, 6.1.146 and 6.12.39
-/// (CVE-2025-38466).
+/// The capability that uprobes by `perf_event_open()` need besides, since Linux 5.15.189, 6.1.146
+/// and 6.12.39 (CVE-2025-38466).
 const PERF_NEEDED: (CapabilitySet, &str) = (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN");
 
 /// An operation that the kernel refused.
 pub struct Refusal {
-    /// The operation, as in "refuses to ...".
+    /// The operation, as it follows "refuses to" in messages.
     pub what: String,
     /// The kernel's error.
     pub error: io::Error,
-    /// The capabilities that it needs.
+    /// The capabilities that the operation needs.
     pub needed: Vec<(CapabilitySet, &'static str)>,
 }
 
@@ -43,7 +44,7 @@ impl Refusal {
         self.error.kind() == io::ErrorKind::PermissionDenied
     }
 
-    /// Returns one line: what is missing, or else what failed, and what to do.
+    /// Returns one line: the missing capabilities, or else the error, and what to do.
     pub fn complaint(&self, missing: &[&str]) -> String {
         let Self { what, error, .. } = self;
         if missing.contains(&PERF_NEEDED.1) {
@@ -74,8 +75,8 @@ pub fn needed(method: UprobeMethod) -> Vec<(CapabilitySet, &'static str)> {
     needed
 }
 
-/// Returns whether a capability is held, or one that includes it: `CAP_SYS_ADMIN` includes all but
-/// `CAP_SYS_PTRACE`.
+/// Returns whether a capability is held, either itself or by `CAP_SYS_ADMIN`, which includes all
+/// capabilities but `CAP_SYS_PTRACE`.
 pub fn holds(held: CapabilitySet, capability: CapabilitySet) -> bool {
     let admin = held.contains(CapabilitySet::SYS_ADMIN);
     held.contains(capability) || admin && capability != CapabilitySet::SYS_PTRACE
@@ -104,8 +105,8 @@ mod tests {
         refusal.complaint(&refusal.missing(held))
     }
 
-    /// Check that each missing capability is named, that `CAP_SYS_ADMIN` stands for two, and that it is
-    /// asked for by name only where uprobes are perf events.
+    /// Check that each missing capability is named, that `CAP_SYS_ADMIN` includes two of them, and
+    /// that it is asked for by its name only where uprobes are perf events.
     #[test]
     fn capabilities() {
         let all = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_PTRACE;
@@ -122,7 +123,7 @@ mod tests {
         assert!(complaint(all, false).starts_with("the kernel refuses to attach a uprobe: "));
     }
 
-    /// Check that a refusal which is no question of rights is reported as it is.
+    /// Check that a refusal for another reason than permissions is reported with its own error.
     #[test]
     fn other_refusals() {
         let said = complaint(libc::EINVAL, CapabilitySet::empty(), true);

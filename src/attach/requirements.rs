@@ -10,23 +10,23 @@ use crate::attach::socket_source;
 use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Trial;
 
-/// The oldest kernel that has all that is needed.
+/// The oldest kernel that has all features that tracing needs.
 const OLDEST: &str = "Linux 5.15 or newer";
 
-/// What a requirement is recognized by in the kernel's types.
+/// The sign of a feature in the kernel's types.
 #[derive(Clone, Copy)]
 pub enum Marker {
     /// An enum, and an enumerator of it.
     Enumerator(&'static str, &'static str),
     /// A tracepoint.
     Tracepoint(&'static str),
-    /// Tracepoints that report all bytes on sockets.
+    /// The kernel's tracepoints report all bytes on sockets.
     SocketTracepoints,
-    /// fexit programs are loaded and attached.
+    /// The kernel loads and attaches fexit programs.
     Fexit,
     /// A tracepoint that reports system calls.
     SystemCalls,
-    /// Any source of the bytes on sockets.
+    /// The kernel has any socket source.
     AnySocketSource,
 }
 
@@ -34,15 +34,15 @@ pub enum Marker {
 pub struct Requirement {
     /// The name in reports.
     pub name: &'static str,
-    /// What it is recognized by.
+    /// The sign that the kernel has the feature.
     pub evidence: Marker,
-    /// Whether tracing works without it.
+    /// True when tracing works without the feature.
     pub is_optional: bool,
-    /// The kernel that has it.
+    /// The kernel that has the feature, or the option that it is built with.
     pub needs: &'static str,
 }
 
-/// All features, in the order in which they came to the kernel as far as they are needed.
+/// All features, in the order in which the kernel got them, as far as the kernel's release matters.
 pub const REQUIREMENTS: [Requirement; 12] = [
     Requirement {
         name: "the BPF ring buffer",
@@ -118,11 +118,12 @@ pub const REQUIREMENTS: [Requirement; 12] = [
     },
 ];
 
-/// Links of several uprobes at once.
+/// The sign of `uprobe_multi`: links of several uprobes at once.
 pub const UPROBE_MULTI: Marker = Marker::Enumerator("bpf_attach_type", "BPF_TRACE_UPROBE_MULTI");
 
 impl Marker {
-    /// Returns whether the kernel has it. `has_fexit`: `supports_fexit()`, which takes a moment.
+    /// Returns whether the kernel has the feature. `has_fexit` is the result of `supports_fexit()`,
+    /// which takes a moment to find out.
     pub fn is_in(self, kernel: &Btf<'_>, has_fexit: bool) -> bool {
         match self {
             Self::Enumerator(enumeration, enumerator) => {
@@ -141,23 +142,23 @@ impl Marker {
     }
 }
 
-/// A function that every kernel with TCP has, to try `fexit` programs on.
+/// A function of every kernel with TCP, on which `fexit` programs are tried.
 const TRACED_FUNCTION: &str = "inet_sendmsg";
 
-/// A feature, as it was found. The names of the members are JSON keys.
+/// The state of a feature. The names of the members are JSON keys.
 #[derive(Debug, Serialize)]
 pub struct Feature {
     /// The name in reports.
     pub name: String,
-    /// Whether the kernel has it.
+    /// True when the kernel has the feature.
     pub found: bool,
-    /// Whether tracing works without it.
+    /// True when tracing works without the feature.
     pub optional: bool,
-    /// The kernel that has it.
+    /// The kernel that has the feature, or the option that it is built with.
     pub needs: &'static str,
 }
 
-/// Finds out which features the kernel has.
+/// Returns the state of all features.
 pub fn features(kernel: &Btf<'_>, has_fexit: bool) -> impl Iterator<Item = Feature> {
     REQUIREMENTS.iter().map(move |requirement| Feature {
         name: requirement.name.to_owned(),
@@ -168,8 +169,8 @@ pub fn features(kernel: &Btf<'_>, has_fexit: bool) -> impl Iterator<Item = Featu
 }
 
 /// Returns whether the kernel loads and attaches programs at the end of its functions. Some kernels
-/// refuse to load them. Others load them and refuse to attach them (arm64 before Linux 6.4): attaching is
-/// tried only on that machine, and only if such programs would be used.
+/// refuse to load them. Others load them and refuse to attach them (arm64 before Linux 6.4). Attaching
+/// is therefore tried on arm64, but only if such programs would be used.
 pub fn supports_fexit(kernel: &Btf<'_>) -> bool {
     let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
         return false;

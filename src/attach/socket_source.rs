@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The source of the bytes on sockets. Each source calls the same two functions of
-//! bpf/socket.bpf.h with the same values; further on they differ only in where a socket's state is kept.
+//! The socket sources. Each of them calls the same two functions of bpf/socket.bpf.h with the same
+//! values. They differ only in where the state of a socket is kept.
 
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Typedef;
 use serde::Serialize;
 
-/// The kernel's tracepoints, of Linux 6.3: the program (bpf/ngx.bpf.c), and where it is attached.
+/// The programs (bpf/ngx.bpf.c) for the kernel's tracepoints of Linux 6.3, each with its
+/// tracepoint.
 const TRACEPOINTS: [(&str, &str); 2] = [
     ("sock_send", "sock_send_length"),
     ("sock_recv", "sock_recv_length"),
 ];
 
-/// The kernel functions with the same bytes as the tracepoints. Every kernel with TCP has the first two.
+/// The programs for kernel functions that transfer the same bytes, each with its function. Every
+/// kernel with TCP has the first two functions.
 const FUNCTIONS: [(&str, &str); 8] = [
     ("inet_sendmsg", "inet_sendmsg"),
     ("inet_recvmsg", "inet_recvmsg"),
@@ -25,26 +27,27 @@ const FUNCTIONS: [(&str, &str); 8] = [
     ("unix_sendpage", "unix_stream_sendpage"),
 ];
 
-/// Called by `sendfile()` before Linux 6.5, which the tracepoints do not see.
+/// A function that `sendfile()` calls before Linux 6.5. The tracepoints do not report its bytes.
 const INET_SENDPAGE: &str = "inet_sendpage";
 
 /// The tracepoint at the return of every system call of every process.
 const SYSTEM_CALLS: (&str, &str) = ("syscall_exit", "sys_exit");
 
-/// A source of the bytes on sockets.
+/// A source of the bytes on sockets: what reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketSource {
-    /// Tracepoints.
+    /// The kernel's tracepoints.
     Tracepoint,
-    /// Programs at the end of functions.
+    /// Programs at the end of kernel functions.
     Fexit,
-    /// A program at the end of system calls, also those of other processes.
+    /// A program at the end of system calls, including those of other processes.
     Syscall,
 }
 
 impl SocketSource {
-    /// Returns the cheapest source that reports all bytes. `fexit`: whether the kernel supports fexit.
+    /// Returns the cheapest source that reports all bytes. `fexit` says whether the kernel supports
+    /// fexit.
     pub fn choose(kernel: &Btf<'_>, fexit: bool) -> Option<Self> {
         if have_tracepoints(kernel) {
             return Some(Self::Tracepoint);
@@ -58,7 +61,7 @@ impl SocketSource {
         have_system_calls(kernel).then_some(Self::Syscall)
     }
 
-    /// Returns the programs that this kernel has a place for, each with its place.
+    /// Returns the programs for which this kernel has a tracepoint or function, each with its name.
     pub fn programs(self, kernel: &Btf<'_>) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Tracepoint => TRACEPOINTS.to_vec(),
@@ -83,7 +86,7 @@ pub fn tracepoint_type(kernel: &Btf<'_>, name: &str) -> Option<u32> {
     Some(tracepoint.type_id().into())
 }
 
-/// Returns whether tracepoints report all bytes.
+/// Returns whether tracepoints report all bytes on sockets.
 pub fn have_tracepoints(kernel: &Btf<'_>) -> bool {
     let mut all = TRACEPOINTS.iter();
     all.all(|(_, name)| has_tracepoint(kernel, name)) && !has_function(kernel, INET_SENDPAGE)

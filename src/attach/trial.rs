@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Trials with a BPF program that does nothing, which is loaded and attached as those that trace are, and
-//! detached at once: only the kernel knows what it allows this process.
+//! Trials with a BPF program that does nothing. It is loaded and attached like the programs that
+//! trace, and detached at once, because only the kernel can tell what it allows this process.
 
 use std::ffi::CStr;
 use std::fs;
@@ -12,22 +12,22 @@ use std::ptr;
 
 use libbpf_rs::libbpf_sys;
 
-/// The program of this process, in which the uprobe is put.
+/// The file that this process runs, on which the uprobe is tried.
 const OWN_PROGRAM: &CStr = c"/proc/self/exe";
 
-/// The file with the type number of perf events for uprobes.
+/// The file with the type number of the perf events for uprobes.
 const PERF_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 
-/// The ways to attach uprobes.
+/// The methods to attach uprobes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UprobeMethod {
-    /// `uprobe_multi` links (Linux 6.6), the cheaper ones.
+    /// `uprobe_multi` links (Linux 6.6), which cost less.
     Multi,
-    /// One perf event per probe.
+    /// One perf event for each probe.
     Perf,
 }
 
-/// A program that is loaded.
+/// A loaded program.
 pub struct Trial(OwnedFd);
 
 impl Trial {
@@ -52,7 +52,7 @@ impl Trial {
         Self::load(libbpf_sys::BPF_PROG_TYPE_TRACING, attach_type, type_id)
     }
 
-    /// Loads two instructions.
+    /// Loads a program of two instructions.
     fn load(
         program_type: libbpf_sys::bpf_prog_type,
         attach_type: libbpf_sys::bpf_attach_type,
@@ -81,7 +81,7 @@ impl Trial {
         owned(fd).map(Self)
     }
 
-    /// Attaches it to a place in the kernel, and detaches it.
+    /// Attaches the program to its place in the kernel, and detaches it.
     pub fn attach_to_kernel(&self) -> io::Result<()> {
         // SAFETY: a program at a place that its types name has no name; the descriptor lives until the
         // call returns.
@@ -89,7 +89,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Attaches it to a function of this program that is never called, and detaches it.
+    /// Attaches the program to a function of this process that is never called, and detaches it.
     pub fn attach_to_self(&self, method: UprobeMethod) -> io::Result<()> {
         let offset = file_offset_of(uprobe_target as fn() as usize)?;
         match method {
@@ -144,7 +144,7 @@ impl Trial {
         self.link(event.as_raw_fd(), libbpf_sys::BPF_PERF_EVENT, &options)
     }
 
-    /// Creates a link, and closes it.
+    /// Creates a link, and closes it at once.
     fn link(
         &self,
         target: i32,
@@ -159,7 +159,7 @@ impl Trial {
     }
 }
 
-/// Options of a link without any value.
+/// Returns the options of a link, without any value.
 fn link_options() -> libbpf_sys::bpf_link_create_opts {
     libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
@@ -167,7 +167,7 @@ fn link_options() -> libbpf_sys::bpf_link_create_opts {
     }
 }
 
-/// Takes the result of a function of libbpf: a descriptor, or an error below 0.
+/// Returns the result of a function of libbpf: a descriptor, or the error for a number below 0.
 fn owned(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
@@ -176,13 +176,13 @@ fn owned(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The place of the uprobe.
+/// The function that the uprobe is attached to.
 #[inline(never)]
 fn uprobe_target() {
     std::hint::black_box(());
 }
 
-/// Returns the offset in its file of what is mapped at an address.
+/// Returns the file offset of the bytes that are mapped at an address.
 fn file_offset_of(address: usize) -> io::Result<u64> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     let address = address as u64;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tests of what the BPF object reads, against what the library knows of nginx binaries.
+//! Tests of the members that the BPF object reads, against the tables of the library about nginx
+//! binaries.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -23,7 +24,7 @@ use nginx_binary::sites::placement::register_name;
 use super::wanted;
 use crate::bpf::types::reg;
 
-/// Opens no further file: the builds have their debug information in them, or none.
+/// Opens no further file: the builds contain their debug information, or have none.
 struct NoFiles;
 
 impl Files for NoFiles {
@@ -40,7 +41,7 @@ impl Files for NoFiles {
     }
 }
 
-/// Check that BPF and the placement of probes number registers alike.
+/// Check that BPF and the placement of probes use the same numbers of registers.
 #[test]
 fn register_numbers() {
     for (register, number) in [
@@ -74,8 +75,8 @@ fn complete() {
     assert_eq!(wanted, covered);
 }
 
-/// Check that in builds for arm64 the members are where the table has them, both in the debug information and
-/// in the code, and that all probes can be placed.
+/// Check that in builds for arm64 the offsets of the members are those of the table, both in the
+/// debug information and in the code, and that all probes can be placed.
 #[test]
 #[ignore = "reads builds of nginx that make test-nginx makes"]
 fn arm64() {
@@ -101,7 +102,7 @@ fn arm64() {
         };
         let is_stripped = path.ends_with("sbin/nginx");
         assert_eq!(debug_info.is_none(), is_stripped, "{}", path.display());
-        /* The table has members that this build may lack, and lacks those that are not read. */
+        /* The table has members that this build may lack, and does not have members that are not read. */
         let mut compared = 0;
         for (name, members) in debug_info.iter().flat_map(|layout| &layout.structs) {
             for (member, offset) in members {
