@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! clap's errors in one line, with what to do instead. clap's own messages have several lines, and a
-//! value in them may have line breaks.
+//! clap's errors as one line that says what to do instead. clap's own messages have several lines,
+//! and a value in them may contain line breaks.
 
 use std::error::Error as _;
 
@@ -11,12 +11,12 @@ use clap::error::ErrorKind;
 
 use super::Cli;
 
-/// Returns the error in one line, with a pointer to the help.
+/// Returns the error as one line that points to the help.
 pub fn one_line(error: &clap::Error) -> String {
     format!("{}; try \"ngx-bpf --help\"", explain(error))
 }
 
-/// Returns what is wrong, and what may have been meant.
+/// Returns the error, and the option or value that may have been meant.
 fn explain(error: &clap::Error) -> String {
     let arg = texts(error, ContextKind::InvalidArg).join(", ");
     let value = texts(error, ContextKind::InvalidValue).join(", ");
@@ -62,7 +62,7 @@ fn first_line(text: &str) -> String {
     first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
-/// Returns a suggestion, if clap has one.
+/// Returns the name that may have been meant, if clap has found one.
 fn meant(error: &clap::Error, kind: ContextKind) -> String {
     match texts(error, kind).last() {
         Some(text) => format!(": did you mean \"{text}\"?"),
@@ -83,7 +83,7 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
         .collect()
 }
 
-/// Returns whether there is such a command.
+/// Returns whether a command has this name.
 fn is_command(name: &str) -> bool {
     name == "help" || Cli::command().find_subcommand(name).is_some()
 }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Hints for options that are valid, and may not do what was meant.
+//! Hints about options that are valid, but may not do what the user meant.
 
 use super::TraceArgs;
 
-/// The highest status that HTTP defines. nginx sends others as well, up to 999: `return 699`, or what an
-/// upstream has sent.
+/// The highest status that HTTP defines. nginx sends others, up to 999, as well: with `return 699`,
+/// or from an upstream.
 const STATUS_MAX: u32 = 599;
 
-/// Returns what is printed when tracing has begun. `is_piped`: whether stdout is a pipe.
+/// Returns the hints that are printed when tracing has begun. `is_piped` says whether stdout is a
+/// pipe.
 pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
     if is_piped && options.output.is_none() && options.is_format_open() {
@@ -44,7 +45,7 @@ mod tests {
     use super::hints;
     use crate::cli::Cli;
 
-    /// Check that there is a hint for text in a pipe, unless it was asked for.
+    /// Check that text in a pipe has a hint, unless the user asked for text.
     #[test]
     fn piped() {
         for (args, expected) in [
@@ -59,7 +60,7 @@ mod tests {
         }
     }
 
-    /// Check what has a hint, and what has none.
+    /// Check options that have a hint, and options that have none.
     #[test]
     fn each() {
         for (args, expected) in [

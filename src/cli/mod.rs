@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command line: what clap parses. Only `main` and `commands` know it; `commands::trace` turns
-//! it into the settings of the layers below. Parsing never touches the machine.
+//! The definition of the command line for clap. Only `main` and `commands` use it;
+//! `commands::trace` converts it to the settings of the layers below. Parsing does not access the
+//! machine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub mod complaint;
 pub mod hint;
 pub mod value;
 
-/// What the command line asks for.
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "ngx-bpf",
@@ -62,7 +63,7 @@ pub struct Cli {
     version: Option<bool>,
 }
 
-/// What `--generate` prints.
+/// The outputs of `--generate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
     /// The man page, in roff
@@ -95,7 +96,7 @@ pub enum Subcommands {
     },
 }
 
-/// Where the layout of nginx's structs comes from, if the user says so.
+/// The options that name a source of the layout of nginx's structs.
 #[derive(Args, Clone, Debug)]
 pub struct LayoutArgs {
     /// Take the struct layout of nginx from FILE, as "ngx-bpf layout" prints it
@@ -125,7 +126,7 @@ impl Pids {
     }
 }
 
-/// Options of `check`.
+/// The options of `check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
     #[command(flatten)]
@@ -143,7 +144,7 @@ pub struct CheckArgs {
     pub layout: LayoutArgs,
 }
 
-/// Options of tracing.
+/// The options of tracing.
 #[derive(Args, Debug)]
 pub struct TraceArgs {
     #[command(flatten)]
@@ -251,7 +252,7 @@ pub struct TraceArgs {
 }
 
 impl TraceArgs {
-    /// The format of the records: text unless the user chose another.
+    /// Returns the format of the records: text unless the user chose another.
     pub fn format(&self) -> OutputFormat {
         match self.format {
             _ if self.json => OutputFormat::Json,
@@ -274,7 +275,7 @@ pub enum FormatArg {
     Text,
     /// One JSON object per line
     Json,
-    /// The same under OpenTelemetry's names, flat
+    /// One flat JSON object per line, with OpenTelemetry's names
     Otel,
 }
 
@@ -284,7 +285,7 @@ mod tests {
 
     use super::Cli;
 
-    /// Check the definition itself, as clap asks for.
+    /// Check the definition of the command line, as clap recommends.
     #[test]
     fn definition() {
         Cli::command().debug_assert();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The values of options, and how each is written.
+//! The values of options, and the forms in which they are written.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub struct Interval(pub Option<Duration>);
 impl FromStr for Interval {
     type Err = anyhow::Error;
 
-    /// Parses a time, or nothing.
+    /// Parses a time, or an empty text.
     fn from_str(text: &str) -> Result<Self> {
         let every = (!text.is_empty()).then(|| time(text)).transpose()?;
         ensure!(
@@ -34,7 +34,7 @@ impl FromStr for Interval {
     }
 }
 
-/// The shortest interval: that at which counters are read.
+/// The shortest interval, which is the interval at which counters are read.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Keys of query strings whose values are redacted.
@@ -59,10 +59,11 @@ impl FromStr for Secrets {
     }
 }
 
-/// The longest line that Fluent Bit's `exec` reads: its buffer of 4 KiB ends with a 0.
+/// The default of `--max-line`: the longest line that Fluent Bit's `exec` reads. Its buffer of 4
+/// KiB ends with a NUL.
 pub const DEFAULT_MAX_LINE: &str = "4095";
 
-/// Bytes of the longest line, its end included.
+/// The most bytes of a line, with its end; `None` for any length.
 #[derive(Clone, Copy, Debug)]
 pub struct MaxLine(pub Option<usize>);
 
@@ -101,7 +102,7 @@ impl FromStr for ListenAddress {
     }
 }
 
-/// A list of pids, as `pgrep` or a person writes it.
+/// A list of pids, as `pgrep` prints it or a person writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PidList(pub Vec<u32>);
 
@@ -121,7 +122,7 @@ impl FromStr for PidList {
     }
 }
 
-/// Parses one pid. The kernel's are less than 2^22.
+/// Parses one pid. The kernel's pids are less than 2^22.
 fn pid(word: &str) -> Result<u32> {
     let pid: Option<i32> = word.parse().ok().filter(|pid| *pid > 0);
     let pid = pid.and_then(|pid| u32::try_from(pid).ok());
@@ -160,7 +161,7 @@ impl FromStr for StatusRange {
     }
 }
 
-/// Parses a number with a unit, or of seconds. Zero is allowed.
+/// Parses a number with a unit, or in seconds without one. Zero is allowed.
 pub fn time(text: &str) -> Result<Duration> {
     const FORM: &str = "not a time: 10s, 1.5s, 500ms, 1m30s; units: ns, us, ms, s, m, h";
     let ends_with_number = text.ends_with(|c: char| c.is_ascii_digit());
@@ -172,7 +173,8 @@ pub fn time(text: &str) -> Result<Duration> {
         .context(FORM)
 }
 
-/// Parses the name of a host, and drops its port: that of a `Host` header is not compared either.
+/// Parses the name of a host, and drops its port, since the port of a `Host` header is not compared
+/// either.
 pub fn host(text: &str) -> Result<String> {
     let name = host_and_port(text).0;
     let is_part = |c: char| c == '/' || c.is_whitespace() || c.is_control();
@@ -183,7 +185,7 @@ pub fn host(text: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// Parses a source of the bytes on sockets, by its name in `ngx-bpf check --json`.
+/// Parses a socket source, by its name in `ngx-bpf check --json`.
 pub fn socket_source(text: &str) -> Result<SocketSource> {
     match text {
         "tracepoint" => Ok(SocketSource::Tracepoint),
@@ -193,7 +195,7 @@ pub fn socket_source(text: &str) -> Result<SocketSource> {
     }
 }
 
-/// Parses a request method, and returns it in upper case, as nginx has it.
+/// Parses a request method. Returns it in upper case, as nginx has it.
 pub fn method(text: &str) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-');
     ensure!(

@@ -27,7 +27,7 @@ pub fn print_layout(path: &Path) -> Result<()> {
     let file = SafeFiles.stated(path).with_context(context)?;
     let image = Image::read(&file).with_context(context)?;
     let mut elf = Elf::parse(&image).with_context(context)?;
-    /* Its debug file is looked for beside the file itself, not beside a link to it. */
+    /* The debug file is searched beside the file itself, not beside a link to it. */
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The commands: each turns its options into settings, and runs what they ask for.
+//! The commands: each converts its options to settings, and runs the layers below with them.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ mod layout;
 mod manual;
 mod trace;
 
-/// Runs what the command line asks for. Returns false when it failed in a way that was reported.
+/// Runs the command. Returns false when it failed and the error was reported.
 pub fn execute(cli: &Cli) -> Result<bool> {
     libbpf_log::show(cli.trace.verbose);
     match (cli.generate, &cli.command) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf` without a command: traces requests. Here the options become the settings of the layers
-//! below, which do not know the command line.
+//! `ngx-bpf` without a command: traces requests. It converts the options to the settings of the
+//! layers below, which do not know the command line.
 
 use anyhow::Result;
 
@@ -20,13 +20,14 @@ use crate::pipeline::overhead::ReportTimes;
 use nginx_binary::Options;
 use ngx_bpf_record::Redaction;
 
-/// Traces until the end. Returns false when the output failed, which was reported.
+/// Traces until the end. Returns false when the output was still failing at the end, which was
+/// reported.
 pub fn trace(options: &TraceArgs) -> Result<bool> {
     let hints = hints(options, output::is_stdout_pipe());
     pipeline::trace(settings(options, hints))
 }
 
-/// Turns options into settings.
+/// Converts options to settings.
 fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
     TraceSettings {
         follow: follow_settings(options),
@@ -57,7 +58,7 @@ fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
     }
 }
 
-/// Returns which nginx to trace, and the filters that run in BPF.
+/// Returns the settings that choose what is traced.
 fn follow_settings(options: &TraceArgs) -> FollowSettings {
     let statuses = options.status.iter();
     let statuses: Vec<_> = statuses.map(|range| range.first..=range.last).collect();
@@ -103,14 +104,14 @@ mod tests {
     use crate::pipeline::overhead::ReportTimes;
     use ngx_bpf_record::Redaction;
 
-    /// The settings of a command line.
+    /// Returns the settings of a command line.
     fn parsed(args: &[&str]) -> TraceSettings {
         let args = ["ngx-bpf"].iter().chain(args);
         let cli = Cli::try_parse_from(args).unwrap();
         settings(&cli.trace, Vec::new())
     }
 
-    /// Check that without options everything passes, and nothing but records is asked for.
+    /// Check that without options every request passes, and that only records are written.
     #[test]
     fn defaults() {
         let settings = parsed(&[]);
@@ -124,7 +125,7 @@ mod tests {
         assert!(settings.count.is_none() && settings.duration.is_none());
     }
 
-    /// Check that each option arrives where it is used.
+    /// Check that each option becomes the setting that belongs to it.
     #[test]
     fn options() {
         let settings = parsed(&["-p=7,8", "--format=otel", "-n3", "-d2s"]);

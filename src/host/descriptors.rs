@@ -13,15 +13,15 @@ use rustix::process::Resource;
 use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 
-/// Raises the limit of open files to its maximum: each traced binary takes some forty. Where that is
-/// refused the limit stays, and whoever needs more gets an error when it is reached.
+/// Raises the limit of open files to its maximum, since each traced binary takes about forty. If
+/// that is refused the limit stays, and opening more files than that fails later.
 pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-/// Returns a path that leads to the open file itself, whatever has happened to its own path.
+/// Returns a path that refers to the open file itself, even if its own path was changed or removed.
 pub fn path_of(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }

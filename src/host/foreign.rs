@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that others have named: the program that a process runs, and the debug file that this
-//! program names. Whoever named them may be anybody, so that opening one must neither wait nor leave
-//! its place, and what is read is the very file that was judged.
+//! Opens files that other users have named: the file that a process runs, and the debug file that
+//! this file names. Since those users may be hostile, opening a file must not wait and must not
+//! follow links out of its folder, and the file that is read must be the one that was judged.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,17 +28,19 @@ use rustix::fs::openat2;
 use rustix::fs::statx;
 use rustix::io::Errno;
 
-/// The flags to open a file to read it: without waiting for the other end of a pipe, or for the holder
-/// of a lease.
+/// The flags to open a file for reading, without waiting for the other end of a pipe or for the
+/// holder of a lease.
 const TO_READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// The flags to open a file to inspect it: neither its driver nor its file system is asked for it.
+/// The flags to open a file for inspection only. Neither its driver nor its file system is
+/// involved.
 const TO_JUDGE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
-/// File systems whose files are no files: reading them may wait for ever, or do something.
+/// File systems whose files are not data on a disk: reading one may wait for ever, or have side
+/// effects.
 const PSEUDO: [&str; 16] = [
     "autofs",
     "binfmt_misc",
@@ -61,22 +63,22 @@ const PSEUDO: [&str; 16] = [
 /// `FUSE_SUPER_MAGIC` of the kernel's `magic.h`.
 const FUSE_MAGIC: u64 = 0x6573_5546;
 
-/// No list of mounts is longer (the kernel allows 100,000 of them).
+/// The most bytes of a list of mounts. The kernel allows 100,000 mounts, whose list is shorter.
 const MOUNTS_BYTES_MAX: u64 = 64 << 20;
 
-/// Opens the file that a process runs, whatever stands at its path by now.
+/// Opens the file that a process runs, whatever file is at its path now.
 ///
 /// Fails with the system's own error when the process has ended or runs no program.
 pub fn program(pid: u32) -> Result<File> {
-    /* The one link that is followed: the kernel's own, to what it runs. */
+    /* This link of the kernel is the only one that is followed. */
     let file = openat(CWD, format!("/proc/{pid}/exe"), TO_JUDGE, Mode::empty())?;
     let mounts = [Mounts::seen_by(&pid.to_string()), Mounts::seen_by("self")];
     judge(file.as_fd(), FileType::RegularFile, &mounts)?;
     reopen(file.as_fd())
 }
 
-/// Opens a file by its path from `/`, of which no part may be a link. `None` when there is none, or
-/// nothing that can be read without waiting.
+/// Opens a file by its path from `/`, of which no part may be a link. `None` when there is no such
+/// file, or when it can't be read without waiting.
 pub fn beside(path: &Path) -> Option<File> {
     if !path.is_absolute() {
         return None;
@@ -95,15 +97,15 @@ pub fn beside(path: &Path) -> Option<File> {
         } else {
             FileType::RegularFile
         };
-        /* One step at a time: no file system is asked for a name before it was judged. */
+        /* One name is opened at a time, so that a file system is judged before it is asked for a name. */
         at = openat(&at, name, TO_JUDGE | OFlags::NOFOLLOW, Mode::empty()).ok()?;
         judge(at.as_fd(), kind, &mounts).ok()?;
     }
     reopen(at.as_fd()).ok()
 }
 
-/// Opens a file below a folder that only root can write to. Links in there are root's own; those
-/// that lead out of it are not followed. `None` when there is no such file.
+/// Opens a file below a folder that only root can write to. Links there are root's own; a link out
+/// of the folder is not followed. `None` when there is no such file.
 pub fn beneath(folder: &Path, path: &Path) -> Option<File> {
     let folder = openat(CWD, folder, TO_JUDGE | OFlags::DIRECTORY, Mode::empty()).ok()?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -118,22 +120,22 @@ pub fn beneath(folder: &Path, path: &Path) -> Option<File> {
     file.metadata().ok()?.is_file().then_some(file)
 }
 
-/// Opens a file that the user has named. Fails when it is not a regular file: reading a pipe would
-/// block.
+/// Opens a file that the user has named. Fails when it is not a regular file, since reading a pipe
+/// would block.
 pub fn own(path: &Path) -> Result<File> {
     let file = File::from(openat(CWD, path, TO_READ, Mode::empty())?);
     ensure!(file.metadata()?.is_file(), "not a regular file");
     Ok(file)
 }
 
-/// Opens what was judged, to read it.
+/// Opens a judged file for reading.
 fn reopen(file: BorrowedFd<'_>) -> Result<File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(File::from(openat(CWD, path, TO_READ, Mode::empty())?))
 }
 
-/// Fails when this is not of that kind, or on a file system whose files may never answer. The file
-/// system itself is not asked: its daemon may be the one that does not answer.
+/// Fails when the file is not of that type, or is on a file system that may never answer. The file
+/// system itself is not asked, since its daemon may be the one that does not answer.
 fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> {
     let stat = statx(
         file,
@@ -147,7 +149,7 @@ fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> 
             !may_hang(r#type),
             "it is on a file system of type {type}, which may never answer"
         ),
-        /* The kernel's own (memfd), or not mounted any more. */
+        /* The file is on a mount of the kernel's own (memfd), or on one that was removed. */
         None => ensure!(
             u64::try_from(fstatfs(file)?.f_type)? != FUSE_MAGIC,
             "it is on a file system that may never answer"
@@ -159,17 +161,19 @@ fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> 
     Ok(())
 }
 
-/// Returns whether a program of a user serves such a file system, or its files are not regular ones.
+/// Returns whether a file system of this type is served by a program of a user, or has files that
+/// are not data on a disk.
 fn may_hang(r#type: &str) -> bool {
     let name = r#type.split('.').next().unwrap_or_default();
     matches!(name, "fuse" | "fuseblk") || PSEUDO.contains(&name)
 }
 
-/// Mounts that a process sees: the type of the file system, by the mount's number.
+/// The mounts that a process sees: the type of the file system, by the number of the mount.
 struct Mounts(BTreeMap<u64, String>);
 
 impl Mounts {
-    /// Reads the mounts that a process sees, or `self`. There are none when it has ended.
+    /// Reads the mounts that a process sees; `self` is this process. There are none when it has
+    /// ended.
     fn seen_by(process: &str) -> Self {
         let mut text = Vec::new();
         let read = File::open(format!("/proc/{process}/mountinfo"))
@@ -180,8 +184,8 @@ impl Mounts {
         Self::parse(&String::from_utf8_lossy(&text))
     }
 
-    /// Each line begins with the mount's number; after " - " comes the type. Spaces in paths are
-    /// escaped.
+    /// Parses a list of mounts. Each line begins with the number of the mount; the type follows
+    /// after " - ". Spaces in paths are escaped.
     fn parse(text: &str) -> Self {
         let mounts = text.lines().filter_map(|line| {
             let (mount, file_system) = line.split_once(" - ")?;
@@ -205,8 +209,8 @@ mod tests {
     use super::own;
     use super::program;
 
-    /// Check that of a folder only its plain files are opened: no links, no pipes, no folders, and
-    /// nothing through a link.
+    /// Check that only regular files in a folder are opened: no links, pipes or folders, and no
+    /// file through a link.
     #[test]
     fn plain_files_only() {
         let folder = tempfile::tempdir().unwrap();
@@ -239,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Check that below a folder links are followed as long as they stay there.
+    /// Check that links below a folder are followed as long as they stay below it.
     #[test]
     fn links_within() {
         let folder = tempfile::tempdir().unwrap();
@@ -257,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Check that the file of this very process is opened, and that of none is not.
+    /// Check that the file of this process is opened, and that a pid without a process is an error.
     #[test]
     fn own_program() {
         let file = program(std::process::id()).unwrap();
@@ -265,7 +269,7 @@ mod tests {
         assert!(program(4_194_305).is_err());
     }
 
-    /// Check lines as the kernel writes them.
+    /// Check lines in the form of the kernel.
     #[test]
     fn mounts() {
         let mounts = Mounts::parse(

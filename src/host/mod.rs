@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this process has from the machine that it runs on: stderr, signals, limits, files that
-//! others name. The lowest layer: every other one may use it, and it uses none of them.
+//! The services of the machine for this process: stderr, signals, limits, and files that other
+//! users name. This is the lowest layer: every other layer may use it, and it uses none of them.
 
 pub mod descriptors;
 pub mod escape;

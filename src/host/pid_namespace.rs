@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The pid namespace of this process, in which all pids are meant.
+//! The pid namespace of this process, which all pids refer to.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,8 +14,8 @@ pub fn own_inode() -> Result<u32> {
     u32::try_from(metadata.ino()).context("failed to read the pid namespace")
 }
 
-/// Fails when `/proc` counts pids in another namespace than this process, so that they would not
-/// mean the same to the kernel.
+/// Fails when `/proc` shows the pids of another namespace than that of this process, since the
+/// kernel would take them for other processes.
 pub fn ensure_proc_is_own() -> Result<()> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     /* One pid for each namespace, from that of /proc down to this process's. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The signals that this process takes over. SIGINT, SIGTERM and SIGHUP ask for the end, SIGUSR1 for
-//! a new output file.
+//! The signals that this process handles. SIGINT, SIGTERM and SIGHUP ask for the end, SIGUSR1 for a
+//! new output file.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,28 +15,30 @@ use crossbeam_channel::bounded;
 use signal_hook::consts::SIGUSR1;
 use signal_hook::consts::SIGXFSZ;
 
-/// A signal so soon after the first is the same one: `timeout` sends it to its child and to the
-/// child's group, a shell and the kernel both send SIGHUP.
+/// The time after the first signal within which another one counts as the same signal: `timeout`
+/// sends a signal to its child and to the child's group, and both a shell and the kernel send
+/// SIGHUP.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// The exit code after a second signal.
 const FAILED: i32 = 1;
 
-/// What signals, or the time of `--duration`, have asked for so far. Clones share it.
+/// The state of the signals and of `--duration`: whether the end, or a new output file, was asked
+/// for. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Signals {
     /// Set by SIGINT, SIGTERM and SIGHUP.
     end: Arc<AtomicBool>,
-    /// Set by SIGUSR1, cleared when the output was reopened.
+    /// Set by SIGUSR1, cleared when the output is reopened.
     reopen: Arc<AtomicBool>,
-    /// When `--duration` is over.
+    /// The time at which `--duration` is over. `None` without that option.
     deadline: Option<Instant>,
 }
 
 impl Signals {
-    /// Takes over the signals. The receiver gets a message at the first one that asks for the end. A
-    /// second one, sent when draining should be over, calls `at_second` and exits with code 1: the
-    /// kernel detaches everything then.
+    /// Installs the handlers. The receiver gets a message at the first signal that asks for the
+    /// end. A second such signal, which means that draining has to stop, calls `at_second` and
+    /// exits with code 1; the kernel then detaches all programs.
     pub fn take_over(at_second: impl Fn() + Send + 'static) -> Result<(Self, Receiver<()>)> {
         let signals = Self::default();
         let (sender, receiver) = bounded(1);
@@ -56,13 +58,13 @@ impl Signals {
         .context("failed to handle signals")?;
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.reopen))
             .context("failed to handle SIGUSR1")?;
-        /* With a handler, a file that may not grow any more (ulimit -f) is an error of write(), as a
-         * full disk is. */
+        /* With a handler, write() returns an error at the limit of the file size (ulimit -f), as on a full
+         * disk. */
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
         Ok((signals, receiver))
     }
 
-    /// Starts the clock of `--duration`.
+    /// Starts the time of `--duration`.
     pub fn start_clock(&mut self, duration: Option<Duration>) {
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
     }
@@ -72,7 +74,7 @@ impl Signals {
         self.end.load(Ordering::Relaxed) || self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Returns when `--duration` is over.
+    /// Returns the time at which `--duration` is over. `None` without that option.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -90,12 +92,12 @@ impl Signals {
 
 #[cfg(test)]
 impl Signals {
-    /// Does what SIGINT does.
+    /// Asks for the end, as SIGINT does.
     pub fn ask_for_end(&self) {
         self.end.store(true, Ordering::Relaxed);
     }
 
-    /// Does what SIGUSR1 does.
+    /// Asks for a new output file, as SIGUSR1 does.
     pub fn ask_for_reopen(&self) {
         self.reopen.store(true, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Messages to the operator, on stderr. They never hold the tool up: a pipe that is not read takes
-//! 64 KiB, a terminal that was stopped (Ctrl-S) takes nothing. A line that can't be written in time is
-//! left out and counted.
+//! Messages to the operator, on stderr. They never delay the program: a pipe that is not read takes
+//! 64 KiB, and a terminal that was stopped (Ctrl-S) takes nothing. A line that can't be written in
+//! time is dropped and counted.
 
 use std::fmt::Display;
 use std::io;
@@ -17,25 +17,25 @@ use rustix::io::Errno;
 
 use crate::host::escape::Line;
 
-/// Bytes that a pipe with room takes without blocking (PIPE_BUF).
+/// The bytes that a pipe takes without blocking when it has room (PIPE_BUF).
 const LINE_BYTES: usize = 4096;
 
-/// The end of a line that was cut.
+/// The text at the end of a line that was cut.
 const CUT: &str = " ...";
 
-/// Lines that were left out since one was written.
+/// The number of lines that were dropped since the last line that was written.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-/// How long a line may wait.
+/// The time for which a line may wait to be written.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// Not at all: other work waits for it.
+    /// None: other work waits for it.
     None,
-    /// One second: the process has nothing else to do.
+    /// One second: the process has no other work.
     Long,
 }
 
-/// How much is printed.
+/// The verbosity: the messages that are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// `-q`: errors only.
@@ -46,12 +46,12 @@ pub enum Verbosity {
     Verbose,
 }
 
-/// Prints messages up to a verbosity.
+/// Prints the messages that a verbosity includes.
 #[derive(Clone, Copy, Debug)]
 pub struct Messages(Verbosity);
 
 impl Messages {
-    /// Prints messages of this verbosity and those below it.
+    /// Creates a printer for this verbosity.
     pub fn new(verbosity: Verbosity) -> Self {
         Self(verbosity)
     }
@@ -63,25 +63,25 @@ impl Messages {
         }
     }
 
-    /// Prints one of the last lines of the process, for which it waits a second.
+    /// Prints one of the last lines of the process, and waits up to a second until there is room.
     pub fn print_last(self, verbosity: Verbosity, text: impl Display) {
         if self.0 >= verbosity {
             print_line(Line(text), Patience::Long);
         }
     }
 
-    /// Prints what went wrong although tracing goes on.
+    /// Prints an error that does not end tracing.
     pub fn warn(self, error: &anyhow::Error) {
         self.print(Verbosity::Normal, format_args!("{error:#}"));
     }
 }
 
-/// Prints why the process ends, whatever the verbosity.
+/// Prints the error that ends the process, whatever the verbosity.
 pub fn print_error(text: impl Display) {
     print_line(Line(text), Patience::Long);
 }
 
-/// Writes one line, and before it the number of lines that were left out. A reader that has gone is
+/// Writes one line, and before it the number of lines that were dropped. A pipe that was closed is
 /// not a failure.
 pub fn print_line(what: impl Display, patience: Patience) {
     let mut text = String::new();
@@ -104,7 +104,8 @@ pub fn print_line(what: impl Display, patience: Patience) {
     }
 }
 
-/// Returns whether stderr takes a line now. An error counts as room: write() returns at once.
+/// Returns whether stderr is writable. An error counts as writable, since write() returns it at
+/// once.
 fn is_ready(patience: Patience) -> bool {
     let time = Timespec {
         tv_sec: match patience {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use anyhow::Result;
 
-/// What this process has used since it began, set-up included.
+/// The resources that this process has used since it began, set-up included.
 pub struct Usage {
-    /// CPU time of all threads.
+    /// The CPU time of all threads.
     pub cpu: Duration,
-    /// Resident memory now, in bytes.
+    /// The resident memory now, in bytes.
     pub resident: u64,
 }
 
@@ -30,7 +30,7 @@ impl Usage {
     }
 }
 
-/// Gives freed memory back to the kernel: set-up takes ten times the memory of tracing, and the
+/// Returns freed memory to the kernel: set-up takes ten times the memory of tracing, and the
 /// allocator would keep it.
 pub fn release_free_memory() {
     #[cfg(target_env = "gnu")]
@@ -44,7 +44,7 @@ pub fn release_free_memory() {
 mod tests {
     use super::Usage;
 
-    /// Check that this process has used something.
+    /// Check that this process has used CPU time and memory.
     #[test]
     fn own_usage() {
         let usage = Usage::read().unwrap();

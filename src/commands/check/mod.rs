@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf check`: what tracing would do on this machine, without doing it.
+//! `ngx-bpf check`: reports what tracing would do on this machine, without doing it.
 
 use std::fs;
 
@@ -54,7 +54,7 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
             features: survey.features,
             sockets: survey.sockets,
         },
-        /* Without pids a binary that can't be traced does not make the others fail. */
+        /* Unless pids are named, it is enough that some nginx can be traced. */
         works: reason.is_none() || (in_part && options.pids.named().is_empty()),
         in_part,
         nginx,
@@ -74,7 +74,7 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
     Ok(report.works)
 }
 
-/// Reads every nginx that the user asked for. Fails when there is none.
+/// Reads every nginx that the user asked for. Fails when none is found.
 fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     pid_namespace::ensure_proc_is_own()?;
     let mut found: Vec<(Option<Inode>, NginxReport)> = Vec::new();
@@ -108,7 +108,7 @@ fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     Ok(found)
 }
 
-/// Adds what the lookout has found.
+/// Adds the result of reading a process.
 fn add(found: &mut Vec<(Option<Inode>, NginxReport)>, candidate: Candidate) {
     match candidate {
         Candidate::Gone => {}
@@ -128,8 +128,8 @@ fn add(found: &mut Vec<(Option<Inode>, NginxReport)>, candidate: Candidate) {
     }
 }
 
-/// Returns whether a process has no epoll instance, by which BPF recognizes its sockets. A process whose
-/// descriptors can't be listed may have one.
+/// Returns whether a process has no epoll instance, by which BPF recognizes its sockets. False when
+/// the descriptors of the process can't be listed.
 fn is_without_epoll(pid: u32) -> bool {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
@@ -140,7 +140,8 @@ fn is_without_epoll(pid: u32) -> bool {
         .any(|target| target.as_os_str() == "anon_inode:[eventpoll]")
 }
 
-/// Returns a remark about workers that use another method of events, if there are some.
+/// Returns a remark about workers that use another event method than epoll. `None` when there are
+/// none.
 fn without_epoll(processes: &[ProcessReport]) -> Option<String> {
     let serving = processes.iter().flat_map(|process| &process.serving);
     let without: Vec<String> = serving
@@ -170,8 +171,8 @@ mod tests {
     use super::ProcessReport;
     use super::without_epoll;
 
-    /// Check that a process without epoll is named, and one that is gone is not, nor a master that
-    /// has no worker yet.
+    /// Check that a process without epoll is named, and that a process that has ended, and a master
+    /// without workers, are not.
     #[test]
     fn events() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

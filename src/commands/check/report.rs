@@ -13,35 +13,35 @@ use crate::follow::processes::NginxProcess;
 use crate::follow::processes::Role;
 use crate::follow::program::Program;
 
-/// The whole report. The names of the members are the JSON keys.
+/// The whole report.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
-    /// The survey.
+    /// The survey of the kernel.
     pub kernel: KernelReport,
     /// Every nginx that the user asked for.
     pub nginx: Vec<NginxReport>,
-    /// Whether everything that the user asked for would be traced.
+    /// True when every nginx that the user asked for would be traced.
     pub works: bool,
-    /// Whether some nginx can be traced, although others can't.
+    /// True when some nginx can be traced, although others can't.
     #[serde(skip)]
     pub in_part: bool,
-    /// Why some of it would not be traced.
+    /// The reason why some nginx would not be traced. `None` when all would be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// The kernel and what it allows.
+/// The features of the kernel, and the capabilities.
 #[derive(Debug, Serialize)]
 pub struct KernelReport {
     /// The release, as `uname -r` prints it.
     pub release: String,
-    /// Capabilities that are needed, and held.
+    /// The capabilities that are needed, and held.
     pub capabilities: Vec<&'static str>,
-    /// Capabilities that are missing.
+    /// The capabilities that are missing.
     pub missing_capabilities: Vec<&'static str>,
     /// The features that tracing needs or uses.
     pub features: Vec<Feature>,
-    /// The source of the bytes on sockets.
+    /// The socket source. `None` when the kernel has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sockets: Option<SocketSource>,
 }
@@ -49,30 +49,30 @@ pub struct KernelReport {
 /// One nginx binary and its processes.
 #[derive(Debug, Serialize)]
 pub struct NginxReport {
-    /// The processes that were asked for, and their workers.
+    /// The processes that the user asked for, and their workers.
     pub processes: Vec<ProcessReport>,
-    /// The path of its file, if that could be opened.
+    /// The path of the binary, if it could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Which nginx it is.
+    /// The build of nginx. `None` when it could not be read.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityReport>,
-    /// How it would be traced, if it can be.
+    /// The plan to trace it. `None` when it can't be traced.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanReport>,
-    /// Why it can't.
+    /// The reason why it can't be traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A process that was asked for.
+/// A process that the user asked for.
 #[derive(Debug, Serialize)]
 pub struct ProcessReport {
-    /// The master, or a worker.
+    /// The pid of the master, or of the worker.
     pub pid: u32,
-    /// Pids of its workers; none when it is one itself.
+    /// The pids of its workers; empty when it is a worker itself.
     pub workers: Vec<u32>,
-    /// Pids of those that serve requests: its workers, or itself.
+    /// The pids of the processes that serve requests: its workers, or itself.
     #[serde(skip)]
     pub serving: Vec<u32>,
 }
@@ -80,7 +80,7 @@ pub struct ProcessReport {
 /// The identity of a binary.
 #[derive(Debug, Serialize)]
 pub struct IdentityReport {
-    /// The release.
+    /// The release of nginx.
     pub version: String,
     /// The build id of the file.
     pub build_id: Option<String>,
@@ -91,34 +91,34 @@ pub struct IdentityReport {
     pub fork: Option<String>,
 }
 
-/// How a binary would be traced.
+/// The plan to trace a binary.
 #[derive(Debug, Serialize)]
 pub struct PlanReport {
-    /// The source of the layout of its structs.
+    /// The source of the layout.
     pub layout: LayoutOrigin,
-    /// The check of the layout against its code.
+    /// The result of the check of the layout against the binary's code.
     pub layout_fit: LayoutFit,
-    /// Where probes would go.
+    /// The probes, with their sites.
     pub probes: Vec<ProbeSite>,
-    /// What the probes could not measure, and why.
+    /// The reason why some times could not be measured. `None` when all could be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lack: Option<String>,
-    /// Why the sockets of workers cannot be recognized.
+    /// The reason why BPF could not recognize the sockets of workers. `None` when it could.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<String>,
 }
 
-/// Members that are where the binary's own code has them.
+/// The result of the check of a layout against the code of the binary.
 #[derive(Debug, Serialize)]
 pub struct LayoutFit {
-    /// Members that are.
+    /// The number of members whose offset the code confirms.
     pub agree: usize,
-    /// Members that were checked.
+    /// The number of members that were checked.
     pub asked: usize,
 }
 
 impl ProcessReport {
-    /// Makes the report on a process and its workers.
+    /// Creates the report on a process and its workers.
     pub fn new(process: &NginxProcess) -> Self {
         let children = process.children.iter();
         let workers = children.filter(|(_, role)| *role == Role::Worker);
@@ -136,7 +136,7 @@ impl ProcessReport {
 }
 
 impl IdentityReport {
-    /// Makes the identity of a build.
+    /// Creates the identity of a build.
     fn new(build: Build, build_id: Option<String>) -> Self {
         Self {
             version: build.version.to_string(),
@@ -148,7 +148,7 @@ impl IdentityReport {
 }
 
 impl NginxReport {
-    /// Makes the report on a binary that can be traced.
+    /// Creates the report on a binary that can be traced.
     pub fn traceable(program: Program) -> Self {
         let fit = &program.layout.fit;
         let plan = PlanReport {
@@ -170,7 +170,7 @@ impl NginxReport {
         }
     }
 
-    /// Makes the report on a process that can't be traced.
+    /// Creates the report on a process that can't be traced.
     pub fn refused(refused: Refused) -> Self {
         let unknown = || ProcessReport {
             pid: refused.pid,

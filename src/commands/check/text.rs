@@ -16,11 +16,10 @@ use nginx_binary::layout::choose::LayoutOrigin;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::references::References;
 
-/// Shows a report to people.
+/// Displays a report for people.
 pub struct ReportText<'a> {
-    /// The report.
     pub report: &'a CheckReport,
-    /// Whether details are shown (`-v`).
+    /// True when details are displayed (`-v`).
     pub details: bool,
 }
 
@@ -75,7 +74,7 @@ impl fmt::Display for ReportText<'_> {
 }
 
 impl NginxReport {
-    /// Writes its lines.
+    /// Writes the lines of this part of the report.
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
         for ProcessReport { pid, workers, .. } in &self.processes {
             write!(f, "pid {pid}, workers")?;
@@ -109,7 +108,7 @@ impl NginxReport {
 }
 
 impl PlanReport {
-    /// Writes its lines.
+    /// Writes the lines of this part of the report.
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
         let layout = match self.layout {
             LayoutOrigin::Table => "built-in table",

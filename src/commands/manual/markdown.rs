@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The Markdown that `docs/` is written in, as roff: headings, paragraphs, lists, code, tables.
+//! Converts the Markdown of `docs/` to roff: headings, paragraphs, lists, code, tables.
 
 use clap_mangen::roff::Inline;
 use clap_mangen::roff::Roff;
 use clap_mangen::roff::bold;
 use clap_mangen::roff::roman;
 
-/// Begins the line that ends a table's head.
+/// The beginning of the line below the head of a table.
 const RULE: &str = "| --- |";
 
-/// All but the title. `section` is the macro for headings of the second level.
+/// Converts a text without its title. `section` is the roff macro for headings of the second level.
 pub fn to_roff(text: &str, section: &str) -> Roff {
     let mut roff = Roff::new();
     let mut columns = Vec::new();
@@ -48,20 +48,21 @@ pub fn to_roff(text: &str, section: &str) -> Roff {
     roff
 }
 
-/// Whether a paragraph goes on with this line.
+/// Returns whether a line continues the paragraph before it.
 fn is_continued(line: &str) -> bool {
     let others = ["#", "|", "- ", "```"];
     !line.is_empty() && others.iter().all(|other| !line.starts_with(other))
 }
 
-/// Splits a table's row, without its first `| `, into cells.
+/// Splits the row of a table, without its first `| `, into cells.
 fn cells(row: &str) -> Vec<String> {
     let cells = row.trim_end_matches('|').split(" | ");
     cells.map(|cell| cell.trim().replace("\\|", "|")).collect()
 }
 
-/// Writes a row of a table as an entry named by the first cell. Of three or more cells the second is the
-/// type; those after the text stand under the names of their columns.
+/// Writes the row of a table as an entry whose name is the first cell. In rows of three or more
+/// cells the second is the type. The cells after the text follow it, each with the name of its
+/// column.
 fn entry(roff: &mut Roff, row: &[String], columns: &[String]) {
     let (name, text, rest) = match row {
         [name, kind, _, ..] => (format!("{name} ({kind})"), 2, 3),
@@ -77,7 +78,7 @@ fn entry(roff: &mut Roff, row: &[String], columns: &[String]) {
     }
 }
 
-/// What is code, or strong, in bold; of a link its text.
+/// Converts code and strong text to bold text, and a link to its text.
 fn inlines(text: &str) -> Vec<Inline> {
     let mut plain = String::new();
     let mut rest = text;
@@ -104,7 +105,7 @@ fn inlines(text: &str) -> Vec<Inline> {
 mod tests {
     use super::to_roff;
 
-    /// Check each kind of block, and that the title is left out.
+    /// Check each kind of block, and that the title is omitted.
     #[test]
     fn blocks() {
         let text = "# Title\n\n## A `b`\n\nOne `two`\nthree, [four](five.md).\n\n- six\n  seven\n\n\

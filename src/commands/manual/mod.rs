@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf --generate`: the man page and the completions of shells, from the options' own
-//! definition. The page has its section on records from docs/fields.md, and the rest from docs/manual.md.
+//! `ngx-bpf --generate`: the man page and the completions of shells, generated from the definition
+//! of the options. The man page takes its section on records from docs/fields.md, and the rest from
+//! docs/manual.md.
 
 use std::io;
 
@@ -20,16 +21,16 @@ use crate::output;
 
 mod markdown;
 
-/// Every key of a record.
+/// The documentation of every key of a record.
 const FIELDS: &str = include_str!("../../../docs/fields.md");
 
-/// The parts of the man page about neither options nor keys.
+/// The parts of the man page that describe neither options nor keys.
 const MANUAL: &str = include_str!("../../../docs/manual.md");
 
-/// The section of the man page, by number and by name.
+/// The number and the name of the manual section.
 const SECTION: (&str, &str) = ("8", "System Administration");
 
-/// The beginning of the last paragraph of a help text.
+/// The beginning of the paragraph with exit codes, the last one of a help text.
 const EXIT_STATUS: &str = "Exit status: ";
 
 /// Writes the man page or completions to stdout.
@@ -52,7 +53,7 @@ fn completions(shell: Shell) -> Vec<u8> {
     text
 }
 
-/// The man page.
+/// Returns the man page.
 fn page() -> io::Result<Vec<u8>> {
     let mut command = Cli::command();
     command.build();
@@ -78,7 +79,7 @@ fn page() -> io::Result<Vec<u8>> {
     Ok(ascii(&String::from_utf8_lossy(&text)))
 }
 
-/// Escapes all but ASCII, which every roff reads, whatever encoding it assumes.
+/// Escapes all characters but ASCII, which every roff reads in any locale.
 fn ascii(text: &str) -> Vec<u8> {
     let mut ascii = Vec::with_capacity(text.len());
     for c in text.chars() {
@@ -90,13 +91,13 @@ fn ascii(text: &str) -> Vec<u8> {
     ascii
 }
 
-/// Returns all commands but clap's own `help`.
+/// Returns all commands except clap's own `help`.
 fn commands(command: &Command) -> impl Iterator<Item = &Command> {
     let commands = command.get_subcommands();
     commands.filter(|command| command.get_name() != "help")
 }
 
-/// A line for each way to call it.
+/// Returns the synopsis, with one line for each command.
 fn synopsis(command: &Command) -> Roff {
     let mut roff = heading("SH", "SYNOPSIS");
     for mut command in std::iter::once(command).chain(commands(command)).cloned() {
@@ -108,7 +109,7 @@ fn synopsis(command: &Command) -> Roff {
     roff
 }
 
-/// Returns what follows the options in a help text: notes, and the exit status.
+/// Returns the text after the options in a help text: the notes, and the exit status.
 fn notes(command: &Command) -> (String, String) {
     let notes = command.get_after_help().map(ToString::to_string);
     let notes = notes.unwrap_or_default();
@@ -117,7 +118,7 @@ fn notes(command: &Command) -> (String, String) {
     (notes.to_owned(), status.to_owned())
 }
 
-/// A paragraph a line.
+/// Returns a paragraph for each line.
 fn paragraphs(text: &str) -> Roff {
     let mut roff = Roff::new();
     for line in text.lines() {
@@ -127,14 +128,14 @@ fn paragraphs(text: &str) -> Roff {
     roff
 }
 
-/// What it does, and its options.
+/// Writes the description and the options of a command.
 fn subcommand_section(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     let man = Man::new(command.clone());
     heading("SS", command.get_name()).to_writer(text)?;
     let mut section = Vec::new();
     man.render_description_section(&mut section)?;
     man.render_options_section(&mut section)?;
-    /* The sections of a page of its own are paragraphs here. */
+    /* Without the headings of a whole man page, its sections are paragraphs. */
     for line in section.split_inclusive(|byte| *byte == b'\n') {
         if !line.starts_with(b".SH") {
             text.extend_from_slice(line);
@@ -148,7 +149,7 @@ fn subcommand_section(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
     paragraphs(&format!("{EXIT_STATUS}{exit_status}")).to_writer(text)
 }
 
-/// An entry for each code.
+/// Returns the section with an entry for each exit code.
 fn exit_status_section(text: &str) -> Roff {
     let mut roff = heading("SH", "EXIT STATUS");
     let text = text.trim_end_matches('.');
@@ -160,7 +161,7 @@ fn exit_status_section(text: &str) -> Roff {
     roff
 }
 
-/// A heading alone.
+/// Returns a heading.
 fn heading(level: &str, title: &str) -> Roff {
     let mut roff = Roff::new();
     roff.control(level, [title]);
@@ -174,7 +175,7 @@ mod tests {
     use super::MANUAL;
     use crate::cli::Cli;
 
-    /// Check that there are ten examples, and that each is a command line that is understood.
+    /// Check that there are ten examples, each with a valid command line.
     #[test]
     fn examples() {
         let calls = MANUAL.lines().filter_map(|line| {
