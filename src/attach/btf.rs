@@ -21,11 +21,11 @@ use libbpf_rs::btf::BtfKind;
 use libbpf_rs::btf::BtfType;
 use libbpf_rs::btf::types::Struct;
 use libbpf_rs::libbpf_sys;
+use nginx_binary::layout::Layout;
+use nginx_binary::layout::wanted::WantedMembers;
 use rustix::fs::MemfdFlags;
 
 use crate::bpf::types::limit;
-use nginx_binary::layout::Layout;
-use nginx_binary::layout::wanted::WantedMembers;
 
 /// The prefix of nginx's structs.
 const PREFIX: &str = "ngx_";

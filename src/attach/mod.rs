@@ -20,6 +20,8 @@ use libbpf_rs::UprobeMultiOpts;
 use libbpf_rs::UprobeOpts;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::Skel as _;
+use nginx_binary::layout::Layout;
+use nginx_binary::sites::ProbeSite;
 use plain::Plain;
 
 use crate::attach::counters::CounterMap;
@@ -30,8 +32,6 @@ use crate::attach::trial::UprobeMethod;
 use crate::bpf::NgxSkel;
 use crate::bpf::types;
 use crate::host::descriptors;
-use nginx_binary::layout::Layout;
-use nginx_binary::sites::ProbeSite;
 
 pub mod btf;
 pub mod counters;

@@ -16,6 +16,10 @@ use libbpf_rs::ProgramType;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
+use nginx_binary::layout::Layout;
+use nginx_binary::layout::wanted::WantedMembers;
+use nginx_binary::sites;
+use nginx_binary::sites::ProbeSite;
 
 use crate::attach::btf;
 use crate::attach::socket_source::SocketSource;
@@ -26,10 +30,6 @@ use crate::bpf::OpenNgxMaps;
 use crate::bpf::types::limit;
 use crate::host::descriptors;
 use crate::host::pid_namespace;
-use nginx_binary::layout::Layout;
-use nginx_binary::layout::wanted::WantedMembers;
-use nginx_binary::sites;
-use nginx_binary::sites::ProbeSite;
 
 /// The number of entries of the map of connections when all entries are allocated beforehand.
 const CONNECTIONS: u32 = 1 << 15;

@@ -11,11 +11,11 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use clap::ValueHint;
+use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use crate::attach::socket_source::SocketSource;
 use crate::metrics::route::Route;
 use crate::output::OutputFormat;
-use ngx_bpf_record::redact::DEFAULT_KEYS;
 use value::DEFAULT_MAX_LINE;
 use value::Interval;
 use value::ListenAddress;

@@ -11,10 +11,10 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 use jiff::SignedDuration;
-
-use crate::attach::socket_source::SocketSource;
 use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::host::host_and_port;
+
+use crate::attach::socket_source::SocketSource;
 
 /// The time between reports; `None` for a report at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

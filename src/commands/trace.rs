@@ -3,6 +3,8 @@
 //! layers below, which do not know the command line.
 
 use anyhow::Result;
+use nginx_binary::Options;
+use ngx_bpf_record::Redaction;
 
 use crate::attach::object::KernelFilter;
 use crate::cli::LayoutArgs;
@@ -17,8 +19,6 @@ use crate::pipeline;
 use crate::pipeline::TraceSettings;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::overhead::ReportTimes;
-use nginx_binary::Options;
-use ngx_bpf_record::Redaction;
 
 /// Traces until the end. Returns false when the output was still failing at the end, which was
 /// reported.
@@ -94,6 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use clap::Parser as _;
+    use ngx_bpf_record::Redaction;
 
     use super::settings;
     use crate::attach::object::KernelFilter;
@@ -102,7 +103,6 @@ mod tests {
     use crate::output::OutputFormat;
     use crate::pipeline::TraceSettings;
     use crate::pipeline::overhead::ReportTimes;
-    use ngx_bpf_record::Redaction;
 
     /// Returns the settings of a command line.
     fn parsed(args: &[&str]) -> TraceSettings {

@@ -5,15 +5,15 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use nginx_binary::Identity;
+use nginx_binary::Options;
+use nginx_binary::Unsupported;
 use rustix::io::Errno;
 
 use crate::follow::processes::Inode;
 use crate::follow::processes::NginxProcess;
 use crate::follow::processes::OpenedProcess;
 use crate::follow::program::Program;
-use nginx_binary::Identity;
-use nginx_binary::Options;
-use nginx_binary::Unsupported;
 
 /// The result of reading a process and its file.
 pub enum Candidate {

@@ -22,12 +22,12 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 use crossbeam_channel::unbounded;
+use nginx_binary::Options;
 
 use crate::follow::candidate::Candidate;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
 use crate::host::signals::Signals;
-use nginx_binary::Options;
 
 /// The time limit for reading one process. The largest nginx takes a second or two.
 const TIME: Duration = Duration::from_secs(30);

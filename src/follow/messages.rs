@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages to the operator about the processes that are traced.
 
-use crate::follow::program::Program;
-use crate::host::stderr::Messages;
-use crate::host::stderr::Verbosity;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::ProbeSites;
 use nginx_binary::version::Version;
+
+use crate::follow::program::Program;
+use crate::host::stderr::Messages;
+use crate::host::stderr::Verbosity;
 
 /// Reports that a process is traced, and how many workers it has.
 pub fn started(messages: Messages, version: Version, pid: u32, workers: usize) {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use nginx_binary::layout::choose::LayoutOrigin;
 
 use crate::attach::Probe;
 use crate::attach::ProbeTarget;
@@ -33,7 +34,6 @@ use crate::follow::settings::FollowSettings;
 use crate::follow::traced::TracedBinary;
 use crate::host::stderr::Messages;
 use crate::host::usage::release_free_memory;
-use nginx_binary::layout::choose::LayoutOrigin;
 
 pub mod candidate;
 pub mod lookout;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The settings that choose what is traced.
 
+use nginx_binary::Options;
+
 use crate::attach::object::KernelFilter;
 use crate::attach::socket_source::SocketSource;
-use nginx_binary::Options;
 
 /// The settings that choose what is traced.
 #[derive(Clone, Debug)]

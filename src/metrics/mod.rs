@@ -248,6 +248,9 @@ fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use ngx_bpf_record::Phases;
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::schema;
     use prometheus_client::registry::Registry;
 
     use super::OwnMetrics;
@@ -256,9 +259,6 @@ mod tests {
     use super::UPSTREAMS_MAX;
     use super::route::Route;
     use crate::counts::Counts;
-    use ngx_bpf_record::Phases;
-    use ngx_bpf_record::Request;
-    use ngx_bpf_record::schema;
 
     /// Returns the text that is served after these requests.
     fn served(routes: &[&str], requests: &[Request<'_>]) -> String {

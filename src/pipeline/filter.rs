@@ -53,9 +53,10 @@ fn has_failed(request: &Request<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::TextFilter;
     use ngx_bpf_record::Request;
     use ngx_bpf_record::schema;
+
+    use super::TextFilter;
 
     /// Returns a request with every value that filters look at.
     fn request() -> Request<'static> {

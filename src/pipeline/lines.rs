@@ -6,6 +6,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
+use ngx_bpf_record::Format;
+use ngx_bpf_record::Lost;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::append_line;
 
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
@@ -16,11 +21,6 @@ use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
 use crate::pipeline::messages;
 use crate::pipeline::records::Consumer;
-use ngx_bpf_record::Format;
-use ngx_bpf_record::Lost;
-use ngx_bpf_record::Redaction;
-use ngx_bpf_record::Request;
-use ngx_bpf_record::append_line;
 
 /// Writes records as lines of one format.
 pub struct Lines {
@@ -154,6 +154,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
+    use ngx_bpf_record::Lost;
+    use ngx_bpf_record::Redaction;
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::values::Cause;
+
     use super::Lines;
     use crate::host::signals::Signals;
     use crate::host::stderr::Messages;
@@ -163,10 +168,6 @@ mod tests {
     use crate::output::OutputFormat;
     use crate::pipeline::ledger::Ledger;
     use crate::pipeline::records::Consumer as _;
-    use ngx_bpf_record::Lost;
-    use ngx_bpf_record::Redaction;
-    use ngx_bpf_record::Request;
-    use ngx_bpf_record::values::Cause;
 
     /// Check that requests are redacted, that only requests are counted as written, and that
     /// SIGUSR1 opens the file again after it was moved away.

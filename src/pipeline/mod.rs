@@ -23,6 +23,8 @@ use crossbeam_channel::bounded;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::Request;
 
 use crate::attach::Probe;
 use crate::attach::kernel;
@@ -54,8 +56,6 @@ use crate::pipeline::overhead::OverheadMeter;
 use crate::pipeline::overhead::ReportTimes;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
-use ngx_bpf_record::Redaction;
-use ngx_bpf_record::Request;
 
 pub mod filter;
 mod ledger;

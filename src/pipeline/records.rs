@@ -13,6 +13,8 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
+use ngx_bpf_record::Lost;
+use ngx_bpf_record::Request;
 
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
@@ -23,8 +25,6 @@ use crate::host::stderr::Messages;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
-use ngx_bpf_record::Lost;
-use ngx_bpf_record::Request;
 
 /// The interval at which the clocks are compared and `Consumer::tick()` is called.
 const TICK: Duration = Duration::from_millis(100);
@@ -186,6 +186,8 @@ mod tests {
 
     use anyhow::Result;
     use crossbeam_channel::bounded;
+    use ngx_bpf_record::Lost;
+    use ngx_bpf_record::Request;
 
     use super::Consumer;
     use super::RecordThread;
@@ -197,8 +199,6 @@ mod tests {
     use crate::host::stderr::Verbosity;
     use crate::pipeline::filter::TextFilter;
     use crate::pipeline::ledger::Ledger;
-    use ngx_bpf_record::Lost;
-    use ngx_bpf_record::Request;
 
     /// A consumer that notes its calls.
     struct Noted(Arc<Mutex<Vec<String>>>);

@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+use nginx_binary::layout::choose::LayoutOrigin;
+use nginx_binary::sites::ProbeSite;
+use nginx_binary::sites::references::References;
 use ngx_bpf_record::format::escape::Escaped;
 
 use super::report::CheckReport;
@@ -12,9 +15,6 @@ use super::report::PlanReport;
 use super::report::ProcessReport;
 use crate::attach::socket_source::SocketSource;
 use crate::host::escape::Line;
-use nginx_binary::layout::choose::LayoutOrigin;
-use nginx_binary::sites::ProbeSite;
-use nginx_binary::sites::references::References;
 
 /// Displays a report for people.
 pub struct ReportText<'a> {
