@@ -163,12 +163,12 @@ pub mod tests {
     use super::Facts;
     use crate::bpf::types;
     use crate::decode::wire::RequestEvent;
-    use crate::decode::wire::Text;
     use crate::decode::wire::Texts;
+    use crate::decode::wire::WireText;
 
     /// Returns a text that was not cut.
-    pub fn text(text: &str) -> Text<'_> {
-        Text {
+    pub fn text(text: &str) -> WireText<'_> {
+        WireText {
             bytes: text.as_bytes(),
             is_cut: false,
         }

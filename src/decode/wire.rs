@@ -30,23 +30,23 @@ pub struct RequestEvent<'a> {
 #[derive(Debug, Default)]
 pub struct Texts<'a> {
     /// `r->method_name`
-    pub method: Text<'a>,
+    pub method: WireText<'a>,
     /// `r->unparsed_uri`
-    pub request_uri: Text<'a>,
+    pub request_uri: WireText<'a>,
     /// `r->uri`
-    pub uri: Text<'a>,
+    pub uri: WireText<'a>,
     /// `r->headers_in.host`
-    pub host: Text<'a>,
+    pub host: WireText<'a>,
     /// `r->http_protocol`
-    pub protocol: Text<'a>,
+    pub protocol: WireText<'a>,
     /// `c->addr_text`
-    pub remote_addr: Text<'a>,
+    pub remote_addr: WireText<'a>,
     /// The path of `c->local_sockaddr`.
-    pub local_path: Text<'a>,
+    pub local_path: WireText<'a>,
     /// `hc->ssl_servername`
-    pub server_name: Text<'a>,
+    pub server_name: WireText<'a>,
     /// The value of the header `traceparent`.
-    pub traceparent: Text<'a>,
+    pub traceparent: WireText<'a>,
 }
 
 impl<'a> Texts<'a> {
@@ -65,7 +65,7 @@ impl<'a> Texts<'a> {
             server_name,
             traceparent,
         } = record.texts;
-        let text = |text| Text::read(all, text);
+        let text = |text| WireText::read(all, text);
         Ok(Self {
             method: text(method)?,
             request_uri: text(request_uri)?,
@@ -82,14 +82,14 @@ impl<'a> Texts<'a> {
 
 /// A text of nginx.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Text<'a> {
+pub struct WireText<'a> {
     /// The bytes of the text; empty when nginx has no such text.
     pub bytes: &'a [u8],
     /// True when nginx's text is longer than these bytes.
     pub is_cut: bool,
 }
 
-impl<'a> Text<'a> {
+impl<'a> WireText<'a> {
     /// Reads one text. Fails when it is not within the bytes.
     fn read(all: &'a [u8], text: types::text) -> Result<Self> {
         let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));

@@ -20,8 +20,8 @@ pub fn otel() -> Value {
         "type": "object",
         "oneOf": [{ "$ref": "#/$defs/request" }, { "$ref": "#/$defs/lost" }],
         "$defs": {
-            "request": Flat::of(&definition, &definition["$defs"]["request"]),
-            "lost": Flat::of(&definition, &definition["$defs"]["lost"]),
+            "request": FlatSchema::of(&definition, &definition["$defs"]["request"]),
+            "lost": FlatSchema::of(&definition, &definition["$defs"]["lost"]),
         },
     });
     let values = definition["$defs"].as_object().into_iter().flatten();
@@ -33,14 +33,14 @@ pub fn otel() -> Value {
 }
 
 /// The attributes of a record.
-struct Flat<'d> {
+struct FlatSchema<'d> {
     definition: &'d Value,
     properties: Map<String, Value>,
     patterns: Map<String, Value>,
     required: Vec<Value>,
 }
 
-impl<'d> Flat<'d> {
+impl<'d> FlatSchema<'d> {
     /// Returns the schema of the attributes of a record.
     fn of(definition: &'d Value, record: &'d Value) -> Value {
         let mut flat = Self {
