@@ -10,6 +10,8 @@ mod failure;
 pub mod held;
 pub mod request;
 pub mod ring;
+#[cfg(test)]
+mod round_trip;
 mod times;
 mod trace_context;
 pub mod wire;
