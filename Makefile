@@ -10,7 +10,7 @@ BUILD_NEEDS := cc:gcc clang:clang pkg-config:pkg-config /usr/include/libelf.h:li
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
 DEMO_NEEDS := nginx:nginx curl:curl
 TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
-	strace:strace xz:xz-utils kill:procps llvm-objdump:llvm \
+	strace:strace xz:xz-utils kill:procps \
 	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
@@ -19,6 +19,8 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client bpftool:bpftool curl:cur
 	/usr/share/doc/python3-venv:python3-venv
 BENCH_NEEDS := bpftrace:bpftrace
 GUEST_NEEDS := cpio:cpio
+# For tests that read builds of nginx.
+READ_NEEDS := llvm-objdump:llvm strip:binutils
 CHECK_NEEDS := clang-format:clang-format
 
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
@@ -73,7 +75,7 @@ check: build-deps check-deps ## Check format and lints, run the tests without ro
 
 .PHONY: docs
 docs: ## Write what docs/ says of every key: both schemas, the tables of fields.md and otel.md
-	$(CARGO) test --locked --package ngx-bpf-record --test documents -- --ignored --exact write
+	UPDATE_DOCS=1 $(CARGO) test --locked --package ngx-bpf-record --test documents
 
 .PHONY: test
 # Tests that lack something on this machine are skipped with the reason (77); .ci/run treats that as a failure.
@@ -91,8 +93,12 @@ else
 endif
 
 .PHONY: test-nginx
-test-nginx: build-deps test-deps ## Run the tests that trace on every nginx of tests/NGINX (needs root)
+test-nginx: build-deps test-deps read-deps ## Run the tests that trace on every nginx of tests/NGINX (needs root)
 	tests/builds/run
+
+.PHONY: test-binaries
+test-binaries: build-deps read-deps ## Run the tests that only read builds of nginx (needs root)
+	tests/builds/run --read
 
 .PHONY: test-kernels
 test-kernels: build-deps test-deps guest-deps ## Run the tests that trace on other kernels: KERNELS="5.10 6.1 6.12"
@@ -161,7 +167,7 @@ test-reproducible: packages ## Build the packages again in another folder, and c
 	packaging/reproduce
 
 .PHONY: release
-release: check test test-packages test-reproducible deny ## Run all checks, build all packages: see CONTRIBUTING.md
+release: check test test-binaries test-packages test-reproducible deny ## Run all checks, build all packages: see CONTRIBUTING.md
 	@cat target/dist/SHA256SUMS
 
 .PHONY: format
@@ -178,7 +184,7 @@ deny: ## Check licences and sources of all dependencies
 hooks: ## Let git run make check before every commit
 	git config core.hooksPath .githooks
 
-.PHONY: build-deps demo-deps test-deps bench-deps check-deps package-deps package-test-deps guest-deps
+.PHONY: build-deps demo-deps test-deps read-deps bench-deps check-deps package-deps package-test-deps guest-deps
 build-deps:
 	@tests/install $(BUILD_NEEDS)
 demo-deps:
@@ -186,6 +192,8 @@ demo-deps:
 test-deps:
 	@tests/install $(TEST_NEEDS)
 	@tests/fetch
+read-deps:
+	@tests/install $(READ_NEEDS)
 bench-deps:
 	@tests/install $(BENCH_NEEDS)
 guest-deps:

@@ -38,16 +38,16 @@ measures = program("measures.vrl")
 count = 0
 with open(records) as lines:
     for line in lines:
-        told = json.loads(line)
-        event = record.remap(told)
+        written = json.loads(line)
+        event = record.remap(written)
         # The event has the request's time to the nanosecond, and every key of the record.
-        assert f"{event.pop('ns') % 10**9:09}Z" == told["time"].split(".")[1], told
-        assert event == told, (event, told)
-        measured = measures.remap(told)
-        assert measured["status"] == str(told.get("status", "none")), measured
-        assert measured["upstream"] == told.get("upstream_addr", "none"), measured
-        if "elapsed_ns" in told and "tunnel" not in told:
-            assert abs(measured["seconds"] - told["elapsed_ns"] / 1e9) < 1e-9, measured
+        assert f"{event.pop('ns') % 10**9:09}Z" == written["time"].split(".")[1], written
+        assert event == written, (event, written)
+        measured = measures.remap(written)
+        assert measured["status"] == str(written.get("status", "none")), measured
+        assert measured["upstream"] == written.get("upstream_addr", "none"), measured
+        if "elapsed_ns" in written and "tunnel" not in written:
+            assert abs(measured["seconds"] - written["elapsed_ns"] / 1e9) < 1e-9, measured
         count += 1
 
 try:

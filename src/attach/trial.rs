@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Trials with a BPF program that does nothing. It is loaded and attached like the programs that
-//! trace, and detached at once, because only the kernel can tell what it allows this process.
+//! trace, and detached at once, because only the kernel knows what it allows this process.
 
 use std::ffi::CStr;
 use std::fs;

@@ -50,7 +50,7 @@ const INTERVAL: Timespec = Timespec {
 pub struct RingReaders {
     /// The sending end of the channel, which is dropped after the last batch.
     sender: Option<Sender<Vec<u8>>>,
-    /// Tells the threads to end when their ring buffers are empty.
+    /// Asks the threads to end when their ring buffers are empty.
     is_last_round: Arc<AtomicBool>,
     /// The threads. Each returns the error that it ended with.
     threads: Vec<JoinHandle<Result<()>>>,

@@ -134,7 +134,7 @@ impl NginxProcess {
 pub struct KnownProcess {
     /// The pid in the pid namespace of this process.
     pub pid: u32,
-    /// The start time in the kernel's ticks. It tells this process from a later one with the same
+    /// The start time in the kernel's ticks. It distinguishes this process from a later one with the same
     /// pid.
     started: u64,
 }

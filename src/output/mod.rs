@@ -155,7 +155,7 @@ impl Output {
         Ok(())
     }
 
-    /// Returns whether the output is a FIFO that nobody has opened for reading yet.
+    /// Returns whether the output is a FIFO that no process has opened for reading yet.
     pub fn is_unread(&self) -> bool {
         self.file.is_none()
     }

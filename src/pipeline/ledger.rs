@@ -115,7 +115,7 @@ impl Ledger {
         counts
     }
 
-    /// Counts the records that nobody will handle any more as ones that could not be decoded, so that the
+    /// Counts the records that are left unhandled as ones that could not be decoded, so that the
     /// sums add up.
     pub fn lose_the_rest(&self) {
         let counts = self.counts();

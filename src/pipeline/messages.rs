@@ -10,7 +10,7 @@ use crate::pipeline::overhead::Overhead;
 pub fn unread(messages: Messages) {
     messages.print(
         Verbosity::Normal,
-        "no one reads the output, a FIFO: records wait until somebody does",
+        "no one reads the output, a FIFO: records wait until a reader opens it",
     );
 }
 

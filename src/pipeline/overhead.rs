@@ -30,7 +30,7 @@ pub struct Overhead {
     pub process: Usage,
 }
 
-/// Makes the kernel count runs while it lives, and tells when a report is due.
+/// Makes the kernel count runs while it lives, and knows when a report is due.
 pub struct OverheadMeter {
     /// The kernel counts until this descriptor, or the last one of another tool, is closed.
     _counting: OwnedFd,

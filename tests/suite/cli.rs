@@ -181,8 +181,8 @@ fn generate(what: &str) -> String {
 /// Returns the long options in a text: the words after each `mark`, without punctuation at the end.
 fn options(text: &str, mark: &str) -> BTreeSet<String> {
     let ends = |c: char| !(c.is_ascii_lowercase() || c == '-');
-    let behind = text.split(mark).skip(1);
-    let words = behind.map(|rest| rest.split(ends).next().unwrap().to_owned());
+    let after = text.split(mark).skip(1);
+    let words = after.map(|rest| rest.split(ends).next().unwrap().to_owned());
     words.filter(|word| word.len() > 1).collect()
 }
 

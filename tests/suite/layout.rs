@@ -150,8 +150,8 @@ fn broken() {
         match output.status.code() {
             Some(0) => {
                 assert_eq!(errors, "");
-                let told = members(&String::from_utf8(output.stdout).unwrap());
-                let elsewhere: Vec<_> = told.difference(right).collect();
+                let printed = members(&String::from_utf8(output.stdout).unwrap());
+                let elsewhere: Vec<_> = printed.difference(right).collect();
                 assert!(elsewhere.is_empty(), "{elsewhere:?}");
             }
             code => assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}"),

@@ -258,9 +258,9 @@ fn parsers_of_fluent_bit() {
         ("%L", "9"),
     ];
     let schema = json_schema_of_time();
-    let told = values("Time_Format");
-    assert_eq!(told.len(), 2);
-    for format in told {
+    let stated = values("Time_Format");
+    assert_eq!(stated.len(), 2);
+    for format in stated {
         let mut pattern = regex_of(format);
         for (name, digits) in formats {
             pattern = pattern.replace(name, &format!(r"\d{{{digits}}}"));

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::common::record::Line;
 
-/// Check that what is no record, or holds a key that no one has planned, is refused.
+/// Check that a line that is not a record, or has a key that the schema does not name, is refused.
 #[test]
 fn refused() {
     let lost = json!({"type": "lost", "time": "2026-11-22T17:17:57.972980760Z", "count": 1,

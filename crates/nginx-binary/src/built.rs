@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files for tests: C programs that a test compiles, and builds of nginx that `make test-nginx` keeps.
+//! Files for tests: C programs that a test compiles, and builds of nginx that `make test-binaries` keeps.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use tempfile::TempDir;
 
 use crate::elf::image::Image;
 
-/// Returns a file of the cache. Tests that call this are ignored unless `make test-nginx` runs them,
+/// Returns a file of the cache. Tests that call this are ignored unless `make test-binaries` runs them,
 /// which has made the cache.
 pub fn cached(path: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let file = cache.or(home).unwrap().join("ngx-bpf").join(path);
-    assert!(file.exists(), "make test-nginx makes {file:?}");
+    assert!(file.exists(), "make test-binaries makes {file:?}");
     file
 }
 

@@ -236,11 +236,17 @@ fn replaced(text: &str, heading: &str, columns: &[&str], rows: Vec<Vec<String>>)
     )
 }
 
-/// Check that the committed files are equal to the generated ones.
+/// Check that the committed files are equal to the generated ones. With `UPDATE_DOCS` in the environment
+/// they are written instead.
 #[test]
 fn committed() {
+    let is_update = std::env::var_os("UPDATE_DOCS").is_some();
     for (path, expected) in documents() {
         let text = fs::read_to_string(&path).unwrap();
+        if is_update {
+            fs::write(&path, &expected).unwrap();
+            continue;
+        }
         let differing = text
             .lines()
             .zip(expected.lines())
@@ -250,14 +256,5 @@ fn committed() {
             "{} is not what the record says, run `make docs`: {differing:?}",
             path.display()
         );
-    }
-}
-
-/// Writes the generated files.
-#[test]
-#[ignore = "it writes docs/: make docs"]
-fn write() {
-    for (path, text) in documents() {
-        fs::write(path, text).unwrap();
     }
 }

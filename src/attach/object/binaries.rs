@@ -78,7 +78,7 @@ fn complete() {
 /// Check that in builds for arm64 the offsets of the members are those of the table, both in the
 /// debug information and in the code, and that all probes can be placed.
 #[test]
-#[ignore = "reads builds of nginx that make test-nginx makes"]
+#[ignore = "reads builds of nginx that make test-binaries makes"]
 fn arm64() {
     let files = [
         "source-arm64/objs/nginx",

@@ -47,7 +47,7 @@ impl Http3 {
 
     /// Asserts that the server accepted the bytes that were sent before the handshake.
     pub fn assert_early(&mut self) {
-        self.tell("early");
+        self.command("early");
     }
 
     /// Starts the client.
@@ -74,7 +74,7 @@ impl Http3 {
     }
 
     /// Sends a command to the client, and waits until it has finished.
-    fn tell(&mut self, command: &str) {
+    fn command(&mut self, command: &str) {
         writeln!(self.commands.as_mut().unwrap(), "{command}").unwrap();
         self.wait_done(command);
     }
@@ -82,7 +82,7 @@ impl Http3 {
     /// Sends bytes of a stream. `last` ends the stream.
     pub fn send(&mut self, stream: u64, bytes: &[u8], last: bool) {
         let command = if last { "last" } else { "send" };
-        self.tell(&format!("{command} {stream} {}", hex(bytes)));
+        self.command(&format!("{command} {stream} {}", hex(bytes)));
     }
 
     /// Sends a request without a body.
@@ -94,23 +94,23 @@ impl Http3 {
     /// number of milliseconds.
     pub fn get_deaf(&mut self, stream: u64, path: &str, ms: u64) {
         let bytes = hex(&header("GET", path));
-        self.tell(&format!("deaf {stream} {bytes} {ms}"));
+        self.command(&format!("deaf {stream} {bytes} {ms}"));
     }
 
     /// Resets a stream.
     pub fn reset(&mut self, stream: u64) {
-        self.tell(&format!("reset {stream}"));
+        self.command(&format!("reset {stream}"));
     }
 
     /// Waits for bytes of a response.
     pub fn receive_some(&mut self, stream: u64) {
-        self.tell(&format!("some {stream}"));
+        self.command(&format!("some {stream}"));
     }
 
     /// Waits for the ends of responses.
     pub fn receive(&mut self, streams: impl IntoIterator<Item = u64>) {
         for stream in streams {
-            self.tell(&format!("end {stream}"));
+            self.command(&format!("end {stream}"));
         }
     }
 

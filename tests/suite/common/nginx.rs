@@ -372,7 +372,7 @@ fn without_return(http: &str) -> String {
     text
 }
 
-/// Makes a folder for one nginx, whose workers run as user nobody.
+/// Makes a folder for one nginx, whose workers run as an unprivileged user.
 fn folder() -> TempDir {
     let folder = TempDir::with_prefix("ngx-bpf-test").unwrap();
     open_to_all(folder.path());

@@ -136,19 +136,19 @@ fn read_fastcgi(from: &mut BufReader<impl Read>) -> Option<Request> {
             let mut sizes = [0, 0];
             for size in &mut sizes {
                 let long = rest[0] & 0x80 != 0;
-                let (bytes, behind) = rest.split_at(if long { 4 } else { 1 });
+                let (bytes, after) = rest.split_at(if long { 4 } else { 1 });
                 *size = bytes
                     .iter()
                     .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
                 *size &= if long { 0x7fff_ffff } else { 0x7f };
-                rest = behind;
+                rest = after;
             }
-            let (pair, behind) = rest.split_at(sizes[0] + sizes[1]);
+            let (pair, after) = rest.split_at(sizes[0] + sizes[1]);
             let (key, value) = pair.split_at(sizes[0]);
             if key == name.as_bytes() {
                 return String::from_utf8(value.to_vec()).ok();
             }
-            rest = behind;
+            rest = after;
         }
         None
     };
@@ -170,10 +170,10 @@ fn read_uwsgi(from: &mut BufReader<impl Read>) -> Option<Request> {
     let vars = take(from, u16::from_le_bytes([header[1], header[2]]).into())?;
     let mut texts = Vec::new();
     let mut rest = &vars[..];
-    while let [low, high, behind @ ..] = rest {
-        let (text, behind) = behind.split_at(u16::from_le_bytes([*low, *high]).into());
+    while let [low, high, after @ ..] = rest {
+        let (text, after) = after.split_at(u16::from_le_bytes([*low, *high]).into());
         texts.push(String::from_utf8(text.to_vec()).ok()?);
-        rest = behind;
+        rest = after;
     }
     read_variables(from, &texts)
 }

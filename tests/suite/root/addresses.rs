@@ -112,7 +112,7 @@ fn real_ip() {
         let text = |addr: &Option<Cow<'_, str>>| addr.as_deref().map(str::to_owned);
         (text(&record.remote_addr), text(&record.peer_addr))
     };
-    let told: Vec<_> = records.iter().map(who).collect();
+    let found: Vec<_> = records.iter().map(who).collect();
     let both = |remote: &str, peer: &str| (Some(remote.to_owned()), Some(peer.to_owned()));
     let expected = [
         both("192.0.2.7", "127.0.0.1"),
@@ -123,7 +123,7 @@ fn real_ip() {
         (Some("2001:db8::9".to_owned()), None),
         (Some("::1".to_owned()), None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(found, expected);
     assert_eq!(records[2].remote_port, Some(1235));
     assert!(records[2].peer_port.is_some_and(|port| port != 1235));
     assert_eq!(records[6].peer_port, None);

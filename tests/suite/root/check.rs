@@ -139,7 +139,7 @@ fn does_not_work() {
     child.wait().unwrap();
 }
 
-/// Check that a user without capabilities is told which are missing.
+/// Check that the report names the capabilities that a user lacks.
 #[test]
 fn without_capabilities() {
     let folder = TempDir::new().unwrap();

@@ -255,15 +255,15 @@ fn connect() {
             http.send(&http2::get(7, "/return"));
             http.receive([7]);
         });
-        let told: Vec<_> = (1..=4)
+        let found: Vec<_> = (1..=4)
             .map(|n| nth(&records, n))
             .map(|record| (record.request_method.as_deref(), record.status.unwrap()))
             .collect();
         assert_eq!(records.len(), 4);
-        for (method, status) in &told[..3] {
+        for (method, status) in &found[..3] {
             assert_eq!(method.unwrap_or("CONNECT"), "CONNECT");
-            assert!([200, 400, 405].contains(status), "{told:?}");
+            assert!([200, 400, 405].contains(status), "{found:?}");
         }
-        assert_eq!(told[3], (Some("GET"), 200));
+        assert_eq!(found[3], (Some("GET"), 200));
     }
 }

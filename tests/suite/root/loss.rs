@@ -52,8 +52,8 @@ fn full_rate() {
         "{answered} {summary:?}"
     );
     assert_eq!(ended.records().len() as u64, summary.written);
-    let told: u64 = ended.lost().iter().map(|lost| lost.count).sum();
-    assert_eq!(told, summary.lost);
+    let reported: u64 = ended.lost().iter().map(|lost| lost.count).sum();
+    assert_eq!(reported, summary.lost);
     println!("{answered} requests answered, {resident} bytes resident, {summary:?}");
 }
 
@@ -78,7 +78,7 @@ fn stalled_reader() {
     let ended = tool.wait();
     let lines = reader.join().unwrap();
     let summary = ended.summary();
-    let mut told = 0;
+    let mut reported = 0;
     let mut written = 0;
     for line in lines {
         match line {
@@ -86,12 +86,12 @@ fn stalled_reader() {
             Line::Lost(lost) => {
                 assert_eq!(lost.cause, Cause::RingFull);
                 assert!(lost.time.ends_with('Z'));
-                told += lost.count;
+                reported += lost.count;
             }
         }
     }
     assert!(summary.lost > 0, "{summary:?}");
-    assert_eq!((written, told), (summary.written, summary.lost));
+    assert_eq!((written, reported), (summary.written, summary.lost));
     assert!(
         (answered..answered + 64).contains(&summary.seen),
         "{answered} {summary:?}"

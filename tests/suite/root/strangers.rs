@@ -95,7 +95,7 @@ fn count(ended: &Ended, text: &str) -> usize {
     lines.filter(|line| line.contains(text)).count()
 }
 
-/// The arguments with which util-linux runs a program as user nobody, with the capabilities of
+/// The arguments with which util-linux runs a program as an unprivileged user, with the capabilities of
 /// ngx-bpf.service.
 const AS_SERVICE: [&str; 7] = [
     "--reuid=65534",

@@ -84,7 +84,7 @@ fn run(requests: impl FnOnce(&Nginx)) -> (Vec<Record>, Vec<Logged>) {
 
 /// Compares the subrequests of a record with nginx's log of them, in any order.
 pub fn assert_logged(record: &Record, logged: &[Logged]) {
-    let mut told: Vec<_> = record
+    let mut found: Vec<_> = record
         .subrequests
         .iter()
         .map(|sub| {
@@ -115,9 +115,9 @@ pub fn assert_logged(record: &Record, logged: &[Logged]) {
             )
         })
         .collect();
-    told.sort();
+    found.sort();
     expected.sort();
-    assert_eq!(told, expected, "{record:#?}");
+    assert_eq!(found, expected, "{record:#?}");
 }
 
 /// Check auth_request: its time is before the main upstream's, a refusal has a record, too, and a

@@ -29,8 +29,8 @@ const REPEATED: usize = 5;
 
 /// Returns the milliseconds that a busy machine may add to a delay; an emulated one adds more.
 pub fn slack() -> u64 {
-    let told = std::env::var("NGX_BPF_TEST_SLACK");
-    told.map_or(400, |slack| slack.parse().unwrap())
+    let slack_ms = std::env::var("NGX_BPF_TEST_SLACK");
+    slack_ms.map_or(400, |slack| slack.parse().unwrap())
 }
 
 /// Asserts that there is a delay of this number of milliseconds between two phases.

@@ -24,7 +24,7 @@ fn connections() {
             assert_eq!(client.get(uri).status, 200);
         }
     });
-    let told: Vec<_> = records
+    let found: Vec<_> = records
         .iter()
         .map(|record| {
             record.assert_complete();
@@ -37,7 +37,7 @@ fn connections() {
         })
         .collect();
     assert_eq!(
-        told,
+        found,
         [(false, true), (true, false), (false, true), (false, true)]
     );
 }

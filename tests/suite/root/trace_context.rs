@@ -27,7 +27,7 @@ fn records(headers: &[String]) -> Vec<Record> {
 
 /// Check the header among others, few and many, in upper and lower case.
 #[test]
-fn told() {
+fn as_sent() {
     let many = |count: usize| "X-Other: value\r\n".repeat(count);
     let headers = [
         format!("traceparent: {FIRST}\r\n"),
@@ -48,9 +48,9 @@ fn told() {
 
 /// Asserts that a record has the header's ids, or none without a header.
 pub fn assert_tells(record: &Record, header: Option<&str>) {
-    let told = (record.trace_id.as_deref(), record.parent_span_id.as_deref());
+    let found = (record.trace_id.as_deref(), record.parent_span_id.as_deref());
     let sent = header.map(|header| (&header[3..35], &header[36..52]));
-    assert_eq!(told, sent.unzip());
+    assert_eq!(found, sent.unzip());
 }
 
 /// Check that the ids are absent without the header, with an invalid one, and with two.

@@ -277,9 +277,10 @@ fn untraceable() {
     let ended = tool.stop();
     ended.assert_clean();
     assert_eq!(ended.stderr.len(), 3, "{:?}", ended.stderr);
-    let (missed, told): (Vec<_>, Vec<_>) = nginx.logged().into_iter().partition(|l| l.pid == new);
-    assert_eq!((missed.len(), told.len()), (1, 3));
-    assert_equal(&ended.records(), &told);
+    let (missed, recorded): (Vec<_>, Vec<_>) =
+        nginx.logged().into_iter().partition(|l| l.pid == new);
+    assert_eq!((missed.len(), recorded.len()), (1, 3));
+    assert_equal(&ended.records(), &recorded);
     assert_eq!(ended.records().len(), 3);
 }
 

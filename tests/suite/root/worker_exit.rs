@@ -89,7 +89,7 @@ fn killed() {
     }));
 }
 
-/// Check the same for a worker that is told to end at once.
+/// Check the same for a worker that has to end at once.
 #[test]
 fn fast_shutdown() {
     assert_lost(&with_requests_in_flight(|nginx| {

@@ -231,7 +231,7 @@ mod tests {
 
     /// Check the counts against those of objdump in Debian's builds.
     #[test]
-    #[ignore = "reads builds of nginx that make test-nginx makes"]
+    #[ignore = "reads builds of nginx that make test-binaries makes"]
     fn as_objdump_has_it() {
         let mut rows = RECORDED.lines().filter(|line| !line.starts_with('#'));
         let suites = rows.next().unwrap().split('\t').skip(1);
@@ -250,7 +250,7 @@ mod tests {
     /// Check that two functions which link-time optimisation inlined everywhere are unreferenced, and that
     /// the probed functions are not.
     #[test]
-    #[ignore = "reads a build of nginx that make test-nginx makes"]
+    #[ignore = "reads a build of nginx that make test-binaries makes"]
     fn link_time_optimisation() {
         let file = built::cached("source-lto/objs/nginx");
         let dead = ["ngx_event_connect_peer", "ngx_ssl_handshake"];

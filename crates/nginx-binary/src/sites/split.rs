@@ -78,7 +78,7 @@ mod tests {
     /// Check that the bodies of functions that link-time optimisation left unreferenced are found where the
     /// symbols have them, also in the stripped file, and that a function without a body has none.
     #[test]
-    #[ignore = "reads a build of nginx that make test-nginx makes"]
+    #[ignore = "reads a build of nginx that make test-binaries makes"]
     fn bodies() {
         let whole = built::cached("source-lto/objs/nginx");
         let stripped = tempfile::NamedTempFile::new().unwrap();

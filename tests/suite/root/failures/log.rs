@@ -154,7 +154,7 @@ pub fn compare(
             .into_iter()
             .chain(of_subrequests)
         {
-            let told: Vec<_> = attempts
+            let found: Vec<_> = attempts
                 .iter()
                 .filter_map(|attempt| Some(attempt.failure?.name()))
                 .collect();
@@ -178,8 +178,8 @@ pub fn compare(
             {
                 *name = "connect_timeout";
             }
-            assert_eq!(told, expected, "{uri}: {record:#?}");
-            names.extend(told.into_iter().map(str::to_owned));
+            assert_eq!(found, expected, "{uri}: {record:#?}");
+            names.extend(found.into_iter().map(str::to_owned));
             attempts.iter().for_each(assert_sent);
         }
     }

@@ -314,7 +314,7 @@ fn compare(file: &Path) -> usize {
         .args(["-d", "--mattr=+v8.7a"])
         .arg(file)
         .output()
-        .expect("llvm-objdump is installed by make test-nginx");
+        .expect("llvm-objdump is installed by make test-binaries");
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let (mut count, mut mismatches) = (0, BTreeMap::new());
@@ -353,7 +353,7 @@ fn compare(file: &Path) -> usize {
 
 /// Check the decoder against LLVM's disassembler.
 #[test]
-#[ignore = "reads builds of nginx that make test-nginx makes"]
+#[ignore = "reads builds of nginx that make test-binaries makes"]
 fn as_llvm_decodes() {
     for build in ["source-arm64", "source-arm64-compat"] {
         let count = compare(&built::cached(&format!("{build}/objs/nginx")));
