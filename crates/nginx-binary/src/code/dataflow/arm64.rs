@@ -33,6 +33,9 @@ pub fn transfer(
         Operation::Add(to, from, bytes) => {
             let value = state.get(from).map(|pointer| pointer.plus(bytes));
             state.set(to, value);
+            if bytes != 0 {
+                analysis.locate(value);
+            }
             if let Some(page) = analysis.pages.get(&from) {
                 let address = page.wrapping_add_signed(bytes);
                 analysis.effects.addresses.insert(address);

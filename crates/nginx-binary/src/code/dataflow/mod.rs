@@ -122,6 +122,8 @@ pub struct FunctionEffects {
     pub touched: BTreeSet<MemberByte>,
     /// The members that it reads or writes with fewer bytes than a pointer has.
     pub narrow: BTreeSet<MemberByte>,
+    /// The members whose addresses it computes, to pass them on or to access them later.
+    pub located: BTreeSet<MemberByte>,
     /// The addresses that it computes relative to its own code: of functions and of data.
     pub addresses: BTreeSet<u64>,
     /// The constants that it loads, which may be addresses in a binary that is not relocated.
@@ -146,6 +148,7 @@ impl FunctionEffects {
         for effects in rest {
             sum.touched.extend(&effects.touched);
             sum.narrow.extend(&effects.narrow);
+            sum.located.extend(&effects.located);
             sum.addresses.extend(&effects.addresses);
             sum.constants.extend(&effects.constants);
         }
@@ -223,6 +226,13 @@ impl Analysis<'_> {
             if bytes < POINTER_BYTES {
                 self.effects.narrow.insert((name, at));
             }
+        }
+    }
+
+    /// Records the computation of an address.
+    fn locate(&mut self, address: Option<Pointer>) {
+        if let Some(Pointer::Struct(name, at)) = address {
+            self.effects.located.insert((name, at));
         }
     }
 

@@ -183,3 +183,20 @@ fn arm64_loops() {
         "{touched:?}"
     );
 }
+
+/// Check that computing the address of a member is not an access to it, and is recorded.
+#[test]
+fn located() {
+    let found = effects(
+        Machine::X86_64,
+        "mov 8(%rdi), %rax; lea 32(%rax), %rsi; mov 8(%rdi), %rdx; add $40, %rdx; mov %rdx, %rcx; ret",
+    );
+    assert_eq!(found.touched, [("s", 8)].into());
+    assert_eq!(found.located, [("s", 32), ("s", 40)].into());
+    let found = effects(
+        Machine::Arm64,
+        "ldr x1, [x0, #8]; add x2, x1, #32; mov x3, x1; sub sp, sp, #16; ret",
+    );
+    assert_eq!(found.touched, [("s", 8)].into());
+    assert_eq!(found.located, [("s", 32)].into());
+}

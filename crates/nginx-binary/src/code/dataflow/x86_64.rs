@@ -46,6 +46,7 @@ fn apply(analysis: &mut Analysis<'_>, instruction: &Instruction, state: &mut Sta
     let to = instruction.op0_register();
     if !has_memory && let Some(bytes) = added_constant(instruction) {
         let sum = value_of(state, to).map(|pointer| pointer.plus(bytes));
+        analysis.locate(sum);
         set(state, to, sum);
         return;
     }
@@ -58,7 +59,10 @@ fn apply(analysis: &mut Analysis<'_>, instruction: &Instruction, state: &mut Sta
             set(state, instruction.op1_register(), value);
         }
         Code::Mov_r64_rm64 | Code::Mov_rm64_r64 => set(state, to, from),
-        Code::Lea_r64_m => set(state, to, address),
+        Code::Lea_r64_m => {
+            analysis.locate(address);
+            set(state, to, address);
+        }
         Code::Push_r64 => {
             let top = state.get(STACK).map(|top| top.plus(-POINTER_BYTES));
             state.set(STACK, top);

@@ -96,6 +96,10 @@ pub const COME_WITH_MEMBER: [&str; 3] = [
     "upstream_cache_status",
 ];
 
+/// Embedded structs of which no release accesses the first member in all compilers' code: their addresses
+/// are passed on.
+pub const EMBEDDED: &[(&str, &str)] = &[(UPSTREAM, "buffer")];
+
 /// Bitfields: an access of the size of a pointer at their offset is to another member.
 pub const BITS: &[(&str, &str)] = &[(UPSTREAM, "store"), (CONNECTION, "buffered")];
 

@@ -19,6 +19,7 @@ use crate::layout::variables::Variable;
 use functions::BITS;
 use functions::DIRECTIVE;
 use functions::Directives;
+use functions::EMBEDDED;
 use functions::MemberPath;
 use functions::POINTERS;
 use functions::REQUEST;
@@ -173,13 +174,17 @@ impl<'a> Witnesses<'a> {
                 FunctionEffects::union(&all).filter(|effects| effects.has(name))?
             }
         };
-        let touched = if BITS.contains(&place[0]) {
-            &effects.narrow
-        } else {
-            &effects.touched
+        let shows = |offset| {
+            let member = (name, offset);
+            match place[0] {
+                bits if BITS.contains(&bits) => effects.narrow.contains(&member),
+                embedded if EMBEDDED.contains(&embedded) => {
+                    effects.touched.contains(&member) || effects.located.contains(&member)
+                }
+                _ => effects.touched.contains(&member),
+            }
         };
-        let offset = question.offset;
-        Some(offset.is_some_and(|offset| touched.contains(&(name, offset))))
+        Some(question.offset.is_some_and(shows))
     }
 
     /// Returns the effects of the content handler of the first of these directives that is built in. `None`
