@@ -26,11 +26,7 @@ pub struct Around {
 
 /// Returns every attempt of a request, in order.
 pub fn attempts<'a>(events: &[AttemptEvent<'a>], around: Around) -> Vec<Attempt<'a>> {
-    /* nginx puts a state without a peer between the upstreams of two internal redirects. */
-    let tried = events
-        .iter()
-        .filter(|attempt| !attempt.addr.is_empty() || attempt.was_seen());
-    let tried: Vec<_> = tried.collect();
+    let tried: Vec<_> = events.iter().filter(|event| event.was_tried()).collect();
     let all = tried.iter().enumerate().map(|(n, event)| {
         let next = match tried.get(n + 1) {
             None => around.next,
@@ -63,9 +59,7 @@ fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
         bytes_sent: counted(record.bytes_sent),
         bytes_received: counted(record.bytes_received),
         failure: evidence.failure(around.next),
-        post_action: around
-            .answered_ns
-            .is_some_and(|answered| record.connect_ns >= answered),
+        post_action: event.is_after(around.answered_ns),
         ..Default::default()
     };
     add_times(&mut attempt, &evidence, around.origin);

@@ -18,6 +18,7 @@ use crate::bpf::types;
 use crate::bpf::types::request_flag;
 use crate::decode::nonzero;
 use crate::decode::trace_context::TraceContext;
+use crate::decode::wire::AttemptEvent;
 use crate::decode::wire::RequestEvent;
 use crate::decode::wire::SubrequestEvent;
 
@@ -114,6 +115,15 @@ impl<'a> Facts<'_, 'a> {
         CacheStatus::ALL.get(index).copied()
     }
 
+    /// Returns the last attempt that the client waited for, as `Request::last_awaited()` does.
+    pub fn last_awaited(&self) -> Option<&AttemptEvent<'a>> {
+        let answered_ns = self.answered_ns();
+        let attempts = self.0.attempts.iter().rev();
+        attempts
+            .filter(|attempt| attempt.was_tried())
+            .find(|attempt| !attempt.is_after(answered_ns))
+    }
+
     /// Returns the keys whose values were cut in the record.
     pub fn truncated(&self) -> Vec<Cut> {
         let (record, texts) = (&self.0.record, &self.0.texts);
@@ -128,7 +138,7 @@ impl<'a> Facts<'_, 'a> {
         ];
         let cut = texts.into_iter().filter(|(text, _)| text.is_cut);
         let mut truncated: Vec<Cut> = cut.map(|(_, cut)| cut).collect();
-        let last = self.0.attempts.last();
+        let last = self.last_awaited();
         if last.is_some_and(|last| last.record.addr_cut != 0) {
             truncated.push(Cut::UpstreamAddr);
         }

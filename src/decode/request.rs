@@ -92,7 +92,7 @@ fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin:
         origin,
         next: Next::Answer(event.record.status),
         is_alone,
-        answered_ns: nonzero(event.record.response_last_ns),
+        answered_ns: Facts(event).answered_ns(),
     };
     request.upstreams = attempts(&event.attempts, around);
     let subrequests = event.subrequests.iter();
@@ -140,6 +140,7 @@ mod tests {
     use crate::bpf::types;
     use crate::decode::clock::Clock;
     use crate::decode::facts;
+    use crate::decode::wire::AttemptEvent;
     use crate::decode::wire::RequestEvent;
 
     /// Returns the event of `facts::tests`, on a connection accepted at 500 ns.
@@ -194,6 +195,34 @@ mod tests {
             ] {
                 assert!(json.get(key).is_none(), "{json}");
             }
+        }
+    }
+
+    /// Check that the cut of `upstream_addr` is that of the attempt whose address it is: neither that of
+    /// a `post_action`, which comes after the response, nor that of a state without a peer.
+    #[test]
+    fn cut_upstream_addr() {
+        let attempt = |addr: &'static [u8], connect_ns, addr_cut| AttemptEvent {
+            record: types::attempt {
+                connect_ns,
+                addr_cut,
+                ..Default::default()
+            },
+            addr,
+        };
+        for (cut, truncated) in [
+            ([1, 0], serde_json::json!(["upstream_addr"])),
+            ([0, 1], serde_json::Value::Null),
+        ] {
+            let mut event = event();
+            event.attempts = vec![
+                attempt(b"unix:/answer", 2_000, cut[0]),
+                attempt(b"", 0, 0),
+                attempt(b"unix:/after", 5_000, cut[1]),
+            ];
+            let json = json(&event);
+            assert_eq!(json["upstream_addr"], "unix:/answer");
+            assert_eq!(json["truncated"], truncated);
         }
     }
 

@@ -66,7 +66,7 @@ impl Facts<'_, '_> {
     /// that came for the whole body, and answers with 400 (ngx_http_v2_filter_request_body()).
     fn may_be_short(&self) -> bool {
         let record = &self.0.record;
-        let last = self.0.attempts.last();
+        let last = self.last_awaited();
         record.http_version >= HTTP_VERSION_20
             && record.status == BAD_REQUEST
             && last.is_none_or(|last| last.record.status != BAD_REQUEST)
@@ -100,15 +100,19 @@ impl Facts<'_, '_> {
         (self.is_tunnel() && !self.is_partial()).then_some(lived)
     }
 
+    /// Returns the moment at which the last byte was sent to the client.
+    pub fn answered_ns(&self) -> Option<u64> {
+        nonzero(self.0.record.response_last_ns)
+    }
+
     /// Returns the moment at which the last byte of the response was sent. The response of a tunnel
     /// ends where the tunnel begins.
     pub fn response_last_ns(&self) -> Option<u64> {
-        let record = &self.0.record;
-        nonzero(if self.is_tunnel() {
-            record.response_first_ns
+        if self.is_tunnel() {
+            nonzero(self.0.record.response_first_ns)
         } else {
-            record.response_last_ns
-        })
+            self.answered_ns()
+        }
     }
 
     /// Returns the time from the first byte of the request to its end.

@@ -126,6 +126,17 @@ impl AttemptEvent<'_> {
     pub fn was_seen(&self) -> bool {
         self.record.flags & types::attempt_flag::ATTEMPT_SEEN.0 != 0
     }
+
+    /// Returns whether this is an attempt. nginx puts a state without a peer between the upstreams of
+    /// two internal redirects.
+    pub fn was_tried(&self) -> bool {
+        !self.addr.is_empty() || self.was_seen()
+    }
+
+    /// Returns whether it began after the response was sent, as one of a `post_action` does.
+    pub fn is_after(&self, answered_ns: Option<u64>) -> bool {
+        answered_ns.is_some_and(|answered| self.record.connect_ns >= answered)
+    }
 }
 
 /// One subrequest that had an upstream.
