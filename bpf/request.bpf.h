@@ -30,14 +30,11 @@ static __always_inline bool is_http_version(__u32 version)
  * `ssl_certificate` (ngx_http_ssl_certificate()). The connection has had no request then. It is
  * asked only where nothing is known that came after the handshake.
  */
-static __always_inline bool is_of_handshake(struct worker *w, struct ngx_connection_s *c,
-					    __u32 version)
+static __always_inline bool is_of_handshake(struct connection *conn, struct ngx_connection_s *c,
+					    bool is_http1)
 {
-	struct connection *conn;
-
-	if (version >= NGX_HTTP_VERSION_20 || !bpf_core_field_exists(c->ssl))
+	if (!is_http1 || !bpf_core_field_exists(c->ssl))
 		return false;
-	conn = connection_find(w, (__u64)c);
 	if (conn && (conn->request_first_ns || conn->previous_ended_ns))
 		return false;
 	return !NGX_GET(c, requests);
@@ -46,30 +43,26 @@ static __always_inline bool is_of_handshake(struct worker *w, struct ngx_connect
 /* Copies the request, and checks the members that can have a few values only. */
 static __always_inline enum validity request_valid(struct worker *w, struct ngx_http_request_s *r)
 {
-	__u32 version;
-
 	if (NGX_COPY(w->request, r))
 		return is_request(r) ? REQUEST_BAD : REQUEST_NONE;
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
 	if (OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
 		return REQUEST_NONE;
-	version = http_version(w);
-	if (is_of_handshake(w, OF_REQUEST(w, connection), version))
-		return REQUEST_NONE;
 	/* Otherwise the layout is not this binary's. */
-	return is_http_version(version) && OF_REQUEST(w, main) == r ? REQUEST_GOOD : REQUEST_BAD;
+	return is_http_version(http_version(w)) && OF_REQUEST(w, main) == r ? REQUEST_GOOD
+									    : REQUEST_BAD;
 }
 
 /*
- * The entry of the request's connection, or of its stream. Where nothing was seen of an HTTP/1
- * connection it is adopted. A stream of HTTP/2 or HTTP/3 has an ngx_connection_t of its own, which
- * ends with it, so that there is nothing to adopt.
+ * A new entry for a request whose connection or stream has none. Where nothing was seen of an
+ * HTTP/1 connection it is adopted. A stream of HTTP/2 or HTTP/3 has an ngx_connection_t of its own,
+ * which ends with it, so that there is nothing to adopt.
  */
 static __always_inline struct connection *request_entry(struct worker *w,
 							struct ngx_http_request_s *r,
 							struct ngx_connection_s *c, bool is_http1)
 {
-	struct connection *conn = connection_of(w, r, c);
+	struct connection *conn = stream_new(w, r, c);
 
 	if (conn)
 		return conn;
@@ -132,25 +125,16 @@ static __always_inline void request_retire(struct worker *w, struct connection *
 }
 
 /*
- * A request that the sample left out when its response began, as it does those of HTTP/1 only: only
- * what leads to its connection is read of it.
+ * Where there is a sample, the entry that the request has, by its head. It may show that the sample
+ * left out the request when its response began, as it does those of HTTP/1 only: only what leads to
+ * its connection is read of such a request.
  */
-static __always_inline bool request_left_out(struct worker *w, struct ngx_http_request_s *r,
-					     __u64 now)
+static __always_inline struct connection *request_sampled(struct worker *w,
+							  struct ngx_http_request_s *r)
 {
-	struct ngx_connection_s *c;
-	struct connection *conn;
-
 	if (filter_sample < 2 || !request_head(w, r) || !OF_HEAD(w, pool))
-		return false;
-	c = OF_HEAD(w, connection);
-	conn = connection_find(w, (__u64)c);
-	if (!conn || conn->sample != SAMPLE_OUT)
-		return false;
-	__sync_fetch_and_add(&counters.seen, 1);
-	request_filtered();
-	request_retire(w, conn, c, true, now);
-	return true;
+		return NULL;
+	return connection_find(w, (__u64)OF_HEAD(w, connection));
 }
 
 /*
@@ -159,25 +143,33 @@ static __always_inline bool request_left_out(struct worker *w, struct ngx_http_r
  */
 static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
 {
+	struct connection *conn = request_sampled(w, r);
 	__u64 now = bpf_ktime_get_ns();
 	struct ngx_connection_s *c;
-	struct connection *conn;
 	enum validity validity;
 	bool is_good, is_http1;
 
-	if (request_left_out(w, r, now))
-		return;
+	if (conn && conn->sample == SAMPLE_OUT) {
+		__sync_fetch_and_add(&counters.seen, 1);
+		request_filtered();
+		return request_retire(w, conn, OF_HEAD(w, connection), true, now);
+	}
 	validity = request_valid(w, r);
 	if (validity == REQUEST_NONE)
 		return;
-	__sync_fetch_and_add(&counters.seen, 1);
 	c = OF_REQUEST(w, connection);
+	if (!conn)
+		conn = connection_find(w, (__u64)c);
+	is_good = validity == REQUEST_GOOD;
+	is_http1 = http_version(w) < NGX_HTTP_VERSION_20;
+	if (is_good && is_of_handshake(conn, c, is_http1))
+		return;
+	__sync_fetch_and_add(&counters.seen, 1);
 	__builtin_memset(&w->held.draft, 0, sizeof(w->held.draft));
 	w->held.draft.ended_ns = now;
 	w->held.tail_len = 0;
-	is_good = validity == REQUEST_GOOD;
-	is_http1 = http_version(w) < NGX_HTTP_VERSION_20;
-	conn = is_good ? request_entry(w, r, c, is_http1) : connection_find(w, (__u64)c);
+	if (is_good && !conn)
+		conn = request_entry(w, r, c, is_http1);
 	if (is_good && !conn && is_http1)
 		return request_lost(LOST_INFLIGHT_FULL);
 	is_good = is_good && request_report(w, r, rc, c, conn);
