@@ -70,12 +70,7 @@ static __always_inline bool is_left_out(struct connection *conn)
 	return conn->sample == SAMPLE_OUT;
 }
 
-/*
- * Whether bytes that are sent now are the response's. Interim responses (100, 103) are no part of
- * it: nginx sets headers_out.status of the main request before it sends the header, and not for
- * them. A response that is passed on as HTTP/0.9, since the upstream does not speak HTTP, has no
- * status.
- */
+/* Whether bytes that are sent now are the response's. */
 static __always_inline bool response_begun(struct connection *conn, struct ngx_connection_s *c)
 {
 	struct ngx_http_request_s *r, *main = (struct ngx_http_request_s *)conn->request;
@@ -87,8 +82,7 @@ static __always_inline bool response_begun(struct connection *conn, struct ngx_c
 		main = NGX_GET(r, main);
 		conn->request = (__u64)main;
 	}
-	return NGX_GET(main, headers_out.status) != 0 ||
-	       NGX_GET(main, http_version) == NGX_HTTP_VERSION_9;
+	return has_response(main);
 }
 
 /* The unsure bytes are part of the response if c->sent has grown since. */
@@ -146,8 +140,7 @@ static long connection_leave(struct bpf_map *map, const struct connection_key *k
 		__sync_fetch_and_add(&counters.seen, 1);
 		request_lost(LOST_WORKER_EXIT);
 	}
-	if (bpf_core_field_exists(struct ngx_connection_s, quic) && !conn->sk && !conn->is_stream &&
-	    !conn->stream.connection)
+	if (knows_quic() && !conn->sk && !conn->is_stream && !conn->stream.connection)
 		departure->is_left = 1;
 	else
 		bpf_map_delete_elem(map, key);

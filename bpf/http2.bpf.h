@@ -331,9 +331,7 @@ static __always_inline bool mark_frame(struct frames *frames, __u32 index)
 		return true;
 	frames->stream = stream;
 	r = NGX_GET(stream, request);
-	/* nginx sends interim responses before it sets a status. */
-	if (!is_request(r) ||
-	    (!NGX_GET(r, headers_out.status) && NGX_GET(r, http_version) != NGX_HTTP_VERSION_9))
+	if (!is_request(r) || !has_response(r))
 		return true;
 	fake = NGX_GET(r, connection);
 	conn = connection_of(frames->w, r, fake);

@@ -112,7 +112,6 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 		return;
 	if (is_reset)
 		conn->is_over = 1;
-	/* nginx sends interim responses before it sets a status. */
 	else if (conn->response_first_ns || response_begun(conn, (void *)c))
 		conn->response_last_ns = now;
 	if (!conn->response_first_ns)

@@ -5,13 +5,6 @@
 
 #include "connection.bpf.h"
 
-/* Whether this nginx has QUIC. If not, the verifier removes all code that reads its structs. */
-static __always_inline bool knows_quic(void)
-{
-	return bpf_core_field_exists(struct ngx_connection_s, quic) &&
-	       bpf_core_field_exists(struct ngx_quic_stream_s, parent);
-}
-
 /* The stream of an ngx_connection_t; NULL: it is a connection. */
 static __always_inline struct ngx_quic_stream_s *quic_stream_of(struct ngx_connection_s *c)
 {

@@ -55,10 +55,27 @@
 #define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
 #define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
 
+/* Whether this nginx has QUIC. If not, the verifier removes all code that is for QUIC only. */
+static __always_inline bool knows_quic(void)
+{
+	return bpf_core_field_exists(struct ngx_connection_s, quic) &&
+	       bpf_core_field_exists(struct ngx_quic_stream_s, parent);
+}
+
 /* Whether this is a request that nginx has not freed. Any pointer may be passed. */
 static __always_inline bool is_request(struct ngx_http_request_s *r)
 {
 	return NGX_GET(r, signature) == NGX_HTTP_MODULE;
+}
+
+/*
+ * Whether this request has a response by now. Interim responses (100, 103) are no part of it: nginx
+ * sets headers_out.status of the main request before it sends the header, and not for them. A
+ * response that is passed on as HTTP/0.9, since the upstream does not speak HTTP, has no status.
+ */
+static __always_inline bool has_response(struct ngx_http_request_s *r)
+{
+	return NGX_GET(r, headers_out.status) || NGX_GET(r, http_version) == NGX_HTTP_VERSION_9;
 }
 
 /* Members of the head of a request. */

@@ -99,10 +99,12 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 	draft_texts(w);
 	if (conn && conn->subrequests_seen)
 		draft_subrequests(w, conn);
+	d->kind = RECORD_REQUEST;
+	d->size = sizeof(*d) + w->held.tail_len;
 	if (conn && response_is_awaited(w, conn))
 		response_hold(w, conn);
 	else
-		request_submit(d, w->held.tail_len);
+		request_submit(&w->held);
 	return true;
 }
 

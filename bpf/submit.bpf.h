@@ -53,40 +53,33 @@ static __always_inline void request_filtered(void)
 	__sync_fetch_and_add(&counters.filtered, 1);
 }
 
-/* Submits a record. Its tail follows it in memory. */
-static __always_inline void request_submit(struct request_record *draft, __u64 tail_len)
+/* Submits a record that is whole. */
+static __always_inline void request_submit(struct held *held)
 {
 	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u64 size = tail_len, waiting, taken;
+	__u64 size = held->draft.size, waiting, taken;
 
-	if (size > TAIL_BYTES) /* never: this is for the verifier */
+	if (size > sizeof(held->draft) + TAIL_BYTES) /* never: this is for the verifier */
 		return request_lost(LOST_BAD_READ);
-	size += sizeof(*draft);
-	draft->kind = RECORD_REQUEST;
-	draft->size = size;
 	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 	taken = (BPF_RINGBUF_HDR_SZ + size + 7) & ~7ULL;
 	if (waiting / WAKEUP_BYTES != (waiting + taken) / WAKEUP_BYTES)
 		flags = BPF_RB_FORCE_WAKEUP;
 	raise_max(&counters.waiting_max, waiting + taken);
-	if (bpf_ringbuf_output(&events, draft, size, flags))
+	if (bpf_ringbuf_output(&events, &held->draft, size, flags))
 		request_lost(LOST_RING_FULL);
 }
 
 /* Holds the record that is drafted until its response is sent. */
 static __always_inline void response_hold(struct worker *w, struct connection *conn)
 {
-	struct request_record *d = &w->held.draft;
-
-	d->kind = RECORD_REQUEST;
-	d->size = sizeof(*d) + w->held.tail_len;
 	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->held, BPF_NOEXIST)) {
 		w->held_len++;
 		return;
 	}
 	/* Too many are held: the end of this response is not going to be seen. */
-	d->response_last_ns = 0;
-	request_submit(d, w->held.tail_len);
+	w->held.draft.response_last_ns = 0;
+	request_submit(&w->held);
 }
 
 /* A frame of a response was sent whose record is held. It is submitted if that was the last. */
@@ -103,7 +96,7 @@ static __always_inline void held_sent(struct worker *w, struct stream_key *key, 
 		held->draft.response_first_ns = held->draft.response_last_ns;
 	if (!is_reset && !is_last)
 		return;
-	request_submit(&held->draft, held->tail_len);
+	request_submit(held);
 	bpf_map_delete_elem(&held_requests, key);
 	w->held_len--;
 }
@@ -122,7 +115,7 @@ static long release_if_of(struct bpf_map *map, const struct stream_key *key, str
 
 	if (key->pid != w->pid || (release->connection && key->connection != release->connection))
 		return 0;
-	request_submit(&held->draft, held->tail_len);
+	request_submit(held);
 	bpf_map_delete_elem(map, key);
 	w->held_len--;
 	return 0;

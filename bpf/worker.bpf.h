@@ -74,15 +74,18 @@ static __always_inline void process_executed(struct task_struct *task)
 	bpf_map_push_elem(&upgrades, &w->pid, BPF_EXIST);
 }
 
-/* A process ends. */
+/* Submits the records of a process that ends, and removes the keys of its streams. */
 static __always_inline void streams_forget(struct worker *w)
 {
 	__u32 pid = w->pid;
 
+	if (!knows_quic())
+		return;
 	held_release(w, 0);
 	bpf_for_each_map_elem(&quic_streams, forget_if_of, &pid, 0);
 }
 
+/* A process ends. */
 static __always_inline void process_exited(struct task_struct *task)
 {
 	struct worker *w;

@@ -9,7 +9,6 @@
 #define _NGX_BPF_NGINX_H_INCLUDED_
 
 
-typedef long              ngx_int_t;
 typedef unsigned long     ngx_uint_t;
 typedef unsigned long     ngx_msec_t;
 typedef int               ngx_socket_t;
