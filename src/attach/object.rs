@@ -31,16 +31,6 @@ use crate::bpf::types::limit;
 use crate::host::descriptors;
 use crate::host::pid_namespace;
 
-/// The number of entries of the map of connections when all entries are allocated beforehand.
-const CONNECTIONS: u32 = 1 << 15;
-/// The number of entries for HTTP/2 connections and QUIC streams in that case.
-const MULTIPLEXES: u32 = 1 << 12;
-/// The number of entries for held records in that case; it is the same when entries are allocated
-/// later.
-const HELD_REQUESTS: u32 = 1 << 10;
-/// The number of entries for subrequests in that case.
-const SUBREQUESTS: u32 = 1 << 12;
-
 /// The filters that run in BPF (bpf/filter.bpf.h): those that numbers decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFilter {
@@ -152,15 +142,15 @@ impl ObjectSettings<'_> {
 /// Sets the sizes of the maps that uprobes use so that all their entries are allocated beforehand.
 fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
     let all = [
-        (&mut maps.connections, CONNECTIONS),
-        (&mut maps.multiplexes, MULTIPLEXES),
-        (&mut maps.quic_streams, MULTIPLEXES),
-        (&mut maps.held_requests, HELD_REQUESTS),
-        (&mut maps.subrequests, SUBREQUESTS),
+        (&mut maps.connections, limit::PREALLOCATED_CONNECTIONS),
+        (&mut maps.multiplexes, limit::PREALLOCATED_MULTIPLEXES),
+        (&mut maps.quic_streams, limit::PREALLOCATED_MULTIPLEXES),
+        (&mut maps.held_requests, limit::HELD_MAX),
+        (&mut maps.subrequests, limit::PREALLOCATED_SUBREQUESTS),
     ];
     for (map, entries) in all {
         map.set_map_flags(0)
-            .and_then(|()| map.set_max_entries(entries))
+            .and_then(|()| map.set_max_entries(entries.0))
             .context("failed to size a map")?;
     }
     Ok(())
