@@ -56,8 +56,9 @@ pub struct KernelSurvey {
     pub missing_capabilities: Vec<&'static str>,
     /// The first operation that the kernel refused. `None` when it refused none.
     refusal: Option<Refusal>,
-    /// The method by which uprobes are attached.
-    method: UprobeMethod,
+    /// The method by which uprobes are attached. `None` when it was not found out: a feature is missing,
+    /// or the kernel refused an operation.
+    method: Option<UprobeMethod>,
     /// The features of the kernel.
     pub features: Vec<Feature>,
     /// The socket source. `None` when the kernel has none.
@@ -112,7 +113,7 @@ impl KernelSurvey {
             capabilities: Vec::new(),
             missing_capabilities: Vec::new(),
             refusal: None,
-            method: UprobeMethod::Perf,
+            method: None,
             features: vec![Feature {
                 name: format!("types in {KERNEL_BTF}"),
                 found: types.is_some(),
@@ -139,7 +140,7 @@ impl KernelSurvey {
             return;
         };
         match rehearse(types, sockets, held) {
-            Ok(method) => self.method = method,
+            Ok(method) => self.method = Some(method),
             Err(refusal) => self.refusal = Some(refusal),
         }
     }
@@ -151,7 +152,7 @@ impl KernelSurvey {
                 self.missing_capabilities = refusal.missing(held);
                 refusal.needed.clone()
             }
-            None => needed(self.method),
+            None => self.method.map_or_else(|| NEEDED.to_vec(), needed),
         };
         let needed = needed.into_iter();
         self.capabilities = needed
@@ -187,15 +188,16 @@ pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
     if let Some(complaint) = survey.complaint() {
         bail!(complaint);
     }
-    /* There is a complaint when either is missing. */
+    /* There is a complaint when one of them is missing. */
     let types = survey.types.context("no kernel BTF")?;
     let sockets = survey
         .sockets
         .context("this kernel has no source of the bytes on sockets")?;
+    let method = survey.method.context("no uprobe was tried")?;
     Ok(Kernel {
         types,
         sockets,
-        method: survey.method,
+        method,
     })
 }
 
@@ -278,7 +280,6 @@ mod tests {
 
     use super::KERNEL_BTF;
     use super::KernelSurvey;
-    use super::UprobeMethod;
     use super::features;
     use super::supports_fexit;
     use crate::attach::requirements::Marker;
@@ -321,7 +322,7 @@ mod tests {
                 capabilities: Vec::new(),
                 missing_capabilities: Vec::new(),
                 refusal: None,
-                method: UprobeMethod::Perf,
+                method: None,
                 features: features(&kernel(known), false).collect(),
                 sockets: None,
                 types: None,
