@@ -20,6 +20,7 @@ use crate::attach::refusal::Refusal;
 use crate::attach::refusal::holds;
 use crate::attach::refusal::needed;
 use crate::attach::requirements::Feature;
+use crate::attach::requirements::TRACEPOINTS;
 use crate::attach::requirements::UPROBE_MULTI;
 use crate::attach::requirements::features;
 use crate::attach::requirements::supports_fexit;
@@ -30,15 +31,6 @@ use crate::attach::trial::UprobeMethod;
 
 /// The BTF of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
-
-/// The programs (bpf/ngx.bpf.c) for tracepoints that every kernel must have, each with its
-/// tracepoint.
-const TRACEPOINTS: [(&str, &str); 4] = [
-    ("sock_state", "inet_sock_set_state"),
-    ("process_fork", "sched_process_fork"),
-    ("process_exec", "sched_process_exec"),
-    ("process_exit", "sched_process_exit"),
-];
 
 /// The struct that only kernels have whose hash maps may allocate while a uprobe runs (Linux 6.1).
 /// Older kernels print a warning with a stack trace when a uprobe uses a map whose entries are not
@@ -214,13 +206,7 @@ fn rehearse(
     sockets: SocketSource,
     held: CapabilitySet,
 ) -> std::result::Result<UprobeMethod, Refusal> {
-    let refusal = |what: String| {
-        move |error| Refusal {
-            what,
-            error,
-            needed: NEEDED.to_vec(),
-        }
-    };
+    let refusal = |what: String| Refusal::to(what, NEEDED.to_vec());
     let method = rehearse_uprobe(kernel)?;
     for (_, place) in programs(kernel, sockets) {
         let trial = match socket_source::tracepoint_type(kernel, place) {
@@ -246,18 +232,11 @@ fn rehearse(
 /// Attaches a uprobe by the best method that this kernel has.
 fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusal> {
     let attach = |method| -> std::result::Result<UprobeMethod, Refusal> {
-        let refusal = |what: &str, needed| {
-            let what = what.to_owned();
-            move |error| Refusal {
-                what,
-                error,
-                needed,
-            }
-        };
-        let trial = Trial::of_uprobe(method).map_err(refusal("load a program", NEEDED.to_vec()))?;
+        let trial = Trial::of_uprobe(method);
         trial
+            .map_err(Refusal::to("load a program", NEEDED.to_vec()))?
             .attach_to_self(method)
-            .map_err(refusal("attach a uprobe", needed(method)))?;
+            .map_err(Refusal::to("attach a uprobe", needed(method)))?;
         Ok(method)
     };
     if UPROBE_MULTI.is_in(kernel, false) {
@@ -282,8 +261,8 @@ mod tests {
     use super::KernelSurvey;
     use super::features;
     use super::supports_fexit;
+    use crate::attach::requirements::BPF_REQUIREMENTS;
     use crate::attach::requirements::Marker;
-    use crate::attach::requirements::REQUIREMENTS;
 
     /// Returns the types of a kernel that has the first `known` features, and no tracepoint.
     fn kernel(known: usize) -> Btf<'static> {
@@ -293,7 +272,7 @@ mod tests {
         let bytes = unsafe {
             let btf = NonNull::new(libbpf_sys::btf__new_empty()).unwrap();
             let mut last = "";
-            for requirement in REQUIREMENTS.iter().take(known) {
+            for requirement in BPF_REQUIREMENTS.iter().take(known) {
                 let Marker::Enumerator(enumeration, enumerator) = requirement.evidence else {
                     panic!("{} has no enumerator", requirement.name);
                 };

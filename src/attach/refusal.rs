@@ -30,6 +30,20 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Returns a function that makes the kernel's error a refusal to do `what`, which needs these
+    /// capabilities.
+    pub fn to(
+        what: impl Into<String>,
+        needed: Vec<(CapabilitySet, &'static str)>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |error| Self {
+            what,
+            error,
+            needed,
+        }
+    }
+
     /// Returns the names of the missing capabilities, if the refusal is about permissions.
     pub fn missing(&self, held: CapabilitySet) -> Vec<&'static str> {
         let needed = self.needed.iter();

@@ -18,8 +18,6 @@ const OLDEST: &str = "Linux 5.15 or newer";
 pub enum Marker {
     /// An enum, and an enumerator of it.
     Enumerator(&'static str, &'static str),
-    /// A tracepoint.
-    Tracepoint(&'static str),
     /// The kernel's tracepoints report all bytes on sockets.
     SocketTracepoints,
     /// The kernel loads and attaches fexit programs.
@@ -42,8 +40,17 @@ pub struct Requirement {
     pub needs: &'static str,
 }
 
-/// All features, in the order in which the kernel got them, as far as the kernel's release matters.
-pub const REQUIREMENTS: [Requirement; 12] = [
+/// The programs (bpf/ngx.bpf.c) for tracepoints that every kernel must have, each with its
+/// tracepoint.
+pub const TRACEPOINTS: [(&str, &str); 4] = [
+    ("sock_state", "inet_sock_set_state"),
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
+];
+
+/// The features of BPF without which nothing is traced, in the order in which the kernel got them.
+pub const BPF_REQUIREMENTS: [Requirement; 3] = [
     Requirement {
         name: "the BPF ring buffer",
         evidence: Marker::Enumerator("bpf_map_type", "BPF_MAP_TYPE_RINGBUF"),
@@ -62,30 +69,10 @@ pub const REQUIREMENTS: [Requirement; 12] = [
         is_optional: false,
         needs: OLDEST,
     },
-    Requirement {
-        name: "tracepoint inet_sock_set_state",
-        evidence: Marker::Tracepoint("inet_sock_set_state"),
-        is_optional: false,
-        needs: OLDEST,
-    },
-    Requirement {
-        name: "tracepoint sched_process_fork",
-        evidence: Marker::Tracepoint("sched_process_fork"),
-        is_optional: false,
-        needs: OLDEST,
-    },
-    Requirement {
-        name: "tracepoint sched_process_exec",
-        evidence: Marker::Tracepoint("sched_process_exec"),
-        is_optional: false,
-        needs: OLDEST,
-    },
-    Requirement {
-        name: "tracepoint sched_process_exit",
-        evidence: Marker::Tracepoint("sched_process_exit"),
-        is_optional: false,
-        needs: OLDEST,
-    },
+];
+
+/// Further features.
+const REQUIREMENTS: [Requirement; 5] = [
     Requirement {
         name: "tracepoints of all bytes on sockets",
         evidence: Marker::SocketTracepoints,
@@ -133,7 +120,6 @@ impl Marker {
                     names.any(|name| name == enumerator)
                 })
             }
-            Self::Tracepoint(name) => socket_source::has_tracepoint(kernel, name),
             Self::SocketTracepoints => socket_source::have_tracepoints(kernel),
             Self::Fexit => has_fexit,
             Self::SystemCalls => socket_source::have_system_calls(kernel),
@@ -158,14 +144,31 @@ pub struct Feature {
     pub needs: &'static str,
 }
 
-/// Returns the state of all features.
+impl Requirement {
+    /// Returns the state of the feature. `has_fexit` is as in `Marker::is_in()`.
+    fn state(&self, kernel: &Btf<'_>, has_fexit: bool) -> Feature {
+        Feature {
+            name: self.name.to_owned(),
+            found: self.evidence.is_in(kernel, has_fexit),
+            optional: self.is_optional,
+            needs: self.needs,
+        }
+    }
+}
+
+/// Returns the state of all features: those of BPF, the tracepoints, and the others.
 pub fn features(kernel: &Btf<'_>, has_fexit: bool) -> impl Iterator<Item = Feature> {
-    REQUIREMENTS.iter().map(move |requirement| Feature {
-        name: requirement.name.to_owned(),
-        found: requirement.evidence.is_in(kernel, has_fexit),
-        optional: requirement.is_optional,
-        needs: requirement.needs,
-    })
+    let tracepoints = TRACEPOINTS.iter().map(|(_, tracepoint)| Feature {
+        name: format!("tracepoint {tracepoint}"),
+        found: socket_source::has_tracepoint(kernel, tracepoint),
+        optional: false,
+        needs: OLDEST,
+    });
+    let state = move |requirement: &Requirement| requirement.state(kernel, has_fexit);
+    let of_bpf = BPF_REQUIREMENTS.iter().map(state);
+    of_bpf
+        .chain(tracepoints)
+        .chain(REQUIREMENTS.iter().map(state))
 }
 
 /// Returns whether the kernel loads and attaches programs at the end of its functions. Some kernels
