@@ -37,11 +37,7 @@ const PREFIX: &str = "ngx_";
 pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<File> {
     let mut writer = Writer::new(program, layout)?;
     for ty in program.type_by_kind::<Struct<'_>>() {
-        let is_nginx = ty
-            .name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.starts_with(PREFIX));
-        if is_nginx && !WantedMembers::may_be_left_out(&name_of(&ty)?, layout) {
+        if is_nginx(&ty) && !WantedMembers::may_be_left_out(&name_of(&ty)?, layout) {
             writer.add_struct(&ty)?;
         }
     }
@@ -57,10 +53,10 @@ pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<Fi
 /// Returns the nginx members that `program` names, by struct.
 pub fn wanted(program: &Btf<'_>) -> WantedMembers {
     let text = |name: &OsStr| name.to_str().map(str::to_owned);
-    let structs = program.type_by_kind::<Struct<'_>>().filter_map(|ty| {
-        let name = ty.name().and_then(text)?;
+    let structs = program.type_by_kind::<Struct<'_>>().filter(is_nginx);
+    let structs = structs.filter_map(|ty| {
         let members = ty.iter().filter_map(|member| member.name.and_then(text));
-        name.starts_with(PREFIX).then(|| (name, members.collect()))
+        Some((ty.name().and_then(text)?, members.collect()))
     });
     WantedMembers {
         structs: structs.collect(),
@@ -234,6 +230,12 @@ impl Drop for Writer<'_> {
         // SAFETY: ours, and used by no one else.
         unsafe { libbpf_sys::btf__free(self.btf.as_ptr()) }
     }
+}
+
+/// Returns whether a struct of the program is one of nginx.
+fn is_nginx(ty: &Struct<'_>) -> bool {
+    let name = ty.name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with(PREFIX))
 }
 
 /// Returns the name of a struct of the program.

@@ -365,8 +365,7 @@ mod tests {
         assert!(KnownProcess::remember(&seen).is_none());
     }
 
-    /// Check that a pid that no process has is named in the error, and that running processes are
-    /// found once each.
+    /// Check that a pid that no process has is named in the error.
     #[test]
     fn no_process() {
         let error = NginxProcess::open(4_194_305).unwrap_err();

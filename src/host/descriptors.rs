@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Descriptors of this process: their limit, and what they refer to.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd as _;
 
@@ -22,8 +21,8 @@ pub fn raise_limit() {
 }
 
 /// Returns a path that refers to the open file itself, even if its own path was changed or removed.
-pub fn path_of(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
+pub fn path_of(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 /// Returns whether the process of a pidfd has not ended.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
 use std::path::Component;
 use std::path::Path;
@@ -27,6 +26,8 @@ use rustix::fs::openat;
 use rustix::fs::openat2;
 use rustix::fs::statx;
 use rustix::io::Errno;
+
+use crate::host::descriptors;
 
 /// The flags to open a file for reading, without waiting for the other end of a pipe or for the
 /// holder of a lease.
@@ -130,7 +131,7 @@ pub fn own(path: &Path) -> Result<File> {
 
 /// Opens a judged file for reading.
 fn reopen(file: BorrowedFd<'_>) -> Result<File> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let path = descriptors::path_of(file);
     Ok(File::from(openat(CWD, path, TO_READ, Mode::empty())?))
 }
 

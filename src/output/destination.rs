@@ -33,6 +33,8 @@ use rustix::fs::statat;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::host::escape::Quoted;
+
 /// The mode of a new file: its owner and group may read it, unless umask forbids that. Requests may
 /// hold secrets.
 const MODE: Mode = Mode::from_raw_mode(0o640);
@@ -45,7 +47,7 @@ const SHARED: u32 = 0o1002;
 
 /// Opens a file to append to, and creates it if necessary. Returns `None` for a FIFO without a reader.
 pub fn open(path: &Path) -> Result<Option<File>> {
-    let context = || format!("failed to open \"{}\"", path.display());
+    let context = || format!("failed to open {}", Quoted(path));
     let mut folder = start(path).with_context(context)?;
     let mut names = names(path);
     let mut links = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages to the operator about the output, losses and the end of tracing.
 
+use crate::attach::object::RING_BYTES;
 use crate::counts::Counts;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
@@ -27,9 +28,8 @@ pub fn untraced(messages: Messages, processes: u64) {
     );
 }
 
-/// Reports the overhead of tracing so far. `waiting_max` is the most bytes that a ring buffer held,
-/// `ring_bytes` its size in bytes.
-pub fn overhead(messages: Messages, overhead: &Overhead, waiting_max: u64, ring_bytes: u64) {
+/// Reports the overhead of tracing so far. `waiting_max` is the most bytes that a ring buffer held.
+pub fn overhead(messages: Messages, overhead: &Overhead, waiting_max: u64) {
     for (program, runs) in &overhead.programs {
         let each = runs.time_ns.checked_div(runs.hits).unwrap_or_default();
         messages.print(
@@ -45,7 +45,7 @@ pub fn overhead(messages: Messages, overhead: &Overhead, waiting_max: u64, ring_
             overhead.process.cpu.as_secs_f64(),
             overhead.process.resident as f64 / f64::from(1 << 20),
             waiting_max >> 10,
-            ring_bytes >> 10,
+            RING_BYTES >> 10,
         ),
     );
 }

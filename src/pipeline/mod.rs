@@ -28,7 +28,6 @@ use ngx_bpf_record::Request;
 
 use crate::attach::Probe;
 use crate::attach::kernel;
-use crate::attach::object::RING_BYTES;
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::decode::held;
@@ -263,7 +262,7 @@ impl Control {
                     process,
                 };
                 let waiting_max = self.ledger.counts().waiting_max;
-                messages::overhead(self.messages, &overhead, waiting_max, RING_BYTES);
+                messages::overhead(self.messages, &overhead, waiting_max);
             }
             Err(error) => self.messages.warn(&error),
         }
