@@ -42,15 +42,14 @@ pub fn attempts<'a>(events: &[AttemptEvent<'a>], around: Around) -> Vec<Attempt<
 fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
     let record = &event.record;
     let evidence = Evidence {
-        record,
-        addr: event.addr,
+        event,
         is_traced: around.origin.is_some(),
         is_alone: around.is_alone,
     };
     /* The handshake has ended when the bytes after it are known to be encrypted. */
-    let handshake_ns = nonzero(record.handshake_first_ns)
-        .filter(|_| evidence.has(attempt_flag::ATTEMPT_TLS))
-        .and_then(|first| record.handshake_last_ns.checked_sub(first));
+    let first_ns = nonzero(record.handshake_first_ns);
+    let handshake_ns = since(first_ns, nonzero(record.handshake_last_ns))
+        .filter(|_| event.has(attempt_flag::ATTEMPT_TLS));
     let mut attempt = Attempt {
         addr: lossy(event.addr),
         status: nonzero(record.status),
@@ -87,8 +86,8 @@ fn counted(bytes: i64) -> Option<i64> {
 
 /// Adds the times of the attempt, as far as the bytes on its socket were seen.
 fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, origin: Option<u64>) {
-    let record = evidence.record;
-    let since = |ns| since(origin?, ns);
+    let record = &evidence.event.record;
+    let since = |ns| since(origin, nonzero(ns));
     attempt.upstream_connect_time = since(record.connect_ns);
     if !evidence.is_sent() || evidence.has(attempt_flag::ATTEMPT_UNSURE) {
         return;

@@ -5,8 +5,8 @@
 
 use ngx_bpf_record::values::Failure;
 
-use crate::bpf::types::attempt;
 use crate::bpf::types::attempt_flag;
+use crate::decode::wire::AttemptEvent;
 
 /// The status that nginx gives an attempt without a response: see `ngx_http_upstream_next()`.
 const BAD_GATEWAY: u32 = 502;
@@ -59,10 +59,8 @@ enum Stage {
 
 /// The facts about an attempt that has ended.
 pub struct Evidence<'e> {
-    /// The record that BPF sent.
-    pub record: &'e attempt,
-    /// The server's address, or the upstream's name.
-    pub addr: &'e [u8],
+    /// The event that BPF sent.
+    pub event: &'e AttemptEvent<'e>,
     /// True when all bytes on its socket were seen.
     pub is_traced: bool,
     /// True when no other part of the request may have ended it while nginx expected more of the
@@ -73,18 +71,18 @@ pub struct Evidence<'e> {
 impl Evidence<'_> {
     /// Returns whether a flag of wire.h is set.
     pub fn has(&self, flag: attempt_flag) -> bool {
-        self.record.flags & flag.0 != 0
+        self.event.has(flag)
     }
 
     /// Returns whether bytes of the request were sent. On a connection whose certificate nginx has
     /// refused, the alert that closes it is sent; nginx does not count its bytes.
     pub fn is_sent(&self) -> bool {
-        self.record.request_first_ns != 0 && self.record.bytes_sent != 0
+        self.event.record.request_first_ns != 0 && self.event.record.bytes_sent != 0
     }
 
     /// Returns whether bytes of a response were read.
     fn is_answered(&self) -> bool {
-        self.is_sent() && self.record.response_first_ns != 0
+        self.is_sent() && self.event.record.response_first_ns != 0
     }
 
     /// Returns the stage that the attempt had reached.
@@ -99,7 +97,7 @@ impl Evidence<'_> {
             }
             () if self.is_answered() => Stage::Header,
             () if self.is_sent() => Stage::Request,
-            () if self.record.handshake_first_ns != 0 => Stage::Handshake,
+            () if self.event.record.handshake_first_ns != 0 => Stage::Handshake,
             () => Stage::Connect,
         }
     }
@@ -107,7 +105,7 @@ impl Evidence<'_> {
     /// Returns the failure. `None` when the attempt has not failed, or when the reason is not
     /// certain.
     pub fn failure(&self, next: Next) -> Option<Failure> {
-        let status = self.record.status;
+        let status = self.event.record.status;
         let stage = self.stage();
         if stage == Stage::Body && next == Next::Attempt {
             return of_status(status);
@@ -116,7 +114,7 @@ impl Evidence<'_> {
             return (next == Next::Answer(CLIENT_CLOSED_REQUEST)).then_some(Failure::ClientClosed);
         }
         /* The name of a server always has a port or is a path; the name of an upstream has neither. */
-        if !self.has(attempt_flag::ATTEMPT_SEEN) && !self.addr.contains(&b':') {
+        if !self.has(attempt_flag::ATTEMPT_SEEN) && !self.event.addr.contains(&b':') {
             return Some(Failure::NoLiveUpstreams);
         }
         if !self.is_traced {
@@ -187,7 +185,7 @@ impl Evidence<'_> {
                 () => Failure::Closed,
             });
         }
-        (self.is_alone && is_cut(self.record)).then_some(match is_known {
+        (self.is_alone && is_cut(self.event)).then_some(match is_known {
             true => Failure::InvalidBody,
             false => Failure::Error,
         })
@@ -214,7 +212,7 @@ impl Evidence<'_> {
 /// Returns whether a response ended early although neither its connection nor the client explains
 /// it: nginx refused the bytes that it had read, or another part of the request ended the whole
 /// request.
-pub fn is_cut(record: &attempt) -> bool {
+pub fn is_cut(event: &AttemptEvent<'_>) -> bool {
     let explained = [
         attempt_flag::ATTEMPT_ERROR,
         attempt_flag::ATTEMPT_EOF,
@@ -224,6 +222,6 @@ pub fn is_cut(record: &attempt) -> bool {
         attempt_flag::ATTEMPT_GIVEN_UP,
         attempt_flag::ATTEMPT_UNSERVED,
     ];
-    let has = |flag: attempt_flag| record.flags & flag.0 != 0;
-    has(attempt_flag::ATTEMPT_INCOMPLETE) && !explained.into_iter().any(has)
+    event.has(attempt_flag::ATTEMPT_INCOMPLETE)
+        && !explained.into_iter().any(|flag| event.has(flag))
 }

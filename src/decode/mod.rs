@@ -21,8 +21,8 @@ fn nonzero<T: Default + PartialEq>(number: T) -> Option<T> {
     Some(number).filter(|number| *number != T::default())
 }
 
-/// Returns the nanoseconds from `origin` to a moment. `None` when the moment was not seen, or is
-/// before `origin`.
-fn since(origin: u64, ns: u64) -> Option<u64> {
-    nonzero(ns)?.checked_sub(origin)
+/// Returns the nanoseconds from one moment to a later one. `None` when one of them was not seen, or when
+/// they are not in this order.
+fn since(from: Option<u64>, to: Option<u64>) -> Option<u64> {
+    to?.checked_sub(from?)
 }

@@ -15,6 +15,7 @@ use crate::decode::facts::Facts;
 use crate::decode::failure::Next;
 use crate::decode::failure::is_cut;
 use crate::decode::nonzero;
+use crate::decode::since;
 use crate::decode::wire::RequestEvent;
 use crate::decode::wire::SubrequestEvent;
 use crate::decode::wire::lossy;
@@ -30,7 +31,6 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
     let (peer_addr, peer_port) = facts.peer().unzip();
     let trace = facts.trace_context();
     let is_inferred = facts.has(request_flag::REQUEST_INFERRED);
-    let duration = |last: u64| last.checked_sub(first_byte?);
     let mut request = Request {
         time: first_byte.and_then(|ns| clock.wall(ns).ok()),
         pid: record.pid,
@@ -55,7 +55,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         upstream_cache_status: facts.cache_status(),
         downstream_accept_time: accepted,
         phases: origin.map_or_else(Phases::default, |origin| facts.downstream(origin)),
-        duration_ns: facts.response_last_ns().and_then(duration),
+        duration_ns: since(first_byte, facts.response_last_ns()),
         elapsed_ns: facts.elapsed_ns(),
         queue_ns: facts.queue_ns(),
         body_read_ns: facts.body_read_ns(),
@@ -85,7 +85,7 @@ fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin:
     /* When several responses were cut, one of them may have ended the request and the others with it. */
     let of_subrequests = event.subrequests.iter().flat_map(|sub| &sub.attempts);
     let all = event.attempts.iter().chain(of_subrequests);
-    let cut = all.filter(|attempt| is_cut(&attempt.record));
+    let cut = all.filter(|attempt| is_cut(attempt));
     let is_served = event.record.flags & request_flag::REQUEST_UNSERVED.0 == 0;
     let is_alone = is_served && cut.count() == 1;
     let around = Around {
@@ -126,10 +126,7 @@ fn subrequest<'a>(event: &SubrequestEvent<'a>, around: Around) -> Subrequest<'a>
     Subrequest {
         uri: lossy(event.uri),
         status: nonzero(status),
-        duration_ns: first
-            .zip(last.and_then(nonzero))
-            .and_then(|(first, last)| last.checked_sub(first))
-            .filter(|_| around.origin.is_some()),
+        duration_ns: since(first, last.and_then(nonzero)).filter(|_| around.origin.is_some()),
         upstreams: attempts(tried, around),
     }
 }

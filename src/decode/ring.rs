@@ -26,11 +26,13 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::event::poll;
 
+use crate::bpf::types;
+
 /// A batch is sent when it has at least this many bytes.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// The capacity of a batch: the record that completes it may have 23 KB.
-const BATCH_CAPACITY: usize = BATCH_BYTES + (24 << 10);
+/// The capacity of a batch: the record that completes it may be as long as one that is held.
+const BATCH_CAPACITY: usize = BATCH_BYTES + size_of::<types::held>();
 
 /// Batches that may wait in the channel: at most 352 KiB. Each reader and the receiver hold one more.
 const BATCHES_WAITING: usize = 4;

@@ -8,6 +8,7 @@ use crate::bpf::types::request_flag;
 use crate::decode::facts::Facts;
 use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::nonzero;
+use crate::decode::since;
 
 /// `r->http_version` of HTTP/0.9.
 const HTTP_VERSION_9: u32 = 9;
@@ -59,7 +60,7 @@ impl Facts<'_, '_> {
     /// Returns the time that nginx waited for the body after the header. `None` when it did not
     /// wait.
     pub fn body_read_ns(&self) -> Option<u64> {
-        nonzero(self.body_ns()?.checked_sub(self.header_ns()?)?)
+        nonzero(since(self.header_ns(), self.body_ns())?)
     }
 
     /// Returns whether the body may be shorter than its header states. nginx then takes the bytes
@@ -81,8 +82,8 @@ impl Facts<'_, '_> {
     /// Returns the time that the request waited while nginx processed the request before it on the
     /// connection. `None` when it did not wait.
     pub fn queue_ns(&self) -> Option<u64> {
-        let previous = self.0.record.previous_ended_ns;
-        nonzero(previous.checked_sub(self.first_byte_ns()?)?)
+        let previous = nonzero(self.0.record.previous_ended_ns);
+        nonzero(since(self.first_byte_ns(), previous)?)
     }
 
     /// Returns whether the connection is a tunnel, and no longer HTTP, after the response has
@@ -95,9 +96,9 @@ impl Facts<'_, '_> {
 
     /// Returns the duration of the tunnel.
     pub fn tunnel_ns(&self) -> Option<u64> {
-        let begun = nonzero(self.0.record.response_first_ns)?;
-        let lived = self.0.record.ended_ns.checked_sub(begun)?;
-        (self.is_tunnel() && !self.is_partial()).then_some(lived)
+        let begun = nonzero(self.0.record.response_first_ns);
+        since(begun, Some(self.0.record.ended_ns))
+            .filter(|_| self.is_tunnel() && !self.is_partial())
     }
 
     /// Returns the moment at which the last byte was sent to the client.
@@ -117,15 +118,14 @@ impl Facts<'_, '_> {
 
     /// Returns the time from the first byte of the request to its end.
     pub fn elapsed_ns(&self) -> Option<u64> {
-        self.0.record.ended_ns.checked_sub(self.first_byte_ns()?)
+        since(self.first_byte_ns(), Some(self.0.record.ended_ns))
     }
 
     /// Returns the duration of the TLS handshake. Only the first request after it has this time.
     pub fn tls_handshake_ns(&self) -> Option<u64> {
         let record = &self.0.record;
-        let first = nonzero(record.handshake_first_ns)?;
-        let took = record.handshake_last_ns.checked_sub(first);
-        took.filter(|_| record.connection_requests == 1)
+        let first = nonzero(record.handshake_first_ns);
+        since(first, nonzero(record.handshake_last_ns)).filter(|_| record.connection_requests == 1)
     }
 
     /// Returns the phases on the client's side, relative to `origin`.
@@ -134,7 +134,7 @@ impl Facts<'_, '_> {
             return Phases::default();
         }
         let record = &self.0.record;
-        let since = |ns: Option<u64>| ns?.checked_sub(origin);
+        let since = |ns| since(Some(origin), ns);
         Phases {
             downstream_request_first_byte_time: since(self.first_byte_ns()),
             downstream_request_last_byte_time: since(self.header_ns()),

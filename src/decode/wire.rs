@@ -122,15 +122,15 @@ pub struct AttemptEvent<'a> {
 }
 
 impl AttemptEvent<'_> {
-    /// Returns whether anything on its socket was seen.
-    pub fn was_seen(&self) -> bool {
-        self.record.flags & types::attempt_flag::ATTEMPT_SEEN.0 != 0
+    /// Returns whether a flag of wire.h is set.
+    pub fn has(&self, flag: types::attempt_flag) -> bool {
+        self.record.flags & flag.0 != 0
     }
 
     /// Returns whether this is an attempt. nginx puts a state without a peer between the upstreams of
     /// two internal redirects.
     pub fn was_tried(&self) -> bool {
-        !self.addr.is_empty() || self.was_seen()
+        !self.addr.is_empty() || self.has(types::attempt_flag::ATTEMPT_SEEN)
     }
 
     /// Returns whether it began after the response was sent, as one of a `post_action` does.
