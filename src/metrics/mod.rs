@@ -80,6 +80,19 @@ struct Series {
     labels: Labels,
 }
 
+impl Series {
+    /// Creates the metrics of a new kind.
+    fn new(kind: &Kind, requests: &Family<Labels, Counter>) -> Self {
+        let labels = kind.labels();
+        Self {
+            requests: requests.get_or_create_owned(&labels),
+            duration: None,
+            spans: Default::default(),
+            labels,
+        }
+    }
+}
+
 /// Histograms with the buckets above.
 type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
 
@@ -160,17 +173,11 @@ impl RequestMetrics {
             status: class(request.status),
             route: Route::label(&self.routes, request.request_uri.as_deref()),
         };
-        let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
-        for attempt in request.upstreams.iter().chain(subrequests) {
+        for attempt in request.all_attempts() {
             self.attempt(attempt);
         }
-        if !self.series.contains_key(&kind) {
-            let series = self.new_series(&kind);
-            self.series.insert(kind.clone(), series);
-        }
-        let Some(series) = self.series.get_mut(&kind) else {
-            return;
-        };
+        let series = self.series.entry(kind);
+        let series = series.or_insert_with_key(|kind| Series::new(kind, &self.requests));
         series.requests.inc();
         /* A tunnel lives for hours, which says nothing about how fast requests are. */
         if request.tunnel {
@@ -202,17 +209,6 @@ impl RequestMetrics {
                 ("failure", failure.name().to_owned()),
             ];
             self.failures.get_or_create(&labels).inc();
-        }
-    }
-
-    /// Creates the metrics of a new kind.
-    fn new_series(&self, kind: &Kind) -> Series {
-        let labels = kind.labels();
-        Series {
-            requests: self.requests.get_or_create_owned(&labels),
-            duration: None,
-            spans: Default::default(),
-            labels,
         }
     }
 

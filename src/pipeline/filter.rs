@@ -45,8 +45,7 @@ impl TextFilter {
 /// Returns whether the client got an error, or an attempt at an upstream failed, even if another
 /// server answered instead.
 fn has_failed(request: &Request<'_>) -> bool {
-    let subrequests = request.subrequests.iter().flat_map(|sub| &sub.upstreams);
-    let mut attempts = request.upstreams.iter().chain(subrequests);
+    let mut attempts = request.all_attempts();
     request.status.is_some_and(|status| status >= STATUS_FAILED)
         || attempts.any(|attempt| attempt.failure.is_some())
 }

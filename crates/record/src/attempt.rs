@@ -132,6 +132,12 @@ pub struct Attempt<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// Returns all attempts: those of the request, and then those of its subrequests.
+    pub fn all_attempts(&self) -> impl Iterator<Item = &Attempt<'a>> {
+        let subrequests = self.subrequests.iter().flat_map(|sub| &sub.upstreams);
+        self.upstreams.iter().chain(subrequests)
+    }
+
     /// Returns the last attempt that the client waited for: `post_action` comes after its response.
     pub fn last_awaited(&self) -> Option<&Attempt<'a>> {
         let mut attempts = self.upstreams.iter().rev();
