@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Records for unit tests, as BPF writes them.
+//! Records for unit tests, as BPF writes them, and texts in them.
 
 use crate::bpf::types;
+use crate::decode::wire::WireText;
 
 /// Returns the record of a request of this worker, with no other value.
 pub fn request(pid: u32) -> Vec<u8> {
     record(types::record_kind::RECORD_REQUEST, pid)
+}
+
+/// Returns a text that was not cut.
+pub fn text(text: &str) -> WireText<'_> {
+    WireText {
+        bytes: text.as_bytes(),
+        is_cut: false,
+    }
 }
 
 /// Returns a record of a kind that does not exist.

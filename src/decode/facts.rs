@@ -172,17 +172,9 @@ fn address(end: &types::address) -> Option<(IpAddr, u16)> {
 pub mod tests {
     use super::Facts;
     use crate::bpf::types;
+    use crate::decode::examples::text;
     use crate::decode::wire::RequestEvent;
     use crate::decode::wire::Texts;
-    use crate::decode::wire::WireText;
-
-    /// Returns a text that was not cut.
-    pub fn text(text: &str) -> WireText<'_> {
-        WireText {
-            bytes: text.as_bytes(),
-            is_cut: false,
-        }
-    }
 
     /// Returns one request, read at 1,000 ns and answered at 5,000 ns.
     pub fn event() -> RequestEvent<'static> {

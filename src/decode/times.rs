@@ -152,8 +152,8 @@ mod tests {
 
     use super::Facts;
     use crate::bpf::types;
+    use crate::decode::examples::text;
     use crate::decode::facts::tests::event;
-    use crate::decode::facts::tests::text;
     use crate::decode::wire::RequestEvent;
 
     /// Returns the times of an event.

@@ -46,7 +46,7 @@ pub struct MetricsSettings {
 }
 
 /// The labels that requests of one kind have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 struct Kind {
     /// The last upstream's address, `none` or `other`.
     upstream: String,

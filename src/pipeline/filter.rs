@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The filters on texts and attempts. BPF filters by numbers (status, duration, sampling): see
-//! `attach::object::KernelFilter`.
+//! The filters on texts and attempts. The texts are compared before a request is built of the record. BPF
+//! filters by numbers (status, duration, sampling): see `attach::object::KernelFilter`.
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::host::host_and_port;
+
+use crate::decode::wire::Texts;
 
 /// The lowest status that counts as a failure.
 const STATUS_FAILED: u32 = 400;
@@ -22,23 +24,27 @@ pub struct TextFilter {
 }
 
 impl TextFilter {
-    /// Returns whether the request passes every filter. A filter on a value that the request lacks
-    /// fails. The uri is the one that the client asked for: a prefix without a query is compared
+    /// Returns whether these texts pass every filter on texts. A filter on a text that the request
+    /// lacks fails. The uri is the one that the client asked for: a prefix without a query is compared
     /// with the path only.
-    pub fn lets_through(&self, request: &Request<'_>) -> bool {
-        let is_method = |known: &String| request.request_method.as_deref() == Some(known);
+    pub fn lets_texts_through(&self, texts: &Texts<'_>) -> bool {
+        let is_method = |known: &String| texts.method.lossy().as_deref() == Some(known);
         let begins_with = |prefix: &str| {
-            let uri = request.request_uri.as_deref();
+            let uri = texts.request_uri.lossy();
             uri.is_some_and(|uri| uri.starts_with(prefix))
         };
         let is_host = |name: &str| {
-            let host = request.http_host.as_deref();
-            host.is_some_and(|host| host_and_port(host).0.eq_ignore_ascii_case(name))
+            let host = texts.host.lossy();
+            host.is_some_and(|host| host_and_port(&host).0.eq_ignore_ascii_case(name))
         };
         (self.methods.is_empty() || self.methods.iter().any(is_method))
             && self.uri_prefix.as_deref().is_none_or(begins_with)
             && self.host.as_deref().is_none_or(is_host)
-            && (!self.failed_only || has_failed(request))
+    }
+
+    /// Returns whether the request passes the filter on what became of it.
+    pub fn lets_through(&self, request: &Request<'_>) -> bool {
+        !self.failed_only || has_failed(request)
     }
 }
 
@@ -56,14 +62,16 @@ mod tests {
     use ngx_bpf_record::schema;
 
     use super::TextFilter;
+    use crate::decode::examples::text;
+    use crate::decode::wire::Texts;
 
-    /// Returns a request with every value that filters look at.
-    fn request() -> Request<'static> {
-        Request {
-            request_method: Some("GET".into()),
-            request_uri: Some("/api/x?y=1".into()),
-            uri: Some("/index.php".into()),
-            http_host: Some("Example.com:8080".into()),
+    /// Returns texts, of which filters look at each but the uri.
+    fn texts() -> Texts<'static> {
+        Texts {
+            method: text("GET"),
+            request_uri: text("/api/x?y=1"),
+            uri: text("/index.php"),
+            host: text("Example.com:8080"),
             ..Default::default()
         }
     }
@@ -92,7 +100,7 @@ mod tests {
         }
     }
 
-    /// Check each filter with a request that passes it and one that does not pass.
+    /// Check each filter on texts with a value that passes and one that does not.
     #[test]
     fn each() {
         let both = TextFilter {
@@ -113,15 +121,15 @@ mod tests {
             (host("example.org"), false),
             (both, false),
         ] {
-            assert_eq!(filter.lets_through(&request()), expected, "{filter:?}");
+            assert_eq!(filter.lets_texts_through(&texts()), expected, "{filter:?}");
         }
     }
 
-    /// Check that a request without the value does not pass.
+    /// Check that a request without the text does not pass.
     #[test]
     fn absent() {
         for filter in [methods(&["GET"]), uri(""), host("a")] {
-            assert!(!filter.lets_through(&Request::default()), "{filter:?}");
+            assert!(!filter.lets_texts_through(&Texts::default()), "{filter:?}");
         }
     }
 

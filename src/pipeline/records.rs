@@ -124,11 +124,10 @@ impl RecordThread {
             add(&self.ledger.late, 1);
             return Ok(());
         }
-        let mut request = request::request(event, self.clock);
-        if !self.filter.lets_through(&request) {
+        let Some(mut request) = self.filtered(event) else {
             add(&self.ledger.filtered, 1);
             return Ok(());
-        }
+        };
         add(&self.ledger.taken, 1);
         for consumer in &mut self.consumers {
             consumer.request(&mut request)?;
@@ -142,6 +141,15 @@ impl RecordThread {
             }
         }
         Ok(())
+    }
+
+    /// Returns the request that a record reports. `None` when a filter leaves it out.
+    fn filtered<'a>(&self, event: &RequestEvent<'a>) -> Option<Request<'a>> {
+        if !self.filter.lets_texts_through(&event.texts) {
+            return None;
+        }
+        let request = request::request(event, self.clock);
+        self.filter.lets_through(&request).then_some(request)
     }
 
     /// Counts a record that can't be decoded. Only the first one is reported now, since there may
