@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Counts of the requests that were seen, filtered and lost.
 
-use ngx_bpf_record::Lost;
 use ngx_bpf_record::values::Cause;
 
 /// The counts since tracing began, summed over all BPF objects.
@@ -41,8 +40,8 @@ impl Counts {
     }
 
     /// Adds requests whose loss was reported in the output.
-    pub fn note_reported(&mut self, lost: &Lost) {
-        self.lost[lost.cause as usize] += lost.count;
+    pub fn note_reported(&mut self, cause: Cause, count: u64) {
+        self.lost[cause as usize] += count;
     }
 
     /// Returns the number of lost requests.
@@ -55,18 +54,13 @@ impl Counts {
         Cause::ALL.into_iter().zip(self.lost)
     }
 
-    /// Returns the losses since `before`, one record for each cause.
-    pub fn since(&self, before: &Self, time: &str) -> Vec<Lost> {
-        Cause::ALL
-            .into_iter()
-            .zip(self.lost.into_iter().zip(before.lost))
-            .filter(|(_, (now, before))| now > before)
-            .map(|(cause, (now, before))| Lost {
-                time: time.to_owned(),
-                count: now - before,
-                cause,
-            })
-            .collect()
+    /// Returns the number of requests lost since `before` for each cause that has any.
+    pub fn since(&self, before: &Self) -> impl Iterator<Item = (Cause, u64)> {
+        let before = before.lost.into_iter();
+        self.by_cause()
+            .zip(before)
+            .filter(|((_, now), before)| now > before)
+            .map(|((cause, now), before)| (cause, now - before))
     }
 }
 
@@ -108,9 +102,8 @@ mod tests {
             lost: [5, 3, 1, 0, 0],
             ..Default::default()
         };
-        let lost = now.since(&before, "t");
-        let reported: Vec<_> = lost.iter().map(|lost| (lost.count, lost.cause)).collect();
-        assert_eq!(reported, [(2, Cause::InflightFull), (1, Cause::BadRead)]);
-        assert!(now.since(&now, "t").is_empty());
+        let lost: Vec<_> = now.since(&before).collect();
+        assert_eq!(lost, [(Cause::InflightFull, 2), (Cause::BadRead, 1)]);
+        assert_eq!(now.since(&now).count(), 0);
     }
 }

@@ -12,6 +12,8 @@ use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::append_line;
 
+use crate::counts::Counts;
+use crate::decode::clock::Clock;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
 use crate::output::Flushed;
@@ -37,6 +39,8 @@ pub struct Lines {
     pub signals: Signals,
     /// The counts of requests.
     pub ledger: Arc<Ledger>,
+    /// The losses that were written.
+    pub reported: Counts,
     /// The printer of warnings.
     pub messages: Messages,
 }
@@ -51,6 +55,32 @@ impl Lines {
                 return;
             }
         }
+    }
+
+    /// Writes a line for each cause of new losses, unless the end has come. What can't be written now is
+    /// tried again at the next call.
+    fn report_losses(&mut self) {
+        if self.ledger.has_ended() {
+            return;
+        }
+        let (counts, reported) = (self.ledger.counts(), self.reported);
+        for (cause, count) in counts.since(&reported) {
+            let time = Clock::wall_now();
+            if !self.lost(&Lost { time, count, cause }) {
+                return;
+            }
+            self.reported.note_reported(cause, count);
+        }
+    }
+
+    /// Writes the lines that wait, and then one of losses. Returns whether it was written.
+    fn lost(&mut self, lost: &Lost) -> bool {
+        self.write();
+        if self.output.is_unread() {
+            return false;
+        }
+        let line = self.sink.lost(self.output.lines(), lost);
+        self.write_lost() && line.is_ok()
     }
 
     /// Writes one line of losses, which is not counted as a request. Returns whether it was written.
@@ -119,15 +149,6 @@ impl Consumer for Lines {
         Ok(())
     }
 
-    fn lost(&mut self, lost: &Lost) -> bool {
-        self.write();
-        if self.output.is_unread() {
-            return false;
-        }
-        let line = self.sink.lost(self.output.lines(), lost);
-        self.write_lost() && line.is_ok()
-    }
-
     fn flush(&mut self) {
         self.write();
     }
@@ -137,6 +158,7 @@ impl Consumer for Lines {
         if self.output.is_closed() {
             self.ledger.end_here();
         }
+        self.report_losses();
     }
 
     fn finish(&mut self) {
@@ -145,6 +167,7 @@ impl Consumer for Lines {
             let given_up = self.output.give_up_unread();
             self.count(given_up);
         }
+        self.report_losses();
     }
 }
 
@@ -154,12 +177,12 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
-    use ngx_bpf_record::Lost;
     use ngx_bpf_record::Redaction;
     use ngx_bpf_record::Request;
-    use ngx_bpf_record::values::Cause;
 
     use super::Lines;
+    use super::add;
+    use crate::counts::Counts;
     use crate::host::signals::Signals;
     use crate::host::stderr::Messages;
     use crate::host::stderr::Verbosity;
@@ -169,8 +192,8 @@ mod tests {
     use crate::pipeline::ledger::Ledger;
     use crate::pipeline::records::Consumer as _;
 
-    /// Check that requests are redacted, that only requests are counted as written, and that
-    /// SIGUSR1 opens the file again after it was moved away.
+    /// Check that requests are redacted, that losses are written once and not counted as written, and
+    /// that SIGUSR1 opens the file again after it was moved away.
     #[test]
     fn written() {
         let folder = tempfile::tempdir().unwrap();
@@ -183,19 +206,16 @@ mod tests {
             line_bytes_max: None,
             signals: signals.clone(),
             ledger: Arc::new(Ledger::default()),
+            reported: Counts::default(),
             messages: Messages::new(Verbosity::Quiet),
         };
         let mut request = Request {
             request_uri: Some("/a?b=secret".into()),
             ..Default::default()
         };
-        let lost = Lost {
-            time: String::new(),
-            count: 1,
-            cause: Cause::RingFull,
-        };
         lines.request(&mut request).unwrap();
-        assert!(lines.lost(&lost));
+        add(&lines.ledger.bad_records, 2);
+        lines.tick();
         fs::rename(&path, &moved).unwrap();
         signals.ask_for_reopen();
         lines.tick();
@@ -204,6 +224,10 @@ mod tests {
         let old = fs::read_to_string(&moved).unwrap();
         assert_eq!(old.lines().count(), 2);
         assert!(old.contains("\"/a\"") && !old.contains("secret"), "{old}");
+        assert!(
+            old.contains("\"count\":2") && old.contains("bad_read"),
+            "{old}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
         assert_eq!(lines.ledger.written.load(Ordering::Relaxed), 2);
     }

@@ -131,14 +131,13 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         line_bytes_max: settings.line_bytes_max,
         signals: signals.clone(),
         ledger: Arc::clone(&ledger),
+        reported: Counts::default(),
         messages,
     };
     let (wants_more, ended) = bounded(0);
-    let consumers = consumers(request_metrics, lines);
     let records = RecordThread {
         filter: settings.filter,
-        reported: vec![Counts::default(); consumers.len()],
-        consumers,
+        consumers: consumers(request_metrics, lines),
         left: settings.count,
         ledger,
         messages,

@@ -13,10 +13,8 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
-use ngx_bpf_record::Lost;
 use ngx_bpf_record::Request;
 
-use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::decode::request;
 use crate::decode::wire;
@@ -34,12 +32,6 @@ pub trait Consumer: Send {
     /// Takes one request, in the order in which they were recorded. Later consumers see the request
     /// as this one has changed it.
     fn request(&mut self, request: &mut Request<'_>) -> Result<()>;
-
-    /// Takes a number of requests that were lost. Returns false when it can't report them now; it
-    /// is then called again with them.
-    fn lost(&mut self, _lost: &Lost) -> bool {
-        true
-    }
 
     /// Called when no further record waits to be handled.
     fn flush(&mut self) {}
@@ -67,8 +59,6 @@ pub struct RecordThread {
     pub wants_more: Option<Sender<()>>,
     /// The conversion from the kernel's clock to the wall clock, which is updated at every tick.
     pub clock: Clock,
-    /// The losses that each consumer knows of.
-    pub reported: Vec<Counts>,
 }
 
 impl RecordThread {
@@ -77,10 +67,7 @@ impl RecordThread {
     /// Fails when a batch is corrupt, or a request can't be encoded.
     pub fn handle_all(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
         let result = self.receive_all(batches);
-        for consumer in &mut self.consumers {
-            consumer.finish();
-        }
-        self.report_losses();
+        self.consumers.iter_mut().for_each(|c| c.finish());
         result
     }
 
@@ -165,24 +152,6 @@ impl RecordThread {
     fn tick(&mut self) {
         self.clock = Clock::now();
         self.consumers.iter_mut().for_each(|c| c.tick());
-        self.report_losses();
-    }
-
-    /// Reports new losses to the consumers.
-    fn report_losses(&mut self) {
-        if self.ledger.has_ended() {
-            return;
-        }
-        let counts = self.ledger.counts();
-        let now = Clock::wall_now();
-        for (consumer, reported) in self.consumers.iter_mut().zip(&mut self.reported) {
-            for lost in counts.since(reported, &now) {
-                if !consumer.lost(&lost) {
-                    break;
-                }
-                reported.note_reported(&lost);
-            }
-        }
     }
 }
 
@@ -194,12 +163,10 @@ mod tests {
 
     use anyhow::Result;
     use crossbeam_channel::bounded;
-    use ngx_bpf_record::Lost;
     use ngx_bpf_record::Request;
 
     use super::Consumer;
     use super::RecordThread;
-    use crate::counts::Counts;
     use crate::decode::clock::Clock;
     use crate::decode::examples::request;
     use crate::decode::examples::unknown_record;
@@ -216,12 +183,6 @@ mod tests {
             let mut noted = self.0.lock().unwrap();
             noted.push(format!("pid {}", request.pid));
             Ok(())
-        }
-
-        fn lost(&mut self, lost: &Lost) -> bool {
-            let mut noted = self.0.lock().unwrap();
-            noted.push(format!("{} {}", lost.count, lost.cause));
-            true
         }
     }
 
@@ -240,7 +201,6 @@ mod tests {
             messages: Messages::new(Verbosity::Quiet),
             wants_more: None,
             clock: Clock::now(),
-            reported: vec![Counts::default()],
         };
         let (sender, receiver) = bounded(batches.len());
         batches
@@ -252,8 +212,8 @@ mod tests {
         Ok(noted.clone())
     }
 
-    /// Check that requests arrive in order, and that a record that can't be decoded is counted and
-    /// reported as lost, and stops no other.
+    /// Check that requests arrive in order, and that a record that can't be decoded is counted as lost,
+    /// and stops no other.
     #[test]
     fn bad_records() {
         let batches = [
@@ -262,7 +222,7 @@ mod tests {
         ];
         let ledger = Arc::new(Ledger::default());
         let noted = handled(&batches, None, &ledger).unwrap();
-        assert_eq!(noted, ["pid 1", "pid 2", "2 bad_read"]);
+        assert_eq!(noted, ["pid 1", "pid 2"]);
         assert_eq!(ledger.bad_records.load(Ordering::Relaxed), 2);
         assert_eq!(ledger.counts().lost(), 2);
     }
