@@ -65,7 +65,7 @@ impl Candidate {
             return Self::Known(target.process, target.inode);
         }
         let (inode, path) = (target.inode, target.path.clone());
-        match Self::read_program(target, &binary, from) {
+        match Self::read_program(target, binary, from) {
             Ok(program) => Self::New(Box::new(program)),
             Err(unsupported) => Self::Refused(Box::new(Refused {
                 pid,
@@ -84,10 +84,9 @@ impl Candidate {
     /// its workers meanwhile.
     fn read_program(
         target: OpenedProcess,
-        binary: &File,
+        binary: File,
         from: &Options,
     ) -> Result<Program, Unsupported> {
-        let binary = binary.try_clone().map_err(anyhow::Error::from)?;
         let mut program = Program::read(target, binary, from)?;
         for process in &mut program.processes {
             /* If the process has ended meanwhile, the file can still be used. */

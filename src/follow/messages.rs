@@ -59,7 +59,7 @@ pub fn inferred(messages: Messages, program: &Program) {
         format_args!(
             "{} is not known: its layout is inferred from its code, which agrees in all {} members \
              that were asked for",
-            program.build,
+            program.identity.build,
             program.layout.fit.asked()
         ),
     );

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use nginx_binary::Binary;
+use nginx_binary::Identity;
 use nginx_binary::Options;
 use nginx_binary::Unsupported;
-use nginx_binary::build::Build;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout::choose::ChosenLayout;
@@ -33,10 +33,8 @@ pub struct Program {
     pub path: PathBuf,
     /// The device and inode of the file.
     pub inode: Inode,
-    /// The build id of the file. `None` when it was linked without one.
-    pub build_id: Option<String>,
-    /// The build of nginx.
-    pub build: Build,
+    /// The build of nginx, and the build id of the file.
+    pub identity: Identity,
     /// The layout of its structs.
     pub layout: ChosenLayout,
     /// Where its probes go.
@@ -71,8 +69,7 @@ impl Program {
             binary,
             path,
             inode,
-            build_id: read.identity.build_id,
-            build: read.identity.build,
+            identity: read.identity,
             layout: read.layout,
             probe_sites: read.probe_sites,
             processes: vec![process],
@@ -86,10 +83,10 @@ impl Program {
 
     /// Returns the version and path, for messages.
     pub fn shown(&self) -> String {
-        let build_id = self.build_id.as_deref().unwrap_or("none");
+        let build_id = self.identity.build_id.as_deref().unwrap_or("none");
         format!(
             "nginx {} at {} (build id {build_id})",
-            self.build.version,
+            self.identity.build.version,
             Quoted(&self.path)
         )
     }

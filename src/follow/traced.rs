@@ -38,7 +38,12 @@ impl TracedBinary {
     /// Starts to trace one process and its workers, and reports that.
     pub fn add(&self, process: &NginxProcess, messages: Messages) -> Result<()> {
         let workers = self.add_with_workers(process)?;
-        messages::started(messages, self.program.build.version, process.pid, workers);
+        messages::started(
+            messages,
+            self.program.identity.build.version,
+            process.pid,
+            workers,
+        );
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The report of `ngx-bpf check`. The names of the members are the JSON keys.
 
-use nginx_binary::build::Build;
+use nginx_binary::Identity;
 use nginx_binary::layout::choose::LayoutOrigin;
 use nginx_binary::sites::ProbeSite;
 use serde::Serialize;
@@ -136,8 +136,9 @@ impl ProcessReport {
 }
 
 impl IdentityReport {
-    /// Creates the identity of a build.
-    fn new(build: Build, build_id: Option<String>) -> Self {
+    /// Creates the report on the identity of a binary.
+    fn new(identity: Identity) -> Self {
+        let Identity { build, build_id } = identity;
         Self {
             version: build.version.to_string(),
             build_id,
@@ -164,7 +165,7 @@ impl NginxReport {
         Self {
             processes: program.processes.iter().map(ProcessReport::new).collect(),
             path: Some(program.path.display().to_string()),
-            identity: Some(IdentityReport::new(program.build, program.build_id)),
+            identity: Some(IdentityReport::new(program.identity)),
             plan: Some(plan),
             error: None,
         }
@@ -188,8 +189,7 @@ impl NginxReport {
         Self {
             processes: vec![process],
             path: path.map(|path| path.display().to_string()),
-            identity: identity
-                .map(|identity| IdentityReport::new(identity.build, identity.build_id)),
+            identity: identity.map(IdentityReport::new),
             plan: None,
             error: Some(format!("{:#}", refused.error)),
         }
