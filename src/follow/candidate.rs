@@ -37,6 +37,13 @@ pub struct Refused {
     pub error: anyhow::Error,
 }
 
+impl Refused {
+    /// Returns the inode of the file that it runs, if that could be opened.
+    pub fn inode(&self) -> Option<Inode> {
+        self.binary.as_ref().map(|binary| binary.inode)
+    }
+}
+
 /// A file that can't be traced.
 pub struct RefusedBinary {
     /// Its device and inode.
@@ -48,6 +55,15 @@ pub struct RefusedBinary {
 }
 
 impl Candidate {
+    /// Returns the inode of the file that was read.
+    pub fn inode_read(&self) -> Option<Inode> {
+        match self {
+            Self::New(program) => Some(program.inode),
+            Self::Refused(refused) => refused.inode(),
+            Self::Gone | Self::Known(..) => None,
+        }
+    }
+
     /// Reads a process and its file, unless the file is one of `known`. It is an error that the
     /// process has ended only if the user named it.
     pub fn read(pid: u32, is_named: bool, known: &[Inode], from: &Options) -> Self {

@@ -55,7 +55,7 @@ pub enum Scope {
 
 impl Scope {
     /// Returns the scope of the pids that the user named: without any, every nginx.
-    pub fn of_user(pids: &[u32]) -> Self {
+    fn of_user(pids: &[u32]) -> Self {
         match pids {
             [] => Self::Running,
             pids => Self::Named(pids.to_vec()),
@@ -128,18 +128,13 @@ impl Lookout {
         })
     }
 
-    /// Returns whether a process hung, so that the processes after it were not read.
-    pub fn has_given_up(&self) -> bool {
-        self.has_given_up
-    }
-
     /// Returns the next event, if there is one. The last event is `News::Over`.
     pub fn poll(&mut self) -> Option<News> {
         self.next_within(Duration::ZERO)
     }
 
     /// Waits for the next event. Returns `None` when the end was asked for.
-    pub fn wait(&mut self, signals: Option<&Signals>) -> Option<News> {
+    fn wait(&mut self, signals: Option<&Signals>) -> Option<News> {
         loop {
             if signals.is_some_and(Signals::is_end_asked) {
                 return None;
@@ -182,6 +177,51 @@ impl Lookout {
                 );
                 News::Candidate(pid, Candidate::refused(pid, error))
             }
+        }
+    }
+}
+
+/// How the reading of all processes has ended.
+pub enum End {
+    /// All were read.
+    Over,
+    /// The end was asked for.
+    Asked,
+    /// A lookout could not be started, for this reason: the processes that are left were not read.
+    Blind(anyhow::Error),
+}
+
+/// Reads all processes that the user asked for, and passes each on. The processes after one that hangs
+/// are read by another lookout.
+///
+/// Fails when the processes can't be listed.
+pub fn read_all(
+    pids: &[u32],
+    from: &Options,
+    signals: Option<&Signals>,
+    mut pass_on: impl FnMut(Candidate),
+) -> Result<End> {
+    let (mut seen, mut known) = (Vec::new(), Vec::new());
+    loop {
+        let scope = Scope::of_user(pids);
+        let mut lookout = match Lookout::start(scope, seen.clone(), known.clone(), from) {
+            Ok(lookout) => lookout,
+            Err(error) => return Ok(End::Blind(error)),
+        };
+        loop {
+            match lookout.wait(signals) {
+                None => return Ok(End::Asked),
+                Some(News::Over) => break,
+                Some(News::Failed(error)) => return Err(error),
+                Some(News::Candidate(pid, candidate)) => {
+                    seen.push(pid);
+                    known.extend(candidate.inode_read());
+                    pass_on(candidate);
+                }
+            }
+        }
+        if !lookout.has_given_up {
+            return Ok(End::Over);
         }
     }
 }
@@ -233,14 +273,7 @@ impl LookoutThread {
         let candidate = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
             Candidate::refused(pid, anyhow!("pid {pid} can't be traced: reading it failed"))
         });
-        match &candidate {
-            Candidate::New(program) => self.known.push(program.inode),
-            Candidate::Refused(refused) => {
-                let binary = refused.binary.as_ref();
-                self.known.extend(binary.map(|binary| binary.inode));
-            }
-            Candidate::Gone | Candidate::Known(..) => {}
-        }
+        self.known.extend(candidate.inode_read());
         candidate
     }
 }
@@ -281,7 +314,7 @@ mod tests {
         assert_eq!(pid, std::process::id());
         assert!(refused.error.to_string().contains("not read within 30 s"));
         assert_eq!(refused.process.unwrap().role, None);
-        assert!(lookout.has_given_up());
+        assert!(lookout.has_given_up);
         assert_eq!(LEFT.load(Ordering::Relaxed), 1);
         assert!(matches!(lookout.poll(), Some(News::Over)));
     }

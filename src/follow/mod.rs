@@ -14,12 +14,10 @@ use nginx_binary::layout::choose::LayoutOrigin;
 use crate::attach::Probe;
 use crate::attach::ProbeTarget;
 use crate::attach::ProgramRuns;
-use crate::attach::kernel;
 use crate::attach::kernel::Kernel;
 use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::UprobeMethod;
 use crate::follow::candidate::Candidate;
-use crate::follow::candidate::RefusedBinary;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Scope;
@@ -80,12 +78,12 @@ pub struct Follower {
     is_blind: bool,
     /// The socket source and the uprobe method that the kernel allowed at the start, so that they
     /// are not tried again for an upgrade.
-    allowed: Option<(SocketSource, UprobeMethod)>,
+    allowed: (SocketSource, UprobeMethod),
 }
 
 impl Follower {
-    /// Creates a follower that traces nothing yet.
-    pub fn new(settings: FollowSettings, messages: Messages) -> Self {
+    /// Creates a follower that traces nothing yet, on this kernel.
+    pub fn new(settings: FollowSettings, kernel: &Kernel, messages: Messages) -> Self {
         Self {
             settings,
             messages,
@@ -96,7 +94,7 @@ impl Follower {
             lookout: None,
             looked: Instant::now(),
             is_blind: false,
-            allowed: None,
+            allowed: (kernel.sockets, kernel.method),
         }
     }
 
@@ -117,17 +115,19 @@ impl Follower {
         } = selection;
         for refused in refused {
             self.messages.warn(&refused.error);
-            self.set_aside(refused.process, refused.binary.as_ref());
+            self.set_aside(&refused.process, refused.inode());
         }
         self.untraceable.extend(also_refused);
-        let mut failures = Vec::new();
+        let (mut attached, mut failures) = (Vec::new(), Vec::new());
         for program in programs {
-            failures.extend(self.attach(program, &kernel, on_attach).err());
+            match self.attach(program, &kernel, on_attach) {
+                Ok(traced) => attached.push(traced),
+                Err(error) => failures.push(error),
+            }
         }
-        self.allowed = Some((kernel.sockets, kernel.method));
         drop(kernel);
         release_free_memory();
-        for traced in std::mem::take(&mut self.traced) {
+        for traced in attached {
             failures.extend(self.activate(traced));
         }
         if self.traced.is_empty() && !self.settings.wait && !failures.is_empty() {
@@ -141,7 +141,12 @@ impl Follower {
 
     /// Loads and attaches the probes of one binary. None of its processes is traced yet. On failure
     /// its processes are set aside.
-    fn attach(&mut self, program: Program, kernel: &Kernel, on_attach: OnAttach<'_>) -> Result<()> {
+    fn attach(
+        &mut self,
+        program: Program,
+        kernel: &Kernel,
+        on_attach: OnAttach<'_>,
+    ) -> Result<TracedBinary> {
         messages::probes(self.messages, &program.probe_sites);
         let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
         if is_layout_inferred {
@@ -158,12 +163,9 @@ impl Follower {
             Ok(probe)
         });
         match probe.with_context(|| format!("failed to trace {}", program.shown())) {
-            Ok(probe) => {
-                self.traced.push(TracedBinary { program, probe });
-                Ok(())
-            }
+            Ok(probe) => Ok(TracedBinary { program, probe }),
             Err(error) => {
-                self.set_all_aside(program);
+                self.set_aside(&program.processes, Some(program.inode));
                 Err(error)
             }
         }
@@ -178,23 +180,17 @@ impl Follower {
             self.traced.push(traced);
         }
         let (processes, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-        let processes = processes.iter();
-        self.untraceable
-            .extend(processes.filter_map(|process| untraceable(process, inode)));
+        self.set_aside(&processes, inode);
         errors
     }
 
-    /// Remembers that a process can't be traced.
-    fn set_aside(&mut self, process: Option<NginxProcess>, binary: Option<&RefusedBinary>) {
-        let inode = binary.map(|binary| binary.inode);
-        let process = process.and_then(|process| untraceable(&process, inode));
-        self.untraceable.extend(process);
-    }
-
-    /// Remembers that no process of a binary can be traced.
-    fn set_all_aside(&mut self, program: Program) {
-        let inode = Some(program.inode);
-        let processes = program.processes.iter();
+    /// Remembers that processes can't be traced, which run the file with this inode.
+    fn set_aside<'p>(
+        &mut self,
+        processes: impl IntoIterator<Item = &'p NginxProcess>,
+        inode: Option<Inode>,
+    ) {
+        let processes = processes.into_iter();
         self.untraceable
             .extend(processes.filter_map(|process| untraceable(process, inode)));
     }
@@ -307,7 +303,7 @@ impl Follower {
                 Err(refused.error)
             }
             Candidate::Refused(refused) => {
-                self.set_aside(refused.process, refused.binary.as_ref());
+                self.set_aside(&refused.process, refused.inode());
                 Err(refused.error)
             }
         };
@@ -325,7 +321,7 @@ impl Follower {
     fn add_to_known(&mut self, process: NginxProcess, inode: Inode) -> Result<()> {
         let mut traced = self.traced.iter_mut();
         let Some(same) = traced.find(|traced| traced.program.inode == inode) else {
-            self.untraceable.extend(untraceable(&process, Some(inode)));
+            self.set_aside([&process], Some(inode));
             return Ok(());
         };
         let result = same.add(&process, self.messages);
@@ -333,30 +329,25 @@ impl Follower {
         processes.retain(NginxProcess::is_alive);
         match &result {
             Ok(()) => processes.push(process),
-            Err(_) => self.untraceable.extend(untraceable(&process, Some(inode))),
+            Err(_) => self.set_aside([&process], Some(inode)),
         }
         result
     }
 
     /// Attaches to a file that was not traced yet, and starts to trace its processes.
     fn add_binary(&mut self, program: Program, on_attach: OnAttach<'_>) -> Result<()> {
-        let kernel = match self.allowed {
-            Some((sockets, method)) => Kernel::read_again(sockets, method),
-            None => kernel::check(self.settings.sockets),
-        };
-        let kernel = match kernel {
+        let (sockets, method) = self.allowed;
+        let kernel = match Kernel::read_again(sockets, method) {
             Ok(kernel) => kernel,
             Err(error) => {
-                self.set_all_aside(program);
+                self.set_aside(&program.processes, Some(program.inode));
                 return Err(error);
             }
         };
-        self.attach(program, &kernel, on_attach)?;
+        let traced = self.attach(program, &kernel, on_attach)?;
         drop(kernel);
         release_free_memory();
-        let new = self.traced.pop();
-        let mut failures = new.map_or_else(Vec::new, |new| self.activate(new));
-        failures.pop().map_or(Ok(()), Err)
+        self.activate(traced).pop().map_or(Ok(()), Err)
     }
 
     /// Returns the number and time of the runs that the kernel has counted, of each BPF program.

@@ -7,9 +7,8 @@ use anyhow::anyhow;
 
 use crate::follow::candidate::Candidate;
 use crate::follow::candidate::Refused;
-use crate::follow::lookout::Lookout;
-use crate::follow::lookout::News;
-use crate::follow::lookout::Scope;
+use crate::follow::lookout;
+use crate::follow::lookout::End;
 use crate::follow::messages;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
@@ -41,32 +40,14 @@ impl Selection {
     pub fn read(settings: &FollowSettings, messages: Messages, signals: &Signals) -> Result<Self> {
         pid_namespace::ensure_proc_is_own()?;
         let mut selection = Self::default();
-        let mut seen = Vec::new();
-        loop {
-            let known = selection.known_files();
-            let scope = Scope::of_user(&settings.pids);
-            let mut lookout = match Lookout::start(scope, seen.clone(), known, &settings.layout) {
-                Ok(lookout) => lookout,
-                Err(error) if selection.programs.is_empty() && !settings.wait => return Err(error),
-                Err(error) => {
-                    messages.warn(&error);
-                    break;
-                }
-            };
-            loop {
-                match lookout.wait(Some(signals)) {
-                    None => return Ok(Self::default()),
-                    Some(News::Over) => break,
-                    Some(News::Failed(error)) => return Err(error),
-                    Some(News::Candidate(pid, candidate)) => {
-                        seen.push(pid);
-                        selection.add(candidate);
-                    }
-                }
+        let add = |candidate| selection.add(candidate);
+        match lookout::read_all(&settings.pids, &settings.layout, Some(signals), add)? {
+            End::Over => {}
+            End::Asked => return Ok(Self::default()),
+            End::Blind(error) if selection.programs.is_empty() && !settings.wait => {
+                return Err(error);
             }
-            if !lookout.has_given_up() {
-                break;
-            }
+            End::Blind(error) => messages.warn(&error),
         }
         if selection.programs.is_empty() && settings.wait {
             messages::waiting(messages);
@@ -91,13 +72,6 @@ impl Selection {
                 }
             }
         }
-    }
-
-    /// Returns the files that were read.
-    fn known_files(&self) -> Vec<Inode> {
-        let refused = self.refused.iter().filter_map(|r| r.binary.as_ref());
-        let programs = self.programs.iter().map(|program| program.inode);
-        programs.chain(refused.map(|binary| binary.inode)).collect()
     }
 }
 

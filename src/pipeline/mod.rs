@@ -113,7 +113,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
     let (readers, batches) = RingReaders::new();
     let mut control = Control {
-        follower: Follower::new(settings.follow, messages),
+        follower: Follower::new(settings.follow, &kernel, messages),
         readers,
         ledger: Arc::clone(&ledger),
         own_metrics,

@@ -12,9 +12,8 @@ use crate::attach::kernel::KernelSurvey;
 use crate::cli::CheckArgs;
 use crate::commands::trace::layout_options;
 use crate::follow::candidate::Candidate;
-use crate::follow::lookout::Lookout;
-use crate::follow::lookout::News;
-use crate::follow::lookout::Scope;
+use crate::follow::lookout;
+use crate::follow::lookout::End;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
 use crate::host::descriptors;
@@ -78,25 +77,10 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
 fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     pid_namespace::ensure_proc_is_own()?;
     let mut found: Vec<(Option<Inode>, NginxReport)> = Vec::new();
-    let mut seen = Vec::new();
-    let layout = layout_options(&options.layout);
-    loop {
-        let scope = Scope::of_user(&options.pids.named());
-        let known = found.iter().filter_map(|(inode, _)| *inode).collect();
-        let mut lookout = Lookout::start(scope, seen.clone(), known, &layout)?;
-        while let Some(news) = lookout.wait(None) {
-            match news {
-                News::Over => break,
-                News::Failed(error) => return Err(error),
-                News::Candidate(pid, candidate) => {
-                    seen.push(pid);
-                    add(&mut found, candidate);
-                }
-            }
-        }
-        if !lookout.has_given_up() {
-            break;
-        }
+    let (pids, layout) = (options.pids.named(), layout_options(&options.layout));
+    let end = lookout::read_all(&pids, &layout, None, |candidate| add(&mut found, candidate))?;
+    if let End::Blind(error) = end {
+        return Err(error);
     }
     ensure!(!found.is_empty(), processes::NONE_RUNS);
     let mut found: Vec<NginxReport> = found.into_iter().map(|(_, nginx)| nginx).collect();
@@ -122,8 +106,7 @@ fn add(found: &mut Vec<(Option<Inode>, NginxReport)>, candidate: Candidate) {
             found.push((Some(program.inode), NginxReport::traceable(*program)))
         }
         Candidate::Refused(refused) => {
-            let inode = refused.binary.as_ref().map(|binary| binary.inode);
-            found.push((inode, NginxReport::refused(*refused)));
+            found.push((refused.inode(), NginxReport::refused(*refused)));
         }
     }
 }
