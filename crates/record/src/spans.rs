@@ -12,7 +12,7 @@ pub type Span = fn(&Request<'_>) -> Option<u64>;
 pub const SPANS: [(&str, Span); 10] = [
     ("queue", |request| request.queue_ns),
     ("client_request", client_request),
-    ("client_body", client_body),
+    ("client_body", |request| request.body_read_ns),
     ("before_upstream", |request| {
         since_request(request, request.phases.upstream_connect_time)
     }),
@@ -33,14 +33,6 @@ fn client_request(request: &Request<'_>) -> Option<u64> {
         request.phases.downstream_request_last_byte_time,
     )?
     .checked_sub(request.queue_ns.unwrap_or_default())
-}
-
-/// Returns the time in which the client sent the body after the header.
-fn client_body(request: &Request<'_>) -> Option<u64> {
-    between(
-        request.phases.downstream_request_last_byte_time,
-        request.phases.downstream_request_body_last_byte_time,
-    )
 }
 
 /// Returns the time of connecting to the upstream, with the TLS handshake.
@@ -126,6 +118,7 @@ mod tests {
                 upstream_connect_time: Some(connect),
                 ..Default::default()
             },
+            body_read_ns: body.map(|body| body - last),
             ..Default::default()
         }
     }
