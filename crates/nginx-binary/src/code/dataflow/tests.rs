@@ -55,6 +55,17 @@ fn registers() {
     assert_eq!(touched, [("s", 16), ("s", 40), ("s", 48)].into());
 }
 
+/// Check that every kind of push moves the stack, and stores what it is known to push.
+#[test]
+fn pushes() {
+    let touched = touched(
+        Machine::X86_64,
+        "mov %rdi, 8(%rsp); sub $8, %rsp; push 16(%rdi); push $1; push %rdi; push 8(%rdi); pop %rdx; \
+         cmpq $0, 24(%rdx); add $32, %rsp; mov 8(%rsp), %rbx; mov 32(%rbx), %eax; ret",
+    );
+    assert_eq!(touched, [8, 16, 24, 32].map(|at| ("s", at)).into());
+}
+
 /// Check that a store drops every slot that it reaches into, and no other.
 #[test]
 fn stores() {

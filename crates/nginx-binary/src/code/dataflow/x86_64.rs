@@ -5,6 +5,7 @@ use iced_x86::Code;
 use iced_x86::Decoder;
 use iced_x86::DecoderOptions;
 use iced_x86::Instruction;
+use iced_x86::Mnemonic;
 use iced_x86::OpKind;
 use iced_x86::Register;
 
@@ -63,12 +64,6 @@ fn apply(analysis: &mut Analysis<'_>, instruction: &Instruction, state: &mut Sta
             analysis.locate(address);
             set(state, to, address);
         }
-        Code::Push_r64 => {
-            let top = state.get(STACK).map(|top| top.plus(-POINTER_BYTES));
-            state.set(STACK, top);
-            let value = value_of(state, to);
-            state.store(top, POINTER_BYTES, value);
-        }
         Code::Pop_r64 => {
             let top = state.get(STACK);
             set(state, to, analysis.load(state, top));
@@ -83,6 +78,13 @@ fn apply(analysis: &mut Analysis<'_>, instruction: &Instruction, state: &mut Sta
                 _ => None,
             };
             set(state, to, sum);
+        }
+        _ if instruction.mnemonic() == Mnemonic::Push => {
+            let bytes = i64::from(instruction.stack_pointer_increment());
+            let value = value_of(state, to).or_else(|| analysis.load(state, address));
+            let top = state.get(STACK).map(|top| top.plus(bytes));
+            state.set(STACK, top);
+            state.store(top, -bytes, value);
         }
         _ => forget(state, instruction, address),
     }
