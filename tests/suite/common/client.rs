@@ -3,6 +3,7 @@
 
 use std::io::BufRead as _;
 use std::io::BufReader;
+use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -106,10 +107,13 @@ impl Client {
         self.receive()
     }
 
-    /// Reads until the other side closes.
+    /// Reads until the other side closes the connection, in whatever way.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let _ = self.0.read_to_end(&mut bytes);
+        if let Err(error) = self.0.read_to_end(&mut bytes) {
+            let is_late = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            assert!(!is_late, "the other side has not closed");
+        }
         bytes
     }
 
