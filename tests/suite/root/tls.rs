@@ -181,7 +181,8 @@ fn hung_handshake() {
         record.assert_complete();
         assert_behind_handshake(record);
         let handshake = Duration::from_nanos(record.tls_handshake_ns.unwrap());
-        let range = Duration::from_millis(20)..Duration::from_millis(700);
+        /* nginx and the test read different clocks. */
+        let range = Duration::from_millis(19)..Duration::from_millis(700);
         assert!(range.contains(&handshake), "{record:#?}");
     }
 }
