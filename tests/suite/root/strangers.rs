@@ -16,6 +16,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
 use crate::suite::common::record::assert_equal;
+use crate::suite::common::service::Service;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
@@ -77,16 +78,16 @@ fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
     assert_unharmed(tool, vec![first, second])
 }
 
-/// Returns whether this file appears within a time.
-fn appears(file: &Path, time: Duration) -> bool {
-    let end = Instant::now() + time;
-    while !file.exists() {
-        if Instant::now() > end {
-            return false;
+/// Waits until one of these files is there, and returns it.
+fn first_of<'a, const N: usize>(files: [&'a Path; N]) -> &'a Path {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(file) = files.into_iter().find(|file| file.exists()) {
+            return file;
         }
+        assert!(Instant::now() < end, "none of {files:?} has appeared");
         std::thread::yield_now();
     }
-    true
 }
 
 /// Returns the number of lines with this text.
@@ -95,40 +96,25 @@ fn count(ended: &Ended, text: &str) -> usize {
     lines.filter(|line| line.contains(text)).count()
 }
 
-/// The arguments with which util-linux runs a program as an unprivileged user, with the capabilities of
-/// ngx-bpf.service.
-const AS_SERVICE: [&str; 7] = [
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--no-new-privs",
-    "--inh-caps=-all,+bpf,+perfmon,+sys_ptrace",
-    "--ambient-caps=-all,+bpf,+perfmon,+sys_ptrace",
-    "--bounding-set=-all,+bpf,+perfmon,+sys_ptrace",
-];
-
-/// Starts the tool as the service runs it.
+/// Starts the tool as the installed service runs it on this kernel: as an unprivileged user, with the
+/// service's capabilities.
 fn as_service(yard: &Yard, args: &[&str]) -> Tool {
     let copy = yard.folder().join("ngx-bpf");
     if !copy.exists() {
         copy_program(Path::new(PROGRAM), &copy);
     }
+    let capabilities = Service::installed().capabilities.into_iter();
+    let added = capabilities.map(|name| format!(",+{}", name[4..].to_lowercase()));
+    let set = format!("-all{}", added.collect::<String>());
     let mut command = yard.command("setpriv");
-    let mut tool = Tool::spawn(command.args(AS_SERVICE).arg(copy).args(args));
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.arg("--no-new-privs");
+    for kind in ["inh-caps", "ambient-caps", "bounding-set"] {
+        command.arg(format!("--{kind}={set}"));
+    }
+    let mut tool = Tool::spawn(command.arg(copy).args(args));
     tool.read_stdout();
     tool
-}
-
-/// Returns whether this kernel requires no more than the service's capabilities to attach.
-fn is_service_enough(yard: &Yard) -> bool {
-    let nginx = yard.nginx();
-    let tool = as_service(yard, &["--json", "--duration", "1ms"]);
-    let is_enough = tool.wait().status.success();
-    drop(nginx);
-    if !is_enough {
-        println!("SKIP: this kernel requires more than the service's capabilities");
-    }
-    is_enough
 }
 
 /// Check programs that the service may not read, one that is named nginx and one that has its
@@ -137,9 +123,6 @@ fn is_service_enough(yard: &Yard) -> bool {
 #[test]
 fn unreadable_program() {
     let yard = Yard::new();
-    if !is_service_enough(&yard) {
-        return;
-    }
     let folder = yard.folder();
     for name in ["nginx", "other"] {
         copy_program(Path::new("/bin/sleep"), &folder.join(name));
@@ -218,7 +201,8 @@ fn no_nginx() {
     }
 }
 
-/// A process that sets its command line to a gigabyte, as any user may.
+/// A process that sets its command line to a gigabyte, as any user may, and then makes its first file;
+/// the second one when the kernel does not know the call (no `CONFIG_CHECKPOINT_RESTORE`).
 const LONG_TITLE: &str = r#"
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -229,6 +213,9 @@ const LONG_TITLE: &str = r#"
 int main(int argc, char **argv)
 {
     unsigned long size = 1UL << 30;
+    unsigned known;
+    if (prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &known, 0, 0))
+        return !close(creat(argv[2], 0600));
     char *title = mmap(0, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     unsigned long at = (unsigned long)title;
@@ -238,7 +225,7 @@ int main(int argc, char **argv)
     strcpy(title, "nginx: master process");
     if (prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0))
         return 1;
-    close(creat(argv[argc - 1], 0600));
+    close(creat(argv[1], 0600));
     return pause();
 }
 "#;
@@ -250,11 +237,11 @@ fn long_title() {
     let folder = yard.folder();
     fs::write(folder.join("title.c"), LONG_TITLE).unwrap();
     compile_c(&folder, "title");
-    let ready = folder.join("ready");
+    let (ready, unknown) = (folder.join("ready"), folder.join("unknown"));
     let mut titled = yard.command(folder.join("title").to_str().unwrap());
-    yard.start(titled.arg(&ready));
-    if !appears(&ready, AT_ONCE) {
-        println!("SKIP: this kernel lets no process set its command line");
+    yard.start(titled.args([&ready, &unknown]));
+    if first_of([&ready, &unknown]) == unknown {
+        println!("SKIP this kernel: it lets no process set its command line");
         return;
     }
     let nginx = yard.nginx();
@@ -297,10 +284,7 @@ fn many() {
         done; touch $0/all; wait";
     let mut all = yard.command("bash");
     yard.start(all.args(["-c", script]).arg(&own));
-    assert!(
-        appears(&own.join("all"), PATIENCE),
-        "the processes have not started"
-    );
+    first_of([&own.join("all")]);
     for args in [&[][..], &["--wait"]] {
         let nginx = yard.nginx();
         let mut command = yard.command("prlimit");

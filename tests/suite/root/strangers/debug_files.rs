@@ -12,13 +12,15 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::AT_ONCE;
-use super::appears;
 use super::beside;
+use super::count;
+use super::first_of;
+use crate::suite::common::PATIENCE;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::open_to_all;
+use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::yard::Yard;
 
@@ -37,6 +39,13 @@ fn with_debug_link(folder: &Path) -> PathBuf {
     program
 }
 
+/// Asserts that at least this number of strangers, those that came first, were taken for an nginx: their
+/// layout was looked up, and with it the debug file.
+fn assert_examined(ended: &Ended, strangers: usize) {
+    let examined = count(ended, "tracing nginx ") - count(ended, ", 1 worker");
+    assert!(examined >= strangers, "{:?}", ended.stderr);
+}
+
 /// Check a program whose debug file is a link to the kernel's log, which is a regular file, can be
 /// opened, and blocks its reader.
 #[test]
@@ -44,7 +53,8 @@ fn debug_file_is_kernel_log() {
     let yard = Yard::new();
     let program = with_debug_link(&yard.folder());
     symlink("/proc/kmsg", yard.folder().join("nginx.debug")).unwrap();
-    beside(&yard, &[], || yard.stranger(&program, &[]));
+    let ended = beside(&yard, &[], || yard.stranger(&program, &[]));
+    assert_examined(&ended, 1);
 }
 
 /// Check that a debug file is not read through a link, even if it is the right file; otherwise a
@@ -60,7 +70,9 @@ fn debug_file_is_link() {
         &["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"],
     );
     yard.stranger(&folder.join("nginx"), &[]);
+    let end = Instant::now() + PATIENCE;
     let layout = || loop {
+        assert!(Instant::now() < end, "the program is not found");
         let output = yard.command(PROGRAM).args(["check", "--json"]).output();
         let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
         if let Some(layout) = report["nginx"][0]["layout"].as_str() {
@@ -106,7 +118,7 @@ fn debug_file_becomes_pipe() {
             })
         });
         is_over.store(true, Ordering::Relaxed);
-        result.unwrap();
+        assert_examined(&result.unwrap(), 20);
     });
 }
 
@@ -115,7 +127,7 @@ fn debug_file_becomes_pipe() {
 #[test]
 fn debug_file_on_deaf_file_system() {
     if !Path::new("/dev/fuse").exists() {
-        println!("SKIP: there is no /dev/fuse");
+        println!("SKIP this kernel: there is no /dev/fuse");
         return;
     }
     let yard = Yard::new();
@@ -123,17 +135,33 @@ fn debug_file_on_deaf_file_system() {
     let mounted = yard.folder().join(".debug");
     fs::create_dir(&mounted).unwrap();
     let options = "fd=3,rootmode=40000,user_id=0,group_id=0,allow_other";
-    let script = format!(
-        "exec 3<>/dev/fuse; mount -i -t fuse -o {options} deaf \"$0\" && touch \"$0-is-mounted\" && \
-         exec sleep infinity"
+    let (is_mounted, refused) = (
+        yard.folder().join("is-mounted"),
+        yard.folder().join("refused"),
     );
-    let mut deaf = yard.command("sh");
-    yard.start(deaf.args(["-c", &script]).arg(&mounted));
-    if !appears(&yard.folder().join(".debug-is-mounted"), AT_ONCE) {
-        println!("SKIP: FUSE can't be mounted here");
+    let script = format!(
+        "{{ exec 3<>/dev/fuse && mount -i -t fuse -o {options} deaf \"$0\"; }} 2>\"$2.new\" || \
+         {{ mv \"$2.new\" \"$2\"; exit; }}; touch \"$1\"; exec sleep infinity"
+    );
+    let mut deaf = yard.command("bash");
+    deaf.args(["-c", &script])
+        .args([&mounted, &is_mounted, &refused]);
+    yard.start(&mut deaf);
+    if first_of([&is_mounted, &refused]) == refused {
+        let said = fs::read_to_string(&refused).unwrap();
+        let reasons = [
+            "No such device",
+            "unknown filesystem type",
+            "denied",
+            "not permitted",
+        ];
+        let is_known = reasons.iter().any(|reason| said.contains(reason));
+        assert!(is_known, "{said}");
+        println!("SKIP this kernel: it mounts no FUSE: {}", said.trim());
         return;
     }
-    beside(&yard, &[], || yard.stranger(&program, &[]));
+    let ended = beside(&yard, &[], || yard.stranger(&program, &[]));
+    assert_examined(&ended, 1);
 }
 
 /// Check a debug file on which its owner holds a lease: a process that opens it waits until the
@@ -155,7 +183,8 @@ fn debug_file_is_leased() {
     };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     let begun = Instant::now();
-    beside(&yard, &[], || yard.stranger(&program, &[]));
+    let ended = beside(&yard, &[], || yard.stranger(&program, &[]));
+    assert_examined(&ended, 1);
     /* The kernel takes a lease away after 45 s. */
     assert!(begun.elapsed() < Duration::from_secs(40));
 }

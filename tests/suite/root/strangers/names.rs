@@ -14,7 +14,6 @@ use super::as_service;
 use super::assert_unharmed;
 use super::beside;
 use super::count;
-use super::is_service_enough;
 use super::requests;
 use super::wait_traced;
 use crate::suite::common::PATIENCE;
@@ -67,23 +66,21 @@ fn hostile_path_in_messages() {
         );
     }
     assert_eq!(count(&ended, SHOWN), 3, "{:?}", ended.stderr);
-    if is_service_enough(&yard) {
-        let nginx = yard.nginx();
-        let mut tool = as_service(&yard, &["--json"]);
-        wait_traced(&mut tool, &nginx);
-        requests(&nginx, 1);
-        nginx.wait_logged(1);
-        let ended = assert_unharmed(tool, vec![nginx]);
-        let line = ended
-            .stderr
-            .iter()
-            .find(|l| l.contains("CAP_DAC_READ_SEARCH"));
-        let line = line.unwrap_or_else(|| panic!("{:?}", ended.stderr));
-        assert!(
-            line.contains(SHOWN) && !line.chars().any(is_unsafe),
-            "{line:?}"
-        );
-    }
+    let nginx = yard.nginx();
+    let mut tool = as_service(&yard, &["--json"]);
+    wait_traced(&mut tool, &nginx);
+    requests(&nginx, 1);
+    nginx.wait_logged(1);
+    let ended = assert_unharmed(tool, vec![nginx]);
+    let line = ended
+        .stderr
+        .iter()
+        .find(|l| l.contains("CAP_DAC_READ_SEARCH"));
+    let line = line.unwrap_or_else(|| panic!("{:?}", ended.stderr));
+    assert!(
+        line.contains(SHOWN) && !line.chars().any(is_unsafe),
+        "{line:?}"
+    );
 }
 
 /// Check that `check` prints such a path escaped, for an nginx that can be traced and for a program
