@@ -78,6 +78,15 @@ fn http2() {
         http.receive([3]);
     });
     assert!(records[0].tls_handshake_ns.unwrap() > 100_000);
+    assert_answered(&records, "HTTP/2.0");
+}
+
+/// Asserts that these requests had this protocol, and were answered.
+fn assert_answered(records: &[Record], protocol: &str) {
+    for record in records {
+        assert_eq!(record.server_protocol.as_deref(), Some(protocol));
+        assert_eq!(record.status, Some(200));
+    }
 }
 
 /// Check the same over HTTP/3.
@@ -86,7 +95,7 @@ fn http3() {
     if http3::is_missing() {
         return;
     }
-    records("quic", 2, |port| {
+    let records = records("quic", 2, |port| {
         let mut http = Http3::connect(port);
         for stream in [0, 4] {
             http.get(stream, "/");
@@ -94,4 +103,5 @@ fn http3() {
         }
         http.close();
     });
+    assert_answered(&records, "HTTP/3.0");
 }

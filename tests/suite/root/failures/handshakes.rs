@@ -112,7 +112,7 @@ fn handshakes() {
         let attempt = &record.upstreams[0];
         let is_over = record.uri.as_deref().unwrap().split('/').nth(3);
         let is_over = matches!(is_over, Some("ca" | "name" | "revoked"));
-        assert!(is_over || attempt.upstream_tls_ns.is_none(), "{record:#?}");
+        assert_eq!(attempt.upstream_tls_ns.is_some(), is_over, "{record:#?}");
         assert_eq!(attempt.reused, None, "{record:#?}");
         assert_eq!(attempt.upstream_request_last_byte_time, None, "{record:#?}");
     }
