@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::copy_program;
+use crate::suite::common::program::make_fifo;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
@@ -147,8 +148,7 @@ fn no_regular_file() {
     let pid = nginx.pid().to_string();
     let folder = TempDir::new().unwrap();
     let pipe = folder.path().join("pipe").display().to_string();
-    let status = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(status.success());
+    make_fifo(Path::new(&pipe));
     for path in [&pipe, "/dev/zero", "/"] {
         for option in ["--layout", "--debug-info"] {
             let line = complaint_of(&["--pid", &pid, option, path]);

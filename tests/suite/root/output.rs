@@ -5,6 +5,7 @@ use std::fs;
 use std::fs::File;
 use std::io::Read as _;
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::chown;
 use std::os::unix::fs::symlink;
@@ -24,6 +25,7 @@ use crate::suite::common::load::wrk;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
+use crate::suite::common::program::make_fifo;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
@@ -44,11 +46,6 @@ fn with_output(nginx: &Nginx, path: &Path) -> Tool {
     );
     tool.wait_ready(1);
     tool
-}
-
-/// Makes a FIFO.
-fn make_fifo(path: &Path) {
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 /// A small file system that ends with the test.
@@ -160,7 +157,7 @@ fn fifo_that_is_read_later() {
 /// Check a FIFO that is never read: the first signal ends the tool, and the records that have
 /// waited count as lost. The same holds when SIGUSR1 reopens a file that has become a FIFO.
 #[test]
-fn fifo_that_nobody_reads() {
+fn unread_fifo() {
     let nginx = Nginx::simple();
     let folder = TempDir::new().unwrap();
     let (fifo, log) = (folder.path().join("fifo"), folder.path().join("log"));
@@ -182,11 +179,14 @@ fn fifo_that_nobody_reads() {
 
 /// Check that a stderr that no one reads delays neither tracing nor its end.
 #[test]
-fn stderr_that_nobody_reads() {
+fn unread_stderr() {
     let nginx = Nginx::simple();
     let (mut unread, mut stderr) = std::io::pipe().unwrap();
     /* As many bytes as a pipe takes. */
-    stderr.write_all(&[b'x'; 65536]).unwrap();
+    // SAFETY: the call takes a number, and the descriptor is open.
+    let size = unsafe { libc::fcntl(stderr.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    let full = vec![b'x'; usize::try_from(size).unwrap()];
+    stderr.write_all(&full).unwrap();
     let mut child = Command::new(PROGRAM)
         .args(["--json", "-v", "--pid", &nginx.pid().to_string()])
         .stdout(Stdio::piped())
@@ -195,16 +195,20 @@ fn stderr_that_nobody_reads() {
         .unwrap();
     let stdout = lines(child.stdout.take().unwrap());
     let mut served = 0;
+    let end = Instant::now() + PATIENCE;
     while stdout.try_recv().is_err() {
+        assert!(Instant::now() < end, "nothing is traced");
         requests(&nginx, 1);
         served += 1;
     }
+    let asked = Instant::now();
     kill("TERM", child.id());
     assert!(child.wait().unwrap().success());
+    assert!(asked.elapsed() < PATIENCE / 4, "{:?}", asked.elapsed());
     assert!(stdout.iter().count() < served);
     let mut text = Vec::new();
     unread.read_to_end(&mut text).unwrap();
-    assert_eq!(text.len(), 65536);
+    assert!(text == full, "the pipe was not full");
 }
 
 /// Check that a second signal, while what was recorded goes to a reader that is slow, ends the tool at

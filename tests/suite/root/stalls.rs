@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read as _;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
+use crate::suite::common::program::make_fifo;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::Line;
 use crate::suite::common::record::Record;
@@ -98,6 +100,26 @@ fn unread(nginx: &Nginx, args: &[&str]) -> (Tool, ChildStdout) {
     (tool, stdout)
 }
 
+/// Waits until a pipe has no room for a line, so that who writes to it is blocked.
+fn wait_blocked(pipe: &impl AsRawFd) {
+    /* A pipe may leave the end of a page empty. */
+    const ROOM: i32 = 8192;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let mut waiting: i32 = 0;
+        // SAFETY: the descriptor is open, and the pointer leads to an int that lives until it returns.
+        let size = unsafe {
+            libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut waiting);
+            libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ)
+        };
+        if size > 0 && waiting > size - ROOM {
+            return;
+        }
+        assert!(Instant::now() < end, "{waiting} of {size} bytes");
+        std::thread::yield_now();
+    }
+}
+
 /// Reads all lines, in a thread.
 fn read_lines(stdout: ChildStdout) -> JoinHandle<Vec<Line>> {
     std::thread::spawn(move || {
@@ -147,6 +169,7 @@ fn upgrade_while_blocked() {
     let old = Replaceable::start(FAST, 1);
     let (mut tool, stdout) = unread(&old.nginx, &[]);
     wrk(old.nginx.port, "/", 8, 1);
+    wait_blocked(&stdout);
     let (new_master, worker) = old.upgrade();
     tool.wait_for_message(&format!("pid {new_master}, "));
     old.nginx.signal("WINCH");
@@ -179,6 +202,7 @@ fn metrics_while_blocked() {
     let port = free_port();
     let (tool, stdout) = unread(&nginx, &["--metrics", &port.to_string()]);
     wrk(nginx.port, "/", 8, 1);
+    wait_blocked(&stdout);
     let seen = || {
         let mut client = Client::connect(port);
         client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -216,13 +240,7 @@ fn metrics_while_blocked() {
 fn reopened_while_blocked() {
     let folder = TempDir::new().unwrap();
     let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
-    assert!(
-        Command::new("mkfifo")
-            .arg(&path)
-            .status()
-            .unwrap()
-            .success()
-    );
+    make_fifo(&path);
     let mut options = File::options();
     let mut fifo = options
         .read(true)
@@ -232,6 +250,7 @@ fn reopened_while_blocked() {
     let nginx = Nginx::with(FAST, 0);
     let (mut tool, _stdout) = unread(&nginx, &["-v", "-o", path.to_str().unwrap()]);
     wrk(nginx.port, "/", 8, 1);
+    wait_blocked(&fifo);
     fs::rename(&path, &moved).unwrap();
     tool.signal("USR1");
     tool.wait_for_message("reopened the output");

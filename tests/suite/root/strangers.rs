@@ -143,38 +143,6 @@ fn unreadable_program() {
     }
 }
 
-/// Check that with several pids each one that can't be traced is named and the others are traced,
-/// and that the tool fails and names all of them when none can.
-#[test]
-fn pids_that_are_no_nginx() {
-    let yard = Yard::new();
-    let nginx = yard.nginx();
-    let mut gone = Command::new("true").spawn().unwrap();
-    gone.wait().unwrap();
-    let mut other = Command::new("cat")
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let [gone, cat, real] = [gone.id(), other.id(), nginx.pid()].map(|pid| pid.to_string());
-    let mut tool = Tool::start(&["--json", "-p", &gone, "-p", &cat, "-p", &real], 1);
-    requests(&nginx, 5);
-    let logged = nginx.quit();
-    let ended = tool.wait();
-    ended.assert_clean();
-    assert_eq!(ended.records().len(), 5);
-    assert_eq!(logged.len(), 5);
-    assert_eq!(count(&ended, &format!("no process with pid {gone}")), 1);
-    assert_eq!(count(&ended, &format!("pid {cat} (")), 1);
-    tool = Tool::spawn(Command::new(PROGRAM).args(["-p", &gone, "-p", &cat]));
-    let ended = tool.wait();
-    assert_eq!(ended.status.code(), Some(1));
-    assert_eq!(ended.stderr.len(), 1, "{:?}", ended.stderr);
-    assert_eq!(count(&ended, &format!("no process with pid {gone}")), 1);
-    assert_eq!(count(&ended, &format!("pid {cat} (")), 1);
-    drop(other.stdin.take());
-    other.wait().unwrap();
-}
-
 /// Check programs that are not an nginx: a script of that name, another program, and one with a
 /// terabyte of zeros at its end.
 #[test]
