@@ -79,7 +79,7 @@ fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
 }
 
 /// Waits until one of these files is there, and returns it.
-fn first_of<'a, const N: usize>(files: [&'a Path; N]) -> &'a Path {
+fn first_of<const N: usize>(files: [&Path; N]) -> &Path {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(file) = files.into_iter().find(|file| file.exists()) {
