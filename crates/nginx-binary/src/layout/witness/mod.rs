@@ -113,10 +113,15 @@ impl Agreement {
 pub struct Witnesses<'a> {
     elf: &'a Elf<'a>,
     variables: HashMap<String, Variable>,
-    /// The effects of functions, by their address and the offsets of `POINTERS`. They depend on nothing else in
-    /// a layout, and most layouts have these at the same offsets.
-    analyzed: RefCell<HashMap<(u64, PointerOffsets), Rc<FunctionEffects>>>,
+    /// The effects of functions. Most layouts have `POINTERS` at the same offsets.
+    analyzed: RefCell<HashMap<Analysis, Rc<FunctionEffects>>>,
+    /// The functions that set the content handlers, which depend on no layout.
+    setters: RefCell<HashMap<Directives, Option<u64>>>,
 }
+
+/// All that the effects of a function depend on: its address, the struct that its first argument points to,
+/// and the offsets of `POINTERS`.
+type Analysis = (u64, &'static str, PointerOffsets);
 
 /// The offset of each of `POINTERS` in a layout.
 type PointerOffsets = [Option<i64>; POINTERS.len()];
@@ -128,6 +133,7 @@ impl<'a> Witnesses<'a> {
             elf,
             variables: variables::read_variables(elf),
             analyzed: RefCell::default(),
+            setters: RefCell::default(),
         }
     }
 
@@ -194,10 +200,7 @@ impl<'a> Witnesses<'a> {
         directives: Directives,
         places: &PointerOffsets,
     ) -> Option<Rc<FunctionEffects>> {
-        let setter = directives
-            .iter()
-            .find_map(|(module, name)| directive::find_setter(self.elf, module, name))?;
-        let set = self.effects_of(places, setter, DIRECTIVE);
+        let set = self.effects_of(places, self.setter(directives)?, DIRECTIVE);
         let all: Vec<Rc<FunctionEffects>> = self
             .functions(&set)
             .map(|handler| self.effects_of(places, handler, REQUEST))
@@ -205,14 +208,25 @@ impl<'a> Witnesses<'a> {
         FunctionEffects::union(&all)
     }
 
-    /// Returns the effects of a function.
+    /// Returns the function that sets the content handler of the first of these directives that is built in.
+    /// `None` when none is.
+    fn setter(&self, directives: Directives) -> Option<u64> {
+        let find = || {
+            let mut named = directives.iter();
+            named.find_map(|(module, name)| directive::find_setter(self.elf, module, name))
+        };
+        let mut setters = self.setters.borrow_mut();
+        *setters.entry(directives).or_insert_with(find)
+    }
+
+    /// Returns the effects of a function whose first argument points to the struct `argument`.
     fn effects_of(
         &self,
         places: &PointerOffsets,
         address: u64,
         argument: &'static str,
     ) -> Rc<FunctionEffects> {
-        let key = (address, *places);
+        let key = (address, argument, *places);
         if let Some(known) = self.analyzed.borrow().get(&key) {
             return Rc::clone(known);
         }
@@ -341,8 +355,12 @@ pub fn path_name(place: MemberPath) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::POINTERS;
     use super::WITNESSES;
+    use super::Witnesses;
     use super::offset_in;
+    use crate::built;
+    use crate::elf::Elf;
     use crate::layout::built_in;
     use crate::layout::tests::COMPAT;
     use crate::layout::tests::build;
@@ -353,6 +371,20 @@ mod tests {
         let layout = built_in(&build("1.25.2", COMPAT)).unwrap().unwrap();
         for (witness, place) in WITNESSES {
             assert!(offset_in(&layout, place).is_some(), "{witness:?}");
+        }
+    }
+    /// Check that the effects of one function are kept apart by what its first argument points to.
+    #[test]
+    fn arguments() {
+        let source = "long f(long *p) { return p[2]; } int main(int n, char **v) { return f((long *)v) != n; }";
+        let (_folder, file) = built::compiled(source, "-O1 -fPIE -pie -rdynamic");
+        let image = built::image(&file);
+        let elf = Elf::parse(&image).unwrap();
+        let address = elf.symbol("f").unwrap().address;
+        let witnesses = Witnesses::new(&elf);
+        for argument in ["one", "other", "one"] {
+            let effects = witnesses.effects_of(&[None; POINTERS.len()], address, argument);
+            assert!(effects.touched.iter().eq([&(argument, 16)]), "{argument}");
         }
     }
 }
