@@ -121,17 +121,18 @@ pub struct ProbeSite {
 
 impl ProbeSite {
     /// Places a probe in the function, or in its body if nothing references the function.
-    fn locate(elf: &Elf<'_>, probed: &ProbedFunction, references: References) -> Result<Self> {
+    fn locate(
+        elf: &Elf<'_>,
+        probed: &ProbedFunction,
+        symbol: &Symbol,
+        references: References,
+    ) -> Result<Self> {
         let ProbedFunction {
             function,
             arguments,
             program,
             ..
         } = *probed;
-        let symbol = elf
-            .symbol(function)
-            .context("it has no such symbol")?
-            .origin;
         let mut code = elf.function(function)?;
         let mut body = None;
         if references.is_unreferenced() {
@@ -146,7 +147,7 @@ impl ProbeSite {
         Ok(Self {
             program,
             function,
-            symbol,
+            symbol: symbol.origin,
             references,
             body,
             entry_offset: site.offset,
@@ -182,17 +183,21 @@ impl ProbeSites {
             Purpose::Module => elf.symbol(probed.function).is_some(),
             Purpose::Quic => elf.symbol(QUIC_FRAMES).is_some(),
         };
-        let probed: Vec<&ProbedFunction> = PROBED.iter().filter(is_expected).collect();
-        let ranges = probed.iter().map(|probed| {
-            let range = elf.symbol(probed.function).map_or(0..0, Symbol::range);
-            (range.start, range)
-        });
+        let (mut found, mut sites, mut quic) = (Vec::new(), Vec::new(), Vec::new());
+        for probed in PROBED.iter().filter(is_expected) {
+            let symbol = elf.symbol(probed.function);
+            let symbol = symbol.context("it has no such symbol");
+            match symbol.with_context(|| no_place(probed)) {
+                Err(error) if probed.purpose == Purpose::Quic => quic.push(Err(error)),
+                symbol => found.push((probed, symbol?)),
+            }
+        }
+        let ranges = found.iter().map(|(_, symbol)| symbol);
+        let ranges = ranges.map(|symbol| (symbol.address, symbol.range()));
         let references = references::count_references(elf, &ranges.collect::<Vec<_>>());
-        let (mut sites, mut quic) = (Vec::new(), Vec::new());
-        for (probed, references) in probed.into_iter().zip(references) {
-            let site = ProbeSite::locate(elf, probed, references).with_context(|| {
-                format!("failed to find a place for a probe in {}", probed.function)
-            });
+        for ((probed, symbol), references) in found.into_iter().zip(references) {
+            let site = ProbeSite::locate(elf, probed, symbol, references);
+            let site = site.with_context(|| no_place(probed));
             match probed.purpose {
                 Purpose::Quic => quic.push(site),
                 Purpose::Always | Purpose::Module => sites.push(site?),
@@ -216,6 +221,11 @@ impl ProbeSites {
     }
 }
 
+/// Returns what failed when a function cannot be probed.
+fn no_place(probed: &ProbedFunction) -> String {
+    format!("failed to find a place for a probe in {}", probed.function)
+}
+
 /// Returns whether these probes measure the times of HTTP/3 responses.
 pub fn cover_quic(sites: &[ProbeSite]) -> bool {
     let mut quic = PROBED
@@ -232,10 +242,14 @@ mod tests {
 
     /// Locates the probes of a program with this source.
     fn hooks(source: &str, flags: &str) -> ProbeSites {
+        try_hooks(source, flags).unwrap()
+    }
+
+    fn try_hooks(source: &str, flags: &str) -> anyhow::Result<ProbeSites> {
         let flags = format!("-O2 -fPIE -pie -rdynamic {flags}");
         let (_folder, file) = built::compiled(source, &flags);
         let image = built::image(&file);
-        ProbeSites::locate(&Elf::parse(&image).unwrap()).unwrap()
+        ProbeSites::locate(&Elf::parse(&image).unwrap())
     }
 
     /// Check that the probes of HTTP/3 are left out with a reason unless all can be placed: in nginx before
@@ -280,6 +294,30 @@ mod tests {
                 "{sites}: {http3_unavailable}"
             );
         }
+    }
+
+    /// Check that a function without a symbol is an error, or the reason why the times of HTTP/3 are absent.
+    #[test]
+    fn missing() {
+        let source = "
+            #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"nop\"); (void)p; }
+            F(ngx_http_init_connection) F(ngx_quic_path_limit) F(ngx_quic_output)
+            #ifdef WHOLE
+            F(ngx_http_free_request)
+            #else
+            #define ngx_http_free_request ngx_http_init_connection
+            #endif
+            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request, ngx_quic_output };
+            int main(void) { return hooks[0] == 0; }";
+        let error = try_hooks(source, "-s").unwrap_err();
+        let expected =
+            "failed to find a place for a probe in ngx_http_free_request: it has no such symbol";
+        assert_eq!(format!("{error:#}"), expected);
+        let whole = hooks(source, "-s -DWHOLE");
+        assert_eq!(whole.sites.len(), 2);
+        let expected = "no times of responses over HTTP/3: failed to find a place for a probe in \
+                        ngx_quic_close_connection: it has no such symbol";
+        assert_eq!(whole.http3_unavailable.as_deref(), Some(expected));
     }
 
     /// Check that no probe is placed on a call when the process may have a shadow stack.
