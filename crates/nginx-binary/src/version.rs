@@ -83,14 +83,20 @@ mod tests {
             prop_assert_eq!(version.cmp(&Version::from(theirs)), ours.cmp(&theirs));
         }
 
-        /// Check that no text causes a panic, and that what is parsed is printed alike but for zeros before a
-        /// number.
+        /// Check that exactly the texts of three numbers below 1000 are parsed, and that they are printed alike
+        /// but for zeros before a number.
         #[test]
-        fn any_text(text in "[0-9.+x-]{0,12}") {
-            if let Ok(version) = text.parse::<Version>() {
-                prop_assert_eq!(version.to_string().matches('.').count(), 2);
-                prop_assert!(text.bytes().all(|byte| byte == b'.' || byte.is_ascii_digit()));
-            }
+        fn any_text(text in "[0-9]{0,4}(\\.[0-9]{1,4}){1,3}|[0-9.+x-]{0,12}") {
+            let number = |part: &str| {
+                let is_number = !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+                let digits = part.trim_start_matches('0');
+                let digits = if digits.is_empty() { "0" } else { digits };
+                (is_number && digits.len() <= 3).then(|| digits.to_owned())
+            };
+            let numbers: Option<Vec<String>> = text.split('.').map(number).collect();
+            let expected = numbers.filter(|numbers| numbers.len() == 3);
+            let printed = text.parse::<Version>().ok().map(|version| version.to_string());
+            prop_assert_eq!(printed, expected.map(|numbers| numbers.join(".")));
         }
     }
 
