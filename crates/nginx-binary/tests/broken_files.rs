@@ -15,6 +15,7 @@ use nginx_binary::elf::debug_file::DebugFiles;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout::choose;
+use nginx_binary::layout::choose::LayoutOrigin;
 use nginx_binary::layout::wanted::WantedMembers;
 use nginx_binary::sites::ProbeSites;
 use proptest::collection;
@@ -101,23 +102,56 @@ fn wanted() -> WantedMembers {
     }
 }
 
-/// Reads all that can be read of a file.
-fn read(bytes: &[u8]) -> anyhow::Result<usize> {
+/// Reads all that can be read of a file: the binary as a whole, and each of its parts.
+///
+/// # Panics
+///
+/// Panics when the whole and a part contradict each other.
+fn read(bytes: &[u8]) -> anyhow::Result<Binary> {
     let path = Path::new("/nowhere/nginx");
     let image = Image::read_up_to(bytes.len() as u64, bytes)?;
-    let _ = Binary::read(path, &image, &Options::default(), &wanted(), &NoFiles);
-    let elf = Elf::parse(&image)?;
-    let _ = Build::identify(&elf);
-    let debug_files = DebugFiles::new(path, &elf, None, &NoFiles);
-    let layout = choose::from_debug_info(path, &elf, &debug_files, &wanted());
-    let sites = ProbeSites::locate(&elf);
-    Ok(layout?.map_or(0, |layout| layout.structs.len()) + sites?.sites.len())
+    let read = Binary::read(path, &image, &Options::default(), &wanted(), &NoFiles);
+    let parts = Elf::parse(&image).map(|elf| {
+        let debug_files = DebugFiles::new(path, &elf, None, &NoFiles);
+        let layout = choose::from_debug_info(path, &elf, &debug_files, &wanted());
+        (Build::identify(&elf), layout, ProbeSites::locate(&elf))
+    });
+    let (build, layout, sites) = match (&read, parts) {
+        (Ok(_), parts) => parts.unwrap(),
+        (Err(refused), Ok((build, ..))) => {
+            let identity = refused.identity.as_ref();
+            assert_eq!(
+                identity.map(|identity| &identity.build),
+                build.ok().as_ref()
+            );
+            return Err(read.unwrap_err().error);
+        }
+        (Err(refused), Err(_)) => {
+            assert!(refused.identity.is_none());
+            return Err(read.unwrap_err().error);
+        }
+    };
+    let read = read.map_err(|refused| refused.error)?;
+    assert_eq!(read.identity.build, build.unwrap());
+    if let Some(layout) = layout.unwrap() {
+        assert_eq!(read.layout.layout, layout);
+        assert_eq!(read.layout.source, LayoutOrigin::Dwarf);
+    }
+    let offsets = |sites: &ProbeSites| -> Vec<u64> {
+        sites.sites.iter().map(|site| site.file_offset).collect()
+    };
+    assert_eq!(offsets(&read.probe_sites), offsets(&sites.unwrap()));
+    Ok(read)
 }
 
 /// Check that the program that is broken below is read in full when it is whole.
 #[test]
 fn whole() {
-    assert_eq!(read(program()).unwrap(), 5);
+    let read = read(program()).unwrap();
+    assert_eq!(read.identity.build.version.to_string(), "1.22.1");
+    assert_eq!(read.layout.source, LayoutOrigin::Dwarf);
+    assert_eq!(read.layout.layout.structs.len(), 3);
+    assert_eq!(read.probe_sites.sites.len(), 2);
 }
 
 proptest! {
