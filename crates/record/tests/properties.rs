@@ -6,6 +6,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::Generator;
 use common::Random;
 use ngx_bpf_record::Format;
@@ -13,6 +15,7 @@ use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::Subrequest;
 use ngx_bpf_record::append_line;
 use ngx_bpf_record::format::escape::is_unsafe;
 use ngx_bpf_record::format::json::Json;
@@ -20,6 +23,7 @@ use ngx_bpf_record::format::otel::Otel;
 use ngx_bpf_record::format::text::Text;
 use ngx_bpf_record::redact::DEFAULT_KEYS;
 use ngx_bpf_record::schema;
+use ngx_bpf_record::values::Cut;
 use serde_json::Value;
 
 /// The number of records in each test.
@@ -76,11 +80,12 @@ fn round_trip() {
 }
 
 /// Check that a line is never longer than the limit, that it is still a record, that its texts are
-/// the beginnings of the original ones, and that `truncated` names those that are shorter.
+/// the beginnings of the original ones, and that `truncated` names those that are shorter, and no others.
 #[test]
 fn cut() {
     let mut generator = Generator::new(2);
     let mut formats = formats();
+    let mut seen = BTreeSet::new();
     for _ in 0..RECORDS {
         let Record::Request(request) = serde_json::from_value(generator.record()).unwrap() else {
             continue;
@@ -88,20 +93,32 @@ fn cut() {
         let max = MAX_LINE_MIN + generator.random.below(MAX_LINE_MIN);
         for (format, validator) in &mut formats {
             let mut record = Record::Request(request.clone());
+            let is_short = line(&mut **format, &mut record, None).len() <= max;
             let line = line(&mut **format, &mut record, Some(max));
             assert!(line.len() <= max, "{} bytes, {max} wanted", line.len());
             assert_line(&line, validator.as_ref());
             let Record::Request(cut) = record else {
-                continue;
+                panic!("a request became another record");
             };
-            assert_cut(&request, &cut);
+            let names = assert_cut(&request, &cut);
+            assert_eq!(names.is_empty(), is_short, "{names:?}");
+            seen.extend(names);
         }
     }
+    /* Every key that `append_line()` can cut was: the others are cut where they are read. */
+    let elsewhere = [Cut::RemoteAddr, Cut::ServerProtocol, Cut::UpstreamAddr];
+    let here = Cut::ALL.iter().filter(|cut| !elsewhere.contains(cut));
+    assert_eq!(seen, here.map(|cut| cut.name()).collect());
 }
 
-/// Checks a request that was cut.
-fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) {
-    let names: Vec<&str> = cut.truncated.iter().map(|cut| cut.name()).collect();
+/// Checks a request that was cut, and returns the keys that were: exactly these are added to `truncated`.
+fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) -> BTreeSet<&'static str> {
+    let mut names = BTreeSet::new();
+    let mut note = |name, is_cut| {
+        if is_cut {
+            names.insert(name);
+        }
+    };
     for (name, whole, cut) in [
         ("request_method", &whole.request_method, &cut.request_method),
         ("request_uri", &whole.request_uri, &cut.request_uri),
@@ -113,17 +130,39 @@ fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) {
             &cut.ssl_server_name,
         ),
     ] {
-        let (whole, cut) = (whole.as_deref(), cut.as_deref());
-        assert!(
-            whole
-                .unwrap_or_default()
-                .starts_with(cut.unwrap_or_default())
-        );
-        assert!(whole == cut || names.contains(&name), "{name}: {names:?}");
+        assert_beginning(whole.as_deref(), cut.as_deref());
+        note(name, whole != cut);
     }
-    assert!(cut.upstreams.len() == whole.upstreams.len() || names.contains(&"upstreams"));
-    assert_eq!(cut.upstreams.last(), whole.upstreams.last());
-    assert!(cut.subrequests == whole.subrequests || names.contains(&"subrequests"));
+    assert!(whole.subrequests.len() >= cut.subrequests.len());
+    for (whole, cut) in whole.subrequests.iter().zip(&cut.subrequests) {
+        assert_beginning(whole.uri.as_deref(), cut.uri.as_deref());
+        let uncut = Subrequest {
+            uri: whole.uri.clone(),
+            ..cut.clone()
+        };
+        assert_eq!(*whole, uncut);
+    }
+    note("subrequests", whole.subrequests != cut.subrequests);
+    if let Some((last, kept)) = cut.upstreams.split_last() {
+        assert_eq!(Some(last), whole.upstreams.last());
+        assert!(whole.upstreams.starts_with(kept));
+    }
+    assert_eq!(whole.upstreams.is_empty(), cut.upstreams.is_empty());
+    note("upstreams", whole.upstreams != cut.upstreams);
+    let noted = |request: &Request<'_>| -> BTreeSet<&'static str> {
+        request.truncated.iter().map(|cut| cut.name()).collect()
+    };
+    assert_eq!(noted(cut), &noted(whole) | &names);
+    names
+}
+
+/// Checks that a text was cut at its end, if at all, and that not all of it was.
+fn assert_beginning(whole: Option<&str>, cut: Option<&str>) {
+    let is_beginning = match (whole, cut) {
+        (Some(whole), Some(cut)) => whole.starts_with(cut) && whole.is_empty() == cut.is_empty(),
+        (whole, cut) => whole == cut,
+    };
+    assert!(is_beginning, "{whole:?}, {cut:?}");
 }
 
 /// The words of queries: secret keys and others, values, and separators, encoded or not.
