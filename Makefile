@@ -74,8 +74,8 @@ check: build-deps check-deps ## Check format and lints, run the tests without ro
 	$(CARGO) test --locked --workspace -- --skip root::
 
 .PHONY: docs
-docs: ## Write what docs/ says of every key: both schemas, the tables of fields.md and otel.md
-	UPDATE_DOCS=1 $(CARGO) test --locked --package ngx-bpf-record --test documents
+docs: ## Write what docs/ says of every key (both schemas, two tables), and the expected lines of formats
+	UPDATE_DOCS=1 $(CARGO) test --locked --package ngx-bpf-record --test documents --test formats
 
 .PHONY: test
 # Tests that lack something on this machine are skipped with the reason (77); .ci/run treats that as a failure.

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
+use std::path::Path;
+
 use ngx_bpf_record::Format;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::Redaction;
@@ -40,11 +43,23 @@ fn lines(format: &mut dyn Format, records: &str, max: Option<usize>) -> String {
     String::from_utf8(lines).unwrap()
 }
 
+/// Returns the text of a file of `data/`. With `UPDATE_DOCS` in the environment it is written first.
+fn expected(name: &str, printed: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, printed).unwrap();
+    }
+    fs::read_to_string(&path).unwrap()
+}
+
 /// Check that the lines of a format are equal to the expected ones, and name the first that
 /// differs.
-fn assert_lines(format: &mut dyn Format, expected: &str, expected_cut: &str) {
-    for (max, expected) in [(None, expected), (Some(MAX_LINE), expected_cut)] {
+fn assert_lines(format: &mut dyn Format, extension: &str) {
+    for (max, name) in [(None, "generated"), (Some(MAX_LINE), "generated.cut")] {
         let printed = lines(format, GENERATED, max);
+        let expected = expected(&format!("{name}.{extension}"), &printed);
         for (printed, expected) in printed.lines().zip(expected.lines()) {
             assert_eq!(printed, expected);
         }
@@ -55,30 +70,18 @@ fn assert_lines(format: &mut dyn Format, expected: &str, expected_cut: &str) {
 /// Check the lines of `--format json`.
 #[test]
 fn json() {
-    assert_lines(
-        &mut Json,
-        GENERATED,
-        include_str!("data/generated.cut.json"),
-    );
+    assert_lines(&mut Json, "json");
     assert!(lines(&mut Json, RECORDED, None) == RECORDED);
 }
 
 /// Check the lines of `--format otel`.
 #[test]
 fn otel() {
-    assert_lines(
-        &mut Otel::new(None),
-        include_str!("data/generated.otel"),
-        include_str!("data/generated.cut.otel"),
-    );
+    assert_lines(&mut Otel::new(None), "otel");
 }
 
 /// Check the lines of `--format text`.
 #[test]
 fn text() {
-    assert_lines(
-        &mut Text,
-        include_str!("data/generated.text"),
-        include_str!("data/generated.cut.text"),
-    );
+    assert_lines(&mut Text, "text");
 }
