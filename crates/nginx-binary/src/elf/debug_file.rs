@@ -25,6 +25,8 @@ const DEBUG_FOLDER: &str = "/usr/lib/debug";
 /// The debug files that one binary may have. Each is opened and read once, when it is first needed.
 pub struct DebugFiles<'a> {
     files: &'a dyn Files,
+    /// The build id of the binary. `None` when it was linked without one: no file is of its build.
+    build_id: Option<String>,
     places: Vec<DebugFile>,
 }
 
@@ -57,6 +59,7 @@ impl<'a> DebugFiles<'a> {
         };
         Self {
             files,
+            build_id: elf.build_id(),
             places: places.into_iter().map(with_image).collect(),
         }
     }
@@ -72,18 +75,15 @@ impl<'a> DebugFiles<'a> {
         )
     }
 
-    /// Returns each file in turn that has the same build id as `elf`, with its path.
+    /// Returns each file in turn that has the binary's build id, with its path.
     ///
     /// # Errors
     ///
     /// An item is an error when its file is broken, or is of another build although a person stated it.
-    pub fn matching<'s>(
-        &'s self,
-        elf: &'s Elf<'_>,
-    ) -> impl Iterator<Item = Result<(PathBuf, Elf<'s>)>> {
+    pub fn matching(&self) -> impl Iterator<Item = Result<(PathBuf, Elf<'_>)>> {
         self.places.iter().filter_map(|file| {
             let path = file.place.path();
-            match file.parse(elf, self.files) {
+            match file.parse(self.build_id.as_deref(), self.files) {
                 Ok(debug) => Some(Ok((path, debug?))),
                 Err(error) => Some(Err(error.context(format!("failed to read {path:?}")))),
             }
@@ -93,7 +93,7 @@ impl<'a> DebugFiles<'a> {
 
 impl DebugFile {
     /// Parses the file. `None` when it does not exist or is of another build.
-    fn parse(&self, of: &Elf<'_>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
+    fn parse(&self, build_id: Option<&str>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
         if self.image.get().is_none() {
             let _ = self.image.set(self.place.read(files)?);
         }
@@ -101,17 +101,18 @@ impl DebugFile {
             return Ok(None);
         };
         let debug = Elf::parse(image)?;
+        let theirs = debug.build_id();
+        let is_same = build_id.is_some() && theirs.as_deref() == build_id;
         if matches!(self.place, DebugPath::Stated(_)) {
-            let build_id = of.build_id();
             let build_id =
                 build_id.context("the binary has no build id to compare with: pass --layout")?;
             ensure!(
-                debug.is_of_build(of),
+                is_same,
                 "it is not the debug file of build id {build_id}: its own is {}",
-                debug.build_id().as_deref().unwrap_or("none")
+                theirs.as_deref().unwrap_or("none")
             );
         }
-        Ok(debug.is_of_build(of).then_some(debug))
+        Ok(is_same.then_some(debug))
     }
 }
 
@@ -163,15 +164,11 @@ fn named_by(path: &Path, elf: &Elf<'_>) -> Vec<DebugPath> {
 /// Fails when a file that has to be read is broken, or is of another build although a person stated it.
 pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&str]) -> Result<()> {
     let lacks_one = |elf: &Elf<'_>| names.iter().any(|name| elf.symbol(name).is_none());
-    for n in 0..debug_files.places.len() {
-        if !lacks_one(elf) {
-            return Ok(());
-        }
-        let file = &debug_files.places[n];
-        let context = || format!("failed to read {:?}", file.place.path());
-        if let Some(debug) = file.parse(elf, debug_files.files).with_context(context)? {
-            elf.add_symbols(&debug, SymbolOrigin::DebugFile);
-        }
+    let mut matching = debug_files.matching();
+    while lacks_one(elf)
+        && let Some(debug) = matching.next()
+    {
+        elf.add_symbols(&debug?.1, SymbolOrigin::DebugFile);
     }
     if lacks_one(elf)
         && let Some(packed) = elf.section(".gnu_debugdata", &mut Budget::default())?

@@ -119,12 +119,6 @@ impl<'data> Elf<'data> {
         Some(hex)
     }
 
-    /// Returns whether both have the same build id. Files without one are never of the same build.
-    pub fn is_of_build(&self, other: &Elf<'_>) -> bool {
-        let build_id = self.build_id();
-        build_id.is_some() && build_id == other.build_id()
-    }
-
     /// Reads a section and decompresses it where necessary. `None` when there is no such section, or when
     /// it is empty in this file.
     ///

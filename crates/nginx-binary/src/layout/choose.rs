@@ -166,7 +166,7 @@ pub fn from_debug_info(
     {
         return Ok(Some(layout));
     }
-    for debug in debug_files.matching(elf) {
+    for debug in debug_files.matching() {
         let (path, debug) = debug?;
         let layout = dwarf::read_layout(&debug, wanted).with_context(|| context(&path))?;
         if layout.is_none() && debug_files.is_stated() {
