@@ -33,15 +33,14 @@ pub fn print_layout(path: &Path) -> Result<()> {
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
     let build = Build::identify(&elf).with_context(context)?;
     let wanted = object::wanted()?;
-    let layout =
-        choose::from_debug_info(&place, &elf, &debug_files, &wanted)?.with_context(|| {
-            format!(
-                "{} has no debug information, nor has a debug file of build id {}: install its \
-             debug symbols, or build it with -g",
-                Quoted(path),
-                elf.build_id().as_deref().unwrap_or("none")
-            )
-        })?;
-    choose::check_debug_info(&elf, &build, &layout)?;
-    output::print(layout.section(&build).as_bytes())
+    let chosen = choose::read_debug_info(&place, &elf, &build, &debug_files, &wanted)?;
+    let chosen = chosen.with_context(|| {
+        format!(
+            "{} has no debug information, nor has a debug file of build id {}: install its debug \
+             symbols, or build it with -g",
+            Quoted(path),
+            elf.build_id().as_deref().unwrap_or("none")
+        )
+    })?;
+    output::print(chosen.layout.section(&build).as_bytes())
 }

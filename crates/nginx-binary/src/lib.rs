@@ -23,7 +23,6 @@ use crate::elf::image::Image;
 use crate::files::Files;
 use crate::layout::choose;
 use crate::layout::choose::ChosenLayout;
-use crate::layout::choose::LayoutSources;
 use crate::layout::wanted::WantedMembers;
 use crate::sites::ProbeSites;
 
@@ -119,13 +118,16 @@ impl Binary {
             });
         }
         let identity = identity?;
-        let sources = LayoutSources {
-            layout: options.layout.as_deref(),
-            debug_files: &debug_files,
-            files,
-            wanted,
-        };
-        let read = choose::choose_layout(path, &elf, &identity.build, &sources)
+        let stated = options
+            .layout
+            .as_deref()
+            .map(|file| layout::from_stated(file, files, &identity.build))
+            .transpose();
+        let read = stated
+            .and_then(|stated| {
+                let build = &identity.build;
+                choose::choose_layout(path, &elf, build, stated, &debug_files, wanted)
+            })
             .and_then(|layout| Ok((layout, ProbeSites::locate(&elf)?)));
         match read {
             Ok((layout, probe_sites)) => Ok(Self {

@@ -12,7 +12,6 @@ use serde::Serialize;
 use crate::build::Build;
 use crate::elf::Elf;
 use crate::elf::debug_file::DebugFiles;
-use crate::files::Files;
 use crate::layout;
 use crate::layout::Layout;
 use crate::layout::dwarf;
@@ -47,23 +46,33 @@ pub struct ChosenLayout {
     pub fit: Agreement,
 }
 
-/// Checks the layout that debug information states against the code of the binary. Where the code agrees with
-/// no known layout either, the debug information is believed: forks and other compilers may produce code
-/// that the witnesses do not understand.
+/// Reads the layout from debug information as `from_debug_info()` does, and checks it against the code of the
+/// binary. Where the code agrees with no known layout either, the debug information is believed: forks and
+/// other compilers may produce code that the witnesses do not understand.
 ///
 /// # Errors
 ///
-/// Fails when the code contradicts the debug information.
-pub fn check_debug_info(elf: &Elf<'_>, build: &Build, layout: &Layout) -> Result<()> {
-    check(elf, build, layout, &Witnesses::new(elf))
-}
-
-fn check(elf: &Elf<'_>, build: &Build, layout: &Layout, witnesses: &Witnesses<'_>) -> Result<()> {
-    let known = layout::known_layouts(build)?;
-    let own = layout::built_in(build)?;
-    let contradiction = inference::contradiction(layout, own.as_ref(), &known, &mut |layout| {
-        witnesses.examine(layout)
-    });
+/// Fails when `from_debug_info()` does, or when the code contradicts the debug information.
+pub fn read_debug_info(
+    path: &Path,
+    elf: &Elf<'_>,
+    build: &Build,
+    debug_files: &DebugFiles<'_>,
+    wanted: &WantedMembers,
+) -> Result<Option<ChosenLayout>> {
+    let Some(layout) = from_debug_info(path, elf, debug_files, wanted)? else {
+        return Ok(None);
+    };
+    let witnesses = Witnesses::new(elf);
+    let mut examine = |layout: &Layout| witnesses.examine(layout);
+    let fit = examine(&layout);
+    let contradiction = if fit.differ.is_empty() {
+        layout::built_in(build)?
+            .and_then(|own| inference::contradicted_by_own(&layout, &own, &mut examine))
+    } else {
+        let known = layout::known_layouts(build)?;
+        inference::contradicted_by_known(&fit, &known, &mut examine)
+    };
     if let Some(contradiction) = contradiction {
         bail!(
             "the debug information of {build}, build id {}, is broken: {contradiction}; pass --layout or \
@@ -71,24 +80,16 @@ fn check(elf: &Elf<'_>, build: &Build, layout: &Layout, witnesses: &Witnesses<'_
             build_id(elf)
         );
     }
-    Ok(())
-}
-
-/// The sources of layouts besides the binary itself and the built-in table.
-pub struct LayoutSources<'a> {
-    /// The file that `--layout` names.
-    pub layout: Option<&'a Path>,
-    /// The debug files of the binary.
-    pub debug_files: &'a DebugFiles<'a>,
-    /// Opens the file of `layout`.
-    pub files: &'a dyn Files,
-    /// The members that debug information must have.
-    pub wanted: &'a WantedMembers,
+    Ok(Some(ChosenLayout {
+        source: LayoutOrigin::Dwarf,
+        layout,
+        fit,
+    }))
 }
 
 /// Chooses the layout of a binary from the first source that has one: the file of `--layout`, that of
 /// `--debug-info`, the debug information of the binary or of its debug file, the built-in table, and at last
-/// inference. `path` names the binary in messages.
+/// inference. `path` names the binary in messages; `stated` is the layout of the file of `--layout`.
 ///
 /// # Errors
 ///
@@ -97,19 +98,31 @@ pub fn choose_layout(
     path: &Path,
     elf: &Elf<'_>,
     build: &Build,
-    sources: &LayoutSources<'_>,
+    stated: Option<Layout>,
+    debug_files: &DebugFiles<'_>,
+    wanted: &WantedMembers,
 ) -> Result<ChosenLayout> {
-    let witnesses = Witnesses::new(elf);
-    let (source, layout) = match stated(path, elf, build, sources)? {
-        Some(stated) => stated,
-        None => (LayoutOrigin::Inferred, infer(elf, build, &witnesses)?),
-    };
-    if source == LayoutOrigin::Dwarf {
-        check(elf, build, &layout, &witnesses)?;
+    if let Some(layout) = stated {
+        return fitting(elf, build, LayoutOrigin::File, layout);
     }
-    let fit = witnesses.examine(&layout);
-    if let (LayoutOrigin::Table | LayoutOrigin::File, Some(differs)) = (source, fit.differ.first())
-    {
+    if let Some(chosen) = read_debug_info(path, elf, build, debug_files, wanted)? {
+        return Ok(chosen);
+    }
+    match layout::built_in(build)? {
+        Some(layout) => fitting(elf, build, LayoutOrigin::Table, layout),
+        None => infer(elf, build),
+    }
+}
+
+/// Returns a layout that was not made from this binary. Fails when the binary's code contradicts it.
+fn fitting(
+    elf: &Elf<'_>,
+    build: &Build,
+    source: LayoutOrigin,
+    layout: Layout,
+) -> Result<ChosenLayout> {
+    let fit = Witnesses::new(elf).examine(&layout);
+    if let Some(differs) = fit.differ.first() {
         bail!(
             "the layout of {build} does not fit this binary, build id {}: its code has {} of {} \
              members elsewhere ({} first); pass --debug-info or another --layout",
@@ -124,27 +137,6 @@ pub fn choose_layout(
         layout,
         fit,
     })
-}
-
-/// Returns the layout that the first source states. `None` when all that is left is inference.
-fn stated(
-    path: &Path,
-    elf: &Elf<'_>,
-    build: &Build,
-    sources: &LayoutSources<'_>,
-) -> Result<Option<(LayoutOrigin, Layout)>> {
-    if let Some(path) = sources.layout {
-        let context = || format!("failed to read layout {path:?}");
-        let file = sources.files.stated(path).with_context(context)?;
-        return Ok(Some((
-            LayoutOrigin::File,
-            layout::from_file(path, &file, build)?,
-        )));
-    }
-    if let Some(layout) = from_debug_info(path, elf, sources.debug_files, sources.wanted)? {
-        return Ok(Some((LayoutOrigin::Dwarf, layout)));
-    }
-    Ok(layout::built_in(build)?.map(|layout| (LayoutOrigin::Table, layout)))
 }
 
 /// Reads the layout from debug information: of the stated file, or else of the binary itself or of the first
@@ -183,14 +175,21 @@ pub fn from_debug_info(
 }
 
 /// Infers the layout from the code of the binary.
-fn infer(elf: &Elf<'_>, build: &Build, witnesses: &Witnesses<'_>) -> Result<Layout> {
+fn infer(elf: &Elf<'_>, build: &Build) -> Result<ChosenLayout> {
     let known = layout::known_layouts(build)?;
-    inference::infer_layout(&known, &mut |layout| witnesses.examine(layout)).map_err(|reason| {
+    let witnesses = Witnesses::new(elf);
+    let inferred = inference::infer_layout(&known, &mut |layout| witnesses.examine(layout));
+    let (layout, fit) = inferred.map_err(|reason| {
         anyhow::anyhow!(
             "no layout known for {build}, build id {}, and {reason}: install its debug symbols, or \
              pass --layout or --debug-info",
             build_id(elf)
         )
+    })?;
+    Ok(ChosenLayout {
+        source: LayoutOrigin::Inferred,
+        layout,
+        fit,
     })
 }
 

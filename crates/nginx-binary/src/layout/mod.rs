@@ -3,7 +3,6 @@
 //! built-in table `layouts.txt`, from a file of the same form, from debug information, or are inferred.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use anyhow::Result;
 use anyhow::ensure;
 
 use crate::build::Build;
+use crate::files::Files;
 use crate::version::Version;
 
 pub mod choose;
@@ -81,13 +81,14 @@ pub fn known_layouts(build: &Build) -> Result<Vec<(Version, Layout)>> {
         .context("failed to read the built-in layouts")
 }
 
-/// Reads the layout of a build from an open file, which `path` names in messages.
+/// Reads the layout of a build from the file that a person stated.
 ///
 /// # Errors
 ///
-/// Fails when the file can't be read or parsed, has more than 1 MiB, or has no layout for this build.
-pub fn from_file(path: &Path, file: &File, build: &Build) -> Result<Layout> {
+/// Fails when the file can't be opened or read or parsed, has more than 1 MiB, or has no layout for this build.
+pub(crate) fn from_stated(path: &Path, files: &dyn Files, build: &Build) -> Result<Layout> {
     let context = || format!("failed to read layout {path:?}");
+    let file = files.stated(path).with_context(context)?;
     let mut text = String::new();
     file.take(FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)

@@ -32,7 +32,7 @@ struct TriedLayout<'a> {
     fit: Agreement,
 }
 
-/// Returns the one known layout that the code agrees with. `known` are the layouts as the build's options
+/// Returns the one known layout that the code agrees with, and the members in which it does. `known` are the layouts as the build's options
 /// make them, each with the newest release that has it; `examine` compares one with the code.
 ///
 /// # Errors
@@ -41,7 +41,7 @@ struct TriedLayout<'a> {
 pub fn infer_layout(
     known: &[(Version, Layout)],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
-) -> Result<Layout> {
+) -> Result<(Layout, Agreement)> {
     let mut candidates: Vec<TriedLayout<'_>> = Vec::new();
     for (version, layout) in known {
         candidates.push(TriedLayout {
@@ -76,31 +76,38 @@ pub fn infer_layout(
             }
         );
     }
-    Ok(only.layout.into_owned())
+    Ok((only.layout.into_owned(), only.fit))
 }
 
-/// Returns what contradicts a layout that debug information states: either the code does not agree with it
-/// but agrees fully with a known one, or the code agrees fully with the known layout of this very build
-/// (`own`), which has a member at another offset. `None` when nothing does.
-pub fn contradiction(
-    stated: &Layout,
-    own: Option<&Layout>,
+/// Returns what contradicts a layout that debug information states, and with which the code does not agree
+/// (`fit`): it agrees fully with a known one. `None` when it does not.
+pub fn contradicted_by_known(
+    fit: &Agreement,
     known: &[(Version, Layout)],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Option<String> {
-    let fit = examine(stated);
-    if let Some(first) = fit.differ.first() {
-        let better = known.iter().find(|(_, layout)| examine(layout).is_full())?;
-        return Some(format!(
-            "the binary's code has {} of {} members elsewhere ({} first), and agrees with nginx {} \
-             in full",
-            fit.differ.len(),
-            fit.asked(),
-            witness::path_name(first),
-            better.0
-        ));
+    let first = fit.differ.first()?;
+    let better = known.iter().find(|(_, layout)| examine(layout).is_full())?;
+    Some(format!(
+        "the binary's code has {} of {} members elsewhere ({} first), and agrees with nginx {} in full",
+        fit.differ.len(),
+        fit.asked(),
+        witness::path_name(first),
+        better.0
+    ))
+}
+
+/// Returns what contradicts a layout that debug information states, and with which the code agrees: it agrees
+/// fully with the known layout of this very build (`own`), which has a member at another offset. `None` when
+/// it does not.
+pub fn contradicted_by_own(
+    stated: &Layout,
+    own: &Layout,
+    examine: &mut dyn FnMut(&Layout) -> Agreement,
+) -> Option<String> {
+    if !examine(own).is_full() {
+        return None;
     }
-    let own = own.filter(|own| examine(own).is_full())?;
     let members = stated.structs.iter().flat_map(|(name, members)| {
         let members = members.iter();
         members.map(move |(member, offset)| (name, member, offset))
@@ -185,7 +192,8 @@ mod model;
 
 #[cfg(test)]
 mod tests {
-    use super::contradiction;
+    use super::contradicted_by_known;
+    use super::contradicted_by_own;
     use super::infer_layout;
     use crate::layout::Layout;
     use crate::layout::Members;
@@ -225,7 +233,8 @@ mod tests {
     fn clear() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
         let chosen = infer_layout(&known, &mut |layout| fit(layout, 16)).unwrap();
-        assert_eq!(chosen, known[1].1);
+        assert_eq!(chosen.0, known[1].1);
+        assert!(chosen.1.is_full());
     }
 
     /// Check that a layout that does not fit is an error that names the nearest one, and that a missing witness
@@ -276,28 +285,26 @@ mod tests {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
         let mut examine = |layout: &Layout| fit(layout, 16);
         let [(_, wrong), (_, right)] = &known;
-        let says = contradiction(wrong, None, &known, &mut examine).unwrap();
+        let bad = examine(wrong);
+        let says = contradicted_by_known(&bad, &known, &mut examine).unwrap();
         let expected = "the binary's code has 1 of 2 members elsewhere (ngx_s.first first), and agrees \
                         with nginx 1.30.4 in full";
         assert_eq!(says, expected);
-        assert_eq!(contradiction(wrong, None, &known[..1], &mut examine), None);
-        assert_eq!(
-            contradiction(right, Some(right), &known, &mut examine),
-            None
-        );
+        assert_eq!(contradicted_by_known(&bad, &known[..1], &mut examine), None);
+        let good = examine(right);
+        assert_eq!(contradicted_by_known(&good, &known, &mut examine), None);
+        assert_eq!(contradicted_by_own(right, right, &mut examine), None);
         let mut moved = right.clone();
         let members = moved.structs.get_mut("ngx_s").unwrap();
         members.insert("third".to_owned(), 72);
-        assert_eq!(
-            contradiction(&moved, Some(right), &known, &mut examine),
-            None
-        );
+        assert_eq!(contradicted_by_own(&moved, right, &mut examine), None);
+        assert_eq!(contradicted_by_own(right, wrong, &mut examine), None);
         let mut own = moved.clone();
         own.structs
             .get_mut("ngx_s")
             .unwrap()
             .insert("third".to_owned(), 80);
-        let says = contradiction(&moved, Some(&own), &known, &mut examine).unwrap();
+        let says = contradicted_by_own(&moved, &own, &mut examine).unwrap();
         assert!(says.starts_with("it has ngx_s.third elsewhere"), "{says}");
     }
 

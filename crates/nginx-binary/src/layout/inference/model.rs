@@ -211,7 +211,7 @@ fn infer(known: &Known, choices: &Choices, fault: Fault) -> (bool, Vec<String>) 
     };
     let mut examine =
         |layout: &Layout| compare(known, &choices.offsets_of(layout), fault, &is_built_in);
-    let Ok(chosen) = infer_layout(&choices.layouts, &mut examine) else {
+    let Ok((chosen, _)) = infer_layout(&choices.layouts, &mut examine) else {
         return (false, Vec::new());
     };
     let fit = examine(&chosen);
