@@ -67,24 +67,32 @@ impl Redaction {
 /// to extend to the end of the uri. Encoded separators before a key count, too, because the query
 /// may contain another uri.
 fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
+    /* Most uris have no query. A question mark may be encoded. */
+    if !uri.bytes().any(|byte| matches!(byte, b'?' | b'%')) {
+        return None;
+    }
     let mut kept = String::new();
     /* The position up to which `uri` was copied to `kept`. */
     let mut done = 0;
-    /* The decoded beginning of a key; `None` before the query and within a value. */
-    let mut key: Option<Vec<u8>> = None;
+    /* The decoded beginning of a key, and whether there is one: not before the query nor within a value. */
+    let (mut key, mut is_key) = (Vec::new(), false);
     let mut is_query = false;
     for unit in units(uri) {
         match unit.byte {
             _ if unit.at < done => {}
             b'?' => {
                 is_query = true;
-                key = Some(Vec::new());
+                is_key = true;
+                key.clear();
             }
             _ if !is_query => {}
-            b'&' | b';' => key = Some(Vec::new()),
+            b'&' | b';' => {
+                is_key = true;
+                key.clear();
+            }
             b'=' => {
-                let found = key.take();
-                if found.is_some_and(|found| keys.iter().any(|key| key.as_bytes() == found)) {
+                let was_key = std::mem::take(&mut is_key);
+                if was_key && keys.iter().any(|known| known.as_bytes() == key) {
                     kept.push_str(&uri[done..unit.end]);
                     kept.push_str(REDACTED);
                     let rest = match form {
@@ -94,7 +102,8 @@ fn without_values(uri: &str, form: Form, keys: &[String]) -> Option<String> {
                     done = rest.map_or(uri.len(), |len| unit.end + len);
                 }
             }
-            byte => key.iter_mut().for_each(|key| key.push(byte)),
+            byte if is_key => key.push(byte),
+            _ => {}
         }
     }
     if done == 0 {

@@ -97,8 +97,10 @@ impl Format for Otel {
         if let Some(status) = request.status {
             attributes.add("http.response.status_code", &status)?;
         }
-        if let Some(error) = error_type(request) {
-            attributes.add("error.type", &error)?;
+        if let Some(status) = request.status.filter(|status| *status >= SERVER_ERROR) {
+            attributes.add("error.type", &format_args!("{status}"))?;
+        } else if let Some(failure) = failure(request) {
+            attributes.add("error.type", failure.name())?;
         }
         attributes.write(line);
         Ok(())
@@ -119,15 +121,11 @@ impl Format for Otel {
     }
 }
 
-/// Returns the status of a server that has failed, or else the failure that cut the response short,
-/// which is that of the last attempt that the client waited for.
-fn error_type(request: &Request<'_>) -> Option<String> {
-    let status = request.status.filter(|status| *status >= SERVER_ERROR);
+/// Returns the failure that cut the response short, which is that of the last attempt that the client waited
+/// for.
+fn failure(request: &Request<'_>) -> Option<Failure> {
     let failure = request.last_awaited().and_then(|last| last.failure);
-    let failure = failure.filter(|failure| *failure != Failure::ClientClosed);
-    status
-        .map(|status| status.to_string())
-        .or_else(|| Some(failure?.name().to_owned()))
+    failure.filter(|failure| *failure != Failure::ClientClosed)
 }
 
 /// Attributes: names and their JSON, which are written in the order of the names.

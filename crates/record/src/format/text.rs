@@ -8,6 +8,7 @@ use std::io::Write as _;
 
 use super::Format;
 use super::escape::Escaped;
+use super::escape::is_unsafe;
 use super::flat::flatten;
 use crate::lost::Lost;
 use crate::request::Request;
@@ -59,7 +60,17 @@ impl Format for Text {
     }
 
     fn width(&self, c: char) -> usize {
-        Escaped(c.encode_utf8(&mut [0; 4])).to_string().len()
+        width(c)
+    }
+}
+
+/// Returns the number of bytes of a character as `Escaped` displays it.
+fn width(c: char) -> usize {
+    match c {
+        '\\' => 2,
+        c if c.is_ascii() && is_unsafe(c) => r"\x1b".len(),
+        c if is_unsafe(c) => r"\u{}".len() + (u32::from(c).ilog2() / 4 + 1) as usize,
+        c => c.len_utf8(),
     }
 }
 
@@ -81,8 +92,10 @@ impl fmt::Display for Address<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::Escaped;
     use super::Format as _;
     use super::Text;
+    use super::width;
     use crate::phases::Phases;
     use crate::request::Request;
 
@@ -136,5 +149,13 @@ mod tests {
             "[::1]:1=>unix:/run/x, /\\x1b[31m\\x0d\\x0a\\u{9b}\\u{202e}\\\\, \
              response_size=0\n"
         );
+    }
+    /// Check that `width()` is right for each character.
+    #[test]
+    fn widths() {
+        for c in '\0'..=char::MAX {
+            let escaped = Escaped(c.encode_utf8(&mut [0; 4])).to_string();
+            assert_eq!(width(c), escaped.len(), "{escaped}");
+        }
     }
 }
