@@ -10,9 +10,25 @@ pub fn host_and_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Returns the address within the brackets of IPv6, or the name itself when it has none.
+pub fn without_brackets(name: &str) -> &str {
+    name.strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::host_and_port;
+    use super::without_brackets;
+
+    /// Check that only both brackets are removed.
+    #[test]
+    fn brackets() {
+        for (name, expected) in [("[::1]", "::1"), ("a", "a"), ("[a", "[a"), ("a]", "a]")] {
+            assert_eq!(without_brackets(name), expected);
+        }
+    }
 
     /// Check hosts with and without a port.
     #[test]

@@ -2,6 +2,8 @@
 //! Converts a record to one flat list of keys and values. The key of a value within objects or
 //! arrays of objects is its path, with dots. An array of plain values is one value.
 
+use std::fmt::Display;
+use std::fmt::Write as _;
 use std::io;
 
 use serde::Serialize;
@@ -61,7 +63,7 @@ impl Flat<'_> {
     /// Adds the value of a member or of an item, with `name` added to the path.
     fn below<T: Serialize + ?Sized>(
         &mut self,
-        name: &str,
+        name: impl Display,
         is_item: bool,
         value: &T,
     ) -> Result<(), Error> {
@@ -69,7 +71,7 @@ impl Flat<'_> {
         if len != 0 {
             self.path.push('.');
         }
-        self.path.push_str(name);
+        write!(self.path, "{name}").map_err(Error::custom)?;
         let outer = std::mem::replace(&mut self.is_item, is_item);
         let result = value.serialize(&mut *self);
         self.is_item = outer;
@@ -88,7 +90,7 @@ impl SerializeSeq for Items<'_, '_> {
     fn serialize_element<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), Error> {
         let number = self.1;
         self.1 += 1;
-        self.0.below(&number.to_string(), true, item)
+        self.0.below(number, true, item)
     }
 
     fn end(self) -> Result<(), Error> {

@@ -13,7 +13,6 @@ use super::Format;
 use super::escape::is_unsafe;
 use crate::lost::Lost;
 use crate::request::Request;
-use crate::values::Cut;
 
 /// Writes JSON lines.
 pub struct Json;
@@ -33,10 +32,6 @@ impl Format for Json {
 
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
         write_record(line, "lost", lost)
-    }
-
-    fn writes(&self, _: Cut) -> bool {
-        true
     }
 
     fn width(&self, c: char) -> usize {

@@ -22,8 +22,10 @@ pub trait Format {
     /// Appends the line of a loss. Fails when it can't be encoded; then nothing is appended.
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()>;
 
-    /// Returns whether the format writes the text of this key.
-    fn writes(&self, cut: Cut) -> bool;
+    /// Returns whether the format writes the text of this key: most write all.
+    fn writes(&self, _cut: Cut) -> bool {
+        true
+    }
 
     /// Returns the number of bytes that a character of a text takes in the line.
     fn width(&self, c: char) -> usize;

@@ -12,6 +12,7 @@ use super::Format;
 use super::flat::flatten;
 use super::json;
 use crate::host::host_and_port;
+use crate::host::without_brackets;
 use crate::lost::Lost;
 use crate::request::Request;
 use crate::schema::Name;
@@ -112,10 +113,6 @@ impl Format for Otel {
         Ok(())
     }
 
-    fn writes(&self, _: Cut) -> bool {
-        true
-    }
-
     fn width(&self, c: char) -> usize {
         json::width(c)
     }
@@ -176,10 +173,7 @@ impl Attributes {
     /// Adds `server.address` and `server.port`: the host that the client asked for.
     fn add_host(&mut self, host: &str) -> io::Result<()> {
         let (name, port) = host_and_port(host);
-        let address = name
-            .strip_prefix('[')
-            .and_then(|name| name.strip_suffix(']'));
-        self.add("server.address", address.unwrap_or(name))?;
+        self.add("server.address", without_brackets(name))?;
         let port = port.and_then(|port| port.parse::<u16>().ok());
         port.map_or(Ok(()), |port| self.add("server.port", &port))
     }
