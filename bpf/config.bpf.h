@@ -11,6 +11,7 @@
 /* The verifier knows their values and removes the code that they rule out. */
 const volatile bool layout_inferred; /* the layout was inferred from the binary's code */
 const volatile __u32 pid_namespace;  /* inode of the tool's pid namespace: pids are of this one */
+const volatile __u32 tool_pid;	     /* of the tool itself */
 const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */
 const volatile bool by_descriptor;   /* bytes on sockets are seen by system calls */
 
@@ -52,7 +53,7 @@ enum capacity {
 	CONNECTIONS_MAX = 1 << 18,
 	MULTIPLEXES_MAX = 1 << 16,
 	SUBREQUESTS_IN_FLIGHT_MAX = 1 << 16,
-	UPGRADES_MAX = 64,
+	PROCESS_EVENTS_MAX = 4096,
 	/* Of an HTTP/2 connection. */
 	INPUTS_MAX = 64,   /* a power of two */
 	OUTPUTS_MAX = 64,  /* a power of two */

@@ -98,76 +98,48 @@ static __always_inline void response_settle(struct connection *conn, __u64 sent)
 	unsure->last_ns = 0;
 }
 
-/*
- * Whether a request was in flight when the process ended: its first byte was read, or some of its
- * response was seen. A stream's entry is removed when its request ends. A connection's entry
- * outlives the connection, so that it counts only while the process has its socket, which the
- * kernel closes after this.
+/* Whether a request seems to be in flight: its first byte was read, or some of its response sent.
  */
-static __always_inline bool is_in_flight(struct connection *conn, __u32 pid)
+static __always_inline bool is_in_flight(struct connection *conn)
 {
-	struct connection_key parent = {.pid = pid, .connection = conn->stream.connection};
-	struct connection *parent_conn;
-
-	if (conn->is_multiplexed || !(conn->request_first_ns || conn->request || conn->header_ns ||
-				      conn->response_first_ns))
-		return false;
-	if (conn->is_stream)
-		return true;
-	if (!conn->stream.connection)
-		return conn->sk && (__u64)sock_of(conn->fd) == conn->sk;
-	parent_conn = bpf_map_lookup_elem(&connections, &parent);
-	return parent_conn && !parent_conn->is_over && !conn->is_over;
+	return conn->request_first_ns || conn->request || conn->header_ns ||
+	       conn->response_first_ns;
 }
 
-/* The context of a walk through the connections of a process that ends. */
-struct departure {
-	__u32 pid;
-	__u32 is_left; /* some entries were kept */
-};
+/* Forgets what is_in_flight() goes by. */
+static __always_inline void request_clear(struct connection *conn)
+{
+	conn->request_first_ns = 0;
+	conn->request = 0;
+	conn->header_ns = 0;
+	conn->response_first_ns = 0;
+}
+
+/* Removes the entry of a connection that is closed, and what its streams share. */
+static __always_inline void connection_remove(struct connection *conn, struct connection_key *key)
+{
+	if (conn->is_multiplexed)
+		bpf_map_delete_elem(&multiplexes, key);
+	bpf_map_delete_elem(&connections, key);
+}
 
 /*
- * Counts the request in flight as lost, and removes the entry. A stream of HTTP/3 looks up the
- * connection that it is on, so that this one is kept until all streams have done so; it is known by
- * having no socket of its own.
+ * The kernel destroys a socket. `is_closed` says that the process that closed it goes on: nothing
+ * is in flight then, since nginx frees a request before it closes the connection. Otherwise a
+ * request in flight shows that the process has ended. User space counts it
+ * (src/attach/departed.rs).
  */
-static long connection_leave(struct bpf_map *map, const struct connection_key *key,
-			     struct connection *conn, struct departure *departure)
+static __always_inline void socket_destroyed(struct socket_state *s, __u64 sk, bool is_closed)
 {
-	if (key->pid != departure->pid)
-		return 0;
-	if (is_in_flight(conn, departure->pid)) {
-		__sync_fetch_and_add(&counters.seen, 1);
-		request_lost(LOST_WORKER_EXIT);
-	}
-	if (knows_quic() && !conn->sk && !conn->is_stream && !conn->stream.connection)
-		departure->is_left = 1;
-	else
-		bpf_map_delete_elem(map, key);
-	return 0;
-}
+	struct connection_key key = {.connection = s->connection, .pid = s->pid};
+	struct connection *conn;
 
-/* Removes an entry of any map if it belongs to the process that ends. */
-static long forget_if_of(struct bpf_map *map, const __u32 *key, void *value, __u32 *pid)
-{
-	if (*key == *pid)
-		bpf_map_delete_elem(map, key);
-	return 0;
-}
-
-/* Removes all entries of a process that ends. */
-static __always_inline void connections_forget(__u32 pid)
-{
-	struct departure departure = {.pid = pid};
-
-	/* The map is large: it is walked again only where that is needed. */
-	bpf_for_each_map_elem(&connections, connection_leave, &departure, 0);
-	if (departure.is_left)
-		bpf_for_each_map_elem(&connections, forget_if_of, &pid, 0);
-	bpf_for_each_map_elem(&multiplexes, forget_if_of, &pid, 0);
-	bpf_for_each_map_elem(&subrequests, forget_if_of, &pid, 0);
-	if (by_descriptor)
-		bpf_for_each_map_elem(&descriptors, forget_if_of, &pid, 0);
+	if (s->kind != SOCKET_CLIENT)
+		return;
+	conn = bpf_map_lookup_elem(&connections, &key);
+	/* Another connection may use the same ngx_connection_t by now. */
+	if (conn && conn->sk == sk && (is_closed || !is_in_flight(conn)))
+		connection_remove(conn, &key);
 }
 
 /*
@@ -188,15 +160,12 @@ static __always_inline __u64 request_first_ns(struct connection *conn)
 static __always_inline void connection_next_request(struct worker *w, struct connection *conn,
 						    struct ngx_connection_s *c, __u64 now)
 {
+	request_clear(conn);
 	conn->generation = ++w->generation;
-	conn->request = 0;
 	conn->sample = SAMPLE_UNASKED;
 	conn->previous_ended_ns = now;
 	conn->previous_read_ns = conn->last_read_ns;
-	conn->request_first_ns = 0;
-	conn->header_ns = 0;
 	conn->body_ns = 0;
-	conn->response_first_ns = 0;
 	conn->response_last_ns = 0;
 	conn->unsure.last_ns = 0;
 	conn->subrequests_seen = 0;

@@ -182,12 +182,8 @@ static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
 /* Whether nginx is going to send more of the response after it has freed the request. */
 static __always_inline bool response_is_awaited(struct worker *w, struct connection *conn)
 {
-	struct connection *parent_conn;
-
-	if (!quic_is_probed || !conn->stream.connection || conn->is_over)
-		return false;
-	parent_conn = connection_find(w, conn->stream.connection);
-	return parent_conn && !parent_conn->is_over;
+	return quic_is_probed && conn->stream.connection && !conn->is_over &&
+	       connection_find(w, conn->stream.connection);
 }
 
 /*
@@ -196,10 +192,7 @@ static __always_inline bool response_is_awaited(struct worker *w, struct connect
  */
 static __always_inline void quic_closed(struct worker *w, __u64 c)
 {
-	struct connection *conn = connection_find(w, c);
-
-	if (conn)
-		conn->is_over = 1;
+	connection_forget(w, c);
 	if (w->quic == c)
 		w->quic = 0;
 	held_release(w, c);

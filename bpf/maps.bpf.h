@@ -12,12 +12,37 @@ struct {
 	__type(value, struct worker);
 } workers SEC(".maps");
 
-/* Pids of traced processes that have executed a program: the masters of an upgrade. */
+/* What has become of traced processes, for user space. The oldest event makes room. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
-	__uint(max_entries, UPGRADES_MAX);
-	__type(value, __u32);
-} upgrades SEC(".maps");
+	__uint(max_entries, PROCESS_EVENTS_MAX);
+	__type(value, struct process_event);
+} process_events SEC(".maps");
+
+/*
+ * The programs of all layouts for one event of the kernel, by w->layout: the program that is
+ * attached to the event calls the one of the process's layout.
+ */
+#define LAYOUT_PROGRAMS(name)                                                                      \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                             \
+		__uint(max_entries, LAYOUTS_MAX);                                                  \
+		__type(key, __u32);                                                                \
+		__type(value, __u32);                                                              \
+	} name SEC(".maps")
+
+LAYOUT_PROGRAMS(sock_send_layouts);
+LAYOUT_PROGRAMS(sock_recv_layouts);
+LAYOUT_PROGRAMS(inet_sendmsg_layouts);
+LAYOUT_PROGRAMS(inet6_sendmsg_layouts);
+LAYOUT_PROGRAMS(unix_sendmsg_layouts);
+LAYOUT_PROGRAMS(inet_sendpage_layouts);
+LAYOUT_PROGRAMS(unix_sendpage_layouts);
+LAYOUT_PROGRAMS(inet_recvmsg_layouts);
+LAYOUT_PROGRAMS(inet6_recvmsg_layouts);
+LAYOUT_PROGRAMS(unix_recvmsg_layouts);
+LAYOUT_PROGRAMS(syscall_exit_layouts);
+LAYOUT_PROGRAMS(sock_state_layouts);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -36,8 +61,9 @@ struct {
 } descriptors SEC(".maps");
 
 /*
- * One entry for each ngx_connection_t that a live process has used for a client: nginx takes them
- * from an array and uses them again, so that worker_connections bounds this map.
+ * One entry for each connection and stream of a client. A TCP connection's is removed when the
+ * kernel destroys its socket. nginx takes each ngx_connection_t from an array and uses it again, so
+ * that worker_connections bounds this map in any case.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -99,7 +125,7 @@ struct {
 	__uint(max_entries, RING_BYTES);
 } events SEC(".maps");
 
-/* Set once everything is attached: no request is seen by some of the probes only. */
+/* Set when everything is attached, and cleared before anything is detached. */
 bool active = false;
 
 struct counters counters = {};

@@ -24,7 +24,16 @@ const enum attempt_flag unused_attempt_flag = ATTEMPT_SEEN;
 const enum text_flag unused_text_flag = TEXT_CUT;
 const enum reg unused_reg = REG_AX;
 const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
+const enum process_event_kind unused_process_event_kind = PROCESS_EXECUTED;
+const struct traced_task unused_traced_task = {};
+const struct mapped_file unused_mapped_file = {};
+const struct stream_key unused_stream_key = {};
 const enum limit unused_limit = ATTEMPTS_MAX;
+
+/*
+ * The programs of a layout. They read nginx's memory, so that each layout has its own; the uprobes
+ * of all binaries with that layout run the same ones.
+ */
 
 SEC("uprobe")
 int init_connection(struct pt_regs *ctx)
@@ -80,102 +89,80 @@ int free_request(struct pt_regs *ctx)
 /* Bytes on a socket: `ret` is what send() or recv() returns. */
 static __always_inline int sent(struct sock *sk, int ret)
 {
-	struct worker *w;
+	struct worker *w = current_storage();
 
-	if (ret && (w = current_worker()))
+	if (w)
 		socket_sent(w, sk, 0, ret);
 	return 0;
 }
 
-static __always_inline int received(struct sock *sk, int ret, int flags)
+static __always_inline int received(struct sock *sk, int ret)
 {
-	struct worker *w;
+	struct worker *w = current_storage();
 
-	if (!(flags & MSG_PEEK) && (w = current_worker()))
+	if (w)
 		socket_received(w, sk, 0, ret);
 	return 0;
 }
 
-/* One source of these: the kernel's tracepoints (Linux 6.5). */
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(sock_send, struct sock *sk, int ret, int flags)
-{
-	return sent(sk, ret);
-}
+/*
+ * The programs of the kernel's events, each once for all traced processes. `NAME` is attached, and
+ * calls `NAME_traced` of the layout of the process that it runs in.
+ */
+#define EVENT(section, name, is_wanted, handle, ...)                                               \
+	SEC(section)                                                                               \
+	int BPF_PROG(name, __VA_ARGS__)                                                            \
+	{                                                                                          \
+		struct worker *w;                                                                  \
+                                                                                                   \
+		if ((is_wanted) && (w = current_worker()))                                         \
+			bpf_tail_call(ctx, &name##_layouts, w->layout);                            \
+		return 0;                                                                          \
+	}                                                                                          \
+	SEC(section)                                                                               \
+	int BPF_PROG(name##_traced, __VA_ARGS__)                                                   \
+	{                                                                                          \
+		return handle;                                                                     \
+	}
 
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(sock_recv, struct sock *sk, int ret, int flags)
-{
-	return received(sk, ret, flags);
-}
+/* One source of the bytes on sockets: the kernel's tracepoints (Linux 6.5). */
+EVENT("tp_btf/sock_send_length", sock_send, ret, sent(sk, ret), struct sock *sk, int ret, int flags)
+EVENT("tp_btf/sock_recv_length", sock_recv, !(flags & MSG_PEEK), received(sk, ret), struct sock *sk,
+      int ret, int flags)
 
 /* Another source: the kernel functions that call these tracepoints. */
-SEC("fexit/inet_sendmsg")
-int BPF_PROG(inet_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
-{
-	return sent(sock->sk, ret);
-}
-
-SEC("fexit/inet6_sendmsg")
-int BPF_PROG(inet6_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
-{
-	return sent(sock->sk, ret);
-}
-
-SEC("fexit/unix_stream_sendmsg")
-int BPF_PROG(unix_sendmsg, struct socket *sock, void *msg, __u64 size, int ret)
-{
-	return sent(sock->sk, ret);
-}
+EVENT("fexit/inet_sendmsg", inet_sendmsg, ret, sent(sock->sk, ret), struct socket *sock, void *msg,
+      __u64 size, int ret)
+EVENT("fexit/inet6_sendmsg", inet6_sendmsg, ret, sent(sock->sk, ret), struct socket *sock,
+      void *msg, __u64 size, int ret)
+EVENT("fexit/unix_stream_sendmsg", unix_sendmsg, ret, sent(sock->sk, ret), struct socket *sock,
+      void *msg, __u64 size, int ret)
+EVENT("fexit/inet_recvmsg", inet_recvmsg, !(flags & MSG_PEEK), received(sock->sk, ret),
+      struct socket *sock, void *msg, __u64 size, int flags, int ret)
+EVENT("fexit/inet6_recvmsg", inet6_recvmsg, !(flags & MSG_PEEK), received(sock->sk, ret),
+      struct socket *sock, void *msg, __u64 size, int flags, int ret)
+EVENT("fexit/unix_stream_recvmsg", unix_recvmsg, !(flags & MSG_PEEK), received(sock->sk, ret),
+      struct socket *sock, void *msg, __u64 size, int flags, int ret)
 
 /* sendfile() before Linux 6.5. */
-SEC("fexit/inet_sendpage")
-int BPF_PROG(inet_sendpage, struct socket *sock, void *page, int at, __u64 size, int flags, int ret)
-{
-	return sent(sock->sk, ret);
-}
-
-SEC("fexit/unix_stream_sendpage")
-int BPF_PROG(unix_sendpage, struct socket *sock, void *page, int at, __u64 size, int flags, int ret)
-{
-	return sent(sock->sk, ret);
-}
-
-SEC("fexit/inet_recvmsg")
-int BPF_PROG(inet_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
-{
-	return received(sock->sk, ret, flags);
-}
-
-SEC("fexit/inet6_recvmsg")
-int BPF_PROG(inet6_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
-{
-	return received(sock->sk, ret, flags);
-}
-
-SEC("fexit/unix_stream_recvmsg")
-int BPF_PROG(unix_recvmsg, struct socket *sock, void *msg, __u64 size, int flags, int ret)
-{
-	return received(sock->sk, ret, flags);
-}
+EVENT("fexit/inet_sendpage", inet_sendpage, ret, sent(sock->sk, ret), struct socket *sock,
+      void *page, int at, __u64 size, int flags, int ret)
+EVENT("fexit/unix_stream_sendpage", unix_sendpage, ret, sent(sock->sk, ret), struct socket *sock,
+      void *page, int at, __u64 size, int flags, int ret)
 
 /* The last source, where the kernel supports neither: system calls. */
-SEC("tp_btf/sys_exit")
-int BPF_PROG(syscall_exit, struct pt_regs *regs, long ret)
-{
-	return syscall_ended(regs, ret);
-}
+EVENT("tp_btf/sys_exit", syscall_exit, syscall_kind(regs) != SYSCALL_OTHER,
+      syscall_ended(regs, ret), struct pt_regs *regs, long ret)
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(sock_state, struct sock *sk, int oldstate, int newstate)
-{
-	struct worker *w;
+EVENT("tp_btf/inet_sock_set_state", sock_state, is_state_wanted(newstate),
+      state_changed(sk, newstate), struct sock *sk, int oldstate, int newstate)
 
-	if (newstate == TCP_SYN_SENT && (w = current_worker()))
-		socket_connecting(w, sk);
-	else if ((newstate == TCP_FIN_WAIT1 || newstate == TCP_LAST_ACK || newstate == TCP_CLOSE) &&
-		 !by_descriptor && (w = current_worker()))
-		socket_closing(w, sk);
+/* The programs of the kernel's events that read no memory of nginx. */
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(sock_destroy, struct sock *sk)
+{
+	sock_destroyed(sk);
 	return 0;
 }
 
@@ -197,5 +184,21 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task)
 {
 	process_exited(task);
+	return 0;
+}
+
+/* What user space asks for. */
+
+SEC("iter/task")
+int traced_tasks(struct bpf_iter__task *ctx)
+{
+	task_listed(ctx->meta->seq, ctx->task);
+	return 0;
+}
+
+SEC("iter/task_vma")
+int mapped_files(struct bpf_iter__task_vma *ctx)
+{
+	mapping_listed(ctx->meta->seq, ctx->task, ctx->vma);
 	return 0;
 }

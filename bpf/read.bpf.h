@@ -40,7 +40,7 @@
 
 /*
  * Copies a struct up to the last member that nginx.h has: one read instead of one for each member.
- * Not 0: it could not be read. src/attach/btf.rs ensures that the size is at most STRUCT_BYTES_MAX.
+ * Not 0: it could not be read. src/attach/btf.rs ensures that the copy has room for it.
  */
 #define NGX_COPY(copy, ptr) bpf_probe_read_user((copy), bpf_core_type_size(typeof(*(ptr))), (ptr))
 

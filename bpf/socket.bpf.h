@@ -11,6 +11,7 @@
 #include "client.bpf.h"
 #include "http3.bpf.h"
 #include "upstream.bpf.h"
+#include "worker.bpf.h"
 
 /*
  * With deferred accept, or when bytes are there already, nginx reads from a connection before it
@@ -58,7 +59,6 @@ static __always_inline void socket_identify(struct worker *w, struct socket_stat
 		return;
 	addresses_of(&conn->local, &conn->peer, sk);
 	conn->sk = (__u64)sk;
-	conn->fd = NGX_GET((struct ngx_connection_s *)s->connection, fd);
 }
 
 /* The state of a descriptor's socket; NULL: the map is full. */
@@ -155,6 +155,21 @@ static __always_inline void socket_connecting(struct worker *w, struct sock *sk)
 }
 
 /*
+ * nginx is about to close a client's connection. If it has no request there, nothing is in flight:
+ * what was read since the last one was a PROXY protocol header or a TLS alert, and what was sent
+ * was an alert. A process that ends has no memory any more, and its requests in flight are counted.
+ */
+static __always_inline void client_closing(struct worker *w, struct socket_state *s)
+{
+	struct connection *conn = connection_find(w, s->connection);
+	struct ngx_connection_s *c = (void *)s->connection;
+
+	if (conn && !(bpf_get_current_task_btf()->flags & PF_EXITING) &&
+	    !is_request(NGX_GET(c, data)))
+		request_clear(conn);
+}
+
+/*
  * The kernel closes a connection, because nginx does or because it was reset. A reset may interrupt
  * another worker than the one that has the connection.
  */
@@ -162,18 +177,48 @@ static __always_inline void socket_closing(struct worker *w, struct sock *sk)
 {
 	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 
-	if (s && s->kind == SOCKET_UPSTREAM && s->pid == w->pid)
+	if (!s || s->pid != w->pid)
+		return;
+	if (s->kind == SOCKET_UPSTREAM)
 		upstream_closing(w, s);
+	else if (s->kind == SOCKET_CLIENT)
+		client_closing(w, s);
+}
+
+/* Whether a change of a socket's state is handled: to these. */
+static __always_inline bool is_state_wanted(int state)
+{
+	return state == TCP_SYN_SENT ||
+	       (!by_descriptor &&
+		(state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK || state == TCP_CLOSE));
+}
+
+static __always_inline int state_changed(struct sock *sk, int state)
+{
+	struct worker *w = current_storage();
+
+	if (w && state == TCP_SYN_SENT)
+		socket_connecting(w, sk);
+	else if (w)
+		socket_closing(w, sk);
+	return 0;
 }
 
 /* The next socket of this descriptor is another one. */
 static __always_inline void descriptor_closed(struct worker *w, __u32 fd)
 {
 	struct descriptor_key key = {.pid = w->pid, .fd = fd};
+	struct connection_key of_client = {.pid = w->pid};
 	struct socket_state *s = bpf_map_lookup_elem(&descriptors, &key);
+	struct connection *conn;
 
-	if (s && s->kind == SOCKET_UPSTREAM)
+	if (!s)
+		return;
+	of_client.connection = s->connection;
+	if (s->kind == SOCKET_UPSTREAM)
 		upstream_closing(w, s);
+	else if (s->kind == SOCKET_CLIENT && (conn = connection_find(w, s->connection)))
+		connection_remove(conn, &of_client);
 	bpf_map_delete_elem(&descriptors, &key);
 }
 

@@ -18,6 +18,30 @@ enum worker_flag {
 	WORKER_OTHER = 2,  /* it has executed another program since: not traced with this layout */
 };
 
+/* What user space is told of a traced process. */
+enum process_event_kind {
+	PROCESS_EXECUTED = 1, /* it has executed a program: the master of an upgrade */
+	PROCESS_UNTRACED = 2, /* it is a master's child, and there was no memory to trace it */
+};
+
+struct process_event {
+	__u32 pid;
+	__u32 kind; /* enum process_event_kind */
+};
+
+/* A traced process that is alive: what the iterator traced_tasks writes. */
+struct traced_task {
+	__u32 pid;
+	__u32 binary;
+};
+
+/* A file that a process has mapped: what the iterator mapped_files writes. */
+struct mapped_file {
+	__u64 start; /* the address of the mapping */
+	__u64 inode; /* the kernel's inode: of the layer that has the file, if it is on an overlay
+		      */
+};
+
 /* The last read from a datagram socket. */
 struct datagram {
 	__u64 sk;
@@ -35,6 +59,8 @@ struct array {
 struct worker {
 	__u32 flags; /* enum worker_flag */
 	__u32 pid;
+	__u32 layout;	    /* its layout: the index of the programs in every map of programs */
+	__u32 binary;	    /* user space's number of the file that it executes */
 	__u64 program;	    /* inode of its executable when it was started; 0: not known */
 	__u64 accepted;	    /* the last ngx_connection_t that was initialised */
 	__u64 plain_recv;   /* c->recv of connections that are not encrypted; 0: not yet seen */
@@ -46,12 +72,12 @@ struct worker {
 	__u64 opening[OPENING_MAX]; /* ngx_connection_t of HTTP/3 streams with an incomplete header
 				       or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
-	__u8 head[REQUEST_HEAD_BYTES];	   /* copy of an ngx_http_request_t up to its pool */
-	__u8 request[STRUCT_BYTES_MAX];	   /* copy of the one that ends */
-	__u8 connection[STRUCT_BYTES_MAX]; /* copy of its ngx_connection_t */
-	__u8 state[STRUCT_BYTES_MAX];	   /* copy of one of its ngx_http_upstream_state_t */
-	__u8 headers[HEADERS_BYTES];	   /* copy of a part of r->headers_in.headers */
-	__u64 traceparent;		   /* address of the value of its traceparent header */
+	__u8 head[REQUEST_HEAD_BYTES];	       /* copy of an ngx_http_request_t up to its pool */
+	__u8 request[REQUEST_BYTES_MAX];       /* copy of the one that ends */
+	__u8 connection[CONNECTION_BYTES_MAX]; /* copy of its ngx_connection_t */
+	__u8 state[STATE_BYTES_MAX];	       /* copy of one of its ngx_http_upstream_state_t */
+	__u8 headers[HEADERS_BYTES];	       /* copy of a part of r->headers_in.headers */
+	__u64 traceparent;		       /* address of the value of its traceparent header */
 	__u64 traceparent_len;
 	/* These are not on the stack: before Linux 6.13 a call chain shares 512 bytes of it. */
 	struct attempt attempt;
@@ -59,6 +85,9 @@ struct worker {
 	struct array states;
 	struct held held; /* the record that is drafted */
 };
+
+/* The kernel allocates it when a process forks, where 32 KiB at once are had for certain. */
+_Static_assert(sizeof(struct worker) < (32 << 10) - 64, "a worker's storage is a small allocation");
 
 /* A stream of QUIC. */
 struct stream_key {
@@ -177,10 +206,9 @@ struct connection {
 	__u32 subrequests_seen;
 	__u32 flags; /* enum request_flag: REQUEST_ADOPTED */
 	__u64 sk;    /* its socket, once that was seen */
-	__u32 fd;    /* of that socket */
 	__u8 is_stream;
 	__u8 is_body_unsure; /* stream: a read may have completed its body unnoticed */
-	__u16 pad;
+	__u8 pad[6];
 	struct address local;
 	struct address peer;
 };

@@ -50,46 +50,65 @@ enum syscall {
 #define SYSCALL_ARG3(regs) ((regs)->regs[3])
 #endif
 
-/* Any system call of any process: the number is checked first. */
-static __always_inline int syscall_ended(struct pt_regs *regs, long ret)
-{
-	__u32 number = SYSCALL_NUMBER(regs), fd = SYSCALL_FD(regs), flags = 0;
-	bool is_send = false;
-	struct worker *w;
-	struct sock *sk;
+enum syscall_kind {
+	SYSCALL_OTHER,
+	SYSCALL_SENDS,
+	SYSCALL_RECEIVES,
+	SYSCALL_CLOSES,
+};
 
-	switch (number) {
+/* Any system call of any process: the number is checked first. */
+static __always_inline enum syscall_kind syscall_kind(struct pt_regs *regs)
+{
+	switch ((__u32)SYSCALL_NUMBER(regs)) {
 	case SYSCALL_WRITE:
 	case SYSCALL_WRITEV:
 	case SYSCALL_SENDFILE:
 	case SYSCALL_SENDTO:
 	case SYSCALL_SENDMSG:
-		is_send = true;
-		break;
+		return SYSCALL_SENDS;
 	case SYSCALL_RECVMSG:
-		flags = SYSCALL_ARG2(regs);
-		break;
 	case SYSCALL_RECVFROM:
-		flags = SYSCALL_ARG3(regs);
-		break;
 	case SYSCALL_READ:
 	case SYSCALL_READV:
+		return SYSCALL_RECEIVES;
 	case SYSCALL_CLOSE:
-		break;
+		return SYSCALL_CLOSES;
+	default:
+		return SYSCALL_OTHER;
+	}
+}
+
+/* The flags of a call that receives. */
+static __always_inline __u32 flags_of(struct pt_regs *regs)
+{
+	switch ((__u32)SYSCALL_NUMBER(regs)) {
+	case SYSCALL_RECVMSG:
+		return SYSCALL_ARG2(regs);
+	case SYSCALL_RECVFROM:
+		return SYSCALL_ARG3(regs);
 	default:
 		return 0;
 	}
-	w = current_worker();
+}
+
+static __always_inline int syscall_ended(struct pt_regs *regs, long ret)
+{
+	enum syscall_kind kind = syscall_kind(regs);
+	struct worker *w = current_storage();
+	__u32 fd = SYSCALL_FD(regs);
+	struct sock *sk;
+
 	if (!w)
 		return 0;
-	if (number == SYSCALL_CLOSE) {
+	if (kind == SYSCALL_CLOSES) {
 		descriptor_closed(w, fd);
 		return 0;
 	}
 	sk = sock_of(fd);
-	if (sk && is_send && ret)
+	if (sk && kind == SYSCALL_SENDS && ret)
 		socket_sent(w, sk, fd, ret);
-	else if (sk && !is_send && !(flags & MSG_PEEK))
+	else if (sk && kind == SYSCALL_RECEIVES && !(flags_of(regs) & MSG_PEEK))
 		socket_received(w, sk, fd, ret);
 	return 0;
 }

@@ -23,7 +23,12 @@ enum limit {
 	RING_BYTES = 4 << 20,
 	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
 	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
-	HELD_MAX = 1024,	 /* responses over HTTP/3 that are waited for */
+	/* And of the structs that are copied whole. The largest known have 1320, 240 and 112. */
+	REQUEST_BYTES_MAX = 2048,
+	CONNECTION_BYTES_MAX = 512,
+	STATE_BYTES_MAX = 256,
+	LAYOUTS_MAX = 64, /* layouts that are traced at the same time */
+	HELD_MAX = 1024,  /* responses over HTTP/3 that are waited for */
 	/* Entries of the maps where the kernel allocates all of them beforehand (before 6.1). */
 	PREALLOCATED_CONNECTIONS = 1 << 15,
 	PREALLOCATED_MULTIPLEXES = 1 << 12,
@@ -40,8 +45,7 @@ enum lost_cause {
 	LOST_RING_FULL = 0,
 	LOST_INFLIGHT_FULL = 1, /* no room for the entry of its connection */
 	LOST_BAD_READ = 2,	/* one of its members could not be read, or is impossible */
-	LOST_WORKER_EXIT = 3,	/* the worker ended with the request in flight */
-	LOST_CAUSES = 4,
+	LOST_CAUSES = 3,
 };
 
 enum request_flag {
@@ -188,8 +192,8 @@ struct counters {
 	__u64 seen;
 	__u64 filtered;
 	__u64 lost[LOST_CAUSES];
-	__u64 untraced_processes; /* there was no memory for their struct worker */
-	__u64 waiting_max;	  /* the most bytes that were in the ring buffer */
+	__u64 ended_processes; /* traced processes that have ended */
+	__u64 waiting_max;     /* the most bytes that were in the ring buffer */
 };
 
 #endif

@@ -5,16 +5,19 @@
 
 #include "connection.bpf.h"
 
-/* The current process, if it is traced. A thread of nginx's pools counts as its worker. */
+/* The storage of the current process. A thread of nginx's pools counts as its worker. */
+static __always_inline struct worker *current_storage(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	return bpf_task_storage_get(&workers, task->group_leader, NULL, 0);
+}
+
+/* The current process, if it is traced. */
 static __always_inline struct worker *current_worker(void)
 {
-	struct task_struct *task;
-	struct worker *w;
+	struct worker *w = active ? current_storage() : NULL;
 
-	if (!active)
-		return NULL;
-	task = bpf_get_current_task_btf();
-	w = bpf_task_storage_get(&workers, task->group_leader, NULL, 0);
 	return w && !(w->flags & WORKER_OTHER) ? w : NULL;
 }
 
@@ -41,9 +44,13 @@ static __always_inline __u32 pid_of(struct task_struct *task)
 	return 0;
 }
 
-/* A master's children are traced: its workers, and helpers, which never end a request. */
+/*
+ * A master's children are traced: its workers, and helpers, which never end a request. Without
+ * memory for one, or without its pid, user space tries again.
+ */
 static __always_inline void process_forked(struct task_struct *parent, struct task_struct *child)
 {
+	struct process_event event = {.kind = PROCESS_UNTRACED};
 	struct worker *master, *w;
 
 	if (child->pid != child->tgid) /* a thread */
@@ -51,41 +58,37 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 	master = bpf_task_storage_get(&workers, parent->group_leader, NULL, 0);
 	if (!master || !(master->flags & WORKER_FOLLOW))
 		return;
+	event.pid = pid_of(child);
+	if (!event.pid) /* it is in no namespace that the tool sees */
+		return;
 	w = bpf_task_storage_get(&workers, child, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!w) {
-		__sync_fetch_and_add(&counters.untraced_processes, 1);
+		bpf_map_push_elem(&process_events, &event, BPF_EXIST);
 		return;
 	}
-	w->pid = pid_of(child);
+	w->layout = master->layout;
+	w->binary = master->binary;
 	w->program = program_of(child);
+	w->pid = event.pid;
 }
 
 /*
  * nginx replaces its binary (USR2): the child that executes the new one is a master, too. Another
- * file has another layout, so that user space has to load another object for it.
+ * file may have another layout, so that user space reads it.
  */
 static __always_inline void process_executed(struct task_struct *task)
 {
 	struct worker *w = bpf_task_storage_get(&workers, task, NULL, 0);
+	struct process_event event = {.kind = PROCESS_EXECUTED};
 
 	if (!w)
 		return;
 	w->flags = program_of(task) == w->program ? WORKER_FOLLOW : WORKER_OTHER;
-	bpf_map_push_elem(&upgrades, &w->pid, BPF_EXIST);
+	event.pid = w->pid;
+	bpf_map_push_elem(&process_events, &event, BPF_EXIST);
 }
 
-/* Submits the records of a process that ends, and removes the keys of its streams. */
-static __always_inline void streams_forget(struct worker *w)
-{
-	__u32 pid = w->pid;
-
-	if (!knows_quic())
-		return;
-	held_release(w, 0);
-	bpf_for_each_map_elem(&quic_streams, forget_if_of, &pid, 0);
-}
-
-/* A process ends. */
+/* A process ends. User space removes its entries: to walk whole maps takes too long here. */
 static __always_inline void process_exited(struct task_struct *task)
 {
 	struct worker *w;
@@ -95,8 +98,58 @@ static __always_inline void process_exited(struct task_struct *task)
 	w = bpf_task_storage_get(&workers, task, NULL, 0);
 	if (!w)
 		return;
-	streams_forget(w);
-	connections_forget(w->pid);
+	held_release(w, 0);
+	__sync_fetch_and_add(&counters.ended_processes, 1);
+}
+
+/* Whether a process is a traced one that goes on. */
+static __always_inline struct worker *live_worker(struct task_struct *task)
+{
+	if (task->flags & PF_EXITING)
+		return NULL;
+	return bpf_task_storage_get(&workers, task->group_leader, NULL, 0);
+}
+
+/* A socket of any process is destroyed. A traced process may be doing that itself. */
+static __always_inline void sock_destroyed(struct sock *sk)
+{
+	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
+	struct worker *w;
+
+	if (!s)
+		return;
+	w = live_worker(bpf_get_current_task_btf());
+	socket_destroyed(s, (__u64)sk, w && w->pid == s->pid);
+}
+
+/* Writes a process to user space, if it is traced and goes on. */
+static __always_inline void task_listed(struct seq_file *seq, struct task_struct *task)
+{
+	struct traced_task traced = {};
+	struct worker *w;
+
+	if (!task || task->pid != task->tgid || task->flags & PF_EXITING)
+		return;
+	w = bpf_task_storage_get(&workers, task, NULL, 0);
+	if (!w || w->flags & WORKER_OTHER)
+		return;
+	traced.pid = w->pid;
+	traced.binary = w->binary;
+	bpf_seq_write(seq, &traced, sizeof(traced));
+}
+
+/* Writes a file that the tool itself has mapped to user space. */
+static __always_inline void mapping_listed(struct seq_file *seq, struct task_struct *task,
+					   struct vm_area_struct *vma)
+{
+	struct mapped_file mapped = {};
+
+	if (!task || !vma || task->pid != task->tgid || pid_of(task) != tool_pid)
+		return;
+	mapped.start = vma->vm_start;
+	mapped.inode = (__u64)BPF_CORE_READ(vma, vm_file, f_inode);
+	if (mapped.inode)
+		bpf_seq_write(seq, &mapped, sizeof(mapped));
 }
 
 #endif

@@ -3,7 +3,7 @@
 
 use ngx_bpf_record::values::Cause;
 
-/// The counts since tracing began, summed over all BPF objects.
+/// The counts since tracing began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// The number of requests that ended.
@@ -14,7 +14,7 @@ pub struct Counts {
     pub lost: [u64; Cause::ALL.len()],
     /// The number of processes that could not be traced.
     pub untraced_processes: u64,
-    /// The most bytes that have waited in a ring buffer.
+    /// The most bytes that have waited in the ring buffer.
     pub waiting_max: u64,
 }
 

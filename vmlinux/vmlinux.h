@@ -25,6 +25,7 @@ enum { false = 0, true = 1 };
 enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_QUEUE = 22,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -56,6 +57,7 @@ enum {
 	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
 	EAGAIN = 11,
+	PF_EXITING = 4, /* include/linux/sched.h */
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -125,13 +127,35 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct vm_area_struct {
+	unsigned long vm_start;
+	struct file *vm_file;
+};
+
 struct task_struct {
 	struct mm_struct *mm;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct files_struct *files;
+};
+
+/* kernel/bpf/task_iter.c */
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
+struct bpf_iter__task_vma {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct vm_area_struct *vma;
 };
 
 /* fs/eventpoll.c; the kernel's epoll_event is packed, its data is what nginx registered */

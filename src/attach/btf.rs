@@ -125,7 +125,7 @@ impl<'a> Writer<'a> {
             members.push((CString::new(member_name)?, id, offset));
         }
         ensure!(
-            size <= limit::STRUCT_BYTES_MAX.0,
+            size <= bytes_max(&name),
             "the layout has {name} with members up to byte {size}: no nginx has"
         );
         let id = self.define(&name, size, &members)?;
@@ -236,6 +236,16 @@ impl Drop for Writer<'_> {
 fn is_nginx(ty: &Struct<'_>) -> bool {
     let name = ty.name().and_then(OsStr::to_str);
     name.is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// Returns the most bytes up to which members of a struct are read.
+fn bytes_max(name: &str) -> u32 {
+    match name {
+        "ngx_http_request_s" => limit::REQUEST_BYTES_MAX.0,
+        "ngx_connection_s" => limit::CONNECTION_BYTES_MAX.0,
+        "ngx_http_upstream_state_t" => limit::STATE_BYTES_MAX.0,
+        _ => limit::STRUCT_BYTES_MAX.0,
+    }
 }
 
 /// Returns the name of a struct of the program.

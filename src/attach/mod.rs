@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The probes of one nginx binary: its BPF object, attached to its functions and to the kernel's
-//! tracepoints, and the processes that it traces.
+//! BPF in the kernel: what all traced binaries share, the programs of each layout, the probes of
+//! each binary, and the processes that are traced.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -15,9 +16,6 @@ use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
-use libbpf_rs::ProgramMut;
-use libbpf_rs::UprobeMultiOpts;
-use libbpf_rs::UprobeOpts;
 use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::Skel as _;
 use nginx_binary::layout::Layout;
@@ -25,22 +23,34 @@ use nginx_binary::sites::ProbeSite;
 use plain::Plain;
 
 use crate::attach::counters::CounterMap;
+use crate::attach::iterator::BpfIterator;
+use crate::attach::iterator::MappedFiles;
 use crate::attach::kernel::Kernel;
+use crate::attach::layout_object::LayoutKey;
+use crate::attach::layout_object::LayoutObject;
 use crate::attach::object::KernelFilter;
+use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
-use crate::attach::trial::UprobeMethod;
-use crate::bpf::NgxSkel;
+use crate::attach::shared::MAPPED_FILES;
+use crate::attach::shared::SharedObject;
+use crate::attach::shared::TRACED_TASKS;
 use crate::bpf::types;
+use crate::bpf::types::limit;
+use crate::bpf::types::process_event_kind;
 use crate::host::descriptors;
 
 pub mod btf;
 pub mod counters;
+mod departed;
+pub mod iterator;
 pub mod kernel;
+mod layout_object;
 pub mod libbpf_log;
 pub mod object;
 pub mod refusal;
 pub mod requirements;
 pub mod run_counting;
+mod shared;
 pub mod socket_source;
 pub mod trial;
 
@@ -49,12 +59,10 @@ pub mod trial;
 /// the process has a storage then.
 const STORAGE_TRIES: usize = 8;
 
-/// The pid that stands for any process. BPF itself decides which processes are traced, since the
-/// workers of a master have other pids.
-const ANY_PROCESS: i32 = -1;
-
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
+// SAFETY: as above.
+unsafe impl Plain for types::process_event {}
 
 /// The binary that probes are attached to.
 pub struct ProbeTarget<'a> {
@@ -76,94 +84,156 @@ pub struct ProgramRuns {
     pub time_ns: u64,
 }
 
-/// A loaded BPF object and its links. Dropping it detaches all its programs.
-pub struct Probe {
-    /// The links. They are dropped before `skel`, so that the programs are detached before their
-    /// maps are closed.
-    links: Vec<Link>,
-    /// The programs and maps.
-    skel: NgxSkel<'static>,
+/// What has become of a traced process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// This pid has executed a program: it is the master of an upgrade, and may have ended.
+    Executed(u32),
+    /// This pid, a master's new child, could not be traced.
+    Untraced(u32),
 }
 
-impl Probe {
-    /// Loads the object for the layout of a binary, and attaches its programs to the functions of
-    /// the binary and to the kernel. Nothing is traced yet: see `add_process()` and `activate()`.
+/// The probes in one binary. They stay attached until `Tracer::detach()`, or until this is dropped.
+pub struct Probe {
+    links: Vec<Link>,
+    layout: Rc<LayoutObject>,
+    /// The number by which BPF knows the binary.
+    number: u32,
+}
+
+/// Everything that is loaded into the kernel.
+pub struct Tracer {
+    settings: ObjectSettings,
+    /// The layouts of binaries with probes, each at its slot. They are dropped before the maps.
+    layouts: Vec<Option<Rc<LayoutObject>>>,
+    /// The runs of programs of layouts that are no longer loaded.
+    past_runs: BTreeMap<String, ProgramRuns>,
+    /// The number of binaries that probes were ever attached to.
+    binaries: u32,
+    shared: SharedObject,
+    tasks: BpfIterator,
+}
+
+impl Tracer {
+    /// Loads and attaches what all binaries share.
     ///
     /// Fails when the kernel refuses an operation; then nothing stays attached.
-    pub fn attach(
-        kernel: &Kernel,
-        target: &ProbeTarget<'_>,
-        filter: &KernelFilter,
-    ) -> Result<Self> {
-        let relocations = object::relocations(&kernel.types, target.layout)?;
+    pub fn start(kernel: &Kernel, filter: &KernelFilter) -> Result<Self> {
         let settings = ObjectSettings {
-            is_layout_inferred: target.is_layout_inferred,
-            sites: target.sites,
-            filter,
+            filter: *filter,
             method: kernel.method,
             sockets: kernel.sockets,
-            kernel_programs: kernel.programs(),
             can_allocate: kernel.can_allocate(),
         };
-        let mut probe = Self {
-            links: Vec::new(),
-            skel: settings.load(&relocations)?,
+        let shared = SharedObject::attach(&settings, &kernel.programs())?;
+        let tasks = BpfIterator::link(shared.iterator(TRACED_TASKS)?, None)?;
+        let mut tracer = Self {
+            settings,
+            layouts: Vec::new(),
+            past_runs: BTreeMap::new(),
+            binaries: 0,
+            shared,
+            tasks,
         };
-        probe.attach_uprobes(target.binary, &settings)?;
-        probe.attach_to_kernel(&settings)?;
+        tracer.set_active(true);
+        Ok(tracer)
+    }
+
+    /// Returns what finds out the inode that probes in a file are attached to.
+    pub fn mapped_files(&self) -> Result<MappedFiles> {
+        MappedFiles::link(self.shared.iterator(MAPPED_FILES)?)
+    }
+
+    /// Attaches probes to the functions of a binary. The programs of its layout are loaded unless
+    /// another binary has the same one. None of its processes is traced yet: see `add_process()`.
+    ///
+    /// Fails when the kernel refuses an operation; then nothing stays attached.
+    pub fn attach(&mut self, kernel: &Kernel, target: &ProbeTarget<'_>) -> Result<Probe> {
+        let key = LayoutKey::new(target.layout, target.is_layout_inferred, target.sites);
+        let layout = self.layout(kernel, key)?;
+        self.binaries += 1;
+        let mut probe = Probe {
+            links: Vec::new(),
+            layout,
+            number: self.binaries,
+        };
+        for site in target.sites {
+            match probe.layout.attach(target.binary, site) {
+                Ok(link) => probe.links.push(link),
+                Err(error) => {
+                    self.detach(probe);
+                    return Err(error);
+                }
+            }
+        }
         Ok(probe)
     }
 
-    /// Attaches the uprobes to the functions of the file that was read.
-    fn attach_uprobes(&mut self, binary: &File, settings: &ObjectSettings<'_>) -> Result<()> {
-        for site in settings.sites {
-            self.attach_program(site.program, |program| {
-                attach_uprobe(program, binary, site, settings.method)
-            })
-            .with_context(|| format!("failed to attach to {}", site.function))?;
+    /// Returns the programs of a layout. They are loaded if they are not yet.
+    fn layout(&mut self, kernel: &Kernel, key: LayoutKey) -> Result<Rc<LayoutObject>> {
+        let mut loaded = self.layouts.iter().flatten();
+        if let Some(same) = loaded.find(|layout| layout.key == key) {
+            return Ok(Rc::clone(same));
         }
-        Ok(())
-    }
-
-    /// Attaches to the kernel's tracepoints and functions.
-    fn attach_to_kernel(&mut self, settings: &ObjectSettings<'_>) -> Result<()> {
-        for (name, place) in &settings.kernel_programs {
-            self.attach_program(name, |program| Ok(program.attach_trace()?))
-                .with_context(|| format!("failed to attach to the kernel's {place}"))?;
+        let free = self.layouts.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.layouts.len());
+        let number = u32::try_from(slot).ok();
+        let number = number.filter(|number| *number < limit::LAYOUTS_MAX.0);
+        let number = number.with_context(|| {
+            format!(
+                "nginx with {} other layouts is traced: no more fit",
+                limit::LAYOUTS_MAX.0
+            )
+        })?;
+        let layout = LayoutObject::load(kernel, &self.settings, &self.shared, key, number)?;
+        let layout = Rc::new(layout);
+        if slot == self.layouts.len() {
+            self.layouts.push(None);
         }
-        Ok(())
+        self.layouts[slot] = Some(Rc::clone(&layout));
+        Ok(layout)
     }
 
-    /// Attaches one of the programs while this probe lives.
-    fn attach_program(
-        &mut self,
-        name: &str,
-        attach: impl FnOnce(&ProgramMut<'_>) -> Result<Link>,
-    ) -> Result<()> {
-        let mut programs = self.skel.object().progs_mut();
-        let program = programs.find(|program| program.name() == name);
-        let link = attach(&program.context("the BPF object has no such program")?)?;
-        self.links.push(link);
-        Ok(())
+    /// Detaches the probes of a binary, and unloads the programs of its layout if no other binary
+    /// has it.
+    pub fn detach(&mut self, probe: Probe) {
+        let slot = probe.layout.slot as usize;
+        drop(probe);
+        let layout = self.layouts.get_mut(slot).and_then(|layout| {
+            let is_unused = layout.as_ref().is_some_and(|l| Rc::strong_count(l) == 1);
+            layout.take_if(|_| is_unused)
+        });
+        if let Some(layout) = layout {
+            add_runs(&mut self.past_runs, layout.programs());
+        }
     }
 
-    /// Returns the pid of a traced process that has executed a new program: the master of an
-    /// upgrade. Each is returned once, and may have ended.
-    pub fn next_upgraded(&self) -> Option<u32> {
-        let pid = self.skel.maps.upgrades.lookup_and_delete(&[]).ok()??;
-        Some(u32::from_ne_bytes(pid.try_into().ok()?))
+    /// Returns the next event of a traced process.
+    pub fn next_event(&self) -> Option<ProcessEvent> {
+        let events = &self.shared.object.skel.maps.process_events;
+        let bytes = events.lookup_and_delete(&[]).ok()??;
+        let mut event = types::process_event::default();
+        plain::copy_from_bytes(&mut event, &bytes).ok()?;
+        Some(if event.kind == process_event_kind::PROCESS_EXECUTED.0 {
+            ProcessEvent::Executed(event.pid)
+        } else {
+            ProcessEvent::Untraced(event.pid)
+        })
     }
 
-    /// Starts to trace one process and, with `follow_children`, the processes that it starts from
-    /// now on. It is not an error that the process has ended.
+    /// Starts to trace one process that runs the binary of a probe and, with `follow_children`, the
+    /// processes that it starts from now on. It is not an error that the process has ended.
     pub fn add_process(
         &self,
+        probe: &Probe,
         pid: u32,
         pidfd: BorrowedFd<'_>,
         follow_children: bool,
     ) -> Result<()> {
         let mut worker = types::worker {
             pid,
+            layout: probe.layout.slot,
+            binary: probe.number,
             ..Default::default()
         };
         /* An entry that BPF has added for a worker must stay. The entry of a master may lack the flag. */
@@ -175,8 +245,9 @@ impl Probe {
         let key = pidfd.as_raw_fd().to_ne_bytes();
         // SAFETY: `worker` is plain.
         let value = unsafe { plain::as_bytes(&worker) };
+        let workers = &self.shared.object.skel.maps.workers;
         for tries_left in (0..STORAGE_TRIES).rev() {
-            match self.skel.maps.workers.update(&key, value, flags) {
+            match workers.update(&key, value, flags) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock && tries_left > 0 => {}
                 Err(error)
                     if error.kind() != ErrorKind::AlreadyExists
@@ -190,20 +261,39 @@ impl Probe {
         Ok(())
     }
 
-    /// Starts to record requests.
-    pub fn activate(&mut self) {
-        self.set_active(true);
+    /// Returns the number of traced processes of each binary that has some, by its number.
+    pub fn processes(&self) -> Result<BTreeMap<u32, usize>> {
+        let mut processes = BTreeMap::new();
+        for task in self.tasks.values::<types::traced_task>()? {
+            *processes.entry(task.binary).or_default() += 1;
+        }
+        Ok(processes)
     }
 
-    /// Detaches all programs. Recorded requests are still in the ring buffer.
-    pub fn detach(&mut self) {
+    /// Removes the entries of traced processes that have ended. Returns the number of requests that
+    /// were in flight in these.
+    pub fn forget_departed(&self) -> Result<u64> {
+        departed::forget(&self.shared.object.skel.maps, &self.tasks)
+    }
+
+    /// Stops to record requests.
+    pub fn deactivate(&mut self) {
         self.set_active(false);
-        self.links.clear();
+    }
+
+    /// Detaches from the kernel's events. Recorded requests are still in the ring buffer.
+    pub fn detach_from_kernel(&mut self) {
+        self.shared.detach();
+    }
+
+    /// Reads the kernel's types again, for the layout of another binary.
+    pub fn kernel(&self) -> Result<Kernel> {
+        Kernel::read_again(self.settings.sockets, self.settings.method)
     }
 
     /// Takes the values of the map `held_requests`. Nothing may be attached any more.
     pub fn take_held(&self) -> Vec<Vec<u8>> {
-        let held = &self.skel.maps.held_requests;
+        let held = &self.shared.object.skel.maps.held_requests;
         let keys = held.keys();
         keys.filter_map(|key| held.lookup_and_delete(&key).ok()?)
             .collect()
@@ -211,35 +301,54 @@ impl Probe {
 
     /// Returns a handle to the ring buffer.
     pub fn ring_buffer(&self) -> Result<MapHandle> {
-        MapHandle::try_from(&self.skel.maps.events).context("failed to use the ring buffer")
+        let events = &self.shared.object.skel.maps.events;
+        MapHandle::try_from(events).context("failed to use the ring buffer")
     }
 
     /// Returns a handle to the counters.
     pub fn counters(&self) -> Result<CounterMap> {
-        let map = MapHandle::try_from(&self.skel.maps.bss);
+        let map = MapHandle::try_from(&self.shared.object.skel.maps.bss);
         Ok(CounterMap(map.context("failed to use the counters")?))
     }
 
-    /// Adds the runs that the kernel has counted, by the name of the program.
-    pub fn add_runs(&self, programs: &mut BTreeMap<String, ProgramRuns>) {
-        for program in self.skel.object().progs() {
-            let Some(info) = program_info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
-                continue;
-            };
-            let name = program.name().to_string_lossy().into_owned();
-            let runs = programs.entry(name).or_default();
-            runs.hits += info.run_cnt;
-            runs.time_ns += info.run_time_ns;
+    /// Returns the runs that the kernel has counted, by the name of the program.
+    pub fn program_runs(&self) -> BTreeMap<String, ProgramRuns> {
+        let mut programs = self.past_runs.clone();
+        let layouts = self.layouts.iter().flatten();
+        let layouts = layouts.map(|layout| layout.programs());
+        for object in layouts.chain([&self.shared.object]) {
+            add_runs(&mut programs, object);
         }
+        programs
     }
 
     /// Sets the switch that every BPF program checks first.
     fn set_active(&mut self, active: bool) {
-        if let Some(bss) = self.skel.maps.bss_data.as_deref_mut() {
+        if let Some(bss) = self.shared.object.skel.maps.bss_data.as_deref_mut() {
             let switch: *mut bool = &raw mut bss.active;
             // SAFETY: mapped memory that lives as long as the object; BPF only reads it.
             unsafe { switch.write_volatile(active) };
         }
+    }
+}
+
+impl Probe {
+    /// Returns the number by which BPF knows the binary.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+/// Adds the runs of an object's programs.
+fn add_runs(programs: &mut BTreeMap<String, ProgramRuns>, object: &LoadedObject) {
+    for program in object.skel.object().progs() {
+        let Some(info) = program_info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
+            continue;
+        };
+        let name = program.name().to_string_lossy().into_owned();
+        let runs = programs.entry(name).or_default();
+        runs.hits += info.run_cnt;
+        runs.time_ns += info.run_time_ns;
     }
 }
 
@@ -252,33 +361,4 @@ fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size)
     };
     (result == 0).then_some(info)
-}
-
-/// Attaches a program to one site.
-fn attach_uprobe(
-    program: &ProgramMut<'_>,
-    binary: &File,
-    site: &ProbeSite,
-    method: UprobeMethod,
-) -> Result<Link> {
-    let path = descriptors::path_of(binary);
-    let link = match method {
-        UprobeMethod::Multi => {
-            let opts = UprobeMultiOpts {
-                offsets: vec![usize::try_from(site.file_offset)?],
-                cookies: vec![site.cookie],
-                ..Default::default()
-            };
-            program.attach_uprobe_multi_with_opts(ANY_PROCESS, path, "", opts)
-        }
-        UprobeMethod::Perf => {
-            let opts = UprobeOpts {
-                cookie: site.cookie,
-                ..Default::default()
-            };
-            let offset = usize::try_from(site.file_offset)?;
-            program.attach_uprobe_with_opts(ANY_PROCESS, path, offset, opts)
-        }
-    };
-    Ok(link?)
 }

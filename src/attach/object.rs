@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The BPF object before it is attached: the nginx members that it reads, its settings, the sizes
-//! of its maps, and how it is loaded for one binary.
+//! of its maps, and how a part of it is loaded.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
 use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::OpenObject;
 use libbpf_rs::ProgramAttachType;
 use libbpf_rs::ProgramType;
 use libbpf_rs::btf::Btf;
@@ -18,8 +19,6 @@ use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
-use nginx_binary::sites;
-use nginx_binary::sites::ProbeSite;
 
 use crate::attach::btf;
 use crate::attach::socket_source::SocketSource;
@@ -27,6 +26,7 @@ use crate::attach::trial::UprobeMethod;
 use crate::bpf::NgxSkel;
 use crate::bpf::NgxSkelBuilder;
 use crate::bpf::OpenNgxMaps;
+use crate::bpf::OpenNgxSkel;
 use crate::bpf::types::limit;
 use crate::host::descriptors;
 use crate::host::pid_namespace;
@@ -70,55 +70,94 @@ impl KernelFilter {
     }
 }
 
-/// The settings that an object is loaded with.
-pub struct ObjectSettings<'a> {
-    /// True when the layout of nginx's structs was inferred, which each record states.
-    pub is_layout_inferred: bool,
-    /// The places of its uprobes.
-    pub sites: &'a [ProbeSite],
+/// The settings that every object is loaded with.
+pub struct ObjectSettings {
     /// The filters that run in BPF.
-    pub filter: &'a KernelFilter,
+    pub filter: KernelFilter,
     /// The method by which uprobes are attached.
     pub method: UprobeMethod,
     pub sockets: SocketSource,
-    /// The programs to attach to the kernel, each with the tracepoint or function.
-    pub kernel_programs: Vec<(&'static str, &'static str)>,
     /// True when uprobes may use maps whose entries are allocated when they are added.
     pub can_allocate: bool,
 }
 
-impl ObjectSettings<'_> {
-    /// Opens and loads the object.
-    pub fn load(&self, relocations: &File) -> Result<NgxSkel<'static>> {
-        /* libbpf-rs borrows this storage while the object lives, which is not known here. It is leaked,
-         * once for each binary that is ever traced. */
-        let storage = Box::leak(Box::new(MaybeUninit::uninit()));
+/// The part of an object that is loaded.
+pub trait Part {
+    /// Returns whether a program of this name is part of it.
+    fn has(&self, program: &str) -> bool;
+
+    /// Sets the settings of this part, and makes it use existing maps.
+    fn configure(&self, open: &mut OpenNgxSkel<'_>) -> Result<()>;
+}
+
+/// The memory that libbpf-rs borrows while an object lives.
+struct Storage(NonNull<MaybeUninit<OpenObject>>);
+
+impl Storage {
+    fn new() -> Self {
+        Self(NonNull::from(Box::leak(Box::new(MaybeUninit::uninit()))))
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        // SAFETY: it comes from a `Box`, and whoever borrowed it is dropped.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+/// A loaded object: its programs and maps.
+pub struct LoadedObject {
+    /// Dropped before the storage that it borrows.
+    pub skel: NgxSkel<'static>,
+    _storage: Storage,
+}
+
+impl ObjectSettings {
+    /// Opens and loads a part of the object. `relocations` has the layout that it is relocated for.
+    pub fn load(&self, part: &impl Part, relocations: Option<&File>) -> Result<LoadedObject> {
+        let mut storage = Storage::new();
         let mut builder = NgxSkelBuilder::default();
-        let path = descriptors::path_of(relocations);
-        builder
-            .object_builder_mut()
-            .btf_custom_path(path)
-            .context("failed to use the layout")?;
+        if let Some(relocations) = relocations {
+            let path = descriptors::path_of(relocations);
+            let builder = builder.object_builder_mut();
+            builder
+                .btf_custom_path(path)
+                .context("failed to use the layout")?;
+        }
+        // SAFETY: the storage is dropped after the skeleton, which is the only one that uses it.
+        let borrowed = unsafe { storage.0.as_mut() };
         let mut open = builder
-            .open(storage)
+            .open(borrowed)
             .context("failed to open the BPF object")?;
+        self.configure(&mut open)?;
+        for mut program in open.open_object_mut().progs_mut() {
+            let is_uprobe = program.prog_type() == ProgramType::Kprobe;
+            let name = program.name().to_str().unwrap_or_default();
+            program.set_autoload(part.has(name));
+            if is_uprobe && self.method == UprobeMethod::Multi {
+                program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
+            }
+        }
+        part.configure(&mut open)?;
+        let skel = open.load().context("failed to load the BPF object")?;
+        Ok(LoadedObject {
+            skel,
+            _storage: storage,
+        })
+    }
+
+    /// Sets the settings that all parts have.
+    fn configure(&self, open: &mut OpenNgxSkel<'_>) -> Result<()> {
         let settings = open.maps.rodata_data.as_deref_mut();
         let settings = settings.context("the BPF object has no settings")?;
-        settings.layout_inferred = self.is_layout_inferred;
         settings.pid_namespace = pid_namespace::own_inode()?;
-        settings.quic_is_probed = sites::cover_quic(self.sites);
+        settings.tool_pid = std::process::id();
         settings.by_descriptor = self.sockets == SocketSource::Syscall;
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
         settings.filter_by_status = self.filter.statuses.is_some();
         settings.filter_statuses = self.filter.statuses.unwrap_or_default();
-        for mut program in open.open_object_mut().progs_mut() {
-            let is_uprobe = program.prog_type() == ProgramType::Kprobe;
-            program.set_autoload(self.needs(program.name()));
-            if is_uprobe && self.method == UprobeMethod::Multi {
-                program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
-            }
-        }
         open.maps
             .descriptors
             .set_autocreate(self.sockets == SocketSource::Syscall)
@@ -126,16 +165,7 @@ impl ObjectSettings<'_> {
         if !self.can_allocate {
             preallocate(&mut open.maps)?;
         }
-        open.load().context("failed to load the BPF object")
-    }
-
-    /// Returns whether a program is attached with these settings.
-    fn needs(&self, program: &OsStr) -> bool {
-        self.sites.iter().any(|site| program == site.program)
-            || self
-                .kernel_programs
-                .iter()
-                .any(|(name, _)| program == *name)
+        Ok(())
     }
 }
 

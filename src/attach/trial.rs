@@ -160,7 +160,7 @@ impl Trial {
 }
 
 /// Returns the options of a link, without any value.
-fn link_options() -> libbpf_sys::bpf_link_create_opts {
+pub fn link_options() -> libbpf_sys::bpf_link_create_opts {
     libbpf_sys::bpf_link_create_opts {
         sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
         ..Default::default()
@@ -168,7 +168,7 @@ fn link_options() -> libbpf_sys::bpf_link_create_opts {
 }
 
 /// Returns the result of a function of libbpf: a descriptor, or the error for a number below 0.
-fn owned(fd: i32) -> io::Result<OwnedFd> {
+pub fn owned(fd: i32) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }

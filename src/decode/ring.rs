@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The readers of the ring buffers: one thread for each, which sends batches of records to one
-//! bounded channel. A thread waits only for the receiver. While the receiver is slow, the ring
-//! buffer fills, and BPF counts the records that do not fit, so records are lost in one place only.
+//! The reader of the ring buffer: a thread that sends batches of records to a bounded channel. It
+//! waits only for the receiver. While the receiver is slow, the ring buffer fills, and BPF counts the
+//! records that do not fit, so records are lost in one place only.
 
 use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
@@ -34,7 +34,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// The capacity of a batch: the record that completes it may be as long as one that is held.
 const BATCH_CAPACITY: usize = BATCH_BYTES + size_of::<types::held>();
 
-/// Batches that may wait in the channel: at most 352 KiB. Each reader and the receiver hold one more.
+/// Batches that may wait in the channel: at most 352 KiB. The reader and the receiver hold one more each.
 const BATCHES_WAITING: usize = 4;
 
 /// The return value of the callback after the record that completes a batch. libbpf stops there and
@@ -48,53 +48,44 @@ const INTERVAL: Timespec = Timespec {
     tv_nsec: 50_000_000,
 };
 
-/// The reader threads.
-pub struct RingReaders {
+/// The thread that reads the ring buffer.
+pub struct RingReader {
     /// The sending end of the channel, which is dropped after the last batch.
     sender: Option<Sender<Vec<u8>>>,
-    /// Asks the threads to end when their ring buffers are empty.
+    /// Asks the thread to end when the ring buffer is empty.
     is_last_round: Arc<AtomicBool>,
-    /// The threads. Each returns the error that it ended with.
-    threads: Vec<JoinHandle<Result<()>>>,
+    /// Returns the error that it ended with.
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
-impl RingReaders {
-    /// Returns an empty set of readers, and the receiving end of the channel. Each batch holds
-    /// whole records, one after the other. `finish()` closes the channel.
-    pub fn new() -> (Self, Receiver<Vec<u8>>) {
+impl RingReader {
+    /// Starts to read. Returns the receiving end of the channel as well: each batch holds whole
+    /// records, one after the other. `finish()` closes the channel.
+    pub fn start(ring: MapHandle) -> Result<(Self, Receiver<Vec<u8>>)> {
         let (sender, batches) = bounded(BATCHES_WAITING);
-        let readers = Self {
-            sender: Some(sender),
-            is_last_round: Arc::default(),
-            threads: Vec::new(),
-        };
-        (readers, batches)
-    }
-
-    /// Starts to read a ring buffer.
-    pub fn add(&mut self, ring: MapHandle) -> Result<()> {
-        let is_last_round = Arc::clone(&self.is_last_round);
-        let sender = self.sender.clone().context("reading has ended")?;
+        let is_last_round = Arc::<AtomicBool>::default();
+        let (to_records, is_last) = (sender.clone(), Arc::clone(&is_last_round));
         let thread = thread::Builder::new()
             .name("collect".to_owned())
-            .spawn(move || read_ring(&ring, &sender, &is_last_round))
+            .spawn(move || read_ring(&ring, &to_records, &is_last))
             .context("failed to start a thread")?;
-        self.threads.push(thread);
-        Ok(())
+        let reader = Self {
+            sender: Some(sender),
+            is_last_round,
+            thread: Some(thread),
+        };
+        Ok((reader, batches))
     }
 
-    /// Waits until all ring buffers are empty, sends `last` as the last batch, and closes the
-    /// channel. Returns the error of a thread.
+    /// Waits until the ring buffer is empty, sends `last` as the last batch, and closes the channel.
+    /// Returns the error of the thread.
     pub fn finish(&mut self, last: Vec<u8>) -> Result<()> {
         self.is_last_round.store(true, Ordering::Release);
-        let mut result = Ok(());
-        for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => result = Err(error),
-                Err(_) => result = Err(anyhow!("the reader thread panicked")),
-            }
-        }
+        let result = match self.thread.take().map(JoinHandle::join) {
+            Some(Err(_)) => Err(anyhow!("the reader thread panicked")),
+            Some(Ok(result)) => result,
+            None => Ok(()),
+        };
         if let Some(sender) = self.sender.take()
             && !last.is_empty()
         {
@@ -104,9 +95,9 @@ impl RingReaders {
         result
     }
 
-    /// Returns whether a thread has ended before it was asked to.
+    /// Returns whether the thread has ended before it was asked to.
     pub fn has_failed(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 }
 
@@ -168,9 +159,13 @@ fn drain(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+
     use super::BATCH_BYTES;
     use super::BATCH_IS_FULL;
-    use super::RingReaders;
+    use super::RingReader;
     use super::append;
 
     /// Check that a batch is full by its bytes, whatever the size of its records.
@@ -191,10 +186,15 @@ mod tests {
     #[test]
     fn end() {
         for last in [vec![], vec![1, 2]] {
-            let (mut readers, batches) = RingReaders::new();
-            readers.finish(last.clone()).unwrap();
+            let (sender, batches) = bounded(1);
+            let mut reader = RingReader {
+                sender: Some(sender),
+                is_last_round: Arc::default(),
+                thread: None,
+            };
+            reader.finish(last.clone()).unwrap();
             assert_eq!(batches.iter().collect::<Vec<_>>().concat(), last);
-            assert!(!readers.has_failed());
+            assert!(!reader.has_failed());
         }
     }
 }

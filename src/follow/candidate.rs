@@ -14,6 +14,7 @@ use crate::follow::processes::Inode;
 use crate::follow::processes::NginxProcess;
 use crate::follow::processes::OpenedProcess;
 use crate::follow::program::Program;
+use crate::follow::settings::FileReading;
 
 /// The result of reading a process and its file.
 pub enum Candidate {
@@ -46,7 +47,7 @@ impl Refused {
 
 /// A file that can't be traced.
 pub struct RefusedBinary {
-    /// Its device and inode.
+    /// Its inode.
     pub inode: Inode,
     /// The path of the file, for messages.
     pub path: PathBuf,
@@ -66,13 +67,13 @@ impl Candidate {
 
     /// Reads a process and its file, unless the file is one of `known`. It is an error that the
     /// process has ended only if the user named it.
-    pub fn read(pid: u32, is_named: bool, known: &[Inode], from: &Options) -> Self {
+    pub fn read(pid: u32, is_named: bool, known: &[Inode], reading: &FileReading) -> Self {
         let process = match NginxProcess::open(pid) {
             Ok(process) => process,
             Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
         };
-        let (target, binary) = match OpenedProcess::open(process) {
+        let (target, binary) = match OpenedProcess::open(process, reading.mapped.as_deref()) {
             Ok(opened) => opened,
             Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
@@ -81,7 +82,7 @@ impl Candidate {
             return Self::Known(target.process, target.inode);
         }
         let (inode, path) = (target.inode, target.path.clone());
-        match Self::read_program(target, binary, from) {
+        match Self::read_program(target, binary, &reading.layout) {
             Ok(program) => Self::New(Box::new(program)),
             Err(unsupported) => Self::Refused(Box::new(Refused {
                 pid,

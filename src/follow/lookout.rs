@@ -22,11 +22,11 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::Sender;
 use crossbeam_channel::unbounded;
-use nginx_binary::Options;
 
 use crate::follow::candidate::Candidate;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
+use crate::follow::settings::FileReading;
 use crate::host::signals::Signals;
 
 /// The time limit for reading one process. The largest nginx takes a second or two.
@@ -93,7 +93,12 @@ impl Lookout {
     /// again.
     ///
     /// Fails when too many threads hang.
-    pub fn start(scope: Scope, skip: Vec<u32>, known: Vec<Inode>, from: &Options) -> Result<Self> {
+    pub fn start(
+        scope: Scope,
+        skip: Vec<u32>,
+        known: Vec<Inode>,
+        reading: &FileReading,
+    ) -> Result<Self> {
         ensure!(
             LEFT.load(Ordering::Relaxed) < LEFT_MAX,
             "no other nginx is looked for: {LEFT_MAX} of them hang while they are read"
@@ -104,7 +109,7 @@ impl Lookout {
         let mut state = LookoutThread {
             skip,
             known,
-            from: from.clone(),
+            reading: reading.clone(),
             at: Arc::clone(&at),
             sender,
         };
@@ -197,14 +202,14 @@ pub enum End {
 /// Fails when the processes can't be listed.
 pub fn read_all(
     pids: &[u32],
-    from: &Options,
+    reading: &FileReading,
     signals: Option<&Signals>,
     mut pass_on: impl FnMut(Candidate),
 ) -> Result<End> {
     let (mut seen, mut known) = (Vec::new(), Vec::new());
     loop {
         let scope = Scope::of_user(pids);
-        let mut lookout = match Lookout::start(scope, seen.clone(), known.clone(), from) {
+        let mut lookout = match Lookout::start(scope, seen.clone(), known.clone(), reading) {
             Ok(lookout) => lookout,
             Err(error) => return Ok(End::Blind(error)),
         };
@@ -232,8 +237,7 @@ struct LookoutThread {
     skip: Vec<u32>,
     /// The files that are not read again.
     known: Vec<Inode>,
-    /// The files that the user named for layouts.
-    from: Options,
+    reading: FileReading,
     /// The pid that is being read; 0 when none is.
     at: Arc<AtomicU32>,
     /// The channel for the results.
@@ -269,7 +273,7 @@ impl LookoutThread {
 
     /// Reads one process. A panic while reading it does not keep the others from being read.
     fn read(&mut self, pid: u32, is_named: bool) -> Candidate {
-        let read = || Candidate::read(pid, is_named, &self.known, &self.from);
+        let read = || Candidate::read(pid, is_named, &self.known, &self.reading);
         let candidate = catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
             Candidate::refused(pid, anyhow!("pid {pid} can't be traced: reading it failed"))
         });

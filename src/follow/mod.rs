@@ -2,7 +2,6 @@
 //! Controls which nginx binaries are traced: those that the user asked for, and those of masters
 //! that start later, by an upgrade or, with `--wait`, for any other reason.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
@@ -11,12 +10,10 @@ use anyhow::Context as _;
 use anyhow::Result;
 use nginx_binary::layout::choose::LayoutOrigin;
 
-use crate::attach::Probe;
 use crate::attach::ProbeTarget;
-use crate::attach::ProgramRuns;
+use crate::attach::ProcessEvent;
+use crate::attach::Tracer;
 use crate::attach::kernel::Kernel;
-use crate::attach::socket_source::SocketSource;
-use crate::attach::trial::UprobeMethod;
 use crate::follow::candidate::Candidate;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
@@ -28,6 +25,7 @@ use crate::follow::selection::Selection;
 use crate::follow::selection::Untraceable;
 use crate::follow::selection::in_one_line;
 use crate::follow::selection::untraceable;
+use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
 use crate::follow::traced::TracedBinary;
 use crate::host::stderr::Messages;
@@ -49,9 +47,8 @@ const WAIT: Duration = Duration::from_millis(500);
 /// The rest is handled at the next call.
 const TURN: Duration = Duration::from_millis(20);
 
-/// A function that is called with each probe before it records anything, so that its ring buffer is
-/// read in time.
-pub type OnAttach<'a> = &'a mut dyn FnMut(&Probe) -> Result<()>;
+/// The interval at which binaries that no process runs any more are looked for.
+const RETIREMENT: Duration = Duration::from_secs(1);
 
 /// All nginx binaries that are traced, and the processes that can't be traced.
 pub struct Follower {
@@ -59,9 +56,12 @@ pub struct Follower {
     settings: FollowSettings,
     /// The printer of messages.
     messages: Messages,
-    /// The traced binaries. One stays here after its last process has ended, because its counters
-    /// are part of the sums.
+    /// The traced binaries. They are dropped before the tracer.
     traced: Vec<TracedBinary>,
+    /// What is loaded into the kernel.
+    tracer: Tracer,
+    /// How the files of processes are read.
+    reading: FileReading,
     /// The processes that could not be traced. Each was reported once, and is not tried again while
     /// it lives.
     untraceable: Vec<Untraceable>,
@@ -76,25 +76,34 @@ pub struct Follower {
     looked: Instant,
     /// True when the last lookout could not be started, which was reported.
     is_blind: bool,
-    /// The socket source and the uprobe method that the kernel allowed at the start, so that they
-    /// are not tried again for an upgrade.
-    allowed: (SocketSource, UprobeMethod),
+    /// The time at which binaries that no process runs were last looked for.
+    retired: Instant,
+    /// The number of new processes that could not be traced.
+    untraced_processes: u64,
 }
 
 impl Follower {
-    /// Creates a follower that traces nothing yet, on this kernel.
-    pub fn new(settings: FollowSettings, kernel: &Kernel, messages: Messages) -> Self {
+    /// Creates a follower that traces nothing yet.
+    pub fn new(
+        settings: FollowSettings,
+        tracer: Tracer,
+        reading: FileReading,
+        messages: Messages,
+    ) -> Self {
         Self {
             settings,
             messages,
             traced: Vec::new(),
+            tracer,
+            reading,
             untraceable: Vec::new(),
             unopened: BTreeSet::new(),
             upgrades: BTreeSet::new(),
             lookout: None,
             looked: Instant::now(),
             is_blind: false,
-            allowed: (kernel.sockets, kernel.method),
+            retired: Instant::now(),
+            untraced_processes: 0,
         }
     }
 
@@ -102,12 +111,7 @@ impl Follower {
     /// that can't be attached to does not stop the others.
     ///
     /// Fails when binaries were found and none of them is traced.
-    pub fn start(
-        &mut self,
-        selection: Selection,
-        kernel: Kernel,
-        on_attach: OnAttach<'_>,
-    ) -> Result<()> {
+    pub fn start(&mut self, selection: Selection, kernel: Kernel) -> Result<()> {
         let Selection {
             programs,
             refused,
@@ -120,7 +124,7 @@ impl Follower {
         self.untraceable.extend(also_refused);
         let (mut attached, mut failures) = (Vec::new(), Vec::new());
         for program in programs {
-            match self.attach(program, &kernel, on_attach) {
+            match self.attach(program, &kernel) {
                 Ok(traced) => attached.push(traced),
                 Err(error) => failures.push(error),
             }
@@ -141,12 +145,7 @@ impl Follower {
 
     /// Loads and attaches the probes of one binary. None of its processes is traced yet. On failure
     /// its processes are set aside.
-    fn attach(
-        &mut self,
-        program: Program,
-        kernel: &Kernel,
-        on_attach: OnAttach<'_>,
-    ) -> Result<TracedBinary> {
+    fn attach(&mut self, program: Program, kernel: &Kernel) -> Result<TracedBinary> {
         messages::probes(self.messages, &program.probe_sites);
         let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
         if is_layout_inferred {
@@ -158,10 +157,7 @@ impl Follower {
             is_layout_inferred,
             sites: &program.probe_sites.sites,
         };
-        let probe = Probe::attach(kernel, &target, &self.settings.filter).and_then(|probe| {
-            on_attach(&probe)?;
-            Ok(probe)
-        });
+        let probe = self.tracer.attach(kernel, &target);
         match probe.with_context(|| format!("failed to trace {}", program.shown())) {
             Ok(probe) => Ok(TracedBinary { program, probe }),
             Err(error) => {
@@ -174,9 +170,11 @@ impl Follower {
     /// Starts to trace the processes of a binary whose probes are attached. Returns the errors of
     /// those that can't be traced. If none can, the binary is dropped.
     fn activate(&mut self, mut traced: TracedBinary) -> Vec<anyhow::Error> {
-        let failed = traced.activate(self.messages);
+        let failed = traced.activate(&self.tracer, self.messages);
         let inode = Some(traced.program.inode);
-        if !traced.program.processes.is_empty() {
+        if traced.program.processes.is_empty() {
+            self.tracer.detach(traced.probe);
+        } else {
             self.traced.push(traced);
         }
         let (processes, errors): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
@@ -206,11 +204,13 @@ impl Follower {
         traced.filter(|traced| traced.program.is_alive()).count()
     }
 
-    /// Traces the masters that have started since the last call: those of upgrades, which BPF
-    /// reports, and with `--wait` all others.
-    pub fn follow_new_masters(&mut self, on_attach: OnAttach<'_>) {
-        self.collect_upgrades();
-        if self.take_news(on_attach) {
+    /// Follows what has become of processes since the last call: masters that have started, which
+    /// BPF reports after an upgrade, and with `--wait` all others; workers that could not be traced;
+    /// and binaries that no process runs any more.
+    pub fn follow_processes(&mut self) {
+        self.handle_events();
+        self.retire();
+        if self.take_news() {
             return;
         }
         if !self.upgrades.is_empty() {
@@ -223,7 +223,7 @@ impl Follower {
     }
 
     /// Handles the events of the lookout so far. Returns whether it is still in progress.
-    fn take_news(&mut self, on_attach: OnAttach<'_>) -> bool {
+    fn take_news(&mut self) -> bool {
         let Some(mut lookout) = self.lookout.take() else {
             return false;
         };
@@ -232,7 +232,7 @@ impl Follower {
             && let Some(news) = lookout.poll()
         {
             match news {
-                News::Candidate(pid, candidate) => self.add(pid, candidate, on_attach),
+                News::Candidate(pid, candidate) => self.add(pid, candidate),
                 News::Failed(error) => self.messages.warn(&error),
                 News::Over => return false,
             }
@@ -241,12 +241,54 @@ impl Follower {
         true
     }
 
-    /// Collects the masters of upgrades from BPF. nginx replaces its binary by starting the new one
-    /// from the old master.
-    fn collect_upgrades(&mut self) {
-        while let Some(pid) = self.traced.iter().find_map(|t| t.probe.next_upgraded()) {
-            self.upgrades.insert(pid);
+    /// Handles what BPF reports of traced processes: masters of upgrades, since nginx replaces its
+    /// binary by starting the new one from the old master, and workers without storage.
+    fn handle_events(&mut self) {
+        while let Some(event) = self.tracer.next_event() {
+            match event {
+                ProcessEvent::Executed(pid) => {
+                    self.upgrades.insert(pid);
+                }
+                ProcessEvent::Untraced(pid) => self.add_worker(pid),
+            }
         }
+    }
+
+    /// Traces a worker for which BPF had no memory. It has ended if it can't be opened.
+    fn add_worker(&mut self, pid: u32) {
+        let Ok(process) = NginxProcess::hold(pid) else {
+            return;
+        };
+        let master = process.parent();
+        let traced = self.traced.iter().find(|traced| {
+            let mut masters = traced.program.processes.iter();
+            masters.any(|process| Some(process.pid) == master)
+        });
+        let result = traced.map(|traced| traced.add_process(&self.tracer, &process, false));
+        if !matches!(result, Some(Ok(()))) && process.is_alive() {
+            self.untraced_processes += 1;
+        }
+    }
+
+    /// Detaches the probes of binaries that no process runs any more. The workers of a master that
+    /// has ended may go on.
+    fn retire(&mut self) {
+        if self.retired.elapsed() < RETIREMENT || self.live_binaries() == self.traced.len() {
+            return;
+        }
+        self.retired = Instant::now();
+        let processes = match self.tracer.processes() {
+            Ok(processes) => processes,
+            Err(error) => return self.messages.warn(&error),
+        };
+        let is_over = |traced: &mut TracedBinary| {
+            !traced.program.is_alive() && !processes.contains_key(&traced.probe.number())
+        };
+        let ended: Vec<_> = self.traced.extract_if(.., is_over).collect();
+        for ended in ended {
+            self.tracer.detach(ended.probe);
+        }
+        release_free_memory();
     }
 
     /// Starts a lookout.
@@ -263,7 +305,7 @@ impl Follower {
         let traced = self.traced.iter().map(|traced| traced.program.inode);
         let refused = self.untraceable.iter().filter_map(|(_, inode)| *inode);
         let known = traced.chain(refused).collect();
-        match Lookout::start(scope, skip, known, &self.settings.layout) {
+        match Lookout::start(scope, skip, known, &self.reading) {
             Ok(lookout) => {
                 self.is_blind = false;
                 self.lookout = Some(lookout);
@@ -279,9 +321,9 @@ impl Follower {
     }
 
     /// Traces a new master, unless it has ended already. Errors are reported.
-    fn add(&mut self, pid: u32, candidate: Candidate, on_attach: OnAttach<'_>) {
+    fn add(&mut self, pid: u32, candidate: Candidate) {
         /* The master of an upgrade was executed before it could be found by its title. */
-        self.collect_upgrades();
+        self.handle_events();
         let is_upgrade = self.upgrades.remove(&pid);
         if !matches!(candidate, Candidate::Refused(_)) {
             self.unopened.remove(&pid);
@@ -290,7 +332,7 @@ impl Follower {
             Candidate::Gone => Ok(()),
             Candidate::Known(process, inode) => self.add_to_known(process, inode),
             Candidate::New(program) => {
-                let result = self.add_binary(*program, on_attach);
+                let result = self.add_binary(*program);
                 if is_upgrade && result.is_ok() {
                     messages::upgraded(self.messages, pid);
                 }
@@ -324,7 +366,7 @@ impl Follower {
             self.set_aside([&process], Some(inode));
             return Ok(());
         };
-        let result = same.add(&process, self.messages);
+        let result = same.add(&self.tracer, &process, self.messages);
         let processes = &mut same.program.processes;
         processes.retain(NginxProcess::is_alive);
         match &result {
@@ -335,40 +377,36 @@ impl Follower {
     }
 
     /// Attaches to a file that was not traced yet, and starts to trace its processes.
-    fn add_binary(&mut self, program: Program, on_attach: OnAttach<'_>) -> Result<()> {
-        let (sockets, method) = self.allowed;
-        let kernel = match Kernel::read_again(sockets, method) {
+    fn add_binary(&mut self, program: Program) -> Result<()> {
+        let kernel = match self.tracer.kernel() {
             Ok(kernel) => kernel,
             Err(error) => {
                 self.set_aside(&program.processes, Some(program.inode));
                 return Err(error);
             }
         };
-        let traced = self.attach(program, &kernel, on_attach)?;
+        let traced = self.attach(program, &kernel)?;
         drop(kernel);
         release_free_memory();
         self.activate(traced).pop().map_or(Ok(()), Err)
     }
 
-    /// Returns the number and time of the runs that the kernel has counted, of each BPF program.
-    pub fn program_runs(&self) -> BTreeMap<String, ProgramRuns> {
-        let mut programs = BTreeMap::new();
-        for traced in &self.traced {
-            traced.probe.add_runs(&mut programs);
-        }
-        programs
+    /// Returns the number of new processes that could not be traced.
+    pub fn untraced_processes(&self) -> u64 {
+        self.untraced_processes
     }
 
-    /// Detaches all probes. Recorded requests are still in the ring buffers.
+    /// Returns what is loaded into the kernel.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// Detaches everything. Recorded requests are still in the ring buffer.
     pub fn detach(&mut self) {
-        for traced in &mut self.traced {
-            traced.probe.detach();
+        self.tracer.deactivate();
+        for traced in self.traced.drain(..) {
+            self.tracer.detach(traced.probe);
         }
-    }
-
-    /// Takes the held records. Nothing may be attached any more.
-    pub fn take_held(&self) -> Vec<Vec<u8>> {
-        let traced = self.traced.iter();
-        traced.flat_map(|traced| traced.probe.take_held()).collect()
+        self.tracer.detach_from_kernel();
     }
 }

@@ -22,6 +22,8 @@ use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::pidfd_open;
 
+use crate::attach::iterator::MappedFiles;
+use crate::attach::iterator::RealInode;
 use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
@@ -109,6 +111,11 @@ impl NginxProcess {
         descriptors::is_process_alive(&self.pidfd)
     }
 
+    /// Returns the pid of the process that started it. `None` when it has ended.
+    pub fn parent(&self) -> Option<u32> {
+        parent(self.pid)
+    }
+
     /// Opens the current children, without reading their titles.
     pub fn children(&self) -> Result<Vec<Self>> {
         /* A child that has ended since is left out. */
@@ -153,8 +160,14 @@ impl KnownProcess {
     }
 }
 
-/// The device and the inode of a file, which probes are attached to.
-pub type Inode = (u64, u64);
+/// The inode of a file, which identifies it for as long as a process runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inode {
+    /// The one that probes are attached to: of the layer that has the file, if it is on an overlay.
+    Real(RealInode),
+    /// The device and the number that the mount shows.
+    Shown(u64, u64),
+}
 
 /// A process and the file that it runs.
 #[derive(Debug)]
@@ -163,25 +176,31 @@ pub struct OpenedProcess {
     pub process: NginxProcess,
     /// The path of the file, for messages.
     pub path: PathBuf,
-    /// The device and inode of the file.
+    /// The inode of the file.
     pub inode: Inode,
 }
 
 impl OpenedProcess {
     /// Opens the file that `/proc/PID/exe` refers to, even if its path was changed or removed.
     /// Fails when the process has ended or the file can't be opened.
-    pub fn open(process: NginxProcess) -> Result<(Self, File)> {
+    pub fn open(process: NginxProcess, mapped: Option<&MappedFiles>) -> Result<(Self, File)> {
         let pid = process.pid;
         let context = || format!("failed to open the program of pid {pid}");
         let binary = foreign::program(pid).map_err(|error| with_remedy(pid, error))?;
         let path = fs::read_link(descriptors::path_of(&binary));
         let path = path.with_context(context)?;
-        let metadata = binary.metadata().with_context(context)?;
+        let inode = match mapped {
+            Some(mapped) => Inode::Real(mapped.inode(&binary).with_context(context)?),
+            None => {
+                let metadata = binary.metadata().with_context(context)?;
+                Inode::Shown(metadata.dev(), metadata.ino())
+            }
+        };
         ensure!(process.is_alive(), "no process with pid {pid}");
         let target = Self {
             process,
             path,
-            inode: (metadata.dev(), metadata.ino()),
+            inode,
         };
         Ok((target, binary))
     }

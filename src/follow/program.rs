@@ -31,7 +31,7 @@ pub struct Program {
     pub binary: File,
     /// The path of the file, for messages.
     pub path: PathBuf,
-    /// The device and inode of the file.
+    /// The inode of the file.
     pub inode: Inode,
     /// The build of nginx, and the build id of the file.
     pub identity: Identity,

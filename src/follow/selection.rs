@@ -15,6 +15,7 @@ use crate::follow::processes::Inode;
 use crate::follow::processes::KnownProcess;
 use crate::follow::processes::NginxProcess;
 use crate::follow::program::Program;
+use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
 use crate::host::pid_namespace;
 use crate::host::signals::Signals;
@@ -37,11 +38,16 @@ impl Selection {
     /// selection when the end was asked for.
     ///
     /// Fails when there is nothing to trace, unless `--wait` is set.
-    pub fn read(settings: &FollowSettings, messages: Messages, signals: &Signals) -> Result<Self> {
+    pub fn read(
+        settings: &FollowSettings,
+        reading: &FileReading,
+        messages: Messages,
+        signals: &Signals,
+    ) -> Result<Self> {
         pid_namespace::ensure_proc_is_own()?;
         let mut selection = Self::default();
         let add = |candidate| selection.add(candidate);
-        match lookout::read_all(&settings.pids, &settings.layout, Some(signals), add)? {
+        match lookout::read_all(&settings.pids, reading, Some(signals), add)? {
             End::Over => {}
             End::Asked => return Ok(Self::default()),
             End::Blind(error) if selection.programs.is_empty() && !settings.wait => {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The settings that choose what is traced.
 
+use std::sync::Arc;
+
 use nginx_binary::Options;
 
+use crate::attach::iterator::MappedFiles;
 use crate::attach::object::KernelFilter;
 use crate::attach::socket_source::SocketSource;
 
@@ -20,4 +23,13 @@ pub struct FollowSettings {
     pub sockets: Option<SocketSource>,
     /// The filters that run in BPF.
     pub filter: KernelFilter,
+}
+
+/// How the files of processes are read.
+#[derive(Clone)]
+pub struct FileReading {
+    /// The files that the user named for layouts.
+    pub layout: Options,
+    /// Finds out which inode probes are attached to. `None` when nothing is going to be attached.
+    pub mapped: Option<Arc<MappedFiles>>,
 }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use anyhow::Result;
 
 use crate::attach::Probe;
+use crate::attach::Tracer;
 use crate::follow::messages;
 use crate::follow::processes::NginxProcess;
 use crate::follow::processes::Role;
@@ -23,11 +24,14 @@ pub struct TracedBinary {
 impl TracedBinary {
     /// Starts to trace the processes of the binary. Processes that can't be traced are removed from
     /// it, and returned with the reason.
-    pub fn activate(&mut self, messages: Messages) -> Vec<(NginxProcess, anyhow::Error)> {
-        self.probe.activate();
+    pub fn activate(
+        &mut self,
+        tracer: &Tracer,
+        messages: Messages,
+    ) -> Vec<(NginxProcess, anyhow::Error)> {
         let mut failed = Vec::new();
         for process in std::mem::take(&mut self.program.processes) {
-            match self.add(&process, messages) {
+            match self.add(tracer, &process, messages) {
                 Ok(()) => self.program.processes.push(process),
                 Err(error) => failed.push((process, error)),
             }
@@ -36,8 +40,8 @@ impl TracedBinary {
     }
 
     /// Starts to trace one process and its workers, and reports that.
-    pub fn add(&self, process: &NginxProcess, messages: Messages) -> Result<()> {
-        let workers = self.add_with_workers(process)?;
+    pub fn add(&self, tracer: &Tracer, process: &NginxProcess, messages: Messages) -> Result<()> {
+        let workers = self.add_with_workers(tracer, process)?;
         messages::started(
             messages,
             self.program.identity.build.version,
@@ -50,18 +54,16 @@ impl TracedBinary {
     /// Starts to trace a process and, unless it is a worker, all its children, including those that
     /// it starts later, since a master that is still starting has no title that shows its role.
     /// Returns the number of its workers.
-    fn add_with_workers(&self, process: &NginxProcess) -> Result<usize> {
+    fn add_with_workers(&self, tracer: &Tracer, process: &NginxProcess) -> Result<usize> {
         let has_children = !matches!(process.role, Some(Role::Worker | Role::Helper));
-        self.probe
-            .add_process(process.pid, process.pidfd.as_fd(), has_children)?;
+        self.add_process(tracer, process, has_children)?;
         if !has_children {
             return Ok(1);
         }
         /* BPF adds the children that are started from now on. */
         let children = process.children()?;
         for child in &children {
-            self.probe
-                .add_process(child.pid, child.pidfd.as_fd(), false)?;
+            self.add_process(tracer, child, false)?;
         }
         let workers = children
             .iter()
@@ -69,5 +71,15 @@ impl TracedBinary {
             .count();
         let serves_itself = process.role == Some(Role::Single) && workers == 0;
         Ok(if serves_itself { 1 } else { workers })
+    }
+    /// Starts to trace one process, and the processes that it starts later with `follow_children`.
+    pub fn add_process(
+        &self,
+        tracer: &Tracer,
+        process: &NginxProcess,
+        follow_children: bool,
+    ) -> Result<()> {
+        let pidfd = process.pidfd.as_fd();
+        tracer.add_process(&self.probe, process.pid, pidfd, follow_children)
     }
 }

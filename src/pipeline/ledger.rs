@@ -23,7 +23,6 @@ const COUNTED_BY_BPF: [Cause; lost_cause::LOST_CAUSES.0 as usize] = {
     causes[lost_cause::LOST_RING_FULL.0 as usize] = Cause::RingFull;
     causes[lost_cause::LOST_INFLIGHT_FULL.0 as usize] = Cause::InflightFull;
     causes[lost_cause::LOST_BAD_READ.0 as usize] = Cause::BadRead;
-    causes[lost_cause::LOST_WORKER_EXIT.0 as usize] = Cause::WorkerExit;
     causes
 };
 
@@ -38,8 +37,13 @@ const _: () = {
 /// The counts, shared by the record thread, the control thread, and the handler of signals.
 #[derive(Default)]
 pub struct Ledger {
-    /// BPF's counters of every binary that was ever attached to, and their last values.
-    objects: Mutex<Vec<(CounterMap, types::counters)>>,
+    /// BPF's counters, and their last values.
+    bpf: OnceLock<(CounterMap, Mutex<types::counters>)>,
+    /// The number of requests that were in flight in processes that have ended, which user space
+    /// counts.
+    pub departed: AtomicU64,
+    /// The number of processes that could not be traced.
+    pub untraced_processes: AtomicU64,
     /// Requests that the records thread has passed to the consumers.
     pub taken: AtomicU64,
     /// Requests written.
@@ -62,22 +66,37 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Adds the counters of a BPF object to the sums.
-    pub fn add_object(&self, counters: CounterMap) {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        objects.push((counters, types::counters::default()));
+    /// Sets where BPF counts. It is set once.
+    pub fn count_from(&self, counters: CounterMap) {
+        let first = Mutex::new(types::counters::default());
+        self.bpf.get_or_init(|| (counters, first));
     }
 
-    /// Sums up what BPF has counted. A map that can't be read counts as it did when it last could.
-    fn counted_by_bpf(&self) -> Counts {
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut counts = Counts::default();
-        for (object, last) in &mut *objects {
-            if let Ok(counters) = object.read() {
-                *last = counters;
-            }
-            add_counters(&mut counts, last);
+    /// Returns the number of traced processes that have ended.
+    pub fn ended_processes(&self) -> u64 {
+        self.counters().ended_processes
+    }
+
+    /// Reads BPF's counters. While they can't be read they are as they last were.
+    fn counters(&self) -> types::counters {
+        let Some((map, last)) = self.bpf.get() else {
+            return types::counters::default();
+        };
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(counters) = map.read() {
+            *last = counters;
         }
+        *last
+    }
+
+    /// Returns what was counted where requests are traced: in BPF, and of processes that have ended.
+    fn counted_by_bpf(&self) -> Counts {
+        let mut counts = Counts::default();
+        add_counters(&mut counts, &self.counters());
+        let departed = self.departed.load(Ordering::Relaxed);
+        counts.seen += departed;
+        counts.lost[Cause::WorkerExit as usize] += departed;
+        counts.untraced_processes = self.untraced_processes.load(Ordering::Relaxed);
         counts
     }
 
@@ -124,14 +143,13 @@ impl Ledger {
     }
 }
 
-/// Adds the counters of one BPF object.
+/// Adds BPF's counters.
 fn add_counters(counts: &mut Counts, counters: &types::counters) {
     counts.seen += counters.seen;
     counts.filtered += counters.filtered;
     for (cause, count) in COUNTED_BY_BPF.into_iter().zip(counters.lost) {
         counts.lost[cause as usize] += count;
     }
-    counts.untraced_processes += counters.untraced_processes;
     counts.waiting_max = counts.waiting_max.max(counters.waiting_max);
 }
 

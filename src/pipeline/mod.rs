@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tracing: from settings to lines and metrics.
 //!
-//! Three kinds of threads share the work, so that none of them delays another one for longer than
-//! its channel takes to fill. A ring reader for each binary takes records from its ring buffer. The
-//! record thread passes them to the consumers, which write and measure them. The main thread
+//! Three threads share the work, so that none of them delays another one for longer than its
+//! channel takes to fill. The ring reader takes records from the ring buffer. The record thread passes them to the consumers, which write and measure them. The main thread
 //! controls which processes are traced: it attaches to new binaries, which takes 0.3 s each, and
 //! updates the tool's own metrics.
 
@@ -26,14 +25,15 @@ use crossbeam_channel::tick;
 use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 
-use crate::attach::Probe;
+use crate::attach::Tracer;
 use crate::attach::kernel;
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::decode::held;
-use crate::decode::ring::RingReaders;
+use crate::decode::ring::RingReader;
 use crate::follow::Follower;
 use crate::follow::selection::Selection;
+use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
 use crate::host::descriptors;
 use crate::host::signals::Signals;
@@ -49,6 +49,7 @@ use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::ledger::add;
 use crate::pipeline::lines::Lines;
 use crate::pipeline::overhead::Overhead;
 use crate::pipeline::overhead::OverheadMeter;
@@ -107,21 +108,29 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     };
     let kernel = kernel::check(settings.follow.sockets)?;
     descriptors::raise_limit();
-    let selection = Selection::read(&settings.follow, messages, &signals)?;
+    let tracer = Tracer::start(&kernel, &settings.follow.filter)?;
+    ledger.count_from(tracer.counters()?);
+    let reading = FileReading {
+        layout: settings.follow.layout.clone(),
+        mapped: Some(Arc::new(tracer.mapped_files()?)),
+    };
+    let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
+    let (reader, batches) = RingReader::start(tracer.ring_buffer()?)?;
+    let follower = Follower::new(settings.follow, tracer, reading, messages);
     let output = Output::open(settings.output.as_deref())?;
     let (own_metrics, request_metrics) = settings.metrics.map(metrics::serve).transpose()?.unzip();
     let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
-    let (readers, batches) = RingReaders::new();
     let mut control = Control {
-        follower: Follower::new(settings.follow, &kernel, messages),
-        readers,
+        follower,
+        reader,
         ledger: Arc::clone(&ledger),
         own_metrics,
         meter,
         untraced_processes: 0,
+        ended_processes: 0,
         messages,
     };
-    control.start(selection, kernel)?;
+    control.follower.start(selection, kernel)?;
     print_hints(&settings.hints, &output, messages);
     signals.start_clock(settings.duration);
     let lines = Lines {
@@ -185,8 +194,8 @@ fn print_hints(hints: &[String], output: &Output, messages: Messages) {
 struct Control {
     /// The binaries that are traced.
     follower: Follower,
-    /// The readers of the ring buffers of these binaries.
-    readers: RingReaders,
+    /// The reader of the ring buffer.
+    reader: RingReader,
     /// The counts of requests.
     ledger: Arc<Ledger>,
     /// The tool's own metrics.
@@ -195,19 +204,13 @@ struct Control {
     meter: Option<OverheadMeter>,
     /// The number of processes that could not be traced and were reported.
     untraced_processes: u64,
+    /// The number of traced processes that have ended and whose entries were removed.
+    ended_processes: u64,
     /// The printer of messages.
     messages: Messages,
 }
 
 impl Control {
-    /// Starts to trace the processes that were found.
-    fn start(&mut self, selection: Selection, kernel: kernel::Kernel) -> Result<()> {
-        let (readers, ledger) = (&mut self.readers, &self.ledger);
-        self.follower.start(selection, kernel, &mut |probe| {
-            connect(probe, readers, ledger)
-        })
-    }
-
     /// Runs until the end is asked for, no more records are wanted, or nothing is left to trace.
     fn run_until_end(&mut self, signals: &Signals, stopped: &Receiver<()>, ended: &Receiver<()>) {
         let ticks = tick(TICK);
@@ -217,7 +220,7 @@ impl Control {
                 recv(ticks) -> _ => {
                     self.tick();
                     /* finish() returns the error of a reader. */
-                    if !self.follower.has_work() || self.readers.has_failed() {
+                    if !self.follower.has_work() || self.reader.has_failed() {
                         return;
                     }
                 }
@@ -230,25 +233,44 @@ impl Control {
 
     /// Does the periodic work, ten times a second.
     fn tick(&mut self) {
-        let (readers, ledger) = (&mut self.readers, &self.ledger);
-        self.follower
-            .follow_new_masters(&mut |probe| connect(probe, readers, ledger));
+        self.follower.follow_processes();
+        self.forget_departed();
         if self.meter.as_mut().is_some_and(OverheadMeter::is_due) {
             self.report_overhead();
         }
+        self.report_untraced();
         let counts = self.ledger.counts();
-        self.report_untraced(&counts);
         if let Some(metrics) = &self.own_metrics {
             let written = self.ledger.written.load(Ordering::Relaxed);
             metrics.update(&counts, written, self.follower.live_binaries());
         }
     }
 
-    /// Reports new processes that BPF could not trace, each once.
-    fn report_untraced(&mut self, counts: &Counts) {
-        if counts.untraced_processes > self.untraced_processes {
-            self.untraced_processes = counts.untraced_processes;
-            messages::untraced(self.messages, counts.untraced_processes);
+    /// Removes what BPF has kept of processes that have ended, and counts their requests in flight
+    /// as lost.
+    fn forget_departed(&mut self) {
+        let ended = self.ledger.ended_processes();
+        if ended == self.ended_processes {
+            return;
+        }
+        match self.follower.tracer().forget_departed() {
+            Ok(lost) => {
+                add(&self.ledger.departed, lost);
+                self.ended_processes = ended;
+            }
+            Err(error) => self.messages.warn(&error),
+        }
+    }
+
+    /// Reports new processes that could not be traced, each once.
+    fn report_untraced(&mut self) {
+        let untraced = self.follower.untraced_processes();
+        if untraced > self.untraced_processes {
+            self.untraced_processes = untraced;
+            self.ledger
+                .untraced_processes
+                .store(untraced, Ordering::Relaxed);
+            messages::untraced(self.messages, untraced);
         }
     }
 
@@ -257,7 +279,7 @@ impl Control {
         match Usage::read() {
             Ok(process) => {
                 let overhead = Overhead {
-                    programs: self.follower.program_runs(),
+                    programs: self.follower.tracer().program_runs(),
                     process,
                 };
                 let waiting_max = self.ledger.counts().waiting_max;
@@ -271,16 +293,17 @@ impl Control {
     /// the output was still failing at the end.
     fn finish(mut self, records: JoinHandle<Result<()>>) -> Result<bool> {
         self.follower.detach();
-        let held = self.follower.take_held().into_iter();
+        self.forget_departed();
+        let held = self.follower.tracer().take_held().into_iter();
         let held: Vec<_> = held.filter_map(held::unfinished_record).collect();
-        let read = self.readers.finish(held.concat());
+        let read = self.reader.finish(held.concat());
         let handled = records
             .join()
             .unwrap_or_else(|_| Err(anyhow!("the thread of the records panicked")));
         if handled.is_err() {
             self.ledger.lose_the_rest();
         }
-        self.report_untraced(&self.ledger.counts());
+        self.report_untraced();
         if self.meter.is_some() {
             self.report_overhead();
         }
@@ -297,11 +320,4 @@ impl Control {
         messages::finished(self.messages, written, &self.ledger.counts());
         handled.and(read).map(|()| !is_failing)
     }
-}
-
-/// Starts to read the ring buffer and the counters of a probe, before it records a request.
-fn connect(probe: &Probe, readers: &mut RingReaders, ledger: &Ledger) -> Result<()> {
-    readers.add(probe.ring_buffer()?)?;
-    ledger.add_object(probe.counters()?);
-    Ok(())
 }

@@ -16,6 +16,7 @@ use crate::follow::lookout;
 use crate::follow::lookout::End;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
+use crate::follow::settings::FileReading;
 use crate::host::descriptors;
 use crate::host::pid_namespace;
 use crate::output;
@@ -77,8 +78,14 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
 fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     pid_namespace::ensure_proc_is_own()?;
     let mut found: Vec<(Option<Inode>, NginxReport)> = Vec::new();
-    let (pids, layout) = (options.pids.named(), layout_options(&options.layout));
-    let end = lookout::read_all(&pids, &layout, None, |candidate| add(&mut found, candidate))?;
+    let reading = FileReading {
+        layout: layout_options(&options.layout),
+        mapped: None,
+    };
+    let pids = options.pids.named();
+    let end = lookout::read_all(&pids, &reading, None, |candidate| {
+        add(&mut found, candidate)
+    })?;
     if let End::Blind(error) = end {
         return Err(error);
     }

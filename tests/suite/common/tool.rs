@@ -10,6 +10,7 @@ use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -125,22 +126,54 @@ impl Tool {
         children.trim().parse().unwrap()
     }
 
-    /// Returns the workers of the connections that it keeps in the kernel, for each traced binary.
-    pub fn known_workers(&self) -> Vec<BTreeSet<u32>> {
+    /// Returns the workers of the connections that it keeps in the kernel.
+    pub fn known_workers(&self) -> BTreeSet<u32> {
+        let entries = self.map_entries("connections");
+        let pids = entries.iter().map(|entry| entry["key"]["pid"].as_u64());
+        pids.map(|pid| u32::try_from(pid.unwrap()).unwrap())
+            .collect()
+    }
+
+    /// Waits until these workers satisfy a condition.
+    pub fn wait_known(&self, is_right: impl Fn(&BTreeSet<u32>) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let known = self.known_workers();
+            if is_right(&known) {
+                return;
+            }
+            assert!(Instant::now() < end, "{known:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Returns the entries of the one map that has this name, as bpftool shows their types.
+    pub fn map_entries(&self, name: &str) -> Vec<Value> {
         let mut maps = self.bpf_ids("map");
-        maps.retain(|id| bpftool(&["map", "show", "id", id])["name"] == "connections");
-        let pid = |entry: &Value| entry["formatted"]["key"]["pid"].as_u64().unwrap();
-        let workers = |id: &String| {
-            let entries = bpftool(&["map", "dump", "id", id]);
-            let pids = entries.as_array().unwrap().iter().map(pid);
-            pids.map(|pid| u32::try_from(pid).unwrap()).collect()
-        };
-        maps.iter().map(workers).collect()
+        maps.retain(|id| bpftool(&["map", "show", "id", id])["name"] == name);
+        assert_eq!(maps.len(), 1, "{maps:?}");
+        let entries = bpftool(&["map", "dump", "id", maps.first().unwrap()]);
+        let entries = entries.as_array().unwrap().iter();
+        entries.map(|entry| entry["formatted"].clone()).collect()
+    }
+
+    /// Waits until the map with this name has a number of entries.
+    pub fn wait_map(&self, name: &str, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.map_entries(name).len() != count {
+            assert!(Instant::now() < end, "{:?}", self.map_entries(name));
+            std::thread::yield_now();
+        }
     }
 
     /// Returns the ids of its objects in the kernel: `map`, `prog` or `link`.
     pub fn bpf_ids(&self, kind: &str) -> BTreeSet<String> {
-        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        self.bpf_ids_of(self.pid(), kind)
+    }
+
+    /// Returns the same when another program has started the tool.
+    pub fn bpf_ids_of(&self, pid: u32, kind: &str) -> BTreeSet<String> {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
         descriptors
             .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
             .filter_map(|text| {

@@ -76,18 +76,51 @@ impl Yard {
 
     /// Starts an nginx with one worker, of another binary.
     pub fn nginx_of(&self, binary: &Path) -> Nginx {
-        let script = self.folder().join("start-nginx");
-        let text = format!(
-            "#!/bin/sh\nexec nsenter --pid --mount --target {} '{}' \"$@\"\n",
-            self.pid,
-            binary.display()
-        );
-        write_program(&script, text.as_bytes());
-        Nginx::start(&Config {
-            binary: script,
+        self.nginx_by(&format!("'{}' \"$@\"", binary.display()))
+    }
+
+    /// Starts an nginx with one worker in a mount namespace of its own, on an overlay over the folder
+    /// of a binary, as in a container.
+    pub fn container(&self, binary: &Path) -> Nginx {
+        let (folder, name) = (binary.parent().unwrap(), binary.file_name().unwrap());
+        self.nginx_by(&format!(
+            "unshare --mount sh -ec 'mount -t tmpfs none /mnt; mkdir /mnt/upper /mnt/work /mnt/root
+             mount -t overlay none /mnt/root -o lowerdir={},upperdir=/mnt/upper,workdir=/mnt/work
+             exec /mnt/root/{} \"$@\"' sh \"$@\"",
+            folder.display(),
+            Path::new(name).display()
+        ))
+    }
+
+    /// Starts an nginx for a steady load, as `Nginx::steady()` does.
+    pub fn steady(&self) -> Option<Nginx> {
+        Nginx::steady(Config {
+            binary: self.script(&format!("'{}' \"$@\"", binary().display())),
             namespace: true,
             ..Config::default()
         })
+    }
+
+    /// Starts an nginx with one worker by a command of a shell.
+    fn nginx_by(&self, command: &str) -> Nginx {
+        Nginx::start(&Config {
+            binary: self.script(command),
+            namespace: true,
+            ..Config::default()
+        })
+    }
+
+    /// Writes a script that runs a command of a shell in the namespaces.
+    fn script(&self, command: &str) -> PathBuf {
+        let mut script = tempfile::Builder::new();
+        let script = script.prefix("start-nginx-").tempfile_in(self.folder());
+        let script = script.unwrap().into_temp_path().keep().unwrap();
+        let text = format!(
+            "#!/bin/sh\nexec nsenter --pid --mount --target {} {command}\n",
+            self.pid
+        );
+        write_program(&script, text.as_bytes());
+        script
     }
 
     /// Starts a program that calls itself an nginx master. It lives as long as the namespaces.

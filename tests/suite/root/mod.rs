@@ -26,6 +26,8 @@ mod filters;
 /// Requests with hostile bytes.
 mod hostile;
 /// HTTP/2, stream by stream.
+mod hosts;
+
 mod http2;
 /// HTTP/3, stream by stream.
 mod http3;

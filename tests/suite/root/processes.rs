@@ -181,10 +181,10 @@ fn worker_killed_under_load() {
         nginx.wait_served(&[nginx.wait_for_worker()]);
         killed.insert(worker);
     }
+    tool.wait_known(|known| {
+        known.is_disjoint(&killed) && nginx.workers().iter().all(|worker| known.contains(worker))
+    });
     drop(load);
-    let known = tool.known_workers().remove(0);
-    assert!(known.is_disjoint(&killed), "{known:?} {killed:?}");
-    assert!(nginx.workers().iter().all(|worker| known.contains(worker)));
     let logged = nginx.quit();
     let ended = tool.wait();
     assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The programs that read nginx's memory, loaded for one layout. All binaries with that layout use
+//! them.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::Link;
+use libbpf_rs::MapCore as _;
+use libbpf_rs::MapFlags;
+use libbpf_rs::MapHandle;
+use libbpf_rs::OpenMapMut;
+use libbpf_rs::UprobeMultiOpts;
+use libbpf_rs::UprobeOpts;
+use libbpf_rs::libbpf_sys;
+use libbpf_rs::skel::OpenSkel as _;
+use libbpf_rs::skel::Skel as _;
+use nginx_binary::layout::Layout;
+use nginx_binary::sites;
+use nginx_binary::sites::ProbeSite;
+
+use crate::attach::kernel::Kernel;
+use crate::attach::object;
+use crate::attach::object::LoadedObject;
+use crate::attach::object::ObjectSettings;
+use crate::attach::object::Part;
+use crate::attach::shared::LAYOUTS;
+use crate::attach::shared::SharedObject;
+use crate::attach::trial::UprobeMethod;
+use crate::bpf::OpenNgxSkel;
+use crate::host::descriptors;
+
+/// The pid that stands for any process. BPF itself decides which processes are traced, since the
+/// workers of a master have other pids.
+const ANY_PROCESS: i32 = -1;
+
+/// The end of the name of the program of a layout for an event of the kernel.
+const TRACED: &str = "_traced";
+
+/// Whatever of a binary the programs are loaded for. Binaries for which it is equal share them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayoutKey {
+    pub layout: Layout,
+    /// True when the layout was inferred, which each record states.
+    pub is_inferred: bool,
+    /// The programs that are attached to nginx's functions.
+    pub programs: Vec<&'static str>,
+    /// True when these show the sends of HTTP/3.
+    pub cover_quic: bool,
+}
+
+impl LayoutKey {
+    /// Returns the key of a binary.
+    pub fn new(layout: &Layout, is_inferred: bool, sites: &[ProbeSite]) -> Self {
+        Self {
+            layout: layout.clone(),
+            is_inferred,
+            programs: sites.iter().map(|site| site.program).collect(),
+            cover_quic: sites::cover_quic(sites),
+        }
+    }
+}
+
+/// The programs that are loaded for one layout.
+pub struct LayoutObject {
+    pub key: LayoutKey,
+    object: LoadedObject,
+    /// The index of its programs in the maps of programs.
+    pub slot: u32,
+    /// The maps that have one of its programs.
+    maps: Vec<MapHandle>,
+    /// The method by which uprobes are attached.
+    method: UprobeMethod,
+}
+
+/// The part of the object that is loaded for a layout.
+struct LayoutPart<'a> {
+    key: &'a LayoutKey,
+    shared: &'a SharedObject,
+    /// The names of the programs that call those of a layout.
+    callers: Vec<&'a str>,
+}
+
+impl Part for LayoutPart<'_> {
+    fn has(&self, program: &str) -> bool {
+        let called = program.strip_suffix(TRACED);
+        self.key.programs.contains(&program)
+            || called.is_some_and(|caller| self.callers.contains(&caller))
+    }
+
+    fn configure(&self, open: &mut OpenNgxSkel<'_>) -> Result<()> {
+        let settings = open.maps.rodata_data.as_deref_mut();
+        let settings = settings.context("the BPF object has no settings")?;
+        settings.layout_inferred = self.key.is_inferred;
+        settings.quic_is_probed = self.key.cover_quic;
+        let shared = self.shared.object.skel.object();
+        for mut map in open.open_object_mut().maps_mut() {
+            let name = map.name().to_owned();
+            let text = name.to_string_lossy();
+            let result = if text.ends_with(LAYOUTS) {
+                map.set_autocreate(false)
+            } else if text.ends_with(".rodata") || !is_created(&map) {
+                Ok(())
+            } else if let Some(same) = shared.maps().find(|map| map.name() == name) {
+                map.reuse_fd(same.as_fd())
+            } else {
+                Ok(())
+            };
+            result.context("failed to configure a map")?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether a map is created when its object is loaded.
+fn is_created(map: &OpenMapMut<'_>) -> bool {
+    // SAFETY: the map is part of an open object, which is only read.
+    unsafe { libbpf_sys::bpf_map__autocreate(map.as_libbpf_object().as_ptr()) }
+}
+
+impl LayoutObject {
+    /// Loads the programs, and puts them into the maps of programs at `slot`, which must be free.
+    pub fn load(
+        kernel: &Kernel,
+        settings: &ObjectSettings,
+        shared: &SharedObject,
+        key: LayoutKey,
+        slot: u32,
+    ) -> Result<Self> {
+        let relocations = object::relocations(&kernel.types, &key.layout)?;
+        let events = shared.layout_programs()?;
+        let part = LayoutPart {
+            key: &key,
+            shared,
+            callers: events.iter().map(|(caller, _)| &**caller).collect(),
+        };
+        let object = settings.load(&part, Some(&relocations))?;
+        let mut loaded = Self {
+            key,
+            object,
+            slot,
+            maps: Vec::new(),
+            method: settings.method,
+        };
+        for (caller, map) in events {
+            loaded.add_to(&caller, map)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Puts the program for an event into the map that its caller uses.
+    fn add_to(&mut self, caller: &str, map: MapHandle) -> Result<()> {
+        let name = format!("{caller}{TRACED}");
+        let mut programs = self.object.skel.object().progs();
+        let program = programs.find(|program| program.name() == &*name);
+        let program = program.context("the BPF object has no such program")?;
+        let fd = program.as_fd().as_raw_fd();
+        map.update(&self.slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .with_context(|| format!("failed to add the program {name} of a layout"))?;
+        self.maps.push(map);
+        Ok(())
+    }
+
+    /// Attaches a program to one site of a binary.
+    pub fn attach(&self, binary: &File, site: &ProbeSite) -> Result<Link> {
+        let mut programs = self.object.skel.object().progs_mut();
+        let program = programs.find(|program| program.name() == site.program);
+        let program = program.context("the BPF object has no such program")?;
+        let path = descriptors::path_of(binary);
+        let offset = usize::try_from(site.file_offset)?;
+        let link = match self.method {
+            UprobeMethod::Multi => {
+                let opts = UprobeMultiOpts {
+                    offsets: vec![offset],
+                    cookies: vec![site.cookie],
+                    ..Default::default()
+                };
+                program.attach_uprobe_multi_with_opts(ANY_PROCESS, path, "", opts)
+            }
+            UprobeMethod::Perf => {
+                let opts = UprobeOpts {
+                    cookie: site.cookie,
+                    ..Default::default()
+                };
+                program.attach_uprobe_with_opts(ANY_PROCESS, path, offset, opts)
+            }
+        };
+        link.with_context(|| format!("failed to attach to {}", site.function))
+    }
+
+    /// Returns the programs.
+    pub fn programs(&self) -> &LoadedObject {
+        &self.object
+    }
+}
+
+impl Drop for LayoutObject {
+    fn drop(&mut self) {
+        for map in &self.maps {
+            /* If it fails, the slot is overwritten when it is used again. */
+            let _ = map.delete(&self.slot.to_ne_bytes());
+        }
+    }
+}

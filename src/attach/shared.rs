@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What all binaries share: the maps, and the programs that are attached to the kernel, each once
+//! for the whole host.
+
+use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
+use std::os::fd::BorrowedFd;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use libbpf_rs::Link;
+use libbpf_rs::MapCore as _;
+use libbpf_rs::MapHandle;
+use libbpf_rs::skel::OpenSkel as _;
+use libbpf_rs::skel::Skel as _;
+
+use crate::attach::object::LoadedObject;
+use crate::attach::object::ObjectSettings;
+use crate::attach::object::Part;
+use crate::bpf::OpenNgxSkel;
+
+/// The programs that only write what user space asks for.
+pub const ITERATORS: [&str; 2] = [TRACED_TASKS, MAPPED_FILES];
+/// The iterator of the traced processes.
+pub const TRACED_TASKS: &str = "traced_tasks";
+/// The iterator of the files that this process has mapped.
+pub const MAPPED_FILES: &str = "mapped_files";
+
+/// The end of the name of a map with the programs of all layouts for one event of the kernel.
+pub const LAYOUTS: &str = "_layouts";
+
+/// The maps and the programs that all binaries share.
+pub struct SharedObject {
+    /// The links. They are dropped before the maps that their programs use.
+    links: Vec<Link>,
+    pub object: LoadedObject,
+    /// The names of the programs that are attached.
+    programs: Vec<&'static str>,
+}
+
+/// The part of the object that is shared.
+struct SharedPart<'a> {
+    /// The programs to attach to the kernel, each with the tracepoint or function.
+    programs: &'a [(&'static str, &'static str)],
+}
+
+impl Part for SharedPart<'_> {
+    fn has(&self, program: &str) -> bool {
+        let mut programs = self.programs.iter();
+        programs.any(|(name, _)| *name == program) || ITERATORS.contains(&program)
+    }
+
+    fn configure(&self, open: &mut OpenNgxSkel<'_>) -> Result<()> {
+        for mut map in open.open_object_mut().maps_mut() {
+            let name = map.name().to_string_lossy();
+            let Some(program) = name.strip_suffix(LAYOUTS) else {
+                continue;
+            };
+            let is_needed = self.has(program);
+            map.set_autocreate(is_needed)
+                .context("failed to configure a map")?;
+        }
+        Ok(())
+    }
+}
+
+impl SharedObject {
+    /// Loads the programs for events of the kernel, each given with its tracepoint or function, and
+    /// attaches them. Nothing is traced yet.
+    pub fn attach(
+        settings: &ObjectSettings,
+        programs: &[(&'static str, &'static str)],
+    ) -> Result<Self> {
+        let mut shared = Self {
+            links: Vec::new(),
+            object: settings.load(&SharedPart { programs }, None)?,
+            programs: programs.iter().map(|(name, _)| *name).collect(),
+        };
+        for (name, place) in programs {
+            let mut all = shared.object.skel.object().progs_mut();
+            let program = all.find(|program| program.name() == *name);
+            let program = program.context("the BPF object has no such program")?;
+            let link = program
+                .attach_trace()
+                .with_context(|| format!("failed to attach to the kernel's {place}"))?;
+            shared.links.push(link);
+        }
+        Ok(shared)
+    }
+
+    /// Returns the maps with the programs of all layouts, each with the name of the program that
+    /// calls these.
+    pub fn layout_programs(&self) -> Result<Vec<(String, MapHandle)>> {
+        let mut layouts = Vec::new();
+        for map in self.object.skel.object().maps() {
+            let name = map.name().to_string_lossy();
+            let caller = name.strip_suffix(LAYOUTS);
+            if let Some(caller) = caller.filter(|caller| self.programs.contains(caller)) {
+                layouts.push((caller.to_owned(), MapHandle::try_from(&map)?));
+            }
+        }
+        Ok(layouts)
+    }
+
+    /// Returns a program that writes what user space asks for.
+    pub fn iterator(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let mut programs = self.object.skel.object().progs();
+        let program = programs.find(|program| program.name() == name);
+        let program = program.context("the BPF object has no such program")?;
+        let fd = program.as_fd().as_raw_fd();
+        // SAFETY: the program lives as long as the object, which is borrowed.
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// Detaches the programs.
+    pub fn detach(&mut self) {
+        self.links.clear();
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A host with many nginx, which come and go: what all of them share, and what is freed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rustls::version::TLS13;
+use tempfile::TempDir;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::build::binary;
+use crate::suite::common::client::Client;
+use crate::suite::common::free_port;
+use crate::suite::common::http2;
+use crate::suite::common::http2::Http2;
+use crate::suite::common::load::Load;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::copy_program;
+use crate::suite::common::program::kill;
+use crate::suite::common::program::open_to_all;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tls;
+
+use crate::suite::common::tls::Tls;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::yard::Yard;
+
+/// What the tool has in the kernel and as a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    programs: usize,
+    maps: usize,
+    links: usize,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Held {
+    fn by(tool: &Tool, pid: u32) -> Self {
+        let listed = |folder: &str| {
+            fs::read_dir(format!("/proc/{pid}/{folder}"))
+                .unwrap()
+                .count()
+        };
+        Self {
+            programs: tool.bpf_ids_of(pid, "prog").len(),
+            maps: tool.bpf_ids_of(pid, "map").len(),
+            links: tool.bpf_ids_of(pid, "link").len(),
+            descriptors: listed("fd"),
+            threads: listed("task"),
+        }
+    }
+}
+
+/// Waits until the tool holds no more than `expected`.
+fn wait_freed(tool: &Tool, pid: u32, expected: &Held) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let held = Held::by(tool, pid);
+        if held == *expected {
+            return;
+        }
+        assert!(Instant::now() < end, "{held:?}, not {expected:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Copies the binary into a folder, so that it has an inode of its own.
+fn copy(folder: &TempDir, name: &str) -> PathBuf {
+    open_to_all(folder.path());
+    let copy = folder.path().join(name);
+    copy_program(&binary(), &copy);
+    copy
+}
+
+/// Starts an nginx with one worker.
+fn start(binary: PathBuf) -> Nginx {
+    Nginx::start(&Config {
+        binary,
+        workers: 1,
+        ..Config::default()
+    })
+}
+
+/// Check that binaries with one layout share its programs and maps: a further one adds its uprobes
+/// only, and its requests are recorded as those of the first.
+#[test]
+fn one_layout() {
+    let folder = TempDir::new().unwrap();
+    let nginx: Vec<Nginx> = ["one", "two", "three"]
+        .map(|name| start(copy(&folder, name)))
+        .into();
+    let pids: Vec<String> = nginx.iter().map(|nginx| nginx.pid().to_string()).collect();
+    let held: Vec<Held> = [1, 3]
+        .map(|count| {
+            let pids = pids[..count].join(",");
+            let tool = Tool::start(&["--json", "--pid", &pids], count);
+            let held = Held::by(&tool, tool.pid());
+            tool.stop().assert_clean();
+            held
+        })
+        .into();
+    assert_eq!(
+        (held[0].programs, held[0].maps, held[0].threads),
+        (held[1].programs, held[1].maps, held[1].threads)
+    );
+    let uprobes = held[1].links - held[0].links;
+    assert!((2..=12).contains(&uprobes), "{held:?}");
+    /* The file, the process, and a link for each uprobe. */
+    assert_eq!(held[1].descriptors - held[0].descriptors, uprobes + 2 * 2);
+    let tool = Tool::start(&["--json", "--pid", &pids.join(",")], 3);
+    for nginx in &nginx {
+        assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+        nginx.wait_logged(1);
+    }
+    let logged: Vec<_> = nginx.iter().flat_map(Nginx::logged).collect();
+    let ended = tool.stop();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 3);
+    assert_equal(&ended.records(), &logged);
+}
+
+/// Check that what was attached for an nginx that comes while the tool waits is freed when its last
+/// process has ended, and that the first one is traced all the time.
+#[test]
+fn freed() {
+    let folder = TempDir::new().unwrap();
+    let yard = Yard::new();
+    let steady = yard.nginx();
+    let mut tool = yard.tool(&["--wait", "--json"]);
+    tool.wait_ready(1);
+    let pid = tool.child();
+    let before = Held::by(&tool, pid);
+    let mut served = 0;
+    for name in ["one", "two", "three"] {
+        let passing = yard.nginx_of(&copy(&folder, name));
+        tool.wait_ready(1);
+        assert_ne!(Held::by(&tool, pid), before);
+        for nginx in [&passing, &steady] {
+            assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+            nginx.wait_logged(1);
+            served += 1;
+        }
+        passing.quit();
+        wait_freed(&tool, pid, &before);
+    }
+    kill("INT", pid);
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), served);
+}
+
+/// Check that workers of a master that was killed are traced on, and that their binary is freed only
+/// when the last of them has ended.
+#[test]
+fn orphans() {
+    let folder = TempDir::new().unwrap();
+    let yard = Yard::new();
+    let mut tool = yard.tool(&["--wait", "--json"]);
+    let first = yard.nginx();
+    tool.wait_ready(1);
+    let pid = tool.child();
+    let before = Held::by(&tool, pid);
+    let orphaned = yard.nginx_of(&copy(&folder, "orphaned"));
+    tool.wait_ready(1);
+    let worker = orphaned.workers()[0];
+    let both = Held::by(&tool, pid);
+    kill("KILL", orphaned.pid());
+    /* The tool looks for binaries without processes once a second. */
+    let end = Instant::now() + std::time::Duration::from_secs(3);
+    let mut served = 0;
+    while Instant::now() < end {
+        assert_eq!(Client::connect(orphaned.port).get("/").status, 200);
+        served += 1;
+    }
+    assert_eq!(Held::by(&tool, pid).links, both.links);
+    kill("KILL", worker);
+    wait_freed(&tool, pid, &before);
+    drop(first);
+    kill("INT", pid);
+    let ended = tool.wait();
+    assert_eq!(ended.records().len(), served, "{:?}", ended.stderr);
+}
+
+/// The server of `closed_connections`.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls} ssl http2;
+        location / { return 200 'hello\\n'; }
+    }";
+
+/// Check that BPF keeps nothing of a connection that has closed, whoever has closed it, over HTTP/1,
+/// TLS and HTTP/2, after a request, without one, and after a reset.
+#[test]
+fn closed_connections() {
+    let port = free_port();
+    let http = [tls::DIRECTIVES, HTTP].concat();
+    let http = http.replace("{tls}", &port.to_string());
+    let nginx = Nginx::prepared(&http, 0, tls::certificate);
+    let tool = Tool::trace(nginx.pid());
+    let entries = |map: &str| tool.map_entries(map).len();
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut plain = Client::connect(nginx.port);
+        assert_eq!(plain.get("/").status, 200);
+        let mut tls = Tls::begin(port, &TLS13, &["http/1.1"])
+            .finish()
+            .into_client();
+        assert_eq!(tls.get("/").status, 200);
+        let mut half = Client::connect(nginx.port);
+        half.send("GET / HTTP/1.1\r\nHost: ");
+        clients.extend([plain, tls, half]);
+    }
+    let h2 = Tls::begin(port, &TLS13, &["h2"]).finish();
+    let mut h2 = Http2::start(h2.into_stream(), 65535);
+    h2.send(&[http2::get(1, "/"), http2::get(3, "/")].concat());
+    h2.receive([1, 3]);
+    assert_eq!(clients[0].get("/").status, 200);
+    assert!(entries("connections") >= 15);
+    assert_eq!(entries("multiplexes"), 1);
+    drop((clients, h2));
+    tool.wait_map("connections", 0);
+    tool.wait_map("multiplexes", 0);
+    tool.stop().assert_clean();
+}
+
+/// How many nginx come and go in `churn`: `NGX_BPF_TEST_CHURN` or a few.
+fn churn_count() -> usize {
+    let asked = std::env::var("NGX_BPF_TEST_CHURN");
+    asked.map_or(6, |count| count.parse().unwrap())
+}
+
+/// Check containers that come and go while one nginx is under load. They run three binaries from
+/// overlays over one folder: each has an inode of its own for the mount, and shares the real one.
+/// Nothing of the loaded nginx is lost, everything is freed, and each container's requests have
+/// their records.
+#[test]
+fn churn() {
+    let folder = TempDir::new().unwrap();
+    let binaries = ["one", "two", "three"].map(|name| copy(&folder, name));
+    let yard = Yard::new();
+    let Some(steady) = yard.steady() else {
+        return;
+    };
+    let mut tool = yard.tool(&["--wait", "--json"]);
+    tool.wait_ready(1);
+    let pid = tool.child();
+    let before = Held::by(&tool, pid);
+    let load = Load::start(steady.port, "/file");
+    let mut of_containers = BTreeMap::new();
+    for number in 0..churn_count() {
+        let binary = &binaries[number % binaries.len()];
+        let pair = [yard.container(binary), yard.container(binary)];
+        tool.wait_ready(pair.len());
+        for nginx in &pair {
+            for _ in 0..3 {
+                assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+            }
+            nginx.wait_logged(3);
+            of_containers.insert(nginx.port, 3);
+        }
+        /* Containers of one image share the uprobes. */
+        let held = Held::by(&tool, pid);
+        assert!(held.links - before.links <= 6, "{held:?} {before:?}");
+    }
+    drop(load);
+    wait_freed(&tool, pid, &before);
+    let served = steady.quit().len();
+    kill("INT", pid);
+    let ended = tool.wait();
+    ended.assert_clean();
+    let mut records: BTreeMap<u16, usize> = BTreeMap::new();
+    for record in ended.records() {
+        *records.entry(record.server_port.unwrap()).or_default() += 1;
+    }
+    let total: usize = records.values().sum();
+    for (port, count) in of_containers {
+        assert_eq!(records.get(&port), Some(&count), "{records:?}");
+    }
+    assert_eq!(total - 6 * churn_count(), served);
+}
