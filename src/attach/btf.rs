@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Encodes a `Layout` as BTF, so that libbpf relocates the program to one build of nginx in the
 //! same way as to a kernel. It has the members that the program itself names
-//! (nginx_headers/nginx.h), followed by the kernel's own types, since libbpf uses one BTF for all
-//! relocations.
+//! (nginx_headers/nginx.h), and those of the kernel's types that it names (vmlinux/vmlinux.h), since
+//! libbpf uses one BTF for all relocations.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -15,33 +15,43 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
-use libbpf_rs::AsRawLibbpf as _;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::BtfKind;
 use libbpf_rs::btf::BtfType;
+use libbpf_rs::btf::types::Array;
 use libbpf_rs::btf::types::Struct;
 use libbpf_rs::libbpf_sys;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
 use rustix::fs::MemfdFlags;
 
+use crate::attach::kernel_types::KernelTypes;
+use crate::attach::kernel_types::without_flavor;
 use crate::bpf::types::limit;
 
 /// The prefix of nginx's structs.
 const PREFIX: &str = "ngx_";
 
-/// Returns an anonymous file with BTF: the nginx members that `program` names, at the offsets of
-/// `layout`, and the kernel's types.
+/// Returns an anonymous file with BTF: the kernel's members that `program` names, and with a layout
+/// the nginx members that it names.
 ///
 /// Fails when the layout lacks a member that every nginx has.
-pub fn encode(program: &Btf<'_>, layout: &Layout, kernel: &Btf<'_>) -> Result<File> {
-    let mut writer = Writer::new(program, layout)?;
+pub fn encode(program: &Btf<'_>, layout: Option<&Layout>, kernel: &KernelTypes) -> Result<File> {
+    let mut writer = Writer::new(program, layout, kernel)?;
     for ty in program.type_by_kind::<Struct<'_>>() {
-        if is_nginx(&ty) && !WantedMembers::may_be_left_out(&name_of(&ty)?, layout) {
+        let Ok(name) = name_of(&ty) else {
+            continue;
+        };
+        let is_needed = match layout {
+            Some(layout) if is_nginx(&ty) => !WantedMembers::may_be_left_out(&name, layout),
+            None if is_nginx(&ty) => false,
+            _ => kernel.get(&name).is_some(),
+        };
+        if is_needed {
             writer.add_struct(&ty)?;
         }
     }
-    writer.add_btf(kernel)?;
+    writer.add_enums()?;
     let fd = rustix::fs::memfd_create("ngx-bpf-btf", MemfdFlags::CLOEXEC)
         .context("failed to create a file in memory")?;
     let mut file = File::from(fd);
@@ -67,7 +77,8 @@ pub fn wanted(program: &Btf<'_>) -> WantedMembers {
 struct Writer<'a> {
     /// The types of the program, which name the members.
     program: &'a Btf<'a>,
-    layout: &'a Layout,
+    layout: Option<&'a Layout>,
+    kernel: &'a KernelTypes,
     /// The new BTF, from `btf__new_empty()`.
     btf: NonNull<libbpf_sys::btf>,
     /// The type ids of the pointers and numbers that were added.
@@ -78,13 +89,18 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// Creates a writer without any type.
-    fn new(program: &'a Btf<'a>, layout: &'a Layout) -> Result<Self> {
+    fn new(
+        program: &'a Btf<'a>,
+        layout: Option<&'a Layout>,
+        kernel: &'a KernelTypes,
+    ) -> Result<Self> {
         // SAFETY: takes no argument.
         let btf = NonNull::new(unsafe { libbpf_sys::btf__new_empty() })
             .context("failed to create BTF")?;
         Ok(Self {
             program,
             layout,
+            kernel,
             btf,
             ids: HashMap::new(),
             structs: HashMap::new(),
@@ -98,10 +114,12 @@ impl<'a> Writer<'a> {
         if let Some(added) = self.structs.get(&name) {
             return Ok(*added);
         }
+        if !is_nginx(ty) {
+            return self.add_kernel_struct(ty, name);
+        }
         let known = self
             .layout
-            .structs
-            .get(&name)
+            .and_then(|layout| layout.structs.get(&name))
             .with_context(|| format!("the layout has no {name}"))?;
         let mut members = Vec::new();
         let mut size = 0;
@@ -131,6 +149,70 @@ impl<'a> Writer<'a> {
         let id = self.define(&name, size, &members)?;
         self.structs.insert(name, (id, size));
         Ok((id, size))
+    }
+
+    /// Adds one struct of the kernel. Members that it lacks, and unions, are left out.
+    fn add_kernel_struct(&mut self, ty: &Struct<'_>, name: String) -> Result<(i32, u32)> {
+        let known = self.kernel.get(&name);
+        let known = known.with_context(|| format!("the kernel has no {name}"))?;
+        let mut members = Vec::new();
+        for member in ty.iter() {
+            let member_name = member.name.and_then(OsStr::to_str).unwrap_or_default();
+            let Some(found) = known.members.get(member_name) else {
+                continue;
+            };
+            let member_type = self
+                .program
+                .type_by_id::<BtfType<'_>>(member.ty)
+                .context("a type is missing")?
+                .skip_mods_and_typedefs();
+            let id = match (member_type.kind(), found.bytes) {
+                (BtfKind::Union, _) => continue,
+                (BtfKind::Int, Some(bytes)) => self.add_int(bytes)?,
+                (BtfKind::Array, _) => self.add_array(&member_type)?,
+                _ => self.add_type(&member_type)?.0,
+            };
+            members.push((CString::new(member_name)?, id, found.offset));
+        }
+        let id = self.define(without_flavor(&name), known.bytes, &members)?;
+        self.structs.insert(name, (id, known.bytes));
+        Ok((id, known.bytes))
+    }
+
+    /// Adds an array. Returns its id.
+    fn add_array(&mut self, ty: &BtfType<'_>) -> Result<i32> {
+        let array = Array::try_from(*ty).map_err(|_| anyhow::anyhow!("an array is invalid"))?;
+        let element = array.contained_type().skip_mods_and_typedefs();
+        let (element, _) = self.add_type(&element)?;
+        let index = self.add_int(4)?;
+        let length = u32::try_from(array.capacity())?;
+        // SAFETY: the BTF is ours, and has both types.
+        let id = unsafe { libbpf_sys::btf__add_array(self.btf.as_ptr(), index, element, length) };
+        ensure!(id > 0, "failed to add an array to BTF");
+        Ok(id)
+    }
+
+    /// Adds the enums of the kernel.
+    fn add_enums(&mut self) -> Result<()> {
+        for (name, values) in self.kernel.enums() {
+            let c_name = CString::new(&**name)?;
+            // SAFETY: the BTF is ours, every name ends with a NUL.
+            let id = unsafe { libbpf_sys::btf__add_enum(self.btf.as_ptr(), c_name.as_ptr(), 4) };
+            ensure!(id > 0, "failed to add {name} to BTF");
+            for (value_name, value) in values {
+                let c_name = CString::new(&**value_name)?;
+                // SAFETY: as above; the enum is the type that was added last.
+                let result = unsafe {
+                    libbpf_sys::btf__add_enum_value(
+                        self.btf.as_ptr(),
+                        c_name.as_ptr(),
+                        (*value).into(),
+                    )
+                };
+                ensure!(result == 0, "failed to add a value of {name} to BTF");
+            }
+        }
+        Ok(())
     }
 
     /// Defines a struct with these members: the name, the type id and the offset of each.
@@ -202,16 +284,6 @@ impl<'a> Writer<'a> {
         ensure!(id > 0, "failed to add {name} to BTF");
         self.ids.insert(name.to_owned(), id);
         Ok(id)
-    }
-
-    /// Appends all types of another BTF.
-    fn add_btf(&mut self, other: &Btf<'_>) -> Result<()> {
-        // SAFETY: both are valid; the other is only read.
-        let id = unsafe {
-            libbpf_sys::btf__add_btf(self.btf.as_ptr(), other.as_libbpf_object().as_ptr())
-        };
-        ensure!(id > 0, "failed to add the kernel's types to BTF");
-        Ok(())
     }
 
     /// Returns the encoded BTF.

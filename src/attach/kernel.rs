@@ -15,6 +15,8 @@ use libbpf_rs::btf::types::Struct;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 
+use crate::attach::kernel_types::KernelTypes;
+use crate::attach::program_types;
 use crate::attach::refusal::NEEDED;
 use crate::attach::refusal::Refusal;
 use crate::attach::refusal::holds;
@@ -61,33 +63,15 @@ pub struct KernelSurvey {
 
 /// A kernel that has everything that tracing needs.
 pub struct Kernel {
-    /// The kernel's types.
-    pub types: Btf<'static>,
+    /// The types that the BPF program names.
+    pub types: KernelTypes,
     pub sockets: SocketSource,
     /// The method by which uprobes are attached.
     pub method: UprobeMethod,
-}
-
-impl Kernel {
-    /// Reads the kernel's types again, and takes the results of an earlier trial.
-    pub fn read_again(sockets: SocketSource, method: UprobeMethod) -> Result<Self> {
-        let types = Btf::from_path(KERNEL_BTF);
-        Ok(Self {
-            types: types.with_context(|| format!("failed to read {KERNEL_BTF}"))?,
-            sockets,
-            method,
-        })
-    }
-
-    /// Returns the programs to attach to the kernel, each with the tracepoint or function.
-    pub fn programs(&self) -> Vec<(&'static str, &'static str)> {
-        programs(&self.types, self.sockets)
-    }
-
-    /// Returns whether uprobes may use maps whose entries are allocated when they are added.
-    pub fn can_allocate(&self) -> bool {
-        self.types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some()
-    }
+    /// The programs to attach to it, each with the tracepoint or function.
+    pub programs: Vec<(&'static str, &'static str)>,
+    /// True when uprobes may use maps whose entries are allocated when they are added.
+    pub can_allocate: bool,
 }
 
 impl KernelSurvey {
@@ -187,7 +171,9 @@ pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
         .context("this kernel has no source of the bytes on sockets")?;
     let method = survey.method.context("no uprobe was tried")?;
     Ok(Kernel {
-        types,
+        programs: programs(&types, sockets),
+        can_allocate: types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some(),
+        types: program_types::kernel_types(&types)?,
         sockets,
         method,
     })

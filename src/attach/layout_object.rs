@@ -23,8 +23,6 @@ use nginx_binary::layout::Layout;
 use nginx_binary::sites;
 use nginx_binary::sites::ProbeSite;
 
-use crate::attach::kernel::Kernel;
-use crate::attach::object;
 use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
 use crate::attach::object::Part;
@@ -125,26 +123,24 @@ fn is_created(map: &OpenMapMut<'_>) -> bool {
 impl LayoutObject {
     /// Loads the programs, and puts them into the maps of programs at `slot`, which must be free.
     pub fn load(
-        kernel: &Kernel,
         settings: &ObjectSettings,
         shared: &SharedObject,
         key: LayoutKey,
         slot: u32,
     ) -> Result<Self> {
-        let relocations = object::relocations(&kernel.types, &key.layout)?;
         let events = shared.layout_programs()?;
         let part = LayoutPart {
             key: &key,
             shared,
             callers: events.iter().map(|(caller, _)| &**caller).collect(),
         };
-        let object = settings.load(&part, Some(&relocations))?;
+        let object = settings.load(&part, Some(&key.layout))?;
         let mut loaded = Self {
             key,
             object,
             slot,
             maps: Vec::new(),
-            method: settings.method,
+            method: settings.kernel.method,
         };
         for (caller, map) in events {
             loaded.add_to(&caller, map)?;

@@ -44,9 +44,11 @@ pub mod counters;
 mod departed;
 pub mod iterator;
 pub mod kernel;
+mod kernel_types;
 mod layout_object;
 pub mod libbpf_log;
 pub mod object;
+pub mod program_types;
 pub mod refusal;
 pub mod requirements;
 pub mod run_counting;
@@ -118,14 +120,12 @@ impl Tracer {
     /// Loads and attaches what all binaries share.
     ///
     /// Fails when the kernel refuses an operation; then nothing stays attached.
-    pub fn start(kernel: &Kernel, filter: &KernelFilter) -> Result<Self> {
+    pub fn start(kernel: Kernel, filter: &KernelFilter) -> Result<Self> {
         let settings = ObjectSettings {
             filter: *filter,
-            method: kernel.method,
-            sockets: kernel.sockets,
-            can_allocate: kernel.can_allocate(),
+            kernel,
         };
-        let shared = SharedObject::attach(&settings, &kernel.programs())?;
+        let shared = SharedObject::attach(&settings)?;
         let tasks = BpfIterator::link(shared.iterator(TRACED_TASKS)?, None)?;
         let mut tracer = Self {
             settings,
@@ -148,9 +148,9 @@ impl Tracer {
     /// another binary has the same one. None of its processes is traced yet: see `add_process()`.
     ///
     /// Fails when the kernel refuses an operation; then nothing stays attached.
-    pub fn attach(&mut self, kernel: &Kernel, target: &ProbeTarget<'_>) -> Result<Probe> {
+    pub fn attach(&mut self, target: &ProbeTarget<'_>) -> Result<Probe> {
         let key = LayoutKey::new(target.layout, target.is_layout_inferred, target.sites);
-        let layout = self.layout(kernel, key)?;
+        let layout = self.layout(key)?;
         self.binaries += 1;
         let mut probe = Probe {
             links: Vec::new(),
@@ -170,7 +170,7 @@ impl Tracer {
     }
 
     /// Returns the programs of a layout. They are loaded if they are not yet.
-    fn layout(&mut self, kernel: &Kernel, key: LayoutKey) -> Result<Rc<LayoutObject>> {
+    fn layout(&mut self, key: LayoutKey) -> Result<Rc<LayoutObject>> {
         let mut loaded = self.layouts.iter().flatten();
         if let Some(same) = loaded.find(|layout| layout.key == key) {
             return Ok(Rc::clone(same));
@@ -185,7 +185,7 @@ impl Tracer {
                 limit::LAYOUTS_MAX.0
             )
         })?;
-        let layout = LayoutObject::load(kernel, &self.settings, &self.shared, key, number)?;
+        let layout = LayoutObject::load(&self.settings, &self.shared, key, number)?;
         let layout = Rc::new(layout);
         if slot == self.layouts.len() {
             self.layouts.push(None);
@@ -284,11 +284,6 @@ impl Tracer {
     /// Detaches from the kernel's events. Recorded requests are still in the ring buffer.
     pub fn detach_from_kernel(&mut self) {
         self.shared.detach();
-    }
-
-    /// Reads the kernel's types again, for the layout of another binary.
-    pub fn kernel(&self) -> Result<Kernel> {
-        Kernel::read_again(self.settings.sockets, self.settings.method)
     }
 
     /// Takes the values of the map `held_requests`. Nothing may be attached any more.

@@ -2,7 +2,6 @@
 //! The BPF object before it is attached: the nginx members that it reads, its settings, the sizes
 //! of its maps, and how a part of it is loaded.
 
-use std::fs::File;
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
 use std::ptr::NonNull;
@@ -10,17 +9,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::AsRawLibbpf as _;
 use libbpf_rs::OpenObject;
 use libbpf_rs::ProgramAttachType;
 use libbpf_rs::ProgramType;
-use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use nginx_binary::layout::Layout;
-use nginx_binary::layout::wanted::WantedMembers;
 
-use crate::attach::btf;
+use crate::attach::kernel::Kernel;
+use crate::attach::program_types;
 use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::UprobeMethod;
 use crate::bpf::NgxSkel;
@@ -74,11 +71,7 @@ impl KernelFilter {
 pub struct ObjectSettings {
     /// The filters that run in BPF.
     pub filter: KernelFilter,
-    /// The method by which uprobes are attached.
-    pub method: UprobeMethod,
-    pub sockets: SocketSource,
-    /// True when uprobes may use maps whose entries are allocated when they are added.
-    pub can_allocate: bool,
+    pub kernel: Kernel,
 }
 
 /// The part of an object that is loaded.
@@ -114,17 +107,16 @@ pub struct LoadedObject {
 }
 
 impl ObjectSettings {
-    /// Opens and loads a part of the object. `relocations` has the layout that it is relocated for.
-    pub fn load(&self, part: &impl Part, relocations: Option<&File>) -> Result<LoadedObject> {
+    /// Opens and loads a part of the object, relocated for a layout.
+    pub fn load(&self, part: &impl Part, layout: Option<&Layout>) -> Result<LoadedObject> {
+        let relocations = program_types::relocations(&self.kernel.types, layout)?;
         let mut storage = Storage::new();
         let mut builder = NgxSkelBuilder::default();
-        if let Some(relocations) = relocations {
-            let path = descriptors::path_of(relocations);
-            let builder = builder.object_builder_mut();
-            builder
-                .btf_custom_path(path)
-                .context("failed to use the layout")?;
-        }
+        let path = descriptors::path_of(&relocations);
+        builder
+            .object_builder_mut()
+            .btf_custom_path(path)
+            .context("failed to use the layout")?;
         // SAFETY: the storage is dropped after the skeleton, which is the only one that uses it.
         let borrowed = unsafe { storage.0.as_mut() };
         let mut open = builder
@@ -135,7 +127,7 @@ impl ObjectSettings {
             let is_uprobe = program.prog_type() == ProgramType::Kprobe;
             let name = program.name().to_str().unwrap_or_default();
             program.set_autoload(part.has(name));
-            if is_uprobe && self.method == UprobeMethod::Multi {
+            if is_uprobe && self.kernel.method == UprobeMethod::Multi {
                 program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
             }
         }
@@ -153,16 +145,16 @@ impl ObjectSettings {
         let settings = settings.context("the BPF object has no settings")?;
         settings.pid_namespace = pid_namespace::own_inode()?;
         settings.tool_pid = std::process::id();
-        settings.by_descriptor = self.sockets == SocketSource::Syscall;
+        settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
         settings.filter_by_status = self.filter.statuses.is_some();
         settings.filter_statuses = self.filter.statuses.unwrap_or_default();
         open.maps
             .descriptors
-            .set_autocreate(self.sockets == SocketSource::Syscall)
+            .set_autocreate(self.kernel.sockets == SocketSource::Syscall)
             .context("failed to configure a map")?;
-        if !self.can_allocate {
+        if !self.kernel.can_allocate {
             preallocate(&mut open.maps)?;
         }
         Ok(())
@@ -185,32 +177,6 @@ fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
     }
     Ok(())
 }
-
-/// Returns the nginx members that the program reads, by struct.
-pub fn wanted() -> Result<WantedMembers> {
-    with_program(|program| Ok(btf::wanted(program)))
-}
-
-/// Creates the BTF that relocates the program to a layout.
-pub fn relocations(kernel: &Btf<'_>, layout: &Layout) -> Result<File> {
-    with_program(|program| btf::encode(program, layout, kernel))
-}
-
-/// Calls a function with the program's own types. The object is opened for this, but not loaded.
-fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
-    let mut storage = MaybeUninit::uninit();
-    let open = NgxSkelBuilder::default()
-        .open(&mut storage)
-        .context("failed to open the BPF object")?;
-    let object = open.open_object().as_libbpf_object();
-    // SAFETY: the object lives as long as `open`, and no one changes it.
-    let program =
-        Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
-    use_it(&program)
-}
-
-#[cfg(test)]
-mod binaries;
 
 #[cfg(test)]
 mod tests {

@@ -65,12 +65,9 @@ impl Part for SharedPart<'_> {
 }
 
 impl SharedObject {
-    /// Loads the programs for events of the kernel, each given with its tracepoint or function, and
-    /// attaches them. Nothing is traced yet.
-    pub fn attach(
-        settings: &ObjectSettings,
-        programs: &[(&'static str, &'static str)],
-    ) -> Result<Self> {
+    /// Loads the programs for events of the kernel, and attaches them. Nothing is traced yet.
+    pub fn attach(settings: &ObjectSettings) -> Result<Self> {
+        let programs = &settings.kernel.programs;
         let mut shared = Self {
             links: Vec::new(),
             object: settings.load(&SharedPart { programs }, None)?,

@@ -15,7 +15,7 @@ use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files as _;
 use nginx_binary::layout::choose;
 
-use crate::attach::object;
+use crate::attach::program_types;
 use crate::follow::program::SafeFiles;
 use crate::host::escape::Quoted;
 use crate::output;
@@ -32,7 +32,7 @@ pub fn print_layout(path: &Path) -> Result<()> {
     let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
     let build = Build::identify(&elf).with_context(context)?;
-    let wanted = object::wanted()?;
+    let wanted = program_types::wanted()?;
     let chosen = choose::read_debug_info(&place, &elf, &build, &debug_files, &wanted)?;
     let chosen = chosen.with_context(|| {
         format!(

@@ -11,9 +11,7 @@ use anyhow::Result;
 use nginx_binary::layout::choose::LayoutOrigin;
 
 use crate::attach::ProbeTarget;
-use crate::attach::ProcessEvent;
 use crate::attach::Tracer;
-use crate::attach::kernel::Kernel;
 use crate::follow::candidate::Candidate;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
@@ -32,6 +30,7 @@ use crate::host::stderr::Messages;
 use crate::host::usage::release_free_memory;
 
 pub mod candidate;
+mod events;
 pub mod lookout;
 mod messages;
 pub mod processes;
@@ -46,9 +45,6 @@ const WAIT: Duration = Duration::from_millis(500);
 /// The longest time for handling events of a lookout in one call, since the caller has other work.
 /// The rest is handled at the next call.
 const TURN: Duration = Duration::from_millis(20);
-
-/// The interval at which binaries that no process runs any more are looked for.
-const RETIREMENT: Duration = Duration::from_secs(1);
 
 /// All nginx binaries that are traced, and the processes that can't be traced.
 pub struct Follower {
@@ -111,7 +107,7 @@ impl Follower {
     /// that can't be attached to does not stop the others.
     ///
     /// Fails when binaries were found and none of them is traced.
-    pub fn start(&mut self, selection: Selection, kernel: Kernel) -> Result<()> {
+    pub fn start(&mut self, selection: Selection) -> Result<()> {
         let Selection {
             programs,
             refused,
@@ -124,12 +120,11 @@ impl Follower {
         self.untraceable.extend(also_refused);
         let (mut attached, mut failures) = (Vec::new(), Vec::new());
         for program in programs {
-            match self.attach(program, &kernel) {
+            match self.attach(program) {
                 Ok(traced) => attached.push(traced),
                 Err(error) => failures.push(error),
             }
         }
-        drop(kernel);
         release_free_memory();
         for traced in attached {
             failures.extend(self.activate(traced));
@@ -145,7 +140,7 @@ impl Follower {
 
     /// Loads and attaches the probes of one binary. None of its processes is traced yet. On failure
     /// its processes are set aside.
-    fn attach(&mut self, program: Program, kernel: &Kernel) -> Result<TracedBinary> {
+    fn attach(&mut self, program: Program) -> Result<TracedBinary> {
         messages::probes(self.messages, &program.probe_sites);
         let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
         if is_layout_inferred {
@@ -157,7 +152,7 @@ impl Follower {
             is_layout_inferred,
             sites: &program.probe_sites.sites,
         };
-        let probe = self.tracer.attach(kernel, &target);
+        let probe = self.tracer.attach(&target);
         match probe.with_context(|| format!("failed to trace {}", program.shown())) {
             Ok(probe) => Ok(TracedBinary { program, probe }),
             Err(error) => {
@@ -239,56 +234,6 @@ impl Follower {
         }
         self.lookout = Some(lookout);
         true
-    }
-
-    /// Handles what BPF reports of traced processes: masters of upgrades, since nginx replaces its
-    /// binary by starting the new one from the old master, and workers without storage.
-    fn handle_events(&mut self) {
-        while let Some(event) = self.tracer.next_event() {
-            match event {
-                ProcessEvent::Executed(pid) => {
-                    self.upgrades.insert(pid);
-                }
-                ProcessEvent::Untraced(pid) => self.add_worker(pid),
-            }
-        }
-    }
-
-    /// Traces a worker for which BPF had no memory. It has ended if it can't be opened.
-    fn add_worker(&mut self, pid: u32) {
-        let Ok(process) = NginxProcess::hold(pid) else {
-            return;
-        };
-        let master = process.parent();
-        let traced = self.traced.iter().find(|traced| {
-            let mut masters = traced.program.processes.iter();
-            masters.any(|process| Some(process.pid) == master)
-        });
-        let result = traced.map(|traced| traced.add_process(&self.tracer, &process, false));
-        if !matches!(result, Some(Ok(()))) && process.is_alive() {
-            self.untraced_processes += 1;
-        }
-    }
-
-    /// Detaches the probes of binaries that no process runs any more. The workers of a master that
-    /// has ended may go on.
-    fn retire(&mut self) {
-        if self.retired.elapsed() < RETIREMENT || self.live_binaries() == self.traced.len() {
-            return;
-        }
-        self.retired = Instant::now();
-        let processes = match self.tracer.processes() {
-            Ok(processes) => processes,
-            Err(error) => return self.messages.warn(&error),
-        };
-        let is_over = |traced: &mut TracedBinary| {
-            !traced.program.is_alive() && !processes.contains_key(&traced.probe.number())
-        };
-        let ended: Vec<_> = self.traced.extract_if(.., is_over).collect();
-        for ended in ended {
-            self.tracer.detach(ended.probe);
-        }
-        release_free_memory();
     }
 
     /// Starts a lookout.
@@ -378,15 +323,7 @@ impl Follower {
 
     /// Attaches to a file that was not traced yet, and starts to trace its processes.
     fn add_binary(&mut self, program: Program) -> Result<()> {
-        let kernel = match self.tracer.kernel() {
-            Ok(kernel) => kernel,
-            Err(error) => {
-                self.set_aside(&program.processes, Some(program.inode));
-                return Err(error);
-            }
-        };
-        let traced = self.attach(program, &kernel)?;
-        drop(kernel);
+        let traced = self.attach(program)?;
         release_free_memory();
         self.activate(traced).pop().map_or(Ok(()), Err)
     }

@@ -16,7 +16,7 @@ use nginx_binary::files::Files;
 use nginx_binary::layout::choose::ChosenLayout;
 use nginx_binary::sites::ProbeSites;
 
-use crate::attach::object;
+use crate::attach::program_types;
 use crate::follow::processes::Inode;
 use crate::follow::processes::NginxProcess;
 use crate::follow::processes::OpenedProcess;
@@ -95,7 +95,7 @@ impl Program {
 /// Reads a binary, with the layout of the members that our BPF program reads.
 fn read(path: &Path, binary: &File, options: &Options) -> Result<Binary, Unsupported> {
     let image = Image::read(binary)?;
-    let wanted = object::wanted()?;
+    let wanted = program_types::wanted()?;
     Binary::read(path, &image, options, &wanted, &SafeFiles)
 }
 

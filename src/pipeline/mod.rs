@@ -108,7 +108,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     };
     let kernel = kernel::check(settings.follow.sockets)?;
     descriptors::raise_limit();
-    let tracer = Tracer::start(&kernel, &settings.follow.filter)?;
+    let tracer = Tracer::start(kernel, &settings.follow.filter)?;
     ledger.count_from(tracer.counters()?);
     let reading = FileReading {
         layout: settings.follow.layout.clone(),
@@ -130,7 +130,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         ended_processes: 0,
         messages,
     };
-    control.follower.start(selection, kernel)?;
+    control.follower.start(selection)?;
     print_hints(&settings.hints, &output, messages);
     signals.start_clock(settings.duration);
     let lines = Lines {

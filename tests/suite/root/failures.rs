@@ -4,6 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::suite::common::build::MEMCACHED;
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_built_with;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::protocol::Protocol;
@@ -91,6 +94,11 @@ fn assert_all_kinds(names: &BTreeSet<String>) {
     }
 }
 
+/// Returns whether memcached can be an upstream: the key is set by another module.
+fn has_memcached() -> bool {
+    is_built_with(MEMCACHED) && is_built_with(REWRITE)
+}
+
 /// Check every kind of failure that an upstream can cause by its bytes and by its silence, for
 /// every module except grpc, over TLS where the module supports it, on new connections and kept
 /// ones, with buffering and without.
@@ -105,14 +113,20 @@ fn modules() {
         ("scgi", "scgi", "", Protocol::Scgi, false),
         ("memcached", "memcached", "", Protocol::Memcached, false),
     ];
+    let mut kinds = kinds.to_vec();
+    kinds.retain(|(_, module, ..)| *module != "memcached" || has_memcached());
     let mut http =
         "error_log {prefix}/error.log; client_max_body_size 64m; client_body_buffer_size 64m;\n"
             .to_owned();
-    for module in ["proxy", "fastcgi", "uwsgi", "scgi", "memcached"] {
+    for module in kinds
+        .iter()
+        .map(|(_, module, ..)| *module)
+        .collect::<BTreeSet<_>>()
+    {
         http += &times(module);
     }
     let mut server = String::new();
-    for (name, module, scheme, protocol, is_tls) in kinds {
+    for (name, module, scheme, protocol, is_tls) in kinds.iter().copied() {
         let upstream = if is_tls {
             Upstream::speaking_tls(protocol)
         } else {
@@ -150,7 +164,7 @@ fn modules() {
         "body-1000",
         "endless/body-1000",
     ];
-    let names = kinds.map(|(name, ..)| name);
+    let names: Vec<&str> = kinds.iter().map(|(name, ..)| *name).collect();
     let mut requests = Vec::new();
     for name in names.iter().chain(&["unix"]) {
         for kind in ["", "/unbuffered", "/kept"] {

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 
 use crate::suite::common::nginx::Nginx;
+use crate::suite::root::failures::has_memcached;
 use crate::suite::root::failures::log::SERVERS;
 use crate::suite::root::failures::log::compared;
 use crate::suite::root::failures::send_all;
@@ -35,7 +36,9 @@ fn connects() {
     ];
     let mut http = "error_log {prefix}/error.log;\n".to_owned();
     for module in ["proxy", "fastcgi", "uwsgi", "scgi", "memcached", "grpc"] {
-        http += &times(module);
+        if module != "memcached" || has_memcached() {
+            http += &times(module);
+        }
     }
     for (name, servers) in &servers {
         http += &format!("upstream {name} {{ {servers} }}\n");
@@ -53,6 +56,9 @@ fn connects() {
         ("grpc", "grpc://"),
         ("grpc", "grpcs://"),
     ] {
+        if module == "memcached" && !has_memcached() {
+            continue;
+        }
         let directive = match module {
             "memcached" => "set $memcached_key $request_uri;",
             _ => "",

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What becomes of traced processes: masters of upgrades, workers that could not be traced, and
+//! binaries that no process runs any more.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::attach::ProcessEvent;
+use crate::follow::Follower;
+use crate::follow::processes::NginxProcess;
+use crate::follow::traced::TracedBinary;
+use crate::host::usage::release_free_memory;
+
+/// The interval at which binaries that no process runs any more are looked for.
+const RETIREMENT: Duration = Duration::from_secs(1);
+
+impl Follower {
+    /// Handles what BPF reports of traced processes: masters of upgrades, since nginx replaces its
+    /// binary by starting the new one from the old master, and workers without storage.
+    pub(super) fn handle_events(&mut self) {
+        while let Some(event) = self.tracer.next_event() {
+            match event {
+                ProcessEvent::Executed(pid) => {
+                    self.upgrades.insert(pid);
+                }
+                ProcessEvent::Untraced(pid) => self.add_worker(pid),
+            }
+        }
+    }
+
+    /// Traces a worker for which BPF had no memory. It has ended if it can't be opened.
+    fn add_worker(&mut self, pid: u32) {
+        let Ok(process) = NginxProcess::hold(pid) else {
+            return;
+        };
+        let master = process.parent();
+        let traced = self.traced.iter().find(|traced| {
+            let mut masters = traced.program.processes.iter();
+            masters.any(|process| Some(process.pid) == master)
+        });
+        let result = traced.map(|traced| traced.add_process(&self.tracer, &process, false));
+        if !matches!(result, Some(Ok(()))) && process.is_alive() {
+            self.untraced_processes += 1;
+        }
+    }
+
+    /// Detaches the probes of binaries that no process runs any more. The workers of a master that
+    /// has ended may go on.
+    pub(super) fn retire(&mut self) {
+        if self.retired.elapsed() < RETIREMENT {
+            return;
+        }
+        self.retired = Instant::now();
+        for traced in &mut self.traced {
+            traced.program.processes.retain(NginxProcess::is_alive);
+        }
+        if self.live_binaries() == self.traced.len() {
+            return;
+        }
+        let processes = match self.tracer.processes() {
+            Ok(processes) => processes,
+            Err(error) => return self.messages.warn(&error),
+        };
+        let is_over = |traced: &mut TracedBinary| {
+            !traced.program.is_alive() && !processes.contains_key(&traced.probe.number())
+        };
+        let ended: Vec<_> = self.traced.extract_if(.., is_over).collect();
+        for ended in ended {
+            self.tracer.detach(ended.probe);
+        }
+        release_free_memory();
+    }
+}
