@@ -60,9 +60,10 @@ enum capacity {
 	BODIES_MAX = 8,	   /* streams whose body is followed at the same time */
 	FRAMES_MAX = 1024, /* frames of a round, the newest */
 	/* Of a worker that serves HTTP/3. */
-	OPENING_MAX = 128,	  /* a power of two: the streams that nginx allows a client */
-	DATAGRAM_SOCKETS_MAX = 4, /* sockets */
-	QUIC_FRAMES_MAX = 4096,	  /* frames of a send */
+	OPENING_MAX = 128,	     /* a power of two: the streams that nginx allows a client */
+	HELD_OF_CONNECTION_MAX = 64, /* responses that are waited for */
+	DATAGRAM_SOCKETS_MAX = 4,    /* sockets */
+	QUIC_FRAMES_MAX = 4096,	     /* frames of a send */
 	/* The most steps of a walk: walk.bpf.h. */
 	STEPS_MAX = QUIC_FRAMES_MAX,
 	/* Levels of pid namespaces: MAX_PID_NS_LEVEL, and the initial one. */

@@ -53,9 +53,8 @@ static __always_inline void stream_opened(struct worker *w, struct ngx_connectio
 		return;
 	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
 		conn->stream = key;
-	/* If the end of its header is not going to be seen, its begin is not reported. */
-	if (opening_add(w, value))
-		conn->request_first_ns = datagram_ns(w, c);
+	opening_add(w, value);
+	conn->request_first_ns = datagram_ns(w, c);
 }
 
 /* ngx_http_init_connection(c), of a connection or of a stream. */
@@ -78,16 +77,22 @@ static __always_inline void connection_opened(struct worker *w, struct ngx_conne
 static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 now)
 {
 	struct opening opening = {.w = w, .now = now};
-	__u32 i;
+	struct datagram *of_sk = &w->datagrams[0];
 
 	if (!knows_quic())
 		return;
-	for (i = 0; i < DATAGRAM_SOCKETS_MAX - 1; i++) {
-		if (!w->datagrams[i].sk || w->datagrams[i].sk == sk)
+	/* Other sockets, as those of resolvers, make room: nginx opens streams right after a read.
+	 */
+	for (__u32 i = 0; i < DATAGRAM_SOCKETS_MAX; i++) {
+		if (w->datagrams[i].sk == sk) {
+			of_sk = &w->datagrams[i];
 			break;
+		}
+		if (w->datagrams[i].at_ns < of_sk->at_ns)
+			of_sk = &w->datagrams[i];
 	}
-	w->datagrams[i].sk = sk;
-	w->datagrams[i].at_ns = now;
+	of_sk->sk = sk;
+	of_sk->at_ns = now;
 	if (!w->opening_len)
 		return;
 	w->opening_kept = 0;
@@ -179,11 +184,16 @@ static __always_inline void datagram_sent(struct worker *w, int ret, __u64 now)
 	walk_send_frame(&frames);
 }
 
-/* Whether nginx is going to send more of the response after it has freed the request. */
-static __always_inline bool response_is_awaited(struct worker *w, struct connection *conn)
+/*
+ * The connection on which nginx is going to send more of the response after it has freed the
+ * request; NULL: it is not.
+ */
+static __always_inline struct connection *response_awaited(struct worker *w,
+							   struct connection *conn)
 {
-	return quic_is_probed && conn->stream.connection && !conn->is_over &&
-	       connection_find(w, conn->stream.connection);
+	if (!quic_is_probed || !conn->stream.connection || conn->is_over)
+		return NULL;
+	return connection_find(w, conn->stream.connection);
 }
 
 /*

@@ -7,17 +7,33 @@
 #include "quic.bpf.h"
 #include "walk.bpf.h"
 
-/* Adds a stream to the list. Returns false when that is full. */
-static __always_inline bool opening_add(struct worker *w, __u64 c)
+/*
+ * A stream leaves the list too early. The end of its header is not going to be seen, so that its
+ * begin is not reported either.
+ */
+static __always_inline void opening_evict(struct worker *w, __u64 c)
+{
+	struct connection *conn = connection_find(w, c);
+
+	if (!conn)
+		return;
+	conn->request_first_ns = 0;
+	conn->is_body_unsure = 1;
+}
+
+/* Adds a stream to the list. When that is full, the older ones make room, one after the other. */
+static __always_inline void opening_add(struct worker *w, __u64 c)
 {
 	__u64 n = w->opening_len;
 
-	if (n >= OPENING_MAX)
-		return false;
+	if (n >= OPENING_MAX) {
+		n = w->opening_evicted++ & (OPENING_MAX - 1);
+		opening_evict(w, w->opening[n]);
+	} else {
+		w->opening_len = n + 1;
+	}
 	barrier_var(n);
 	w->opening[n & (OPENING_MAX - 1)] = c;
-	w->opening_len = n + 1;
-	return true;
 }
 
 /*

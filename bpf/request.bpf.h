@@ -79,6 +79,7 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 {
 	struct request_record *d = &w->held.draft;
 	struct connection *traced = d->flags & REQUEST_UNTRACED ? NULL : conn;
+	struct connection *parent;
 
 	if (conn ? is_left_out(conn) : !is_of_sample()) {
 		request_filtered();
@@ -101,8 +102,9 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 		draft_subrequests(w, conn);
 	d->kind = RECORD_REQUEST;
 	d->size = sizeof(*d) + w->held.tail_len;
-	if (conn && response_is_awaited(w, conn))
-		response_hold(w, conn);
+	parent = conn ? response_awaited(w, conn) : NULL;
+	if (parent)
+		response_hold(w, conn, parent);
 	else
 		request_submit(&w->held);
 	return true;

@@ -59,16 +59,17 @@ struct array {
 struct worker {
 	__u32 flags; /* enum worker_flag */
 	__u32 pid;
-	__u32 layout;	    /* its layout: the index of the programs in every map of programs */
-	__u32 binary;	    /* user space's number of the file that it executes */
-	__u64 program;	    /* inode of its executable when it was started; 0: not known */
-	__u64 accepted;	    /* the last ngx_connection_t that was initialised */
-	__u64 plain_recv;   /* c->recv of connections that are not encrypted; 0: not yet seen */
-	__u64 generation;   /* the last number given to a request */
-	__u64 quic;	    /* the ngx_connection_t that sends over QUIC now; 0: none yet */
-	__u64 held_len;	    /* entries of held_requests that are its own */
-	__u64 opening_len;  /* entries of `opening` */
-	__u64 opening_kept; /* entries that the walk under way has kept so far */
+	__u32 layout;	       /* its layout: the index of the programs in every map of programs */
+	__u32 binary;	       /* user space's number of the file that it executes */
+	__u64 program;	       /* inode of its executable when it was started; 0: not known */
+	__u64 accepted;	       /* the last ngx_connection_t that was initialised */
+	__u64 plain_recv;      /* c->recv of connections that are not encrypted; 0: not yet seen */
+	__u64 generation;      /* the last number given to a request */
+	__u64 quic;	       /* the ngx_connection_t that sends over QUIC now; 0: none yet */
+	__u64 held_len;	       /* entries of held_requests that are its own */
+	__u64 opening_len;     /* entries of `opening` */
+	__u64 opening_kept;    /* entries that the walk under way has kept so far */
+	__u64 opening_evicted; /* entries that have made room for others */
 	__u64 opening[OPENING_MAX]; /* ngx_connection_t of HTTP/3 streams with an incomplete header
 				       or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
@@ -208,7 +209,8 @@ struct connection {
 	__u64 sk;    /* its socket, once that was seen */
 	__u8 is_stream;
 	__u8 is_body_unsure; /* stream: a read may have completed its body unnoticed */
-	__u8 pad[6];
+	__u16 held;	     /* HTTP/3 connection: its entries of held_requests */
+	__u32 pad;
 	struct address local;
 	struct address peer;
 };

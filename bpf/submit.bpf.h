@@ -70,10 +70,16 @@ static __always_inline void request_submit(struct held *held)
 		request_lost(LOST_RING_FULL);
 }
 
-/* Holds the record that is drafted until its response is sent. */
-static __always_inline void response_hold(struct worker *w, struct connection *conn)
+/*
+ * Holds the record that is drafted until its response is sent. A client that does not read takes no
+ * more than its share of the room.
+ */
+static __always_inline void response_hold(struct worker *w, struct connection *conn,
+					  struct connection *parent)
 {
-	if (!bpf_map_update_elem(&held_requests, &conn->stream, &w->held, BPF_NOEXIST)) {
+	if (parent->held < HELD_OF_CONNECTION_MAX &&
+	    !bpf_map_update_elem(&held_requests, &conn->stream, &w->held, BPF_NOEXIST)) {
+		parent->held++;
 		w->held_len++;
 		return;
 	}
@@ -86,7 +92,9 @@ static __always_inline void response_hold(struct worker *w, struct connection *c
 static __always_inline void held_sent(struct worker *w, struct stream_key *key, bool is_reset,
 				      bool is_last, __u64 now)
 {
+	struct connection_key of_parent = {.pid = w->pid, .connection = key->connection};
 	struct held *held = bpf_map_lookup_elem(&held_requests, key);
+	struct connection *parent;
 
 	if (!held)
 		return;
@@ -99,6 +107,9 @@ static __always_inline void held_sent(struct worker *w, struct stream_key *key, 
 	request_submit(held);
 	bpf_map_delete_elem(&held_requests, key);
 	w->held_len--;
+	parent = bpf_map_lookup_elem(&connections, &of_parent);
+	if (parent && parent->held)
+		parent->held--;
 }
 
 /* The context of a walk through the held records of a connection, or of a worker (0). */

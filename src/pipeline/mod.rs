@@ -130,9 +130,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         ended_processes: 0,
         messages,
     };
-    control.follower.start(selection)?;
-    print_hints(&settings.hints, &output, messages);
-    signals.start_clock(settings.duration);
+    let (is_unread, is_public) = (output.is_unread(), output.is_public());
     let lines = Lines {
         sink: output::encoder(settings.format),
         output,
@@ -157,6 +155,9 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         .name("records".to_owned())
         .spawn(move || records.handle_all(&batches))
         .context("failed to start a thread")?;
+    control.follower.start(selection)?;
+    print_hints(&settings.hints, is_unread, is_public, messages);
+    signals.start_clock(settings.duration);
     control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)
 }
@@ -175,14 +176,14 @@ impl Consumer for RequestMetrics {
 }
 
 /// Prints hints about the settings and the output.
-fn print_hints(hints: &[String], output: &Output, messages: Messages) {
+fn print_hints(hints: &[String], is_unread: bool, is_public: bool, messages: Messages) {
     for hint in hints {
         messages.print(Verbosity::Normal, hint);
     }
-    if output.is_unread() {
+    if is_unread {
         messages::unread(messages);
     }
-    if output.is_public() {
+    if is_public {
         messages.print(
             Verbosity::Normal,
             "everybody may read the output, and requests may hold secrets",

@@ -2,7 +2,8 @@
 # A client that speaks QUIC, and sends the bytes of HTTP/3 that it is given. Its argument is a port of 127.0.0.1. It
 # reads one command per line on stdin and runs them in order. It prints `ok` when the connection is established,
 # and after each command. With `early` after the port it first makes another connection, which leaves a session
-# ticket, and prints the first `ok` before the handshake (0-RTT):
+# ticket, and prints the first `ok` before the handshake (0-RTT). With `narrow` it never takes more than 16 KiB of a
+# response:
 #
 # send ID BYTES       sends bytes on a stream, given as hex digits
 # last ID BYTES       sends them, and ends the stream
@@ -72,6 +73,7 @@ async def main():
         lambda: asyncio.StreamReaderProtocol(commands), sys.stdin
     )
     is_early = sys.argv[2:] == ["early"]
+    is_narrow = sys.argv[2:] == ["narrow"]
     if is_early:
         ticket = asyncio.get_running_loop().create_future()
         async with connect(
@@ -88,6 +90,8 @@ async def main():
         create_protocol=Client,
         wait_connected=not is_early,
     ) as client:
+        if is_narrow:
+            client._quic._write_stream_limits = lambda builder, space, stream: None
         print("ok", flush=True)
         while line := await commands.readline():
             await client.do(*line.decode().split())

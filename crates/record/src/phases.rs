@@ -20,8 +20,8 @@ pub struct Phases {
     #[schemars(extend(
         "x-unit" = "ns",
         "x-source" = "the return of the read (tracepoint `sock_recv_length`)",
-        "x-absent" = "the read was not seen; HTTP/3: the worker has more than four such sockets, or \
-                      more than 128 streams without a whole header or body"
+        "x-absent" = "the read was not seen; HTTP/3: more than 128 younger streams of the worker \
+                      were without a whole header or body"
     ))]
     pub downstream_request_first_byte_time: Option<u64>,
     /// nginx starts to process the request: it has read the last byte of the header, and the request

@@ -45,6 +45,11 @@ impl Http3 {
         Self::start(port, &["early"])
     }
 
+    /// Connects, and never takes more than 16 KiB of a response.
+    pub fn connect_narrow(port: u16) -> Self {
+        Self::start(port, &["narrow"])
+    }
+
     /// Asserts that the server accepted the bytes that were sent before the handshake.
     pub fn assert_early(&mut self) {
         self.command("early");

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use libbpf_rs::libbpf_sys;
 use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
@@ -22,7 +23,6 @@ use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
-use crate::suite::common::tool::bpftool;
 use crate::suite::common::upstream::Upstream;
 
 /// Sends requests over one connection.
@@ -350,10 +350,27 @@ fn killed() {
 fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
     let end = Instant::now() + PATIENCE;
     for id in ids {
-        while bpftool(&[kind, "show", "id", id])["error"].is_null() {
+        while is_there(kind, id.parse().unwrap()) {
             assert!(Instant::now() < end, "{kind} {id} is still there");
+            std::thread::yield_now();
         }
     }
+}
+
+/// Returns whether the kernel has an object with this id. The object is not opened, as bpftool does
+/// it: a map of programs that is opened while the kernel clears it is never freed
+/// (`prog_array_map_clear()` takes a reference for each call, and its work may run once for two).
+fn is_there(kind: &str, id: u32) -> bool {
+    let mut next = 0;
+    // SAFETY: each writes one id to `next`.
+    let result = unsafe {
+        match kind {
+            "map" => libbpf_sys::bpf_map_get_next_id(id - 1, &raw mut next),
+            "prog" => libbpf_sys::bpf_prog_get_next_id(id - 1, &raw mut next),
+            _ => libbpf_sys::bpf_link_get_next_id(id - 1, &raw mut next),
+        }
+    };
+    result == 0 && next == id
 }
 
 /// Check that `--self-stats` reports the overhead, while the tool runs and when it ends.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Filters: the values of the options mean what users expect.
 
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::free_port;
 use crate::suite::common::nginx::Nginx;
@@ -118,6 +120,9 @@ fn values_that_look_right() {
 /// user may ask for them, and a hint says that they are unusual.
 #[test]
 fn statuses_beyond_http() {
+    if is_built_without(REWRITE) {
+        return;
+    }
     let upstream = Upstream::start();
     let nginx = Nginx::with(
         "server { listen 127.0.0.1:{port}; location / { return 204; }

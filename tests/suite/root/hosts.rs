@@ -40,17 +40,18 @@ struct Held {
 
 impl Held {
     fn by(tool: &Tool, pid: u32) -> Self {
-        let listed = |folder: &str| {
-            fs::read_dir(format!("/proc/{pid}/{folder}"))
-                .unwrap()
-                .count()
+        let listed = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}")).unwrap();
+        /* A thread that looks for new nginx comes twice a second. */
+        let is_lasting = |thread: &fs::DirEntry| {
+            let name = fs::read_to_string(thread.path().join("comm"));
+            name.is_ok_and(|name| name.trim_end() != "lookout")
         };
         Self {
             programs: tool.bpf_ids_of(pid, "prog").len(),
             maps: tool.bpf_ids_of(pid, "map").len(),
             links: tool.bpf_ids_of(pid, "link").len(),
-            descriptors: listed("fd"),
-            threads: listed("task"),
+            descriptors: listed("fd").count(),
+            threads: listed("task").flatten().filter(is_lasting).count(),
         }
     }
 }

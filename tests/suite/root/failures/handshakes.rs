@@ -8,6 +8,8 @@ use std::net::Shutdown;
 use std::net::TcpListener;
 use std::net::TcpStream;
 
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::client::reset;
 use crate::suite::common::nginx::Nginx;
@@ -37,6 +39,9 @@ fn serve_no_handshake(end: fn(&TcpStream)) -> u16 {
 /// sent and a handshake that did not end have no times, and the failure is the one in nginx's log.
 #[test]
 fn handshakes() {
+    if is_built_without(REWRITE) {
+        return;
+    }
     let [good, revoked] = [(); 2].map(|()| crate::suite::common::free_port());
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
@@ -123,6 +128,9 @@ fn handshakes() {
 /// a location that verifies it refuses the session.
 #[test]
 fn resumed_sessions() {
+    if is_built_without(REWRITE) {
+        return;
+    }
     let good = crate::suite::common::free_port();
     let (mut upstreams, mut server) = (String::new(), String::new());
     let mut uris = Vec::new();
