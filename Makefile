@@ -44,6 +44,8 @@ DOC = $(DESTDIR)$(PREFIX)/share/doc/ngx-bpf
 
 # Kernels that make test-kernels boots, of those in tests/KERNELS.
 KERNELS ?= 5.10 6.1 6.12
+# Pairs of containers of `make soak`.
+CHURN ?= 100
 
 # Debian suites on which make test-fresh starts with a bare root folder. RESUME=1 goes on where its last run ended.
 SUITES ?= bookworm trixie
@@ -107,6 +109,10 @@ test-kernels: build-deps test-deps guest-deps ## Run the tests that trace on oth
 .PHONY: test-fresh
 test-fresh: ## Run the README's steps on bare machines: SUITES="bookworm trixie" (needs root)
 	tests/fresh/run $(if $(RESUME),--resume) $(SUITES)
+
+.PHONY: soak
+soak: build-deps test-deps ## Let containers come and go while one nginx is under load: CHURN=100 pairs (needs root)
+	NGX_BPF_TEST_CHURN=$(CHURN) $(CARGO) test --locked --test integration -- --nocapture root::hosts::churn
 
 .PHONY: bench
 bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs root)

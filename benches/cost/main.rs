@@ -26,6 +26,7 @@ use std::time::Instant;
 
 #[path = "../../tests/suite/common/mod.rs"]
 mod common;
+mod many;
 mod rivals;
 
 use common::build::kept;
@@ -121,6 +122,7 @@ fn main() {
         hits(&nginx, uri);
     }
     rivals(upstream.port);
+    many::measure(upstream.port);
     println!("\nthe tool");
     for uri in ["/static", "/proxied"] {
         records(&nginx, uri);

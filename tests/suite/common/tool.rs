@@ -233,7 +233,7 @@ impl Tool {
 }
 
 /// Runs bpftool, and returns its JSON output.
-fn bpftool(args: &[&str]) -> Value {
+pub fn bpftool(args: &[&str]) -> Value {
     let output = Command::new("bpftool").arg("--json").args(args).output();
     let output = output.expect("bpftool is installed by make test");
     serde_json::from_slice(&output.stdout).unwrap()
