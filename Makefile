@@ -24,6 +24,9 @@ READ_NEEDS := llvm-objdump:llvm strip:binutils
 CHECK_NEEDS := clang-format:clang-format
 
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
+# crun runs the image; seccomp.json is the profile that it runs it with.
+IMAGE_TEST_NEEDS := skopeo:skopeo umoci:umoci crun:crun jq:jq nginx:nginx curl:curl pgrep:procps ip:iproute2 \
+	/usr/share/containers/seccomp.json:golang-github-containers-common python3:python3-venv
 PACKAGE_TEST_NEEDS := debootstrap:debootstrap lintian:lintian rpm:rpm man:man-db groff:groff zsh:zsh fish:fish \
 	systemd-analyze:systemd ip:iproute2 pgrep:procps curl:curl jq:jq
 # These come from crates.io and go to ~/.cache/ngx-bpf/cargo.
@@ -137,11 +140,12 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -m 644 README.md docs/*.md $(DOC)
 	install -m 644 docs/schema/* $(DOC)/schema
 	install -m 644 packaging/copyright $(DOC)/copyright
-	install -m 644 packaging/examples/* packaging/grafana/* $(DOC)/examples
+	install -m 644 packaging/examples/* packaging/grafana/* packaging/kubernetes/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
 	# The links of the pages must point to the installed files.
 	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
 		$(DOC)/README.md
+	sed -i 's:](../packaging/kubernetes/:](examples/:' $(DOC)/kubernetes.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
 
 .PHONY: deb
@@ -160,6 +164,10 @@ tarball: build-deps package-deps ## Build target/dist/*.tar.gz with one static b
 tarball-arm64: build-deps package-deps ## Cross-build the same for arm64
 	TARGET=aarch64-unknown-linux-gnu packaging/build tarball
 
+.PHONY: image
+image: build-deps package-deps ## Build target/dist/ngx-bpf-*-oci: an image for x86-64 and arm64, without a daemon
+	packaging/image
+
 .PHONY: packages
 packages: build-deps package-deps ## Build the deb, the rpm and the tarball, and their checksums
 	packaging/build deb rpm tarball
@@ -168,12 +176,16 @@ packages: build-deps package-deps ## Build the deb, the rpm and the tarball, and
 test-packages: packages package-test-deps ## Install, run and purge each package in clean roots (needs root)
 	packaging/test
 
+.PHONY: test-image
+test-image: image image-test-deps ## Run the image with crun as the DaemonSet does, and check the manifest (needs root)
+	packaging/test-image
+
 .PHONY: test-reproducible
 test-reproducible: packages ## Build the packages again in another folder, and compare the bytes
 	packaging/reproduce
 
 .PHONY: release
-release: check test test-binaries test-packages test-reproducible deny ## Run all checks, build all packages: see CONTRIBUTING.md
+release: check test test-binaries test-packages test-image test-reproducible deny ## Run all checks, build all packages: see CONTRIBUTING.md
 	@cat target/dist/SHA256SUMS
 
 .PHONY: format
@@ -190,7 +202,7 @@ deny: ## Check licences and sources of all dependencies
 hooks: ## Let git run make check before every commit
 	git config core.hooksPath .githooks
 
-.PHONY: build-deps demo-deps test-deps read-deps bench-deps check-deps package-deps package-test-deps guest-deps
+.PHONY: build-deps demo-deps test-deps read-deps bench-deps check-deps package-deps package-test-deps image-test-deps guest-deps
 build-deps:
 	@tests/install $(BUILD_NEEDS)
 demo-deps:
@@ -212,3 +224,6 @@ package-deps:
 	@packaging/tools $(PACKAGE_TOOLS)
 package-test-deps:
 	@tests/install $(PACKAGE_TEST_NEEDS)
+image-test-deps:
+	@tests/install $(IMAGE_TEST_NEEDS) || true
+	@tests/kubernetes
