@@ -6,6 +6,7 @@ use std::io;
 use rustix::thread::CapabilitySet;
 
 use crate::attach::trial::UprobeMethod;
+use crate::host::confinement::Confinement;
 
 /// The capabilities that tracing needs: to load a program, to attach it, and to read processes of
 /// other users.
@@ -71,10 +72,12 @@ impl Refusal {
         if !missing.is_empty() {
             return format!("missing {}: run as root", missing.join(", "));
         }
-        let hint = if self.is_forbidden() {
-            ": run as root on the host, without a seccomp filter, and where no lockdown of the kernel forbids it"
+        let confinement = Confinement::read();
+        /* Under lockdown the verifier knows no helper that reads the kernel's memory: EINVAL. */
+        let hint = if self.is_forbidden() || confinement.is_confidential() {
+            format!(": {}", confinement.of_bpf())
         } else {
-            ""
+            String::new()
         };
         format!("the kernel refuses to {what}: {error}{hint}")
     }

@@ -18,6 +18,18 @@ const OWN_PROGRAM: &CStr = c"/proc/self/exe";
 /// The file with the type number of the perf events for uprobes.
 const PERF_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
 
+/// The instructions of the program. They call `bpf_probe_read_kernel()`, as the programs that trace do:
+/// under lockdown, at the level "confidentiality", the kernel loads no program that does.
+const CODE: [u64; 7] = [
+    0xa1bf,                /* r1 = r10 */
+    0xffff_fff8_0000_0107, /* r1 += -8 */
+    0x0008_0000_02b7,      /* r2 = 8 */
+    0x03b7,                /* r3 = 0 */
+    0x0071_0000_0085,      /* call 113 */
+    0xb7,                  /* r0 = 0 */
+    0x95,                  /* exit */
+];
+
 /// The methods to attach uprobes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UprobeMethod {
@@ -52,29 +64,28 @@ impl Trial {
         Self::load(libbpf_sys::BPF_PROG_TYPE_TRACING, attach_type, type_id)
     }
 
-    /// Loads a program of two instructions.
+    /// Loads a program that reads the kernel's memory and does nothing with it.
     fn load(
         program_type: libbpf_sys::bpf_prog_type,
         attach_type: libbpf_sys::bpf_attach_type,
         type_id: u32,
     ) -> io::Result<Self> {
-        /* r0 = 0; exit */
-        let code = [0xb7_u64, 0x95].map(u64::to_le_bytes).concat();
+        let code = CODE.map(u64::to_le_bytes).concat();
         let options = libbpf_sys::bpf_prog_load_opts {
             sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as libbpf_sys::size_t,
             expected_attach_type: attach_type,
             attach_btf_id: type_id,
             ..Default::default()
         };
-        // SAFETY: the code has the two instructions that it is said to have, every pointer outlives
-        // the call.
+        // SAFETY: the code has as many instructions as it is said to have, every pointer outlives the
+        // call.
         let fd = unsafe {
             libbpf_sys::bpf_prog_load(
                 program_type,
                 c"ngx_bpf_trial".as_ptr(),
                 c"GPL".as_ptr(),
                 code.as_ptr().cast(),
-                2,
+                CODE.len() as libbpf_sys::size_t,
                 &raw const options as *mut _,
             )
         };

@@ -6,8 +6,12 @@ use nginx_binary::sites::ProbeSites;
 use nginx_binary::version::Version;
 
 use crate::follow::program::Program;
+use crate::host::confinement::Confinement;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
+
+/// The message when no nginx is found on the host.
+const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
 
 /// Reports that a process is traced, and how many workers it has.
 pub fn started(messages: Messages, version: Version, pid: u32, workers: usize) {
@@ -68,4 +72,12 @@ pub fn inferred(messages: Messages, program: &Program) {
 /// Reports that no nginx runs yet.
 pub fn waiting(messages: Messages) {
     messages.print(Verbosity::Normal, "waiting for nginx to start");
+    if let Some(reason) = Confinement::read().of_visibility() {
+        messages.print(Verbosity::Normal, reason);
+    }
+}
+
+/// Returns the message when no nginx is found.
+pub fn none_runs() -> &'static str {
+    Confinement::read().of_visibility().unwrap_or(NONE_RUNS)
 }

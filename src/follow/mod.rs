@@ -32,7 +32,7 @@ use crate::host::usage::release_free_memory;
 pub mod candidate;
 mod events;
 pub mod lookout;
-mod messages;
+pub mod messages;
 pub mod processes;
 pub mod program;
 pub mod selection;

@@ -24,6 +24,7 @@ use rustix::process::pidfd_open;
 
 use crate::attach::iterator::MappedFiles;
 use crate::attach::iterator::RealInode;
+use crate::host::confinement::Confinement;
 use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
@@ -39,9 +40,6 @@ const PARENT: usize = 1;
 
 /// The field with the time at which the process was started.
 const STARTED: usize = 19;
-
-/// The message when no nginx is found.
-pub const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
 
 /// The role of a process, as its title states it (ngx_process_cycle.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +208,13 @@ impl OpenedProcess {
 fn with_remedy(pid: u32, error: anyhow::Error) -> anyhow::Error {
     let what = format!("failed to open the program of pid {pid}");
     let Ok(path) = fs::read_link(format!("/proc/{pid}/exe")) else {
-        return error.context(what);
+        /* Not even the link may be read: the kernel's ptrace_may_access() refuses it. */
+        return match (error.downcast_ref(), Confinement::read().of_processes()) {
+            (Some(&Errno::ACCESS | &Errno::PERM), Some(reason)) => {
+                anyhow!("{what}: {error:#}; {reason}")
+            }
+            _ => error.context(what),
+        };
     };
     let remedy = match error.downcast_ref() {
         Some(&Errno::ACCESS) => "; run as root, or with CAP_DAC_READ_SEARCH as well",

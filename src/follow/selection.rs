@@ -10,7 +10,6 @@ use crate::follow::candidate::Refused;
 use crate::follow::lookout;
 use crate::follow::lookout::End;
 use crate::follow::messages;
-use crate::follow::processes;
 use crate::follow::processes::Inode;
 use crate::follow::processes::KnownProcess;
 use crate::follow::processes::NginxProcess;
@@ -88,7 +87,7 @@ pub fn in_one_line(errors: impl Iterator<Item = anyhow::Error>) -> anyhow::Error
         return errors.remove(0);
     }
     if errors.is_empty() {
-        return anyhow!(processes::NONE_RUNS);
+        return anyhow!(messages::none_runs());
     }
     let lines: Vec<_> = errors.iter().map(|error| format!("{error:#}")).collect();
     anyhow!(lines.join("; "))

@@ -2,6 +2,7 @@
 //! The services of the machine for this process: stderr, signals, limits, and files that other
 //! users name. This is the lowest layer: every other layer may use it, and it uses none of them.
 
+pub mod confinement;
 pub mod descriptors;
 pub mod escape;
 pub mod foreign;

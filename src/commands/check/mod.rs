@@ -14,7 +14,7 @@ use crate::commands::trace::layout_options;
 use crate::follow::candidate::Candidate;
 use crate::follow::lookout;
 use crate::follow::lookout::End;
-use crate::follow::processes;
+use crate::follow::messages;
 use crate::follow::processes::Inode;
 use crate::follow::settings::FileReading;
 use crate::host::descriptors;
@@ -89,7 +89,7 @@ fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     if let End::Blind(error) = end {
         return Err(error);
     }
-    ensure!(!found.is_empty(), processes::NONE_RUNS);
+    ensure!(!found.is_empty(), messages::none_runs());
     let mut found: Vec<NginxReport> = found.into_iter().map(|(_, nginx)| nginx).collect();
     for nginx in &mut found {
         if let Some(plan) = &mut nginx.plan {

@@ -222,6 +222,40 @@ fn shared_layer() {
     assert_equal(&ended.records(), &logged);
 }
 
+/// Check that a pid namespace without nginx is reported as the reason why none is found, with what
+/// to do, by `check`, by tracing and by `--wait`; and that the host's is not.
+#[test]
+fn missing_host_pid() {
+    let nginx = Nginx::simple();
+    let inside = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc", PROGRAM]);
+        command.args(args);
+        command
+    };
+    let expected = "no nginx is running in this pid namespace, which is not the host's: set hostPID: true \
+                    (or --pid=host), or start it here";
+    for args in [&["check"][..], &["--json"]] {
+        let output = inside(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.trim_end().ends_with(expected), "{text}");
+    }
+    let mut tool = Tool::spawn(&mut inside(&["--json", "--wait"]));
+    assert_eq!(
+        tool.wait_for_message(expected),
+        format!("ngx-bpf: {expected}")
+    );
+    kill("INT", tool.child());
+    tool.wait();
+    let pid = nginx.pid().to_string();
+    let output = Command::new(PROGRAM)
+        .args(["check", "--pid", &pid])
+        .output();
+    assert_eq!(output.unwrap().status.code(), Some(0));
+}
+
 /// Check that the tool refuses to run where `/proc` belongs to another pid namespace, because pids
 /// would be mixed up.
 #[test]
