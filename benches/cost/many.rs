@@ -49,7 +49,10 @@ pub fn measure(upstream: u16) {
         })
         .collect();
     heading("many nginx, return 200");
-    let rows = COUNTS.map(|(count, name)| row(name, "/static", || trace(&all[..count], None)));
+    let rows = COUNTS.map(|(count, name)| {
+        let traced = &all[..count];
+        row(name, "/static", move || trace(traced, None))
+    });
     compare(&all[0], "/static", &rows);
     println!("\nthe tool, by the number of binaries");
     for (count, name) in COUNTS {
@@ -65,7 +68,10 @@ fn trace(nginx: &[Nginx], group: Option<&Path>) -> Tool {
     });
     let mut tool = Tool::spawn(
         Command::new("sh")
-            .args(["-c", &format!("{join} && exec {PROGRAM} --json -p \"$0\" >/dev/null")])
+            .args([
+                "-c",
+                &format!("{join} && exec {PROGRAM} --json -p \"$0\" >/dev/null"),
+            ])
             .arg(pids.join(",")),
     );
     tool.wait_ready(nginx.len());
