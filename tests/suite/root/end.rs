@@ -358,8 +358,8 @@ fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
 }
 
 /// Returns whether the kernel has an object with this id. The object is not opened, as bpftool does
-/// it: a map of programs that is opened while the kernel clears it is never freed
-/// (`prog_array_map_clear()` takes a reference for each call, and its work may run once for two).
+/// it: Linux 6.18 never frees a map of programs that is opened while it is cleared, probably because
+/// each of two calls of `prog_array_map_clear()` takes a reference, and its work runs once.
 fn is_there(kind: &str, id: u32) -> bool {
     let mut next = 0;
     // SAFETY: each writes one id to `next`.
