@@ -27,7 +27,6 @@ const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
 const enum process_event_kind unused_process_event_kind = PROCESS_EXECUTED;
 const struct traced_task unused_traced_task = {};
 const struct mapped_file unused_mapped_file = {};
-const struct stream_key unused_stream_key = {};
 const enum limit unused_limit = ATTEMPTS_MAX;
 
 /*

@@ -9,13 +9,13 @@
 
 /*
  * A stream leaves the list too early. The end of its header is not going to be seen, so that its
- * begin is not reported either.
+ * begin is not reported either. If the stream has ended, its ngx_connection_t may be another one's.
  */
 static __always_inline void opening_evict(struct worker *w, __u64 c)
 {
 	struct connection *conn = connection_find(w, c);
 
-	if (!conn)
+	if (!conn || !conn->stream.connection)
 		return;
 	conn->request_first_ns = 0;
 	conn->is_body_unsure = 1;

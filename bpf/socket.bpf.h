@@ -170,10 +170,11 @@ static __always_inline void client_closing(struct worker *w, struct socket_state
 }
 
 /*
- * The kernel closes a connection, because nginx does or because it was reset. A reset may interrupt
- * another worker than the one that has the connection.
+ * The kernel closes a connection, because nginx does or because it was reset (TCP_CLOSE). A reset
+ * may interrupt another worker than the one that has the connection, or nginx between a read and
+ * the request that it makes of what it has read.
  */
-static __always_inline void socket_closing(struct worker *w, struct sock *sk)
+static __always_inline void socket_closing(struct worker *w, struct sock *sk, int state)
 {
 	struct socket_state *s = bpf_sk_storage_get(&sockets, sk, NULL, 0);
 
@@ -181,11 +182,11 @@ static __always_inline void socket_closing(struct worker *w, struct sock *sk)
 		return;
 	if (s->kind == SOCKET_UPSTREAM)
 		upstream_closing(w, s);
-	else if (s->kind == SOCKET_CLIENT)
+	else if (s->kind == SOCKET_CLIENT && state != TCP_CLOSE)
 		client_closing(w, s);
 }
 
-/* Whether a change of a socket's state is handled: to these. */
+/* Whether a socket's change to this state is handled. */
 static __always_inline bool is_state_wanted(int state)
 {
 	return state == TCP_SYN_SENT ||
@@ -200,7 +201,7 @@ static __always_inline int state_changed(struct sock *sk, int state)
 	if (w && state == TCP_SYN_SENT)
 		socket_connecting(w, sk);
 	else if (w)
-		socket_closing(w, sk);
+		socket_closing(w, sk, state);
 	return 0;
 }
 

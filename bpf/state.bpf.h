@@ -18,7 +18,7 @@ enum worker_flag {
 	WORKER_OTHER = 2,  /* it has executed another program since: not traced with this layout */
 };
 
-/* What user space is told of a traced process. */
+/* What BPF reports of a traced process to user space. */
 enum process_event_kind {
 	PROCESS_EXECUTED = 1, /* it has executed a program: the master of an upgrade */
 	PROCESS_UNTRACED = 2, /* it is a master's child, and there was no memory to trace it */

@@ -128,7 +128,7 @@ impl LayoutObject {
         key: LayoutKey,
         slot: u32,
     ) -> Result<Self> {
-        let events = shared.layout_programs()?;
+        let events = shared.layout_programs(settings)?;
         let part = LayoutPart {
             key: &key,
             shared,

@@ -3,6 +3,7 @@
 //! each binary, and the processes that are traced.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
@@ -261,13 +262,10 @@ impl Tracer {
         Ok(())
     }
 
-    /// Returns the number of traced processes of each binary that has some, by its number.
-    pub fn processes(&self) -> Result<BTreeMap<u32, usize>> {
-        let mut processes = BTreeMap::new();
-        for task in self.tasks.values::<types::traced_task>()? {
-            *processes.entry(task.binary).or_default() += 1;
-        }
-        Ok(processes)
+    /// Returns the numbers of the binaries that traced processes run.
+    pub fn live_binaries(&self) -> Result<BTreeSet<u32>> {
+        let tasks = self.tasks.values::<types::traced_task>()?;
+        Ok(tasks.into_iter().map(|task| task.binary).collect())
     }
 
     /// Removes the entries of traced processes that have ended. Returns the number of requests that

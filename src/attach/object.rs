@@ -102,7 +102,7 @@ impl Drop for Storage {
 /// A loaded object: its programs and maps.
 pub struct LoadedObject {
     /// Dropped before the storage that it borrows.
-    pub skel: NgxSkel<'static>,
+    pub(super) skel: NgxSkel<'static>,
     _storage: Storage,
 }
 

@@ -42,9 +42,8 @@ pub struct Requirement {
 
 /// The programs (bpf/ngx.bpf.c) for tracepoints that every kernel must have, each with its
 /// tracepoint.
-pub const TRACEPOINTS: [(&str, &str); 5] = [
+pub const TRACEPOINTS: [(&str, &str); 4] = [
     ("sock_state", "inet_sock_set_state"),
-    ("sock_destroy", "tcp_destroy_sock"),
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),

@@ -34,8 +34,6 @@ pub struct SharedObject {
     /// The links. They are dropped before the maps that their programs use.
     links: Vec<Link>,
     pub object: LoadedObject,
-    /// The names of the programs that are attached.
-    programs: Vec<&'static str>,
 }
 
 /// The part of the object that is shared.
@@ -71,7 +69,6 @@ impl SharedObject {
         let mut shared = Self {
             links: Vec::new(),
             object: settings.load(&SharedPart { programs }, None)?,
-            programs: programs.iter().map(|(name, _)| *name).collect(),
         };
         for (name, place) in programs {
             let mut all = shared.object.skel.object().progs_mut();
@@ -86,13 +83,17 @@ impl SharedObject {
     }
 
     /// Returns the maps with the programs of all layouts, each with the name of the program that
-    /// calls these.
-    pub fn layout_programs(&self) -> Result<Vec<(String, MapHandle)>> {
+    /// calls these. Only the maps of programs that are attached were created.
+    pub fn layout_programs(&self, settings: &ObjectSettings) -> Result<Vec<(String, MapHandle)>> {
+        let is_attached = |name: &str| {
+            let mut programs = settings.kernel.programs.iter();
+            programs.any(|(program, _)| *program == name)
+        };
         let mut layouts = Vec::new();
         for map in self.object.skel.object().maps() {
             let name = map.name().to_string_lossy();
             let caller = name.strip_suffix(LAYOUTS);
-            if let Some(caller) = caller.filter(|caller| self.programs.contains(caller)) {
+            if let Some(caller) = caller.filter(|caller| is_attached(caller)) {
                 layouts.push((caller.to_owned(), MapHandle::try_from(&map)?));
             }
         }

@@ -33,6 +33,9 @@ const INET_SENDPAGE: &str = "inet_sendpage";
 /// The tracepoint at the return of every system call of every process.
 const SYSTEM_CALLS: (&str, &str) = ("syscall_exit", "sys_exit");
 
+/// The program for the end of a socket, with its tracepoint. It needs state that is kept by socket.
+const SOCKET_END: (&str, &str) = ("sock_destroy", "tcp_destroy_sock");
+
 /// A source of the bytes on sockets: what reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -64,10 +67,11 @@ impl SocketSource {
     /// Returns the programs for which this kernel has a tracepoint or function, each with its name.
     pub fn programs(self, kernel: &Btf<'_>) -> Vec<(&'static str, &'static str)> {
         match self {
-            Self::Tracepoint => TRACEPOINTS.to_vec(),
+            Self::Tracepoint => TRACEPOINTS.into_iter().chain([SOCKET_END]).collect(),
             Self::Fexit => FUNCTIONS
                 .into_iter()
                 .filter(|(_, name)| has_function(kernel, name))
+                .chain([SOCKET_END])
                 .collect(),
             Self::Syscall => vec![SYSTEM_CALLS],
         }

@@ -57,14 +57,17 @@ impl Follower {
         if self.live_binaries() == self.traced.len() {
             return;
         }
-        let processes = match self.tracer.processes() {
-            Ok(processes) => processes,
+        let live = match self.tracer.live_binaries() {
+            Ok(live) => live,
             Err(error) => return self.messages.warn(&error),
         };
         let is_over = |traced: &mut TracedBinary| {
-            !traced.program.is_alive() && !processes.contains_key(&traced.probe.number())
+            !traced.program.is_alive() && !live.contains(&traced.probe.number())
         };
         let ended: Vec<_> = self.traced.extract_if(.., is_over).collect();
+        if ended.is_empty() {
+            return;
+        }
         for ended in ended {
             self.tracer.detach(ended.probe);
         }

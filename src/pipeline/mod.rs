@@ -126,7 +126,6 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         ledger: Arc::clone(&ledger),
         own_metrics,
         meter,
-        untraced_processes: 0,
         ended_processes: 0,
         messages,
     };
@@ -203,8 +202,6 @@ struct Control {
     own_metrics: Option<OwnMetrics>,
     /// The measurement of the overhead.
     meter: Option<OverheadMeter>,
-    /// The number of processes that could not be traced and were reported.
-    untraced_processes: u64,
     /// The number of traced processes that have ended and whose entries were removed.
     ended_processes: u64,
     /// The printer of messages.
@@ -266,11 +263,8 @@ impl Control {
     /// Reports new processes that could not be traced, each once.
     fn report_untraced(&mut self) {
         let untraced = self.follower.untraced_processes();
-        if untraced > self.untraced_processes {
-            self.untraced_processes = untraced;
-            self.ledger
-                .untraced_processes
-                .store(untraced, Ordering::Relaxed);
+        let reported = &self.ledger.untraced_processes;
+        if untraced > reported.swap(untraced, Ordering::Relaxed) {
             messages::untraced(self.messages, untraced);
         }
     }

@@ -2,21 +2,16 @@
 //! The end of tracing: as asked, with all records written, detached, with exit code 0 and the right
 //! numbers.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::process::Command;
 use std::time::Duration;
-use std::time::Instant;
 
-use libbpf_rs::libbpf_sys;
 use tempfile::TempDir;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
-use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -24,6 +19,9 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+
+/// A tool that is killed.
+mod killed;
 
 /// Sends requests over one connection.
 fn requests(nginx: &Nginx, count: usize) {
@@ -313,64 +311,6 @@ fn full_disk() {
     assert_eq!(complaints.count(), 1, "{:?}", ended.stderr);
     let summary = ended.summary();
     assert_eq!((summary.written, summary.lost, summary.seen), (0, 20, 20));
-}
-
-/// Check that a tool that is killed under load leaves nothing in the kernel, and does not disturb
-/// nginx.
-#[test]
-fn killed() {
-    let Some(nginx) = Nginx::steady(Config::default()) else {
-        return;
-    };
-    let load = Load::start(nginx.port, "/file");
-    for _ in 0..10 {
-        let tool = Tool::trace(nginx.pid());
-        nginx.wait_logged(nginx.logged().len() + 100);
-        let ids = ["prog", "map", "link"].map(|kind| (kind, tool.bpf_ids(kind)));
-        assert!(ids.iter().all(|(_, ids)| !ids.is_empty()), "{ids:?}");
-        tool.signal("KILL");
-        drop(tool.wait());
-        for (kind, ids) in &ids {
-            wait_until_gone(kind, ids);
-        }
-    }
-    drop(load);
-    /* wrk leaves requests in flight when it ends. */
-    let logged = nginx.quit();
-    let served = logged.iter().filter(|logged| logged.status == "200");
-    assert!(served.count() >= 1000);
-    assert!(
-        logged
-            .iter()
-            .all(|logged| ["200", "499"].contains(&logged.status.as_str()))
-    );
-}
-
-/// Waits until the kernel has freed these objects. It does so shortly after a process has ended.
-fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
-    let end = Instant::now() + PATIENCE;
-    for id in ids {
-        while is_there(kind, id.parse().unwrap()) {
-            assert!(Instant::now() < end, "{kind} {id} is still there");
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// Returns whether the kernel has an object with this id. The object is not opened, as bpftool does
-/// it: Linux 6.18 never frees a map of programs that is opened while it is cleared, probably because
-/// each of two calls of `prog_array_map_clear()` takes a reference, and its work runs once.
-fn is_there(kind: &str, id: u32) -> bool {
-    let mut next = 0;
-    // SAFETY: each writes one id to `next`.
-    let result = unsafe {
-        match kind {
-            "map" => libbpf_sys::bpf_map_get_next_id(id - 1, &raw mut next),
-            "prog" => libbpf_sys::bpf_prog_get_next_id(id - 1, &raw mut next),
-            _ => libbpf_sys::bpf_link_get_next_id(id - 1, &raw mut next),
-        }
-    };
-    result == 0 && next == id
 }
 
 /// Check that `--self-stats` reports the overhead, while the tool runs and when it ends.

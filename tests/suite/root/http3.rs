@@ -23,7 +23,7 @@ use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
 use crate::suite::root::trace_context::assert_tells;
 
-/// Clients and sockets that must not take the room of others.
+/// Clients that must not take the room of others.
 mod room;
 
 /// A server with a proxy and with files.
