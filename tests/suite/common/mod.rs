@@ -21,6 +21,8 @@ pub mod load;
 pub mod nginx;
 /// nginx with some of its bytes changed.
 pub mod patched;
+/// Ports on which an nginx of a test may listen.
+pub mod ports;
 /// Programs that a test writes, runs and ends.
 pub mod program;
 /// The protocols of upstreams other than HTTP.
@@ -75,30 +77,5 @@ pub fn delay(time: Duration) {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         std::thread::park_timeout(left);
-    }
-}
-
-/// Returns a port of 127.0.0.1 and [::1] without a listener, another one each time. It is below the
-/// ports that the kernel gives to clients (32768 and up), of which one may be in use by the time
-/// nginx binds it.
-pub fn free_port() -> u16 {
-    use std::net::TcpListener;
-    use std::sync::atomic::AtomicU32;
-    use std::sync::atomic::Ordering;
-
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 22_000;
-    /* Suites that run at the same time start at different ports. */
-    const STEP: u32 = 977;
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = std::process::id()
-            .wrapping_mul(STEP)
-            .wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + number % COUNT).unwrap();
-        let is_free = |host| TcpListener::bind((host, port)).is_ok();
-        if is_free("127.0.0.1") && is_free("::1") {
-            return port;
-        }
     }
 }

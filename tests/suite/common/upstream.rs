@@ -15,6 +15,7 @@ use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::mem;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -177,7 +178,6 @@ fn read_request(from: &mut BufReader<impl Read>, to: &mut impl Write) -> Option<
 fn answer(protocol: Protocol, request: &Request, to: &mut impl Write) -> Option<()> {
     let uri = &request.uri[..];
     let steps: Vec<&str> = uri.split(['/', '?']).collect();
-    let number = |step: &str, name: &str| step.strip_prefix(name)?.parse::<usize>().ok();
     let status = steps
         .iter()
         .find_map(|step| number(step, "status-"))
@@ -186,68 +186,95 @@ fn answer(protocol: Protocol, request: &Request, to: &mut impl Write) -> Option<
         .iter()
         .find_map(|step| number(step, "body-").or(number(step, "half-")))
         .unwrap_or(3);
-    let head = head(protocol, uri, status, size);
     let mut body = vec![b'x'; size];
     if protocol == Memcached {
         body.extend(b"\r\nEND\r\n");
     }
-    let mut head_sent = uri.contains("/early");
-    let mut body_sent = request.is_head || protocol == Memcached && status == 404;
+    let mut response = Response {
+        head: head(protocol, uri, status, size),
+        body,
+        head_sent: uri.contains("/early"),
+        body_sent: request.is_head || protocol == Memcached && status == 404,
+        to,
+    };
     for step in steps {
+        response.follow(step)?;
+    }
+    response.send_head()?;
+    response.send_body()?;
+    response.to.flush().ok()?;
+    (!uri.contains("/endless")).then_some(())
+}
+
+/// Returns the number after the name of a step.
+fn number(step: &str, name: &str) -> Option<usize> {
+    step.strip_prefix(name)?.parse().ok()
+}
+
+/// A response, and what of it has been sent.
+struct Response<'a, W> {
+    head: String,
+    body: Vec<u8>,
+    head_sent: bool,
+    body_sent: bool,
+    to: &'a mut W,
+}
+
+impl<W: Write> Response<'_, W> {
+    /// Does what one step of the uri says. `None` ends the connection.
+    fn follow(&mut self, step: &str) -> Option<()> {
+        match step {
+            "head" => self.send_head()?,
+            "chunk" => self.send_instead(b"5\r\nhello\r\n")?,
+            "broken-chunk" => self.send_instead(b"no chunk\r\n")?,
+            "junk" => {
+                let junk = b"HTTP/1.1 200 OK\r\n\x00\x01 no header\r\n\r\n";
+                self.to.write_all(junk).ok()?;
+                return None;
+            }
+            "nonsense" => {
+                self.to.write_all(b"nonsense\n").ok()?;
+                return None;
+            }
+            "close" | "reset" => return None,
+            "hang" | "deaf" => {
+                delay(super::PATIENCE);
+                return None;
+            }
+            _ => {}
+        }
         if let Some(ms) = number(step, "wait-") {
             delay(Duration::from_millis(ms as u64));
-        } else if step == "head" {
-            to.write_all(head.as_bytes()).ok()?;
-            head_sent = true;
-        } else if step.starts_with("body-") {
-            if !head_sent {
-                to.write_all(head.as_bytes()).ok()?;
-                head_sent = true;
-            }
-            if !body_sent {
-                to.write_all(&body).ok()?;
-                body_sent = true;
-            }
-        } else if step == "junk" {
-            to.write_all(b"HTTP/1.1 200 OK\r\n\x00\x01 no header\r\n\r\n")
-                .ok()?;
-            return None;
-        } else if step == "nonsense" {
-            to.write_all(b"nonsense\n").ok()?;
-            return None;
         } else if let Some(size) = number(step, "half-") {
-            if !head_sent {
-                to.write_all(head.as_bytes()).ok()?;
-            }
-            to.write_all(&body[..size / 2]).ok()?;
-            to.flush().ok()?;
-            (head_sent, body_sent) = (true, true);
-        } else if let Some(chunk) = [
-            ("chunk", "5\r\nhello\r\n"),
-            ("broken-chunk", "no chunk\r\n"),
-        ]
-        .iter()
-        .find_map(|(name, chunk)| (*name == step).then_some(chunk))
-        {
-            if !head_sent {
-                to.write_all(head.as_bytes()).ok()?;
-            }
-            to.write_all(chunk.as_bytes()).ok()?;
-            to.flush().ok()?;
-            (head_sent, body_sent) = (true, true);
-        } else if step == "close" || step == "reset" {
-            return None;
-        } else if step == "hang" || step == "deaf" {
-            delay(super::PATIENCE);
-            return None;
+            let half = self.body[..size / 2].to_vec();
+            self.send_instead(&half)?;
+        } else if step.starts_with("body-") {
+            self.send_head()?;
+            self.send_body()?;
         }
+        Some(())
     }
-    if !head_sent {
-        to.write_all(head.as_bytes()).ok()?;
+
+    fn send_head(&mut self) -> Option<()> {
+        if !mem::replace(&mut self.head_sent, true) {
+            self.to.write_all(self.head.as_bytes()).ok()?;
+        }
+        Some(())
     }
-    if !body_sent {
-        to.write_all(&body).ok()?;
+
+    fn send_body(&mut self) -> Option<()> {
+        if !mem::replace(&mut self.body_sent, true) {
+            self.to.write_all(&self.body).ok()?;
+        }
+        Some(())
     }
-    to.flush().ok()?;
-    (!uri.contains("/endless")).then_some(())
+
+    /// Sends this in place of the body.
+    fn send_instead(&mut self, part: &[u8]) -> Option<()> {
+        self.send_head()?;
+        self.to.write_all(part).ok()?;
+        self.to.flush().ok()?;
+        self.body_sent = true;
+        Some(())
+    }
 }

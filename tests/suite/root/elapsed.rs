@@ -83,7 +83,7 @@ fn slow_http2(port: u16) {
 #[test]
 fn min_duration() {
     let upstream = Upstream::start();
-    let port = crate::suite::common::free_port();
+    let port = crate::suite::common::ports::free_port();
     let http = [tls::DIRECTIVES, HTTP].concat();
     let http = http.replace("{tls}", &port.to_string());
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
@@ -323,7 +323,7 @@ fn reset_http1(port: u16) {
 #[test]
 fn request_time() {
     let upstream = Upstream::start();
-    let port = crate::suite::common::free_port();
+    let port = crate::suite::common::ports::free_port();
     let http = [tls::DIRECTIVES, MIXED].concat();
     let config = Config {
         http: &http.replace("{tls}", &port.to_string()),

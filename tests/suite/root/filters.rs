@@ -4,8 +4,8 @@
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
-use crate::suite::common::free_port;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 

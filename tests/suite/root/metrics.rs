@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
 use crate::suite::common::client::Response;
-use crate::suite::common::free_port;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 

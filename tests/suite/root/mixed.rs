@@ -9,11 +9,11 @@ use std::thread;
 use ngx_bpf_record::values::Alpn;
 
 use crate::suite::common::build::is_built_without;
-use crate::suite::common::free_port;
 use crate::suite::common::load::h2load;
 use crate::suite::common::load::protocols;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
-use crate::suite::common::free_port;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::record::Record;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
-use crate::suite::common::free_port;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;

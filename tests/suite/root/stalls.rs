@@ -20,11 +20,11 @@ use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
-use crate::suite::common::free_port;
 use crate::suite::common::load::Load;
 use crate::suite::common::load::wrk;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
 use crate::suite::common::program::make_fifo;

@@ -65,7 +65,7 @@ fn is_not_built() -> bool {
 /// Returns the records of these requests, and nginx's log of their subrequests.
 fn run(requests: impl FnOnce(&Nginx)) -> (Vec<Record>, Vec<Logged>) {
     let upstream = Upstream::start();
-    let origin = crate::suite::common::free_port().to_string();
+    let origin = crate::suite::common::ports::free_port().to_string();
     let nginx = Nginx::with(&HTTP.replace("{origin}", &origin), upstream.port);
     nginx.file("static", b"static");
     nginx.file("sliced", &[b'x'; 10_000]);

@@ -5,12 +5,12 @@ use ngx_bpf_record::values::Cause;
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
-use crate::suite::common::free_port;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::program::kill;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;

@@ -42,7 +42,7 @@ fn handshakes() {
     if is_built_without(REWRITE) {
         return;
     }
-    let [good, revoked] = [(); 2].map(|()| crate::suite::common::free_port());
+    let [good, revoked] = [(); 2].map(|()| crate::suite::common::ports::free_port());
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
     let plain = Upstream::start().port;
@@ -131,7 +131,7 @@ fn resumed_sessions() {
     if is_built_without(REWRITE) {
         return;
     }
-    let good = crate::suite::common::free_port();
+    let good = crate::suite::common::ports::free_port();
     let (mut upstreams, mut server) = (String::new(), String::new());
     let mut uris = Vec::new();
     for (module, scheme) in [
