@@ -119,7 +119,7 @@ soak: build-deps test-deps ## Let containers come and go while one nginx is unde
 
 .PHONY: bench
 bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs root)
-	tests/builds/run --fetch symbols
+	tests/builds/run --fetch symbols compat
 	$(CARGO) bench --locked --bench cost
 
 .PHONY: install

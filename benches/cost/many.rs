@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::HTTP;
 use crate::common::build::binary;
+use crate::common::build::kept;
 use crate::common::nginx::Config;
 use crate::common::nginx::Nginx;
 use crate::common::program::copy_program;
@@ -18,6 +19,9 @@ use crate::common::tool::Tool;
 use crate::compare;
 use crate::heading;
 use crate::row;
+
+/// Builds with layouts other than that of the machine's nginx.
+const OTHERS: [&str; 2] = ["source-symbols/objs/nginx", "source-compat/objs/nginx"];
 
 /// The numbers of binaries.
 const COUNTS: [(usize, &str); 3] = [(1, "1 binary"), (5, "5 binaries"), (30, "30 binaries")];
@@ -36,33 +40,46 @@ const MEMORY: [(&str, &str, &str); 2] = [
 pub fn measure(upstream: u16) {
     let folder = tempfile::tempdir().unwrap();
     open_to_all(folder.path());
+    let start = |binary| {
+        Nginx::start(&Config {
+            http: HTTP,
+            upstream,
+            binary,
+            ..Config::default()
+        })
+    };
     let all: Vec<Nginx> = (0..COUNTS[COUNTS.len() - 1].0)
         .map(|n| {
             let copy = folder.path().join(format!("nginx-{n}"));
             copy_program(&binary(), &copy);
-            Nginx::start(&Config {
-                http: HTTP,
-                upstream,
-                binary: copy,
-                ..Config::default()
-            })
+            start(copy)
         })
         .collect();
     heading("many nginx, return 200");
-    let rows = COUNTS.map(|(count, name)| {
+    let mut rows = Vec::from(COUNTS.map(|(count, name)| {
         let traced = &all[..count];
-        row(name, "/static", move || trace(traced, None))
-    });
+        row(name, "/static", move || trace(&pids(traced), None))
+    }));
+    let others: Vec<Nginx> = OTHERS.into_iter().filter_map(kept).map(start).collect();
+    if others.len() == OTHERS.len() {
+        let three = [pids(&all[..1]), pids(&others)].concat();
+        rows.push(row("3 layouts", "/static", move || trace(&three, None)));
+    }
     compare(&all[0], "/static", &rows);
+    drop(others);
     println!("\nthe tool, by the number of binaries");
     for (count, name) in COUNTS {
         report(name, &all[..count]);
     }
 }
 
+/// Returns the pids of masters, as the command line takes them.
+fn pids(nginx: &[Nginx]) -> Vec<String> {
+    nginx.iter().map(|nginx| nginx.pid().to_string()).collect()
+}
+
 /// Traces these nginx, in a control group if there is one.
-fn trace(nginx: &[Nginx], group: Option<&Path>) -> Tool {
-    let pids: Vec<String> = nginx.iter().map(|nginx| nginx.pid().to_string()).collect();
+fn trace(pids: &[String], group: Option<&Path>) -> Tool {
     let join = group.map_or("true".to_owned(), |group| {
         format!("echo $$ >{}/cgroup.procs", group.display())
     });
@@ -74,7 +91,7 @@ fn trace(nginx: &[Nginx], group: Option<&Path>) -> Tool {
             ])
             .arg(pids.join(",")),
     );
-    tool.wait_ready(nginx.len());
+    tool.wait_ready(pids.len());
     tool
 }
 
@@ -92,7 +109,10 @@ fn report(name: &str, nginx: &[Nginx]) {
         Some((group, files))
     });
     let started = Instant::now();
-    let tool = trace(nginx, group.as_ref().map(|(group, _)| group.as_path()));
+    let tool = trace(
+        &pids(nginx),
+        group.as_ref().map(|(group, _)| group.as_path()),
+    );
     let start = started.elapsed().as_secs_f64();
     let descriptors = fs::read_dir(format!("/proc/{}/fd", tool.pid())).unwrap();
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
