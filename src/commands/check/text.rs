@@ -53,12 +53,12 @@ impl fmt::Display for ReportText<'_> {
         if let Some(sockets) = kernel.sockets
             && (self.details || sockets == SocketSource::Syscall)
         {
-            let told_by = match sockets {
+            let source = match sockets {
                 SocketSource::Tracepoint => "tracepoints",
                 SocketSource::Fexit => "fexit",
                 SocketSource::Syscall => "system calls",
             };
-            writeln!(f, "  sockets  {told_by}")?;
+            writeln!(f, "  sockets  {source}")?;
         }
         for nginx in &self.report.nginx {
             nginx.write(f, self.details)?;
