@@ -275,7 +275,16 @@ impl Follower {
         }
         let result = match candidate {
             Candidate::Gone => Ok(()),
-            Candidate::Known(process, inode) => self.add_to_known(process, inode),
+            Candidate::Known(process, inode) if self.is_known(inode) => {
+                self.add_to_known(process, inode)
+            }
+            Candidate::Known(..) => {
+                /* The lookout is older than the end of this binary: the next one reads the file. */
+                if is_upgrade {
+                    self.upgrades.insert(pid);
+                }
+                Ok(())
+            }
             Candidate::New(program) => {
                 let result = self.add_binary(*program);
                 if is_upgrade && result.is_ok() {
@@ -301,6 +310,14 @@ impl Follower {
             }
             self.messages.warn(&error);
         }
+    }
+
+    /// Returns whether a file is traced, or was refused.
+    fn is_known(&self, inode: Inode) -> bool {
+        let mut traced = self.traced.iter();
+        let mut refused = self.untraceable.iter();
+        traced.any(|traced| traced.program.inode == inode)
+            || refused.any(|(_, refused)| *refused == Some(inode))
     }
 
     /// Traces a process whose file was read before. If the file is traced and the process is the

@@ -57,6 +57,8 @@ mod processes;
 mod protocols;
 /// Every kind of request, compared with nginx's access log.
 mod requests;
+/// An nginx that is started again and again.
+mod restarts;
 /// Secrets in query strings.
 mod secrets;
 /// Socket sources.

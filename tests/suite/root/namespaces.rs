@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
+use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
@@ -161,6 +163,14 @@ fn from_inside() {
 #[test]
 fn pids_of_pgrep() {
     let contained = Contained::start();
+    /* A worker sets its title some time after its master has logged that it was started. */
+    let end = Instant::now() + PATIENCE;
+    for worker in contained.nginx.workers() {
+        let title = || fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap();
+        while !title().starts_with("nginx: worker") {
+            assert!(Instant::now() < end, "worker {worker} has no title");
+        }
+    }
     let mut served = 0;
     for pids in [
         "--pid $(pgrep -f \"nginx: worker\") --json",
