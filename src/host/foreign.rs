@@ -38,7 +38,7 @@ const TO_READ: OFlags = OFlags::RDONLY
 
 /// The flags to open a file for inspection only. Neither its driver nor its file system is
 /// involved.
-const TO_JUDGE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+pub(super) const TO_JUDGE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// File systems whose files are not data on a disk: reading one may wait for ever, or have side
 /// effects.
@@ -130,7 +130,7 @@ pub fn own(path: &Path) -> Result<File> {
 }
 
 /// Opens a judged file for reading.
-fn reopen(file: BorrowedFd<'_>) -> Result<File> {
+pub(super) fn reopen(file: BorrowedFd<'_>) -> Result<File> {
     let path = descriptors::path_of(file);
     Ok(File::from(openat(CWD, path, TO_READ, Mode::empty())?))
 }
@@ -170,12 +170,12 @@ fn may_hang(r#type: &str) -> bool {
 }
 
 /// The mounts that a process sees: the type of the file system, by the number of the mount.
-struct Mounts(BTreeMap<u64, String>);
+pub(super) struct Mounts(BTreeMap<u64, String>);
 
 impl Mounts {
     /// Reads the mounts that a process sees; `self` is this process. There are none when it has
     /// ended.
-    fn seen_by(process: &str) -> Self {
+    pub(super) fn seen_by(process: &str) -> Self {
         let mut text = Vec::new();
         let read = File::open(format!("/proc/{process}/mountinfo"))
             .and_then(|file| file.take(MOUNTS_BYTES_MAX).read_to_end(&mut text));
@@ -183,6 +183,12 @@ impl Mounts {
             text.clear();
         }
         Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// Returns whether the files of a mount can be read without waiting. A mount that is not in the
+    /// list is not known to have such files.
+    pub(super) fn answers(&self, number: u64) -> bool {
+        self.0.get(&number).is_some_and(|r#type| !may_hang(r#type))
     }
 
     /// Parses a list of mounts. Each line begins with the number of the mount; the type follows

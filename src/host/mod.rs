@@ -3,10 +3,12 @@
 //! users name. This is the lowest layer: every other layer may use it, and it uses none of them.
 
 pub mod confinement;
+pub mod container;
 pub mod descriptors;
 pub mod escape;
 pub mod foreign;
 pub mod pid_namespace;
+mod process_root;
 pub mod signals;
 pub mod stderr;
 pub mod usage;
