@@ -35,6 +35,7 @@ pub mod lookout;
 pub mod messages;
 pub mod processes;
 pub mod program;
+pub mod role;
 pub mod selection;
 pub mod settings;
 mod traced;

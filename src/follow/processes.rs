@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The processes of nginx as `/proc` shows them: their pids, their roles, and the files that they
+//! The processes of nginx as `/proc` shows them: their pids, their children, and the files that they
 //! run. A process is held by a pidfd, so that its pid never means another process.
 
 use std::fs;
 use std::fs::File;
-use std::io;
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -24,6 +22,7 @@ use rustix::process::pidfd_open;
 
 use crate::attach::iterator::MappedFiles;
 use crate::attach::iterator::RealInode;
+use crate::follow::role::Role;
 use crate::host::confinement::Confinement;
 use crate::host::descriptors;
 use crate::host::escape::Quoted;
@@ -32,27 +31,11 @@ use crate::host::foreign;
 /// The name of nginx's processes in `/proc/PID/comm`.
 const COMM: &str = "nginx";
 
-/// The most bytes of a title that are read. Its first bytes state the role.
-const TITLE_BYTES_MAX: u64 = 64;
-
 /// The field of `/proc/PID/stat` with the parent's pid, counted from the end of the name.
 const PARENT: usize = 1;
 
 /// The field with the time at which the process was started.
 const STARTED: usize = 19;
-
-/// The role of a process, as its title states it (ngx_process_cycle.c).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Starts the workers.
-    Master,
-    /// Serves requests.
-    Worker,
-    /// Cache manager or loader.
-    Helper,
-    /// Has no title: `master_process off`, or a master that is still starting.
-    Single,
-}
 
 /// A process that was alive when it was opened. `pidfd` shows whether it still is.
 #[derive(Debug)]
@@ -79,14 +62,14 @@ impl NginxProcess {
     /// Reads the current titles. Fails when the process has ended.
     pub fn read_titles(&mut self) -> Result<()> {
         let pid = self.pid;
-        let title = title(pid).with_context(|| format!("no process with pid {pid}"))?;
-        self.role = Some(role(&title));
+        let role = Role::read(pid).with_context(|| format!("no process with pid {pid}"))?;
+        self.role = Some(role);
         let children = match listed_children(pid) {
             Some(children) => children,
             None => children(pid)?,
         };
         let children = children.into_iter();
-        self.children = children.map(|child| (child, role_of(child))).collect();
+        self.children = children.map(|child| (child, Role::of(child))).collect();
         Ok(())
     }
 
@@ -227,7 +210,7 @@ fn with_remedy(pid: u32, error: anyhow::Error) -> anyhow::Error {
 /// Returns the pid of every nginx that runs, which is that of its master or of its only process,
 /// except those of `skip`. `at` is set to the pid whose title is being read.
 pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
-    listed(skip, at, |pid| match role_of(pid) {
+    listed(skip, at, |pid| match Role::of(pid) {
         Role::Master => true,
         /* A process without a title counts if it has nginx's name, unless it is a new child of another nginx. */
         Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
@@ -238,7 +221,7 @@ pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
 /// Returns the pids of the running nginx masters, in the same way as `running_nginx()`. A master
 /// that is still starting, or only tests its configuration, has no title yet.
 pub fn running_masters(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
-    listed(skip, at, |pid| role_of(pid) == Role::Master)
+    listed(skip, at, |pid| Role::of(pid) == Role::Master)
 }
 
 /// Returns the wanted processes, root's own first, since no other user can make reading them block.
@@ -286,31 +269,6 @@ fn children(pid: u32) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Returns the role of a process by its title.
-fn role_of(pid: u32) -> Role {
-    role(&title(pid).unwrap_or_default())
-}
-
-/// Reads the beginning of a process's command line. The process decides on its length, which may be
-/// gigabytes (`PR_SET_MM_MAP`).
-fn title(pid: u32) -> io::Result<String> {
-    let mut title = Vec::new();
-    File::open(format!("/proc/{pid}/cmdline"))?
-        .take(TITLE_BYTES_MAX)
-        .read_to_end(&mut title)?;
-    Ok(String::from_utf8_lossy(&title).into_owned())
-}
-
-/// Returns the role that a title states.
-fn role(title: &str) -> Role {
-    match title.strip_prefix("nginx: ") {
-        Some(rest) if rest.starts_with("master process") => Role::Master,
-        Some(rest) if rest.starts_with("worker process") => Role::Worker,
-        Some(_) => Role::Helper,
-        None => Role::Single,
-    }
-}
-
 /// Returns the pids of all processes.
 fn pids() -> Result<Vec<u32>> {
     let mut pids = Vec::new();
@@ -341,22 +299,6 @@ mod tests {
     use super::NginxProcess;
     use super::Role;
     use super::parent;
-    use super::role;
-
-    /// Check the titles that nginx gives its processes.
-    #[test]
-    fn titles() {
-        for (title, expected) in [
-            ("nginx: master process /usr/sbin/nginx\0", Role::Master),
-            ("nginx: worker process\0\0\0", Role::Worker),
-            ("nginx: worker process is shutting down\0", Role::Worker),
-            ("nginx: cache manager process\0", Role::Helper),
-            ("/usr/sbin/nginx\0-g\0daemon off;\0", Role::Single),
-            ("", Role::Single),
-        ] {
-            assert_eq!(role(title), expected, "{title:?}");
-        }
-    }
 
     /// Check that the parent of this process is the one that the kernel names.
     #[test]

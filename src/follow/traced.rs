@@ -9,8 +9,8 @@ use crate::attach::Probe;
 use crate::attach::Tracer;
 use crate::follow::messages;
 use crate::follow::processes::NginxProcess;
-use crate::follow::processes::Role;
 use crate::follow::program::Program;
+use crate::follow::role::Role;
 use crate::host::stderr::Messages;
 
 /// One binary and its probes.

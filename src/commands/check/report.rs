@@ -10,8 +10,8 @@ use crate::attach::requirements::Feature;
 use crate::attach::socket_source::SocketSource;
 use crate::follow::candidate::Refused;
 use crate::follow::processes::NginxProcess;
-use crate::follow::processes::Role;
 use crate::follow::program::Program;
+use crate::follow::role::Role;
 
 /// The whole report.
 #[derive(Debug, Serialize)]

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The role of a process of nginx, which its title states.
+
+use std::fs::File;
+use std::io;
+use std::io::Read as _;
+
+/// The most bytes of a title that are read. Its first bytes state the role.
+const TITLE_BYTES_MAX: u64 = 64;
+
+/// The role of a process, as its title states it (ngx_process_cycle.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Starts the workers.
+    Master,
+    /// Serves requests.
+    Worker,
+    /// Cache manager or loader.
+    Helper,
+    /// Has no title: `master_process off`, or a master that is still starting.
+    Single,
+}
+
+impl Role {
+    /// Reads the role of a process. Fails when the process has ended.
+    pub fn read(pid: u32) -> io::Result<Self> {
+        Ok(Self::of_title(&title(pid)?))
+    }
+
+    /// Returns the role of a process; of one that has ended, `Single`.
+    pub fn of(pid: u32) -> Self {
+        Self::read(pid).unwrap_or(Self::Single)
+    }
+
+    /// Returns the role that a title states.
+    fn of_title(title: &str) -> Self {
+        match title.strip_prefix("nginx: ") {
+            Some(rest) if rest.starts_with("master process") => Self::Master,
+            Some(rest) if rest.starts_with("worker process") => Self::Worker,
+            Some(_) => Self::Helper,
+            None => Self::Single,
+        }
+    }
+}
+
+/// Reads the beginning of a process's command line. The process decides on its length, which may be
+/// gigabytes (`PR_SET_MM_MAP`).
+fn title(pid: u32) -> io::Result<String> {
+    let mut title = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?
+        .take(TITLE_BYTES_MAX)
+        .read_to_end(&mut title)?;
+    Ok(String::from_utf8_lossy(&title).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Role;
+
+    /// Check the titles that nginx gives its processes.
+    #[test]
+    fn titles() {
+        for (title, expected) in [
+            ("nginx: master process /usr/sbin/nginx\0", Role::Master),
+            ("nginx: worker process\0\0\0", Role::Worker),
+            ("nginx: worker process is shutting down\0", Role::Worker),
+            ("nginx: cache manager process\0", Role::Helper),
+            ("/usr/sbin/nginx\0-g\0daemon off;\0", Role::Single),
+            ("", Role::Single),
+        ] {
+            assert_eq!(Role::of_title(title), expected, "{title:?}");
+        }
+    }
+
+    /// Check that a process that has ended has no role to read.
+    #[test]
+    fn ended() {
+        assert!(Role::read(4_194_305).is_err());
+        assert_eq!(Role::of(4_194_305), Role::Single);
+    }
+}
