@@ -9,6 +9,7 @@ use std::io;
 use serde::Serialize;
 use serde::ser::Error as _;
 use serde::ser::Impossible;
+use serde::ser::SerializeMap;
 use serde::ser::SerializeSeq;
 use serde::ser::SerializeStruct;
 use serde::ser::Serializer;
@@ -18,13 +19,13 @@ use super::json::write_value;
 
 /// Calls `leaf` with the path and the JSON of each value of `object`, in the order of its members.
 ///
-/// Fails when a value has a form that records do not have: a map, a tuple, bytes, an enum with
-/// data.
+/// Fails when a value has a form that records do not have: a tuple, bytes, an enum with data.
 pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io::Result<()> {
     let mut flat = Flat {
         path: String::new(),
         value: Vec::new(),
         is_item: false,
+        is_name: false,
         leaf,
     };
     object.serialize(&mut flat).map_err(io::Error::from)
@@ -38,12 +39,17 @@ struct Flat<'f> {
     value: Vec<u8>,
     /// True when the value is an item of an array.
     is_item: bool,
+    /// True when the value is the name of a member.
+    is_name: bool,
     leaf: &'f mut dyn FnMut(&str, &[u8]),
 }
 
 impl Flat<'_> {
     /// Adds a plain value.
     fn plain<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        if self.is_name {
+            return refused();
+        }
         if self.is_item {
             let separator = if self.value.is_empty() { b'[' } else { b',' };
             self.value.push(separator);
@@ -72,6 +78,16 @@ impl Flat<'_> {
             self.path.push('.');
         }
         write!(self.path, "{name}").map_err(Error::custom)?;
+        self.at_path(len, is_item, value)
+    }
+
+    /// Adds a value whose path is complete, and then cuts the path to `len` bytes.
+    fn at_path<T: Serialize + ?Sized>(
+        &mut self,
+        len: usize,
+        is_item: bool,
+        value: &T,
+    ) -> Result<(), Error> {
         let outer = std::mem::replace(&mut self.is_item, is_item);
         let result = value.serialize(&mut *self);
         self.is_item = outer;
@@ -120,6 +136,39 @@ impl SerializeStruct for &mut Flat<'_> {
     }
 }
 
+/// A struct that contains the members of another one is serialized as a map.
+impl SerializeMap for &mut Flat<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        value: &V,
+    ) -> Result<(), Error> {
+        let len = self.path.len();
+        if len != 0 {
+            self.path.push('.');
+        }
+        self.is_name = true;
+        key.serialize(&mut **self)?;
+        self.is_name = false;
+        self.at_path(len, false, value)
+    }
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Error> {
+        refused()
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Error> {
+        refused()
+    }
+
+    fn end(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
 /// Defines the methods for plain values of these types.
 macro_rules! plain {
     ($($method:ident: $type:ty,)+) => {
@@ -142,7 +191,7 @@ impl<'a, 'f> Serializer for &'a mut Flat<'f> {
     type SerializeTuple = Impossible<(), Error>;
     type SerializeTupleStruct = Impossible<(), Error>;
     type SerializeTupleVariant = Impossible<(), Error>;
-    type SerializeMap = Impossible<(), Error>;
+    type SerializeMap = Self;
     type SerializeStructVariant = Impossible<(), Error>;
 
     plain! {
@@ -158,7 +207,14 @@ impl<'a, 'f> Serializer for &'a mut Flat<'f> {
         serialize_f32: f32,
         serialize_f64: f64,
         serialize_char: char,
-        serialize_str: &str,
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Error> {
+        if self.is_name {
+            self.path.push_str(value);
+            return Ok(());
+        }
+        self.plain(value)
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
@@ -238,8 +294,8 @@ impl<'a, 'f> Serializer for &'a mut Flat<'f> {
         refused()
     }
 
-    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, Error> {
-        refused()
+    fn serialize_map(self, _: Option<usize>) -> Result<Self, Error> {
+        Ok(self)
     }
 
     fn serialize_struct_variant(
@@ -267,6 +323,13 @@ mod tests {
         none: Vec<u8>,
         inner: Inner,
         items: Vec<Inner>,
+        #[serde(flatten)]
+        members: Members,
+    }
+
+    #[derive(Serialize)]
+    struct Members {
+        member: u8,
     }
 
     #[derive(Serialize)]
@@ -286,6 +349,7 @@ mod tests {
             none: Vec::new(),
             inner: inner(Some("b")),
             items: vec![inner(None), inner(Some("c"))],
+            members: Members { member: 7 },
         };
         let mut leaves = Vec::new();
         flatten(&object, &mut |path, value| {
@@ -300,6 +364,7 @@ mod tests {
             "items.0.is_set=true",
             "items.1.is_set=true",
             "items.1.text=\"c\"",
+            "member=7",
         ];
         assert_eq!(leaves, expected);
         assert!(flatten(&(1, 2), &mut |_, _| {}).is_err());
