@@ -159,6 +159,7 @@ __noinline int draft_numbers(struct worker *w, long rc, __u64 connection)
 		return 0;
 	d = &w->held.draft;
 	d->pid = w->pid;
+	d->container = w->container;
 	d->request_length = OF_REQUEST(w, request_length);
 	d->content_length_n = OF_REQUEST(w, headers_in.content_length_n);
 	d->http_version = http_version(w);

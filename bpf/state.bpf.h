@@ -33,6 +33,7 @@ struct process_event {
 struct traced_task {
 	__u32 pid;
 	__u32 binary;
+	__u32 container;
 };
 
 /* A file that a process has mapped: what the iterator mapped_files writes. */
@@ -59,8 +60,10 @@ struct array {
 struct worker {
 	__u32 flags; /* enum worker_flag */
 	__u32 pid;
-	__u32 layout;	       /* its layout: the index of the programs in every map of programs */
-	__u32 binary;	       /* user space's number of the file that it executes */
+	__u32 layout;	 /* its layout: the index of the programs in every map of programs */
+	__u32 binary;	 /* user space's number of the file that it executes */
+	__u32 container; /* user space's number of its container; 0: none */
+	__u32 pad;
 	__u64 program;	       /* inode of its executable when it was started; 0: not known */
 	__u64 accepted;	       /* the last ngx_connection_t that was initialised */
 	__u64 plain_recv;      /* c->recv of connections that are not encrypted; 0: not yet seen */

@@ -184,7 +184,7 @@ struct request_record {
 	__u16 cache_status;   /* u->cache_status, 1 to 7; 0: none */
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
-	__u16 pad[2];
+	__u32 container; /* user space's number of its master's container; 0: none */
 };
 
 /* Counters since tracing began. */

@@ -68,6 +68,7 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 	}
 	w->layout = master->layout;
 	w->binary = master->binary;
+	w->container = master->container;
 	w->program = program_of(child);
 	w->pid = event.pid;
 }
@@ -135,6 +136,7 @@ static __always_inline void task_listed(struct seq_file *seq, struct task_struct
 		return;
 	traced.pid = w->pid;
 	traced.binary = w->binary;
+	traced.container = w->container;
 	bpf_seq_write(seq, &traced, sizeof(traced));
 }
 

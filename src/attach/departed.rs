@@ -21,9 +21,16 @@ unsafe impl Plain for types::connection {}
 /// entry that it has reached.
 const STEPS_MAX: usize = 1 << 20;
 
-/// Removes the entries of all processes that `tasks` does not list. Returns the number of requests
-/// that were in flight in these.
-pub fn forget(maps: &NgxMaps<'_>, tasks: &BpfIterator) -> Result<u64> {
+/// The result of removing the entries of processes that have ended.
+pub struct Departed {
+    /// The number of requests that were in flight in these.
+    pub lost: u64,
+    /// The containers of the processes that go on, by their numbers.
+    pub containers: BTreeSet<u32>,
+}
+
+/// Removes the entries of all processes that `tasks` does not list.
+pub fn forget(maps: &NgxMaps<'_>, tasks: &BpfIterator) -> Result<Departed> {
     let all: [&dyn MapCore; 4] = [
         &maps.connections,
         &maps.multiplexes,
@@ -35,6 +42,7 @@ pub fn forget(maps: &NgxMaps<'_>, tasks: &BpfIterator) -> Result<u64> {
     let by_descriptor: &dyn MapCore = &maps.descriptors;
     keys.push(keys_of(by_descriptor));
     let live = tasks.values::<types::traced_task>()?;
+    let containers = live.iter().map(|task| task.container).collect();
     let live: BTreeSet<u32> = live.iter().map(|task| task.pid).collect();
     let departed = |key: &Vec<u8>| pid_of(key).is_some_and(|pid| !live.contains(&pid));
     keys.iter_mut().for_each(|keys| keys.retain(departed));
@@ -49,7 +57,7 @@ pub fn forget(maps: &NgxMaps<'_>, tasks: &BpfIterator) -> Result<u64> {
             let _ = map.delete(key);
         }
     }
-    Ok(lost)
+    Ok(Departed { lost, containers })
 }
 
 /// Returns the keys of a map. A map that was not created has none.

@@ -24,6 +24,7 @@ use nginx_binary::sites::ProbeSite;
 use plain::Plain;
 
 use crate::attach::counters::CounterMap;
+use crate::attach::departed::Departed;
 use crate::attach::iterator::BpfIterator;
 use crate::attach::iterator::MappedFiles;
 use crate::attach::kernel::Kernel;
@@ -42,7 +43,7 @@ use crate::host::descriptors;
 
 pub mod btf;
 pub mod counters;
-mod departed;
+pub mod departed;
 pub mod iterator;
 pub mod kernel;
 mod kernel_types;
@@ -223,16 +224,19 @@ impl Tracer {
     }
 
     /// Starts to trace one process that runs the binary of a probe and, with `follow_children`, the
-    /// processes that it starts from now on. It is not an error that the process has ended.
+    /// processes that it starts from now on. Their records have the number of their container. It is
+    /// not an error that the process has ended.
     pub fn add_process(
         &self,
         probe: &Probe,
         pid: u32,
         pidfd: BorrowedFd<'_>,
         follow_children: bool,
+        container: u32,
     ) -> Result<()> {
         let mut worker = types::worker {
             pid,
+            container,
             layout: probe.layout.slot,
             binary: probe.number,
             ..Default::default()
@@ -268,9 +272,8 @@ impl Tracer {
         Ok(tasks.into_iter().map(|task| task.binary).collect())
     }
 
-    /// Removes the entries of traced processes that have ended. Returns the number of requests that
-    /// were in flight in these.
-    pub fn forget_departed(&self) -> Result<u64> {
+    /// Removes the entries of traced processes that have ended.
+    pub fn forget_departed(&self) -> Result<Departed> {
         departed::forget(&self.shared.object.skel.maps, &self.tasks)
     }
 

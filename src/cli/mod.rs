@@ -21,6 +21,7 @@ use value::Interval;
 use value::ListenAddress;
 use value::MaxLine;
 use value::PidList;
+use value::PodName;
 use value::Secrets;
 use value::StatusRange;
 
@@ -153,6 +154,16 @@ pub struct TraceArgs {
     /// Also trace nginx instances that start later; keep running when none is left
     #[arg(long, conflicts_with = "pid")]
     pub wait: bool,
+
+    /// Trace only nginx in this container: its id, or at least the first 12 characters of it; may be
+    /// repeated
+    #[arg(long, value_name = "ID", value_parser = value::container_id)]
+    pub container: Vec<String>,
+
+    /// Trace only nginx in this pod of Kubernetes: its name, or its namespace, a slash and its name; may
+    /// be repeated
+    #[arg(long, value_name = "NAME", value_parser = value::pod)]
+    pub pod: Vec<PodName>,
 
     /// Write JSON lines; the same as --format json
     #[arg(long, conflicts_with = "format")]

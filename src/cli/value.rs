@@ -185,6 +185,43 @@ pub fn host(text: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
+/// The name of a pod, with its namespace if that is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName {
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+/// Parses the id of a container, or its beginning. A runtime before it, as Kubernetes shows it
+/// (`containerd://`), is dropped.
+pub fn container_id(text: &str) -> Result<String> {
+    let id = text.split_once("://").map_or(text, |(_, id)| id);
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    ensure!(
+        (12..=64).contains(&id.len()) && id.bytes().all(is_digit),
+        "not the id of a container: 12 to 64 hexadecimal digits in lower case"
+    );
+    Ok(id.to_owned())
+}
+
+/// Parses the name of a pod, with or without a namespace.
+pub fn pod(text: &str) -> Result<PodName> {
+    let (namespace, name) = match text.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, text),
+    };
+    let is_part = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-' | b'.');
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_part);
+    ensure!(
+        is_name(name) && namespace.is_none_or(is_name),
+        "not the name of a pod: web-0, shop/web-0"
+    );
+    Ok(PodName {
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+    })
+}
+
 /// Parses a socket source, by its name in `ngx-bpf check --json`.
 pub fn socket_source(text: &str) -> Result<SocketSource> {
     match text {
@@ -212,7 +249,9 @@ mod tests {
     use super::ListenAddress;
     use super::PidList;
     use super::StatusRange;
+    use super::container_id;
     use super::method;
+    use super::pod;
     use super::time;
 
     /// Check times with every unit and without one, and texts that are not times.
@@ -287,6 +326,32 @@ mod tests {
         assert_eq!(address("[::1]:9913").unwrap(), "[::1]:9913");
         for text in ["", "0", "localhost:9913", "127.0.0.1", ":9913", "99999"] {
             assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    /// Check ids of containers and names of pods, and texts that are neither.
+    #[test]
+    fn containers() {
+        let whole = "0123456789abcdef".repeat(4);
+        for (text, id) in [
+            ("0123456789ab", "0123456789ab"),
+            (&whole, &whole),
+            (&format!("containerd://{whole}"), &whole),
+        ] {
+            assert_eq!(container_id(text).unwrap(), id);
+        }
+        let long = format!("{whole}0");
+        for text in ["", "0123456789a", "0123456789AB", "nginx-web-01", &long] {
+            assert!(container_id(text).is_err(), "{text}");
+        }
+        let named = pod("shop/web-0").unwrap();
+        assert_eq!(
+            (named.namespace.as_deref(), &*named.name),
+            (Some("shop"), "web-0")
+        );
+        assert_eq!(pod("web").unwrap().namespace, None);
+        for text in ["", "/", "/web", "shop/", "a/b/c", "Web", "a b"] {
+            assert!(pod(text).is_err(), "{text}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::cli::LayoutArgs;
 use crate::cli::TraceArgs;
 use crate::cli::hint::hints;
 use crate::cli::value::Interval;
+use crate::follow::containers::ContainerFilter;
 use crate::follow::settings::FollowSettings;
 use crate::host::stderr::Verbosity;
 use crate::metrics::MetricsSettings;
@@ -65,9 +66,21 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
     FollowSettings {
         pids: options.pids.named(),
         wait: options.wait,
+        containers: container_filter(options),
         layout: layout_options(&options.layout),
         sockets: options.sockets,
         filter: KernelFilter::new(options.sample, options.min_duration, &statuses),
+    }
+}
+
+/// Returns the containers and pods that the user named.
+fn container_filter(options: &TraceArgs) -> ContainerFilter {
+    let pods = options.pod.iter();
+    ContainerFilter {
+        ids: options.container.clone(),
+        pods: pods
+            .map(|pod| (pod.namespace.clone(), pod.name.clone()))
+            .collect(),
     }
 }
 
@@ -145,6 +158,15 @@ mod tests {
         assert_eq!(settings.filter.host.as_deref(), Some("a"));
         assert_eq!(settings.filter.uri_prefix.as_deref(), Some("/x"));
         assert!(settings.filter.failed_only);
+        let id = "0123456789ab";
+        let settings = parsed(&["--container", id, "--pod=web", "--pod=shop/web"]);
+        let containers = settings.follow.containers;
+        assert_eq!(containers.ids, [id]);
+        assert_eq!(containers.pods[0], (None, "web".to_owned()));
+        assert_eq!(
+            containers.pods[1],
+            (Some("shop".to_owned()), "web".to_owned())
+        );
         let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
         assert!(matches!(settings.redaction, Redaction::Query));
         let every = ReportTimes::Every(Duration::from_secs(1));

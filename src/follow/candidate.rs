@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use nginx_binary::Identity;
 use nginx_binary::Options;
 use nginx_binary::Unsupported;
@@ -20,6 +21,8 @@ use crate::follow::settings::FileReading;
 pub enum Candidate {
     /// The process has ended, or runs no program.
     Gone,
+    /// It is in no container or pod that the user named.
+    Unwanted(NginxProcess),
     /// It runs a file that was read before, with this inode.
     Known(NginxProcess, Inode),
     /// It runs a file that was not read before, and can be traced.
@@ -61,7 +64,7 @@ impl Candidate {
         match self {
             Self::New(program) => Some(program.inode),
             Self::Refused(refused) => refused.inode(),
-            Self::Gone | Self::Known(..) => None,
+            Self::Gone | Self::Unwanted(_) | Self::Known(..) => None,
         }
     }
 
@@ -73,6 +76,16 @@ impl Candidate {
             Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
         };
+        let is_wanted = reading
+            .containers
+            .lets_through(process.container.as_deref());
+        if !is_wanted && is_named {
+            let error = anyhow!("pid {pid} is not in the container or pod that was named");
+            return Self::refused(pid, error);
+        }
+        if !is_wanted {
+            return Self::Unwanted(process);
+        }
         let (target, binary) = match OpenedProcess::open(process, reading.mapped.as_deref()) {
             Ok(opened) => opened,
             Err(error) if !is_named && is_gone(&error) => return Self::Gone,

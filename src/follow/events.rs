@@ -34,11 +34,16 @@ impl Follower {
             return;
         };
         let master = process.parent();
-        let traced = self.traced.iter().find(|traced| {
+        let mut traced = self.traced.iter();
+        let traced = traced.find_map(|traced| {
             let mut masters = traced.program.processes.iter();
-            masters.any(|process| Some(process.pid) == master)
+            let master = masters.find(|process| Some(process.pid) == master)?;
+            Some((traced, master.container.as_ref()))
         });
-        let result = traced.map(|traced| traced.add_process(&self.tracer, &process, false));
+        let result = traced.map(|(traced, container)| {
+            let container = self.containers.number(container);
+            traced.add_process(&self.tracer, &process, false, container)
+        });
         if !matches!(result, Some(Ok(()))) && process.is_alive() {
             self.untraced_processes += 1;
         }

@@ -13,6 +13,7 @@ use nginx_binary::layout::choose::LayoutOrigin;
 use crate::attach::ProbeTarget;
 use crate::attach::Tracer;
 use crate::follow::candidate::Candidate;
+use crate::follow::containers::ContainerNumbers;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Scope;
@@ -30,6 +31,7 @@ use crate::host::stderr::Messages;
 use crate::host::usage::release_free_memory;
 
 pub mod candidate;
+pub mod containers;
 mod events;
 pub mod lookout;
 pub mod messages;
@@ -59,6 +61,8 @@ pub struct Follower {
     tracer: Tracer,
     /// How the files of processes are read.
     reading: FileReading,
+    /// The containers of traced processes.
+    containers: ContainerNumbers,
     /// The processes that could not be traced. Each was reported once, and is not tried again while
     /// it lives.
     untraceable: Vec<Untraceable>,
@@ -85,6 +89,7 @@ impl Follower {
         settings: FollowSettings,
         tracer: Tracer,
         reading: FileReading,
+        containers: ContainerNumbers,
         messages: Messages,
     ) -> Self {
         Self {
@@ -93,6 +98,7 @@ impl Follower {
             traced: Vec::new(),
             tracer,
             reading,
+            containers,
             untraceable: Vec::new(),
             unopened: BTreeSet::new(),
             upgrades: BTreeSet::new(),
@@ -166,7 +172,7 @@ impl Follower {
     /// Starts to trace the processes of a binary whose probes are attached. Returns the errors of
     /// those that can't be traced. If none can, the binary is dropped.
     fn activate(&mut self, mut traced: TracedBinary) -> Vec<anyhow::Error> {
-        let failed = traced.activate(&self.tracer, self.messages);
+        let failed = traced.activate(&self.tracer, &mut self.containers, self.messages);
         let inode = Some(traced.program.inode);
         if traced.program.processes.is_empty() {
             self.tracer.detach(traced.probe);
@@ -276,6 +282,10 @@ impl Follower {
         }
         let result = match candidate {
             Candidate::Gone => Ok(()),
+            Candidate::Unwanted(process) => {
+                self.set_aside([&process], None);
+                Ok(())
+            }
             Candidate::Known(process, inode) if self.is_known(inode) => {
                 self.add_to_known(process, inode)
             }
@@ -329,7 +339,7 @@ impl Follower {
             self.set_aside([&process], Some(inode));
             return Ok(());
         };
-        let result = same.add(&self.tracer, &process, self.messages);
+        let result = same.add(&self.tracer, &process, &mut self.containers, self.messages);
         let processes = &mut same.program.processes;
         processes.retain(NginxProcess::is_alive);
         match &result {
@@ -344,6 +354,14 @@ impl Follower {
         let traced = self.attach(program)?;
         release_free_memory();
         self.activate(traced).pop().map_or(Ok(()), Err)
+    }
+
+    /// Removes what was kept of processes that have ended. Returns the number of requests that were
+    /// in flight in these.
+    pub fn forget_departed(&mut self) -> Result<u64> {
+        let departed = self.tracer.forget_departed()?;
+        self.containers.retain(&departed.containers);
+        Ok(departed.lost)
     }
 
     /// Returns the number of new processes that could not be traced.

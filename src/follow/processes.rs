@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -24,6 +25,7 @@ use crate::attach::iterator::MappedFiles;
 use crate::attach::iterator::RealInode;
 use crate::follow::role::Role;
 use crate::host::confinement::Confinement;
+use crate::host::container::Container;
 use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
@@ -47,15 +49,19 @@ pub struct NginxProcess {
     /// The children that it had when its title was read, and their roles. Reading a title may block
     /// for ever: only the lookout thread does it.
     pub children: Vec<(u32, Role)>,
+    /// Its container. `None` when it is in none, or when its title was not read.
+    pub container: Option<Arc<Container>>,
     /// Ensures that the pid does not mean another process.
     pub pidfd: OwnedFd,
 }
 
 impl NginxProcess {
-    /// Reads the titles of a process and of its children. Fails when there is no such process.
+    /// Reads the titles of a process and of its children, and its container. Fails when there is no such
+    /// process.
     pub fn open(pid: u32) -> Result<Self> {
         let mut process = Self::hold(pid)?;
         process.read_titles()?;
+        process.container = Container::of(pid).map(Arc::new);
         Ok(process)
     }
 
@@ -83,6 +89,7 @@ impl NginxProcess {
             pid,
             role: None,
             children: Vec::new(),
+            container: None,
             pidfd,
         })
     }

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use anyhow::anyhow;
+use anyhow::bail;
 
 use crate::follow::candidate::Candidate;
 use crate::follow::candidate::Refused;
@@ -57,6 +58,9 @@ impl Selection {
         if selection.programs.is_empty() && settings.wait {
             messages::waiting(messages);
         } else if selection.programs.is_empty() {
+            if selection.refused.is_empty() && settings.containers.is_set() {
+                bail!("no nginx is running in the container or pod that was named");
+            }
             let refused = selection.refused.into_iter();
             return Err(in_one_line(refused.map(|refused| refused.error)));
         }
@@ -67,6 +71,7 @@ impl Selection {
     fn add(&mut self, candidate: Candidate) {
         match candidate {
             Candidate::Gone => {}
+            Candidate::Unwanted(process) => self.also_refused.extend(untraceable(&process, None)),
             Candidate::New(program) => self.programs.push(*program),
             Candidate::Refused(refused) => self.refused.push(*refused),
             Candidate::Known(process, inode) => {

@@ -8,6 +8,7 @@ use nginx_binary::Options;
 use crate::attach::iterator::MappedFiles;
 use crate::attach::object::KernelFilter;
 use crate::attach::socket_source::SocketSource;
+use crate::follow::containers::ContainerFilter;
 
 /// The settings that choose what is traced.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct FollowSettings {
     /// True to trace masters that start later as well. Tracing then does not end with the last
     /// process.
     pub wait: bool,
+    /// The containers and pods that the user named.
+    pub containers: ContainerFilter,
     /// The files that the user named for layouts.
     pub layout: Options,
     /// The socket source. `None`: the best one that the kernel has.
@@ -32,4 +35,6 @@ pub struct FileReading {
     pub layout: Options,
     /// Finds out which inode probes are attached to. `None` when nothing is going to be attached.
     pub mapped: Option<Arc<MappedFiles>>,
+    /// The containers and pods that the user named.
+    pub containers: ContainerFilter,
 }

@@ -32,6 +32,7 @@ use crate::decode::clock::Clock;
 use crate::decode::held;
 use crate::decode::ring::RingReader;
 use crate::follow::Follower;
+use crate::follow::containers::ContainerNumbers;
 use crate::follow::selection::Selection;
 use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
@@ -47,6 +48,7 @@ use crate::metrics::own::OwnMetrics;
 use crate::output;
 use crate::output::Output;
 use crate::output::OutputFormat;
+use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
@@ -57,6 +59,7 @@ use crate::pipeline::overhead::ReportTimes;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 
+mod containers;
 pub mod filter;
 mod ledger;
 mod lines;
@@ -113,10 +116,12 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let reading = FileReading {
         layout: settings.follow.layout.clone(),
         mapped: Some(Arc::new(tracer.mapped_files()?)),
+        containers: settings.follow.containers.clone(),
     };
     let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
     let (reader, batches) = RingReader::start(tracer.ring_buffer()?)?;
-    let follower = Follower::new(settings.follow, tracer, reading, messages);
+    let (containers, changes) = ContainerNumbers::new();
+    let follower = Follower::new(settings.follow, tracer, reading, containers, messages);
     let output = Output::open(settings.output.as_deref())?;
     let (own_metrics, request_metrics) = settings.metrics.map(metrics::serve).transpose()?.unzip();
     let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
@@ -143,6 +148,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let (wants_more, ended) = bounded(0);
     let records = RecordThread {
         filter: settings.filter,
+        containers: ContainerKeys::new(changes),
         consumers: consumers(request_metrics, lines),
         left: settings.count,
         ledger,
@@ -251,7 +257,7 @@ impl Control {
         if ended == self.ended_processes {
             return;
         }
-        match self.follower.tracer().forget_departed() {
+        match self.follower.forget_departed() {
             Ok(lost) => {
                 add(&self.ledger.departed, lost);
                 self.ended_processes = ended;

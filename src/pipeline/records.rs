@@ -20,6 +20,8 @@ use crate::decode::request;
 use crate::decode::wire;
 use crate::decode::wire::RequestEvent;
 use crate::host::stderr::Messages;
+use crate::pipeline::containers;
+use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
@@ -47,6 +49,8 @@ pub trait Consumer: Send {
 pub struct RecordThread {
     /// The filters on texts.
     pub filter: TextFilter,
+    /// The containers of the processes that records come from.
+    pub containers: ContainerKeys,
     /// The consumers. One that changes requests comes last.
     pub consumers: Vec<Box<dyn Consumer>>,
     /// The number of requests until the end (`--count`). `None`: no limit.
@@ -115,6 +119,10 @@ impl RecordThread {
             add(&self.ledger.filtered, 1);
             return Ok(());
         };
+        let container = self.containers.container(event.record.container);
+        if let Some(container) = &container {
+            request.container = containers::keys(container);
+        }
         add(&self.ledger.taken, 1);
         for consumer in &mut self.consumers {
             consumer.request(&mut request)?;
@@ -151,6 +159,7 @@ impl RecordThread {
     /// Does the work that does not depend on records, ten times a second.
     fn tick(&mut self) {
         self.clock = Clock::now();
+        self.containers.update();
         self.consumers.iter_mut().for_each(|c| c.tick());
     }
 }
@@ -163,6 +172,7 @@ mod tests {
 
     use anyhow::Result;
     use crossbeam_channel::bounded;
+    use crossbeam_channel::never;
     use ngx_bpf_record::Request;
 
     use super::Consumer;
@@ -172,6 +182,7 @@ mod tests {
     use crate::decode::examples::unknown_record;
     use crate::host::stderr::Messages;
     use crate::host::stderr::Verbosity;
+    use crate::pipeline::containers::ContainerKeys;
     use crate::pipeline::filter::TextFilter;
     use crate::pipeline::ledger::Ledger;
 
@@ -195,6 +206,7 @@ mod tests {
         let noted = Arc::new(Mutex::new(Vec::new()));
         let thread = RecordThread {
             filter: TextFilter::default(),
+            containers: ContainerKeys::new(never()),
             consumers: vec![Box::new(Noted(Arc::clone(&noted)))],
             left,
             ledger: Arc::clone(ledger),

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub use attempt::Attempt;
+pub use container::Container;
 pub use format::Format;
 pub use lost::Lost;
 pub use phases::Phases;
@@ -24,6 +25,7 @@ pub use truncate::MAX_LINE_MIN;
 pub use truncate::append_line;
 
 mod attempt;
+mod container;
 pub mod format;
 pub mod host;
 pub mod limits;

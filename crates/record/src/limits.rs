@@ -33,3 +33,12 @@ pub const SUBREQUESTS_MAX: usize = 8;
 
 /// The most attempts of a subrequest: the first three and the last.
 pub const SUBREQUEST_UPSTREAMS_MAX: usize = 4;
+
+/// The digits of `container_id`.
+pub const CONTAINER_ID_MAX: usize = 64;
+
+/// The most bytes of `pod_uid`.
+pub const POD_UID_MAX: usize = 36;
+
+/// The most bytes of `pod`, and of `namespace`.
+pub const POD_NAME_MAX: usize = 63;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::attempt::Attempt;
+use crate::container::Container;
 use crate::limits;
 use crate::phases::Phases;
 use crate::schema::TIME_PATTERN;
@@ -372,6 +373,9 @@ pub struct Request<'a> {
         "x-absent" = "none had an upstream"
     ))]
     pub subrequests: Vec<Subrequest<'a>>,
+    /// The container that nginx runs in. Its keys are keys of the request.
+    #[serde(flatten)]
+    pub container: Container<'a>,
     /// `inferred`: no source states where this build of nginx has its members; its code agrees with one
     /// known layout in all of them, and with no other (docs/design.md).
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,7 @@ use crate::attach::kernel::KernelSurvey;
 use crate::cli::CheckArgs;
 use crate::commands::trace::layout_options;
 use crate::follow::candidate::Candidate;
+use crate::follow::containers::ContainerFilter;
 use crate::follow::lookout;
 use crate::follow::lookout::End;
 use crate::follow::messages;
@@ -81,6 +82,7 @@ fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     let reading = FileReading {
         layout: layout_options(&options.layout),
         mapped: None,
+        containers: ContainerFilter::default(),
     };
     let pids = options.pids.named();
     let end = lookout::read_all(&pids, &reading, None, |candidate| {
@@ -102,7 +104,7 @@ fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
 /// Adds the result of reading a process.
 fn add(found: &mut Vec<(Option<Inode>, NginxReport)>, candidate: Candidate) {
     match candidate {
-        Candidate::Gone => {}
+        Candidate::Gone | Candidate::Unwanted(_) => {}
         Candidate::Known(process, inode) => {
             let mut found = found.iter_mut();
             if let Some((_, nginx)) = found.find(|(known, _)| *known == Some(inode)) {

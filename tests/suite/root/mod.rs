@@ -15,6 +15,8 @@ mod cache;
 mod certificates;
 /// `ngx-bpf check`.
 mod check;
+/// The container and the pod of nginx.
+mod containers;
 /// `elapsed_ns`, the life of a request.
 mod elapsed;
 /// The end of tracing.
