@@ -1,54 +1,72 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The counters of one BPF object, which any thread may read while BPF updates them.
+//! The counters of the BPF programs, which any thread may read while BPF updates them.
 
 use std::mem::offset_of;
+use std::os::fd::AsFd;
+use std::ptr;
+use std::ptr::NonNull;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::MapCore as _;
-use libbpf_rs::MapFlags;
-use libbpf_rs::MapHandle;
-use plain::Plain;
+use rustix::mm::MapFlags;
+use rustix::mm::ProtFlags;
 
 use crate::bpf::types;
 
-// SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
-unsafe impl Plain for types::counters {}
+/// The mapped memory of the global variables. It may outlive the object. Reading it takes no system
+/// call: before Linux 5.19 `bpf(2)` may need `CAP_BPF` for that, which most threads do not have.
+pub struct CounterMap(NonNull<types::bss>);
 
-/// A handle to the map with an object's global variables. It may outlive the object.
-pub struct CounterMap(pub(super) MapHandle);
+// SAFETY: the memory is only read, and BPF updates each counter at once.
+unsafe impl Send for CounterMap {}
+// SAFETY: as above.
+unsafe impl Sync for CounterMap {}
 
 impl CounterMap {
+    /// Maps the global variables of an object.
+    pub(super) fn map(variables: impl AsFd) -> Result<Self> {
+        let (size, flags) = (size_of::<types::bss>(), MapFlags::SHARED);
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let mapping = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), size, ProtFlags::READ, flags, variables, 0)
+        };
+        let mapping = NonNull::new(mapping.context("failed to map the counters")?.cast());
+        mapping.map(Self).context("failed to map the counters")
+    }
+
     /// Reads all counters at once. Each may be an increment ahead of the others.
-    pub fn read(&self) -> Result<types::counters> {
-        let variables = self.0.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY);
-        let variables = variables.context("failed to read the counters")?;
-        counters_in(&variables.unwrap_or_default()).context("the BPF object has no counters")
+    pub fn read(&self) -> types::counters {
+        // SAFETY: mapped until this is dropped, and the kernel has all variables there.
+        unsafe {
+            let counters = self.0.as_ptr().byte_add(offset_of!(types::bss, counters));
+            counters.cast::<types::counters>().read_volatile()
+        }
     }
 }
 
-/// Finds the counters among the bytes of all global variables.
-fn counters_in(variables: &[u8]) -> Option<types::counters> {
-    let bytes = variables.get(offset_of!(types::bss, counters)..)?;
-    let mut counters = types::counters::default();
-    plain::copy_from_bytes(&mut counters, bytes).ok()?;
-    Some(counters)
+impl Drop for CounterMap {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of above, which no one refers to.
+        let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), size_of::<types::bss>()) };
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::counters_in;
+    use std::io::Write as _;
+
+    use super::CounterMap;
     use super::types;
 
-    /// Check that the counters are found after the variables before them, and that too few bytes are
-    /// refused.
+    /// Check that the counters are found after the variables before them.
     #[test]
     fn found_by_offset() {
         let mut variables = vec![0; size_of::<types::bss>()];
         let seen = std::mem::offset_of!(types::bss, counters)
             + std::mem::offset_of!(types::counters, seen);
         variables[seen] = 7;
-        assert_eq!(counters_in(&variables).unwrap().seen, 7);
-        assert!(counters_in(&variables[..seen]).is_none());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&variables).unwrap();
+        assert_eq!(CounterMap::map(&file).unwrap().read().seen, 7);
     }
 }

@@ -301,10 +301,9 @@ impl Tracer {
         MapHandle::try_from(events).context("failed to use the ring buffer")
     }
 
-    /// Returns a handle to the counters.
+    /// Returns the counters.
     pub fn counters(&self) -> Result<CounterMap> {
-        let map = MapHandle::try_from(&self.shared.object.skel.maps.bss);
-        Ok(CounterMap(map.context("failed to use the counters")?))
+        CounterMap::map(self.shared.object.skel.maps.bss.as_fd())
     }
 
     /// Returns the runs that the kernel has counted, by the name of the program.

@@ -246,6 +246,10 @@ pub struct TraceArgs {
     #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
     pub route: Vec<Route>,
 
+    /// Become user NAME before anything is opened, and keep only the capabilities that tracing needs
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
+    pub user: Option<String>,
+
     #[command(flatten)]
     pub layout: LayoutArgs,
 

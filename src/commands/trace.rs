@@ -46,6 +46,7 @@ fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
             Some(time) => ReportTimes::Every(time),
             None => ReportTimes::AtEnd,
         }),
+        user: options.user.clone(),
         metrics: options.metrics.map(|address| MetricsSettings {
             address: address.0,
             routes: options.route.clone(),
@@ -135,6 +136,7 @@ mod tests {
         assert_eq!(settings.line_bytes_max, Some(4095));
         assert_eq!(settings.verbosity, Verbosity::Normal);
         assert!(settings.metrics.is_none() && settings.overhead.is_none());
+        assert!(settings.user.is_none());
         assert!(settings.count.is_none() && settings.duration.is_none());
     }
 
@@ -173,7 +175,14 @@ mod tests {
         assert_eq!(settings.overhead, Some(every));
         assert_eq!(settings.verbosity, Verbosity::Quiet);
         assert_eq!(settings.line_bytes_max, None);
-        let settings = parsed(&["--metrics=9913", "--route=a=/x*", "--self-stats", "-v"]);
+        let settings = parsed(&[
+            "--metrics=9913",
+            "--route=a=/x*",
+            "--self-stats",
+            "-v",
+            "--user=web",
+        ]);
+        assert_eq!(settings.user.as_deref(), Some("web"));
         let metrics = settings.metrics.unwrap();
         assert_eq!((metrics.address.port(), metrics.routes.len()), (9913, 1));
         assert_eq!(settings.overhead, Some(ReportTimes::AtEnd));

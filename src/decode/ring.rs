@@ -60,14 +60,15 @@ pub struct RingReader {
 
 impl RingReader {
     /// Starts to read. Returns the receiving end of the channel as well: each batch holds whole
-    /// records, one after the other. `finish()` closes the channel.
-    pub fn start(ring: MapHandle) -> Result<(Self, Receiver<Vec<u8>>)> {
+    /// records, one after the other. `finish()` closes the channel. The thread calls `at_start` when
+    /// it has opened the ring buffer.
+    pub fn start(ring: MapHandle, at_start: fn()) -> Result<(Self, Receiver<Vec<u8>>)> {
         let (sender, batches) = bounded(BATCHES_WAITING);
         let is_last_round = Arc::<AtomicBool>::default();
         let (to_records, is_last) = (sender.clone(), Arc::clone(&is_last_round));
         let thread = thread::Builder::new()
             .name("collect".to_owned())
-            .spawn(move || read_ring(&ring, &to_records, &is_last))
+            .spawn(move || read_ring(&ring, at_start, &to_records, &is_last))
             .context("failed to start a thread")?;
         let reader = Self {
             sender: Some(sender),
@@ -102,13 +103,19 @@ impl RingReader {
 }
 
 /// Reads until the last round is over, or the receiver is dropped.
-fn read_ring(ring: &MapHandle, sender: &Sender<Vec<u8>>, is_last_round: &AtomicBool) -> Result<()> {
+fn read_ring(
+    ring: &MapHandle,
+    at_start: fn(),
+    sender: &Sender<Vec<u8>>,
+    is_last_round: &AtomicBool,
+) -> Result<()> {
     let batch = RefCell::new(Vec::new());
     let mut builder = RingBufferBuilder::new();
     builder
         .add(ring, |record| append(&mut batch.borrow_mut(), record))
         .context("failed to read the ring buffer")?;
     let ring = builder.build().context("failed to read the ring buffer")?;
+    at_start();
     // SAFETY: the descriptor belongs to `ring`, which lives longer.
     let epoll = unsafe { BorrowedFd::borrow_raw(ring.epoll_fd()) };
     loop {

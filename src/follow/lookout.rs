@@ -27,6 +27,7 @@ use crate::follow::candidate::Candidate;
 use crate::follow::processes;
 use crate::follow::processes::Inode;
 use crate::follow::settings::FileReading;
+use crate::host::privileges;
 use crate::host::signals::Signals;
 
 /// The time limit for reading one process. The largest nginx takes a second or two.
@@ -247,6 +248,10 @@ struct LookoutThread {
 impl LookoutThread {
     /// Reads all processes, until the receiver of the results is dropped.
     fn read_all(&mut self, scope: Scope) {
+        if let Some(capabilities) = self.reading.capabilities {
+            /* If it fails, the main thread reports why. */
+            let _ = privileges::keep_only(capabilities);
+        }
         let is_named = matches!(scope, Scope::Named(_));
         let pids = match scope {
             Scope::Running => processes::running_nginx(&self.skip, &self.at),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use nginx_binary::Options;
+use rustix::thread::CapabilitySet;
 
 use crate::attach::iterator::MappedFiles;
 use crate::attach::object::KernelFilter;
@@ -37,4 +38,6 @@ pub struct FileReading {
     pub mapped: Option<Arc<MappedFiles>>,
     /// The containers and pods that the user named.
     pub containers: ContainerFilter,
+    /// The capabilities that the threads that read them keep. `None`: all.
+    pub capabilities: Option<CapabilitySet>,
 }

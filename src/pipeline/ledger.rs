@@ -2,9 +2,7 @@
 //! The counts of all threads: the requests that BPF has seen, filtered and lost, and the outcome of
 //! the records that it submitted. At the end, requests seen = written + filtered + lost.
 
-use std::sync::Mutex;
 use std::sync::OnceLock;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -37,8 +35,8 @@ const _: () = {
 /// The counts, shared by the record thread, the control thread, and the handler of signals.
 #[derive(Default)]
 pub struct Ledger {
-    /// BPF's counters, and their last values.
-    bpf: OnceLock<(CounterMap, Mutex<types::counters>)>,
+    /// BPF's counters.
+    bpf: OnceLock<CounterMap>,
     /// The number of requests that were in flight in processes that have ended, which user space
     /// counts.
     pub departed: AtomicU64,
@@ -68,8 +66,7 @@ pub struct Ledger {
 impl Ledger {
     /// Sets where BPF counts. It is set once.
     pub fn count_from(&self, counters: CounterMap) {
-        let first = Mutex::new(types::counters::default());
-        self.bpf.get_or_init(|| (counters, first));
+        self.bpf.get_or_init(|| counters);
     }
 
     /// Returns the number of traced processes that have ended.
@@ -77,16 +74,9 @@ impl Ledger {
         self.counters().ended_processes
     }
 
-    /// Reads BPF's counters. While they can't be read they are as they last were.
+    /// Reads BPF's counters.
     fn counters(&self) -> types::counters {
-        let Some((map, last)) = self.bpf.get() else {
-            return types::counters::default();
-        };
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(counters) = map.read() {
-            *last = counters;
-        }
-        *last
+        self.bpf.get().map(CounterMap::read).unwrap_or_default()
     }
 
     /// Returns what was counted where requests are traced: in BPF, and of processes that have ended.

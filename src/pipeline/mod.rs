@@ -9,11 +9,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::anyhow;
 use crossbeam_channel::Receiver;
@@ -37,6 +35,7 @@ use crate::follow::selection::Selection;
 use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
 use crate::host::descriptors;
+use crate::host::privileges;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
@@ -49,6 +48,7 @@ use crate::output;
 use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::pipeline::containers::ContainerKeys;
+use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
@@ -60,6 +60,7 @@ use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 
 mod containers;
+mod fence;
 pub mod filter;
 mod ledger;
 mod lines;
@@ -90,6 +91,8 @@ pub struct TraceSettings {
     pub count: Option<u64>,
     /// The times at which the overhead is reported. `None` when it is not measured.
     pub overhead: Option<ReportTimes>,
+    /// The user to become. `None`: the process keeps its user.
+    pub user: Option<String>,
     /// The settings of the metrics. `None` when they are not served.
     pub metrics: Option<MetricsSettings>,
     pub verbosity: Verbosity,
@@ -101,25 +104,17 @@ pub struct TraceSettings {
 /// was still failing at the end, which was reported.
 pub fn trace(settings: TraceSettings) -> Result<bool> {
     let messages = Messages::new(settings.verbosity);
+    fence::become_user(settings.user.as_deref())?;
     let ledger = Arc::new(Ledger::default());
-    let (mut signals, stopped) = {
-        let ledger = Arc::clone(&ledger);
-        Signals::take_over(move || {
-            let written = ledger.written.load(Ordering::Relaxed);
-            messages::ended_at_once(messages, written, &ledger.counts_at_once());
-        })?
-    };
+    let (mut signals, stopped) = take_over_signals(&ledger, messages)?;
     let kernel = kernel::check(settings.follow.sockets)?;
     descriptors::raise_limit();
+    let rights = Rights::new(&kernel, settings.output.is_some())?;
     let tracer = Tracer::start(kernel, &settings.follow.filter)?;
     ledger.count_from(tracer.counters()?);
-    let reading = FileReading {
-        layout: settings.follow.layout.clone(),
-        mapped: Some(Arc::new(tracer.mapped_files()?)),
-        containers: settings.follow.containers.clone(),
-    };
+    let reading = file_reading(&settings.follow, &tracer, &rights)?;
     let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
-    let (reader, batches) = RingReader::start(tracer.ring_buffer()?)?;
+    let (reader, batches) = RingReader::start(tracer.ring_buffer()?, privileges::drop_all)?;
     let (containers, changes) = ContainerNumbers::new();
     let follower = Follower::new(settings.follow, tracer, reading, containers, messages);
     let output = Output::open(settings.output.as_deref())?;
@@ -156,15 +151,34 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         wants_more: Some(wants_more),
         clock: Clock::now(),
     };
-    let records = thread::Builder::new()
-        .name("records".to_owned())
-        .spawn(move || records.handle_all(&batches))
-        .context("failed to start a thread")?;
+    let records = records.start(batches, rights.writing)?;
+    rights.close(messages);
     control.follower.start(selection)?;
     print_hints(&settings.hints, is_unread, is_public, messages);
     signals.start_clock(settings.duration);
     control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)
+}
+
+/// Returns how the files of processes are read.
+fn file_reading(follow: &FollowSettings, tracer: &Tracer, rights: &Rights) -> Result<FileReading> {
+    Ok(FileReading {
+        layout: follow.layout.clone(),
+        mapped: Some(Arc::new(tracer.mapped_files()?)),
+        containers: follow.containers.clone(),
+        capabilities: Some(rights.reading),
+    })
+}
+
+/// Installs the handlers of signals. Their thread has no capabilities.
+fn take_over_signals(ledger: &Arc<Ledger>, messages: Messages) -> Result<(Signals, Receiver<()>)> {
+    let ledger = Arc::clone(ledger);
+    privileges::without_capabilities(|| {
+        Signals::take_over(move || {
+            let written = ledger.written.load(Ordering::Relaxed);
+            messages::ended_at_once(messages, written, &ledger.counts_at_once());
+        })
+    })?
 }
 
 /// Returns the consumers of requests. Lines come last, because they redact and cut the requests.

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,11 +16,13 @@ use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
 use ngx_bpf_record::Request;
+use rustix::thread::CapabilitySet;
 
 use crate::decode::clock::Clock;
 use crate::decode::request;
 use crate::decode::wire;
 use crate::decode::wire::RequestEvent;
+use crate::host::privileges;
 use crate::host::stderr::Messages;
 use crate::pipeline::containers;
 use crate::pipeline::containers::ContainerKeys;
@@ -66,6 +70,22 @@ pub struct RecordThread {
 }
 
 impl RecordThread {
+    /// Starts the thread, with only these capabilities.
+    pub fn start(
+        self,
+        batches: Receiver<Vec<u8>>,
+        kept: CapabilitySet,
+    ) -> Result<JoinHandle<Result<()>>> {
+        thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || {
+                /* If it fails, the main thread reports why. */
+                let _ = privileges::keep_only(kept);
+                self.handle_all(&batches)
+            })
+            .context("failed to start a thread")
+    }
+
     /// Handles all batches until the channel is closed.
     ///
     /// Fails when a batch is corrupt, or a request can't be encoded.

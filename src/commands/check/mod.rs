@@ -83,6 +83,7 @@ fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
         layout: layout_options(&options.layout),
         mapped: None,
         containers: ContainerFilter::default(),
+        capabilities: None,
     };
     let pids = options.pids.named();
     let end = lookout::read_all(&pids, &reading, None, |candidate| {

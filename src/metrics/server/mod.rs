@@ -21,6 +21,7 @@ use rustix::event::Timespec;
 use rustix::event::poll;
 
 use super::host::Hosts;
+use crate::host::privileges;
 use client::Client;
 use client::ClientState;
 use client::Progress;
@@ -58,7 +59,10 @@ pub fn start(address: SocketAddr, registry: Registry) -> io::Result<()> {
     let hosts = Hosts::bound_to(address.ip());
     thread::Builder::new()
         .name("metrics".to_owned())
-        .spawn(move || Server::new(listener, hosts, registry).serve_forever())?;
+        .spawn(move || {
+            privileges::drop_all();
+            Server::new(listener, hosts, registry).serve_forever();
+        })?;
     Ok(())
 }
 

@@ -23,6 +23,8 @@ mod elapsed;
 mod end;
 /// `failure` of attempts, compared with nginx's error log.
 mod failures;
+/// The rights that the tool keeps.
+mod fence;
 /// Filters.
 mod filters;
 /// Requests with hostile bytes.
