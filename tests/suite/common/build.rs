@@ -43,6 +43,15 @@ pub fn function(file: &Path, name: &str) -> (u64, u64) {
         .unwrap()
 }
 
+/// Returns the build id of a file, from readelf.
+pub fn build_id(file: &Path) -> String {
+    let output = Command::new("readelf").arg("-n").arg(file).output();
+    let output = output.expect("binutils are installed by make test");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, id) = text.split_once("Build ID: ").unwrap();
+    id.split_whitespace().next().unwrap().to_owned()
+}
+
 /// Returns the version of nginx and the arguments of `./configure` with which it was built.
 pub fn about(binary: &Path) -> String {
     let output = Command::new(binary).arg("-hV").output().unwrap();

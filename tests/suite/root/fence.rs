@@ -29,6 +29,8 @@ use crate::suite::common::service::Service;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
+mod newcomers;
+
 /// Debian's own nginx, even when the environment names another one.
 const DEBIAN: &str = "/usr/sbin/nginx";
 
