@@ -15,6 +15,8 @@ pub mod http2;
 pub mod http3;
 /// A program that looks like nginx.
 pub mod imitation;
+/// The frame of a server that a test writes itself.
+pub mod listener;
 /// Load generators.
 pub mod load;
 /// nginx, started for one test.

@@ -16,7 +16,6 @@ use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::mem;
-use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use std::time::Duration;
 
 use super::client::reset;
 use super::delay;
+use super::listener::listen;
 use super::protocol::Protocol;
 use super::protocol::Protocol::Fastcgi;
 use super::protocol::Protocol::Http;
@@ -48,39 +48,31 @@ impl Upstream {
 
     /// Starts it with another protocol.
     pub fn speaking(protocol: Protocol) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                stream.set_nodelay(true).unwrap();
-                std::thread::spawn(move || {
-                    let [from, to] = [0, 1].map(|_| stream.try_clone().unwrap());
-                    if serve(protocol, BufReader::new(from), to) == Ending::Reset {
-                        reset(&stream);
-                    }
-                });
-            }
+        let port = listen(move |stream| {
+            stream.set_nodelay(true).unwrap();
+            std::thread::spawn(move || {
+                let [from, to] = [0, 1].map(|_| stream.try_clone().unwrap());
+                if serve(protocol, BufReader::new(from), to) == Ending::Reset {
+                    reset(&stream);
+                }
+            });
         });
         Self { port }
     }
 
     /// Starts it with a protocol over TLS.
     pub fn speaking_tls(protocol: Protocol) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let config = tls::server_config();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                stream.set_nodelay(true).unwrap();
-                let other = stream.try_clone().unwrap();
-                let served = Served::new(stream, Arc::clone(&config));
-                std::thread::spawn(move || {
-                    match serve(protocol, BufReader::new(served.clone()), served.clone()) {
-                        Ending::Reset => reset(&other),
-                        Ending::Close => served.close(),
-                    }
-                });
-            }
+        let port = listen(move |stream| {
+            stream.set_nodelay(true).unwrap();
+            let other = stream.try_clone().unwrap();
+            let served = Served::new(stream, Arc::clone(&config));
+            std::thread::spawn(move || {
+                match serve(protocol, BufReader::new(served.clone()), served.clone()) {
+                    Ending::Reset => reset(&other),
+                    Ending::Close => served.close(),
+                }
+            });
         });
         Self { port }
     }

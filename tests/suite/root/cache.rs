@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `proxy_cache`: each record has the cache's status, and an upstream only when one was asked.
 
-use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
+use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -142,12 +142,7 @@ fn background_update() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let accept = || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            request.push(byte[0]);
-        }
+        read_head(&mut stream).unwrap();
         stream
     };
     let nginx = Nginx::with(HTTP, listener.local_addr().unwrap().port());

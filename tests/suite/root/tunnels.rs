@@ -3,7 +3,6 @@
 
 use std::io::Read as _;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use ngx_bpf_record::values::Failure;
 use crate::suite::common::client::Client;
 use crate::suite::common::client::reset;
 use crate::suite::common::delay;
+use crate::suite::common::listener::listen;
+use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::assert_delay;
 use crate::suite::root::requests::traced;
@@ -23,12 +24,7 @@ const SWITCHING: &str =
 /// Waits 40 ms, switches protocols, waits 40 ms, sends five bytes, reads four, waits 40 ms, sends
 /// the last five.
 fn serve(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        request.push(byte[0]);
-    }
+    read_head(&mut stream)?;
     let pause = || delay(Duration::from_millis(40));
     pause();
     stream.write_all(SWITCHING.as_bytes())?;
@@ -43,9 +39,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 /// request has an end, and bytes of the tunnel belong to neither.
 #[test]
 fn websocket() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || listener.incoming().flatten().try_for_each(serve));
+    let port = listen(|stream| drop(serve(stream)));
     let nginx = Nginx::with(
         "server { listen 127.0.0.1:{port}; location / {
             proxy_http_version 1.1;
@@ -97,28 +91,19 @@ fn websocket() {
 /// sends without reading. The status does not show it.
 #[test]
 fn failed() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                request.push(byte[0]);
+    let port = listen(|mut stream| {
+        let request = read_head(&mut stream).unwrap();
+        stream.write_all(SWITCHING.as_bytes()).unwrap();
+        if request.starts_with(b"GET /reset") {
+            delay(Duration::from_millis(40));
+            reset(&stream);
+        } else if request.starts_with(b"GET /deaf") {
+            /* It sends until nginx closes the connection. */
+            while stream.write_all(b"x").is_ok() {
+                delay(Duration::from_millis(20));
             }
-            stream.write_all(SWITCHING.as_bytes()).unwrap();
-            if request.starts_with(b"GET /reset") {
-                delay(Duration::from_millis(40));
-                reset(&stream);
-            } else if request.starts_with(b"GET /deaf") {
-                /* It sends until nginx closes the connection. */
-                while stream.write_all(b"x").is_ok() {
-                    delay(Duration::from_millis(20));
-                }
-            } else {
-                let _ = stream.read(&mut [0]);
-            }
+        } else {
+            let _ = stream.read(&mut [0]);
         }
     });
     let nginx = Nginx::with(

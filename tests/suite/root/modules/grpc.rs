@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Upstreams that speak HTTP/2: gRPC, and proxy since nginx 1.29.4.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,6 +14,7 @@ use super::reused;
 use crate::suite::common::build::is_before;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
+use crate::suite::common::listener::listen;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -95,13 +95,8 @@ fn grpc_calls(module: &str, files: &[PathBuf]) -> Vec<Record> {
 /// not a request.
 #[test]
 fn grpc_behind_a_ping() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = http2::serve(Box::new(stream));
-        }
-    });
+    let port = listen(|stream| drop(http2::serve(Box::new(stream))));
+    let address = format!("127.0.0.1:{port}");
     let records = traced(Nginx::with(&http("grpc", "", &address), 9), |nginx| {
         let mut client = Client::connect(nginx.port);
         for _ in 0..3 {
