@@ -90,6 +90,7 @@ impl Http2 {
 
 /// A server that waits for a request and answers with these frames: type, flags, whether the frame
 /// belongs to the request's stream or to stream 0, and payload.
+#[derive(Clone, Copy)]
 pub struct Frames(pub &'static [(u8, u8, bool, &'static [u8])]);
 
 impl Frames {
@@ -192,9 +193,7 @@ pub fn get_in_two(stream: u32, path: &str) -> [Vec<u8>; 2] {
 
 /// Returns a POST request without its body.
 pub fn post(stream: u32, path: &str) -> Vec<u8> {
-    let mut block = block(path);
-    block[0] = 0x83;
-    frame(HEADERS, END_HEADERS, stream, &block)
+    post_with(stream, path, &[])
 }
 
 /// Returns a POST request with more header fields, which are already encoded.

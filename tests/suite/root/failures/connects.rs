@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connects that fail, or are not made.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
@@ -9,19 +10,24 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::root::failures::has_memcached;
 use crate::suite::root::failures::log::SERVERS;
 use crate::suite::root::failures::log::compared;
-use crate::suite::root::failures::send_all;
-use crate::suite::root::failures::times;
+use crate::suite::root::failures::plan::Plan;
 
-/// Check connects that are not answered, that are refused, at once or later, and that are not made
-/// because no server is up; for every module, with one server and with several.
-#[test]
-fn connects() {
-    let full = TcpListener::bind("127.0.0.1:0").unwrap();
-    let full_port = full.local_addr().unwrap().port();
-    // SAFETY: the descriptor is a listening socket. From here on one connection may wait.
-    assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
-    let waiting = TcpStream::connect(("127.0.0.1", full_port)).unwrap();
-    let servers = [
+/// The modules for upstreams, each with its scheme.
+const MODULES: [(&str, &str); 9] = [
+    ("proxy", "http://"),
+    ("proxy", "https://"),
+    ("fastcgi", ""),
+    ("uwsgi", ""),
+    ("uwsgi", "suwsgi://"),
+    ("scgi", ""),
+    ("memcached", ""),
+    ("grpc", "grpc://"),
+    ("grpc", "grpcs://"),
+];
+
+/// Returns upstream groups that can't be connected to. The server at `full_port` does not answer.
+fn groups(full_port: u16) -> [(&'static str, String); 5] {
+    [
         ("full", format!("server 127.0.0.1:{full_port};")),
         ("refused", "server 127.0.0.1:9;".to_owned()),
         ("absent", "server unix:{prefix}/none.sock;".to_owned()),
@@ -33,53 +39,46 @@ fn connects() {
                  server unix:{{prefix}}/none.sock max_fails=0;"
             ),
         ),
-    ];
-    let mut http = "error_log {prefix}/error.log;\n".to_owned();
-    for module in ["proxy", "fastcgi", "uwsgi", "scgi", "memcached", "grpc"] {
-        if module != "memcached" || has_memcached() {
-            http += &times(module);
-        }
+    ]
+}
+
+/// Check connects that are not answered, that are refused, at once or later, and that are not made
+/// because no server is up; for every module, with one server and with several.
+#[test]
+fn connects() {
+    let full = TcpListener::bind("127.0.0.1:0").unwrap();
+    let full_port = full.local_addr().unwrap().port();
+    // SAFETY: the descriptor is a listening socket. From here on one connection may wait.
+    assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
+    let waiting = TcpStream::connect(("127.0.0.1", full_port)).unwrap();
+    let groups = groups(full_port);
+    let mut modules = MODULES.to_vec();
+    modules.retain(|(module, _)| *module != "memcached" || has_memcached());
+    let names: BTreeSet<&str> = modules.iter().map(|(module, _)| *module).collect();
+    let mut plan = Plan::new(&Vec::from_iter(names));
+    for (name, servers) in &groups {
+        plan.upstream(name, servers);
     }
-    for (name, servers) in &servers {
-        http += &format!("upstream {name} {{ {servers} }}\n");
-    }
-    let mut server = String::new();
-    let mut requests = Vec::new();
-    for (module, scheme) in [
-        ("proxy", "http://"),
-        ("proxy", "https://"),
-        ("fastcgi", ""),
-        ("uwsgi", ""),
-        ("uwsgi", "suwsgi://"),
-        ("scgi", ""),
-        ("memcached", ""),
-        ("grpc", "grpc://"),
-        ("grpc", "grpcs://"),
-    ] {
-        if module == "memcached" && !has_memcached() {
-            continue;
-        }
+    for (module, scheme) in modules {
         let directive = match module {
             "memcached" => "set $memcached_key $request_uri;",
             _ => "",
         };
-        for (name, _) in &servers {
+        for (name, _) in &groups {
             let next = match *name {
                 "both" => format!("{module}_next_upstream error timeout;"),
                 _ => String::new(),
             };
-            let uri = format!("/{name}/{}", requests.len());
-            server +=
-                &format!("location {uri} {{ {directive} {next} {module}_pass {scheme}{name}; }}\n");
-            requests.push((uri, Vec::new()));
+            let uri = format!("/{name}/{}", plan.requests.len());
+            let content = format!("{directive} {next} {module}_pass {scheme}{name};");
+            plan.location(&uri, &content);
+            plan.get(uri);
         }
     }
-    let http = format!("{http} server {{ listen 127.0.0.1:{{port}}; {server} }}");
-    let (records, names) = compared(Nginx::with(&http, 9), |nginx| {
-        send_all(nginx.port, &requests);
-    });
+    let nginx = Nginx::with(&plan.configuration(), 9);
+    let (records, names) = compared(nginx, |nginx| plan.send(nginx.port, plan.requests.len()));
     drop(waiting);
-    assert_eq!(records.len(), requests.len());
+    assert_eq!(records.len(), plan.requests.len());
     assert_eq!(
         Vec::from_iter(names),
         ["connect_error", "connect_timeout", "no_live_upstreams"]
