@@ -33,12 +33,20 @@ use tempfile::TempDir;
 use super::PATIENCE;
 use super::client::Client;
 use super::client::Stream;
+use super::ports::free_port;
 
 /// Directives for a server that speaks TLS with the files of `certificate()`.
 pub const DIRECTIVES: &str = "
     ssl_certificate {prefix}/cert.pem;
     ssl_certificate_key {prefix}/key.pem;
     ssl_protocols TLSv1.2 TLSv1.3;";
+
+/// Returns a configuration with a certificate, and the free port that it has in place of `{tls}`.
+pub fn with_port(http: &str) -> (String, u16) {
+    let port = free_port();
+    let http = [DIRECTIVES, http].concat();
+    (http.replace("{tls}", &port.to_string()), port)
+}
 
 /// Makes a certificate in a folder.
 pub fn certificate(folder: &Path) {

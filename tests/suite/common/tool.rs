@@ -59,6 +59,12 @@ impl Tool {
         tool
     }
 
+    /// Traces this process with JSON records, and does not read them yet. Tracing may not have
+    /// started.
+    pub fn unread(pid: u32) -> Self {
+        Self::spawn(Command::new(PROGRAM).args(["--pid", &pid.to_string(), "--json"]))
+    }
+
     /// Starts the tool, and does not read its stdout yet. `NGX_BPF_TEST_SOCKETS` sets the socket
     /// source, unless the test chooses one or another program starts the tool.
     pub fn spawn(command: &mut Command) -> Self {

@@ -11,7 +11,6 @@ use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::ports::free_port;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -38,9 +37,7 @@ const HTTP: &str = "
 /// Starts nginx with that server. Returns its TLS port and its upstream, too.
 fn start() -> (Nginx, u16, Upstream) {
     let upstream = Upstream::start();
-    let port = free_port();
-    let http = [tls::DIRECTIVES, HTTP].concat();
-    let http = http.replace("{tls}", &port.to_string());
+    let (http, port) = tls::with_port(HTTP);
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     (nginx, port, upstream)
 }

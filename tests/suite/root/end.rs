@@ -67,8 +67,7 @@ fn same_signal_twice() {
 #[test]
 fn closed_pipe() {
     let nginx = Nginx::simple();
-    let mut tool =
-        Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
+    let mut tool = Tool::unread(nginx.pid());
     let mut stdout = BufReader::new(tool.take_stdout());
     tool.wait_ready(1);
     requests(&nginx, 1);

@@ -17,13 +17,11 @@ use crate::suite::common::http2::Http2;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::ports::free_port;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
-
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::yard::Yard;
@@ -207,9 +205,7 @@ const HTTP: &str = "
 /// TLS and HTTP/2, after a request, without one, and after a reset.
 #[test]
 fn closed_connections() {
-    let port = free_port();
-    let http = [tls::DIRECTIVES, HTTP].concat();
-    let http = http.replace("{tls}", &port.to_string());
+    let (http, port) = tls::with_port(HTTP);
     let nginx = Nginx::prepared(&http, 0, tls::certificate);
     let tool = Tool::trace(nginx.pid());
     let entries = |map: &str| tool.map_entries(map).len();

@@ -3,7 +3,6 @@
 
 use std::io::BufRead as _;
 use std::io::BufReader;
-use std::process::Command;
 
 use ngx_bpf_record::values::Cause;
 
@@ -11,7 +10,6 @@ use crate::suite::common::load::wrk;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Line;
-use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
 /// Starts an nginx that has no access log and answers everything at once.
@@ -62,8 +60,7 @@ fn full_rate() {
 #[test]
 fn stalled_reader() {
     let nginx = fast();
-    let mut tool =
-        Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
+    let mut tool = Tool::unread(nginx.pid());
     let stdout = tool.take_stdout();
     tool.wait_ready(1);
     let answered = wrk(nginx.port, "/", 32, 3);
@@ -103,8 +100,7 @@ fn stalled_reader() {
 #[test]
 fn reader_that_never_reads() {
     let nginx = fast();
-    let mut tool =
-        Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &nginx.pid().to_string()]));
+    let mut tool = Tool::unread(nginx.pid());
     let stdout = tool.take_stdout();
     tool.wait_ready(1);
     wrk(nginx.port, "/", 32, 1);

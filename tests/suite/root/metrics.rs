@@ -156,6 +156,13 @@ fn assert_dashboard(prometheus: &Prometheus) {
     assert!(count >= 10, "{count} queries");
 }
 
+/// Traces an nginx, and serves metrics. Returns their port, too.
+fn with_metrics(nginx: &Nginx) -> (Tool, u16) {
+    let (pid, port) = (nginx.pid().to_string(), free_port());
+    let args = ["--json", "--pid", &pid, "--metrics", &port.to_string()];
+    (Tool::start(&args, 1), port)
+}
+
 /// Check that Prometheus accepts the metrics, and that they equal nginx's log.
 #[test]
 fn scraped() {
@@ -215,12 +222,7 @@ fn scraped() {
 #[test]
 fn served_to_few() {
     let nginx = Nginx::simple();
-    let port = free_port();
-    let pid = nginx.pid().to_string();
-    let tool = Tool::start(
-        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
-        1,
-    );
+    let (tool, port) = with_metrics(&nginx);
     wait_for("ngx_bpf_traced_binaries 1", || served(port));
     assert!(served(port).ends_with("# EOF\n"));
     assert_eq!(ask(port, "GET /metrics?a=b").status, 200);
@@ -255,12 +257,7 @@ fn served_to_few() {
 #[test]
 fn names_of_others() {
     let nginx = Nginx::simple();
-    let port = free_port();
-    let pid = nginx.pid().to_string();
-    let tool = Tool::start(
-        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
-        1,
-    );
+    let (tool, port) = with_metrics(&nginx);
     let status = |hosts: &str| {
         let mut client = Client::connect(port);
         client.send(format!("GET /metrics HTTP/1.1\r\n{hosts}\r\n"));
@@ -281,12 +278,7 @@ fn names_of_others() {
 #[test]
 fn slow_scrapers() {
     let nginx = Nginx::simple();
-    let port = free_port();
-    let pid = nginx.pid().to_string();
-    let tool = Tool::start(
-        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
-        1,
-    );
+    let (tool, port) = with_metrics(&nginx);
     let start = Instant::now();
     let mut idle: Vec<_> = (0..40).map(|_| Client::connect(port)).collect();
     for client in &mut idle[..20] {
@@ -310,12 +302,7 @@ fn slow_scrapers() {
 fn no_impossible_series() {
     let upstream = Upstream::start();
     let nginx = Nginx::with(HTTP, upstream.port);
-    let port = free_port();
-    let pid = nginx.pid().to_string();
-    let tool = Tool::start(
-        &["--json", "--pid", &pid, "--metrics", &port.to_string()],
-        1,
-    );
+    let (tool, port) = with_metrics(&nginx);
     Client::connect(nginx.port).get("/static");
     wait_for(
         "nginx_http_requests_total{upstream=\"none\",status=\"2xx\"} 1",

@@ -29,9 +29,9 @@ mod fence;
 mod filters;
 /// Requests with hostile bytes.
 mod hostile;
-/// HTTP/2, stream by stream.
+/// Many nginx on one host, which come and go.
 mod hosts;
-
+/// HTTP/2, stream by stream.
 mod http2;
 /// HTTP/3, stream by stream.
 mod http3;

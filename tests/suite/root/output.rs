@@ -220,8 +220,7 @@ fn second_signal() {
                location / { return 200; } }",
         ..Config::default()
     });
-    let pid = nginx.pid().to_string();
-    let mut tool = Tool::spawn(Command::new(PROGRAM).args(["--json", "--pid", &pid]));
+    let mut tool = Tool::unread(nginx.pid());
     let mut stdout = tool.take_stdout();
     tool.wait_ready(1);
     wrk(nginx.port, "/", 8, 1);

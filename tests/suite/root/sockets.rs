@@ -13,7 +13,6 @@ use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::ports::free_port;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
@@ -161,9 +160,7 @@ fn assert_delays(records: &[Record]) {
 #[test]
 fn same_records() {
     let upstream = Upstream::start();
-    let tls = free_port();
-    let http = [tls::DIRECTIVES, HTTP].concat();
-    let http = http.replace("{tls}", &tls.to_string());
+    let (http, tls) = tls::with_port(HTTP);
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     Upstream::start_unix(&nginx.prefix().join("upstream.sock"));
     nginx.file("file", &[b'x'; 100_000]);

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
+use crate::suite::common::imitation;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
@@ -204,7 +205,7 @@ fn long_title() {
     let yard = Yard::new();
     let folder = yard.folder();
     fs::write(folder.join("title.c"), LONG_TITLE).unwrap();
-    compile_c(&folder, "title");
+    imitation::tool(&folder, "clang", &["-o", "title", "title.c"]);
     let (ready, unknown) = (folder.join("ready"), folder.join("unknown"));
     let mut titled = yard.command(folder.join("title").to_str().unwrap());
     yard.start(titled.args([&ready, &unknown]));
@@ -226,16 +227,6 @@ fn long_title() {
     drop(second);
     let ended = assert_unharmed(tool, vec![nginx]);
     assert_eq!(count(&ended, "not nginx"), 1, "{:?}", ended.stderr);
-}
-
-/// Compiles a program from one file.
-fn compile_c(folder: &Path, name: &str) {
-    let output = Command::new("clang")
-        .args(["-o", name, &format!("{name}.c")])
-        .current_dir(folder)
-        .output();
-    let output = output.expect("clang is installed by make test");
-    assert!(output.status.success(), "{output:?}");
 }
 
 /// Check six hundred processes that call themselves masters, while the tool may have 1,024 files

@@ -23,6 +23,14 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
+/// Runs the tool on a process that it can't trace. Returns what it says.
+fn refusal(pid: &str) -> String {
+    let output = Command::new(PROGRAM).args(["--pid", pid]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
 /// Returns the report of `ngx-bpf check` about a process.
 fn check(pid: &str) -> Value {
     let output = Command::new(PROGRAM)
@@ -96,12 +104,7 @@ fn by_chance() {
     let mut changes = renamed("Angie");
     changes.push((reads_at(1128), reads_at(1088)));
     let patched = Patched::start(&changes);
-    let tool = Command::new(PROGRAM)
-        .args(["--pid", &patched.pid()])
-        .output()
-        .unwrap();
-    let said = String::from_utf8(tool.stderr).unwrap();
-    assert_eq!(tool.status.code(), Some(1), "{said}");
+    let said = refusal(&patched.pid());
     assert!(
         said.contains("no layout known for Angie/1.22.1, which is nginx 1.22.1"),
         "{said}"
@@ -122,12 +125,7 @@ fn misfit() {
         "1.18.0"
     };
     let patched = Patched::of_version(other);
-    let tool = Command::new(PROGRAM)
-        .args(["--pid", &patched.pid()])
-        .output()
-        .unwrap();
-    assert_eq!(tool.status.code(), Some(1));
-    let said = String::from_utf8(tool.stderr).unwrap();
+    let said = refusal(&patched.pid());
     let expected = format!("the layout of nginx {other} (signature 8,4,8,");
     assert!(said.contains(&expected), "{said}");
     assert!(
@@ -150,17 +148,12 @@ fn nothing_fits() {
     );
     let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
     let pid = child.id().to_string();
-    let tool = Command::new(PROGRAM)
-        .args(["--pid", &pid])
-        .output()
-        .unwrap();
+    let said = refusal(&pid);
     let found = &check(&pid)["nginx"][0];
     assert_eq!(found["version"], "1.99.0", "{found:#}");
     assert_eq!(found["probes"], Value::Null, "{found:#}");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(tool.status.code(), Some(1));
-    let said = String::from_utf8(tool.stderr).unwrap();
     let expected = "no layout known for nginx 1.99.0 (signature 8,4,8,00111111110101110011";
     assert!(said.contains(expected), "{said}");
     assert!(

@@ -10,7 +10,6 @@ use crate::suite::common::http2::Http2;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::ports::free_port;
 use crate::suite::common::program::kill;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -31,9 +30,7 @@ const HTTP: &str = "
 /// header, two streams of HTTP/2, and idle connections. Returns the tool's output.
 fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
     let upstream = Upstream::start();
-    let port = free_port();
-    let http = [tls::DIRECTIVES, HTTP].concat();
-    let http = http.replace("{tls}", &port.to_string());
+    let (http, port) = tls::with_port(HTTP);
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     let tool = Tool::trace(nginx.pid());
     let tls = |protocol| Tls::begin(port, &TLS13, &[protocol]).finish();
