@@ -4,6 +4,9 @@
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::Scope;
 
 use super::program::kill;
 
@@ -52,6 +55,24 @@ pub fn protocols(plain: u16, tls: u16, streams: &'static str) -> [(Vec<&'static 
         (vec!["--h1"], format!("https://127.0.0.1:{tls}")),
         (vec!["-m", streams], format!("https://127.0.0.1:{tls}")),
     ]
+}
+
+/// Calls a function again and again for each of these protocols, in threads of a scope, until
+/// `is_over`. `protocols()` returns the protocols; the function gets both values of one.
+pub fn repeat<'s>(
+    scope: &'s Scope<'s, '_>,
+    protocols: &'s [(Vec<&'static str>, String)],
+    is_over: &'s AtomicBool,
+    send: impl Fn(&[&str], &str) + Clone + Send + 's,
+) {
+    for (args, base) in protocols {
+        let send = send.clone();
+        scope.spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                send(args, base);
+            }
+        });
+    }
 }
 
 /// Sends `count` requests on a number of connections, to each of these uris in turn.

@@ -61,6 +61,35 @@ impl Default for Config<'_> {
     }
 }
 
+impl Config<'_> {
+    /// Returns the content of nginx.conf, for a build and the folder with its files.
+    fn text(&self, about: &str, root: &str, port: u16) -> String {
+        let fill_in = |text: &str| {
+            text.replace("{port}", &port.to_string())
+                .replace("{upstream}", &self.upstream.to_string())
+                .replace("{prefix}", root)
+        };
+        let mut log_format = LOG_FORMAT.to_owned();
+        if about.contains(WITHOUT_CACHE) {
+            log_format = log_format.replace("$upstream_cache_status", "");
+        }
+        let (main, mut http) = (fill_in(self.main), fill_in(self.http));
+        if about.contains(&format!("--without-{REWRITE}")) {
+            http = without_return(&http);
+        }
+        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {root}/{name};"))
+            .join("\n");
+        format!(
+            "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{main}\n\
+             events {{ worker_connections 512; }}\n\
+             http {{\n{log_format}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
+            if self.daemon { "on" } else { "off" },
+            self.workers,
+        )
+    }
+}
+
 /// A running nginx.
 pub struct Nginx {
     /// The process that was started: the master, unless it has left its parent.
@@ -134,30 +163,8 @@ impl Nginx {
     fn start_in(prefix: TempDir, config: &Config<'_>) -> Self {
         let port = free_port();
         let root = prefix.path().display().to_string();
-        let fill_in = |text: &str| {
-            text.replace("{port}", &port.to_string())
-                .replace("{upstream}", &config.upstream.to_string())
-                .replace("{prefix}", &root)
-        };
-        let mut log_format = LOG_FORMAT.to_owned();
         let about = about(&config.binary);
-        if about.contains(WITHOUT_CACHE) {
-            log_format = log_format.replace("$upstream_cache_status", "");
-        }
-        let (main, mut http) = (fill_in(config.main), fill_in(config.http));
-        if about.contains(&format!("--without-{REWRITE}")) {
-            http = without_return(&http);
-        }
-        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {root}/{name};"))
-            .join("\n");
-        let text = format!(
-            "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{main}\n\
-             events {{ worker_connections 512; }}\n\
-             http {{\n{log_format}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
-            if config.daemon { "on" } else { "off" },
-            config.workers,
-        );
+        let text = config.text(&about, &root, port);
         fs::write(prefix.path().join("nginx.conf"), text).unwrap();
         fs::create_dir(prefix.path().join("html")).unwrap();
         open_to_all(&prefix.path().join("html"));

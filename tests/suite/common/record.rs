@@ -95,6 +95,12 @@ impl Record {
         (self.pid, self.connection, self.connection_requests)
     }
 
+    /// Returns when its first byte was read, in nanoseconds since 1970.
+    pub fn first_ns(&self) -> u64 {
+        let time: jiff::Timestamp = self.time.as_deref().unwrap().parse().unwrap();
+        u64::try_from(time.as_nanosecond()).unwrap()
+    }
+
     /// Asserts that every value that nginx logs, too, is equal.
     pub fn assert_logged(&self, logged: &Logged) {
         let number = |value: Option<u16>| value.map(|n| n.to_string()).unwrap_or_default();

@@ -4,23 +4,14 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read as _;
-use std::io::Write as _;
-use std::net::TcpStream;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
-use crate::suite::common::client::reset;
 use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
-use crate::suite::common::load::h2load;
-use crate::suite::common::load::protocols;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -30,6 +21,9 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::times::slack;
+
+/// Clients that are fast, slow and incomplete, all at once.
+mod odd_clients;
 
 /// A server for clients that are slow in every way, without and with TLS.
 const HTTP: &str = "
@@ -83,9 +77,7 @@ fn slow_http2(port: u16) {
 #[test]
 fn min_duration() {
     let upstream = Upstream::start();
-    let port = crate::suite::common::ports::free_port();
-    let http = [tls::DIRECTIVES, HTTP].concat();
-    let http = http.replace("{tls}", &port.to_string());
+    let (http, port) = tls::with_port(HTTP);
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     nginx.file("large", &vec![b'x'; 32 << 20]);
     let pid = nginx.pid().to_string();
@@ -192,8 +184,7 @@ pub fn assert_lives(records: &[Record], nginx_log: &str) {
     for record in records {
         let (ended, took) = lives[&record.key()];
         assert!(record.elapsed_ns.is_some(), "{record:#?}");
-        let first: jiff::Timestamp = record.time.as_deref().unwrap().parse().unwrap();
-        let first = i64::try_from(first.as_nanosecond()).unwrap();
+        let first = i64::try_from(record.first_ns()).unwrap();
         let elapsed = i64::try_from(record.elapsed_ns.unwrap()).unwrap();
         let queue = i64::try_from(record.queue_ns.unwrap_or_default()).unwrap();
         for (ours, theirs) in [(first + queue, ended - took), (first + elapsed, ended)] {
@@ -217,116 +208,15 @@ pub fn assert_lives(records: &[Record], nginx_log: &str) {
     }
 }
 
-/// Sends requests of HTTP/1 in one of many ways: fast, slow, or incomplete. `connect` connects.
-fn odd_http1(n: usize, mut client: Client) {
-    let pause = |ms| delay(Duration::from_millis(ms));
-    let get = |uri: &str| format!("GET {uri} HTTP/1.1\r\nHost: t\r\n\r\n");
-    let post =
-        |uri: &str| format!("POST {uri} HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc");
-    match n % 12 {
-        /* It leaves before the answer, and within a header. */
-        0 => {
-            client.send(get("/proxied/wait-30"));
-            pause(10);
-        }
-        1 => {
-            client.send("GET /return HTTP/1.1\r\nHo");
-            pause(5);
-        }
-        /* It stalls within a header, within a body, and before it reads. */
-        2 => {
-            client.send("GET /return HTTP/1.1\r\nHo");
-            client.rest();
-        }
-        3 => {
-            client.send(post("/proxied/"));
-            client.rest();
-        }
-        4 => {
-            client.send(get("/large"));
-            pause(300);
-        }
-        /* It is slow and complete, unless the machine is slower than nginx's time limits. */
-        5 | 6 => {
-            let request = post(["/proxied/", "/unbuffered/"][n % 2]);
-            client.send(&request[..30]);
-            pause(7);
-            client.try_send(&request[30..]);
-            pause(7);
-            client.try_send("def");
-            client.try_send("GET /return HTTP/1.0\r\n\r\n");
-            client.rest();
-        }
-        /* It sends a body that nginx does not read, and one that comes after the answer. */
-        7 => {
-            client.send(post("/return"));
-            client.receive();
-            pause(10);
-            client.try_send("def");
-            client.try_send("GET /return HTTP/1.0\r\n\r\n");
-            client.rest();
-        }
-        /* It pipelines requests. */
-        8 => {
-            let uris = [
-                "/proxied/wait-5",
-                "/return",
-                "/mirrored",
-                "/file",
-                "/return",
-            ];
-            client.send(uris.map(get).concat());
-            uris.iter().for_each(|_| drop(client.receive()));
-        }
-        9 => {
-            client.send([get("/after"), get("/return")].concat());
-            client.receive();
-            client.receive();
-        }
-        /* It gets no answer, or uses an old protocol. */
-        10 => {
-            client.send(get("/bye"));
-            client.rest();
-        }
-        _ => {
-            client.send("GET /file\r\n");
-            client.rest();
-        }
-    }
-}
-
-/// Opens streams that are reset before and within their responses, among others.
-fn odd_http2(port: u16) {
-    let stream = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
-    let mut http = Http2::start(stream, 1000);
-    let slow = [http2::get(1, "/proxied/wait-30"), http2::get(3, "/large")].concat();
-    http.send(&slow);
-    http.send(&[http2::post(5, "/proxied/"), http2::get(7, "/return")].concat());
-    http.receive([7]);
-    delay(Duration::from_millis(10));
-    http.send(&[http2::reset(1), http2::reset(3), http2::body(5, b"abc")].concat());
-    http.receive([5]);
-}
-
-/// Resets its connection within a response.
-fn reset_http1(port: u16) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let request = b"GET /large HTTP/1.1\r\nHost: t\r\n\r\n";
-    stream.write_all(request).unwrap();
-    stream.read_exact(&mut [0; 1000]).unwrap();
-    reset(&stream);
-}
-
 /// Check that ten thousand requests live as long as nginx's `$request_time` says, to a millisecond
 /// and a turn of its event loop: over HTTP/1, TLS and HTTP/2, with clients that leave, stall and
 /// reset.
 #[test]
 fn request_time() {
     let upstream = Upstream::start();
-    let port = crate::suite::common::ports::free_port();
-    let http = [tls::DIRECTIVES, MIXED].concat();
+    let (http, port) = tls::with_port(MIXED);
     let config = Config {
-        http: &http.replace("{tls}", &port.to_string()),
+        http: &http,
         upstream: upstream.port,
         workers: 2,
         ..Config::default()
@@ -337,49 +227,7 @@ fn request_time() {
     let log = nginx.prefix().join("life.log");
     let tool = Tool::trace(nginx.pid());
     let logged = || fs::read_to_string(&log).unwrap_or_default().lines().count();
-    let bases = protocols(nginx.port, port, "5");
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for (args, base) in &bases {
-            let is_over = &is_over;
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let uris = [
-                        "/file",
-                        "/return",
-                        "/proxied/",
-                        "/proxied/wait-3",
-                        "/mirrored",
-                    ];
-                    let status = h2load(args, base, &uris, 300, 3).wait().unwrap();
-                    assert!(status.success());
-                }
-            });
-        }
-        for part in 0..6 {
-            let (plain, logged) = (nginx.port, &logged);
-            let is_over = &is_over;
-            scope.spawn(move || {
-                for n in 0.. {
-                    let client = match n % 5 {
-                        0 => Tls::begin(port, &TLS13, &["http/1.1"])
-                            .finish()
-                            .into_client(),
-                        _ => Client::connect(plain),
-                    };
-                    odd_http1(n + 2 * part, client);
-                    if part == 0 {
-                        odd_http2(port);
-                        reset_http1(plain);
-                    }
-                    if n >= 48 && logged() >= REQUESTS {
-                        break;
-                    }
-                }
-                is_over.store(true, Ordering::Relaxed);
-            });
-        }
-    });
+    odd_clients::send_until(nginx.port, port, || logged() >= REQUESTS);
     nginx.signal("QUIT");
     let ended = tool.wait();
     let life = fs::read_to_string(&log).unwrap();

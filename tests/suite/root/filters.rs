@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Filters: the values of the options mean what users expect.
 
+use std::time::Instant;
+
+use crate::suite::common::PATIENCE;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
@@ -15,6 +18,27 @@ const FRONT_CONTROLLER: &str = "
              location / { try_files /nowhere /index.php; }
              location = /index.php { return 200; } }";
 
+/// Waits until the metrics on a port have counts of this number of routes, and returns these, each
+/// with its label.
+fn counted(port: u16, routes: usize) -> Vec<String> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let mut scraper = Client::connect(port);
+        scraper.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let body = String::from_utf8(scraper.receive().body).unwrap();
+        let counts = body.lines().filter_map(|line| {
+            let labels = line.strip_prefix("nginx_http_requests_total{")?;
+            Some(labels.split_once("route=").unwrap().1.to_owned())
+        });
+        let mut counts: Vec<String> = counts.collect();
+        if counts.len() >= routes {
+            counts.sort();
+            return counts;
+        }
+        assert!(Instant::now() < end, "{counts:?}");
+    }
+}
+
 /// Check that `--uri`, `--route` and the line of text use what the client asked for, and not the
 /// uri to which nginx rewrote it.
 #[test]
@@ -24,20 +48,9 @@ fn uri_is_what_the_client_asked_for() {
     let port = free_port();
     let json = Tool::start(&["--json", "--uri", "/shop", "-p", &pid], 1);
     let text = Tool::start(&["--format", "text", "-p", &pid], 1);
-    let metrics = Tool::start(
-        &[
-            "--json",
-            "--metrics",
-            &port.to_string(),
-            "--route",
-            "shop=/shop/*",
-            "--route",
-            "index=/index.php",
-            "-p",
-            &pid,
-        ],
-        1,
-    );
+    let routes = "--route shop=/shop/* --route index=/index.php";
+    let args = format!("--json --metrics {port} {routes} -p {pid}");
+    let metrics = Tool::start(&Vec::from_iter(args.split(' ')), 1);
     let mut client = Client::connect(nginx.port);
     for uri in [
         "/shop/7?sig=secret&q=/a",
@@ -48,19 +61,10 @@ fn uri_is_what_the_client_asked_for() {
         assert_eq!(client.get(uri).status, 200);
     }
     nginx.wait_logged(4);
-    let mut routes = Vec::new();
-    while routes.len() < 3 {
-        let mut scraper = Client::connect(port);
-        scraper.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let body = String::from_utf8(scraper.receive().body).unwrap();
-        let counts = body.lines().filter_map(|line| {
-            let labels = line.strip_prefix("nginx_http_requests_total{")?;
-            Some(labels.split_once("route=").unwrap().1.to_owned())
-        });
-        routes = counts.collect();
-    }
-    routes.sort();
-    assert_eq!(routes, ["\"index\"} 1", "\"other\"} 2", "\"shop\"} 1"]);
+    assert_eq!(
+        counted(port, 3),
+        ["\"index\"} 1", "\"other\"} 2", "\"shop\"} 1"]
+    );
     drop(client);
     drop(nginx.quit());
     let ended = json.wait();

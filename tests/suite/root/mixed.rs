@@ -11,9 +11,9 @@ use ngx_bpf_record::values::Alpn;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::load::h2load;
 use crate::suite::common::load::protocols;
+use crate::suite::common::load::repeat;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::ports::free_port;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
@@ -62,6 +62,24 @@ const HTTP: &str = "
 const BACKEND: &str = "
     server { listen 127.0.0.1:{port} ssl; location / { proxy_pass http://127.0.0.1:{upstream}; } }";
 
+/// Sends all requests by every protocol, and reloads nginx twice meanwhile.
+fn send_all(nginx: &Nginx, tls_port: u16) {
+    let protocols = protocols(nginx.port, tls_port, "10");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        repeat(scope, &protocols, &is_over, |args, base| {
+            let _ = h2load(args, base, &URIS, 500, 6).wait();
+        });
+        for part in 1..=3 {
+            nginx.wait_logged(REQUESTS * part / 3);
+            if part < 3 {
+                nginx.signal("HUP");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
 /// Check that each of ten thousand requests has one record that equals nginx's log, with its phases
 /// in order.
 #[test]
@@ -74,11 +92,10 @@ fn everything_at_once() {
     }
     let upstream = Upstream::start();
     let fastcgi = Upstream::speaking(Protocol::Fastcgi);
-    let with_tls = |http: &str| [tls::DIRECTIVES, http].concat();
-    let back = Nginx::prepared(&with_tls(BACKEND), upstream.port, tls::certificate);
-    let port = free_port();
-    let http = with_tls(HTTP)
-        .replace("{tls}", &port.to_string())
+    let backend = [tls::DIRECTIVES, BACKEND].concat();
+    let back = Nginx::prepared(&backend, upstream.port, tls::certificate);
+    let (http, port) = tls::with_port(HTTP);
+    let http = http
         .replace("{backend}", &back.port.to_string())
         .replace("{fastcgi}", &fastcgi.port.to_string());
     let config = Config {
@@ -91,25 +108,7 @@ fn everything_at_once() {
     nginx.file("file", b"hello");
     nginx.file("large", &vec![b'x'; 200_000]);
     let tool = Tool::trace(nginx.pid());
-    let bases = protocols(nginx.port, port, "10");
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for (args, base) in &bases {
-            let is_over = &is_over;
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let _ = h2load(args, base, &URIS, 500, 6).wait();
-                }
-            });
-        }
-        for part in 1..=3 {
-            nginx.wait_logged(REQUESTS * part / 3);
-            if part < 3 {
-                nginx.signal("HUP");
-            }
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
+    send_all(&nginx, port);
     let logged = nginx.quit();
     let ended = tool.wait();
     ended.assert_clean();

@@ -284,6 +284,28 @@ fn proxy_protocol() {
     );
 }
 
+/// Sends a request within the handshake, in two parts, and reads its answer. Ends the handshake, and
+/// sends another request. Each step is delayed.
+fn send_early(mut tls: Tls, uri: &str, answer: &str) {
+    let bytes = tls.take();
+    tls.send_raw(&bytes);
+    delay(Duration::from_millis(40));
+    let bytes = tls.seal_early(format!("GET {uri} HTTP/1.1\r\nHo"));
+    tls.send_raw(&bytes);
+    delay(Duration::from_millis(20));
+    let bytes = tls.seal_early("st: t\r\n\r\n");
+    tls.send_raw(&bytes);
+    let mut response = Vec::new();
+    while !response.ends_with(answer.as_bytes()) {
+        response.extend(tls.read_some());
+    }
+    delay(Duration::from_millis(30));
+    let tls = tls.finish();
+    delay(Duration::from_millis(30));
+    let mut client = tls.into_client();
+    assert_eq!(client.get("/early").body, b"early=");
+}
+
 /// Check 0-RTT: a request within the handshake begins with its own bytes, and has its response
 /// before the handshake ends. The bytes that end the handshake do not belong to the next request.
 #[test]
@@ -311,24 +333,7 @@ fn early_data() {
             ("/early", "early=1"),
             ("/wait-50/head/wait-30/body-3", "xxx"),
         ] {
-            let mut tls = connect();
-            let bytes = tls.take();
-            tls.send_raw(&bytes);
-            delay(Duration::from_millis(40));
-            let bytes = tls.seal_early(format!("GET {uri} HTTP/1.1\r\nHo"));
-            tls.send_raw(&bytes);
-            delay(Duration::from_millis(20));
-            let bytes = tls.seal_early("st: t\r\n\r\n");
-            tls.send_raw(&bytes);
-            let mut response = Vec::new();
-            while !response.ends_with(answer.as_bytes()) {
-                response.extend(tls.read_some());
-            }
-            delay(Duration::from_millis(30));
-            let tls = tls.finish();
-            delay(Duration::from_millis(30));
-            let mut client = tls.into_client();
-            assert_eq!(client.get("/early").body, b"early=");
+            send_early(connect(), uri, answer);
         }
     });
     assert_eq!(records.len(), 5);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use crate::suite::common::build::binary;
+use crate::suite::common::cached::cached;
 use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
@@ -109,10 +110,9 @@ fn another_binary() {
 const DEBIAN: &str = "/usr/sbin/nginx";
 
 /// Returns the root folder of another Debian, which `make test` has made.
-fn trixie() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache");
-    cache.unwrap_or_else(home).join("ngx-bpf/trixie")
+fn trixie() -> Option<PathBuf> {
+    let mark = cached("trixie/.complete", "tests/builds/run --fetch trixie")?;
+    mark.parent().map(Path::to_owned)
 }
 
 /// Makes a folder with a binary that can be replaced, and a script that runs it under another root
@@ -144,15 +144,10 @@ fn replace(program: &Path, put: impl FnOnce(&Path)) {
 /// missed.
 #[test]
 fn another_release() {
-    let root = trixie();
-    let new_binary = root.join("usr/sbin/nginx");
-    if !root.join(".complete").exists() {
-        println!(
-            "SKIP: there is no {}: run tests/builds/run --fetch trixie",
-            root.display()
-        );
+    let Some(root) = trixie() else {
         return;
-    }
+    };
+    let new_binary = root.join("usr/sbin/nginx");
     let versions = [version(Path::new(DEBIAN)), version(&new_binary)];
     if versions[0] == versions[1] {
         println!("SKIP: {DEBIAN} is trixie's own");
@@ -166,13 +161,7 @@ fn another_release() {
     }) else {
         return;
     };
-    let mut tool = Tool::spawn(
-        std::process::Command::new(crate::suite::common::tool::PROGRAM).args([
-            "--json",
-            "--pid",
-            &nginx.pid().to_string(),
-        ]),
-    );
+    let mut tool = Tool::unread(nginx.pid());
     tool.read_stdout();
     tool.wait_for_message(&format!(
         "tracing nginx {}, pid {}, 2 ",
@@ -200,10 +189,16 @@ fn another_release() {
     kill("QUIT", master);
     let ended = tool.wait();
     ended.assert_clean();
-    let is_new = |pid: u32| workers.contains(&pid);
-    let (new, old): (Vec<_>, Vec<_>) = ended.records().into_iter().partition(|r| is_new(r.pid));
+    assert_all_but_first(ended.records(), nginx.logged(), workers);
+}
+
+/// Asserts that every request of the old workers has a record, and that the new workers have at least
+/// a thousand records, from some request on.
+fn assert_all_but_first(records: Vec<Record>, logged: Vec<Logged>, new_workers: [u32; 2]) {
+    let is_new = |pid: u32| new_workers.contains(&pid);
+    let (new, old): (Vec<_>, Vec<_>) = records.into_iter().partition(|r| is_new(r.pid));
     let (new_logged, old_logged): (Vec<_>, Vec<_>) =
-        nginx.logged().into_iter().partition(|l| is_new(l.pid));
+        logged.into_iter().partition(|l| is_new(l.pid));
     assert_equal(&old, &old_logged);
     assert!(
         !old.is_empty() && new.len() >= 1000,

@@ -8,13 +8,13 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 
-use jiff::Timestamp;
 use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
 use crate::suite::common::lines;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
@@ -110,6 +110,49 @@ fn moments() {
     strace.wait().unwrap();
     let calls = fs::read_to_string(&file).unwrap();
     let calls: Vec<Call> = calls.lines().filter_map(Call::parse).collect();
+    let between = bounds(&calls);
+    for tool in tools {
+        let ended = tool.wait();
+        ended.assert_clean();
+        let records = ended.records();
+        assert_equal(&records, &logged);
+        for (time, (from, to)) in moments_of(&records[0]).into_iter().zip(between) {
+            let (from, to) = (&calls[from], &calls[to]);
+            let within = from.begin_ns - CLOCKS_NS..=to.begin_ns + CLOCKS_NS;
+            assert!(
+                within.contains(&time),
+                "{time}: {from:?}, {to:?}, {:#?}",
+                records[0]
+            );
+        }
+    }
+}
+
+/// The number of moments of a request.
+const MOMENTS: usize = 10;
+
+/// Returns the moments of a record in the order of time, by the wall clock: nginx accepts the
+/// connection, and so on until the last byte of the response.
+fn moments_of(record: &Record) -> [u64; MOMENTS] {
+    let p = &record.phases;
+    let origin = record.first_ns() - p.downstream_request_first_byte_time.unwrap();
+    let times = [
+        Some(0),
+        p.downstream_request_first_byte_time,
+        p.downstream_request_last_byte_time,
+        p.upstream_connect_time,
+        p.upstream_request_first_byte_time,
+        p.upstream_request_last_byte_time,
+        p.upstream_response_first_byte_time,
+        p.upstream_response_last_byte_time,
+        p.downstream_response_first_byte_time,
+        p.downstream_response_last_byte_time,
+    ];
+    times.map(|time| origin + time.unwrap())
+}
+
+/// Returns the two system calls between whose beginnings each moment lies.
+fn bounds(calls: &[Call]) -> [(usize, usize); MOMENTS] {
     let named = |name: &str| calls.iter().position(|call| call.name == name).unwrap();
     let (accept, connect) = (named("accept4"), named("connect"));
     let moved = |names: [&str; 3], fd| -> Vec<usize> {
@@ -126,7 +169,7 @@ fn moments() {
         read += calls[**call].result;
         read >= HEADER.len() as i64
     });
-    let between = [
+    [
         (accept, received[0]),
         next(received[0]),
         next(*header_end.unwrap()),
@@ -137,37 +180,7 @@ fn moments() {
         next(*responses.last().unwrap()),
         next(sent[0]),
         next(*sent.last().unwrap()),
-    ];
-    for tool in tools {
-        let ended = tool.wait();
-        ended.assert_clean();
-        let records = ended.records();
-        assert_equal(&records, &logged);
-        let (record, p) = (&records[0], &records[0].phases);
-        let first: Timestamp = record.time.as_deref().unwrap().parse().unwrap();
-        let first = u64::try_from(first.as_nanosecond()).unwrap();
-        let origin = first - p.downstream_request_first_byte_time.unwrap();
-        let times = [
-            Some(0),
-            p.downstream_request_first_byte_time,
-            p.downstream_request_last_byte_time,
-            p.upstream_connect_time,
-            p.upstream_request_first_byte_time,
-            p.upstream_request_last_byte_time,
-            p.upstream_response_first_byte_time,
-            p.upstream_response_last_byte_time,
-            p.downstream_response_first_byte_time,
-            p.downstream_response_last_byte_time,
-        ];
-        for (time, (from, to)) in times.into_iter().zip(between) {
-            let (time, from, to) = (origin + time.unwrap(), &calls[from], &calls[to]);
-            let within = from.begin_ns - CLOCKS_NS..=to.begin_ns + CLOCKS_NS;
-            assert!(
-                within.contains(&time),
-                "{time}: {from:?}, {to:?}, {record:#?}"
-            );
-        }
-    }
+    ]
 }
 
 /// Returns a call, and the next one.
