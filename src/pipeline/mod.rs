@@ -170,7 +170,8 @@ fn file_reading(follow: &FollowSettings, tracer: &Tracer, rights: &Rights) -> Re
     })
 }
 
-/// Installs the handlers of signals. Their thread has no capabilities.
+/// Installs the handlers of signals. Their thread has no capabilities. The second signal reports the
+/// counts so far.
 fn take_over_signals(ledger: &Arc<Ledger>, messages: Messages) -> Result<(Signals, Receiver<()>)> {
     let ledger = Arc::clone(ledger);
     privileges::without_capabilities(|| {

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
+
+use super::common::sources::project;
+use super::common::sources::sources;
 
 /// The order: each layer, and the layers that it may import, all of which stand below it. A layer is a
 /// file or a folder of src/; of two that match the longer name counts.
@@ -120,7 +122,7 @@ fn outside() {
 /// Check that the libraries depend on nothing that needs clang, the command line, threads or /proc.
 #[test]
 fn libraries() {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
+    let crates = project().join("crates");
     for name in ["nginx-binary", "record"] {
         let text = fs::read_to_string(crates.join(name).join("Cargo.toml")).unwrap();
         let (_, dependencies) = text.split_once("[dependencies]").unwrap();
@@ -150,26 +152,17 @@ fn layer(file: &str) -> Option<(&'static str, &'static [&'static str])> {
 
 /// The folder of the sources.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+    project().join("src")
 }
 
 /// All sources by module: `follow/mod.rs` is `follow`.
 fn files() -> BTreeMap<String, PathBuf> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![root()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(root()).unwrap().with_extension("");
-            let name = name.display().to_string();
-            files.insert(name.strip_suffix("/mod").unwrap_or(&name).to_owned(), path);
-        }
-    }
-    files
+    let files = sources("src").into_iter().map(|path| {
+        let name = path.strip_prefix(root()).unwrap().with_extension("");
+        let name = name.display().to_string();
+        (name.strip_suffix("/mod").unwrap_or(&name).to_owned(), path)
+    });
+    files.collect()
 }
 
 /// The files that each file imports: by paths in code that begin with `crate`, `super` or the name of a

@@ -19,3 +19,5 @@ mod recipes;
 mod root;
 /// The schema of the records, compared with their documentation.
 mod schema;
+/// The sizes of files and functions.
+mod sizes;

@@ -37,6 +37,8 @@ pub mod recorded;
 pub mod server;
 /// The service, without systemd.
 pub mod service;
+/// The project's own sources.
+pub mod sources;
 /// A client that speaks TLS.
 pub mod tls;
 /// The tool under test.
