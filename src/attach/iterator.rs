@@ -58,14 +58,19 @@ impl BpfIterator {
         File::from(fd.context("failed to run a BPF iterator")?)
             .read_to_end(&mut bytes)
             .context("failed to run a BPF iterator")?;
-        let values = bytes.chunks_exact(size_of::<T>()).map(|bytes| {
-            let mut value = T::default();
-            /* There are enough bytes, and a copy needs no alignment. */
-            let _ = plain::copy_from_bytes(&mut value, bytes);
-            value
-        });
-        Ok(values.collect())
+        Ok(values_in(&bytes))
     }
+}
+
+/// Returns the values in what a program has written. A last one that is not whole is left out.
+fn values_in<T: Plain + Copy + Default>(bytes: &[u8]) -> Vec<T> {
+    let values = bytes.chunks_exact(size_of::<T>()).map(|bytes| {
+        let mut value = T::default();
+        /* There are enough bytes, and a copy needs no alignment. */
+        let _ = plain::copy_from_bytes(&mut value, bytes);
+        value
+    });
+    values.collect()
 }
 
 /// Finds out which inode probes in a file are attached to. On an overlay it is that of the layer
@@ -99,5 +104,27 @@ impl MappedFiles {
         let file = files.find(|file| file.start == start);
         let file = file.context("the kernel does not list the mapping of a file")?;
         Ok(RealInode(file.inode))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::types;
+    use super::values_in;
+
+    /// Check values at any address, of which the last one is not whole.
+    #[test]
+    fn values() {
+        let written = [1, 2].map(|start| types::mapped_file {
+            start,
+            inode: start + 7,
+        });
+        // SAFETY: the values are plain.
+        let bytes = written.map(|file| unsafe { plain::as_bytes(&file) }.to_vec());
+        let bytes = [&[0][..], &bytes.concat(), &[1, 2, 3]].concat();
+        let values = values_in::<types::mapped_file>(&bytes[1..]);
+        let values: Vec<_> = values.iter().map(|file| (file.start, file.inode)).collect();
+        assert_eq!(values, [(1, 8), (2, 9)]);
+        assert!(values_in::<types::mapped_file>(&[]).is_empty());
     }
 }

@@ -12,7 +12,6 @@ use std::rc::Rc;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::ErrorKind;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
@@ -36,6 +35,7 @@ use crate::attach::object::ObjectSettings;
 use crate::attach::shared::MAPPED_FILES;
 use crate::attach::shared::SharedObject;
 use crate::attach::shared::TRACED_TASKS;
+use crate::attach::slots::Slots;
 use crate::bpf::types;
 use crate::bpf::types::limit;
 use crate::bpf::types::process_event_kind;
@@ -55,13 +55,10 @@ pub mod refusal;
 pub mod requirements;
 pub mod run_counting;
 mod shared;
+mod slots;
 pub mod socket_source;
+mod task_storage;
 pub mod trial;
-
-/// The number of tries to add a process to task storage. The kernel returns EAGAIN to one of two
-/// tools that create the first storage of a process at the same time (`bpf_local_storage_alloc()`);
-/// the process has a storage then.
-const STORAGE_TRIES: usize = 8;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
@@ -97,6 +94,19 @@ pub enum ProcessEvent {
     Untraced(u32),
 }
 
+impl ProcessEvent {
+    /// Reads what BPF has written. `None` when that is too short.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut event = types::process_event::default();
+        plain::copy_from_bytes(&mut event, bytes).ok()?;
+        Some(if event.kind == process_event_kind::PROCESS_EXECUTED.0 {
+            Self::Executed(event.pid)
+        } else {
+            Self::Untraced(event.pid)
+        })
+    }
+}
+
 /// The probes in one binary. They stay attached until `Tracer::detach()`, or until this is dropped.
 pub struct Probe {
     links: Vec<Link>,
@@ -109,7 +119,7 @@ pub struct Probe {
 pub struct Tracer {
     settings: ObjectSettings,
     /// The layouts of binaries with probes, each at its slot. They are dropped before the maps.
-    layouts: Vec<Option<Rc<LayoutObject>>>,
+    layouts: Slots<LayoutObject>,
     /// The runs of programs of layouts that are no longer loaded.
     past_runs: BTreeMap<String, ProgramRuns>,
     /// The number of binaries that probes were ever attached to.
@@ -131,7 +141,7 @@ impl Tracer {
         let tasks = BpfIterator::link(shared.iterator(TRACED_TASKS)?, None)?;
         let mut tracer = Self {
             settings,
-            layouts: Vec::new(),
+            layouts: Slots::new(),
             past_runs: BTreeMap::new(),
             binaries: 0,
             shared,
@@ -173,39 +183,26 @@ impl Tracer {
 
     /// Returns the programs of a layout. They are loaded if they are not yet.
     fn layout(&mut self, key: LayoutKey) -> Result<Rc<LayoutObject>> {
-        let mut loaded = self.layouts.iter().flatten();
-        if let Some(same) = loaded.find(|layout| layout.key == key) {
+        if let Some(same) = self.layouts.values().find(|layout| layout.key == key) {
             return Ok(Rc::clone(same));
         }
-        let free = self.layouts.iter().position(Option::is_none);
-        let slot = free.unwrap_or(self.layouts.len());
-        let number = u32::try_from(slot).ok();
-        let number = number.filter(|number| *number < limit::LAYOUTS_MAX.0);
-        let number = number.with_context(|| {
+        let slot = self.layouts.free(limit::LAYOUTS_MAX.0);
+        let slot = slot.with_context(|| {
             format!(
                 "nginx with {} other layouts is traced: no more fit",
                 limit::LAYOUTS_MAX.0
             )
         })?;
-        let layout = LayoutObject::load(&self.settings, &self.shared, key, number)?;
-        let layout = Rc::new(layout);
-        if slot == self.layouts.len() {
-            self.layouts.push(None);
-        }
-        self.layouts[slot] = Some(Rc::clone(&layout));
-        Ok(layout)
+        let layout = LayoutObject::load(&self.settings, &self.shared, key, slot)?;
+        Ok(self.layouts.put(slot, layout))
     }
 
     /// Detaches the probes of a binary, and unloads the programs of its layout if no other binary
     /// has it.
     pub fn detach(&mut self, probe: Probe) {
-        let slot = probe.layout.slot as usize;
+        let slot = probe.layout.slot;
         drop(probe);
-        let layout = self.layouts.get_mut(slot).and_then(|layout| {
-            let is_unused = layout.as_ref().is_some_and(|l| Rc::strong_count(l) == 1);
-            layout.take_if(|_| is_unused)
-        });
-        if let Some(layout) = layout {
+        if let Some(layout) = self.layouts.take_unused(slot) {
             add_runs(&mut self.past_runs, layout.programs());
         }
     }
@@ -213,14 +210,7 @@ impl Tracer {
     /// Returns the next event of a traced process.
     pub fn next_event(&self) -> Option<ProcessEvent> {
         let events = &self.shared.object.skel.maps.process_events;
-        let bytes = events.lookup_and_delete(&[]).ok()??;
-        let mut event = types::process_event::default();
-        plain::copy_from_bytes(&mut event, &bytes).ok()?;
-        Some(if event.kind == process_event_kind::PROCESS_EXECUTED.0 {
-            ProcessEvent::Executed(event.pid)
-        } else {
-            ProcessEvent::Untraced(event.pid)
-        })
+        ProcessEvent::parse(&events.lookup_and_delete(&[]).ok()??)
     }
 
     /// Starts to trace one process that runs the binary of a probe and, with `follow_children`, the
@@ -251,19 +241,9 @@ impl Tracer {
         // SAFETY: `worker` is plain.
         let value = unsafe { plain::as_bytes(&worker) };
         let workers = &self.shared.object.skel.maps.workers;
-        for tries_left in (0..STORAGE_TRIES).rev() {
-            match workers.update(&key, value, flags) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && tries_left > 0 => {}
-                Err(error)
-                    if error.kind() != ErrorKind::AlreadyExists
-                        && descriptors::is_process_alive(pidfd) =>
-                {
-                    return Err(error).with_context(|| format!("failed to trace pid {pid}"));
-                }
-                _ => break,
-            }
-        }
-        Ok(())
+        let update = || workers.update(&key, value, flags);
+        task_storage::add(update, || descriptors::is_process_alive(pidfd))
+            .with_context(|| format!("failed to trace pid {pid}"))
     }
 
     /// Returns the numbers of the binaries that traced processes run.
@@ -309,8 +289,7 @@ impl Tracer {
     /// Returns the runs that the kernel has counted, by the name of the program.
     pub fn program_runs(&self) -> BTreeMap<String, ProgramRuns> {
         let mut programs = self.past_runs.clone();
-        let layouts = self.layouts.iter().flatten();
-        let layouts = layouts.map(|layout| layout.programs());
+        let layouts = self.layouts.values().map(|layout| layout.programs());
         for object in layouts.chain([&self.shared.object]) {
             add_runs(&mut programs, object);
         }
@@ -356,4 +335,35 @@ fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size)
     };
     (result == 0).then_some(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ProcessEvent;
+    use super::process_event_kind;
+    use super::types;
+
+    /// Check both kinds of events, and bytes that are not a whole event.
+    #[test]
+    fn process_events() {
+        for (kind, expected) in [
+            (
+                process_event_kind::PROCESS_EXECUTED,
+                ProcessEvent::Executed(7),
+            ),
+            (
+                process_event_kind::PROCESS_UNTRACED,
+                ProcessEvent::Untraced(7),
+            ),
+        ] {
+            let event = types::process_event {
+                pid: 7,
+                kind: kind.0,
+            };
+            // SAFETY: `event` is plain.
+            let bytes = unsafe { plain::as_bytes(&event) };
+            assert_eq!(ProcessEvent::parse(bytes), Some(expected));
+            assert_eq!(ProcessEvent::parse(&bytes[1..]), None);
+        }
+    }
 }
