@@ -76,7 +76,8 @@ fn connection(value: &[u8]) -> Option<types::connection> {
     Some(connection)
 }
 
-/// Counts the requests in flight. The entries are by key.
+/// Counts the requests in flight. The entries are by key. The members that show a request are those of
+/// `is_in_flight()` in bpf/connection.bpf.h.
 fn count_in_flight(entries: &HashMap<Vec<u8>, types::connection>) -> u64 {
     let in_flight = entries.values().filter(|entry| {
         let has_begun = [
@@ -108,3 +109,106 @@ fn parent_key(entry: &types::connection) -> Vec<u8> {
 
 // SAFETY: integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::connection_key {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::collections::HashMap;
+
+    use super::connection;
+    use super::count_in_flight;
+    use super::parent_key;
+    use super::pid_of;
+    use super::types;
+
+    /// The functions of BPF that go by the same members.
+    const BPF: &str = include_str!("../../bpf/connection.bpf.h");
+
+    /// Returns the members of a connection that a function of BPF names.
+    fn members(function: &str) -> BTreeSet<&'static str> {
+        let (_, rest) = BPF.split_once(&format!(" {function}(")).unwrap();
+        let (body, _) = rest.split_once("\n}").unwrap();
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let names = body.split("conn->").skip(1);
+        names
+            .map(|rest| &rest[..rest.find(|c: char| !is_name(c)).unwrap()])
+            .collect()
+    }
+
+    /// Sets a member that shows a request in flight.
+    fn set(conn: &mut types::connection, member: &str, value: u64) {
+        *match member {
+            "request_first_ns" => &mut conn.request_first_ns,
+            "request" => &mut conn.request,
+            "header_ns" => &mut conn.header_ns,
+            "response_first_ns" => &mut conn.response_first_ns,
+            _ => panic!("count_in_flight() does not go by {member}, and is_in_flight() does"),
+        } = value;
+    }
+
+    /// Counts the requests in flight on one connection.
+    fn count(conn: types::connection) -> u64 {
+        count_in_flight(&HashMap::from([(vec![0], conn)]))
+    }
+
+    /// Check that a request is in flight for the same reasons as in BPF: because of each member that
+    /// `is_in_flight()` goes by, and of no other one.
+    #[test]
+    fn same_rule_as_in_bpf() {
+        let members_of_bpf = members("is_in_flight");
+        assert_eq!(members_of_bpf.len(), 4, "{members_of_bpf:?}");
+        assert_eq!(members("request_clear"), members_of_bpf);
+        assert_eq!(count(types::connection::default()), 0);
+        let mut others = connection(&[1; size_of::<types::connection>()]).unwrap();
+        (others.is_multiplexed, others.is_over) = (0, 0);
+        others.stream.connection = 0;
+        for member in members_of_bpf {
+            let mut conn = types::connection::default();
+            set(&mut conn, member, 1);
+            assert_eq!(count(conn), 1, "{member}");
+            set(&mut others, member, 0);
+        }
+        assert_eq!(count(others), 0);
+    }
+
+    /// Check what is not counted by itself: the connection of HTTP/2 streams, HTTP/3 when nothing more
+    /// is sent, and a stream of HTTP/3 whose connection is not there any more.
+    #[test]
+    fn streams() {
+        let busy = types::connection {
+            request: 1,
+            ..Default::default()
+        };
+        let is_multiplexed = 1;
+        assert_eq!(
+            count(types::connection {
+                is_multiplexed,
+                ..busy
+            }),
+            0
+        );
+        assert_eq!(count(types::connection { is_over: 1, ..busy }), 0);
+        let mut stream = busy;
+        (stream.stream.pid, stream.stream.connection) = (7, 9);
+        assert_eq!(count(stream), 0);
+        let parent = types::connection::default();
+        let mut entries = HashMap::from([(vec![0], stream), (parent_key(&stream), parent)]);
+        assert_eq!(count_in_flight(&entries), 1);
+        entries.insert(vec![1], busy);
+        assert_eq!(count_in_flight(&entries), 2);
+    }
+
+    /// Check keys and values that are too short.
+    #[test]
+    fn short() {
+        let key = types::connection_key {
+            pid: 7,
+            ..Default::default()
+        };
+        // SAFETY: integers, without implicit padding.
+        let key = unsafe { plain::as_bytes(&key) };
+        assert_eq!(pid_of(key), Some(7));
+        assert_eq!(pid_of(&key[..3]), None);
+        assert!(connection(&[1; 100]).is_none());
+    }
+}
