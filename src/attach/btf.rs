@@ -20,6 +20,7 @@ use libbpf_rs::btf::BtfKind;
 use libbpf_rs::btf::BtfType;
 use libbpf_rs::btf::types::Array;
 use libbpf_rs::btf::types::Struct;
+use libbpf_rs::btf::types::StructMember;
 use libbpf_rs::libbpf_sys;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
@@ -133,12 +134,7 @@ impl<'a> Writer<'a> {
                 None if WantedMembers::is_optional(&name, member_name) => continue,
                 None => bail!("the layout has no {name}.{member_name}"),
             };
-            let member_type = self
-                .program
-                .type_by_id::<BtfType<'_>>(member.ty)
-                .context("a type is missing")?
-                .skip_mods_and_typedefs();
-            let (id, bytes) = self.add_type(&member_type)?;
+            let (id, bytes) = self.add_type(&self.type_of(&member)?)?;
             size = size.max(offset.saturating_add(bytes));
             members.push((CString::new(member_name)?, id, offset));
         }
@@ -161,11 +157,7 @@ impl<'a> Writer<'a> {
             let Some(found) = known.members.get(member_name) else {
                 continue;
             };
-            let member_type = self
-                .program
-                .type_by_id::<BtfType<'_>>(member.ty)
-                .context("a type is missing")?
-                .skip_mods_and_typedefs();
+            let member_type = self.type_of(&member)?;
             let id = match (member_type.kind(), found.bytes) {
                 (BtfKind::Union, _) => continue,
                 (BtfKind::Int, Some(bytes)) => self.add_int(bytes)?,
@@ -177,6 +169,12 @@ impl<'a> Writer<'a> {
         let id = self.define(without_flavor(&name), known.bytes, &members)?;
         self.structs.insert(name, (id, known.bytes));
         Ok((id, known.bytes))
+    }
+
+    /// Returns the type of a member of the program's structs.
+    fn type_of(&self, member: &StructMember<'_>) -> Result<BtfType<'a>> {
+        let ty = self.program.type_by_id::<BtfType<'_>>(member.ty);
+        Ok(ty.context("a type is missing")?.skip_mods_and_typedefs())
     }
 
     /// Adds an array. Returns its id.

@@ -8,15 +8,12 @@ use std::os::fd::AsRawFd as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::AsRawLibbpf as _;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
-use libbpf_rs::OpenMapMut;
 use libbpf_rs::UprobeMultiOpts;
 use libbpf_rs::UprobeOpts;
-use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::Skel as _;
 use nginx_binary::layout::Layout;
@@ -101,7 +98,7 @@ impl Part for LayoutPart<'_> {
             let text = name.to_string_lossy();
             let result = if text.ends_with(LAYOUTS) {
                 map.set_autocreate(false)
-            } else if text.ends_with(".rodata") || !is_created(&map) {
+            } else if text.ends_with(".rodata") || !map.autocreate() {
                 Ok(())
             } else if let Some(same) = shared.maps().find(|map| map.name() == name) {
                 map.reuse_fd(same.as_fd())
@@ -112,12 +109,6 @@ impl Part for LayoutPart<'_> {
         }
         Ok(())
     }
-}
-
-/// Returns whether a map is created when its object is loaded.
-fn is_created(map: &OpenMapMut<'_>) -> bool {
-    // SAFETY: the map is part of an open object, which is only read.
-    unsafe { libbpf_sys::bpf_map__autocreate(map.as_libbpf_object().as_ptr()) }
 }
 
 impl LayoutObject {

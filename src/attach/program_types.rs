@@ -47,6 +47,8 @@ fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
 
 #[cfg(test)]
 mod binaries;
+#[cfg(test)]
+mod relocated;
 
 #[cfg(test)]
 mod tests {

@@ -115,3 +115,57 @@ impl SharedObject {
         self.links.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::mem::MaybeUninit;
+
+    use libbpf_rs::skel::OpenSkel as _;
+    use libbpf_rs::skel::SkelBuilder as _;
+
+    use super::ITERATORS;
+    use super::LAYOUTS;
+    use super::Part as _;
+    use super::SharedPart;
+    use crate::bpf::NgxSkelBuilder;
+
+    /// Check that the map with the programs of layouts is created for the programs that are attached,
+    /// and for no others; and that each such map belongs to a program of the object.
+    #[test]
+    fn layout_maps() {
+        let mut storage = MaybeUninit::uninit();
+        let mut open = NgxSkelBuilder::default().open(&mut storage).unwrap();
+        let names = open.open_object().progs();
+        let names = names.map(|program| program.name().to_string_lossy().into_owned());
+        let names: BTreeSet<String> = names.collect();
+        let programs = [
+            ("sock_send", "sock_send_length"),
+            ("sock_destroy", "tcp_destroy_sock"),
+        ];
+        let part = SharedPart {
+            programs: &programs,
+        };
+        part.configure(&mut open).unwrap();
+        let (mut created, mut others) = (Vec::new(), Vec::new());
+        for map in open.open_object().maps() {
+            let name = map.name().to_string_lossy().into_owned();
+            let Some(program) = name.strip_suffix(LAYOUTS) else {
+                continue;
+            };
+            assert!(names.contains(program), "{name}");
+            let maps = if map.autocreate() {
+                &mut created
+            } else {
+                &mut others
+            };
+            maps.push(program.to_owned());
+        }
+        assert_eq!(created, ["sock_send"]);
+        assert!(others.len() > 8, "{others:?}");
+        for name in ITERATORS {
+            assert!(names.contains(name) && part.has(name), "{name}");
+        }
+        assert!(part.has("sock_destroy") && !part.has("sock_recv"));
+    }
+}

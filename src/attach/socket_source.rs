@@ -105,3 +105,32 @@ pub fn have_system_calls(kernel: &Btf<'_>) -> bool {
 fn has_function(kernel: &Btf<'_>, name: &str) -> bool {
     kernel.type_by_name::<Func<'_>>(name).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use libbpf_rs::skel::OpenSkel as _;
+    use libbpf_rs::skel::SkelBuilder as _;
+
+    use super::FUNCTIONS;
+    use super::SOCKET_END;
+    use super::SYSTEM_CALLS;
+    use super::TRACEPOINTS;
+    use crate::bpf::NgxSkelBuilder;
+
+    /// Check that the BPF object has each program, for the tracepoint or function that its row names.
+    #[test]
+    fn programs_of_the_object() {
+        let mut storage = MaybeUninit::uninit();
+        let open = NgxSkelBuilder::default().open(&mut storage).unwrap();
+        let rows = TRACEPOINTS.iter().chain(&FUNCTIONS);
+        for (name, place) in rows.chain([&SYSTEM_CALLS, &SOCKET_END]) {
+            let mut programs = open.open_object().progs();
+            let program = programs.find(|program| program.name() == *name);
+            let program = program.unwrap_or_else(|| panic!("there is no program {name}"));
+            let section = program.section().to_string_lossy();
+            assert!(section.ends_with(&format!("/{place}")), "{name}: {section}");
+        }
+    }
+}
