@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use ngx_bpf_record::host::host_and_port;
+use ngx_bpf_record::host::without_brackets;
 
 /// The names of one listener.
 pub struct Hosts {
@@ -34,14 +35,12 @@ impl Hosts {
     /// addresses has any address, `localhost`, and the name of this machine.
     pub fn has(&self, host: &str) -> bool {
         let name = host_and_port(host).0;
-        let address = name
-            .strip_prefix('[')
-            .and_then(|name| name.strip_suffix(']'));
+        let address = without_brackets(name).trim_end_matches('.');
+        let address = address.parse::<IpAddr>().ok();
         let name = name.trim_end_matches('.');
         let is_local = name.eq_ignore_ascii_case("localhost");
         let is_machine =
             !self.machine.is_empty() && first_part(name).eq_ignore_ascii_case(&self.machine);
-        let address = address.unwrap_or(name).parse::<IpAddr>().ok();
         match (self.bound, address) {
             (bound, Some(address)) if bound.is_unspecified() => {
                 bound.is_ipv6() || address.is_ipv4()
