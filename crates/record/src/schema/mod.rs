@@ -124,7 +124,7 @@ fn longest_value(definition: &Value, schema: &Value) -> Value {
                 .collect()
         }
         Some("string") => longest_text(schema).into(),
-        Some("integer") => longest_integer(schema),
+        Some("integer") => greatest(schema).into(),
         _ => false.into(),
     }
 }
@@ -142,13 +142,13 @@ fn longest_text(schema: &Value) -> String {
     character.repeat(usize::try_from(len).unwrap_or_default())
 }
 
-/// Returns the greatest integer that a schema allows.
-fn longest_integer(schema: &Value) -> Value {
-    match (schema.get("maximum"), schema["format"].as_str()) {
-        (Some(maximum), _) => maximum.clone(),
+/// Returns the greatest number that the schema of an integer allows.
+pub fn greatest(schema: &Value) -> u64 {
+    match (schema["maximum"].as_u64(), schema["format"].as_str()) {
+        (Some(maximum), _) => maximum,
         (None, Some("uint32")) => u32::MAX.into(),
-        (None, Some("uint64")) => u64::MAX.into(),
-        (None, _) => i64::MAX.into(),
+        (None, Some("uint64")) => u64::MAX,
+        (None, _) => i64::MAX.unsigned_abs(),
     }
 }
 

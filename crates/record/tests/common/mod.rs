@@ -3,6 +3,7 @@
 //! too.
 
 use ngx_bpf_record::schema::definition;
+use ngx_bpf_record::schema::greatest;
 use ngx_bpf_record::schema::resolve;
 use serde_json::Map;
 use serde_json::Value;
@@ -133,12 +134,7 @@ impl Generator {
 
     /// Returns a number: the least, the greatest, or any.
     fn integer(&mut self, schema: &Value) -> u64 {
-        let max = match (schema["maximum"].as_u64(), schema["format"].as_str()) {
-            (Some(maximum), _) => maximum,
-            (None, Some("uint64")) => u64::MAX,
-            (None, Some("uint32")) => u32::MAX.into(),
-            (None, _) => i64::MAX as u64,
-        };
+        let max = greatest(schema);
         let min = schema["minimum"].as_u64().unwrap_or_default();
         match self.random.below(10) {
             0 => min,
