@@ -61,7 +61,7 @@ impl NginxProcess {
     pub fn open(pid: u32) -> Result<Self> {
         let mut process = Self::hold(pid)?;
         process.read_titles()?;
-        process.container = Container::of(pid).map(Arc::new);
+        process.container = Container::read(pid).map(Arc::new);
         Ok(process)
     }
 
@@ -75,7 +75,9 @@ impl NginxProcess {
             None => children(pid)?,
         };
         let children = children.into_iter();
-        self.children = children.map(|child| (child, Role::of(child))).collect();
+        self.children = children
+            .map(|child| (child, Role::current(child)))
+            .collect();
         Ok(())
     }
 
@@ -217,7 +219,7 @@ fn with_remedy(pid: u32, error: anyhow::Error) -> anyhow::Error {
 /// Returns the pid of every nginx that runs, which is that of its master or of its only process,
 /// except those of `skip`. `at` is set to the pid whose title is being read.
 pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
-    listed(skip, at, |pid| match Role::of(pid) {
+    listed(skip, at, |pid| match Role::current(pid) {
         Role::Master => true,
         /* A process without a title counts if it has nginx's name, unless it is a new child of another nginx. */
         Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
@@ -228,7 +230,7 @@ pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
 /// Returns the pids of the running nginx masters, in the same way as `running_nginx()`. A master
 /// that is still starting, or only tests its configuration, has no title yet.
 pub fn running_masters(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
-    listed(skip, at, |pid| Role::of(pid) == Role::Master)
+    listed(skip, at, |pid| Role::current(pid) == Role::Master)
 }
 
 /// Returns the wanted processes, root's own first, since no other user can make reading them block.

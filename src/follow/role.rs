@@ -28,7 +28,7 @@ impl Role {
     }
 
     /// Returns the role of a process; of one that has ended, `Single`.
-    pub fn of(pid: u32) -> Self {
+    pub fn current(pid: u32) -> Self {
         Self::read(pid).unwrap_or(Self::Single)
     }
 
@@ -76,6 +76,6 @@ mod tests {
     #[test]
     fn ended() {
         assert!(Role::read(4_194_305).is_err());
-        assert_eq!(Role::of(4_194_305), Role::Single);
+        assert_eq!(Role::current(4_194_305), Role::Single);
     }
 }

@@ -66,12 +66,12 @@ pub struct Container {
 impl Container {
     /// Reads what is known of the container of a process. `None` when the process is in none, or
     /// has ended. Only the lookout thread does this, though no file is opened that may block.
-    pub fn of(pid: u32) -> Option<Self> {
+    pub fn read(pid: u32) -> Option<Self> {
         let mut text = Vec::new();
         let file = File::open(format!("/proc/{pid}/cgroup")).ok()?;
         file.take(CGROUP_BYTES_MAX).read_to_end(&mut text).ok()?;
         let mut container = Self::of_cgroup(&String::from_utf8_lossy(&text))?;
-        if let Some(root) = ProcessRoot::of(pid) {
+        if let Some(root) = ProcessRoot::hold(pid) {
             let read = |path: &str, max: usize| root.read(path, max);
             container.add_names(read);
         }

@@ -39,7 +39,7 @@ pub struct ProcessRoot {
 impl ProcessRoot {
     /// Opens the root folder of a process. `None` when the process has ended, or when the folder is
     /// on a file system that may never answer.
-    pub fn of(pid: u32) -> Option<Self> {
+    pub fn hold(pid: u32) -> Option<Self> {
         /* This link of the kernel is the only one that is followed. */
         let path = format!("/proc/{pid}/root");
         let folder = openat(CWD, path, TO_JUDGE | OFlags::DIRECTORY, Mode::empty()).ok()?;
@@ -167,7 +167,7 @@ mod tests {
     /// Check that no file of `/proc` and no device is read.
     #[test]
     fn pseudo() {
-        let root = ProcessRoot::of(std::process::id()).unwrap();
+        let root = ProcessRoot::hold(std::process::id()).unwrap();
         for path in [
             "proc/version",
             "dev/null",
@@ -176,6 +176,6 @@ mod tests {
         ] {
             assert!(root.read(path, 1 << 20).is_none(), "{path}");
         }
-        assert!(ProcessRoot::of(4_194_305).is_none());
+        assert!(ProcessRoot::hold(4_194_305).is_none());
     }
 }

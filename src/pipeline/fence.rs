@@ -41,7 +41,7 @@ impl Rights {
     pub fn new(kernel: &Kernel, has_output: bool) -> Result<Self> {
         let needed = refusal::needed(kernel.method).into_iter();
         let needed = needed.fold(CapabilitySet::DAC_READ_SEARCH, |all, (one, _)| all | one);
-        let rights = Self::of(privileges::held()?, needed);
+        let rights = Self::from_held(privileges::held()?, needed);
         Ok(Self {
             writing: match has_output {
                 /* SIGUSR1 opens it again, in a folder or with an owner that may not be root. */
@@ -54,7 +54,7 @@ impl Rights {
 
     /// Returns the rights for needed capabilities. `CAP_SYS_ADMIN` stands in for those that were split
     /// off from it and are not held themselves.
-    fn of(held: CapabilitySet, needed: CapabilitySet) -> Self {
+    fn from_held(held: CapabilitySet, needed: CapabilitySet) -> Self {
         let with_admin = |needed: CapabilitySet| {
             let split_off = needed & (CapabilitySet::BPF | CapabilitySet::PERFMON);
             match held.contains(split_off) {
@@ -125,14 +125,14 @@ mod tests {
     #[test]
     fn stands_in() {
         let needed = CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::SYS_PTRACE;
-        let rights = Rights::of(CapabilitySet::all(), needed);
+        let rights = Rights::from_held(CapabilitySet::all(), needed);
         assert_eq!(rights.following, needed);
         assert!(!rights.reading.contains(CapabilitySet::PERFMON));
         let admin = CapabilitySet::SYS_ADMIN;
-        let rights = Rights::of(admin | CapabilitySet::BPF, needed);
+        let rights = Rights::from_held(admin | CapabilitySet::BPF, needed);
         assert_eq!(rights.following, needed | admin);
         assert!(!rights.reading.contains(admin));
-        let rights = Rights::of(admin, needed);
+        let rights = Rights::from_held(admin, needed);
         assert!(rights.reading.contains(admin));
     }
 }

@@ -28,78 +28,81 @@ fn parsed(text: &str) -> (Option<String>, Option<String>) {
     (container.id, container.pod_uid)
 }
 
+/// Every form of a path, and whether it names a container and a pod.
+const FORMS: [(&str, bool, bool); 27] = [
+    ("0::/system.slice/docker-ID.scope", true, false),
+    ("0::/docker/ID", true, false),
+    ("0::/machine.slice/libpod-ID.scope", true, false),
+    ("0::/machine.slice/libpod-ID.scope/container", true, false),
+    ("0::/libpod_parent/libpod-ID", true, false),
+    (
+        "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
+        true,
+        false,
+    ),
+    ("0::/k8s.io/ID", true, false),
+    ("0::/system.slice/nerdctl-ID.scope", true, false),
+    ("0::/kubepods/burstable/podUID/ID", true, true),
+    ("0::/kubepods/podUID/ID", true, true),
+    ("0::/kubepods/besteffort/podUID/crio-ID", true, true),
+    (
+        "0::/kubepods.slice/kubepods-podU_I_D.slice/cri-containerd-ID.scope",
+        true,
+        true,
+    ),
+    (
+        "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_I_D.slice/crio-ID.scope",
+        true,
+        true,
+    ),
+    (
+        "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podU_I_D.slice/docker-ID.scope",
+        true,
+        true,
+    ),
+    (
+        "0::/system.slice/containerd.service/kubepods-burstable-podU_I_D.slice:cri-containerd:ID",
+        true,
+        true,
+    ),
+    (
+        "0::/docker/OUTER/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podU_I_D.slice/cri-containerd-ID.scope",
+        true,
+        true,
+    ),
+    ("0::/kubepods/podUID/OUTER/docker/ID", true, true),
+    (
+        "0::/kubepods/podUID/ID/system.slice/nginx.service",
+        true,
+        true,
+    ),
+    ("0::/../ID", true, false),
+    ("0::/../cri-containerd-ID.scope", true, false),
+    ("0::/../../podUID/ID", true, true),
+    ("0::/docker/ID (deleted)", true, false),
+    ("0::/kubepods/burstable/podUID", false, true),
+    ("0::/docker/OUTER/kubelet/kubepods/podUID", false, true),
+    (
+        "12:pids:/docker/ID\n3:cpu,cpuacct:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n",
+        true,
+        false,
+    ),
+    (
+        "9:memory:/kubepods/burstable/podUID/ID\n0::/system.slice/containerd.service\n",
+        true,
+        true,
+    ),
+    (
+        "2:freezer:/\n1:name=systemd:/kubepods/podUID/ID\n",
+        true,
+        true,
+    ),
+];
+
 /// Check every form of a path, of cgroup v2 and v1, with the id and the pod that it names.
 #[test]
 fn forms() {
-    for (text, has_id, has_pod) in [
-        ("0::/system.slice/docker-ID.scope", true, false),
-        ("0::/docker/ID", true, false),
-        ("0::/machine.slice/libpod-ID.scope", true, false),
-        ("0::/machine.slice/libpod-ID.scope/container", true, false),
-        ("0::/libpod_parent/libpod-ID", true, false),
-        (
-            "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
-            true,
-            false,
-        ),
-        ("0::/k8s.io/ID", true, false),
-        ("0::/system.slice/nerdctl-ID.scope", true, false),
-        ("0::/kubepods/burstable/podUID/ID", true, true),
-        ("0::/kubepods/podUID/ID", true, true),
-        ("0::/kubepods/besteffort/podUID/crio-ID", true, true),
-        (
-            "0::/kubepods.slice/kubepods-podU_I_D.slice/cri-containerd-ID.scope",
-            true,
-            true,
-        ),
-        (
-            "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podU_I_D.slice/crio-ID.scope",
-            true,
-            true,
-        ),
-        (
-            "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podU_I_D.slice/docker-ID.scope",
-            true,
-            true,
-        ),
-        (
-            "0::/system.slice/containerd.service/kubepods-burstable-podU_I_D.slice:cri-containerd:ID",
-            true,
-            true,
-        ),
-        (
-            "0::/docker/OUTER/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podU_I_D.slice/cri-containerd-ID.scope",
-            true,
-            true,
-        ),
-        ("0::/kubepods/podUID/OUTER/docker/ID", true, true),
-        (
-            "0::/kubepods/podUID/ID/system.slice/nginx.service",
-            true,
-            true,
-        ),
-        ("0::/../ID", true, false),
-        ("0::/../cri-containerd-ID.scope", true, false),
-        ("0::/../../podUID/ID", true, true),
-        ("0::/docker/ID (deleted)", true, false),
-        ("0::/kubepods/burstable/podUID", false, true),
-        ("0::/docker/OUTER/kubelet/kubepods/podUID", false, true),
-        (
-            "12:pids:/docker/ID\n3:cpu,cpuacct:/docker/ID\n1:name=systemd:/docker/ID\n0::/\n",
-            true,
-            false,
-        ),
-        (
-            "9:memory:/kubepods/burstable/podUID/ID\n0::/system.slice/containerd.service\n",
-            true,
-            true,
-        ),
-        (
-            "2:freezer:/\n1:name=systemd:/kubepods/podUID/ID\n",
-            true,
-            true,
-        ),
-    ] {
+    for (text, has_id, has_pod) in FORMS {
         let (id, uid) = parsed(text);
         assert_eq!(id.as_deref(), has_id.then_some(ID), "{text}");
         assert_eq!(uid.as_deref(), has_pod.then_some(UID), "{text}");

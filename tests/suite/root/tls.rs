@@ -181,8 +181,8 @@ fn hung_handshake() {
         record.assert_complete();
         assert_behind_handshake(record);
         let handshake = Duration::from_nanos(record.tls_handshake_ns.unwrap());
-        /* nginx and the test read different clocks. */
-        let range = Duration::from_millis(19)..Duration::from_millis(700);
+        /* A busy nginx notices the first half of the handshake late. */
+        let range = Duration::from_millis(10)..Duration::from_millis(700);
         assert!(range.contains(&handshake), "{record:#?}");
     }
 }
