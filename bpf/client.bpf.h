@@ -4,7 +4,7 @@
 #define NGX_BPF_CLIENT_BPF_H
 
 #include "body.bpf.h"
-#include "http2.bpf.h"
+#include "round.bpf.h"
 
 /*
  * Bytes were read from a client. While there is no request, c->data is the ngx_http_connection_t,
@@ -22,7 +22,9 @@ static __always_inline void client_received(struct worker *w, struct connection 
 		return;
 	}
 	r = NGX_GET(c, data);
-	if ((__u64)r != conn->http_connection && is_request(r)) {
+	if (conn->is_multiplexed) {
+		streams_received(w, conn, c, (void *)r, now);
+	} else if ((__u64)r != conn->http_connection && is_request(r)) {
 		if (!NGX_GET(r, write_event_handler))
 			conn->header_ns = now;
 		else if (body_is_open(r))

@@ -60,7 +60,9 @@ enum capacity {
 	BODIES_MAX = 8,	   /* streams whose body is followed at the same time */
 	FRAMES_MAX = 1024, /* frames of a round, the newest */
 	/* Of a worker that serves HTTP/3. */
-	OPENING_MAX = 128,	     /* a power of two: the streams that nginx allows a client */
+	OPENING_ROWS = 8,    /* a power of two: a client's connection has one of them */
+	OPENING_OF_ROW = 16, /* a power of two: streams */
+	OPENING_MAX = OPENING_ROWS * OPENING_OF_ROW,
 	HELD_OF_CONNECTION_MAX = 64, /* responses that are waited for */
 	DATAGRAM_SOCKETS_MAX = 4,    /* sockets */
 	QUIC_FRAMES_MAX = 4096,	     /* frames of a send */

@@ -53,7 +53,7 @@ static __always_inline void stream_opened(struct worker *w, struct ngx_connectio
 		return;
 	if (!bpf_map_update_elem(&quic_streams, &key, &value, BPF_ANY))
 		conn->stream = key;
-	opening_add(w, value);
+	opening_add(w, conn, value);
 	conn->request_first_ns = datagram_ns(w, c);
 }
 
@@ -65,8 +65,10 @@ static __always_inline void connection_opened(struct worker *w, struct ngx_conne
 
 	/* A stream that had the same ngx_connection_t may have ended without a request. */
 	conn = knows_quic() ? connection_find(w, (__u64)c) : NULL;
-	if (conn && conn->stream.connection)
+	if (conn && conn->stream.connection) {
+		opening_end(w, conn, (__u64)c);
 		quic_stream_forget(conn, (__u64)c);
+	}
 	if (qs)
 		stream_opened(w, c, qs);
 	else
@@ -76,7 +78,6 @@ static __always_inline void connection_opened(struct worker *w, struct ngx_conne
 /* A datagram was read. */
 static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 now)
 {
-	struct opening opening = {.w = w, .now = now};
 	struct datagram *of_sk = &w->datagrams[0];
 
 	if (!knows_quic())
@@ -93,11 +94,7 @@ static __always_inline void datagram_received(struct worker *w, __u64 sk, __u64 
 	}
 	of_sk->sk = sk;
 	of_sk->at_ns = now;
-	if (!w->opening_len)
-		return;
-	w->opening_kept = 0;
-	walk_follow_opening(&opening);
-	w->opening_len = w->opening_kept;
+	opening_received(w, now);
 }
 
 /* The context of a walk through the frames of a datagram. */

@@ -9,6 +9,7 @@
 #include "draft.bpf.h"
 #include "draft_texts.bpf.h"
 #include "draft_upstreams.bpf.h"
+#include "round.bpf.h"
 
 /* What ngx_http_free_request() was called with. */
 enum validity {
@@ -62,12 +63,22 @@ static __always_inline struct connection *request_entry(struct worker *w,
 							struct ngx_http_request_s *r,
 							struct ngx_connection_s *c, bool is_http1)
 {
-	struct connection *conn = stream_new(w, r, c);
+	struct connection *conn = stream_new(w, r);
 
 	if (conn)
 		return conn;
 	w->held.draft.flags = REQUEST_UNTRACED;
 	return is_http1 ? connection_adopt(w, (__u64)c) : NULL;
+}
+
+/* A stream ends whose header or body may be incomplete: reads do not check it any more. */
+static __always_inline void request_unfollow(struct worker *w, struct connection *conn,
+					     struct ngx_connection_s *c)
+{
+	if (conn->is_followed)
+		body_end(w, conn, (__u64)c);
+	if (knows_quic())
+		opening_end(w, conn, (__u64)c);
 }
 
 /*
@@ -88,7 +99,7 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 	if (!draft_numbers(w, rc, (__u64)c))
 		return false;
 	if (traced && d->http_version == NGX_HTTP_VERSION_20)
-		stream_ended(w, traced, (__u64)r);
+		stream_ended(w, traced);
 	if (traced)
 		draft_connection(w, traced);
 	if (!has_status(d) || !has_duration(d)) {
@@ -176,6 +187,8 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 		conn = request_entry(w, r, c, is_http1);
 	if (is_good && !conn && is_http1)
 		return request_lost(LOST_INFLIGHT_FULL);
+	if (conn)
+		request_unfollow(w, conn, c);
 	is_good = is_good && request_report(w, r, rc, c, conn);
 	if (!is_good)
 		request_lost(LOST_BAD_READ);

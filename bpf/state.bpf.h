@@ -49,6 +49,14 @@ struct datagram {
 	__u64 at_ns;
 };
 
+/* A stream of which more is to come: watch.bpf.h. */
+struct watch {
+	__u64 connection; /* its ngx_connection_t; 0: this is free */
+	__u64 generation; /* of its entry */
+	__u64 word; /* an address that has `value` as long as the stream is incomplete; 0: none */
+	__u64 value;
+};
+
 /* An ngx_array_t, which has the same layout in every release. */
 struct array {
 	__u64 elts;
@@ -70,11 +78,11 @@ struct worker {
 	__u64 generation;      /* the last number given to a request */
 	__u64 quic;	       /* the ngx_connection_t that sends over QUIC now; 0: none yet */
 	__u64 held_len;	       /* entries of held_requests that are its own */
-	__u64 opening_len;     /* entries of `opening` */
 	__u64 opening_kept;    /* entries that the walk under way has kept so far */
 	__u64 opening_evicted; /* entries that have made room for others */
-	__u64 opening[OPENING_MAX]; /* ngx_connection_t of HTTP/3 streams with an incomplete header
-				       or body */
+	__u64 opening_ns;      /* the last datagram */
+	__u8 opening_len[OPENING_ROWS];	   /* entries of each row of `opening` */
+	struct watch opening[OPENING_MAX]; /* HTTP/3 streams with an incomplete header or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
 	__u8 head[REQUEST_HEAD_BYTES];	       /* copy of an ngx_http_request_t up to its pool */
 	__u8 request[REQUEST_BYTES_MAX];       /* copy of the one that ends */
@@ -175,6 +183,14 @@ struct unsure {
 	__u64 sent; /* c->sent when they were sent */
 };
 
+/* What is incomplete of an HTTP/3 stream, as far as datagrams have found. */
+enum stage {
+	STAGE_NONE = 0,	 /* nothing, or no datagram has checked it */
+	STAGE_BEGIN = 1, /* nginx has not made a request of it */
+	STAGE_HEADER = 2,
+	STAGE_BODY = 3,
+};
+
 /* Whether --sample keeps a request. */
 enum sample {
 	SAMPLE_UNASKED = 0,
@@ -199,8 +215,11 @@ struct connection {
 	__u64 response_last_ns;
 	struct handshake handshake;
 	struct unsure unsure;
+	__u64 parent;		  /* HTTP/2 stream: the ngx_connection_t that it is on */
 	__u64 first_round;	  /* HTTP/2 stream: the round in which its response began */
+	__u64 first_sent;	  /* HTTP/2 stream: its c->sent before that round */
 	__u64 last_round;	  /* HTTP/2 stream: the last round with a frame of its response */
+	__u64 last_sent;	  /* HTTP/2 stream: its c->sent before that round */
 	__u64 is_multiplexed;	  /* its streams have entries of their own, and a multiplex */
 	struct stream_key stream; /* HTTP/3 stream */
 	__u64 is_over;		  /* HTTP/3: nothing more is sent */
@@ -213,7 +232,9 @@ struct connection {
 	__u8 is_stream;
 	__u8 is_body_unsure; /* stream: a read may have completed its body unnoticed */
 	__u16 held;	     /* HTTP/3 connection: its entries of held_requests */
-	__u32 pad;
+	__u8 is_followed;    /* HTTP/2 stream: reads check its body */
+	__u8 stage;	     /* HTTP/3 stream: enum stage */
+	__u16 pad;
 	struct address local;
 	struct address peer;
 };
@@ -249,8 +270,7 @@ struct multiplex {
 	__u32 is_blocked;
 	__u32 inputs_seen;
 	struct input inputs[INPUTS_MAX];
-	__u64 bodies[BODIES_MAX]; /* ngx_connection_t of streams whose body is incomplete; 0: free
-				   */
+	struct watch bodies[BODIES_MAX]; /* streams whose body is incomplete */
 	struct output outputs[OUTPUTS_MAX];
 };
 

@@ -42,6 +42,7 @@ typedef int               ngx_socket_t;
 #define NGX_EVENT_PIPE_DOWNSTREAM_ERROR  0x200
 
 /* bits of the word that begins with ev->write */
+#define NGX_EVENT_READY     0x020
 #define NGX_EVENT_EOF       0x100
 #define NGX_EVENT_ERROR     0x200
 #define NGX_EVENT_TIMEDOUT  0x400
