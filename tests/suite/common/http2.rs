@@ -33,12 +33,7 @@ pub struct Http2(Box<dyn Stream>);
 impl Http2 {
     /// Sends the preface and a window for each stream, and waits for the answer.
     pub fn start(mut stream: Box<dyn Stream>, window: u32) -> Self {
-        let mut hello = PREFACE.to_vec();
-        let mut setting = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
-        setting.extend(window.to_be_bytes());
-        hello.extend(frame(SETTINGS, 0, 0, &setting));
-        hello.extend(window_update(0, 1 << 30));
-        stream.write_all(&hello).unwrap();
+        stream.write_all(&hello(window)).unwrap();
         let mut http = Self(stream);
         /*
          * nginx since 1.25.1 recognises HTTP/2 with the first read, so the following bytes must be
@@ -62,6 +57,12 @@ impl Http2 {
                 open.remove(&stream);
             }
         }
+    }
+
+    /// Waits until the server has handled what was sent before. Drops what has arrived by then.
+    pub fn ping(&mut self) {
+        self.send(&ping());
+        while !matches!(self.next(), (PING, ACK, _)) {}
     }
 
     /// Reads until a part of a body has arrived.
@@ -155,6 +156,25 @@ pub fn serve(stream: Box<dyn Stream>) -> std::io::Result<()> {
             http.send(&answer.concat());
         }
     }
+}
+
+/// Returns what a client sends first: the preface, and a window for each stream.
+pub fn hello(window: u32) -> Vec<u8> {
+    let setting = [
+        &INITIAL_WINDOW_SIZE.to_be_bytes()[..],
+        &window.to_be_bytes(),
+    ];
+    [
+        PREFACE.to_vec(),
+        frame(SETTINGS, 0, 0, &setting.concat()),
+        window_update(0, 1 << 30),
+    ]
+    .concat()
+}
+
+/// Returns a frame that the server must answer.
+pub fn ping() -> Vec<u8> {
+    frame(PING, 0, 0, &[0; 8])
 }
 
 /// Returns a GET request.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests that trace.
 
+/// A hostile client of HTTP/2, beside another one.
+mod abuse;
 /// The client's address.
 mod addresses;
 /// Bad input: one line, the right exit code, nginx untouched.
