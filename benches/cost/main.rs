@@ -24,6 +24,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+mod abuse;
 #[path = "../../tests/suite/common/mod.rs"]
 mod common;
 mod many;
@@ -84,6 +85,9 @@ struct Row<'a> {
 }
 
 fn main() {
+    if std::env::var_os("NGX_BPF_BENCH_ABUSE").is_some() {
+        return abuse::measure();
+    }
     /* The upstream runs a file of its own, because probes on the traced file would be hit in it, too. */
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("nginx");
@@ -123,6 +127,7 @@ fn main() {
     }
     rivals(upstream.port);
     many::measure(upstream.port);
+    abuse::measure();
     println!("\nthe tool");
     for uri in ["/static", "/proxied"] {
         records(&nginx, uri);
@@ -210,14 +215,19 @@ fn compare(nginx: &Nginx, uri: &str, rows: &[Row<'_>]) {
 
 /// Starts the tool with the options that an operator would use.
 fn tool(nginx: &Nginx, args: &[&str]) -> Tool {
-    attach(nginx.pid(), &nginx.prefix().join("records.json"), args)
+    attach(
+        PROGRAM,
+        nginx.pid(),
+        &nginx.prefix().join("records.json"),
+        args,
+    )
 }
 
-/// Starts the tool on this nginx, and returns when it traces.
-fn attach(pid: u32, file: &Path, args: &[&str]) -> Tool {
+/// Starts a build of the tool on this nginx, and returns when it traces.
+fn attach(program: &str, pid: u32, file: &Path, args: &[&str]) -> Tool {
     let _ = fs::remove_file(file);
     let mut tool = Tool::spawn(
-        Command::new(PROGRAM)
+        Command::new(program)
             .args(["--json", "-p", &pid.to_string(), "-o"])
             .arg(file)
             .args(args),
@@ -328,7 +338,7 @@ fn start(nginx: &Nginx) {
     let (pid, file) = (nginx.pid(), nginx.prefix().join("records.json"));
     let quiet = longest(&mut client, Duration::from_secs(2), || ());
     let busy = longest(&mut client, Duration::from_secs(2), || {
-        drop(attach(pid, &file, &[]).stop());
+        drop(attach(PROGRAM, pid, &file, &[]).stop());
     });
     println!(
         "slowest request, one per millisecond: {:.2} ms alone, {:.2} ms while probes come and go",
