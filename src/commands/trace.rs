@@ -99,6 +99,7 @@ fn text_filter(options: &TraceArgs) -> TextFilter {
 pub fn layout_options(args: &LayoutArgs) -> Options {
     Options {
         layout: args.layout.clone(),
+        trust_layout: args.trust_layout,
         debug_info: args.debug_info.clone(),
     }
 }

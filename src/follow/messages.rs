@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages to the operator about the processes that are traced.
 
+use std::fmt;
+
+use nginx_binary::layout::choose::LayoutOrigin;
+use nginx_binary::layout::witness;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::ProbeSites;
 use nginx_binary::version::Version;
 
 use crate::follow::program::Program;
 use crate::host::confinement::Confinement;
+use crate::host::escape::Quoted;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
 
@@ -56,17 +61,39 @@ fn probe(messages: Messages, site: &ProbeSite) {
     );
 }
 
-/// Warns that the layout of a binary was inferred from its code.
-pub fn inferred(messages: Messages, program: &Program) {
-    messages.print(
-        Verbosity::Normal,
-        format_args!(
-            "{} is not known: its layout is inferred from its code, which agrees in all {} members \
+/// Reports what is not certain about the layout of a binary: it was inferred from the code, or it is from a
+/// file, and the code contradicts it or shows nothing of some members.
+pub fn layout(messages: Messages, program: &Program) {
+    let (build, fit) = (&program.identity.build, &program.layout.fit);
+    let say = |text: fmt::Arguments<'_>| messages.print(Verbosity::Normal, text);
+    if program.layout.source == LayoutOrigin::Inferred {
+        say(format_args!(
+            "{build} is not known: its layout is inferred from its code, which agrees in all {} members \
              that were asked for",
-            program.identity.build,
-            program.layout.fit.asked()
-        ),
-    );
+            fit.asked()
+        ));
+    }
+    let Some(file) = program.layout.file.as_deref().map(Quoted) else {
+        return;
+    };
+    if !fit.differ.is_empty() {
+        say(format_args!(
+            "warning: the layout in {file} is used although the code of {build} has {} of {} members \
+             elsewhere: {}; if the file is wrong, so are the records",
+            fit.differ.len(),
+            fit.asked(),
+            witness::path_names(&fit.differ)
+        ));
+    }
+    if !fit.unknown.is_empty() {
+        say(format_args!(
+            "the code of {build} does not show where {} of {} members are, which are taken from {file} \
+             as they are: {}",
+            fit.unknown.len(),
+            fit.asked(),
+            witness::path_names(&fit.unknown)
+        ));
+    }
 }
 
 /// Reports that no nginx runs yet.

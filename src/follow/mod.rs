@@ -150,9 +150,7 @@ impl Follower {
     fn attach(&mut self, program: Program) -> Result<TracedBinary> {
         messages::probes(self.messages, &program.probe_sites);
         let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
-        if is_layout_inferred {
-            messages::inferred(self.messages, &program);
-        }
+        messages::layout(self.messages, &program);
         let target = ProbeTarget {
             binary: &program.binary,
             layout: &program.layout.layout,

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Error;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::ensure;
 
 use crate::build::Build;
@@ -23,6 +24,9 @@ use crate::elf::image::Image;
 use crate::files::Files;
 use crate::layout::choose;
 use crate::layout::choose::ChosenLayout;
+use crate::layout::choose::LayoutSources;
+use crate::layout::file;
+use crate::layout::remedy;
 use crate::layout::wanted::WantedMembers;
 use crate::sites::ProbeSites;
 
@@ -41,8 +45,10 @@ pub mod version;
 pub struct Options {
     /// A file in the form of `layouts.txt`, from which the struct layout is read.
     pub layout: Option<PathBuf>,
-    /// A debug file of the same build, from which the struct layout and the symbols that the binary
-    /// lacks are read.
+    /// True to use the layout of that file even where the code of the binary contradicts it.
+    pub trust_layout: bool,
+    /// A debug file of the same build, from which the symbols that the binary lacks are read, and the struct
+    /// layout unless `layout` names a file.
     pub debug_info: Option<PathBuf>,
 }
 
@@ -82,6 +88,11 @@ impl Identity {
             build_id: elf.build_id(),
         })
     }
+
+    /// Returns the build id, or "none", for messages.
+    pub fn shown_build_id(&self) -> &str {
+        self.build_id.as_deref().unwrap_or("none")
+    }
 }
 
 impl From<Error> for Unsupported {
@@ -109,26 +120,33 @@ impl Binary {
     ) -> Result<Self, Unsupported> {
         let mut elf = Elf::parse(image)?;
         let debug_files = DebugFiles::new(path, &elf, options.debug_info.as_deref(), files);
-        debug_file::add_symbols(&mut elf, &debug_files, &sites::required_symbols())?;
+        let verified = debug_files.verify_stated();
+        let added = verified.and_then(|()| {
+            debug_file::add_symbols(&mut elf, &debug_files, &sites::required_symbols())
+        });
         let identity = Identity::read(&elf);
-        if let Err(error) = ensure_own(elf.machine()) {
+        if let Err(error) = added.and_then(|()| ensure_own(elf.machine())) {
             return Err(Unsupported {
                 identity: identity.ok(),
                 error,
             });
         }
-        let identity = identity?;
-        let stated = options
-            .layout
-            .as_deref()
-            .map(|file| layout::from_stated(file, files, &identity.build))
-            .transpose();
-        let read = stated
-            .and_then(|stated| {
-                let build = &identity.build;
-                choose::choose_layout(path, &elf, build, stated, &debug_files, wanted)
-            })
-            .and_then(|layout| Ok((layout, ProbeSites::locate(&elf)?)));
+        let identity = identity.map_err(|error| match elf.symbols().is_empty() {
+            true => anyhow!("{error:#}: {}", remedy::for_symbols(&debug_files)),
+            false => error,
+        })?;
+        let stated = options.layout.as_deref();
+        let stated = stated.map(|path| file::read_stated(path, files, &identity.build, wanted));
+        let read = stated.transpose().and_then(|stated| {
+            let sources = LayoutSources {
+                stated,
+                is_trusted: options.trust_layout,
+                debug_files: &debug_files,
+                files,
+            };
+            let layout = choose::choose_layout(path, &elf, &identity, sources, wanted)?;
+            Ok((layout, ProbeSites::locate(&elf)?))
+        });
         match read {
             Ok((layout, probe_sites)) => Ok(Self {
                 identity,

@@ -3,6 +3,8 @@
 
 use nginx_binary::Identity;
 use nginx_binary::layout::choose::LayoutOrigin;
+use nginx_binary::layout::witness::functions::MemberPath;
+use nginx_binary::layout::witness::path_name;
 use nginx_binary::sites::ProbeSite;
 use serde::Serialize;
 
@@ -96,6 +98,9 @@ pub struct IdentityReport {
 pub struct PlanReport {
     /// The source of the layout.
     pub layout: LayoutOrigin,
+    /// The file of layouts that it is from, if it is from one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout_file: Option<String>,
     /// The result of the check of the layout against the binary's code.
     pub layout_fit: LayoutFit,
     /// The probes, with their sites.
@@ -115,6 +120,12 @@ pub struct LayoutFit {
     pub agree: usize,
     /// The number of members that were checked.
     pub asked: usize,
+    /// The members that the code has elsewhere. Only `--trust-layout` accepts any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differ: Vec<String>,
+    /// The members whose offset the code does not show.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
 }
 
 impl ProcessReport {
@@ -152,11 +163,15 @@ impl NginxReport {
     /// Creates the report on a binary that can be traced.
     pub fn traceable(program: Program) -> Self {
         let fit = &program.layout.fit;
+        let names = |places: &[MemberPath]| places.iter().map(|place| path_name(place)).collect();
         let plan = PlanReport {
             layout: program.layout.source,
+            layout_file: program.layout.file.map(|file| file.display().to_string()),
             layout_fit: LayoutFit {
                 agree: fit.agree.len(),
                 asked: fit.asked(),
+                differ: names(&fit.differ),
+                unknown: names(&fit.unknown),
             },
             probes: program.probe_sites.sites,
             lack: program.probe_sites.http3_unavailable,

@@ -113,18 +113,35 @@ impl PlanReport {
         let layout = match self.layout {
             LayoutOrigin::Table => "built-in table",
             LayoutOrigin::File => "file",
+            LayoutOrigin::Installed => "installed file",
             LayoutOrigin::Dwarf => "debug information",
             LayoutOrigin::Inferred => "inferred: this build is not known, and fits one that is",
         };
         write!(f, "  layout     {layout}")?;
+        if let Some(file) = &self.layout_file {
+            write!(f, " {}", Escaped(file))?;
+        }
+        let LayoutFit {
+            agree,
+            asked,
+            differ,
+            unknown,
+        } = &self.layout_fit;
         if details {
-            let LayoutFit { agree, asked } = self.layout_fit;
             write!(
                 f,
                 "; {agree} of {asked} members are where its code has them"
             )?;
         }
         writeln!(f)?;
+        if !differ.is_empty() {
+            let differ = differ.join(", ");
+            writeln!(f, "  differs    its code has elsewhere: {differ}")?;
+        }
+        if !unknown.is_empty() && (details || self.layout_file.is_some()) {
+            let unknown = unknown.join(", ");
+            writeln!(f, "  unchecked  its code does not show: {unknown}")?;
+        }
         if details {
             self.probes
                 .iter()

@@ -2,7 +2,7 @@
 //! A program that `ngx-bpf` takes for an nginx, with debug information. Its structs are those of
 //! nginx_headers/nginx.h, and it does nothing. With `-DBODY=…` nothing calls
 //! `ngx_http_free_request()`, which only jumps to its body; with `-DCALL=…` `main()` calls the
-//! body.
+//! body; with `-DLOG=…` its code has `c->log` at this offset.
 
 use std::fs;
 use std::path::Path;
@@ -24,8 +24,11 @@ struct ngx_connection_s c;
 struct ngx_http_upstream_state_t state;
 struct ngx_buf_s b; struct ngx_table_elt_s h; struct ngx_array_t a; struct ngx_log_s l;
 struct ngx_http_log_ctx_s x;
-/* c->log->data, at the offset of the release that the program claims to be. */
-void ngx_http_init_connection(char *c) { *(void **)(*(char **)(c + 80) + 40) = c; }
+/* c->log->data, at the offset of the release that the program claims to be, or elsewhere. */
+#ifndef LOG
+#define LOG 80
+#endif
+void ngx_http_init_connection(char *c) { *(void **)(*(char **)(c + LOG) + 40) = c; }
 #ifdef BODY
 __attribute__((noinline)) static void body(void *r, long rc) { BODY; (void)r; (void)rc; }
 void ngx_http_free_request(void *r, long rc) { body(r, rc); }

@@ -114,10 +114,11 @@ fn layout_file() {
     assert!(line.contains("line 3"), "{line}");
     let line = complaint("nginx x 1.2.3\n");
     assert!(line.contains("has nothing for nginx 1."), "{line}");
+    assert!(line.contains(": print one with `ngx-bpf layout`"), "{line}");
     let table = include_str!("../../../crates/nginx-binary/layouts.txt");
     let line = complaint(&table.replace("    request_length", "    request_width"));
     assert!(
-        line.contains("the layout has no ngx_http_request_s.request_length"),
+        line.contains("\" has no ngx_http_request_s.request_length, which is read: print one"),
         "{line}"
     );
     let line = complaint_of(&["--pid", &pid, "--layout", "/nowhere/layout"]);

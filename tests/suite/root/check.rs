@@ -197,14 +197,14 @@ fn layout_sources() {
         assert_eq!(output.status.code(), Some(1));
         let line = last_line(&output);
         let expected =
-            line.contains("is no debug file of build id") || line.contains("failed to read");
+            line.contains("is not the debug file of build id") || line.contains("failed to read");
         assert!(expected, "{line}");
     }
     objcopy(&["--strip-debug", "symbols", "names"]);
     let names = folder.path().join("names").display().to_string();
     let line = last_line(&check(&["--pid", &pid, "--debug-info", &names]));
     assert!(
-        line.contains("has the right build id, but only symbols and no debug information"),
+        line.contains("is of the same build, but has no debug information: also pass --layout"),
         "{line}"
     );
     child.kill().unwrap();

@@ -37,6 +37,8 @@ mod hosts;
 mod http2;
 /// HTTP/3, stream by stream.
 mod http3;
+/// Files of layouts: what they are checked for, and what messages say to do.
+mod layouts;
 /// Locations: buffers, files, redirects and error pages.
 mod locations;
 /// Loss.

@@ -92,7 +92,7 @@ fn sources() {
         "{reason}"
     );
     assert!(
-        reason.contains("the debug file of nginx 1.22.1 (signature 8,4,8,0011"),
+        reason.contains("the functions of nginx 1.22.1 (signature 8,4,8,0011"),
         "{reason}"
     );
     let symbols = folder.path().join("symbols").display().to_string();

@@ -98,8 +98,7 @@ impl Build {
             };
             bail!(
                 "it has no symbols (stripped, and a static link exports none), so there is nothing to \
-             find its functions by: pass the debug file of {build} with --debug-info, or run an \
-             nginx that is not stripped or not static"
+                 find the functions of {build} by"
             );
         }
         let module = elf

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::ensure;
+use anyhow::bail;
 use lzma_rust2::XzReader;
 
 use crate::elf::Budget;
@@ -16,6 +16,7 @@ use crate::elf::Elf;
 use crate::elf::image::Image;
 use crate::elf::limits::DEBUGDATA_BYTES_MAX;
 use crate::elf::limits::XZ_MEMORY_KIB_MAX;
+use crate::elf::linked_code::LinkedCode;
 use crate::elf::symbols::SymbolOrigin;
 use crate::files::Files;
 
@@ -25,9 +26,18 @@ const DEBUG_FOLDER: &str = "/usr/lib/debug";
 /// The debug files that one binary may have. Each is opened and read once, when it is first needed.
 pub struct DebugFiles<'a> {
     files: &'a dyn Files,
-    /// The build id of the binary. `None` when it was linked without one: no file is of its build.
-    build_id: Option<String>,
+    /// The binary itself, which its files are compared with.
+    binary: BinaryMark<'a>,
     places: Vec<DebugFile>,
+}
+
+/// The mark of a binary by which other files of the same build are recognized.
+enum BinaryMark<'a> {
+    /// Its build id.
+    BuildId(String),
+    /// It was linked without a build id: a file of the same build has the same code. Debug files have none,
+    /// so that only the unstripped binary is recognized.
+    Code(LinkedCode<'a>),
 }
 
 /// One place where a debug file may be.
@@ -48,7 +58,7 @@ enum DebugPath {
 
 impl<'a> DebugFiles<'a> {
     /// Lists the places to search: the file that was stated, or else all that the binary at `path` names.
-    pub fn new(path: &Path, elf: &Elf<'_>, stated: Option<&Path>, files: &'a dyn Files) -> Self {
+    pub fn new(path: &Path, elf: &Elf<'a>, stated: Option<&Path>, files: &'a dyn Files) -> Self {
         let places = match stated {
             Some(path) => vec![DebugPath::Stated(path.to_owned())],
             None => named_by(path, elf),
@@ -59,23 +69,42 @@ impl<'a> DebugFiles<'a> {
         };
         Self {
             files,
-            build_id: elf.build_id(),
+            binary: BinaryMark::of(elf),
             places: places.into_iter().map(with_image).collect(),
         }
     }
 
-    /// Returns whether a person stated the debug file.
-    pub fn is_stated(&self) -> bool {
-        matches!(
-            self.places[..],
-            [DebugFile {
-                place: DebugPath::Stated(_),
-                ..
-            }]
-        )
+    /// Returns the file that a person stated. `None` when the binary names its debug files itself.
+    pub fn stated(&self) -> Option<&Path> {
+        match &self.places[..] {
+            [
+                DebugFile {
+                    place: DebugPath::Stated(path),
+                    ..
+                },
+            ] => Some(path),
+            _ => None,
+        }
     }
 
-    /// Returns each file in turn that has the binary's build id, with its path.
+    /// Returns whether the binary has a build id, by which its debug file is found.
+    pub fn has_build_id(&self) -> bool {
+        matches!(self.binary, BinaryMark::BuildId(_))
+    }
+
+    /// Reads the file that a person stated, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it is broken or of another build.
+    pub fn verify_stated(&self) -> Result<()> {
+        match self.stated() {
+            Some(_) => self.matching().try_for_each(|file| file.map(|_| ())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns each file in turn that is of the binary's build, with its path.
     ///
     /// # Errors
     ///
@@ -83,7 +112,7 @@ impl<'a> DebugFiles<'a> {
     pub fn matching(&self) -> impl Iterator<Item = Result<(PathBuf, Elf<'_>)>> {
         self.places.iter().filter_map(|file| {
             let path = file.place.path();
-            match file.parse(self.build_id.as_deref(), self.files) {
+            match file.parse(&self.binary, self.files) {
                 Ok(debug) => Some(Ok((path, debug?))),
                 Err(error) => Some(Err(error.context(format!("failed to read {path:?}")))),
             }
@@ -93,7 +122,7 @@ impl<'a> DebugFiles<'a> {
 
 impl DebugFile {
     /// Parses the file. `None` when it does not exist or is of another build.
-    fn parse(&self, build_id: Option<&str>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
+    fn parse(&self, binary: &BinaryMark<'_>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
         if self.image.get().is_none() {
             let _ = self.image.set(self.place.read(files)?);
         }
@@ -101,18 +130,38 @@ impl DebugFile {
             return Ok(None);
         };
         let debug = Elf::parse(image)?;
-        let theirs = debug.build_id();
-        let is_same = build_id.is_some() && theirs.as_deref() == build_id;
-        if matches!(self.place, DebugPath::Stated(_)) {
-            let build_id =
-                build_id.context("the binary has no build id to compare with: pass --layout")?;
-            ensure!(
-                is_same,
-                "it is not the debug file of build id {build_id}: its own is {}",
-                theirs.as_deref().unwrap_or("none")
-            );
+        let is_same = binary.is_of(&debug);
+        if !is_same && matches!(self.place, DebugPath::Stated(_)) {
+            match binary {
+                BinaryMark::BuildId(build_id) => bail!(
+                    "it is not the debug file of build id {build_id}: its own is {}",
+                    debug.build_id().as_deref().unwrap_or("none")
+                ),
+                BinaryMark::Code(_) => bail!(
+                    "the binary has no build id, and this file does not have the same code: pass the \
+                     unstripped file that the binary was made from"
+                ),
+            }
         }
         Ok(is_same.then_some(debug))
+    }
+}
+
+impl<'a> BinaryMark<'a> {
+    /// Returns the mark of a binary.
+    fn of(elf: &Elf<'a>) -> Self {
+        match elf.build_id() {
+            Some(build_id) => Self::BuildId(build_id),
+            None => Self::Code(LinkedCode::read(elf)),
+        }
+    }
+
+    /// Returns whether another file is of the same build.
+    fn is_of(&self, other: &Elf<'_>) -> bool {
+        match self {
+            Self::BuildId(build_id) => other.build_id().as_ref() == Some(build_id),
+            Self::Code(code) => *code == LinkedCode::read(other) && !code.is_empty(),
+        }
     }
 }
 

@@ -17,6 +17,9 @@ pub const SEGMENTS_MAX: usize = 64;
 /// The most bytes that the names of all sections may have. Linkers make some hundred.
 pub const SECTION_NAMES_BYTES_MAX: u64 = 1 << 16;
 
+/// A longer build id is ignored. Linkers make 20 bytes at most, unless a person states one.
+pub const BUILD_ID_BYTES_MAX: usize = 64;
+
 /// The most bytes of a function that are decoded.
 pub const FUNCTION_BYTES_MAX: u64 = 1 << 16;
 

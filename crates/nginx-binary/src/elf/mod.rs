@@ -27,6 +27,7 @@ use object::read::elf::SectionHeader as _;
 use crate::code::Machine;
 use crate::elf::image::Image;
 use crate::elf::limits::ADDRESS_MAX;
+use crate::elf::limits::BUILD_ID_BYTES_MAX;
 use crate::elf::limits::FILE_BYTES_MAX;
 use crate::elf::limits::FUNCTION_BYTES_MAX;
 use crate::elf::limits::SECTION_NAMES_BYTES_MAX;
@@ -39,6 +40,7 @@ use crate::elf::symbols::Symbols;
 pub mod debug_file;
 pub mod image;
 pub mod limits;
+mod linked_code;
 pub mod relocations;
 pub mod symbols;
 
@@ -109,9 +111,13 @@ impl<'data> Elf<'data> {
         })
     }
 
-    /// Returns the build id in lower-case hex. `None` when it was linked without one.
+    /// Returns the build id in lower-case hex. `None` when it was linked without one, or with one of more than
+    /// 64 bytes.
     pub fn build_id(&self) -> Option<String> {
         let id = self.file.build_id().ok().flatten()?;
+        if id.is_empty() || id.len() > BUILD_ID_BYTES_MAX {
+            return None;
+        }
         let mut hex = String::new();
         for byte in id {
             let _ = write!(hex, "{byte:02x}");

@@ -3,19 +3,28 @@
 //! does not contradict it.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use serde::Serialize;
 
+use crate::Identity;
+use crate::build;
 use crate::build::Build;
 use crate::elf::Elf;
 use crate::elf::debug_file::DebugFiles;
+use crate::elf::symbols::SymbolOrigin;
+use crate::files::Files;
 use crate::layout;
 use crate::layout::Layout;
 use crate::layout::dwarf;
+use crate::layout::file;
+use crate::layout::file::LayoutFile;
 use crate::layout::inference;
+use crate::layout::remedy;
 use crate::layout::wanted::WantedMembers;
 use crate::layout::witness;
 use crate::layout::witness::Agreement;
@@ -29,6 +38,8 @@ pub enum LayoutOrigin {
     Table,
     /// The file that `--layout` names.
     File,
+    /// The file with the binary's build id in one of the folders of layouts (`file::FOLDERS`).
+    Installed,
     /// Debug information: of the binary, of its debug file, or of the file that `--debug-info` names.
     Dwarf,
     /// Inferred: the build is not known, but its code agrees with exactly one known layout.
@@ -44,6 +55,20 @@ pub struct ChosenLayout {
     pub layout: Layout,
     /// The members in which the code of the binary agrees.
     pub fit: Agreement,
+    /// The file of layouts that it is from. `None` for other sources.
+    pub file: Option<PathBuf>,
+}
+
+/// The files that may state the layout of a binary.
+pub struct LayoutSources<'a> {
+    /// The file of `--layout`.
+    pub stated: Option<LayoutFile>,
+    /// True when that file is used even if the code of the binary contradicts it (`--trust-layout`).
+    pub is_trusted: bool,
+    /// The debug files.
+    pub debug_files: &'a DebugFiles<'a>,
+    /// Opens the files of installed layouts.
+    pub files: &'a dyn Files,
 }
 
 /// Reads the layout from debug information as `from_debug_info()` does, and checks it against the code of the
@@ -75,8 +100,7 @@ pub fn read_debug_info(
     };
     if let Some(contradiction) = contradiction {
         bail!(
-            "the debug information of {build}, build id {}, is broken: {contradiction}; pass --layout or \
-             another --debug-info",
+            "the debug information of {build}, build id {}, is broken: {contradiction}",
             build_id(elf)
         );
     }
@@ -84,59 +108,85 @@ pub fn read_debug_info(
         source: LayoutOrigin::Dwarf,
         layout,
         fit,
+        file: None,
     }))
 }
 
 /// Chooses the layout of a binary from the first source that has one: the file of `--layout`, that of
-/// `--debug-info`, the debug information of the binary or of its debug file, the built-in table, and at last
-/// inference. `path` names the binary in messages; `stated` is the layout of the file of `--layout`.
+/// `--debug-info`, the debug information of the binary or of its debug file, an installed file, the built-in
+/// table, and at last inference. `path` names the binary in messages.
 ///
 /// # Errors
 ///
-/// Fails when a source is broken, when none has a layout, or when the binary's code contradicts it.
+/// Fails when a source is broken, when none has a layout, or when the binary's code contradicts it. The error
+/// says what to do.
 pub fn choose_layout(
     path: &Path,
     elf: &Elf<'_>,
-    build: &Build,
-    stated: Option<Layout>,
-    debug_files: &DebugFiles<'_>,
+    identity: &Identity,
+    sources: LayoutSources<'_>,
     wanted: &WantedMembers,
 ) -> Result<ChosenLayout> {
-    if let Some(layout) = stated {
-        return fitting(elf, build, LayoutOrigin::File, layout);
+    let (build, debug_files) = (&identity.build, sources.debug_files);
+    if let Some(stated) = sources.stated {
+        let chosen = from_file(elf, LayoutOrigin::File, stated);
+        return match sources.is_trusted {
+            true => Ok(chosen),
+            false => fitting(chosen, identity, remedy::for_stated()),
+        };
     }
-    if let Some(chosen) = read_debug_info(path, elf, build, debug_files, wanted)? {
+    let described = read_debug_info(path, elf, build, debug_files, wanted);
+    let described =
+        described.map_err(|error| anyhow!("{error:#}: {}", remedy::for_debug_info(debug_files)))?;
+    if let Some(chosen) = described {
         return Ok(chosen);
     }
+    if let Some(installed) = file::find_installed(identity, sources.files, wanted)? {
+        let remedy = remedy::for_installed(&installed.path);
+        let chosen = from_file(elf, LayoutOrigin::Installed, installed);
+        return fitting(chosen, identity, &remedy);
+    }
+    let remedy = remedy::for_layout(debug_files);
     match layout::built_in(build)? {
-        Some(layout) => fitting(elf, build, LayoutOrigin::Table, layout),
-        None => infer(elf, build),
+        Some(layout) => {
+            let chosen = ChosenLayout {
+                fit: Witnesses::new(elf).examine(&layout),
+                source: LayoutOrigin::Table,
+                layout,
+                file: None,
+            };
+            fitting(chosen, identity, remedy)
+        }
+        None => infer(elf, identity, remedy),
+    }
+}
+
+/// Compares the layout of a file with the code of the binary.
+fn from_file(elf: &Elf<'_>, source: LayoutOrigin, file: LayoutFile) -> ChosenLayout {
+    ChosenLayout {
+        fit: Witnesses::new(elf).examine(&file.layout),
+        source,
+        layout: file.layout,
+        file: Some(file.path),
     }
 }
 
 /// Returns a layout that was not made from this binary. Fails when the binary's code contradicts it.
-fn fitting(
-    elf: &Elf<'_>,
-    build: &Build,
-    source: LayoutOrigin,
-    layout: Layout,
-) -> Result<ChosenLayout> {
-    let fit = Witnesses::new(elf).examine(&layout);
-    if let Some(differs) = fit.differ.first() {
+fn fitting(chosen: ChosenLayout, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
+    if let Some(differs) = chosen.fit.differ.first() {
+        let file = chosen.file.map(|file| format!(" in {file:?}"));
         bail!(
-            "the layout of {build} does not fit this binary, build id {}: its code has {} of {} \
-             members elsewhere ({} first); pass --debug-info or another --layout",
-            build_id(elf),
-            fit.differ.len(),
-            fit.asked(),
+            "the layout of {}{} does not fit this binary, build id {}: its code has {} of {} \
+             members elsewhere ({} first); {remedy}",
+            identity.build,
+            file.unwrap_or_default(),
+            identity.shown_build_id(),
+            chosen.fit.differ.len(),
+            chosen.fit.asked(),
             witness::path_name(differs),
         );
     }
-    Ok(ChosenLayout {
-        source,
-        layout,
-        fit,
-    })
+    Ok(chosen)
 }
 
 /// Reads the layout from debug information: of the stated file, or else of the binary itself or of the first
@@ -145,7 +195,7 @@ fn fitting(
 /// # Errors
 ///
 /// Fails when debug information is broken or lacks a member that every nginx has, or when the stated file has
-/// none.
+/// none and nothing else of it is needed.
 pub fn from_debug_info(
     path: &Path,
     elf: &Elf<'_>,
@@ -153,7 +203,7 @@ pub fn from_debug_info(
     wanted: &WantedMembers,
 ) -> Result<Option<Layout>> {
     let context = |path: &Path| format!("failed to read {path:?}");
-    if !debug_files.is_stated()
+    if debug_files.stated().is_none()
         && let Some(layout) = dwarf::read_layout(elf, wanted).with_context(|| context(path))?
     {
         return Ok(Some(layout));
@@ -161,11 +211,10 @@ pub fn from_debug_info(
     for debug in debug_files.matching() {
         let (path, debug) = debug?;
         let layout = dwarf::read_layout(&debug, wanted).with_context(|| context(&path))?;
-        if layout.is_none() && debug_files.is_stated() {
-            bail!(
-                "{path:?} has the right build id, but only symbols and no debug information: pass a \
-                 file that has"
-            );
+        let symbol = elf.symbol(build::HTTP_CORE).map(|symbol| symbol.origin);
+        let is_needed = symbol == Some(SymbolOrigin::DebugFile);
+        if layout.is_none() && debug_files.stated().is_some() && !is_needed {
+            bail!("{path:?} is of the same build, but has no debug information");
         }
         if layout.is_some() {
             return Ok(layout);
@@ -175,21 +224,22 @@ pub fn from_debug_info(
 }
 
 /// Infers the layout from the code of the binary.
-fn infer(elf: &Elf<'_>, build: &Build) -> Result<ChosenLayout> {
+fn infer(elf: &Elf<'_>, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
+    let build = &identity.build;
     let known = layout::known_layouts(build)?;
     let witnesses = Witnesses::new(elf);
     let inferred = inference::infer_layout(&known, &mut |layout| witnesses.examine(layout));
     let (layout, fit) = inferred.map_err(|reason| {
-        anyhow::anyhow!(
-            "no layout known for {build}, build id {}, and {reason}: install its debug symbols, or \
-             pass --layout or --debug-info",
-            build_id(elf)
+        anyhow!(
+            "no layout known for {build}, build id {}, and {reason}: {remedy}",
+            identity.shown_build_id()
         )
     })?;
     Ok(ChosenLayout {
         source: LayoutOrigin::Inferred,
         layout,
         fit,
+        file: None,
     })
 }
 

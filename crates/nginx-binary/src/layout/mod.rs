@@ -3,20 +3,18 @@
 //! built-in table `layouts.txt`, from a file of the same form, from debug information, or are inferred.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::Path;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::ensure;
 
 use crate::build::Build;
-use crate::files::Files;
 use crate::version::Version;
 
 pub mod choose;
 pub mod dwarf;
+pub mod file;
 pub mod inference;
+pub mod remedy;
 mod table;
 pub mod variables;
 pub mod wanted;
@@ -24,9 +22,6 @@ pub mod witness;
 
 /// The built-in layouts.
 const TABLE: &str = include_str!("../../layouts.txt");
-
-/// The most bytes of a file of layouts. The built-in table has a twentieth of this.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The offset in bytes of each member of a struct, by the member's name.
 pub type Members = BTreeMap<String, u32>;
@@ -79,28 +74,6 @@ pub fn known_layouts(build: &Build) -> Result<Vec<(Version, Layout)>> {
     table::parse(TABLE)
         .and_then(|table| table.distinct_layouts(build))
         .context("failed to read the built-in layouts")
-}
-
-/// Reads the layout of a build from the file that a person stated.
-///
-/// # Errors
-///
-/// Fails when the file can't be opened or read or parsed, has more than 1 MiB, or has no layout for this build.
-pub(crate) fn from_stated(path: &Path, files: &dyn Files, build: &Build) -> Result<Layout> {
-    let context = || format!("failed to read layout {path:?}");
-    let file = files.stated(path).with_context(context)?;
-    let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .with_context(context)?;
-    ensure!(
-        text.len() as u64 <= FILE_BYTES_MAX,
-        "layout {path:?} has more than {FILE_BYTES_MAX} bytes"
-    );
-    let table = table::parse(&text).with_context(context)?;
-    table
-        .layout_of(build)?
-        .with_context(|| format!("layout {path:?} has nothing for {build}"))
 }
 
 #[cfg(test)]

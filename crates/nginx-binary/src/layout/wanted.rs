@@ -13,6 +13,22 @@ pub struct WantedMembers {
 }
 
 impl WantedMembers {
+    /// Returns the first struct or member that a layout lacks although every build has it. `None` when it has
+    /// all of them.
+    pub fn lacking(&self, layout: &Layout) -> Option<String> {
+        let structs = self.structs.iter();
+        let mut needed = structs.filter(|(name, _)| !Self::may_be_left_out(name, layout));
+        needed.find_map(|(name, members)| {
+            let Some(known) = layout.structs.get(name) else {
+                return Some(name.clone());
+            };
+            let lacks =
+                |member: &&String| !known.contains_key(*member) && !Self::is_optional(name, member);
+            let member = members.iter().find(lacks)?;
+            Some(format!("{name}.{member}"))
+        })
+    }
+
     /// Returns whether some builds of nginx lack this member. The BPF program asks whether it exists
     /// (`bpf_core_field_exists`) before it reads it.
     pub fn is_optional(name: &str, member: &str) -> bool {

@@ -353,6 +353,12 @@ pub fn path_name(place: MemberPath) -> String {
     format!("{}.{}", place[0].0, members.join("."))
 }
 
+/// Returns the names of several members, separated by commas.
+pub fn path_names(places: &[MemberPath]) -> String {
+    let names: Vec<String> = places.iter().map(|place| path_name(place)).collect();
+    names.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::POINTERS;
