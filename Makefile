@@ -188,6 +188,10 @@ test-reproducible: packages ## Build the packages again in another folder, and c
 release: check test test-binaries test-packages test-image test-reproducible deny ## Run all checks, build all packages: see CONTRIBUTING.md
 	@cat target/dist/SHA256SUMS
 
+.PHONY: release-row
+release-row: ## Add a release of nginx to layouts.txt, from builds with debug information: NGINX="FILE..."
+	$(CARGO) run --locked --quiet --package nginx-binary --example release_row -- $(NGINX)
+
 .PHONY: format
 format: check-deps ## Format the sources
 	$(CARGO) fmt --all

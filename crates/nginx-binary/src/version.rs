@@ -17,6 +17,11 @@ impl Version {
     pub fn from_number(nginx_version: u64) -> Self {
         Self(nginx_version)
     }
+
+    /// Returns the release before this one in its branch. `None` when it is the first one.
+    pub fn previous(self) -> Option<Self> {
+        (!self.0.is_multiple_of(1000)).then(|| Self(self.0 - 1))
+    }
 }
 
 impl From<(u64, u64, u64)> for Version {

@@ -16,6 +16,7 @@ use crate::version::Version;
 pub use parse::parse;
 
 mod parse;
+pub mod release;
 
 /// The rules for one struct: its layout without any macro, and what each macro adds.
 #[derive(Debug, Default)]
