@@ -9,6 +9,7 @@ use iced_x86::OpAccess;
 use iced_x86::Register;
 
 use crate::code::Flow;
+use crate::code::Registers;
 
 /// The registers that a call preserves (System V ABI), with the stack pointer.
 const KEPT: [Register; 7] = [
@@ -20,6 +21,9 @@ const KEPT: [Register; 7] = [
     Register::R14,
     Register::R15,
 ];
+
+/// All general registers.
+const ALL: Registers = 0xffff;
 
 /// Returns the number of a general register, 0 to 15; of a part of a register (`eax`, `al`) that of the
 /// whole.
@@ -39,31 +43,37 @@ pub fn flow(instruction: &Instruction) -> Flow {
     }
 }
 
-/// Returns the numbers of the general registers that an instruction may write.
-pub fn written(instruction: &Instruction) -> Vec<u8> {
-    if let Flow::Call(_) = flow(instruction) {
-        let kept = KEPT.map(number);
-        return (0..16)
-            .filter(|register| !kept.contains(register))
-            .collect();
-    }
-    let mut factory = InstructionInfoFactory::new();
-    let used = factory.info(instruction).used_registers().iter();
-    used.filter(|used| is_write(used.access()))
-        .map(iced_x86::UsedRegister::register)
-        .filter(|register| register.is_gpr())
-        .map(number)
-        .collect()
+/// What an instruction may write.
+#[derive(Clone, Copy, Debug)]
+pub struct Writes {
+    /// The general registers.
+    pub registers: Registers,
+    /// The most bytes that it writes to memory at one place. `None` when it writes none.
+    pub bytes: Option<i64>,
 }
 
-/// Returns the most bytes that an instruction may write to memory at one place. `None` when it writes
-/// none.
-pub fn stored(instruction: &Instruction) -> Option<i64> {
+/// Returns what an instruction may write.
+pub fn writes(instruction: &Instruction) -> Writes {
     let mut factory = InstructionInfoFactory::new();
-    let used = factory.info(instruction).used_memory().iter();
-    used.filter(|used| is_write(used.access()))
-        .map(|used| used.memory_size().size() as i64)
-        .max()
+    let info = factory.info(instruction);
+    let memory = info.used_memory().iter();
+    let stored = memory.filter(|used| is_write(used.access()));
+    let registers = if let Flow::Call(_) = flow(instruction) {
+        !set_of(KEPT.into_iter()) & ALL
+    } else {
+        let used = info.used_registers().iter();
+        let written = used.filter(|used| is_write(used.access()));
+        let written = written.map(iced_x86::UsedRegister::register);
+        set_of(written.filter(|register| register.is_gpr()))
+    };
+    Writes {
+        registers,
+        bytes: stored.map(|used| used.memory_size().size() as i64).max(),
+    }
+}
+
+fn set_of(registers: impl Iterator<Item = Register>) -> Registers {
+    registers.fold(0, |all, register| all | 1 << number(register))
 }
 
 /// Returns the size in bytes of an instruction's memory operand. 0 when it has none.

@@ -217,6 +217,9 @@ impl<'a> Disassembled<'a> {
             ("mov", 2) if self.operands[0].starts_with(['x', 's']) => {
                 Some(Operation::Add(register(0)?, register(1)?, 0))
             }
+            ("csel", _) if self.operands[0].starts_with('x') => {
+                Some(Operation::Select(register(0)?, [register(1), register(2)]))
+            }
             ("adrp", _) => Some(Operation::Address(register(0)?, address(self.operands[1]))),
             ("adr", _) => {
                 let target = self.address.wrapping_add_signed(number(self.operands[1]));

@@ -41,6 +41,8 @@ pub enum Operation {
     Add(Register, Register, i64),
     /// The register becomes the sum of these registers and something unknown: `add`, `madd`.
     Sum(Register, [Option<Register>; 2]),
+    /// The register becomes one of these, by a condition: `csel`.
+    Select(Register, [Option<Register>; 2]),
     /// The register becomes an address that the instruction states: `adr`, `adrp`.
     Address(Register, u64),
     /// Memory is read or written: loads, stores, atomic instructions.
@@ -189,6 +191,10 @@ impl Instruction {
             {
                 Operation::Sum(to, [self.general(10), None])
             }
+            // 64-bit csel
+            Some(to) if self.matches(0xffe0_0c00, 0x9a80_0000) => {
+                Operation::Select(to, [first, second])
+            }
             // ccmp
             _ if self.matches(0x1fe0_0000, 0x1a40_0000) => Operation::Other(0),
             // Register 31 is the stack pointer: extended add that sets no flags, irg, addpt
@@ -259,7 +265,9 @@ impl Operation {
     /// Returns the general registers that the instruction may write.
     pub fn writes(self) -> Registers {
         match self {
-            Self::Add(to, ..) | Self::Sum(to, _) | Self::Address(to, _) => bit(to),
+            Self::Add(to, ..) | Self::Sum(to, _) | Self::Select(to, _) | Self::Address(to, _) => {
+                bit(to)
+            }
             Self::Access(access) => access.writes(),
             Self::Other(writes) => writes,
         }

@@ -2,12 +2,12 @@
 //! The transfer function of arm64.
 
 use super::Analysis;
-use super::POINTER_BYTES;
-use super::Pointer;
-use super::State;
-use crate::code::Flow;
+use super::graph::Step;
+use super::state::POINTER_BYTES;
+use super::state::Pointer;
+use super::state::Pointers;
+use super::state::State;
 use crate::code::Register;
-use crate::code::Registers;
 use crate::code::arm64;
 use crate::code::arm64::Access;
 use crate::code::arm64::Index;
@@ -20,96 +20,103 @@ pub const STACK: Register = arm64::SP;
 /// The first argument, `x0`.
 pub const ARGUMENT: Register = 0;
 
-/// Applies one instruction to the state, and records its effects. Returns its length in bytes and its
-/// control flow; `None` when the code does not decode.
+/// Decodes an instruction. `None` when it is invalid.
+pub fn step(address: u64, code: &[u8]) -> Option<Step> {
+    Instruction::decode(address, code).map(|instruction| (arm64::BYTES, instruction.flow()))
+}
+
+/// Applies one instruction to the state, and records its effects. Returns its length in bytes.
 pub fn transfer(
     analysis: &mut Analysis<'_>,
     address: u64,
     code: &[u8],
     state: &mut State,
-) -> Option<(usize, Flow)> {
-    let instruction = Instruction::decode(address, code)?;
-    match instruction.operation() {
+) -> usize {
+    if let Some(instruction) = Instruction::decode(address, code) {
+        apply(analysis, instruction.operation(), state);
+    }
+    arm64::BYTES
+}
+
+/// Applies what an instruction does to the state, and records its effects.
+fn apply(analysis: &mut Analysis<'_>, operation: Operation, state: &mut State) {
+    match operation {
         Operation::Add(to, from, bytes) => {
-            let value = state.get(from).map(|pointer| pointer.plus(bytes));
-            state.set(to, value);
+            for pointer in state.get(from).iter() {
+                if let Pointer::Address(page) = pointer {
+                    let address = page.wrapping_add_signed(bytes);
+                    analysis.effects.addresses.insert(address);
+                }
+            }
+            let sum = state.get(from).plus(bytes);
             if bytes != 0 {
-                analysis.locate(value);
+                analysis.locate(&sum);
             }
-            if let Some(page) = analysis.pages.get(&from) {
-                let address = page.wrapping_add_signed(bytes);
-                analysis.effects.addresses.insert(address);
-            }
+            state.set(to, sum);
         }
         Operation::Sum(to, from) => {
-            let known = from.map(|register| state.get(register?));
-            state.set(
-                to,
-                match known {
-                    [Some(pointer), None] | [None, Some(pointer)] => pointer.plus_unknown(),
-                    _ => None,
-                },
-            );
+            let from = from.into_iter().flatten();
+            let values = from.map(|register| state.get(register));
+            let mut known = values.filter(|value| !value.is_empty());
+            let sum = match (known.next(), known.next()) {
+                (Some(pointers), None) => pointers.plus_unknown(),
+                _ => Pointers::none(),
+            };
+            state.set(to, sum);
         }
-        Operation::Address(to, address) => {
-            analysis.pages.insert(to, address);
-            state.set(to, None);
+        Operation::Select(to, from) => {
+            let from = from.into_iter().flatten();
+            let choices = from.map(|register| state.get(register).clone());
+            state.set(to, Pointers::of_paths(choices));
         }
+        Operation::Address(to, address) => state.set(to, Pointer::Address(address).into()),
         Operation::Access(access) => apply_access(analysis, &access, state),
-        other => forget(state, other.writes()),
+        other @ Operation::Other(_) => state.forget(other.writes()),
     }
-    Some((arm64::BYTES, instruction.flow()))
 }
 
 /// Applies a load, a store or an atomic instruction.
 fn apply_access(analysis: &mut Analysis<'_>, access: &Access, state: &mut State) {
     let address = operand(state, access);
-    let base = state.get(access.base);
-    let places = [address, address.map(|address| address.plus(access.bytes))];
-    let places = if access.is_pair {
-        &places[..]
-    } else {
-        &places[..1]
-    };
-    for place in places {
-        analysis.touch(*place, access.bytes);
+    let base = state.get(access.base).clone();
+    let second = address.plus(access.bytes);
+    let mut places = vec![address];
+    places.extend(access.is_pair.then_some(second));
+    for place in &places {
+        analysis.touch(place, access.bytes);
     }
-    let values: Vec<_> = places
+    let values: Vec<Pointers> = places
         .iter()
-        .map(|place| analysis.load(state, *place))
+        .map(|place| analysis.load(state, place))
         .collect();
-    forget(state, access.writes());
+    state.forget(access.writes());
     for ((place, register), value) in places.iter().zip(access.values).zip(values) {
         if access.is_store {
-            let value = register.and_then(|register| state.get(register));
-            state.store(*place, access.bytes, value);
+            let value = register.map(|register| state.get(register).clone());
+            let value = value.unwrap_or_default();
+            state.store(place, access.bytes, &value);
             if let Some(register) = register.filter(|_| access.bytes == POINTER_BYTES) {
-                state.set(register, analysis.stored(*place, value));
+                state.set(register, analysis.stored(place, value));
             }
         } else if let Some(register) = register {
             state.set(register, value);
         }
     }
-    let increment = access.increment.filter(|bytes| *bytes != 0);
-    if let (Some(base), Some(bytes)) = (base, increment) {
-        state.set(access.base, Some(base.plus(bytes)));
-    }
-}
-
-fn forget(state: &mut State, written: Registers) {
-    for register in (0..32).filter(|register| written & 1 << register != 0) {
-        state.set(register, None);
+    if let Some(bytes) = access.increment.filter(|bytes| *bytes != 0)
+        && !base.is_empty()
+    {
+        state.set(access.base, base.plus(bytes));
     }
 }
 
 /// Returns the value of an address.
-fn operand(state: &State, access: &Access) -> Option<Pointer> {
+fn operand(state: &State, access: &Access) -> Pointers {
     let base = state.get(access.base);
-    let pointer = match (base, access.index) {
-        (Some(base), Index::None) => base,
-        (Some(base), _) => base.plus_unknown()?,
-        (None, Index::Whole(index)) => state.get(index)?.plus_unknown()?,
-        (None, _) => return None,
+    let pointers = match (base.is_empty(), access.index) {
+        (false, Index::None) => base.clone(),
+        (false, _) => base.plus_unknown(),
+        (true, Index::Whole(index)) => state.get(index).plus_unknown(),
+        (true, _) => return Pointers::none(),
     };
-    Some(pointer.plus(access.displacement))
+    pointers.plus(access.displacement)
 }

@@ -1,119 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Dataflow analysis: the struct members that a function of nginx accesses. The abstract state maps
-//! registers and stack slots to pointers into nginx's structs. A worklist carries it along every path;
-//! where paths join, the meet keeps what both agree on, so the analysis reaches a fixed point. No code is
-//! run.
+//! registers and stack slots to pointers into nginx's structs. It is carried along every path; where
+//! paths join, it keeps the pointers of each, up to a bound, so that the analysis reaches a fixed point. No code
+//! is run.
 
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::code::Flow;
 use crate::code::Machine;
-use crate::code::Register;
+use state::Pointer;
+use state::Pointers;
+use state::State;
 
 mod arm64;
+mod graph;
+mod state;
 mod x86_64;
 
-/// The most instructions that are analyzed. The functions that are asked for have some hundred.
-const STEPS_MAX: u32 = 20_000;
+/// The most instructions of a function that are decoded. The functions that are asked for have up to 2,500, with
+/// those that they jump to.
+const INSTRUCTIONS_MAX: usize = 20_000;
 
-/// The size of a pointer in bytes.
-const POINTER_BYTES: i64 = 8;
+/// The most steps of the analysis of a function. nginx's functions take up to 12,000.
+const STEPS_MAX: usize = 50_000;
 
-/// The bound on offsets in a struct, in bytes. No struct of nginx is larger. A pointer that a loop moves
-/// through an array is dropped at this offset.
-const STRUCT_BYTES_MAX: i64 = 4096;
+/// The steps that an edge between blocks counts for, while an instruction is one: the states before and after it are
+/// merged.
+const EDGE_STEPS: usize = 8;
 
 /// A member: the C name of a struct, and an offset in it in bytes.
 pub type MemberByte = (&'static str, i64);
-
-/// An abstract value: what a register or a stack slot is known to point to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pointer {
-    /// The function's stack frame, at a distance in bytes from the stack pointer at the entry.
-    Stack(i64),
-    /// A struct, at an offset in bytes.
-    Struct(&'static str, i64),
-}
-
-impl Pointer {
-    /// Adds a constant.
-    fn plus(self, bytes: i64) -> Self {
-        match self {
-            Self::Stack(at) => Self::Stack(at.wrapping_add(bytes)),
-            Self::Struct(name, at) => Self::Struct(name, at.wrapping_add(bytes)),
-        }
-    }
-
-    /// Adds an unknown number: of a struct, this is taken for another element of the same array.
-    fn plus_unknown(self) -> Option<Self> {
-        Some(self).filter(|pointer| matches!(pointer, Self::Struct(..)))
-    }
-}
-
-/// The abstract state before an instruction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct State {
-    /// The value of each register, by number.
-    registers: [Option<Pointer>; 32],
-    /// The values of stack slots, by their distance from the stack pointer at the entry.
-    stack: BTreeMap<i64, Pointer>,
-}
-
-impl State {
-    /// Returns the state at the entry of a function whose first argument points to the struct `argument`.
-    fn at_entry(machine: Machine, argument: &'static str) -> Self {
-        let mut state = Self {
-            registers: [None; 32],
-            stack: BTreeMap::new(),
-        };
-        let (stack, first) = match machine {
-            Machine::X86_64 => (x86_64::STACK, x86_64::ARGUMENT),
-            Machine::Arm64 => (arm64::STACK, arm64::ARGUMENT),
-        };
-        state.set(stack, Some(Pointer::Stack(0)));
-        state.set(first, Some(Pointer::Struct(argument, 0)));
-        state
-    }
-
-    fn get(&self, register: Register) -> Option<Pointer> {
-        self.registers[usize::from(register)]
-    }
-
-    /// Overwrites a whole register.
-    fn set(&mut self, register: Register, value: Option<Pointer>) {
-        let is_inside = |pointer: &Pointer| match pointer {
-            Pointer::Stack(_) => true,
-            Pointer::Struct(_, at) => (0..STRUCT_BYTES_MAX).contains(at),
-        };
-        self.registers[usize::from(register)] = value.filter(is_inside);
-    }
-
-    /// Overwrites `bytes` bytes of memory. Every slot that they reach into is lost.
-    fn store(&mut self, address: Option<Pointer>, bytes: i64, value: Option<Pointer>) {
-        if let Some(Pointer::Stack(at)) = address {
-            self.stack.retain(|slot, _| {
-                slot.saturating_add(POINTER_BYTES) <= at || at.saturating_add(bytes) <= *slot
-            });
-            if let Some(value) = value {
-                self.stack.insert(at, value);
-            }
-        }
-    }
-
-    /// Dataflow meet: keeps what both paths agree on. Returns true if this state lost information.
-    fn meet(&mut self, other: &Self) -> bool {
-        let before = self.clone();
-        for (ours, theirs) in self.registers.iter_mut().zip(&other.registers) {
-            *ours = ours.filter(|_| ours == theirs);
-        }
-        self.stack
-            .retain(|at, ours| other.stack.get(at) == Some(ours));
-        *self != before
-    }
-}
 
 /// The effects of a function, as far as the analysis could follow it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,6 +44,9 @@ pub struct FunctionEffects {
     pub addresses: BTreeSet<u64>,
     /// The constants that it loads, which may be addresses in a binary that is not relocated.
     pub constants: BTreeSet<u64>,
+    /// The addresses of the words that it loads into vector registers. Compilers keep pointers there of which the
+    /// code stores two at once.
+    pub pooled: BTreeSet<u64>,
 }
 
 impl FunctionEffects {
@@ -151,14 +70,15 @@ impl FunctionEffects {
             sum.located.extend(&effects.located);
             sum.addresses.extend(&effects.addresses);
             sum.constants.extend(&effects.constants);
+            sum.pooled.extend(&effects.pooled);
         }
         Some(Rc::new(sum))
     }
 }
 
 /// Analyzes the function at `address` whose first argument points to the struct `argument`. `code_from`
-/// returns the code from an address on, `follow` the struct that a member points to. At most
-/// `STEPS_MAX` instructions are analyzed; code that does not decode ends a path.
+/// returns the code from an address on, `follow` the struct that a member points to. The
+/// analysis ends after `STEPS_MAX` steps; code that does not decode ends a path.
 pub fn analyze<'data>(
     machine: Machine,
     code_from: &dyn Fn(u64) -> Option<&'data [u8]>,
@@ -169,91 +89,103 @@ pub fn analyze<'data>(
     let mut analysis = Analysis {
         follow,
         effects: FunctionEffects::default(),
-        pages: HashMap::new(),
     };
-    let transfer = match machine {
-        Machine::X86_64 => x86_64::transfer,
-        Machine::Arm64 => arm64::transfer,
+    let (step, transfer): (graph::Decode, Transfer) = match machine {
+        Machine::X86_64 => (x86_64::step, x86_64::transfer),
+        Machine::Arm64 => (arm64::step, arm64::transfer),
     };
-    let mut before: HashMap<u64, State> = HashMap::new();
-    let mut worklist = vec![(address, State::at_entry(machine, argument))];
+    let blocks = graph::blocks(code_from, step, address, INSTRUCTIONS_MAX);
+    let mut before: Vec<Option<State>> = vec![None; blocks.len()];
+    before[0] = Some(State::at_entry(machine, argument));
+    let mut waiting = BTreeSet::from([0]);
     let mut steps = 0;
-    while let Some((mut address, mut state)) = worklist.pop() {
-        let mut code = code_from(address).unwrap_or_default();
-        while steps < STEPS_MAX {
-            steps += 1;
-            if let Some(known) = before.get_mut(&address) {
-                if !known.meet(&state) {
-                    break;
-                }
-                state.clone_from(known);
-            } else {
-                before.insert(address, state.clone());
-            }
-            let Some((bytes, flow)) = transfer(&mut analysis, address, code, &mut state) else {
-                break;
-            };
-            match flow {
-                Flow::Next | Flow::Call(_) => {}
-                Flow::Branch(target) => worklist.push((target, state.clone())),
-                Flow::Jump(target) => {
-                    worklist.push((target, state));
-                    break;
-                }
-                Flow::End => break,
-            }
+    while let Some(number) = waiting.pop_first() {
+        let block = &blocks[number];
+        steps += block.length + EDGE_STEPS * block.successors.len();
+        let Some(mut state) = before[number].clone().filter(|_| steps <= STEPS_MAX) else {
+            break;
+        };
+        let mut code = code_from(block.address).unwrap_or_default();
+        let mut address = block.address;
+        for _ in 0..block.length {
+            let bytes = transfer(&mut analysis, address, code, &mut state);
             address += bytes as u64;
             code = &code[bytes..];
+        }
+        for (successor, edge) in &block.successors {
+            let has_more = match &mut before[*successor] {
+                Some(known) => known.merge(&state, *edge),
+                unknown => {
+                    *unknown = Some(state.clone());
+                    true
+                }
+            };
+            if has_more {
+                waiting.insert(*successor);
+            }
         }
     }
     analysis.effects
 }
+
+/// Applies one instruction to the state, and records its effects. Returns its length in bytes.
+type Transfer = fn(&mut Analysis<'_>, u64, &[u8], &mut State) -> usize;
 
 /// The analysis of one function.
 struct Analysis<'a> {
     /// Returns the struct that a member points to.
     follow: &'a dyn Fn(MemberByte) -> Option<&'static str>,
     effects: FunctionEffects,
-    /// The address that an `adr` or `adrp` last wrote to a register, by the register.
-    pages: HashMap<Register, u64>,
 }
 
 impl Analysis<'_> {
     /// Records an access to `bytes` bytes of memory.
-    fn touch(&mut self, address: Option<Pointer>, bytes: i64) {
-        if let Some(Pointer::Struct(name, at)) = address {
-            self.effects.touched.insert((name, at));
-            if bytes < POINTER_BYTES {
-                self.effects.narrow.insert((name, at));
+    fn touch(&mut self, address: &Pointers, bytes: i64) {
+        for pointer in address.iter() {
+            if let Pointer::Struct(name, at) = pointer {
+                self.effects.touched.insert((name, at));
+                if bytes < state::POINTER_BYTES {
+                    self.effects.narrow.insert((name, at));
+                }
             }
         }
     }
 
     /// Records the computation of an address.
-    fn locate(&mut self, address: Option<Pointer>) {
-        if let Some(Pointer::Struct(name, at)) = address {
-            self.effects.located.insert((name, at));
+    fn locate(&mut self, address: &Pointers) {
+        for pointer in address.iter() {
+            if let Pointer::Struct(name, at) = pointer {
+                self.effects.located.insert((name, at));
+            }
         }
     }
 
     /// Returns the value of a register after it was stored. If it was unknown and the member points to a
     /// struct, it must point to that struct: nginx allocates an upstream, then stores it.
-    fn stored(&self, address: Option<Pointer>, value: Option<Pointer>) -> Option<Pointer> {
-        value.or_else(|| match address? {
-            Pointer::Stack(_) => None,
-            Pointer::Struct(name, at) => {
-                (self.follow)((name, at)).map(|name| Pointer::Struct(name, 0))
-            }
-        })
+    fn stored(&self, address: &Pointers, value: Pointers) -> Pointers {
+        if !value.is_empty() {
+            return value;
+        }
+        let members = address.iter();
+        let targets = members.filter_map(|pointer| self.target(pointer));
+        Pointers::of_paths(targets.map(Pointers::from))
     }
 
     /// Loads a pointer from memory.
-    fn load(&self, state: &State, address: Option<Pointer>) -> Option<Pointer> {
-        match address? {
-            Pointer::Stack(at) => state.stack.get(&at).copied(),
+    fn load(&self, state: &State, address: &Pointers) -> Pointers {
+        Pointers::of_paths(address.iter().filter_map(|pointer| match pointer {
+            Pointer::Stack(at) => state.slot(at).cloned(),
+            _ => self.target(pointer).map(Pointers::from),
+        }))
+    }
+
+    /// Returns what a member points to. `None` when it does not point to a struct.
+    fn target(&self, member: Pointer) -> Option<Pointer> {
+        match member {
             Pointer::Struct(name, at) => {
                 (self.follow)((name, at)).map(|name| Pointer::Struct(name, 0))
             }
+            _ => None,
         }
     }
 }

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::FunctionEffects;
 use super::MemberByte;
-use super::STRUCT_BYTES_MAX;
 use super::analyze;
+use super::state::POINTERS_MAX;
+use super::state::STRUCT_BYTES_MAX;
 use crate::code::Machine;
 use crate::elf::limits::ADDRESS_MAX;
 
@@ -52,5 +53,21 @@ proptest! {
         let code: Vec<u8> = offsets.iter().flat_map(|offset| load(offset).to_le_bytes()).collect();
         let expected = offsets.iter().map(|offset| ("s", offset * 8)).collect();
         prop_assert_eq!(effects(Machine::Arm64, &code, 0).touched, expected);
+    }
+
+    /// Check that code with very many paths, each with a pointer of its own, is analyzed in time, and that the
+    /// pointers of a register are bounded.
+    #[test]
+    fn many_paths(branches in 1..700_usize, added in 1..64_u8, is_loop in any::<bool>()) {
+        // je over the next instruction; add $added, %rdi
+        let branch = [0x74, 0x04, 0x48, 0x83, 0xc7, added];
+        // mov (%rdi), %rax; a jump to the start
+        let back = -(branches as i32 * branch.len() as i32 + 8);
+        let mut code = branch.repeat(branches);
+        code.extend([0x48, 0x8b, 0x07, 0xe9]);
+        code.extend(if is_loop { back } else { 0 }.to_le_bytes());
+        let touched = effects(Machine::X86_64, &code, 0).touched;
+        let expected = POINTERS_MAX.min(branches + 1);
+        prop_assert!(touched.len() <= expected && touched.contains(&("s", 0)), "{:?}", touched);
     }
 }

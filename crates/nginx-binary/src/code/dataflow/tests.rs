@@ -211,3 +211,86 @@ fn located() {
     assert_eq!(found.touched, [("s", 8)].into());
     assert_eq!(found.located, [("s", 32)].into());
 }
+
+/// Check that a register that holds another pointer on each path to an instruction keeps all of them. Clang adds the
+/// offset of a member in each branch of a variable's handler, and loads once where they meet.
+#[test]
+fn meets() {
+    let found = touched(
+        Machine::X86_64,
+        "mov 8(%rdi), %rax; cmp $1, %esi; je 1f; ja 2f; add $48, %rax; jmp 3f; 1: add $56, %rax; jmp 3f; 2: lea 40(%rax), %rax; 3: mov (%rax), %rdx; ret",
+    );
+    assert_eq!(found, [8, 40, 48, 56].map(|at| ("s", at)).into());
+    let found = touched(
+        Machine::Arm64,
+        "ldr x1, [x0, #8]; cbz w2, 1f; tbnz w2, #1, 2f; add x1, x1, #48; b 3f; 1: add x1, x1, #56; b 3f; 2: add x3, x0, #40; add x4, x0, #64; csel x1, x3, x4, eq; 3: ldr x5, [x1]; ret",
+    );
+    assert_eq!(found, [8, 40, 48, 56, 64].map(|at| ("s", at)).into());
+}
+
+/// Check the same of stack slots and of conditional moves, and that a register that is overwritten on one path keeps
+/// what it holds on the other.
+#[test]
+fn choices() {
+    let found = touched(
+        Machine::X86_64,
+        "mov %rdi, -16(%rsp); mov %rdi, %rbx; je 1f; mov 8(%rdi), %rcx; mov %rcx, -16(%rsp); xor %ebx, %ebx; 1: mov -16(%rsp), %rdx; mov 16(%rdx), %eax; lea 24(%rdi), %rcx; lea 32(%rdi), %rdx; cmovne %rcx, %rdx; mov 8(%rdx), %rax; mov 48(%rbx), %rax; ret",
+    );
+    assert_eq!(found, [8, 16, 32, 40, 48].map(|at| ("s", at)).into());
+}
+
+/// Check that the offset of a member is found where it is added to the index of an array, before the array's address
+/// is. Clang does so with `-Os`. An index by itself is no offset.
+#[test]
+fn offsets() {
+    let found = touched(
+        Machine::X86_64,
+        "mov 8(%rdi), %r13; lea (,%rbp,8), %rax; add %rbp, %rax; je 1f; lea 48(,%rax,8), %rax; add %r13, %rax; jmp 2f; 1: lea 32(%rcx,%rax,8), %rax; add $8, %rax; add %r13, %rax; 2: mov (%rax), %rdx; lea 1(%rbp), %rcx; mov 16(%r13,%rcx,8), %rdx; lea 56(,%rcx,8), %rcx; mov 8(%rcx,%r13), %rdx; ret",
+    );
+    assert_eq!(found, [8, 16, 40, 48, 64].map(|at| ("s", at)).into());
+}
+
+/// Check that going around a loop adds no members: the pointer that moved on is that of another element.
+#[test]
+fn elements() {
+    let found = touched(
+        Machine::X86_64,
+        "lea 64(%rdi), %rbx; 1: mov 16(%rbx), %rax; test %eax, %eax; je 2f; add $24, %rbx; jmp 1b; 2: add $72, %rbx; jmp 1b",
+    );
+    assert_eq!(found, [("s", 80)].into());
+}
+
+/// Check that an address in parts is known on each path to the instruction that adds them, and not after a call.
+#[test]
+fn arm64_addresses() {
+    let found = effects(
+        Machine::Arm64,
+        "cbz w2, 1f; adr x1, 3f; b 2f; 1: adr x1, 4f; 2: add x3, x1, #0; bl 3f; add x4, x1, #4; ret; .balign 64; 3: ret; .balign 64; 4: ret",
+    );
+    assert_eq!(found.addresses, [64, 128].into());
+}
+
+/// Check that words are recorded that are loaded into vector registers, where gcc keeps the callbacks that it stores in
+/// pairs.
+#[test]
+fn pooled() {
+    let found = effects(
+        Machine::X86_64,
+        "movq 2f(%rip), %xmm0; movhps 1f(%rip), %xmm0; movaps 1f(%rip), %xmm1; mov 3f(%rip), %rax; ret; .balign 64; 1: .quad 0, 0; 2: .quad 0; 3: .quad 0",
+    );
+    assert_eq!(found.pooled, [64, 72, 80].into());
+}
+
+/// Check that the analysis ends early in code that makes it keep much: full stack slots on many branches.
+#[test]
+fn bounded() {
+    for (branches, expected) in [(100, BTreeSet::from([("s", 16)])), (5000, BTreeSet::new())] {
+        // push %rdi; je to the next instruction; mov 16(%rdi), %rax; ret
+        let mut code = vec![0x57; 9000];
+        code.extend([0x74, 0x00].repeat(branches));
+        code.extend([0x48, 0x8b, 0x47, 0x10, 0xc3]);
+        let code_from = |address| code.get(usize::try_from(address).ok()?..);
+        let found = analyze(Machine::X86_64, &code_from, 0, "s", &|_| None);
+        assert_eq!(found.touched, expected, "{branches}");
+    }
+}

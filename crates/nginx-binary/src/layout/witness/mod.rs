@@ -27,6 +27,7 @@ use functions::SHARED_CALLBACKS;
 use functions::WITNESSES;
 use functions::Witness;
 
+pub mod constant;
 pub mod functions;
 
 /// The verdict of a witness on the offset of a member.
@@ -123,6 +124,9 @@ pub struct Witnesses<'a> {
 /// and the offsets of `POINTERS`.
 type Analysis = (u64, &'static str, PointerOffsets);
 
+/// The most words that a function loads into vector registers of which each is looked up. nginx's have some ten.
+const POOLED_MAX: usize = 64;
+
 /// The offset of each of `POINTERS` in a layout.
 type PointerOffsets = [Option<i64>; POINTERS.len()];
 
@@ -164,7 +168,9 @@ impl<'a> Witnesses<'a> {
                 let data = self.variables.get(name)?.data.cast_signed();
                 return Some(question.offset == Some(data));
             }
-            Witness::Handler(name) => effects_of(self.variables.get(name)?.handler, REQUEST),
+            Witness::Handler(name) | Witness::HandlerOfModule(_, name) => {
+                effects_of(self.variables.get(name)?.handler, REQUEST)
+            }
             Witness::Exported(name, argument) | Witness::OfModule(_, name, argument) => {
                 effects_of(self.elf.function(name).ok()?.address, argument)
             }
@@ -247,10 +253,13 @@ impl<'a> Witnesses<'a> {
         effects
     }
 
-    /// Returns the functions whose addresses a function computes.
+    /// Returns the functions whose addresses a function computes or loads.
     fn functions(&self, effects: &FunctionEffects) -> impl Iterator<Item = u64> {
         let constants = effects.constants.iter().filter(|_| self.elf.is_fixed());
-        let addresses: BTreeSet<u64> = effects.addresses.iter().chain(constants).copied().collect();
+        let pooled = effects.pooled.iter().take(POOLED_MAX);
+        let pooled = pooled.filter_map(|place| self.elf.pointer(*place).ok());
+        let computed = effects.addresses.iter().chain(constants).copied();
+        let addresses: BTreeSet<u64> = computed.chain(pooled).collect();
         let shared = SHARED_CALLBACKS.map(|name| Some(self.elf.symbol(name)?.address));
         addresses.into_iter().filter(move |address| {
             !shared.contains(&Some(*address)) && self.elf.code_from(*address).is_some()
@@ -273,79 +282,6 @@ pub fn offset_in(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
         .map(|(name, member)| layout.structs.get(*name)?.get(*member).copied());
     offsets.map(|offset| offset.map(i64::from)).sum()
 }
-
-/// The members that have the same offset in all releases and in all forks that were examined, except that
-/// threads move those of `ngx_event_pipe_s`.
-pub const CONSTANT: [&str; 64] = [
-    "ngx_array_t.elts",
-    "ngx_array_t.nelts",
-    "ngx_array_t.size",
-    "ngx_buf_s.pos",
-    "ngx_buf_s.start",
-    "ngx_chain_s.buf",
-    "ngx_connection_s.data",
-    "ngx_connection_s.fd",
-    "ngx_connection_s.listening",
-    "ngx_connection_s.read",
-    "ngx_connection_s.recv",
-    "ngx_connection_s.type",
-    "ngx_connection_s.write",
-    "ngx_event_pipe_s.downstream",
-    "ngx_event_pipe_s.length",
-    "ngx_event_pipe_s.preread_size",
-    "ngx_event_pipe_s.read",
-    "ngx_event_pipe_s.read_length",
-    "ngx_event_pipe_s.temp_file",
-    "ngx_event_pipe_s.upstream",
-    "ngx_event_s.write",
-    "ngx_file_s.fd",
-    "ngx_http_connection_t.ssl_servername",
-    "ngx_http_headers_in_t.headers",
-    "ngx_http_log_ctx_s.current_request",
-    "ngx_http_request_body_t.buf",
-    "ngx_http_request_body_t.bufs",
-    "ngx_http_request_body_t.rest",
-    "ngx_http_request_body_t.temp_file",
-    "ngx_http_request_s.read_event_handler",
-    "ngx_http_request_s.signature",
-    "ngx_http_upstream_s.peer",
-    "ngx_http_request_s.write_event_handler",
-    "ngx_http_v2_node_s.id",
-    "ngx_http_v2_out_frame_s.next",
-    "ngx_http_v2_out_frame_s.stream",
-    "ngx_http_v2_state_t.sid",
-    "ngx_http_v2_stream_s.connection",
-    "ngx_http_v2_stream_s.node",
-    "ngx_http_v2_stream_s.request",
-    "ngx_http_v2_connection_s.connection",
-    "ngx_queue_s.next",
-    "ngx_quic_connection_s.send_ctx",
-    "ngx_quic_frame_s.queue",
-    "ngx_quic_frame_s.type",
-    "ngx_quic_send_ctx_s.send_ack",
-    "ngx_quic_send_ctx_s.sending",
-    "ngx_quic_socket_s.quic",
-    "ngx_quic_stream_frame_t.fin",
-    "ngx_quic_stream_frame_t.offset",
-    "ngx_quic_stream_frame_t.stream_id",
-    "ngx_quic_stream_s.id",
-    "ngx_quic_stream_s.parent",
-    "ngx_str_t.data",
-    "ngx_str_t.len",
-    "ngx_peer_connection_s.connection",
-    "ngx_list_part_s.elts",
-    "ngx_list_part_s.nelts",
-    "ngx_list_part_s.next",
-    "ngx_list_t.part",
-    "ngx_list_t.size",
-    "ngx_table_elt_s.hash",
-    "ngx_table_elt_s.key",
-    "ngx_table_elt_s.value",
-];
-
-/// The members without a witness: no function that can be found accesses them. A symbol shows that they are
-/// where the table has them (`sites::QUIC_FRAMES`).
-pub const WITHOUT_WITNESS: [&str; 1] = ["ngx_quic_frame_s.u"];
 
 /// Returns the name of a member as in C: `ngx_http_request_s.headers_in.host`.
 pub fn path_name(place: MemberPath) -> String {

@@ -41,9 +41,7 @@ pub fn decode(function: &Function<'_>) -> Result<Vec<DecodedInstruction>> {
             is_refused: false,
             flow: x86_64::flow(&instruction),
             copy: copy(&instruction),
-            writes: x86_64::written(&instruction)
-                .iter()
-                .fold(0, |all, number| all | 1 << number),
+            writes: x86_64::writes(&instruction).registers,
         });
     }
     Ok(code)
