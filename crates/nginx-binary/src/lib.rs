@@ -150,7 +150,7 @@ impl Binary {
         match read {
             Ok((layout, probe_sites)) => Ok(Self {
                 identity,
-                layout,
+                layout: layout.without_unread(),
                 probe_sites,
             }),
             Err(error) => Err(Unsupported {

@@ -71,6 +71,26 @@ pub struct LayoutSources<'a> {
     pub files: &'a dyn Files,
 }
 
+impl ChosenLayout {
+    /// Removes the members that this binary never sets, since the module that they belong to is not built in. Nothing
+    /// in its code shows where they are: `ngx_connection_s.ssl` in a build without TLS, for which compat makes
+    /// room all the same.
+    #[must_use]
+    pub fn without_unread(mut self) -> Self {
+        let unread = self.fit.unread.iter().filter(|place| {
+            let (name, member) = place[place.len() - 1];
+            WantedMembers::is_optional(name, member) && !self.fit.agree.contains(place)
+        });
+        for place in unread {
+            let (name, member) = place[place.len() - 1];
+            if let Some(members) = self.layout.structs.get_mut(name) {
+                members.remove(member);
+            }
+        }
+        self
+    }
+}
+
 /// Reads the layout from debug information as `from_debug_info()` does, and checks it against the code of the
 /// binary. Where the code agrees with no known layout either, the debug information is believed: forks and
 /// other compilers may produce code that the witnesses do not understand.

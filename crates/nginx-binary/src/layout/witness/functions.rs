@@ -6,6 +6,9 @@
 pub enum Witness {
     /// The handler of one of nginx's variables (src/http/ngx_http_variables.c, ngx_http_upstream.c).
     Handler(&'static str),
+    /// The same of a variable whose handler reads the member only where a module is built in: the symbol that shows
+    /// that it is, and the variable. Without the symbol the member is not read.
+    HandlerOfModule(&'static str, &'static str),
     /// Not a function: the entry of a variable holds `offsetof(ngx_http_request_t, …)` itself.
     Data(&'static str),
     /// A function that every build exports, and the struct that its first argument points to.
@@ -28,6 +31,7 @@ use Witness::Content;
 use Witness::Data;
 use Witness::Exported;
 use Witness::Handler;
+use Witness::HandlerOfModule;
 use Witness::OfModule;
 
 impl Witness {
@@ -39,7 +43,7 @@ impl Witness {
     /// Returns the symbol without which the member is not read. `None` when it always is.
     pub fn module(&self) -> Option<&'static str> {
         match self {
-            OfModule(symbol, ..) => Some(symbol),
+            OfModule(symbol, ..) | HandlerOfModule(symbol, _) => Some(symbol),
             _ => None,
         }
     }
@@ -68,6 +72,8 @@ pub const H2C: &str = "ngx_http_v2_connection_s";
 
 /// A function that only builds with TLS for http have.
 pub const SSL_SERVERNAME: &str = "ngx_http_ssl_servername";
+/// A function that only builds with TLS have, be it for http, stream or mail. Without it no connection has TLS.
+pub const SSL_RECV: &str = "ngx_ssl_recv";
 /// A function that only builds with HTTP/2 have.
 pub const SEND_OUTPUT_QUEUE: &str = "ngx_http_v2_send_output_queue";
 
@@ -136,7 +142,14 @@ pub const WITNESSES: &[(Witness, MemberPath)] = &[
     (Handler("bytes_sent"), &[(CONNECTION, "sent")]),
     (Handler("remote_addr"), &[(CONNECTION, "addr_text")]),
     (Handler("remote_port"), &[(CONNECTION, "sockaddr")]),
-    (Handler("https"), &[(CONNECTION, "ssl")]),
+    (
+        HandlerOfModule(SSL_SERVERNAME, "https"),
+        &[(CONNECTION, "ssl")],
+    ),
+    (
+        OfModule(SSL_RECV, SSL_RECV, CONNECTION),
+        &[(CONNECTION, "ssl")],
+    ),
     (Handler("upstream_status"), &[(REQUEST, "upstream_states")]),
     (Handler("upstream_status"), &[(STATE, "status")]),
     (Handler("upstream_header_time"), &[(STATE, "header_time")]),

@@ -296,6 +296,9 @@ pub fn path_names(places: &[MemberPath]) -> String {
 }
 
 #[cfg(test)]
+mod modules;
+
+#[cfg(test)]
 mod tests {
     use super::POINTERS;
     use super::WITNESSES;
