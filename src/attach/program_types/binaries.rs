@@ -109,6 +109,14 @@ fn builds() -> Vec<PathBuf> {
     builds.chain(arm64).collect()
 }
 
+/// Reads a build as it is read before it is traced.
+fn read(path: &Path) -> Binary {
+    let image = Image::read(&File::open(path).unwrap()).unwrap();
+    let wanted = wanted().unwrap();
+    let read = Binary::read(path, &image, &Options::default(), &wanted, &NoFiles);
+    read.unwrap_or_else(|refused| panic!("{path:?}: {:#}", refused.error))
+}
+
 /// Check every build of nginx that the tests know: the offsets of the members in its debug information, if
 /// it has some, are those of the table; no function of its code contradicts them; and each probe has its
 /// site. An arm64 build shows every member that has a witness.
@@ -125,11 +133,21 @@ fn every_build() {
         let files = DebugFiles::new(&path, &elf, None, &NoFiles);
         let Some(table) = built_in(&build).unwrap() else {
             /* A release that the table does not know yet: its layout is inferred. */
-            let read = Binary::read(&path, &image, &Options::default(), &wanted, &NoFiles);
-            let read = read.unwrap_or_else(|refused| panic!("{path:?}: {:#}", refused.error));
-            assert_eq!(read.layout.source, LayoutOrigin::Inferred, "{path:?}");
+            assert_eq!(
+                read(&path).layout.source,
+                LayoutOrigin::Inferred,
+                "{path:?}"
+            );
             continue;
         };
+        let stripped = path.with_extension("stripped");
+        if elf.machine() == Machine::OWN && stripped.exists() {
+            let layout = read(&stripped).layout;
+            assert_eq!(layout.source, LayoutOrigin::Table, "{stripped:?}");
+            assert!(layout.fit.is_full(), "{stripped:?}: {:?}", layout.fit);
+            let has_ssl = layout.layout.structs["ngx_connection_s"].contains_key("ssl");
+            assert_eq!(has_ssl, build.has_ssl, "{stripped:?}");
+        }
         /* The table has members that this build may lack, and does not have members that are not read. */
         let debug_info = choose::from_debug_info(&path, &elf, &files, &wanted).unwrap();
         let mut compared = 0;
