@@ -244,22 +244,7 @@ fn installed() {
         assert_eq!(report["nginx"][0]["layout"], "dwarf", "{report:#}");
         let stated = folder.path().join("stated").display().to_string();
         fs::write(&stated, &right).unwrap();
-        for (text, expected) in [
-            (
-                layout_of(&program, 96),
-                "does not fit this binary, build id ",
-            ),
-            (
-                right.replace(" 1.99.0", " 1.98.0"),
-                "has nothing for nginx 1.99.0",
-            ),
-            (
-                right.replace("    host ", "    guest "),
-                "has no ngx_http_headers_in_t.host",
-            ),
-            ("nonsense".to_owned(), ": line 1: "),
-            ("#".repeat(2 << 20), "has more than 1048576 bytes"),
-        ] {
+        for (text, expected) in wrong_files(&program, &right) {
             fs::write(&file, text).unwrap();
             let refused = self::reason(&check(&stripped, &[]));
             assert!(refused.contains(expected), "{refused}");
@@ -278,6 +263,26 @@ fn installed() {
             "{report:#}"
         );
     }
+}
+
+/// Returns files that can't be used for a program, each with what is said of it. `right` is the right one.
+fn wrong_files(program: &Path, right: &str) -> [(String, &'static str); 5] {
+    [
+        (
+            layout_of(program, 96),
+            "does not fit this binary, build id ",
+        ),
+        (
+            right.replace(" 1.99.0", " 1.98.0"),
+            "has nothing for nginx 1.99.0",
+        ),
+        (
+            right.replace("    host ", "    guest "),
+            "has no ngx_http_headers_in_t.host",
+        ),
+        ("nonsense".to_owned(), ": line 1: "),
+        ("#".repeat(2 << 20), "has more than 1048576 bytes"),
+    ]
 }
 
 /// Returns why a program can't be traced.
