@@ -39,7 +39,8 @@ const SIGNATURE_BYTES_MAX: usize = 64;
 /// The properties that distinguish builds with different struct layouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Build {
-    /// The release of nginx, of a fork the one that it is based on.
+    /// The release that the modules carry: of nginx, of a fork the nginx that it is based on, or of Angie and
+    /// freenginx their own.
     pub version: Version,
     /// `NGX_MODULE_SIGNATURE`, which nginx compares when it loads a module. At most 64 bytes of
     /// printable ASCII.
@@ -55,11 +56,13 @@ pub struct Build {
     /// True when the binary exports `ngx_http_upstream_sticky_module`. The signature does not show
     /// it.
     pub has_sticky: bool,
+    /// The macros of forks that exported symbols show: those of `FORK_MACROS`.
+    pub fork_macros: Vec<&'static str>,
 }
 
 /// Macros of `configure` that move a member and are encoded in the signature: the name without `NGX_`,
 /// and the number of its digit, counted from 1.
-pub(crate) const DIGITS: [(&str, usize); 13] = [
+const DIGITS: [(&str, usize); 13] = [
     ("FILE_AIO", 3),
     ("QUIC", 18),
     ("THREADS", 22),
@@ -76,7 +79,20 @@ pub(crate) const DIGITS: [(&str, usize); 13] = [
 ];
 
 /// Session affinity (`NGX_HTTP_UPSTREAM_SID`, since 1.29.6), which has no digit.
-pub(crate) const STICKY: &str = "STICKY";
+const STICKY: &str = "STICKY";
+
+/// Session affinity alone, without `COMPAT`.
+const STICKY_MODULE: &str = "STICKY_MODULE";
+
+/// Macros of forks and of well-known patches that move a member, each with the symbol that only builds with it
+/// export.
+const FORK_MACROS: [(&str, &str); 2] = [
+    ("DELAYED_EVENTS", "ngx_posted_delayed_events"),
+    ("ANGIE_API", "ngx_api_module"),
+];
+
+/// What precedes the rest of a signature of Angie.
+const ANGIE_SIGNATURE: &str = "Angie,";
 
 /// The part of a signature before its digits: the sizes of a pointer, of `sig_atomic_t`, of `time_t`.
 const SIZES: &str = "8,4,8,";
@@ -115,10 +131,41 @@ impl Build {
             has_ssl: elf.symbol("ngx_ssl_create_connection").is_some(),
             has_quic: elf.symbol(QUIC).is_some(),
             has_sticky: elf.symbol("ngx_http_upstream_sticky_module").is_some(),
+            fork_macros: FORK_MACROS
+                .iter()
+                .filter(|(_, symbol)| elf.symbol(symbol).is_some())
+                .map(|(name, _)| *name)
+                .collect(),
         })
     }
 
-    /// Returns whether a macro was defined when nginx was built: one of `DIGITS`, or `STICKY`.
+    /// Returns the build of nginx itself that has this release and these options.
+    pub(crate) fn of_nginx(&self, version: Version) -> Self {
+        let signature = self.signature.strip_prefix(ANGIE_SIGNATURE);
+        Self {
+            version,
+            signature: signature.unwrap_or(&self.signature).to_owned(),
+            fork: None,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the name and the release for people: `nginx 1.22.1`, `Angie/1.12.1`.
+    pub fn name(&self) -> String {
+        match &self.fork {
+            Some(fork) => fork.clone(),
+            None => format!("nginx {}", self.version),
+        }
+    }
+
+    /// Returns whether `defines()` knows a macro.
+    pub(crate) fn knows(name: &str) -> bool {
+        let is_digit = DIGITS.iter().any(|(known, _)| *known == name);
+        let is_of_fork = FORK_MACROS.iter().any(|(known, _)| *known == name);
+        is_digit || is_of_fork || [STICKY, STICKY_MODULE].contains(&name)
+    }
+
+    /// Returns whether a macro was defined when nginx was built: one that `knows()` knows.
     pub(crate) fn defines(&self, name: &str) -> bool {
         let digit = |name: &str| {
             let (_, digit) = DIGITS.iter().find(|(known, _)| *known == name)?;
@@ -132,6 +179,8 @@ impl Build {
                 self.has_quic || digit("COMPAT") == Some(b'1')
             }
             STICKY => self.has_sticky || digit("COMPAT") == Some(b'1'),
+            STICKY_MODULE => self.has_sticky,
+            _ if self.fork_macros.contains(&name) => true,
             _ => is_set,
         }
     }
@@ -139,10 +188,13 @@ impl Build {
 
 impl fmt::Display for Build {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(fork) = &self.fork {
-            write!(f, "{fork}, which is ")?;
+        write!(f, "{}", self.name())?;
+        /* A fork whose modules carry its own release does not say which nginx it is based on. */
+        let own = format!("/{}", self.version);
+        if self.fork.as_ref().is_some_and(|fork| !fork.ends_with(&own)) {
+            write!(f, ", which is nginx {}", self.version)?;
         }
-        write!(f, "nginx {} (signature {})", self.version, self.signature)
+        write!(f, " (signature {})", self.signature)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::layout::dwarf;
 use crate::layout::file;
 use crate::layout::file::LayoutFile;
 use crate::layout::inference;
+use crate::layout::inference::listed;
 use crate::layout::remedy;
 use crate::layout::wanted::WantedMembers;
 use crate::layout::witness;
@@ -112,8 +113,7 @@ pub fn read_debug_info(
     let mut examine = |layout: &Layout| witnesses.examine(layout);
     let fit = examine(&layout);
     let contradiction = if fit.differ.is_empty() {
-        layout::built_in(build)?
-            .and_then(|own| inference::contradicted_by_own(&layout, &own, &mut examine))
+        inference::contradicted_by_own(&layout, &layout::built_in(build)?, &mut examine)
     } else {
         let known = layout::known_layouts(build)?;
         inference::contradicted_by_known(&fit, &known, &mut examine)
@@ -167,7 +167,11 @@ pub fn choose_layout(
         return fitting(chosen, identity, &remedy);
     }
     let remedy = remedy::for_layout(debug_files);
-    match layout::built_in(build)? {
+    let mut known = layout::built_in(build)?;
+    if known.len() > 1 {
+        return among(elf, identity, known, remedy);
+    }
+    match known.pop() {
         Some(layout) => {
             let chosen = ChosenLayout {
                 fit: Witnesses::new(elf).examine(&layout),
@@ -189,6 +193,33 @@ fn from_file(elf: &Elf<'_>, source: LayoutOrigin, file: LayoutFile) -> ChosenLay
         layout: file.layout,
         file: Some(file.path),
     }
+}
+
+/// Returns the one of several layouts that builds of one name have.
+fn among(
+    elf: &Elf<'_>,
+    identity: &Identity,
+    known: Vec<Layout>,
+    remedy: &str,
+) -> Result<ChosenLayout> {
+    let witnesses = Witnesses::new(elf);
+    let chosen = listed::choose(known, &mut |layout| witnesses.examine(layout));
+    let chosen = chosen.map_err(|reason| {
+        anyhow!(
+            "{}, build id {}, has one of several layouts, and {reason}: {remedy}",
+            identity.build,
+            identity.shown_build_id()
+        )
+    })?;
+    let Some((layout, fit)) = chosen else {
+        return infer(elf, identity, remedy);
+    };
+    Ok(ChosenLayout {
+        source: LayoutOrigin::Table,
+        layout,
+        fit,
+        file: None,
+    })
 }
 
 /// Returns a layout that was not made from this binary. Fails when the binary's code contradicts it.

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use anyhow::Result;
 
 use crate::build::Build;
-use crate::version::Version;
+use forks::Forks;
+use table::Table;
 
 pub use table::release::newest_release;
 pub use table::release::with_release;
@@ -16,6 +17,7 @@ pub use table::release::with_release;
 pub mod choose;
 pub mod dwarf;
 pub mod file;
+mod forks;
 pub mod inference;
 pub mod remedy;
 mod table;
@@ -25,6 +27,9 @@ pub mod witness;
 
 /// The built-in layouts.
 pub const TABLE: &str = include_str!("../../layouts.txt");
+
+/// What forks do to them.
+const FORKS: &str = include_str!("../../forks.txt");
 
 /// The offset in bytes of each member of a struct, by the member's name.
 pub type Members = BTreeMap<String, u32>;
@@ -56,32 +61,88 @@ impl Layout {
     }
 }
 
-/// Returns the built-in layout of a build. `None` when the table has none for it.
+/// A known layout, with the newest release that has it.
+pub type KnownLayout = (String, Layout);
+
+/// Returns the layouts that the built-in tables have for a build: none when its release is not known, and several
+/// when builds of one name differ, of which its code has to show which one it is.
 ///
 /// # Errors
 ///
-/// Fails when the built-in table is broken, which a test excludes.
-pub fn built_in(build: &Build) -> Result<Option<Layout>> {
-    table::parse(TABLE)
-        .and_then(|table| table.layout_of(build))
-        .context("failed to read the built-in layouts")
+/// Fails when a built-in table is broken, which a test excludes.
+pub fn built_in(build: &Build) -> Result<Vec<Layout>> {
+    BuiltIn::read()?.layouts_of(build)
 }
 
-/// Returns every layout of the built-in table as this build's options make it, each with the newest release
-/// that has it. Inference chooses from them for builds that the table does not know.
+/// Returns every known layout as this build's options make it. Inference chooses from them for builds that the
+/// tables do not know. Those of a fork are known for builds of this fork only.
 ///
 /// # Errors
 ///
-/// Fails when the built-in table is broken, which a test excludes.
-pub fn known_layouts(build: &Build) -> Result<Vec<(Version, Layout)>> {
-    table::parse(TABLE)
-        .and_then(|table| table.distinct_layouts(build))
-        .context("failed to read the built-in layouts")
+/// Fails when a built-in table is broken, which a test excludes.
+pub fn known_layouts(build: &Build) -> Result<Vec<KnownLayout>> {
+    BuiltIn::read()?.known_layouts(build)
+}
+
+/// The built-in tables.
+struct BuiltIn {
+    table: Table,
+    forks: Forks,
+}
+
+impl BuiltIn {
+    fn read() -> Result<Self> {
+        Ok(Self {
+            table: table::parse(TABLE).context("failed to read the built-in layouts")?,
+            forks: forks::parse(FORKS).context("failed to read the built-in forks")?,
+        })
+    }
+
+    /// Returns the layouts that a build may have. None when its release is not known.
+    fn layouts_of(&self, build: &Build) -> Result<Vec<Layout>> {
+        let Some(base) = self.forks.base(build) else {
+            return Ok(Vec::new());
+        };
+        let nginx = build.of_nginx(base);
+        match self.table.layout_of(&nginx)? {
+            Some(layout) => self.forks.apply(build, &nginx, &layout),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns every known layout, each once.
+    fn known_layouts(&self, build: &Build) -> Result<Vec<KnownLayout>> {
+        let nginx = build.of_nginx(build.version);
+        let mut found: Vec<KnownLayout> = Vec::new();
+        for (version, layout) in self.table.distinct_layouts(&nginx)? {
+            let nginx = nginx.of_nginx(version);
+            let layouts = self.forks.apply(&nginx, &nginx, &layout)?;
+            found.extend(
+                layouts
+                    .into_iter()
+                    .map(|layout| (version.to_string(), layout)),
+            );
+        }
+        for release in self.forks.releases(build) {
+            let fork = Some(release.clone());
+            let build = Build {
+                fork,
+                ..build.clone()
+            };
+            for layout in self.layouts_of(&build)? {
+                if !found.iter().any(|(_, known)| *known == layout) {
+                    found.push((release.clone(), layout));
+                }
+            }
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::Build;
+    use super::Layout;
     use super::TABLE;
     use super::built_in;
     use super::table::parse;
@@ -102,7 +163,15 @@ pub(crate) mod tests {
             has_ssl: true,
             has_quic: false,
             has_sticky: false,
+            fork_macros: Vec::new(),
         }
+    }
+
+    /// Returns the only layout that the tables have for a build. `None` when they have none.
+    pub fn only(build: &Build) -> Option<Layout> {
+        let mut layouts = built_in(build).unwrap();
+        assert!(layouts.len() <= 1, "{build}");
+        layouts.pop()
     }
 
     /// Returns every measured configuration: its release and options, the build, and the offsets.
@@ -130,7 +199,7 @@ pub(crate) mod tests {
         let names: Vec<&str> = lines.next().unwrap().split('\t').skip(6).collect();
         let mut count = 0;
         for (configuration, build, offsets) in configurations() {
-            let layout = built_in(&build).unwrap().unwrap();
+            let layout = only(&build).unwrap();
             for (name, offset) in names.iter().zip(offsets) {
                 let (name, member) = name.split_once('.').unwrap();
                 let stated = layout.structs[name].get(member);
@@ -145,16 +214,15 @@ pub(crate) mod tests {
     /// Check that every release from 1.10.0 on has a layout, and that newer releases have none.
     #[test]
     fn releases() {
-        let whole = built_in(&build("1.22.1", COMPAT)).unwrap().unwrap();
+        let whole = only(&build("1.22.1", COMPAT)).unwrap();
         for (first, last) in parse(TABLE).unwrap().releases {
             for version in [first, last] {
-                let layout = built_in(&build(&version.to_string(), COMPAT));
-                let layout = layout.unwrap().unwrap();
+                let layout = only(&build(&version.to_string(), COMPAT)).unwrap();
                 assert!(layout.structs.keys().eq(whole.structs.keys()), "{version}");
             }
         }
         for version in ["1.9.15", "1.12.3", "1.22.2", "1.31.999", "2.0.0"] {
-            assert!(built_in(&build(version, COMPAT)).unwrap().is_none());
+            assert!(only(&build(version, COMPAT)).is_none());
         }
     }
 
@@ -162,28 +230,24 @@ pub(crate) mod tests {
     #[test]
     fn others() {
         for signature in [
-            "Angie,8,4,8,00111111110101110011111111111111111",
             "4,4,4,0011111111010111001111111111111111",
             "8,4,8,0011111111010111001111111110111111",
             "",
         ] {
-            assert!(
-                built_in(&build("1.22.1", signature)).unwrap().is_none(),
-                "{signature}"
-            );
+            assert!(only(&build("1.22.1", signature)).is_none(), "{signature}");
         }
         let fork = Build {
             fork: Some("openresty/1.21.4.1".to_owned()),
             ..build("1.21.4", COMPAT)
         };
-        assert!(built_in(&fork).unwrap().is_none());
+        assert!(only(&fork).is_none());
     }
 
     /// Check that a section that was written is parsed as the same layout.
     #[test]
     fn written() {
         let build = build("1.22.1", COMPAT);
-        let layout = built_in(&build).unwrap().unwrap();
+        let layout = only(&build).unwrap();
         let again = parse(&layout.section(&build)).unwrap();
         assert_eq!(again.layout_of(&build).unwrap(), Some(layout));
     }

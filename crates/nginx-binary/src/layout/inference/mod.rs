@@ -10,11 +10,13 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 
+use crate::layout::KnownLayout;
 use crate::layout::Layout;
 use crate::layout::Members;
 use crate::layout::witness;
 use crate::layout::witness::Agreement;
-use crate::version::Version;
+
+pub mod listed;
 
 /// A struct that neither embeds another one nor is embedded, so that it may come from another release than
 /// the rest: a fix that was ported to an older branch moves the members of one struct (1.30.6 has a struct
@@ -27,39 +29,40 @@ const DECIDED_BY_SYMBOL: [&str; 1] = ["ngx_quic_frame_s"];
 /// A known layout that was compared with the code of another build.
 struct TriedLayout<'a> {
     /// The newest release that has it.
-    version: Version,
+    release: &'a str,
     layout: Cow<'a, Layout>,
     fit: Agreement,
 }
 
-/// Returns the one known layout that the code agrees with, and the members in which it does. `known` are the layouts as the build's options
-/// make them, each with the newest release that has it; `examine` compares one with the code.
+/// Returns the one known layout that the code agrees with, and the members in which it does. `known` are the
+/// layouts as the build's options make them, each with the newest release that has it; `examine` compares one
+/// with the code.
 ///
 /// # Errors
 ///
 /// Fails with the reason when none agrees, when several do, or when a member has no witness.
 pub fn infer_layout(
-    known: &[(Version, Layout)],
+    known: &[KnownLayout],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Result<(Layout, Agreement)> {
     let mut candidates: Vec<TriedLayout<'_>> = Vec::new();
-    for (version, layout) in known {
+    for (release, layout) in known {
         candidates.push(TriedLayout {
-            version: *version,
+            release,
             fit: examine(layout),
             layout: Cow::Borrowed(layout),
         });
     }
     let alone = known.iter().map(|(_, layout)| layout.structs.get(ALONE));
     let alone: BTreeSet<Option<&Members>> = alone.collect();
-    let mixed: Vec<(Version, Layout)> = candidates
+    let mixed: Vec<(&str, Layout)> = candidates
         .iter()
         .filter(|candidate| differs_in_one(&candidate.fit))
         .flat_map(|near| alone.iter().map(|members| with_struct(near, *members)))
         .collect();
-    for (version, layout) in mixed {
+    for (release, layout) in mixed {
         candidates.push(TriedLayout {
-            version,
+            release,
             fit: examine(&layout),
             layout: Cow::Owned(layout),
         });
@@ -69,7 +72,7 @@ pub fn infer_layout(
     if let Some(first) = unsettled.first() {
         bail!(
             "that of {} fits, but nothing in the code shows the offset of {first}{}",
-            only.version,
+            only.release,
             match unsettled.len() {
                 1 => String::new(),
                 more => format!(" and {} more", more - 1),
@@ -83,13 +86,13 @@ pub fn infer_layout(
 /// (`fit`): it agrees fully with a known one. `None` when it does not.
 pub fn contradicted_by_known(
     fit: &Agreement,
-    known: &[(Version, Layout)],
+    known: &[KnownLayout],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Option<String> {
     let first = fit.differ.first()?;
     let better = known.iter().find(|(_, layout)| examine(layout).is_full())?;
     Some(format!(
-        "the binary's code has {} of {} members elsewhere ({} first), and agrees with nginx {} in full",
+        "the binary's code has {} of {} members elsewhere ({} first), and agrees with the layout of {} in full",
         fit.differ.len(),
         fit.asked(),
         witness::path_name(first),
@@ -98,31 +101,33 @@ pub fn contradicted_by_known(
 }
 
 /// Returns what contradicts a layout that debug information states, and with which the code agrees: it agrees
-/// fully with the known layout of this very build (`own`), which has a member at another offset. `None` when
+/// fully with known layouts of this very build (`own`), each of which has a member at another offset. `None` when
 /// it does not.
 pub fn contradicted_by_own(
     stated: &Layout,
-    own: &Layout,
+    own: &[Layout],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Option<String> {
-    if !examine(own).is_full() {
-        return None;
-    }
-    let members = stated.structs.iter().flat_map(|(name, members)| {
+    let agreeing = own.iter().filter(|own| examine(own).is_full());
+    let moved = agreeing.map(|own| moved_from(stated, own));
+    let moved: Option<Vec<String>> = moved.collect();
+    let first = moved?.into_iter().next()?;
+    Some(format!(
+        "it has {first} elsewhere than this release, with which the binary's code agrees in full"
+    ))
+}
+
+/// Returns the first member that a layout has at another offset than a known one.
+fn moved_from(stated: &Layout, own: &Layout) -> Option<String> {
+    let mut members = stated.structs.iter().flat_map(|(name, members)| {
         let members = members.iter();
         members.map(move |(member, offset)| (name, member, offset))
     });
-    for (name, member, offset) in members {
-        let known = own.structs.get(name).and_then(|known| known.get(member));
-        if known.is_some_and(|known| known != offset) && !DECIDED_BY_SYMBOL.contains(&name.as_str())
-        {
-            return Some(format!(
-                "it has {name}.{member} elsewhere than this release, with which the binary's code \
-                 agrees in full"
-            ));
-        }
-    }
-    None
+    let (name, member, _) = members.find(|(name, member, offset)| {
+        let known = own.structs.get(*name).and_then(|known| known.get(*member));
+        known.is_some_and(|known| known != *offset) && !DECIDED_BY_SYMBOL.contains(&name.as_str())
+    })?;
+    Some(format!("{name}.{member}"))
 }
 
 /// Returns whether all members that differ are in the struct `ALONE`.
@@ -131,13 +136,13 @@ fn differs_in_one(fit: &Agreement) -> bool {
 }
 
 /// Replaces the struct `ALONE` of a layout.
-fn with_struct(near: &TriedLayout<'_>, members: Option<&Members>) -> (Version, Layout) {
+fn with_struct<'a>(near: &TriedLayout<'a>, members: Option<&Members>) -> (&'a str, Layout) {
     let mut layout = Layout::clone(&near.layout);
     let members = members.cloned();
     layout
         .structs
         .insert(ALONE.to_owned(), members.unwrap_or_default());
-    (near.version, layout)
+    (near.release, layout)
 }
 
 /// Returns the only layout that the code fully agrees with. Fails with the reason when there is none.
@@ -148,7 +153,7 @@ fn only_agreeing(candidates: Vec<TriedLayout<'_>>) -> Result<TriedLayout<'_>> {
         .map(|nearest| {
             let fit = &nearest.fit;
             let (agree, asked) = (fit.agree.len(), fit.asked());
-            format!("that of {} in {agree} of {asked}", nearest.version)
+            format!("that of {} in {agree} of {asked}", nearest.release)
         });
     let mut fitting = candidates
         .into_iter()
@@ -159,17 +164,17 @@ fn only_agreeing(candidates: Vec<TriedLayout<'_>>) -> Result<TriedLayout<'_>> {
     };
     for other in fitting {
         ensure!(
-            other.layout == only.layout,
+            listed::differing(&only.fit, &only.layout, &other.layout).is_none(),
             "both that of {} and that of {} fit",
-            only.version,
-            other.version
+            only.release,
+            other.release
         );
     }
     Ok(only)
 }
 
 /// Returns the members whose offset differs between the known layouts and that no witness has settled.
-fn unsettled(chosen: &TriedLayout<'_>, known: &[(Version, Layout)]) -> Vec<String> {
+fn unsettled(chosen: &TriedLayout<'_>, known: &[KnownLayout]) -> Vec<String> {
     let members = chosen
         .layout
         .structs
@@ -195,23 +200,23 @@ mod tests {
     use super::contradicted_by_known;
     use super::contradicted_by_own;
     use super::infer_layout;
+    use crate::layout::KnownLayout;
     use crate::layout::Layout;
     use crate::layout::Members;
     use crate::layout::witness::Agreement;
     use crate::layout::witness::functions::MemberPath;
-    use crate::version::Version;
 
     /// Two members of one struct.
     const PLACES: [MemberPath; 2] = [&[("ngx_s", "first")], &[("ngx_s", "second")]];
 
     /// Returns a known layout that has its members at `offset` and at 64.
-    fn known(version: &str, offset: u32) -> (Version, Layout) {
+    fn known(release: &str, offset: u32) -> KnownLayout {
         let members = [("first".to_owned(), offset), ("second".to_owned(), 64)];
         let structs = [("ngx_s".to_owned(), Members::from(members))];
         let layout = Layout {
             structs: structs.into(),
         };
-        (version.parse().unwrap(), layout)
+        (release.to_owned(), layout)
     }
 
     /// Compares a layout with code that has the first member at `offset` and the second one at 64.
@@ -288,24 +293,37 @@ mod tests {
         let bad = examine(wrong);
         let says = contradicted_by_known(&bad, &known, &mut examine).unwrap();
         let expected = "the binary's code has 1 of 2 members elsewhere (ngx_s.first first), and agrees \
-                        with nginx 1.30.4 in full";
+                        with the layout of 1.30.4 in full";
         assert_eq!(says, expected);
         assert_eq!(contradicted_by_known(&bad, &known[..1], &mut examine), None);
         let good = examine(right);
         assert_eq!(contradicted_by_known(&good, &known, &mut examine), None);
-        assert_eq!(contradicted_by_own(right, right, &mut examine), None);
+        assert_eq!(
+            contradicted_by_own(right, std::slice::from_ref(right), &mut examine),
+            None
+        );
         let mut moved = right.clone();
         let members = moved.structs.get_mut("ngx_s").unwrap();
         members.insert("third".to_owned(), 72);
-        assert_eq!(contradicted_by_own(&moved, right, &mut examine), None);
-        assert_eq!(contradicted_by_own(right, wrong, &mut examine), None);
+        assert_eq!(
+            contradicted_by_own(&moved, std::slice::from_ref(right), &mut examine),
+            None
+        );
+        assert_eq!(
+            contradicted_by_own(right, std::slice::from_ref(wrong), &mut examine),
+            None
+        );
         let mut own = moved.clone();
         own.structs
             .get_mut("ngx_s")
             .unwrap()
             .insert("third".to_owned(), 80);
-        let says = contradicted_by_own(&moved, &own, &mut examine).unwrap();
+        let says = contradicted_by_own(&moved, &[own.clone()], &mut examine).unwrap();
         assert!(says.starts_with("it has ngx_s.third elsewhere"), "{says}");
+        assert_eq!(
+            contradicted_by_own(&moved, &[own, moved.clone()], &mut examine),
+            None
+        );
     }
 
     /// Check that a layout that fits is refused when a member without a witness has another offset in another

@@ -9,19 +9,18 @@ use std::ptr;
 
 use crate::build::Build;
 use crate::layout;
+use crate::layout::KnownLayout;
 use crate::layout::Layout;
+use crate::layout::forks::measured;
 use crate::layout::inference::infer_layout;
-use crate::layout::tests::COMPAT;
-use crate::layout::tests::build;
+use crate::layout::inference::listed;
 use crate::layout::tests::configurations;
+use crate::layout::tests::only;
 use crate::layout::witness;
 use crate::layout::witness::Agreement;
 use crate::layout::witness::Verdict;
 use crate::layout::witness::functions::WITNESSES;
 use crate::version::Version;
-
-/// The layouts of forks and of foreign builds of nginx, one on each line.
-const FORKS: &str = include_str!("../../../tests/data/forks.tsv");
 
 /// A member that is read only when a symbol shows that it is where the table has it (`sites::QUIC_FRAMES`),
 /// which is since 1.25.4.
@@ -31,33 +30,23 @@ const DECIDED_BY_SYMBOL: &str = "ngx_quic_frame_s.u";
 struct Known {
     name: String,
     build: Build,
+    /// The nginx that it is based on, with the same options.
+    nginx: Build,
     layout: Layout,
     /// The offset of each witness's member.
     places: Vec<Option<i64>>,
 }
 
 impl Known {
-    fn new(name: String, build: Build, layout: Layout) -> Self {
+    fn new(name: String, build: Build, nginx: Build, layout: Layout) -> Self {
         Self {
             name,
             build,
+            nginx,
             places: witness::offsets(&layout),
             layout,
         }
     }
-}
-
-/// Reads a layout from columns: the names `STRUCT.MEMBER`, and their offsets.
-fn layout_of(names: &[&str], offsets: &[&str]) -> Layout {
-    let mut layout = Layout::default();
-    for (name, offset) in names.iter().zip(offsets) {
-        let (name, member) = name.split_once('.').unwrap();
-        if let Ok(offset) = offset.parse() {
-            let members = layout.structs.entry(name.to_owned()).or_default();
-            members.insert(member.to_owned(), offset);
-        }
-    }
-    layout
 }
 
 /// Returns every distinct measured layout of nginx. `layout::tests` compares the table with the measured
@@ -65,73 +54,40 @@ fn layout_of(names: &[&str], offsets: &[&str]) -> Layout {
 fn measured() -> Vec<Known> {
     let mut found: Vec<Known> = Vec::new();
     for (configuration, build, _) in configurations() {
-        let layout = layout::built_in(&build).unwrap().unwrap();
+        let layout = only(&build).unwrap();
         if !found.iter().any(|known| known.layout == layout) {
-            found.push(Known::new(configuration, build, layout));
+            found.push(Known::new(configuration, build.clone(), build, layout));
         }
     }
     found
 }
 
-/// Adds the members that were not measured in a fork (those that are not in `names`). Each is assumed to have
-/// moved as far as the next member after it in nginx's layout, or else as the last one before it.
-fn complete(mut layout: Layout, nginx: &Layout, names: &[&str]) -> Layout {
-    for (name, members) in &nginx.structs {
-        let known = layout.structs.entry(name.clone()).or_default();
-        let stated = known.clone();
-        for (member, offset) in members {
-            if names.contains(&&*format!("{name}.{member}")) {
-                continue;
-            }
-            let moved = |(other, at): (&String, &u32)| Some((*at, *stated.get(other)?));
-            let others: Vec<(u32, u32)> = members.iter().filter_map(moved).collect();
-            let after = others.iter().filter(|(at, _)| at >= offset).min();
-            let before = others.iter().filter(|(at, _)| at < offset).max();
-            let (from, to) = after.or(before).copied().unwrap_or_default();
-            known.insert(member.clone(), (offset + to).saturating_sub(from));
-        }
-    }
-    layout
-}
-
-/// Returns every build of a fork, with the signature that nginx would have with the same options.
+/// Returns every measured build of a fork. The members that were not measured are where the tables have them, which
+/// were made from the headers.
 fn forks() -> Vec<Known> {
-    let mut lines = FORKS.lines().filter(|line| !line.starts_with('#'));
-    let names: Vec<&str> = lines.next().unwrap().split('\t').skip(3).collect();
-    let known = lines.map(|line| {
-        let [name, version, signature, offsets @ ..] = &line.split('\t').collect::<Vec<_>>()[..]
-        else {
-            panic!("{line}");
-        };
-        /* Angie's signature has a word before it, and one more digit in later releases. */
-        let signature = signature.trim_start_matches("Angie,");
-        let signature = &signature[..COMPAT.len()];
-        let layout = layout_of(&names, offsets);
-        let connection = &layout.structs["ngx_connection_s"];
-        let build = Build {
-            has_ssl: connection.contains_key("ssl"),
-            has_quic: connection.contains_key("quic"),
-            has_sticky: true,
-            ..build(version, signature)
-        };
-        let layout = complete(layout, &layout::built_in(&build).unwrap().unwrap(), &names);
-        Known::new((*name).to_owned(), build, layout)
+    let known = measured::builds().into_iter().map(|fork| {
+        let mut layouts = layout::built_in(&fork.build).unwrap().into_iter();
+        let mut layout = layouts
+            .find(|layout| fork.differing(layout).is_empty())
+            .unwrap();
+        for (name, members) in fork.layout.structs {
+            let known = layout.structs.entry(name).or_default();
+            known.extend(members);
+        }
+        Known::new(fork.name, fork.build, fork.nginx, layout)
     });
     known.collect()
 }
 
-/// The options that a layout depends on: the signature, and what the signature does not state.
-type OptionSet = (String, [bool; 3]);
-
 /// Layouts to choose from. The offsets of the witnesses' members, which are looked up for each fault, are
 /// computed once.
 struct Choices {
-    layouts: Vec<(Version, Layout)>,
+    layouts: Vec<KnownLayout>,
     offsets: Vec<Vec<Option<i64>>>,
 }
 
 impl Choices {
-    fn new(layouts: Vec<(Version, Layout)>) -> Self {
+    fn new(layouts: Vec<KnownLayout>) -> Self {
         let offsets = layouts.iter().map(|(_, layout)| witness::offsets(layout));
         Self {
             offsets: offsets.collect(),
@@ -151,14 +107,21 @@ impl Choices {
 
 /// The known layouts for each set of options, computed once.
 #[derive(Default)]
-struct KnownLayouts(HashMap<OptionSet, Choices>);
+struct KnownLayouts(HashMap<String, Choices>);
 
 impl KnownLayouts {
     fn with_options_of(&mut self, build: &Build) -> &Choices {
-        let flags = [build.has_ssl, build.has_quic, build.has_sticky];
-        let key = (build.signature.clone(), flags);
+        /* Those of nginx itself do not depend on its release. */
+        let version = match build.fork {
+            None => Version::from_number(0),
+            Some(_) => build.version,
+        };
+        let key = Build {
+            version,
+            ..build.clone()
+        };
         let read = || Choices::new(layout::known_layouts(build).unwrap());
-        self.0.entry(key).or_insert_with(read)
+        self.0.entry(format!("{key:?}")).or_insert_with(read)
     }
 }
 
@@ -205,16 +168,29 @@ fn compare(
 /// Infers the layout of a build whose witnesses have a fault. Returns whether a layout is inferred, and its
 /// members that have a wrong offset.
 fn infer(known: &Known, choices: &Choices, fault: Fault) -> (bool, Vec<String>) {
-    let is_built_in = |module: &str| match module {
-        "ngx_quic_output" => known.build.has_quic,
-        _ => true,
-    };
+    let is_built_in = |module: &str| module != "ngx_quic_output" || known.build.has_quic;
     let mut examine =
         |layout: &Layout| compare(known, &choices.offsets_of(layout), fault, &is_built_in);
-    let Ok((chosen, _)) = infer_layout(&choices.layouts, &mut examine) else {
-        return (false, Vec::new());
-    };
-    let fit = examine(&chosen);
+    match infer_layout(&choices.layouts, &mut examine) {
+        Ok((chosen, fit)) => (true, wrong(known, &chosen, &fit)),
+        Err(_) => (false, Vec::new()),
+    }
+}
+
+/// Chooses between the layouts that the tables have for a build whose witnesses have a fault. Returns whether one
+/// is chosen, and its members that have a wrong offset.
+fn choose(known: &Known, layouts: &[Layout], fault: Fault) -> (bool, Vec<String>) {
+    let is_built_in = |module: &str| module != "ngx_quic_output" || known.build.has_quic;
+    let mut examine =
+        |layout: &Layout| compare(known, &witness::offsets(layout), fault, &is_built_in);
+    match listed::choose(layouts.to_vec(), &mut examine) {
+        Ok(Some((chosen, fit))) => (true, wrong(known, &chosen, &fit)),
+        _ => (false, Vec::new()),
+    }
+}
+
+/// Returns the members that are read and that a chosen layout has at a wrong offset.
+fn wrong(known: &Known, chosen: &Layout, fit: &Agreement) -> Vec<String> {
     let is_unread = |name: &str, member: &str| {
         let mut unread = fit.unread.iter();
         unread.any(|place| place.contains(&(name, member)))
@@ -230,7 +206,7 @@ fn infer(known: &Known, choices: &Choices, fault: Fault) -> (bool, Vec<String>) 
             }
         }
     }
-    (true, wrong)
+    wrong
 }
 
 fn one_missing() -> impl Iterator<Item = Fault> {
@@ -252,36 +228,52 @@ fn some_missing() -> impl Iterator<Item = Fault> {
         .map(Fault::Some)
 }
 
-/// Check that no wrong layout is inferred for forks, whichever witnesses are missing and whichever one agrees
-/// with everything. Those that have a layout of nginx, or differ in one struct that another release has, are
-/// inferred.
+/// Check that the layout of every fork is the one that its code chooses, and that no wrong one is chosen or
+/// inferred for it, whichever witnesses are missing and whichever one agrees with everything.
 #[test]
 fn never_wrong_for_forks() {
     let mut candidates = KnownLayouts::default();
-    let mut found = Vec::new();
     for known in forks() {
         let candidates = candidates.with_options_of(&known.build);
+        let built_in = layout::built_in(&known.build).unwrap();
         let faults = one_missing().chain(one_wrong()).chain(some_missing());
         for fault in faults.chain([Fault::None]) {
-            let (is_inferred, wrong) = infer(&known, candidates, fault);
+            let (is_chosen, wrong) = choose(&known, &built_in, fault);
             assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);
-            if is_inferred && matches!(fault, Fault::None) {
-                found.push(known.name.clone());
-            }
+            assert!(is_chosen || !matches!(fault, Fault::None), "{}", known.name);
+            let (_, wrong) = infer(&known, candidates, fault);
+            assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);
         }
     }
-    let expected = [
-        "angie-1.0.0-compat",
-        "clang-1.30.4",
-        "gcc-nopie-1.30.4",
-        "ingress-1.27.1",
-        "musl-dyn-1.30.4",
-        "musl-static-1.30.4",
-        "openresty-1.25.3.2-compat",
-        "openresty-1.27.1.2-compat",
-        "openresty-1.27.1.2-lua",
-    ];
-    assert_eq!(found, expected);
+}
+
+/// Check the same for a fork whose release the tables do not have: its layout is inferred from other releases of
+/// the fork or from nginx, if one of them has it, or else no layout. Those of Tengine and freenginx are not, since
+/// some of their builds have moved members that have no witness.
+#[test]
+fn never_wrong_for_unknown_forks() {
+    for mut known in forks() {
+        if let Some(fork) = &mut known.build.fork {
+            let (name, _) = fork.split_once('/').unwrap();
+            *fork = format!("{name}/999");
+        }
+        let built_in = layout::built_in(&known.build).unwrap();
+        assert_eq!(built_in.is_empty(), known.build.fork.is_some());
+        let choices = Choices::new(layout::known_layouts(&known.build).unwrap());
+        let is_other = |(_, layout): &&KnownLayout| *layout != known.layout;
+        let others = Choices::new(choices.layouts.iter().filter(is_other).cloned().collect());
+        for fault in one_wrong().chain([Fault::None]) {
+            let (is_inferred, wrong) = infer(&known, &choices, fault);
+            assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);
+            if matches!(fault, Fault::None) {
+                let unsettled = ["tengine", "freenginx"];
+                let is_settled = !unsettled.iter().any(|fork| known.name.contains(fork));
+                assert_eq!(is_inferred, is_settled, "{}", known.name);
+            }
+            let (_, wrong) = infer(&known, &others, fault);
+            assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);
+        }
+    }
 }
 
 /// Check the same for what each fork has moved, with every set of options that was measured. Macros are
@@ -292,7 +284,7 @@ fn never_wrong_for_options() {
     let measured = measured();
     let mut count = 0;
     for fork in forks() {
-        let nginx = layout::built_in(&fork.build).unwrap().unwrap();
+        let nginx = only(&fork.nginx).unwrap();
         for options in &measured {
             let mut layout = options.layout.clone();
             for (name, members) in &mut layout.structs {
@@ -303,11 +295,17 @@ fn never_wrong_for_options() {
                     }
                 }
             }
-            if options.build.version != fork.build.version {
+            if options.build.version != fork.nginx.version {
                 continue;
             }
             let name = format!("{} with the options of {}", fork.name, options.name);
-            let known = Known::new(name, options.build.clone(), layout);
+            let build = Build {
+                version: fork.build.version,
+                fork: fork.build.fork.clone(),
+                fork_macros: fork.build.fork_macros.clone(),
+                ..options.build.clone()
+            };
+            let known = Known::new(name, build, options.build.clone(), layout);
             let candidates = candidates.with_options_of(&known.build);
             for fault in one_wrong().chain([Fault::None]) {
                 let (_, wrong) = infer(&known, candidates, fault);
@@ -334,7 +332,7 @@ fn never_wrong_for_releases() {
             let (is_inferred, _) = infer(known, all, fault);
             assert!(!is_inferred, "{} {fault:?}", known.name);
         }
-        let is_other = |(_, layout): &&(Version, Layout)| *layout != known.layout;
+        let is_other = |(_, layout): &&KnownLayout| *layout != known.layout;
         let others = Choices::new(all.layouts.iter().filter(is_other).cloned().collect());
         for fault in one_wrong().chain([Fault::None]) {
             let (_, wrong) = infer(known, &others, fault);

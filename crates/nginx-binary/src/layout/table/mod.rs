@@ -14,6 +14,8 @@ use super::Members;
 use crate::version::Version;
 
 pub use parse::parse;
+pub use parse::parse_bytes;
+pub use parse::parse_macro;
 
 mod parse;
 pub mod release;

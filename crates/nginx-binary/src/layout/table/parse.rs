@@ -13,8 +13,7 @@ use super::Releases;
 use super::Section;
 use super::StructRule;
 use super::Table;
-use crate::build::DIGITS;
-use crate::build::STICKY;
+use crate::build::Build;
 
 /// The most lines of one struct. nginx's largest has a tenth of this. With the limit on offsets it excludes
 /// that a sum of shifts overflows.
@@ -103,7 +102,7 @@ fn parse_rule(words: &[&str], rule: &mut StructRule) -> Result<()> {
 }
 
 /// Parses an offset in bytes, below 65,536.
-fn parse_bytes(text: &str) -> Result<u32> {
+pub fn parse_bytes(text: &str) -> Result<u32> {
     let bytes: u16 = text
         .parse()
         .with_context(|| format!("\"{text}\" is not an offset"))?;
@@ -111,9 +110,8 @@ fn parse_bytes(text: &str) -> Result<u32> {
 }
 
 /// Parses the name of a macro that moves members.
-fn parse_macro(name: &str) -> Result<String> {
-    let known = name == STICKY || DIGITS.iter().any(|(known, _)| *known == name);
-    ensure!(known, "unknown macro {name}");
+pub fn parse_macro(name: &str) -> Result<String> {
+    ensure!(Build::knows(name), "unknown macro {name}");
     Ok(name.to_owned())
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The members that need no witness.
 
-/// The members that have the same offset in all releases and in all forks that were examined, except that
-/// threads move those of `ngx_event_pipe_s`.
+/// The members that have the same offset in all releases, except that threads move those of
+/// `ngx_event_pipe_s`. Tengine's `ngx_multi_upstream_module` moves most of `ngx_connection_s`, and freenginx
+/// `temp_file`.
 pub const CONSTANT: [&str; 64] = [
     "ngx_array_t.elts",
     "ngx_array_t.nelts",

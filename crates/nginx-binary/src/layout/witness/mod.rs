@@ -306,14 +306,14 @@ mod tests {
     use super::offset_in;
     use crate::built;
     use crate::elf::Elf;
-    use crate::layout::built_in;
     use crate::layout::tests::COMPAT;
     use crate::layout::tests::build;
+    use crate::layout::tests::only;
 
     /// Check that the member of every witness is in the layouts.
     #[test]
     fn known() {
-        let layout = built_in(&build("1.25.2", COMPAT)).unwrap().unwrap();
+        let layout = only(&build("1.25.2", COMPAT)).unwrap();
         for (witness, place) in WITNESSES {
             assert!(offset_in(&layout, place).is_some(), "{witness:?}");
         }

@@ -8,18 +8,18 @@ use super::functions::MemberPath;
 use crate::built;
 use crate::elf::Elf;
 use crate::layout::Layout;
-use crate::layout::built_in;
 use crate::layout::choose::ChosenLayout;
 use crate::layout::choose::LayoutOrigin;
 use crate::layout::tests::COMPAT;
 use crate::layout::tests::build;
+use crate::layout::tests::only;
 
 /// A pointer to what TLS keeps of a connection, which only builds with TLS set.
 const SSL: MemberPath = &[(CONNECTION, "ssl")];
 
 /// Compares the layout of 1.25.2 with compat with a program that exports a function.
 fn fit(function: &str) -> (Layout, Agreement) {
-    let layout = built_in(&build("1.25.2", COMPAT)).unwrap().unwrap();
+    let layout = only(&build("1.25.2", COMPAT)).unwrap();
     let source = format!("{function}\nint main(void) {{ return 0; }}");
     let (_folder, file) = built::compiled(&source, "-O1 -fPIE -pie -rdynamic");
     let image = built::image(&file);
