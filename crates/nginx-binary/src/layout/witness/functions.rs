@@ -16,6 +16,8 @@ pub enum Witness {
     /// A function of a module: the symbol that shows that the module is built in, the function, and
     /// the struct that its first argument points to. Without the symbol the member is not read.
     OfModule(&'static str, &'static str, &'static str),
+    /// Two functions of a module, of which a fork compiles the access out of one.
+    EitherOfModule(&'static str, [&'static str; 2], &'static str),
     /// The content handler that a directive sets, of the first of these modules that is built in.
     Content(Directives),
     /// The callbacks that this handler sets in a request's upstream, which create the request and read the
@@ -29,6 +31,7 @@ pub type Directives = &'static [(&'static str, &'static str)];
 use Witness::Callbacks;
 use Witness::Content;
 use Witness::Data;
+use Witness::EitherOfModule;
 use Witness::Exported;
 use Witness::Handler;
 use Witness::HandlerOfModule;
@@ -43,7 +46,9 @@ impl Witness {
     /// Returns the symbol without which the member is not read. `None` when it always is.
     pub fn module(&self) -> Option<&'static str> {
         match self {
-            OfModule(symbol, ..) | HandlerOfModule(symbol, _) => Some(symbol),
+            OfModule(symbol, ..) | HandlerOfModule(symbol, _) | EitherOfModule(symbol, ..) => {
+                Some(symbol)
+            }
             _ => None,
         }
     }
@@ -74,6 +79,8 @@ pub const H2C: &str = "ngx_http_v2_connection_s";
 pub const SSL_SERVERNAME: &str = "ngx_http_ssl_servername";
 /// A function that only builds with TLS have, be it for http, stream or mail. Without it no connection has TLS.
 pub const SSL_RECV: &str = "ngx_ssl_recv";
+/// The function in which Tengine redirects to HTTPS, and not where nginx does (`T_NGX_HTTP_SSL_VCE`).
+const TENGINE_HTTPS: &str = "ngx_http_core_find_config_phase";
 /// A function that only builds with HTTP/2 have.
 pub const SEND_OUTPUT_QUEUE: &str = "ngx_http_v2_send_output_queue";
 
@@ -197,7 +204,11 @@ pub const WITNESSES: &[(Witness, MemberPath)] = &[
         &[("ngx_log_s", "data")],
     ),
     (
-        OfModule(SSL_SERVERNAME, "ngx_http_process_request", REQUEST),
+        EitherOfModule(
+            SSL_SERVERNAME,
+            ["ngx_http_process_request", TENGINE_HTTPS],
+            REQUEST,
+        ),
         &[(REQUEST, "http_connection")],
     ),
     (

@@ -174,6 +174,14 @@ impl<'a> Witnesses<'a> {
             Witness::Exported(name, argument) | Witness::OfModule(_, name, argument) => {
                 effects_of(self.elf.function(name).ok()?.address, argument)
             }
+            Witness::EitherOfModule(_, names, argument) => {
+                let functions = names.map(|name| self.elf.function(name).ok());
+                let functions = functions.into_iter().flatten();
+                let all: Vec<Rc<FunctionEffects>> = functions
+                    .map(|function| effects_of(function.address, argument))
+                    .collect();
+                FunctionEffects::union(&all)?
+            }
             Witness::Content(directives) => self
                 .handler(directives, places)
                 .filter(|effects| effects.has(name))?,
