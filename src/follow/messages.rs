@@ -3,11 +3,11 @@
 
 use std::fmt;
 
+use nginx_binary::build::Build;
 use nginx_binary::layout::choose::LayoutOrigin;
 use nginx_binary::layout::witness;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::ProbeSites;
-use nginx_binary::version::Version;
 
 use crate::follow::program::Program;
 use crate::host::confinement::Confinement;
@@ -19,11 +19,12 @@ use crate::host::stderr::Verbosity;
 const NONE_RUNS: &str = "no nginx is running: start it, or name a process with --pid";
 
 /// Reports that a process is traced, and how many workers it has.
-pub fn started(messages: Messages, version: Version, pid: u32, workers: usize) {
+pub fn started(messages: Messages, build: &Build, pid: u32, workers: usize) {
+    let name = build.name();
     let plural = if workers == 1 { "" } else { "s" };
     messages.print(
         Verbosity::Normal,
-        format_args!("tracing nginx {version}, pid {pid}, {workers} worker{plural}"),
+        format_args!("tracing {name}, pid {pid}, {workers} worker{plural}"),
     );
 }
 

@@ -23,15 +23,13 @@ use rustix::process::pidfd_open;
 
 use crate::attach::iterator::MappedFiles;
 use crate::attach::iterator::RealInode;
+use crate::follow::role;
 use crate::follow::role::Role;
 use crate::host::confinement::Confinement;
 use crate::host::container::Container;
 use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
-
-/// The name of nginx's processes in `/proc/PID/comm`.
-const COMM: &str = "nginx";
 
 /// The field of `/proc/PID/stat` with the parent's pid, counted from the end of the name.
 const PARENT: usize = 1;
@@ -250,10 +248,10 @@ fn is_of_root(pid: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// Returns whether `/proc/PID/comm` has nginx's name.
+/// Returns whether `/proc/PID/comm` has nginx's name, or that of a fork.
 fn is_named_nginx(pid: u32) -> bool {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
-    comm.is_ok_and(|comm| comm.trim_end() == COMM)
+    comm.is_ok_and(|comm| role::NAMES.contains(&comm.trim_end()))
 }
 
 /// Returns the children of a process from the kernel's lists of the children of each thread. A list

@@ -81,12 +81,12 @@ impl Program {
         self.processes.iter().any(NginxProcess::is_alive)
     }
 
-    /// Returns the version and path, for messages.
+    /// Returns the name, the release and the path, for messages.
     pub fn shown(&self) -> String {
         let build_id = self.identity.build_id.as_deref().unwrap_or("none");
         format!(
-            "nginx {} at {} (build id {build_id})",
-            self.identity.build.version,
+            "{} at {} (build id {build_id})",
+            self.identity.build.name(),
             Quoted(&self.path)
         )
     }

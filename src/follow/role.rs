@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io;
 use std::io::Read as _;
 
+/// The names that titles and `/proc/PID/comm` have: nginx's, which most forks have, and that of Angie.
+pub const NAMES: [&str; 2] = ["nginx", "angie"];
+
 /// The most bytes of a title that are read. Its first bytes state the role.
 const TITLE_BYTES_MAX: u64 = 64;
 
@@ -34,7 +37,9 @@ impl Role {
 
     /// Returns the role that a title states.
     fn of_title(title: &str) -> Self {
-        match title.strip_prefix("nginx: ") {
+        let named = title.split_once(": ");
+        let named = named.filter(|(name, _)| NAMES.contains(name));
+        match named.map(|(_, rest)| rest) {
             Some(rest) if rest.starts_with("master process") => Self::Master,
             Some(rest) if rest.starts_with("worker process") => Self::Worker,
             Some(_) => Self::Helper,
@@ -57,7 +62,7 @@ fn title(pid: u32) -> io::Result<String> {
 mod tests {
     use super::Role;
 
-    /// Check the titles that nginx gives its processes.
+    /// Check the titles that nginx and Angie give their processes.
     #[test]
     fn titles() {
         for (title, expected) in [
@@ -65,6 +70,14 @@ mod tests {
             ("nginx: worker process\0\0\0", Role::Worker),
             ("nginx: worker process is shutting down\0", Role::Worker),
             ("nginx: cache manager process\0", Role::Helper),
+            (
+                "angie: master process v1.12.1 #1 [/usr/sbin/angie]\0",
+                Role::Master,
+            ),
+            ("angie: worker process #1\0", Role::Worker),
+            ("angie: cache loader process #1\0", Role::Helper),
+            ("other: master process\0", Role::Single),
+            ("my nginx: master process\0", Role::Single),
             ("/usr/sbin/nginx\0-g\0daemon off;\0", Role::Single),
             ("", Role::Single),
         ] {

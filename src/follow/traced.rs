@@ -51,12 +51,7 @@ impl TracedBinary {
     ) -> Result<()> {
         let container = containers.number(process.container.as_ref());
         let workers = self.add_with_workers(tracer, process, container)?;
-        messages::started(
-            messages,
-            self.program.identity.build.version,
-            process.pid,
-            workers,
-        );
+        messages::started(messages, &self.program.identity.build, process.pid, workers);
         Ok(())
     }
 

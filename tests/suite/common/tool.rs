@@ -92,7 +92,7 @@ impl Tool {
     /// Waits for the line that tracing has started, once for each nginx.
     pub fn wait_ready(&mut self, targets: usize) {
         for _ in 0..targets {
-            self.wait_for_message("tracing nginx");
+            self.wait_for_message(": tracing ");
         }
     }
 
