@@ -29,6 +29,8 @@ mod failures;
 mod fence;
 /// Filters.
 mod filters;
+/// Builds that stand in for forks.
+mod forks;
 /// Requests with hostile bytes.
 mod hostile;
 /// Many nginx on one host, which come and go.

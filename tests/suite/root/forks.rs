@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Builds of nginx that stand in for forks, stripped: `tests/builds/stand-in` makes them.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::suite::common::build::kept;
+use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Config;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::assert_equal;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+use crate::suite::common::yard::Yard;
+
+/// A server with an upstream.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        location / { return 200 'hello\\n'; }
+        location /upstream { proxy_pass http://127.0.0.1:{upstream}; }
+    }";
+
+/// The stripped builds: the name in tests/NGINX, the program, and what it calls itself.
+const BUILDS: [(&str, &str, &str); 5] = [
+    ("openresty", "nginx.stripped", "openresty/1.27.1.2"),
+    ("kong", "nginx.stripped", "openresty/1.27.1.2"),
+    ("freenginx", "nginx.stripped", "freenginx/1.29.7"),
+    ("angie", "angie", "Angie/1.8.3"),
+    ("tengine", "nginx.stripped", "Tengine/2.4.1"),
+];
+
+/// Returns a stripped build, or prints that the test is skipped.
+fn stripped(name: &str) -> Option<PathBuf> {
+    let (_, program, _) = BUILDS.into_iter().find(|(known, ..)| *known == name)?;
+    kept(&format!("source-{name}/objs/{program}"))
+}
+
+/// Check that each build is traced with a layout of the table of which its code shows every member, under the name
+/// of the fork, and that its records are what it logs.
+#[test]
+fn stripped_builds() {
+    for (name, _, fork) in BUILDS {
+        let Some(binary) = stripped(name) else {
+            continue;
+        };
+        let upstream = Upstream::start();
+        let nginx = Nginx::start(&Config {
+            http: HTTP,
+            upstream: upstream.port,
+            binary,
+            ..Config::default()
+        });
+        let pid = nginx.pid().to_string();
+        let report = Command::new(PROGRAM)
+            .args(["check", "--json", "--pid", &pid])
+            .output();
+        let report: Value = serde_json::from_slice(&report.unwrap().stdout).unwrap();
+        let found = &report["nginx"][0];
+        assert_eq!(found["fork"], fork, "{name}: {found:#}");
+        assert_eq!(found["layout"], "table", "{name}: {found:#}");
+        let fit = &found["layout_fit"];
+        assert_eq!(fit["agree"], fit["asked"], "{name}: {found:#}");
+        let tool = Tool::trace(nginx.pid());
+        let mut client = Client::connect(nginx.port);
+        for uri in ["/", "/upstream", "/upstream/wait-20", "/?a"] {
+            assert_eq!(client.get(uri).status, 200, "{name}");
+        }
+        let logged = nginx.quit();
+        let ended = tool.wait();
+        ended.assert_clean();
+        let started = format!("tracing {fork}, pid {pid}, 1 worker");
+        let has_started = ended.stderr.iter().any(|line| line.contains(&started));
+        assert!(has_started, "{:?}", ended.stderr);
+        assert_equal(&ended.records(), &logged);
+        assert_eq!(logged.len(), 4, "{name}");
+    }
+}
+
+/// Check that Angie, whose processes have another name and other titles, is found without `--pid`, when it runs
+/// and when it starts later.
+#[test]
+fn angie() {
+    let Some(binary) = stripped("angie") else {
+        return;
+    };
+    let yard = Yard::new();
+    let first = yard.nginx_of(&binary);
+    let mut tool = yard.tool(&["--wait", "--json"]);
+    tool.wait_for_message("tracing Angie/1.8.3, pid ");
+    let later = yard.nginx_of(&binary);
+    let said = tool.wait_for_message("tracing Angie/1.8.3, pid ");
+    assert!(said.ends_with(", 1 worker"), "{said}");
+    let pid = tool.child();
+    for nginx in [&first, &later] {
+        assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+        nginx.wait_logged(1);
+    }
+    crate::suite::common::program::kill("INT", pid);
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 2);
+}
