@@ -240,7 +240,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 	}
 	bodies_received(w, m, conn->last_read_ns);
 	/* A stream of which nginx has read half a frame, of its header or of its body. */
-	stream = NGX_GET(h2c, state.stream);
+	stream = NGX_GET_OR(h2c, state.stream, NULL);
 	if (!stream)
 		return;
 	r = NGX_GET(stream, request);

@@ -224,7 +224,7 @@ fn layout_of(child: &Child, args: &[&str]) -> String {
 }
 
 /// Returns the number of probes of this nginx: HTTP/3 has two of its own.
-fn probes_wanted() -> usize {
+pub fn probes_wanted() -> usize {
     if is_built_with(HTTP3) { 5 } else { 3 }
 }
 

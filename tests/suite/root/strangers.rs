@@ -42,7 +42,8 @@ fn wait_traced(tool: &mut Tool, nginx: &Nginx) {
     let status = fs::read_to_string(format!("/proc/{}/status", nginx.pid())).unwrap();
     let pids = status.lines().find(|line| line.starts_with("NSpid:"));
     let pid = pids.unwrap().split_whitespace().last().unwrap().to_owned();
-    tool.wait_for_message(&format!("pid {pid}, 1 worker"));
+    /* It may be found before it has started its worker, which is traced, too. */
+    tool.wait_for_message(&format!("pid {pid}, "));
 }
 
 /// Ends the tool, which must end at once, and compares its records with the logs of these nginx
