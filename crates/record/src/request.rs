@@ -381,7 +381,7 @@ pub struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-source" = "the search for the layout",
-        "x-absent" = "the layout is stated: by the table, debug information or `--layout`"
+        "x-absent" = "the layout is stated: by the table, debug information, `--layout` or an installed file"
     ))]
     pub layout: Option<values::LayoutSource>,
     /// `true`: tracing began inside this request, so that its times are absent.
