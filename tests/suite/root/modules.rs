@@ -1,22 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every module for upstreams except proxy: real servers, and a server of the tests for delays.
 
-use std::path::Path;
 use std::process::Command;
-
-use tempfile::TempDir;
 
 use crate::suite::common::build::MEMCACHED;
 use crate::suite::common::build::REWRITE;
-use crate::suite::common::build::binary;
-use crate::suite::common::build::is_before;
 use crate::suite::common::build::is_built_without;
-use crate::suite::common::cached::cached;
 use crate::suite::common::client::Client;
-use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
-use crate::suite::common::program::open_to_all;
-use crate::suite::common::program::write_program;
 use crate::suite::common::protocol::Protocol;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -25,6 +16,7 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 
 mod grpc;
+mod loaded;
 
 /// The programs for real servers.
 const UPSTREAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstreams");
@@ -236,66 +228,4 @@ fn memcached_server() {
     drop(server);
     records.iter().for_each(Record::assert_complete);
     assert_eq!(reused(&records)[1], Some(true));
-}
-
-/// Check that a connection that a script opens itself (a cosocket) is not an attempt, and takes no
-/// time from one: an upstream redirects to the script.
-#[test]
-fn cosocket() {
-    let Some(lua) = cached("lua/.complete", "tests/fetch") else {
-        return;
-    };
-    let lua = lua.parent().unwrap().display().to_string();
-    if is_built_without(REWRITE) || !is_debians() {
-        println!("SKIP: the module for lua fits Debian 12's nginx only");
-        return;
-    }
-    let folder = TempDir::new().unwrap();
-    open_to_all(folder.path());
-    let script = folder.path().join("nginx");
-    let text = format!(
-        "#!/bin/sh\nLD_LIBRARY_PATH=$(echo {lua}/usr/lib/*-linux-gnu) exec {} \"$@\"\n",
-        binary().display()
-    );
-    write_program(&script, text.as_bytes());
-    let upstream = Upstream::start();
-    let modules = format!("{lua}/usr/lib/nginx/modules");
-    let nginx = Nginx::start(&Config {
-        binary: script,
-        upstream: upstream.port,
-        main: &format!(
-            "load_module {modules}/ndk_http_module.so; load_module {modules}/ngx_http_lua_module.so;"
-        ),
-        http: &format!(
-            "lua_package_path '{lua}/usr/share/lua/5.1/?.lua;;';
-             server {{
-                listen 127.0.0.1:{{port}};
-                location / {{ proxy_pass http://127.0.0.1:{{upstream}}; }}
-                location /lua {{ content_by_lua_block {{
-                    local socket = ngx.socket.tcp()
-                    assert(socket:connect('127.0.0.1', {{upstream}}))
-                    socket:send('GET /wait-40 HTTP/1.0\\r\\n\\r\\n')
-                    ngx.print(socket:receive('*l'))
-                }} }}
-             }}"
-        ),
-        ..Config::default()
-    });
-    let records = traced(nginx, |nginx| {
-        let mut client = Client::connect(nginx.port);
-        for uri in ["/accel-lua-x", "/lua"] {
-            assert_eq!(client.get(uri).body, b"HTTP/1.1 200 Told");
-        }
-    });
-    let attempt = &records[0].upstreams[0];
-    assert_eq!(records[0].upstreams.len(), 1);
-    let connect = attempt.upstream_connect_time.unwrap();
-    let sent = attempt.upstream_request_first_byte_time.unwrap();
-    assert!(connect <= sent, "{:#?}", records[0]);
-    assert!(records[1].upstreams.is_empty(), "{:#?}", records[1]);
-}
-
-/// Returns whether the tested nginx is the one for which Debian's modules are built.
-fn is_debians() -> bool {
-    binary() == Path::new("/usr/sbin/nginx") && !is_before((1, 22, 1), "the module of lua")
 }
