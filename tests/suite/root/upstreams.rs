@@ -105,7 +105,7 @@ fn reached() {
     let records = requests(&[
         "/twice/close",
         "/twice/junk",
-        "/twice/wait-100",
+        "/twice/wait-5000",
         "/twice/status-503",
         "/twice/status-500",
     ]);
