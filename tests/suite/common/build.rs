@@ -23,6 +23,11 @@ pub fn binary() -> PathBuf {
     std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
 }
 
+/// Returns whether a script runs it, in a root folder of its own.
+pub fn is_script() -> bool {
+    std::fs::read(binary()).unwrap().starts_with(b"#!")
+}
+
 /// Returns a file that `make test-nginx` keeps.
 pub fn kept(path: &str) -> Option<PathBuf> {
     cached(path, "make test-nginx")

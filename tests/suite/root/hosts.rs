@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
+use crate::suite::common::build::is_script;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
@@ -74,11 +75,6 @@ fn copy(folder: &TempDir, name: &str) -> PathBuf {
     let copy = folder.path().join(name);
     copy_program(&binary(), &copy);
     copy
-}
-
-/// Returns whether the tests run nginx by a script.
-fn is_script() -> bool {
-    fs::read(binary()).unwrap().starts_with(b"#!")
 }
 
 /// Starts an nginx with one worker.
