@@ -5,6 +5,8 @@
 pub mod build;
 /// Files that the project's scripts keep.
 pub mod cached;
+/// A cgroup for one test.
+pub mod cgroup;
 /// A client that sends given bytes.
 pub mod client;
 /// A name server that knows one address.

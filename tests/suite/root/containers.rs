@@ -3,19 +3,17 @@
 //! cgroups and namespaces that the test makes as a runtime and the kubelet do.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::is_script;
+use crate::suite::common::cgroup::Cgroup;
+use crate::suite::common::cgroup::HIERARCHIES;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
@@ -25,14 +23,6 @@ use crate::suite::common::program::write_program;
 use crate::suite::common::record::Record;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
-
-/// Where hierarchies of cgroups are mounted: v2, alone or beside v1, and two of v1.
-const HIERARCHIES: [&str; 4] = [
-    "/sys/fs/cgroup/unified",
-    "/sys/fs/cgroup",
-    "/sys/fs/cgroup/pids",
-    "/sys/fs/cgroup/systemd",
-];
 
 /// Writes the files of a pod as the runtime and the kubelet do: a hostname, and a namespace behind links.
 const KUBELET: &str = "echo POD > FOLDER/hostname; mount --bind FOLDER/hostname /mnt/etc/hostname
@@ -44,48 +34,6 @@ const TOKEN: &str = "/mnt/run/secrets/kubernetes.io/serviceaccount";
 
 /// The number of requests on one connection. nginx closes it after 1000.
 const REQUESTS: usize = 900;
-
-/// A cgroup that exists for one test.
-struct Cgroup {
-    /// Its folder, and those above it that the test has made, the innermost first.
-    folders: Vec<PathBuf>,
-}
-
-impl Cgroup {
-    /// Makes a cgroup. `None` when this machine does not let the test make one.
-    fn make(hierarchy: &str, path: &str) -> Option<Self> {
-        let mut cgroup = Self { folders: vec![] };
-        let mut folder = PathBuf::from(hierarchy);
-        /* A folder without this file is not a cgroup, but what hierarchies are mounted on. */
-        if !folder.join("cgroup.procs").exists() {
-            return None;
-        }
-        for name in path.split('/') {
-            folder.push(name);
-            if !folder.exists() {
-                fs::create_dir(&folder).ok()?;
-                cgroup.folders.insert(0, folder.clone());
-            }
-        }
-        Some(cgroup)
-    }
-
-    fn folder(&self) -> &Path {
-        &self.folders[0]
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let end = Instant::now() + PATIENCE;
-        for folder in &self.folders {
-            /* It is busy until the kernel has let go of its last process. */
-            while fs::remove_dir(folder).is_err() && folder.exists() && Instant::now() < end {
-                std::thread::yield_now();
-            }
-        }
-    }
-}
 
 /// An nginx in a pod.
 struct Pod {
