@@ -164,7 +164,8 @@ fn hung_handshake() {
             };
             let hung: Vec<_> = (0..3).map(|_| begin()).collect();
             for _ in &hung {
-                nginx.wait_for_log("timed out (110: Connection timed out) while SSL handshaking");
+                /* musl has other words for the error. */
+                nginx.wait_for_log(" timed out) while SSL handshaking");
             }
             drop(hung);
             for _ in 0..4 {
