@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use crate::host::system_calls;
+
 /// `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`: the inode of the first pid namespace.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -24,7 +26,7 @@ pub struct Confinement {
     modules: String,
     /// The levels of lockdown; the one in brackets is in force.
     lockdown: String,
-    /// True when a seccomp filter is in force.
+    /// True when a seccomp filter is in force that is not this process's own.
     is_filtered: bool,
     /// The pid namespace, as its link reads. Empty when it can't be read.
     pid_namespace: String,
@@ -33,11 +35,11 @@ pub struct Confinement {
 impl Confinement {
     /// Reads the confinement of this process.
     pub fn read() -> Self {
-        Self::below(Path::new("/"))
+        Self::below(Path::new("/"), system_calls::own_filters())
     }
 
-    /// Reads it from files below this folder.
-    fn below(root: &Path) -> Self {
+    /// Reads it from files below this folder, for a process that has this number of filters of its own.
+    fn below(root: &Path, own_filters: u32) -> Self {
         let text = |path: &str| read_text(&root.join(path));
         /* AppArmor's own file; the older one belongs to the first of all modules that label. */
         let own = text("proc/self/attr/apparmor/current");
@@ -48,13 +50,15 @@ impl Confinement {
         };
         let status = text("proc/self/status");
         let mut lines = status.lines();
-        let filter = lines.find_map(|line| line.strip_prefix("Seccomp:"));
+        /* Since Linux 5.9. */
+        let filters = lines.find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        let filters = filters.and_then(|count| count.trim().parse::<u32>().ok());
         let namespace = std::fs::read_link(root.join("proc/self/ns/pid"));
         Self {
             label,
             modules: text("sys/kernel/security/lsm"),
             lockdown: text("sys/kernel/security/lockdown"),
-            is_filtered: filter.is_some_and(|mode| mode.trim() == "2"),
+            is_filtered: filters.is_some_and(|count| count > own_filters),
             pid_namespace: namespace
                 .map(|link| link.display().to_string())
                 .unwrap_or_default(),
@@ -177,6 +181,11 @@ mod tests {
 
     /// Returns the confinement that these files describe.
     fn with(files: &[(&str, &str)]) -> Confinement {
+        with_own(files, 0)
+    }
+
+    /// Does the same for a process that has this number of seccomp filters of its own.
+    fn with_own(files: &[(&str, &str)], own_filters: u32) -> Confinement {
         let folder = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = folder.path().join(path);
@@ -187,7 +196,7 @@ mod tests {
                 fs::write(path, text).unwrap();
             }
         }
-        Confinement::below(folder.path())
+        Confinement::below(folder.path(), own_filters)
     }
 
     /// Check that an AppArmor profile is named where it is enforced, and nowhere else, wherever
@@ -241,7 +250,7 @@ mod tests {
             ),
             (
                 "proc/self/status",
-                "Name:\tx\nSeccomp:\t2\n",
+                "Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t1\n",
                 "a seccomp filter",
             ),
             (
@@ -251,12 +260,24 @@ mod tests {
             ),
             (
                 "proc/self/status",
-                "Seccomp:\t0\n",
+                "Seccomp:\t0\nSeccomp_filters:\t0\n",
                 "run as root on the host",
             ),
         ] {
             let said = with(&[(path, text)]).of_bpf();
             assert!(said.starts_with(expected), "{said}");
+        }
+    }
+
+    /// Check that the filter that this process has given itself is not taken for one that forbids BPF,
+    /// and that one of a sandbox beside it is.
+    #[test]
+    fn own_filter() {
+        for (filters, is_sandboxed) in [(1, false), (2, true)] {
+            let status = format!("Seccomp:\t2\nSeccomp_filters:\t{filters}\n");
+            let said = with_own(&[("proc/self/status", &status)], 1).of_bpf();
+            let names_filter = said.starts_with("a seccomp filter is in force");
+            assert_eq!(names_filter, is_sandboxed, "{said}");
         }
     }
 

@@ -20,6 +20,7 @@ use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
+use rustix::fs::Statx;
 use rustix::fs::StatxFlags;
 use rustix::fs::fstatfs;
 use rustix::fs::openat;
@@ -138,12 +139,7 @@ pub(super) fn reopen(file: BorrowedFd<'_>) -> Result<File> {
 /// Fails when the file is not of that type, or is on a file system that may never answer. The file
 /// system itself is not asked, since its daemon may be the one that does not answer.
 fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> {
-    let stat = statx(
-        file,
-        "",
-        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-        StatxFlags::TYPE | StatxFlags::MNT_ID,
-    )?;
+    let stat = type_and_mount(file)?;
     let mut mounts = mounts.iter();
     match mounts.find_map(|mounts| mounts.0.get(&stat.stx_mnt_id)) {
         Some(r#type) => ensure!(
@@ -160,6 +156,13 @@ fn judge(file: BorrowedFd<'_>, kind: FileType, mounts: &[Mounts]) -> Result<()> 
         bail!("not a regular file");
     }
     Ok(())
+}
+
+/// Returns the type of a file and the number of its mount, for which the file system is not asked.
+pub(super) fn type_and_mount(file: BorrowedFd<'_>) -> Result<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
+    Ok(statx(file, "", flags, wanted)?)
 }
 
 /// Returns whether a file system of this type is served by a program of a user, or has files that

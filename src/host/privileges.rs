@@ -51,15 +51,17 @@ pub fn keep_only(kept: CapabilitySet) -> io::Result<()> {
         }
     }
     clear_ambient_capability_set()?;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
-    Ok(())
+    hold(kept)
+}
+
+/// Makes these the capabilities of this thread, none of which a program that it would run gets.
+fn hold(capabilities: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets {
+        effective: capabilities,
+        permitted: capabilities,
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, sets)?)
 }
 
 /// Drops all capabilities of this thread. A failure is ignored here: the main thread, which keeps
@@ -147,15 +149,7 @@ impl User {
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;
         set_keep_capabilities(false)?;
-        set_capabilities(
-            None,
-            CapabilitySets {
-                effective: kept,
-                permitted: kept,
-                inheritable: CapabilitySet::empty(),
-            },
-        )?;
-        Ok(())
+        hold(kept)
     }
 }
 

@@ -10,19 +10,17 @@ use std::os::fd::AsFd as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::AtFlags;
 use rustix::fs::CWD;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
-use rustix::fs::StatxFlags;
 use rustix::fs::openat;
 use rustix::fs::readlinkat;
-use rustix::fs::statx;
 
 use crate::host::foreign::Mounts;
 use crate::host::foreign::TO_JUDGE;
 use crate::host::foreign::reopen;
+use crate::host::foreign::type_and_mount;
 
 /// The most names that are looked up for one path, those of links included.
 const NAMES_MAX: usize = 64;
@@ -94,13 +92,7 @@ impl ProcessRoot {
     /// Returns the type of a file. `None` when it is on a file system that may never answer, or on a
     /// mount that neither process sees.
     fn kind(&self, file: &OwnedFd) -> Option<FileType> {
-        let stat = statx(
-            file,
-            "",
-            AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-            StatxFlags::TYPE | StatxFlags::MNT_ID,
-        )
-        .ok()?;
+        let stat = type_and_mount(file.as_fd()).ok()?;
         let mut mounts = self.mounts.iter();
         mounts
             .any(|mounts| mounts.answers(stat.stx_mnt_id))

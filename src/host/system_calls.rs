@@ -5,6 +5,8 @@
 
 use std::io;
 use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use libc::c_long;
 use libc::sock_filter;
@@ -28,6 +30,14 @@ const LAST: c_long = libc::SYS_mseal;
 const EQUALS: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const EXCEEDS: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
 const HAS_BITS: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+
+/// The number of filters that this process has given all of its threads.
+static OWN_FILTERS: AtomicU32 = AtomicU32::new(0);
+
+/// Returns the number of filters that this process has given all of its threads, which sandboxes add to.
+pub fn own_filters() -> u32 {
+    OWN_FILTERS.load(Ordering::Relaxed)
+}
 
 /// The threads that a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +73,12 @@ pub fn give_up(threads: Threads) -> io::Result<()> {
         )
     };
     match result {
-        0 => Ok(()),
+        0 => {
+            if threads == Threads::All {
+                OWN_FILTERS.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }
         1.. => Err(io::Error::other("a thread has a filter of its own")),
         _ => Err(io::Error::last_os_error()),
     }

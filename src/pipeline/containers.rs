@@ -33,14 +33,14 @@ impl ContainerKeys {
     }
 
     /// Returns the container with a number. `None` when the process is in none.
-    pub fn container(&mut self, number: u32) -> Option<Arc<Container>> {
+    pub fn container(&mut self, number: u32) -> Option<&Container> {
         if number == 0 {
             return None;
         }
         if !self.known.contains_key(&number) {
             self.update();
         }
-        self.known.get(&number).map(Arc::clone)
+        self.known.get(&number).map(Arc::as_ref)
     }
 
     /// Takes over the changes since the last call.

@@ -139,8 +139,7 @@ impl RecordThread {
             add(&self.ledger.filtered, 1);
             return Ok(());
         };
-        let container = self.containers.container(event.record.container);
-        if let Some(container) = &container {
+        if let Some(container) = self.containers.container(event.record.container) {
             request.container = containers::keys(container);
         }
         add(&self.ledger.taken, 1);
