@@ -158,8 +158,8 @@ fn every_build() {
         let mut compared = 0;
         for (name, members) in debug_info.iter().flat_map(|layout| &layout.structs) {
             for (member, offset) in members {
-                let known = table.structs.get(name).and_then(|known| known.get(member));
-                let is_equal = known.is_none_or(|known| known == offset);
+                let known = table.offset(name, member);
+                let is_equal = known.is_none_or(|known| known == *offset);
                 assert!(is_equal, "{path:?}: {name}.{member}");
                 compared += usize::from(known.is_some());
             }

@@ -42,6 +42,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Returns the offset of a member in bytes. `None` when the struct or the member is not in the layout.
+    pub fn offset(&self, name: &str, member: &str) -> Option<u32> {
+        self.structs.get(name)?.get(member).copied()
+    }
+
     /// Returns the section of a file of layouts that states this layout for one build.
     pub fn section(&self, build: &Build) -> String {
         let release = match &build.fork {

@@ -29,11 +29,7 @@ impl MeasuredBuild {
             members.map(move |(member, offset)| (name, member, offset))
         });
         let differing = members.filter(|(name, member, offset)| {
-            let stated = layout
-                .structs
-                .get(*name)
-                .and_then(|known| known.get(*member));
-            stated != Some(*offset) && !self.is_unread(name, member)
+            layout.offset(name, member) != Some(**offset) && !self.is_unread(name, member)
         });
         let differing = differing.map(|(name, member, offset)| format!("{name}.{member} {offset}"));
         differing.collect()

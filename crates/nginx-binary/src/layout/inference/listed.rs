@@ -38,21 +38,13 @@ pub fn choose(
 /// Returns a member that a binary reads, and that two layouts do not have at the same offset. `None` when there is
 /// none. `fit` says what the binary reads.
 pub fn differing(fit: &Agreement, one: &Layout, other: &Layout) -> Option<String> {
-    let of = |layout: &Layout, name: &str, member: &str| {
-        let members = layout.structs.get(name)?;
-        members.get(member).copied()
-    };
-    let is_unread = |name: &str, member: &str| {
-        let mut unread = fit.unread.iter();
-        unread.any(|place| place.contains(&(name, member)))
-    };
     let structs = one.structs.iter().chain(&other.structs);
     let mut members = structs.flat_map(|(name, members)| {
         let members = members.keys();
         members.map(move |member| (name, member))
     });
     let (name, member) = members.find(|(name, member)| {
-        of(one, name, member) != of(other, name, member) && !is_unread(name, member)
+        one.offset(name, member) != other.offset(name, member) && !fit.is_unread(name, member)
     })?;
     Some(format!("{name}.{member}"))
 }

@@ -124,8 +124,8 @@ fn moved_from(stated: &Layout, own: &Layout) -> Option<String> {
         members.map(move |(member, offset)| (name, member, offset))
     });
     let (name, member, _) = members.find(|(name, member, offset)| {
-        let known = own.structs.get(*name).and_then(|known| known.get(*member));
-        known.is_some_and(|known| known != *offset) && !DECIDED_BY_SYMBOL.contains(&name.as_str())
+        let known = own.offset(name, member);
+        known.is_some_and(|known| known != **offset) && !DECIDED_BY_SYMBOL.contains(&name.as_str())
     })?;
     Some(format!("{name}.{member}"))
 }
@@ -182,11 +182,9 @@ fn unsettled(chosen: &TriedLayout<'_>, known: &[KnownLayout]) -> Vec<String> {
         .flat_map(|(name, members)| members.keys().map(move |member| (name, member)));
     members
         .filter(|(name, member)| {
-            let places: BTreeSet<Option<u32>> = known
-                .iter()
-                .map(|(_, layout)| layout.structs.get(*name)?.get(*member).copied())
-                .collect();
-            places.len() > 1 && !chosen.fit.settles(name, member)
+            let mut places = known.iter().map(|(_, layout)| layout.offset(name, member));
+            let first = places.next();
+            !chosen.fit.settles(name, member) && places.any(|place| Some(place) != first)
         })
         .map(|(name, member)| format!("{name}.{member}"))
         .collect()

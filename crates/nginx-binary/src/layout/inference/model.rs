@@ -191,17 +191,13 @@ fn choose(known: &Known, layouts: &[Layout], fault: Fault) -> (bool, Vec<String>
 
 /// Returns the members that are read and that a chosen layout has at a wrong offset.
 fn wrong(known: &Known, chosen: &Layout, fit: &Agreement) -> Vec<String> {
-    let is_unread = |name: &str, member: &str| {
-        let mut unread = fit.unread.iter();
-        unread.any(|place| place.contains(&(name, member)))
-    };
     let mut wrong = Vec::new();
     for (name, members) in &known.layout.structs {
         for (member, offset) in members {
-            let inferred = chosen.structs.get(name).and_then(|m| m.get(member));
+            let inferred = chosen.offset(name, member);
             let called = format!("{name}.{member}");
-            let is_elsewhere = inferred.is_some_and(|inferred| inferred != offset);
-            if is_elsewhere && !is_unread(name, member) && called != DECIDED_BY_SYMBOL {
+            let is_elsewhere = inferred.is_some_and(|inferred| inferred != *offset);
+            if is_elsewhere && !fit.is_unread(name, member) && called != DECIDED_BY_SYMBOL {
                 wrong.push(called);
             }
         }
@@ -285,18 +281,16 @@ fn never_wrong_for_options() {
     let mut count = 0;
     for fork in forks() {
         let nginx = only(&fork.nginx).unwrap();
-        for options in &measured {
+        let is_base = |options: &&Known| options.build.version == fork.nginx.version;
+        for options in measured.iter().filter(is_base) {
             let mut layout = options.layout.clone();
             for (name, members) in &mut layout.structs {
                 for (member, offset) in members {
-                    let of = |layout: &Layout| layout.structs.get(name)?.get(member).copied();
+                    let of = |layout: &Layout| layout.offset(name, member);
                     if let (Some(moved), Some(from)) = (of(&fork.layout), of(&nginx)) {
                         *offset = (*offset + moved).saturating_sub(from);
                     }
                 }
-            }
-            if options.build.version != fork.nginx.version {
-                continue;
             }
             let name = format!("{} with the options of {}", fork.name, options.name);
             let build = Build {

@@ -113,8 +113,8 @@ fn compare<'a>(
     let mut compared = Vec::new();
     for (name, members) in &layout.structs {
         for (member, now) in members {
-            if let Some(before) = known.structs.get(name).and_then(|known| known.get(member)) {
-                compared.push((name.as_str(), member.as_str(), *before, *now));
+            if let Some(before) = known.offset(name, member) {
+                compared.push((name.as_str(), member.as_str(), before, *now));
             }
         }
     }

@@ -105,8 +105,14 @@ impl Agreement {
 
     /// Returns whether the offset of a member is confirmed by the code, or the member is not read.
     pub fn settles(&self, name: &str, member: &str) -> bool {
-        let mut settled = self.agree.iter().chain(&self.unread);
-        settled.any(|place| place.contains(&(name, member)))
+        let mut agree = self.agree.iter();
+        agree.any(|place| place.contains(&(name, member))) || self.is_unread(name, member)
+    }
+
+    /// Returns whether a member is not read in this binary.
+    pub fn is_unread(&self, name: &str, member: &str) -> bool {
+        let mut unread = self.unread.iter();
+        unread.any(|place| place.contains(&(name, member)))
     }
 }
 
@@ -287,7 +293,7 @@ pub fn offsets(layout: &Layout) -> Vec<Option<i64>> {
 pub fn offset_in(layout: &Layout, place: &[(&str, &str)]) -> Option<i64> {
     let offsets = place
         .iter()
-        .map(|(name, member)| layout.structs.get(*name)?.get(*member).copied());
+        .map(|(name, member)| layout.offset(name, member));
     offsets.map(|offset| offset.map(i64::from)).sum()
 }
 
