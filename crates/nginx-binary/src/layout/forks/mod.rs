@@ -188,12 +188,11 @@ impl Forks {
     }
 }
 
-/// Splits the name of a fork into its name and its release. `None` when the release has another form.
+/// Splits the name of a fork into its name and its release. `None` when the release has another form: that of a
+/// candidate (`1.27.1.2rc1`) was not examined.
 fn parse_name(fork: &str) -> Option<(&str, Release)> {
-    let (name, rest) = fork.split_once('/')?;
-    let is_number = |c: char| c.is_ascii_digit() || c == '.';
-    let len = rest.find(|c| !is_number(c)).unwrap_or(rest.len());
-    Some((name, rest[..len].parse().ok()?))
+    let (name, release) = fork.split_once('/')?;
+    Some((name, release.parse().ok()?))
 }
 
 #[cfg(test)]
