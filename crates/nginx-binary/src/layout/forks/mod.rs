@@ -99,14 +99,11 @@ impl Patch {
             if !only_with.all(|name| nginx.defines(name)) {
                 continue;
             }
-            let places = original.structs.get(name);
-            let first = places.and_then(|places| places.get(&shift.member));
+            let first = original.offset(name, &shift.member);
             let first = first.with_context(|| format!("nginx has no {name}.{}", shift.member))?;
-            let moved = places.into_iter().flatten();
-            let moved = moved.filter(|(_, place)| *place >= first);
-            let members = layout.structs.entry(name.clone()).or_default();
-            for (member, place) in moved {
-                let offset = members.entry(member.clone()).or_insert(*place);
+            let members = layout.structs.get_mut(name).into_iter().flatten();
+            let is_moved = |member: &str| original.offset(name, member) >= Some(first);
+            for (member, offset) in members.filter(|(member, _)| is_moved(member)) {
                 let at = offset.checked_add_signed(shift.bytes);
                 *offset = at.with_context(|| format!("{name}.{member} is moved before 0"))?;
             }

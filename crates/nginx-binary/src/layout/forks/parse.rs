@@ -13,7 +13,6 @@ use super::Patch;
 use super::Release;
 use super::Releases;
 use super::Shift;
-use crate::build::Build;
 use crate::layout::table::parse_bytes;
 use crate::layout::table::parse_macro;
 
@@ -96,8 +95,7 @@ fn parse_condition(word: &str) -> Result<Condition> {
     if let Some((fork, range)) = word.split_once('/') {
         return Ok(Condition::Releases(parse_releases(fork, range)?));
     }
-    ensure!(Build::knows(word), "unknown macro {word}");
-    Ok(Condition::Macro(word.to_owned()))
+    Ok(Condition::Macro(parse_macro(word)?))
 }
 
 /// Parses the bytes that a patch inserts before a member, or removes there.
