@@ -43,7 +43,7 @@ pub fn with_release(text: &str, builds: &[(Build, Layout)]) -> Result<String> {
     let listed = list(text, version);
     let mut changed = listed.clone();
     for (name, moves) in moved_structs(&parse(&listed)?, builds)? {
-        changed = with_struct(&changed, &known, version, &name, &moves)?;
+        changed = with_struct(&changed, &known, first, &name, &moves)?;
     }
     let table = parse(&changed)?;
     for (build, layout) in builds {
@@ -141,15 +141,16 @@ fn moved_structs(table: &Table, builds: &[(Build, Layout)]) -> Result<BTreeMap<S
     Ok(structs)
 }
 
-/// Takes a struct out of the section that holds for a release, and appends two sections: one for the releases
-/// that it held for, and one for this release.
+/// Takes a struct out of the section that holds for a build, and appends two sections: one for the releases that
+/// it held for, and one for the release of this build.
 fn with_struct(
     text: &str,
     known: &Table,
-    version: Version,
+    build: &Build,
     name: &str,
     moves: &Moves,
 ) -> Result<String> {
+    let version = build.version;
     let (mut kept, mut taken) = (Vec::new(), Vec::new());
     let (mut header, mut is_inside) = (String::new(), false);
     for line in text.lines() {
@@ -158,7 +159,7 @@ fn with_struct(
         if !content.is_empty() && indentation == 0 {
             (header, is_inside) = (content.to_owned(), false);
         } else if indentation == 2 {
-            is_inside = content.trim() == name && holds_for(&header, version)?;
+            is_inside = content.trim() == name && holds_for(&header, build)?;
             if is_inside {
                 ensure!(taken.is_empty(), "two sections state {name} for {version}");
                 taken.push(header.clone());
@@ -180,16 +181,10 @@ fn with_struct(
     Ok(without_empty_sections(&kept))
 }
 
-/// Returns whether the header of a section names this release.
-fn holds_for(header: &str, version: Version) -> Result<bool> {
-    let Some(ranges) = header.strip_prefix("nginx ") else {
-        return Ok(false);
-    };
-    let mut ranges = ranges.split_whitespace().skip(1).map(range);
-    ranges.try_fold(false, |holds, range| {
-        let (first, last) = range?;
-        Ok(holds || (first <= version && last.is_none_or(|last| version <= last)))
-    })
+/// Returns whether a section with this header holds for a build.
+fn holds_for(header: &str, build: &Build) -> Result<bool> {
+    let sections = parse(header)?.sections;
+    Ok(sections.iter().any(|section| section.holds_for(build)))
 }
 
 /// Reads a range of releases. The name of a fork is an error.
