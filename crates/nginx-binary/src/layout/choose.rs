@@ -167,21 +167,22 @@ pub fn choose_layout(
         return fitting(chosen, identity, &remedy);
     }
     let remedy = remedy::for_layout(debug_files);
+    let witnesses = Witnesses::new(elf);
     let mut known = layout::built_in(build)?;
     if known.len() > 1 {
-        return among(elf, identity, known, remedy);
+        return among(&witnesses, identity, known, remedy);
     }
     match known.pop() {
         Some(layout) => {
             let chosen = ChosenLayout {
-                fit: Witnesses::new(elf).examine(&layout),
+                fit: witnesses.examine(&layout),
                 source: LayoutOrigin::Table,
                 layout,
                 file: None,
             };
             fitting(chosen, identity, remedy)
         }
-        None => infer(elf, identity, remedy),
+        None => infer(&witnesses, identity, remedy),
     }
 }
 
@@ -197,12 +198,11 @@ fn from_file(elf: &Elf<'_>, source: LayoutOrigin, file: LayoutFile) -> ChosenLay
 
 /// Returns the one of several layouts that builds of one name have.
 fn among(
-    elf: &Elf<'_>,
+    witnesses: &Witnesses<'_>,
     identity: &Identity,
     known: Vec<Layout>,
     remedy: &str,
 ) -> Result<ChosenLayout> {
-    let witnesses = Witnesses::new(elf);
     let chosen = listed::choose(known, &mut |layout| witnesses.examine(layout));
     let chosen = chosen.map_err(|reason| {
         anyhow!(
@@ -212,7 +212,7 @@ fn among(
         )
     })?;
     let Some((layout, fit)) = chosen else {
-        return infer(elf, identity, remedy);
+        return infer(witnesses, identity, remedy);
     };
     Ok(ChosenLayout {
         source: LayoutOrigin::Table,
@@ -275,10 +275,9 @@ pub fn from_debug_info(
 }
 
 /// Infers the layout from the code of the binary.
-fn infer(elf: &Elf<'_>, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
+fn infer(witnesses: &Witnesses<'_>, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
     let build = &identity.build;
     let known = layout::known_layouts(build)?;
-    let witnesses = Witnesses::new(elf);
     let inferred = inference::infer_layout(&known, &mut |layout| witnesses.examine(layout));
     let (layout, fit) = inferred.map_err(|reason| {
         anyhow!(
