@@ -2,7 +2,7 @@
 //! The part of an error that says what to do: which file would give the symbols or the layout that are
 //! missing. No remedy leads back to what was tried before it: without a file `--debug-info` and `--layout` are
 //! named, after `--debug-info` another one or `--layout`, and after `--layout` another one or `--trust-layout`.
-//! tests/suite/root/layouts.rs follows each of them.
+//! tests/suite/root/layouts/ways.rs follows each of them.
 
 use std::path::Path;
 
