@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::anyhow;
+use nginx_binary::Identity;
 use nginx_binary::build;
-use nginx_binary::build::Build;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file;
 use nginx_binary::elf::debug_file::DebugFiles;
@@ -32,14 +32,14 @@ pub fn print_layout(path: &Path) -> Result<()> {
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
-    let build = Build::identify(&elf).with_context(context);
-    let build = build.map_err(|error| match elf.symbols().is_empty() {
+    let identity = Identity::read(&elf).with_context(context);
+    let identity = identity.map_err(|error| match elf.symbols().is_empty() {
         true => anyhow!("{error:#}: name the unstripped file of this build"),
         false => error,
     })?;
     let wanted = program_types::wanted()?;
-    let chosen = choose::read_debug_info(&place, &elf, &build, &debug_files, &wanted)?;
-    let chosen = chosen.with_context(|| match elf.build_id() {
+    let chosen = choose::read_debug_info(&place, &elf, &identity, &debug_files, &wanted)?;
+    let chosen = chosen.with_context(|| match &identity.build_id {
         Some(build_id) => format!(
             "{} has no debug information, nor has a debug file of build id {build_id}: install its \
              debug symbols, or name the unstripped file of this build, or build it with -g",
@@ -51,5 +51,5 @@ pub fn print_layout(path: &Path) -> Result<()> {
             Quoted(path)
         ),
     })?;
-    output::print(chosen.layout.section(&build).as_bytes())
+    output::print(chosen.layout.section(&identity.build).as_bytes())
 }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use nginx_binary::Identity;
 use nginx_binary::build::Build;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file::DebugFiles;
@@ -101,11 +102,11 @@ fn update_pages(before: &str, after: &str) -> Result<()> {
 fn read(path: &Path) -> Result<(Build, Layout)> {
     let image = Image::read(&File::open(path)?)?;
     let elf = Elf::parse(&image)?;
-    let build = Build::identify(&elf)?;
+    let identity = Identity::read(&elf)?;
     let path = path.canonicalize()?;
     let debug_files = DebugFiles::new(&path, &elf, None, &AllFiles);
-    let wanted = wanted(&build)?;
-    let chosen = choose::read_debug_info(&path, &elf, &build, &debug_files, &wanted)?;
+    let wanted = wanted(&identity.build)?;
+    let chosen = choose::read_debug_info(&path, &elf, &identity, &debug_files, &wanted)?;
     let Some(chosen) = chosen else {
         bail!("it has no debug information, nor has a debug file of its build");
     };
@@ -115,6 +116,7 @@ fn read(path: &Path) -> Result<(Build, Layout)> {
         "its code has members elsewhere than its debug information: {}",
         witness::path_names(&fit.differ)
     );
+    let build = identity.build;
     println!(
         "{build}: {} of {} members are where its code has them",
         fit.agree.len(),

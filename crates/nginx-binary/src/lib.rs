@@ -82,7 +82,12 @@ pub struct Unsupported {
 }
 
 impl Identity {
-    fn read(elf: &Elf<'_>) -> Result<Self> {
+    /// Reads the build and the build id.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `Build::identify()` does.
+    pub fn read(elf: &Elf<'_>) -> Result<Self> {
         Ok(Self {
             build: Build::identify(elf)?,
             build_id: elf.build_id(),

@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::Identity;
 use crate::build;
-use crate::build::Build;
 use crate::elf::Elf;
 use crate::elf::debug_file::DebugFiles;
 use crate::elf::symbols::SymbolOrigin;
@@ -102,13 +101,14 @@ impl ChosenLayout {
 pub fn read_debug_info(
     path: &Path,
     elf: &Elf<'_>,
-    build: &Build,
+    identity: &Identity,
     debug_files: &DebugFiles<'_>,
     wanted: &WantedMembers,
 ) -> Result<Option<ChosenLayout>> {
     let Some(layout) = from_debug_info(path, elf, debug_files, wanted)? else {
         return Ok(None);
     };
+    let build = &identity.build;
     let witnesses = Witnesses::new(elf);
     let mut examine = |layout: &Layout| witnesses.examine(layout);
     let fit = examine(&layout);
@@ -121,7 +121,7 @@ pub fn read_debug_info(
     if let Some(contradiction) = contradiction {
         bail!(
             "the debug information of {build}, build id {}, is broken: {contradiction}",
-            build_id(elf)
+            identity.shown_build_id()
         );
     }
     Ok(Some(ChosenLayout {
@@ -155,7 +155,7 @@ pub fn choose_layout(
             false => fitting(chosen, identity, remedy::for_stated()),
         };
     }
-    let described = read_debug_info(path, elf, build, debug_files, wanted);
+    let described = read_debug_info(path, elf, identity, debug_files, wanted);
     let described =
         described.map_err(|error| anyhow!("{error:#}: {}", remedy::for_debug_info(debug_files)))?;
     if let Some(chosen) = described {
@@ -291,9 +291,4 @@ fn infer(witnesses: &Witnesses<'_>, identity: &Identity, remedy: &str) -> Result
         fit,
         file: None,
     })
-}
-
-/// Returns the build id for messages.
-fn build_id(elf: &Elf<'_>) -> String {
-    elf.build_id().unwrap_or_else(|| "none".to_owned())
 }
