@@ -8,6 +8,9 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::process::Stdio;
+
+use serde_json::Value;
 
 /// The structs, and the symbols by which `ngx-bpf` recognises an nginx.
 const STRUCTS: &str = include_str!("../../../nginx_headers/nginx.h");
@@ -70,6 +73,20 @@ pub fn compile(folder: &Path, args: &[&str]) -> PathBuf {
         .args(args)
         .current_dir(folder));
     folder.join("nginx")
+}
+
+/// Calls a function with the pid of a file that runs meanwhile.
+pub fn while_running<T>(file: &Path, act: impl FnOnce(u32) -> T) -> T {
+    let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
+    let result = act(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    result
+}
+
+/// Returns the report of `ngx-bpf check` about a file that runs meanwhile.
+pub fn check(file: &Path, args: &[&str]) -> Value {
+    while_running(file, |pid| super::tool::check(pid, args))
 }
 
 /// Runs objcopy in a folder.

@@ -238,6 +238,15 @@ impl Tool {
     }
 }
 
+/// Returns the report of `ngx-bpf check` about a process.
+pub fn check(pid: u32, args: &[&str]) -> Value {
+    let output = Command::new(PROGRAM)
+        .args(["check", "--json", "--pid", &pid.to_string()])
+        .args(args)
+        .output();
+    serde_json::from_slice(&output.unwrap().stdout).unwrap()
+}
+
 /// Runs bpftool, and returns its JSON output.
 pub fn bpftool(args: &[&str]) -> Value {
     let output = Command::new("bpftool").arg("--json").args(args).output();

@@ -2,17 +2,15 @@
 //! Builds of nginx that stand in for forks, stripped: `tests/builds/stand-in` makes them.
 
 use std::path::PathBuf;
-use std::process::Command;
-
-use serde_json::Value;
 
 use crate::suite::common::build::kept;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::kill;
 use crate::suite::common::record::assert_equal;
-use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::tool::check;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::common::yard::Yard;
 
@@ -54,17 +52,14 @@ fn stripped_builds() {
             binary,
             ..Config::default()
         });
-        let pid = nginx.pid().to_string();
-        let report = Command::new(PROGRAM)
-            .args(["check", "--json", "--pid", &pid])
-            .output();
-        let report: Value = serde_json::from_slice(&report.unwrap().stdout).unwrap();
+        let pid = nginx.pid();
+        let report = check(pid, &[]);
         let found = &report["nginx"][0];
         assert_eq!(found["fork"], fork, "{name}: {found:#}");
         assert_eq!(found["layout"], "table", "{name}: {found:#}");
         let fit = &found["layout_fit"];
         assert_eq!(fit["agree"], fit["asked"], "{name}: {found:#}");
-        let tool = Tool::trace(nginx.pid());
+        let tool = Tool::trace(pid);
         let mut client = Client::connect(nginx.port);
         for uri in ["/", "/upstream", "/upstream/wait-20", "/?a"] {
             assert_eq!(client.get(uri).status, 200, "{name}");
@@ -99,7 +94,7 @@ fn angie() {
         assert_eq!(Client::connect(nginx.port).get("/").status, 200);
         nginx.wait_logged(1);
     }
-    crate::suite::common::program::kill("INT", pid);
+    kill("INT", pid);
     let ended = tool.wait();
     ended.assert_clean();
     assert_eq!(ended.records().len(), 2);

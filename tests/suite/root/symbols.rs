@@ -14,30 +14,17 @@ use crate::suite::common::build::binary;
 use crate::suite::common::build::function;
 use crate::suite::common::build::kept;
 use crate::suite::common::client::Client;
+use crate::suite::common::imitation::check;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::tool;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::program::write_program;
-use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
 /// Compiler arguments for a program that exports nothing, with debug information.
 const STATIC: [&str; 3] = ["-static", "-no-pie", "-g"];
-
-/// Returns the report of `ngx-bpf check --json` about a file that runs.
-fn check(file: &Path, args: &[&str]) -> Value {
-    let mut child = Command::new(file).spawn().unwrap();
-    let pid = child.id().to_string();
-    let output = Command::new(PROGRAM)
-        .args(["check", "--json", "--pid", &pid])
-        .args(args)
-        .output();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    serde_json::from_slice(&output.unwrap().stdout).unwrap()
-}
 
 /// Returns where the symbols of the probes come from.
 fn source(file: &Path, args: &[&str]) -> String {

@@ -3,7 +3,6 @@
 //! none is.
 
 use std::process::Command;
-use std::process::Stdio;
 
 use ngx_bpf_record::values::LayoutSource;
 use serde_json::Value;
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::imitation::compile;
+use crate::suite::common::imitation::while_running;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::patched::Change;
@@ -22,22 +22,17 @@ use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::tool::check;
 
 /// Runs the tool on a process that it can't trace. Returns what it says.
-fn refusal(pid: &str) -> String {
-    let output = Command::new(PROGRAM).args(["--pid", pid]).output().unwrap();
+fn refusal(pid: u32) -> String {
+    let output = Command::new(PROGRAM)
+        .args(["--pid", &pid.to_string()])
+        .output();
+    let output = output.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     said
-}
-
-/// Returns the report of `ngx-bpf check` about a process.
-fn check(pid: &str) -> Value {
-    let output = Command::new(PROGRAM)
-        .args(["check", "--json", "--pid", pid])
-        .output()
-        .unwrap();
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Check that a release that the table does not have is traced with the layout that its code agrees
@@ -48,7 +43,7 @@ fn release() {
     let (branch, _) = version.rsplit_once('.').unwrap();
     let unknown = format!("{branch}.9");
     let Patched { nginx, _folder } = Patched::of_version(&unknown);
-    let found = &check(&nginx.pid().to_string())["nginx"][0];
+    let found = &check(nginx.pid(), &[])["nginx"][0];
     assert_eq!(found["version"], unknown);
     assert_eq!(found["layout"], "inferred");
     assert_eq!(found["layout_fit"]["agree"], found["layout_fit"]["asked"]);
@@ -77,7 +72,7 @@ fn release() {
 #[test]
 fn fork() {
     let patched = Patched::of_name("Angie");
-    let found = &check(&patched.pid())["nginx"][0];
+    let found = &check(patched.nginx.pid(), &[])["nginx"][0];
     assert_eq!(found["fork"], format!("Angie/{}", version(&binary())));
     assert_eq!(found["layout"], "inferred");
     let tool = Tool::trace(patched.nginx.pid());
@@ -104,7 +99,7 @@ fn by_chance() {
     let mut changes = renamed("Angie");
     changes.push((reads_at(1128), reads_at(1088)));
     let patched = Patched::start(&changes);
-    let said = refusal(&patched.pid());
+    let said = refusal(patched.nginx.pid());
     assert!(
         said.contains("no layout known for Angie/1.22.1 (signature 8,4,8,"),
         "{said}"
@@ -125,7 +120,7 @@ fn misfit() {
         "1.18.0"
     };
     let patched = Patched::of_version(other);
-    let said = refusal(&patched.pid());
+    let said = refusal(patched.nginx.pid());
     let expected = format!("the layout of nginx {other} (signature 8,4,8,");
     assert!(said.contains(&expected), "{said}");
     assert!(
@@ -146,14 +141,10 @@ fn nothing_fits() {
         folder.path(),
         &["-DVERSION=1099000", "-DNAME=\"nginx/1.99.0\""],
     );
-    let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
-    let pid = child.id().to_string();
-    let said = refusal(&pid);
-    let found = &check(&pid)["nginx"][0];
+    let (said, report) = while_running(&file, |pid| (refusal(pid), check(pid, &[])));
+    let found = &report["nginx"][0];
     assert_eq!(found["version"], "1.99.0", "{found:#}");
     assert_eq!(found["probes"], Value::Null, "{found:#}");
-    child.kill().unwrap();
-    child.wait().unwrap();
     let expected = "no layout known for nginx 1.99.0 (signature 8,4,8,00111111110101110011";
     assert!(said.contains(expected), "{said}");
     assert!(
@@ -204,10 +195,5 @@ impl Patched {
     /// Starts one that claims to be another program.
     fn of_name(new: &str) -> Self {
         Self::start(&renamed(new))
-    }
-
-    /// Returns its pid as an argument.
-    fn pid(&self) -> String {
-        self.nginx.pid().to_string()
     }
 }

@@ -5,15 +5,17 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::suite::common::build::binary;
+use crate::suite::common::build::build_id;
 use crate::suite::common::client::Client;
+use crate::suite::common::imitation::check;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
+use crate::suite::common::imitation::while_running;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::patched::Change;
@@ -24,19 +26,6 @@ use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
 mod ways;
-
-/// Returns the report of `ngx-bpf check` about a file that runs.
-fn check(file: &Path, args: &[&str]) -> Value {
-    let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
-    let pid = child.id().to_string();
-    let output = Command::new(PROGRAM)
-        .args(["check", "--json", "--pid", &pid])
-        .args(args)
-        .output();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    serde_json::from_slice(&output.unwrap().stdout).unwrap()
-}
 
 /// Returns the layout that an imitation states, with `c->log` at this offset and `log->data` where its code
 /// has it.
@@ -294,28 +283,19 @@ fn reason(report: &Value) -> String {
 /// Returns the report about a file that runs, with a folder of the test mounted on one of the system's, for
 /// `ngx-bpf` only.
 fn installed_check(file: &Path, folder: &TempDir, place: &str, args: &[&str]) -> Value {
-    let mut child = Command::new(file).stdin(Stdio::null()).spawn().unwrap();
-    let pid = child.id().to_string();
     let from = folder.path().join(place);
     fs::create_dir_all(&from).unwrap();
     let script = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .arg(from)
-        .arg(Path::new("/").join(place))
-        .args([PROGRAM, "check", "--json", "--pid", &pid])
-        .args(args)
-        .output();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let output = while_running(file, |pid| {
+        Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(from)
+            .arg(Path::new("/").join(place))
+            .args([PROGRAM, "check", "--json", "--pid", &pid.to_string()])
+            .args(args)
+            .output()
+    });
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
-}
-
-/// Returns the build id of a file.
-fn build_id(file: &Path) -> String {
-    let report = check(file, &[]);
-    let build_id = report["nginx"][0]["build_id"].as_str();
-    build_id.unwrap_or_else(|| panic!("{report:#}")).to_owned()
 }

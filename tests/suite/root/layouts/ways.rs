@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::check;
 use super::layout_of;
+use crate::suite::common::imitation::check;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
 
