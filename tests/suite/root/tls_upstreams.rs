@@ -2,10 +2,7 @@
 //! Upstreams that speak TLS: kept and new connections, and the end of a response that ends with its
 //! connection.
 
-use std::io::BufRead as _;
-use std::io::BufReader;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +11,8 @@ use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
+use crate::suite::common::listener::listen;
+use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
@@ -113,31 +112,20 @@ const SLOW: &str = "
 /// Starts a server that answers with a body of as many bytes as the uri says, and closes a second
 /// later. The whole response is one TLS record. Returns its port.
 fn serve_at_once() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
     let config = tls::server_config();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut served = Served::new(stream, Arc::clone(&config));
-            std::thread::spawn(move || {
-                let mut lines = BufReader::new(served.clone()).lines().map_while(Result::ok);
-                let line = lines.next()?;
-                let size: usize = line
-                    .strip_prefix("GET /")?
-                    .split(' ')
-                    .next()?
-                    .parse()
-                    .ok()?;
-                lines.find(String::is_empty)?;
-                let response = format!("HTTP/1.0 200 OK\r\n\r\n{}", "x".repeat(size));
-                served.write_all(response.as_bytes()).ok()?;
-                delay(Duration::from_secs(1));
-                served.close();
-                Some(())
-            });
-        }
-    });
-    port
+    listen(move |stream| {
+        let mut served = Served::new(stream, Arc::clone(&config));
+        std::thread::spawn(move || {
+            let head = String::from_utf8(read_head(&mut served).ok()?).ok()?;
+            let (size, _) = head.strip_prefix("GET /")?.split_once(' ')?;
+            let body = "x".repeat(size.parse().ok()?);
+            let response = format!("HTTP/1.0 200 OK\r\n\r\n{body}");
+            served.write_all(response.as_bytes()).ok()?;
+            delay(Duration::from_secs(1));
+            served.close();
+            Some(())
+        });
+    })
 }
 
 /// Check a response of which nginx leaves a part in OpenSSL's buffer: when it takes that, in another
