@@ -18,9 +18,12 @@ pub const MEMCACHED: &str = "http_memcached_module";
 /// The module of HTTP/3, which no Debian before trixie builds in.
 pub const HTTP3: &str = "http_v3_module";
 
+/// This machine's own nginx, even when the environment names another one, which may be a script.
+pub const DEBIAN: &str = "/usr/sbin/nginx";
+
 /// Returns Debian's nginx, unless the environment names another one.
 pub fn binary() -> PathBuf {
-    std::env::var_os("NGX_BPF_TEST_NGINX").map_or("/usr/sbin/nginx".into(), PathBuf::from)
+    std::env::var_os("NGX_BPF_TEST_NGINX").map_or(DEBIAN.into(), PathBuf::from)
 }
 
 /// Returns whether a script runs it, in a root folder of its own.

@@ -15,6 +15,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
@@ -30,9 +31,6 @@ use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 
 mod newcomers;
-
-/// Debian's own nginx, even when the environment names another one.
-const DEBIAN: &str = "/usr/sbin/nginx";
 
 /// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON` and
 /// `CAP_BPF`.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
@@ -211,7 +212,7 @@ fn pids_of_pgrep() {
 fn shared_layer() {
     let folder = TempDir::new().unwrap();
     open_to_all(folder.path());
-    copy_program(Path::new("/usr/sbin/nginx"), &folder.path().join("nginx"));
+    copy_program(Path::new(DEBIAN), &folder.path().join("nginx"));
     let (one, two) = (
         Contained::over(folder.path()),
         Contained::over(folder.path()),

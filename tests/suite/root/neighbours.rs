@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
@@ -18,7 +19,7 @@ const MODULES: &str = "/usr/lib/nginx/modules";
 /// Returns directives that load the modules. When they do not fit this nginx, prints SKIP and
 /// returns `None`.
 fn modules() -> Option<String> {
-    if binary() != Path::new("/usr/sbin/nginx") {
+    if binary() != Path::new(DEBIAN) {
         println!("SKIP: the modules for stream and mail fit Debian's own nginx only");
         return None;
     }

@@ -19,6 +19,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
 use crate::suite::common::load::wrk;
@@ -39,11 +40,8 @@ const FAST: &str = "
     server { listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
              location / { return 200; } }";
 
-/// This machine's own nginx, even when the environment names another one, which may be a script: that is
-/// not replaced by another file.
-const DEBIAN: &str = "/usr/sbin/nginx";
-
-/// An nginx whose binary another file can take the place of.
+/// An nginx whose binary another file can take the place of: this machine's own, because a script is not
+/// replaced by another file.
 struct Replaceable {
     /// It runs.
     nginx: Nginx,

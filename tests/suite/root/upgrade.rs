@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::cached::cached;
 use crate::suite::common::client::Client;
@@ -105,9 +106,6 @@ fn another_binary() {
     put();
     upgrade(&nginx);
 }
-
-/// Debian's own nginx, even when the environment names another one.
-const DEBIAN: &str = "/usr/sbin/nginx";
 
 /// Returns the root folder of another Debian, which `make test` has made.
 fn trixie() -> Option<PathBuf> {

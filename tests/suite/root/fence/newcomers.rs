@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::DEBIAN;
 use super::copy_of_unknown_release;
 use super::wait_fenced;
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::build_id;
 use crate::suite::common::build::kept;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::is_before;
 use crate::suite::common::cached::cached;
@@ -133,7 +134,7 @@ fn with_libraries(folder: &Path, libraries: &Path) -> PathBuf {
 
 /// Returns whether the tested nginx is the one for which Debian's modules are built.
 fn is_debians() -> bool {
-    binary() == Path::new("/usr/sbin/nginx") && !is_before((1, 22, 1), "the modules")
+    binary() == Path::new(DEBIAN) && !is_before((1, 22, 1), "the modules")
 }
 
 /// Sends requests on one connection, each of which must have this status and body, and returns the records.
