@@ -5,12 +5,11 @@ use super::Target;
 use super::idle::Idle;
 use super::raw::Raw;
 use crate::common::http2;
+use crate::common::http2::STREAMS;
+use crate::common::http2::streams;
 
 /// Connections that are used at the same time.
 const WIDTH: usize = 16;
-
-/// Streams of a connection at the same time.
-const STREAMS: u32 = 100;
 
 /// Opens a connection, with this window for each stream.
 fn connect(target: &Target, window: u32) -> Raw {
@@ -24,11 +23,6 @@ fn connect(target: &Target, window: u32) -> Raw {
 /// Opens several connections.
 fn several(target: &Target, window: u32) -> Vec<Raw> {
     (0..WIDTH).map(|_| connect(target, window)).collect()
-}
-
-/// The numbers of the streams of a connection, step by step.
-fn streams(step: u32) -> impl Iterator<Item = u32> {
-    (step * STREAMS..(step + 1) * STREAMS).map(|n| 2 * n + 1)
 }
 
 /// Sends many small steps on all connections.

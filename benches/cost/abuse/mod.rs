@@ -155,9 +155,8 @@ pub fn measure() {
 /// Starts the servers.
 fn start(has_http3: bool) -> Target {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-    let [tls, http2, http3] = [(); 3].map(|()| free_port());
-    let http = [tls::DIRECTIVES, HTTP, if has_http3 { HTTP3 } else { "" }].concat();
-    let http = http.replace("{tls}", &tls.to_string());
+    let (http, tls) = tls::with_port(&[HTTP, if has_http3 { HTTP3 } else { "" }].concat());
+    let [http2, http3] = [(); 2].map(|()| free_port());
     let http = http.replace("{http2}", &http2.to_string());
     let http = http.replace("{http3}", &http3.to_string());
     let config = Config {

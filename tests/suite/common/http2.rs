@@ -151,8 +151,7 @@ pub fn serve(stream: Box<dyn Stream>) -> std::io::Result<()> {
         let (kind, flags, stream) = http.try_next()?;
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
             let header = frame(HEADERS, END_HEADERS, stream, &[0x88]);
-            let ping = frame(PING, 0, 0, &[0; 8]);
-            let answer = [header, ping, frame(DATA, END_STREAM, stream, b"hello")];
+            let answer = [header, ping(), frame(DATA, END_STREAM, stream, b"hello")];
             http.send(&answer.concat());
         }
     }
@@ -175,6 +174,14 @@ pub fn hello(window: u32) -> Vec<u8> {
 /// Returns a frame that the server must answer.
 pub fn ping() -> Vec<u8> {
     frame(PING, 0, 0, &[0; 8])
+}
+
+/// The streams that a client opens at the same time. nginx allows 128.
+pub const STREAMS: u32 = 100;
+
+/// Returns the numbers of the streams of a connection, step by step.
+pub fn streams(step: u32) -> impl Iterator<Item = u32> {
+    (step * STREAMS..(step + 1) * STREAMS).map(|n| 2 * n + 1)
 }
 
 /// Returns a GET request.

@@ -12,6 +12,8 @@ use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
+use crate::suite::common::http2::STREAMS;
+use crate::suite::common::http2::streams;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -33,19 +35,11 @@ const HTTP: &str = "
         location /file { }
     }";
 
-/// The streams of a connection at the same time, of which nginx allows 128.
-const STREAMS: u32 = 100;
-
 /// Connections of the hostile client.
 const CONNECTIONS: usize = 20;
 
 /// Requests of the other client in each turn.
 const TURN: u64 = 4;
-
-/// The streams of a hostile connection in a step.
-fn streams(step: u32) -> impl Iterator<Item = u32> {
-    (step * STREAMS..(step + 1) * STREAMS).map(|n| 2 * n + 1)
-}
 
 /// A connection, with this window for each stream.
 fn connect(nginx: &Nginx, window: u32) -> Http2 {
