@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::HTTP;
 use crate::common::build::binary;
 use crate::common::build::kept;
+use crate::common::cgroup::Cgroup;
 use crate::common::nginx::Config;
 use crate::common::nginx::Nginx;
 use crate::common::program::copy_program;
@@ -98,20 +99,16 @@ fn trace(pids: &[String], group: Option<&Path>) -> Tool {
 /// Prints the start, the memory and the descriptors of the tool.
 fn report(name: &str, nginx: &[Nginx]) {
     let group = MEMORY.into_iter().find_map(|(root, now, peak)| {
-        let group = Path::new(root).join(format!("ngx-bpf-bench-{}", std::process::id()));
-        fs::create_dir(&group).ok()?;
-        let files = [now, peak].map(|file| group.join(file));
+        let group = Cgroup::make(root, &format!("ngx-bpf-bench-{}", std::process::id()))?;
+        let files = [now, peak].map(|file| group.folder().join(file));
         /* Without the controller the folder has no such files. */
-        if files.iter().any(|file| !file.exists()) {
-            let _ = fs::remove_dir(&group);
-            return None;
-        }
-        Some((group, files))
+        let is_there = files.iter().all(|file| file.exists());
+        is_there.then_some((group, files))
     });
     let started = Instant::now();
     let tool = trace(
         &pids(nginx),
-        group.as_ref().map(|(group, _)| group.as_path()),
+        group.as_ref().map(|(group, _)| group.folder()),
     );
     let start = started.elapsed().as_secs_f64();
     let descriptors = fs::read_dir(format!("/proc/{}/fd", tool.pid())).unwrap();
@@ -131,7 +128,4 @@ fn report(name: &str, nginx: &[Nginx]) {
         None => println!("; no cgroup with a memory controller"),
     }
     drop(tool.stop());
-    if let Some((group, _)) = group {
-        let _ = fs::remove_dir(group);
-    }
 }
