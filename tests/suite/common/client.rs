@@ -47,6 +47,8 @@ pub struct Client(BufReader<Box<dyn Stream>>);
 #[derive(Debug)]
 pub struct Response {
     pub status: u32,
+    /// The lines of the header.
+    pub header: String,
     /// The body. Chunks are joined.
     pub body: Vec<u8>,
 }
@@ -133,12 +135,15 @@ impl Client {
             .nth(1)
             .and_then(|status| status.parse().ok())
             .unwrap_or_else(|| panic!("no status: {status_line:.80?}"));
+        let mut lines = String::new();
         let (mut length, mut chunked) = (None, false);
         loop {
-            let header = self.line().to_ascii_lowercase();
-            if header.is_empty() {
+            let line = self.line();
+            if line.is_empty() {
                 break;
             }
+            lines += &format!("{line}\n");
+            let header = line.to_ascii_lowercase();
             if let Some(value) = header.strip_prefix("content-length: ") {
                 length = Some(value.parse().unwrap());
             }
@@ -162,7 +167,11 @@ impl Client {
         } else {
             self.0.read_to_end(&mut body).unwrap();
         }
-        Response { status, body }
+        Response {
+            status,
+            header: lines,
+            body,
+        }
     }
 
     /// Reads one line, and returns it without its end.
