@@ -9,7 +9,8 @@ use std::path::PathBuf;
 pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let file = cache.or(home)?.join("ngx-bpf").join(path);
+    let cache = cache.or(home).expect("HOME is set");
+    let file = cache.join("ngx-bpf").join(path);
     let is_there = file.exists();
     if !is_there {
         println!("SKIP: {} does not exist: {script} makes it", file.display());
