@@ -11,6 +11,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::root::metrics::served;
 
 /// A server on which every request ends at one script, as in most PHP applications.
 const FRONT_CONTROLLER: &str = "
@@ -23,9 +24,7 @@ const FRONT_CONTROLLER: &str = "
 fn counted(port: u16, routes: usize) -> Vec<String> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let mut scraper = Client::connect(port);
-        scraper.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let body = String::from_utf8(scraper.receive().body).unwrap();
+        let body = served(port);
         let counts = body.lines().filter_map(|line| {
             let labels = line.strip_prefix("nginx_http_requests_total{")?;
             Some(labels.split_once("route=").unwrap().1.to_owned())

@@ -33,8 +33,8 @@ fn ask(port: u16, request: &str) -> Response {
     client.receive_to(request.starts_with("HEAD"))
 }
 
-/// Returns the metrics.
-fn served(port: u16) -> String {
+/// Returns the metrics that a tool serves.
+pub fn served(port: u16) -> String {
     let response = ask(port, "GET /metrics");
     assert_eq!(response.status, 200);
     String::from_utf8(response.body).unwrap()

@@ -34,6 +34,7 @@ use crate::suite::common::record::Line;
 use crate::suite::common::record::Record;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::root::metrics::served;
 
 /// Answers everything at once, and logs nothing.
 const FAST: &str = "
@@ -207,9 +208,7 @@ fn metrics_while_blocked() {
     wrk(nginx.port, "/", 8, 1);
     wait_blocked(&stdout);
     let seen = || {
-        let mut client = Client::connect(port);
-        client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
-        let body = String::from_utf8(client.receive().body).unwrap();
+        let body = served(port);
         let mut lines = body.lines();
         let seen = lines.find_map(|line| line.strip_prefix("ngx_bpf_requests_seen_total "));
         seen.unwrap().parse::<u64>().unwrap()
