@@ -237,6 +237,47 @@ fn churn_count() -> usize {
     asked.map_or(6, |count| count.parse().unwrap())
 }
 
+/// What the workers of an nginx have done until now.
+#[derive(Clone, Copy)]
+struct Work {
+    cpu_ns: u64,
+    requests: usize,
+}
+
+impl Work {
+    fn of(nginx: &Nginx) -> Self {
+        let cpu_ns = |worker| {
+            let stat = fs::read_to_string(format!("/proc/{worker}/schedstat")).unwrap();
+            stat.split(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let log = fs::read(nginx.prefix().join("access.log")).unwrap();
+        Self {
+            cpu_ns: nginx.workers().into_iter().map(cpu_ns).sum(),
+            requests: log.iter().filter(|byte| **byte == b'\n').count(),
+        }
+    }
+
+    /// Returns the CPU time of a request since then, in ns.
+    fn of_request_since(self, before: Self) -> f64 {
+        (self.cpu_ns - before.cpu_ns) as f64 / (self.requests - before.requests) as f64
+    }
+}
+
+/// Prints how much more CPU the steady nginx takes for a request at the end of a long run than at its beginning.
+/// `works` has its work before each pair of containers.
+fn compare_cost(works: &[Work]) {
+    let share = works.len() / 5;
+    if share < 2 {
+        return;
+    }
+    let [first, last] = [&works[..share], &works[works.len() - share..]]
+        .map(|works| works[share - 1].of_request_since(works[0]));
+    println!(
+        "a request of the first fifth took {first:.0} ns of CPU, of the last {last:.0} ns: x{:.2}",
+        last / first
+    );
+}
+
 /// Check containers that come and go while one nginx is under load. They run three binaries from
 /// overlays over one folder: each has an inode of its own for the mount, and shares the real one.
 /// Nothing of the loaded nginx is lost, everything is freed, and each container's requests have
@@ -255,8 +296,10 @@ fn churn() {
     let before = Held::by(&tool, pid);
     let load = Load::start(steady.port, "/file");
     let mut of_containers = BTreeMap::new();
+    let mut works = Vec::new();
     for number in 0..churn_count() {
         let binary = &binaries[number % binaries.len()];
+        works.push(Work::of(&steady));
         let pair = [yard.container(binary), yard.container(binary)];
         tool.wait_ready(pair.len());
         for nginx in &pair {
@@ -271,6 +314,7 @@ fn churn() {
         let most = before.links + 2 * probes_wanted();
         assert!(held.links <= most, "{held:?} {before:?}");
     }
+    compare_cost(&works);
     drop(load);
     wait_freed(&tool, pid, &before);
     let served = steady.quit().len();
