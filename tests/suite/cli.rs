@@ -224,3 +224,36 @@ fn generated() {
         assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
     }
 }
+
+/// Returns the words of each line but the last when these words are filled into lines of this length.
+fn filled(text: &str, length: usize) -> Vec<usize> {
+    let (mut lines, mut words, mut column) = (Vec::new(), 0, 0);
+    for word in text.split_whitespace() {
+        if words > 0 && column + 1 + word.len() > length {
+            lines.push(words);
+            (words, column) = (0, 0);
+        }
+        column += word.len() + usize::from(words > 0);
+        words += 1;
+    }
+    lines
+}
+
+/// Check that troff can adjust the terms of the man page, in 80 columns: it complains about a line of one
+/// word, such as a path with another one beside it.
+#[test]
+fn terms_of_man_page() {
+    let page = generate("man").replace("\\-", "-");
+    let mut terms = 0;
+    for paragraph in page.split("\n.TP\n").skip(1) {
+        let mut term = paragraph.lines().next().unwrap().to_owned();
+        for font in ["\\fB", "\\fI", "\\fR"] {
+            term = term.replace(font, "");
+        }
+        assert!(!filled(&term, 72).contains(&1), "{term}");
+        terms += 1;
+    }
+    assert!(terms > 100, "{terms}");
+    assert!(filled(&"x".repeat(50), 72).is_empty());
+    assert_eq!(filled(&format!("{0} {0}", "x".repeat(50)), 72), [1]);
+}
