@@ -21,3 +21,5 @@ mod root;
 mod schema;
 /// The sizes of files and functions.
 mod sizes;
+/// What the tables of docs/compatibility.md say of a run.
+mod verdict;

@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 
 /// Returns a file of that folder. When `script` has not put it there yet, prints SKIP and returns
-/// `None`.
+/// `None`. What this machine lacks says nothing about the nginx that is tested: `tests/verdict` leaves
+/// it out.
 pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -13,7 +14,10 @@ pub fn cached(path: &str, script: &str) -> Option<PathBuf> {
     let file = cache.join("ngx-bpf").join(path);
     let is_there = file.exists();
     if !is_there {
-        println!("SKIP: {} does not exist: {script} makes it", file.display());
+        println!(
+            "SKIP this machine: {} does not exist: {script} makes it",
+            file.display()
+        );
     }
     is_there.then_some(file)
 }

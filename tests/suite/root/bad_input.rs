@@ -60,7 +60,7 @@ fn not_nginx() {
     child.wait().unwrap();
     /* A pid namespace has no kernel thread. */
     if fs::read_to_string("/proc/2/comm").ok().as_deref() != Some("kthreadd\n") {
-        println!("SKIP: pid 2 is not a kernel thread here");
+        println!("SKIP this machine: pid 2 is not a kernel thread here");
         return;
     }
     let line = complaint_of(&["--pid", "2"]);

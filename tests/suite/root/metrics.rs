@@ -67,7 +67,7 @@ impl Prometheus {
     fn start(target: u16) -> Option<Self> {
         let program = Path::new("/usr/bin/prometheus");
         if !program.exists() {
-            println!("SKIP: Prometheus is not installed");
+            println!("SKIP this machine: Prometheus is not installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

@@ -148,7 +148,7 @@ fn another_release() {
     let new_binary = root.join("usr/sbin/nginx");
     let versions = [version(Path::new(DEBIAN)), version(&new_binary)];
     if versions[0] == versions[1] {
-        println!("SKIP: {DEBIAN} is trixie's own");
+        println!("SKIP this machine: {DEBIAN} is trixie's own");
         return;
     }
     let (_folder, program, script) = replaceable(DEBIAN, &root);

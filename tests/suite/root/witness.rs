@@ -96,7 +96,7 @@ fn moments() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("strace");
     let Some(mut strace) = strace(nginx.workers()[0], &file) else {
-        println!("SKIP: strace is not installed");
+        println!("SKIP this machine: strace is not installed");
         return;
     };
     let pid = nginx.pid().to_string();
