@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::cached::cached;
+use super::sources::project;
 
 /// With this option nginx has no `$upstream_cache_status`.
 pub const WITHOUT_CACHE: &str = "--without-http-cache";
@@ -31,9 +32,26 @@ pub fn is_script() -> bool {
     std::fs::read(binary()).unwrap().starts_with(b"#!")
 }
 
-/// Returns a file that `make test-nginx` keeps.
+/// Returns a file that `make test-nginx` keeps. When it is of another build than would be made now, prints
+/// SKIP and returns `None`.
 pub fn kept(path: &str) -> Option<PathBuf> {
-    cached(path, "make test-nginx")
+    let file = cached(path, "make test-nginx")?;
+    let folder = path.split('/').next().unwrap();
+    let Some(name) = folder.strip_prefix("source-") else {
+        return Some(file);
+    };
+    let mut command = Command::new(project().join("tests/builds/run"));
+    let output = command.args(["--is-current", name]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.is_empty(), "{said}");
+    let is_current = output.status.success();
+    if !is_current {
+        println!(
+            "SKIP this machine: {} is of an earlier build: make test-nginx makes it again",
+            file.display()
+        );
+    }
+    is_current.then_some(file)
 }
 
 /// Returns the address and the size of a function, exported or not, from nm.
