@@ -39,7 +39,7 @@ const HTTP: &str = "
 const CONNECTIONS: usize = 20;
 
 /// Requests of the other client in each turn.
-const TURN: u64 = 4;
+const TURN: usize = 4;
 
 /// A connection, with this window for each stream.
 fn connect(nginx: &Nginx, window: u32) -> Http2 {
@@ -83,7 +83,7 @@ impl Other {
 }
 
 /// Returns all keys of a record, also of what is inside it.
-pub fn keys(value: &Value) -> BTreeSet<String> {
+fn keys(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Object(members) => members
             .iter()
@@ -129,19 +129,27 @@ fn abuse(window: u32, steps: u32, step: impl Fn(u32, &mut Http2)) -> Vec<Record>
     ended.assert_clean();
     let records = ended.records();
     assert_equal(&records, &logged);
-    assert_keys(&ended.stdout, u64::from(steps) + 3);
+    let others = of_other(&ended.stdout);
+    assert_same_keys(&others, steps as usize + 3, TURN);
     let is_hostile = |record: &Record| !record.uri.as_deref().unwrap().ends_with("/other");
     records.into_iter().filter(is_hostile).collect()
 }
 
-/// Asserts that the other client's records have the keys of those from before the abuse.
-fn assert_keys(lines: &[String], turns: u64) {
+/// Returns the records of the client that does no harm: the uris of its requests end with `/other`.
+/// Requests that never had a uri are of the hostile one.
+pub fn of_other(lines: &[String]) -> Vec<Value> {
     let values = lines.iter().map(|line| serde_json::from_str(line).unwrap());
-    let of_other =
-        values.filter(|value: &Value| value["uri"].as_str().unwrap().ends_with("/other"));
-    let records: Vec<Value> = of_other.collect();
-    assert_eq!(records.len() as u64, turns * TURN);
-    let turn = TURN as usize;
+    let is_other = |value: &Value| {
+        let uri = value["uri"].as_str();
+        uri.is_some_and(|uri| uri.ends_with("/other"))
+    };
+    values.filter(is_other).collect()
+}
+
+/// Asserts that a client that sends the same `turn` requests each time has, in all its `turns`, the keys
+/// of those from before the abuse.
+pub fn assert_same_keys(records: &[Value], turns: usize, turn: usize) {
+    assert_eq!(records.len(), turns * turn);
     /* The first requests of connections have keys of their own. */
     let before = &records[turn..2 * turn];
     for (n, record) in records.iter().enumerate().skip(2 * turn) {

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is kept for HTTP/3 is bounded: one client takes no more than its share.
 
-use serde_json::Value;
-
 use super::start;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
-use crate::suite::root::abuse::keys;
+use crate::suite::root::abuse::assert_same_keys;
+use crate::suite::root::abuse::of_other;
 
 /// `HELD_OF_CONNECTION_MAX` in bpf/config.bpf.h.
 const HELD_MAX: u64 = 64;
@@ -96,20 +95,10 @@ fn beside(abuse: impl FnOnce(&mut [Http3])) -> usize {
     records.sort_by_key(|record| (record.connection, record.connection_requests));
     logged.sort_by_key(|logged| (logged.connection, logged.connection_requests));
     assert_equal(&records, &logged);
-    let values = ended.stdout.iter().map(|line| serde_json::from_str(line));
-    let mut values: Vec<Value> = values.map(Result::unwrap).collect();
-    let all = values.len();
-    values.retain(|value| {
-        value["uri"]
-            .as_str()
-            .is_some_and(|uri| uri.ends_with("/other"))
-    });
-    values.sort_by_key(|value| value["connection_requests"].as_u64());
-    assert_eq!(values.len(), 4 * TURN);
-    for (n, value) in values.iter().enumerate().skip(2 * TURN) {
-        assert_eq!(keys(value), keys(&values[TURN + n % TURN]), "{value:#}");
-    }
-    all - values.len()
+    let mut others = of_other(&ended.stdout);
+    others.sort_by_key(|value| value["connection_requests"].as_u64());
+    assert_same_keys(&others, 4, TURN);
+    records.len() - others.len()
 }
 
 /// Check more streams without a whole header than are followed at the same time.
