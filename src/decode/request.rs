@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Converts an event to the public record, with one line for each key.
 
+use ngx_bpf_record::Ending;
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::Subrequest;
+use ngx_bpf_record::Tls;
+use ngx_bpf_record::Trace;
+use ngx_bpf_record::Waits;
 use ngx_bpf_record::values::LayoutSource;
 use ngx_bpf_record::values::Origin;
 
@@ -29,7 +33,6 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
     let origin = accepted.or(first_byte);
     let (server_addr, server_port) = facts.server();
     let (peer_addr, peer_port) = facts.peer().unzip();
-    let trace = facts.trace_context();
     let is_inferred = facts.has(request_flag::REQUEST_INFERRED);
     let mut request = Request {
         time: first_byte.and_then(|ns| clock.wall(ns).ok()),
@@ -57,16 +60,10 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         phases: origin.map_or_else(Phases::default, |origin| facts.downstream(origin)),
         duration_ns: since(first_byte, facts.response_last_ns()),
         elapsed_ns: facts.elapsed_ns(),
-        queue_ns: facts.queue_ns(),
-        body_read_ns: facts.body_read_ns(),
-        tunnel: facts.is_tunnel(),
-        tunnel_ns: facts.tunnel_ns(),
-        tls_handshake_ns: facts.tls_handshake_ns(),
-        ssl_server_name: texts.server_name.lossy(),
-        ssl_protocol: facts.ssl_protocol(),
-        alpn: facts.alpn(),
-        trace_id: trace.as_ref().map(|trace| trace.trace_id.into()),
-        parent_span_id: trace.as_ref().map(|trace| trace.parent_span_id.into()),
+        waits: waits(&facts),
+        ending: ending(&facts),
+        tls: tls(&facts),
+        trace: trace(&facts),
         layout: is_inferred.then_some(LayoutSource::Inferred),
         partial: facts.is_partial(),
         is_body_unknown: facts.is_body_unknown(),
@@ -77,6 +74,41 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         .map(|_| accepted.map_or(Origin::RequestFirstByte, |_| Origin::Accept))
         .filter(|_| !request.phases.is_empty());
     request
+}
+
+/// Returns what the request waited for.
+fn waits(facts: &Facts<'_, '_>) -> Waits {
+    Waits {
+        queue_ns: facts.queue_ns(),
+        body_read_ns: facts.body_read_ns(),
+    }
+}
+
+/// Returns how the request ended.
+fn ending(facts: &Facts<'_, '_>) -> Ending {
+    Ending {
+        tunnel: facts.is_tunnel(),
+        tunnel_ns: facts.tunnel_ns(),
+    }
+}
+
+/// Returns the encryption of the connection.
+fn tls<'a>(facts: &Facts<'_, 'a>) -> Tls<'a> {
+    Tls {
+        tls_handshake_ns: facts.tls_handshake_ns(),
+        ssl_server_name: facts.0.texts.server_name.lossy(),
+        ssl_protocol: facts.ssl_protocol(),
+        alpn: facts.alpn(),
+    }
+}
+
+/// Returns the trace that the request belongs to.
+fn trace<'a>(facts: &Facts<'_, 'a>) -> Trace<'a> {
+    let context = facts.trace_context();
+    context.map_or_else(Trace::default, |context| Trace {
+        trace_id: Some(context.trace_id.into()),
+        parent_span_id: Some(context.parent_span_id.into()),
+    })
 }
 
 /// Adds the attempts, and to the request the address and times of the last attempt that the client

@@ -180,7 +180,7 @@ impl RequestMetrics {
         let series = series.or_insert_with_key(|kind| Series::new(kind, &self.requests));
         series.requests.inc();
         /* A tunnel lives for hours, which says nothing about how fast requests are. */
-        if request.tunnel {
+        if request.ending.tunnel {
             self.tunnels.get_or_create(&series.labels).inc();
             return;
         }
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn tunnels() {
         let mut tunnel = request("a:1");
-        (tunnel.status, tunnel.tunnel) = (Some(101), true);
+        (tunnel.status, tunnel.ending.tunnel) = (Some(101), true);
         let text = served(&[], &[tunnel]);
         for line in [
             "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\"} 1",

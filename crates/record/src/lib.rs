@@ -14,6 +14,7 @@ use serde::Serialize;
 
 pub use attempt::Attempt;
 pub use container::Container;
+pub use ending::Ending;
 pub use format::Format;
 pub use lost::Lost;
 pub use phases::Phases;
@@ -21,11 +22,15 @@ pub use redact::Redaction;
 pub use request::Request;
 pub use spans::SPANS;
 pub use subrequest::Subrequest;
+pub use tls::Tls;
+pub use trace::Trace;
 pub use truncate::MAX_LINE_MIN;
 pub use truncate::append_line;
+pub use waits::Waits;
 
 mod attempt;
 mod container;
+mod ending;
 pub mod format;
 pub mod host;
 pub mod limits;
@@ -36,8 +41,11 @@ mod request;
 pub mod schema;
 mod spans;
 mod subrequest;
+mod tls;
+mod trace;
 mod truncate;
 pub mod values;
+mod waits;
 
 /// One line of the output. `type` is its first key: `request` or `lost`.
 ///

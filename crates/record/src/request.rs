@@ -10,11 +10,15 @@ use serde_json::json;
 
 use crate::attempt::Attempt;
 use crate::container::Container;
+use crate::ending::Ending;
 use crate::limits;
 use crate::phases::Phases;
 use crate::schema::TIME_PATTERN;
 use crate::subrequest::Subrequest;
+use crate::tls::Tls;
+use crate::trace::Trace;
 use crate::values;
+use crate::waits::Waits;
 
 /// One request that nginx has ended. A value that does not exist, or that could not be read, is `None`,
 /// and a key that is not there.
@@ -267,98 +271,18 @@ pub struct Request<'a> {
         "x-absent" = "the first byte was not seen"
     ))]
     pub elapsed_ns: Option<u64>,
-    /// How long the request waited for the one before it on its connection: its first byte came with that
-    /// one (pipelined), and nginx begins a request when it has ended the one before, with its `mirror`
-    /// subrequests. `elapsed_ns` contains it, `$request_time` does not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend(
-        "x-unit" = "ns",
-        "x-source" = "the end of the request before",
-        "x-absent" = "the request did not wait; HTTP/2, HTTP/3"
-    ))]
-    pub queue_ns: Option<u64>,
-    /// How long nginx waited for the rest of the request's body: from the end of the header to the read of
-    /// the body's last byte.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend(
-        "x-unit" = "ns",
-        "x-source" = "the two times of `phases`",
-        "x-absent" = "there is no body, or it came with the header; one of the two times is absent"
-    ))]
-    pub body_read_ns: Option<u64>,
-    /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
-    /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
-    /// life of the tunnel.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    #[schemars(extend(
-        "const" = true,
-        "x-source" = "`status` and `request_method`",
-        "x-absent" = "it did not"
-    ))]
-    pub tunnel: bool,
-    /// How long the tunnel lived: from the first byte of that response to the end of the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend(
-        "x-unit" = "ns",
-        "x-source" = "`ngx_http_free_request()` is entered",
-        "x-absent" = "there was no tunnel; the response's first byte was not seen"
-    ))]
-    pub tunnel_ns: Option<u64>,
-    /// The time that the TLS handshake took: from its first bytes read to its last read or sent. TLS 1.3:
-    /// the session tickets included; 0-RTT: as far as the handshake was when the request began.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend(
-        "x-unit" = "ns",
-        "x-source" = "the reads and writes before the first request",
-        "x-absent" = "the connection is not encrypted; it had a request before this one; tracing began \
-                      after the handshake; HTTP/3"
-    ))]
-    pub tls_handshake_ns: Option<u64>,
-    /// The name that the client asked for in the handshake (SNI), in lower case.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = limits::HOST_MAX), extend(
-        "x-cut" = true,
-        "x-source" = "`hc->ssl_servername`",
-        "x-absent" = "the client sent none; nginx did not choose the server by it: there is one server \
-                      only on that address, or none of that name; the connection is not encrypted"
-    ))]
-    pub ssl_server_name: Option<Cow<'a, str>>,
-    /// `$ssl_protocol`, where the request itself shows it: `TLSv1.3` of HTTP/3, which has no other.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend(
-        "x-source" = "`r->http_version`",
-        "x-absent" = "HTTP/1 and HTTP/2: nginx's memory does not show it; the connection is not \
-                      encrypted"
-    ))]
-    pub ssl_protocol: Option<values::SslProtocol>,
-    /// The protocol that was negotiated in the handshake, where the request itself shows it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend(
-        "x-source" = "`r->http_version`",
-        "x-absent" = "HTTP/1: nginx's memory does not show it; the connection is not encrypted"
-    ))]
-    pub alpn: Option<values::Alpn>,
-    /// The trace that the client says it belongs to (W3C Trace Context).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), extend(
-        "pattern" = "^[0-9a-f]{32}$",
-        "x-unit" = "32 hexadecimal digits",
-        "x-source" = "the request's `traceparent` header (`r->headers_in.headers`)",
-        "x-absent" = "there is no such header, or more than one, or one that the specification calls \
-                      invalid",
-        "x-otel" = "trace_id",
-        "x-otel-note" = "for the `TraceId` of a log record; the client's span is `nginx.parent_span_id`"
-    ))]
-    pub trace_id: Option<Cow<'a, str>>,
-    /// The client's span in that trace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), extend(
-        "pattern" = "^[0-9a-f]{16}$",
-        "x-unit" = "16 hexadecimal digits",
-        "x-source" = "the request's `traceparent` header (`r->headers_in.headers`)",
-        "x-absent" = "`trace_id` is absent"
-    ))]
-    pub parent_span_id: Option<Cow<'a, str>>,
+    /// What the request waited for. Its keys are keys of the request.
+    #[serde(flatten)]
+    pub waits: Waits,
+    /// How the request ended. Its keys are keys of the request.
+    #[serde(flatten)]
+    pub ending: Ending,
+    /// The encryption of the connection. Its keys are keys of the request.
+    #[serde(flatten)]
+    pub tls: Tls<'a>,
+    /// The trace that the request belongs to. Its keys are keys of the request.
+    #[serde(flatten)]
+    pub trace: Trace<'a>,
     /// Every attempt at an upstream, in order (below): of more than eight the first seven and the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = limits::UPSTREAMS_MAX), extend(

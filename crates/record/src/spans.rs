@@ -10,9 +10,9 @@ pub type Span = fn(&Request<'_>) -> Option<u64>;
 
 /// The parts of a request's time, each with its name.
 pub const SPANS: [(&str, Span); 10] = [
-    ("queue", |request| request.queue_ns),
+    ("queue", |request| request.waits.queue_ns),
     ("client_request", client_request),
-    ("client_body", |request| request.body_read_ns),
+    ("client_body", |request| request.waits.body_read_ns),
     ("before_upstream", |request| {
         since_request(request, request.phases.upstream_connect_time)
     }),
@@ -32,7 +32,7 @@ fn client_request(request: &Request<'_>) -> Option<u64> {
         request.phases.downstream_request_first_byte_time,
         request.phases.downstream_request_last_byte_time,
     )?
-    .checked_sub(request.queue_ns.unwrap_or_default())
+    .checked_sub(request.waits.queue_ns.unwrap_or_default())
 }
 
 /// Returns the time of connecting to the upstream, with the TLS handshake.
@@ -101,6 +101,7 @@ mod tests {
     use super::SPANS;
     use crate::phases::Phases;
     use crate::request::Request;
+    use crate::waits::Waits;
 
     /// Returns the parts of a request's time, by their names.
     fn spans(request: &Request<'_>) -> Vec<(&'static str, u64)> {
@@ -118,7 +119,10 @@ mod tests {
                 upstream_connect_time: Some(connect),
                 ..Default::default()
             },
-            body_read_ns: body.map(|body| body - last),
+            waits: Waits {
+                body_read_ns: body.map(|body| body - last),
+                ..Default::default()
+            },
             ..Default::default()
         }
     }
@@ -140,7 +144,7 @@ mod tests {
         unknown.is_body_unknown = true;
         assert_eq!(spans(&unknown), [("client_request", 10)]);
         let mut queued = timed(100, None, 110);
-        queued.queue_ns = Some(90);
+        queued.waits.queue_ns = Some(90);
         let expected = [
             ("queue", 90),
             ("client_request", 10),

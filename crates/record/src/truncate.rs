@@ -75,7 +75,7 @@ fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>
         (Cut::RequestUri, &mut request.request_uri),
         (Cut::Uri, &mut request.uri),
         (Cut::HttpHost, &mut request.http_host),
-        (Cut::SslServerName, &mut request.ssl_server_name),
+        (Cut::SslServerName, &mut request.tls.ssl_server_name),
     ];
     let subrequests = request.subrequests.iter_mut();
     let of_subrequests = subrequests.map(|sub| (Cut::Subrequests, &mut sub.uri));

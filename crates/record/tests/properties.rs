@@ -126,8 +126,8 @@ fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) -> BTreeSet<&'static str> 
         ("http_host", &whole.http_host, &cut.http_host),
         (
             "ssl_server_name",
-            &whole.ssl_server_name,
-            &cut.ssl_server_name,
+            &whole.tls.ssl_server_name,
+            &cut.tls.ssl_server_name,
         ),
     ] {
         assert_beginning(whole.as_deref(), cut.as_deref());

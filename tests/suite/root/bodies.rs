@@ -67,10 +67,13 @@ fn assert_body(record: &Record, ms: u64) {
     );
     if ms == 0 {
         assert!(header.is_some() && header == body, "{record:#?}");
-        assert_eq!(record.body_read_ns, None, "{record:#?}");
+        assert_eq!(record.waits.body_read_ns, None, "{record:#?}");
     } else {
         let read = body.zip(header).map(|(body, header)| body - header);
-        assert!(read.is_some() && record.body_read_ns == read, "{record:#?}");
+        assert!(
+            read.is_some() && record.waits.body_read_ns == read,
+            "{record:#?}"
+        );
         assert_between(p, header, body, ms);
     }
 }
@@ -141,7 +144,7 @@ fn http1() {
             records[1].phases.downstream_request_body_last_byte_time,
             None
         );
-        assert_eq!(records[0].queue_ns, None);
+        assert_eq!(records[0].waits.queue_ns, None);
     }
 }
 
@@ -229,7 +232,7 @@ fn streams() {
     }
     let get = of("/return").unwrap();
     assert_eq!(get.phases.downstream_request_body_last_byte_time, None);
-    assert_eq!(get.queue_ns, None);
+    assert_eq!(get.waits.queue_ns, None);
 }
 
 /// Check that with more bodies at once than one connection can track, the other bodies have no
@@ -286,10 +289,13 @@ fn queue() {
         }
     });
     for same in records.chunks(3) {
-        assert_eq!((same[0].queue_ns, same[2].queue_ns), (None, None));
+        assert_eq!(
+            (same[0].waits.queue_ns, same[2].waits.queue_ns),
+            (None, None)
+        );
         let queued = &same[1];
         let p = &queued.phases;
-        let queue = queued.queue_ns;
+        let queue = queued.waits.queue_ns;
         assert_between(p, Some(0), queue, 80);
         assert_between(p, queue, queued.elapsed_ns, 0);
         let took = queued.elapsed_ns.unwrap() - queue.unwrap();

@@ -61,8 +61,8 @@ fn http1() {
             assert_eq!(client.get("/").status, 200);
             assert_eq!(client.get("/").status, 200);
         });
-        assert!(records[0].tls_handshake_ns.unwrap() > 100_000);
-        assert_eq!(records[1].tls_handshake_ns, None);
+        assert!(records[0].tls.tls_handshake_ns.unwrap() > 100_000);
+        assert_eq!(records[1].tls.tls_handshake_ns, None);
     }
 }
 
@@ -77,7 +77,7 @@ fn http2() {
         http.send(&http2::get(3, "/"));
         http.receive([3]);
     });
-    assert!(records[0].tls_handshake_ns.unwrap() > 100_000);
+    assert!(records[0].tls.tls_handshake_ns.unwrap() > 100_000);
     assert_answered(&records, "HTTP/2.0");
 }
 

@@ -186,7 +186,7 @@ pub fn assert_lives(records: &[Record], nginx_log: &str) {
         assert!(record.elapsed_ns.is_some(), "{record:#?}");
         let first = i64::try_from(record.first_ns()).unwrap();
         let elapsed = i64::try_from(record.elapsed_ns.unwrap()).unwrap();
-        let queue = i64::try_from(record.queue_ns.unwrap_or_default()).unwrap();
+        let queue = i64::try_from(record.waits.queue_ns.unwrap_or_default()).unwrap();
         for (ours, theirs) in [(first + queue, ended - took), (first + elapsed, ended)] {
             let next = readings[&record.pid].range(theirs + 1..).next();
             let lag = ours - ns(theirs);
@@ -239,6 +239,6 @@ fn request_time() {
     for status in [200, 400, 408, 444, 499] {
         assert!(statuses.contains(&status), "{statuses:?}");
     }
-    assert!(records.iter().any(|record| record.queue_ns.is_some()));
+    assert!(records.iter().any(|record| record.waits.queue_ns.is_some()));
     assert_lives(&records, &life);
 }

@@ -192,8 +192,8 @@ fn kept_back() {
         last.unwrap() - first.unwrap(),
     );
     assert!(held.max(sent) > 30_000_000, "{p:#?}");
-    assert_eq!(records[0].alpn, Some(Alpn::H2));
-    assert!(records[0].tls_handshake_ns.is_some());
+    assert_eq!(records[0].tls.alpn, Some(Alpn::H2));
+    assert!(records[0].tls.tls_handshake_ns.is_some());
 }
 
 /// Check a long response, with more rounds than BPF remembers.

@@ -65,8 +65,8 @@ fn records(requests: impl FnOnce(&mut Http3)) -> Vec<Record> {
     assert_equal(&records, &logged);
     for record in &records {
         assert_eq!(record.server_protocol.as_deref(), Some("HTTP/3.0"));
-        assert_eq!(record.alpn, Some(Alpn::H3));
-        assert_eq!(record.ssl_protocol, Some(SslProtocol::Tls13));
+        assert_eq!(record.tls.alpn, Some(Alpn::H3));
+        assert_eq!(record.tls.ssl_protocol, Some(SslProtocol::Tls13));
         assert_eq!(record.phases_origin, Some(Origin::Accept));
         let accept = record.downstream_accept_time;
         assert_eq!(accept, records[0].downstream_accept_time);

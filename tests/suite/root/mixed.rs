@@ -125,7 +125,7 @@ fn everything_at_once() {
     for uri in URIS {
         assert!(of(uri) > REQUESTS / 20, "{uri}");
     }
-    let with_tls = records.iter().filter(|r| r.alpn == Some(Alpn::H2));
+    let with_tls = records.iter().filter(|r| r.tls.alpn == Some(Alpn::H2));
     assert!(with_tls.count() > REQUESTS / 10);
     drop(back);
 }

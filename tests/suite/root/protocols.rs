@@ -79,14 +79,14 @@ fn records(args: &[&str], scheme: &str) -> Vec<Record> {
 #[test]
 fn tls() {
     let records = records(&["--http1.1"], "https");
-    assert!(records[0].tls_handshake_ns.is_some());
-    assert_eq!(records[1].tls_handshake_ns, None);
+    assert!(records[0].tls.tls_handshake_ns.is_some());
+    assert_eq!(records[1].tls.tls_handshake_ns, None);
     assert_eq!(records[1].connection_requests, 2);
-    assert!(records.iter().all(|record| record.alpn.is_none()));
+    assert!(records.iter().all(|record| record.tls.alpn.is_none()));
     assert!(
         records
             .iter()
-            .all(|record| record.ssl_server_name.is_none())
+            .all(|record| record.tls.ssl_server_name.is_none())
     );
 }
 
@@ -103,7 +103,7 @@ fn http2() {
     ] {
         for record in records(args, scheme) {
             assert_eq!(record.server_protocol.as_deref(), Some("HTTP/2.0"));
-            assert_eq!(record.alpn, alpn);
+            assert_eq!(record.tls.alpn, alpn);
         }
     }
 }
@@ -139,7 +139,7 @@ fn nghttp() {
     for record in &records {
         record.assert_complete();
         assert_eq!(record.status, Some(200));
-        assert_eq!(record.alpn, Some(Alpn::H2));
+        assert_eq!(record.tls.alpn, Some(Alpn::H2));
         if record.uri.as_deref() == Some("/proxied/wait-40") {
             let p = &record.phases;
             let first = p.upstream_response_first_byte_time;
@@ -188,7 +188,7 @@ fn s_client() {
     for record in &records {
         record.assert_complete();
         let first = record.phases.downstream_request_first_byte_time;
-        assert!(record.tls_handshake_ns.unwrap() > 0, "{record:#?}");
-        assert!(first >= record.tls_handshake_ns, "{record:#?}");
+        assert!(record.tls.tls_handshake_ns.unwrap() > 0, "{record:#?}");
+        assert!(first >= record.tls.tls_handshake_ns, "{record:#?}");
     }
 }

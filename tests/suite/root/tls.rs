@@ -90,7 +90,7 @@ impl Chain {
 
 /// Asserts that no time of the request is within the handshake.
 fn assert_behind_handshake(record: &Record) {
-    let handshake = record.tls_handshake_ns.unwrap();
+    let handshake = record.tls.tls_handshake_ns.unwrap();
     let first = record.phases.downstream_request_first_byte_time.unwrap();
     assert!(handshake > 0 && first >= handshake, "{record:#?}");
 }
@@ -110,7 +110,7 @@ fn every_phase() {
         record.assert_complete();
         assert_behind_handshake(record);
         let p = &record.phases;
-        let handshake = record.tls_handshake_ns;
+        let handshake = record.tls.tls_handshake_ns;
         assert_between(p, handshake, p.downstream_request_first_byte_time, 40);
         let (first, last) = (
             p.downstream_request_first_byte_time,
@@ -181,7 +181,7 @@ fn hung_handshake() {
     for record in &records {
         record.assert_complete();
         assert_behind_handshake(record);
-        let handshake = Duration::from_nanos(record.tls_handshake_ns.unwrap());
+        let handshake = Duration::from_nanos(record.tls.tls_handshake_ns.unwrap());
         /* A busy nginx notices the first half of the handshake late. */
         let range = Duration::from_millis(10)..Duration::from_millis(700);
         assert!(range.contains(&handshake), "{record:#?}");
@@ -207,7 +207,7 @@ fn with_the_handshake() {
         let p = &records[0].phases;
         assert_behind_handshake(&records[0]);
         assert_between(p, Some(0), p.downstream_request_first_byte_time, 30);
-        assert_eq!(records[1].tls_handshake_ns, None);
+        assert_eq!(records[1].tls.tls_handshake_ns, None);
     }
 }
 
@@ -236,7 +236,7 @@ fn records_and_requests() {
         record.assert_complete();
     }
     let p = &records[0].phases;
-    let handshake = records[0].tls_handshake_ns;
+    let handshake = records[0].tls.tls_handshake_ns;
     assert_between(p, handshake, p.downstream_request_first_byte_time, 40);
     assert_eq!(
         p.downstream_request_first_byte_time,
@@ -275,12 +275,12 @@ fn proxy_protocol() {
     });
     let record = &records[0];
     record.assert_complete();
-    assert_eq!(record.ssl_server_name.as_deref(), Some("test"));
+    assert_eq!(record.tls.ssl_server_name.as_deref(), Some("test"));
     let p = &record.phases;
     assert_between(p, Some(0), p.downstream_request_first_byte_time, 200);
     let first = p.downstream_request_first_byte_time.unwrap();
     assert!(
-        record.tls_handshake_ns.unwrap() < first - 100_000_000,
+        record.tls.tls_handshake_ns.unwrap() < first - 100_000_000,
         "{record:#?}"
     );
 }
@@ -341,7 +341,11 @@ fn early_data() {
     for record in &records {
         record.assert_complete();
         let is_first = record.connection_requests == 1;
-        assert_eq!(record.tls_handshake_ns.is_some(), is_first, "{record:#?}");
+        assert_eq!(
+            record.tls.tls_handshake_ns.is_some(),
+            is_first,
+            "{record:#?}"
+        );
     }
     for pair in records[1..].chunks(2) {
         assert_behind_handshake(&pair[0]);

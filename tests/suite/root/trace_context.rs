@@ -48,7 +48,10 @@ fn as_sent() {
 
 /// Asserts that a record has the header's ids, or none without a header.
 pub fn assert_tells(record: &Record, header: Option<&str>) {
-    let found = (record.trace_id.as_deref(), record.parent_span_id.as_deref());
+    let found = (
+        record.trace.trace_id.as_deref(),
+        record.trace.parent_span_id.as_deref(),
+    );
     let sent = header.map(|header| (&header[3..35], &header[36..52]));
     assert_eq!(found, sent.unzip());
 }

@@ -73,9 +73,9 @@ fn websocket() {
     assert_delay(sent, p.upstream_response_first_byte_time, 40);
     assert!(p.upstream_response_first_byte_time <= first, "{record:#?}");
     assert_eq!(first, last);
-    assert!(record.tunnel, "{record:#?}");
-    assert_delay(Some(0), record.tunnel_ns, 80);
-    assert_delay(record.tunnel_ns, record.elapsed_ns, 40);
+    assert!(record.ending.tunnel, "{record:#?}");
+    assert_delay(Some(0), record.ending.tunnel_ns, 80);
+    assert_delay(record.ending.tunnel_ns, record.elapsed_ns, 40);
     assert_delay(record.duration_ns, record.elapsed_ns, 80);
     assert_eq!(p.downstream_request_body_last_byte_time, None);
     /* Bytes of the tunnel do not belong to the response. */
@@ -156,6 +156,9 @@ fn connect() {
         let p = &record.phases;
         assert!(p.downstream_request_first_byte_time.is_some());
         assert!(p.downstream_response_last_byte_time.is_some());
-        assert!(!record.tunnel && record.tunnel_ns.is_none(), "{record:#?}");
+        assert!(
+            !record.ending.tunnel && record.ending.tunnel_ns.is_none(),
+            "{record:#?}"
+        );
     }
 }

@@ -21,7 +21,7 @@ fn no_tls() {
         assert_eq!(client.receive().status, 400);
     });
     assert_eq!(records[0].status, Some(400));
-    assert_eq!(records[0].tls_handshake_ns, None);
+    assert_eq!(records[0].tls.tls_handshake_ns, None);
 }
 
 /// Check a file that the kernel's own TLS sends, where the kernel has it: the record is the same.

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The keys of a request that say how it ended.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// How a request ended.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
+    /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
+    /// life of the tunnel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend(
+        "const" = true,
+        "x-source" = "`status` and `request_method`",
+        "x-absent" = "it did not"
+    ))]
+    pub tunnel: bool,
+    /// How long the tunnel lived: from the first byte of that response to the end of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "`ngx_http_free_request()` is entered",
+        "x-absent" = "there was no tunnel; the response's first byte was not seen"
+    ))]
+    pub tunnel_ns: Option<u64>,
+}
