@@ -6,7 +6,12 @@ use crate::decode::wire::WireText;
 
 /// Returns the record of a request of this worker, with no other value.
 pub fn request(pid: u32) -> Vec<u8> {
-    record(types::record_kind::RECORD_REQUEST, pid)
+    request_in(pid, 0)
+}
+
+/// Returns the record of a request of this worker, in the container with this number.
+pub fn request_in(pid: u32, container: u32) -> Vec<u8> {
+    record(types::record_kind::RECORD_REQUEST, pid, container)
 }
 
 /// Returns a text that was not cut.
@@ -19,16 +24,17 @@ pub fn text(text: &str) -> WireText<'_> {
 
 /// Returns a record of a kind that does not exist.
 pub fn unknown_record() -> Vec<u8> {
-    record(types::record_kind(u32::MAX), 0)
+    record(types::record_kind(u32::MAX), 0, 0)
 }
 
 /// Returns a record without any text, attempt or subrequest.
-fn record(kind: types::record_kind, pid: u32) -> Vec<u8> {
+fn record(kind: types::record_kind, pid: u32, container: u32) -> Vec<u8> {
     let size = size_of::<types::request_record>();
     let record = types::request_record {
         kind: kind.0,
         size: u32::try_from(size).unwrap_or_default(),
         pid,
+        container,
         ..Default::default()
     };
     // SAFETY: the record is plain: integers without padding.

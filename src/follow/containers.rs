@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
-
-use crossbeam_channel::Receiver;
-use crossbeam_channel::Sender;
-use crossbeam_channel::unbounded;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use crate::host::container::Container;
 
@@ -42,35 +42,52 @@ impl ContainerFilter {
     }
 }
 
-/// A change of the numbered containers.
-pub enum ContainerChange {
-    /// Records with this number are of processes in this container.
-    Added(u32, Arc<Container>),
-    /// No traced process has this number any more. Records of such processes may still come.
-    Ended(u32),
+/// The most containers that are kept after their last process has ended, since records of them may still
+/// wait for the output. Each takes some 300 bytes.
+pub const ENDED_MAX: usize = 1024;
+
+/// The containers that have a number.
+#[derive(Default)]
+struct Numbered {
+    /// Those of traced processes, and those that have ended.
+    known: BTreeMap<u32, Arc<Container>>,
+    /// The numbers of those that have ended, in order.
+    ended: VecDeque<u32>,
+}
+
+/// The containers by their numbers, for the thread that reads records. Neither thread ever waits for what
+/// the other one does: each holds the table for one look-up or one change only.
+#[derive(Clone, Default)]
+pub struct ContainersByNumber(Arc<Mutex<Numbered>>);
+
+impl ContainersByNumber {
+    /// Returns the container with a number. `None` when more than `ENDED_MAX` have ended since it has.
+    pub fn get(&self, number: u32) -> Option<Arc<Container>> {
+        self.lock().known.get(&number).map(Arc::clone)
+    }
+
+    /// Locks the table. It is valid after every step, so that a panic elsewhere leaves it usable.
+    fn lock(&self) -> MutexGuard<'_, Numbered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The numbers of the containers of traced processes.
+#[derive(Default)]
 pub struct ContainerNumbers {
     live: BTreeMap<u32, Arc<Container>>,
     last: u32,
-    changes: Sender<ContainerChange>,
+    numbered: ContainersByNumber,
 }
 
 impl ContainerNumbers {
-    /// Creates an empty table, and the receiver of its changes.
-    pub fn new() -> (Self, Receiver<ContainerChange>) {
-        let (changes, receiver) = unbounded();
-        let numbers = Self {
-            live: BTreeMap::new(),
-            last: 0,
-            changes,
-        };
-        (numbers, receiver)
+    /// Returns the containers for the thread that reads records.
+    pub fn numbered(&self) -> ContainersByNumber {
+        self.numbered.clone()
     }
 
-    /// Returns the number of a container; 0 for none. A new number is announced before any process
-    /// is traced with it.
+    /// Returns the number of a container; 0 for none. A new number is known to the reader of records
+    /// before any process is traced with it.
     pub fn number(&mut self, container: Option<&Arc<Container>>) -> u32 {
         let Some(container) = container else {
             return 0;
@@ -82,22 +99,27 @@ impl ContainerNumbers {
         self.last = self.last.wrapping_add(1).max(1);
         let number = self.last;
         self.live.insert(number, Arc::clone(container));
-        /* Without a receiver there are no more records. */
-        let added = ContainerChange::Added(number, Arc::clone(container));
-        let _ = self.changes.send(added);
+        let known = &mut self.numbered.lock().known;
+        known.insert(number, Arc::clone(container));
         number
     }
 
-    /// Forgets the containers of which no traced process is left.
+    /// Forgets the containers of which no traced process is left. The latest of them stay known to the
+    /// reader of records.
     pub fn retain(&mut self, traced: &BTreeSet<u32>) {
-        let (changes, live) = (&self.changes, &mut self.live);
-        live.retain(|number, _| {
-            let is_live = traced.contains(number);
-            if !is_live {
-                let _ = changes.send(ContainerChange::Ended(*number));
+        let before = self.live.keys().copied();
+        let ended: Vec<u32> = before.filter(|number| !traced.contains(number)).collect();
+        if ended.is_empty() {
+            return;
+        }
+        self.live.retain(|number, _| traced.contains(number));
+        let mut numbered = self.numbered.lock();
+        numbered.ended.extend(ended);
+        while numbered.ended.len() > ENDED_MAX {
+            if let Some(number) = numbered.ended.pop_front() {
+                numbered.known.remove(&number);
             }
-            is_live
-        });
+        }
     }
 }
 
@@ -106,9 +128,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
 
-    use super::ContainerChange;
     use super::ContainerFilter;
     use super::ContainerNumbers;
+    use super::ENDED_MAX;
     use crate::host::container::Container;
 
     /// Returns a container in a pod.
@@ -149,7 +171,7 @@ mod tests {
     /// number is given twice.
     #[test]
     fn numbers() {
-        let (mut numbers, changes) = ContainerNumbers::new();
+        let mut numbers = ContainerNumbers::default();
         let one = Arc::new(container());
         let two = Arc::new(Container::default());
         assert_eq!(numbers.number(None), 0);
@@ -158,9 +180,36 @@ mod tests {
         assert_eq!(numbers.number(Some(&Arc::new(container()))), 1);
         numbers.retain(&BTreeSet::from([0, 2]));
         assert_eq!(numbers.number(Some(&one)), 3);
-        let changes: Vec<_> = changes.try_iter().collect();
-        assert!(matches!(changes[2], ContainerChange::Ended(1)));
-        assert!(matches!(changes[3], ContainerChange::Added(3, _)));
-        assert_eq!(changes.len(), 4);
+        let numbered = numbers.numbered();
+        for (number, container) in [(1, &one), (2, &two), (3, &one)] {
+            assert_eq!(numbered.get(number).as_ref(), Some(container));
+        }
+        assert_eq!((numbered.get(0), numbered.get(4)), (None, None));
+    }
+
+    /// Check that what is kept is bounded when containers start and end and nothing reads the table,
+    /// as when the output is blocked, and that the one that goes on is always found.
+    #[test]
+    fn bounded() {
+        let mut numbers = ContainerNumbers::default();
+        let numbered = numbers.numbered();
+        let busy = numbers.number(Some(&Arc::new(container())));
+        let last = u32::try_from(100 * ENDED_MAX).unwrap();
+        for n in busy + 1..=last {
+            let id = Some(format!("{n:064x}"));
+            let short = Container {
+                id: id.clone(),
+                ..Container::default()
+            };
+            assert_eq!(numbers.number(Some(&Arc::new(short))), n);
+            numbers.retain(&BTreeSet::from([busy]));
+            assert_eq!(numbered.get(n).unwrap().id, id);
+        }
+        assert_eq!(numbered.lock().known.len(), ENDED_MAX + 1);
+        assert_eq!(numbered.lock().ended.len(), ENDED_MAX);
+        assert_eq!(numbers.live.len(), 1);
+        let oldest = last - u32::try_from(ENDED_MAX).unwrap() + 1;
+        assert!(numbered.get(oldest).is_some() && numbered.get(oldest - 1).is_none());
+        assert_eq!(numbered.get(busy).as_deref(), Some(&container()));
     }
 }

@@ -2,62 +2,32 @@
 //! The keys of a record that name its container, found by the number that the record has.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-
-use crate::follow::containers::ContainerChange;
+use crate::follow::containers::ContainersByNumber;
 use crate::host::container::Container;
-
-/// The number of containers that are kept after their last process has ended, since records of it
-/// may still come.
-const ENDED_MAX: usize = 64;
 
 /// The containers of the processes that records come from.
 pub struct ContainerKeys {
-    changes: Receiver<ContainerChange>,
-    known: BTreeMap<u32, Arc<Container>>,
-    /// The numbers of those that have ended, in order.
-    ended: VecDeque<u32>,
+    numbered: ContainersByNumber,
+    /// The container of the last record that has one: most records have the same.
+    last: Option<(u32, Arc<Container>)>,
 }
 
 impl ContainerKeys {
-    pub fn new(changes: Receiver<ContainerChange>) -> Self {
+    pub fn new(numbered: ContainersByNumber) -> Self {
         Self {
-            changes,
-            known: BTreeMap::new(),
-            ended: VecDeque::new(),
+            numbered,
+            last: None,
         }
     }
 
-    /// Returns the container with a number. `None` when the process is in none.
+    /// Returns the container with a number that is not 0. `None` when it is no longer known.
     pub fn container(&mut self, number: u32) -> Option<&Container> {
-        if number == 0 {
-            return None;
+        if self.last.as_ref().is_none_or(|(last, _)| *last != number) {
+            self.last = Some((number, self.numbered.get(number)?));
         }
-        if !self.known.contains_key(&number) {
-            self.update();
-        }
-        self.known.get(&number).map(Arc::as_ref)
-    }
-
-    /// Takes over the changes since the last call.
-    pub fn update(&mut self) {
-        for change in self.changes.try_iter() {
-            match change {
-                ContainerChange::Added(number, container) => {
-                    self.known.insert(number, container);
-                }
-                ContainerChange::Ended(number) => self.ended.push_back(number),
-            }
-        }
-        while self.ended.len() > ENDED_MAX {
-            if let Some(number) = self.ended.pop_front() {
-                self.known.remove(&number);
-            }
-        }
+        self.last.as_ref().map(|(_, container)| container.as_ref())
     }
 }
 
@@ -76,28 +46,33 @@ pub fn keys<'a>(container: &'a Container) -> ngx_bpf_record::Container<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use crossbeam_channel::unbounded;
-
     use super::ContainerKeys;
-    use super::ENDED_MAX;
-    use crate::follow::containers::ContainerChange;
+    use crate::follow::containers::ContainerNumbers;
     use crate::host::container::Container;
 
-    /// Check that a container is found as soon as it is announced, also for some time after its end,
-    /// and that the number of those that are kept is bounded.
+    /// Check that records of several containers get the right one, whatever came before them.
     #[test]
-    fn kept() {
-        let (changes, receiver) = unbounded();
-        let mut keys = ContainerKeys::new(receiver);
-        for number in 1..=1000 {
-            let added = ContainerChange::Added(number, Arc::new(Container::default()));
-            changes.send(added).unwrap();
-            assert!(keys.container(number).is_some());
-            changes.send(ContainerChange::Ended(number)).unwrap();
+    fn found() {
+        let mut numbers = ContainerNumbers::default();
+        let mut keys = ContainerKeys::new(numbers.numbered());
+        for id in ["a", "b"] {
+            let id = Some(id.to_owned());
+            let container = Container {
+                id,
+                ..Container::default()
+            };
+            numbers.number(Some(&Arc::new(container)));
         }
-        keys.update();
-        assert!(keys.container(0).is_none() && keys.container(1001).is_none());
-        assert!(keys.container(1000).is_some() && keys.container(1).is_none());
-        assert_eq!(keys.known.len(), ENDED_MAX);
+        for (number, id) in [
+            (1, Some("a")),
+            (1, Some("a")),
+            (2, Some("b")),
+            (3, None),
+            (2, Some("b")),
+            (1, Some("a")),
+        ] {
+            let found = keys.container(number);
+            assert_eq!(found.and_then(|found| found.id.as_deref()), id, "{number}");
+        }
     }
 }

@@ -56,6 +56,9 @@ pub struct Ledger {
     pub unwritten: AtomicU64,
     /// The number of records that could not be decoded.
     pub bad_records: AtomicU64,
+    /// The number of requests that were passed on without the keys of their container, which was no
+    /// longer known.
+    pub nameless: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts

@@ -58,6 +58,14 @@ pub fn bad_records(messages: Messages, records: u64) {
     );
 }
 
+/// Reports how many requests lack the keys of their container. The first one was reported when it came.
+pub fn nameless(messages: Messages, requests: u64) {
+    messages.print_last(
+        Verbosity::Normal,
+        format_args!("{requests} requests lack the keys of their container"),
+    );
+}
+
 /// Reports that the output was still failing at the end.
 pub fn unwritten(messages: Messages, requests: u64) {
     let plural = if requests == 1 { "" } else { "s" };

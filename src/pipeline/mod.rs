@@ -115,7 +115,8 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let reading = file_reading(&settings.follow, &tracer, &rights)?;
     let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
     let (reader, batches) = RingReader::start(tracer.ring_buffer()?, privileges::drop_all)?;
-    let (containers, changes) = ContainerNumbers::new();
+    let containers = ContainerNumbers::default();
+    let numbered = containers.numbered();
     let follower = Follower::new(settings.follow, tracer, reading, containers, messages);
     let output = Output::open(settings.output.as_deref())?;
     let (own_metrics, request_metrics) = settings.metrics.map(metrics::serve).transpose()?.unzip();
@@ -143,7 +144,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let (wants_more, ended) = bounded(0);
     let records = RecordThread {
         filter: settings.filter,
-        containers: ContainerKeys::new(changes),
+        containers: ContainerKeys::new(numbered),
         consumers: consumers(request_metrics, lines),
         left: settings.count,
         ledger,
@@ -326,6 +327,10 @@ impl Control {
         let bad_records = self.ledger.bad_records.load(Ordering::Relaxed);
         if bad_records > 1 {
             messages::bad_records(self.messages, bad_records);
+        }
+        let nameless = self.ledger.nameless.load(Ordering::Relaxed);
+        if nameless > 1 {
+            messages::nameless(self.messages, nameless);
         }
         let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
         if is_failing {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::select;
@@ -22,6 +23,7 @@ use crate::decode::clock::Clock;
 use crate::decode::request;
 use crate::decode::wire;
 use crate::decode::wire::RequestEvent;
+use crate::follow::containers::ENDED_MAX;
 use crate::host::privileges;
 use crate::host::stderr::Messages;
 use crate::pipeline::containers;
@@ -139,8 +141,10 @@ impl RecordThread {
             add(&self.ledger.filtered, 1);
             return Ok(());
         };
-        if let Some(container) = self.containers.container(event.record.container) {
-            request.container = containers::keys(container);
+        match self.containers.container(event.record.container) {
+            Some(container) => request.container = containers::keys(container),
+            None if event.record.container == 0 => {}
+            None => count_nameless(&self.ledger, self.messages),
         }
         add(&self.ledger.taken, 1);
         for consumer in &mut self.consumers {
@@ -178,8 +182,17 @@ impl RecordThread {
     /// Does the work that does not depend on records, ten times a second.
     fn tick(&mut self) {
         self.clock = Clock::now();
-        self.containers.update();
         self.consumers.iter_mut().for_each(|c| c.tick());
+    }
+}
+
+/// Counts a request whose container is no longer known. Only the first one is reported now.
+fn count_nameless(ledger: &Ledger, messages: Messages) {
+    if ledger.nameless.fetch_add(1, Ordering::Relaxed) == 0 {
+        messages.warn(&anyhow!(
+            "a request lacks the keys of its container, since {ENDED_MAX} other containers have ended \
+             before the output took it; others like it are only counted"
+        ));
     }
 }
 
@@ -191,14 +204,15 @@ mod tests {
 
     use anyhow::Result;
     use crossbeam_channel::bounded;
-    use crossbeam_channel::never;
     use ngx_bpf_record::Request;
 
     use super::Consumer;
     use super::RecordThread;
     use crate::decode::clock::Clock;
     use crate::decode::examples::request;
+    use crate::decode::examples::request_in;
     use crate::decode::examples::unknown_record;
+    use crate::follow::containers::ContainersByNumber;
     use crate::host::stderr::Messages;
     use crate::host::stderr::Verbosity;
     use crate::pipeline::containers::ContainerKeys;
@@ -225,7 +239,7 @@ mod tests {
         let noted = Arc::new(Mutex::new(Vec::new()));
         let thread = RecordThread {
             filter: TextFilter::default(),
-            containers: ContainerKeys::new(never()),
+            containers: ContainerKeys::new(ContainersByNumber::default()),
             consumers: vec![Box::new(Noted(Arc::clone(&noted)))],
             left,
             ledger: Arc::clone(ledger),
@@ -256,6 +270,19 @@ mod tests {
         assert_eq!(noted, ["pid 1", "pid 2"]);
         assert_eq!(ledger.bad_records.load(Ordering::Relaxed), 2);
         assert_eq!(ledger.counts().lost(), 2);
+    }
+
+    /// Check that a request whose container is no longer known is passed on and counted.
+    #[test]
+    fn nameless() {
+        let ledger = Arc::new(Ledger::default());
+        let batches = [[request(1), request_in(2, 7)].concat()];
+        assert_eq!(
+            handled(&batches, None, &ledger).unwrap(),
+            ["pid 1", "pid 2"]
+        );
+        assert_eq!(ledger.nameless.load(Ordering::Relaxed), 1);
+        assert_eq!(ledger.counts().lost(), 0);
     }
 
     /// Check that requests after the last one of `--count` are late, and not lost.

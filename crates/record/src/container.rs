@@ -21,7 +21,8 @@ pub struct Container<'a> {
                       container's cgroup (containerd, CRI-O, Docker, Podman)",
         "x-absent" = "nginx runs in no container, or in one without such an id (LXC, systemd-nspawn); \
                       ngx-bpf sees no part of the path that names it; the lines of cgroup v1 name \
-                      several containers",
+                      several containers; 1,024 more containers had ended before the record was \
+                      written, which a message reports",
         "x-otel" = "container.id"
     ))]
     pub container_id: Option<Cow<'a, str>>,
