@@ -14,6 +14,7 @@ use clap::ValueHint;
 use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use crate::attach::socket_source::SocketSource;
+use crate::host::container::PodName;
 use crate::metrics::route::Route;
 use crate::output::OutputFormat;
 use value::DEFAULT_MAX_LINE;
@@ -21,7 +22,6 @@ use value::Interval;
 use value::ListenAddress;
 use value::MaxLine;
 use value::PidList;
-use value::PodName;
 use value::Secrets;
 use value::StatusRange;
 

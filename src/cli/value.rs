@@ -15,6 +15,7 @@ use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::host::host_and_port;
 
 use crate::attach::socket_source::SocketSource;
+use crate::host::container::PodName;
 
 /// The time between reports; `None` for a report at the end only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,13 +184,6 @@ pub fn host(text: &str) -> Result<String> {
         "not a host name: example.com, 127.0.0.1, [::1]"
     );
     Ok(name.to_owned())
-}
-
-/// The name of a pod, with its namespace if that is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodName {
-    pub namespace: Option<String>,
-    pub name: String,
 }
 
 /// Parses the id of a container, or its beginning. A runtime before it, as Kubernetes shows it

@@ -13,6 +13,7 @@ use crate::cli::hint::hints;
 use crate::cli::value::Interval;
 use crate::follow::containers::ContainerFilter;
 use crate::follow::settings::FollowSettings;
+use crate::follow::settings::ReadingSettings;
 use crate::host::stderr::Verbosity;
 use crate::metrics::MetricsSettings;
 use crate::output;
@@ -32,6 +33,7 @@ pub fn trace(options: &TraceArgs) -> Result<bool> {
 fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
     TraceSettings {
         follow: follow_settings(options),
+        reading: reading_settings(options),
         filter: text_filter(options),
         redaction: match options.no_query {
             true => Redaction::Query,
@@ -67,21 +69,19 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
     FollowSettings {
         pids: options.pids.named(),
         wait: options.wait,
-        containers: container_filter(options),
-        layout: layout_options(&options.layout),
         sockets: options.sockets,
         filter: KernelFilter::new(options.sample, options.min_duration, &statuses),
     }
 }
 
-/// Returns the containers and pods that the user named.
-fn container_filter(options: &TraceArgs) -> ContainerFilter {
-    let pods = options.pod.iter();
-    ContainerFilter {
-        ids: options.container.clone(),
-        pods: pods
-            .map(|pod| (pod.namespace.clone(), pod.name.clone()))
-            .collect(),
+/// Returns what the user named for reading processes and their files.
+fn reading_settings(options: &TraceArgs) -> ReadingSettings {
+    ReadingSettings {
+        layout: layout_options(&options.layout),
+        containers: ContainerFilter {
+            ids: options.container.clone(),
+            pods: options.pod.clone(),
+        },
     }
 }
 
@@ -114,6 +114,7 @@ mod tests {
     use super::settings;
     use crate::attach::object::KernelFilter;
     use crate::cli::Cli;
+    use crate::host::container::PodName;
     use crate::host::stderr::Verbosity;
     use crate::output::OutputFormat;
     use crate::pipeline::TraceSettings;
@@ -163,13 +164,14 @@ mod tests {
         assert!(settings.filter.failed_only);
         let id = "0123456789ab";
         let settings = parsed(&["--container", id, "--pod=web", "--pod=shop/web"]);
-        let containers = settings.follow.containers;
+        let containers = settings.reading.containers;
         assert_eq!(containers.ids, [id]);
-        assert_eq!(containers.pods[0], (None, "web".to_owned()));
-        assert_eq!(
-            containers.pods[1],
-            (Some("shop".to_owned()), "web".to_owned())
-        );
+        let namespaces = [None, Some("shop".to_owned())];
+        let pods = namespaces.map(|namespace| PodName {
+            namespace,
+            name: "web".to_owned(),
+        });
+        assert_eq!(containers.pods, pods);
         let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
         assert!(matches!(settings.redaction, Redaction::Query));
         let every = ReportTimes::Every(Duration::from_secs(1));

@@ -76,9 +76,8 @@ impl Candidate {
             Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
         };
-        let is_wanted = reading
-            .containers
-            .lets_through(process.container.as_deref());
+        let wanted = &reading.settings.containers;
+        let is_wanted = wanted.lets_through(process.container.as_deref());
         if !is_wanted && is_named {
             let error = anyhow!("pid {pid} is not in the container or pod that was named");
             return Self::refused(pid, error);
@@ -95,7 +94,7 @@ impl Candidate {
             return Self::Known(target.process, target.inode);
         }
         let (inode, path) = (target.inode, target.path.clone());
-        match Self::read_program(target, binary, &reading.layout) {
+        match Self::read_program(target, binary, &reading.settings.layout) {
             Ok(program) => Self::New(Box::new(program)),
             Err(unsupported) => Self::Refused(Box::new(Refused {
                 pid,

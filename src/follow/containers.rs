@@ -12,6 +12,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use crate::host::container::Container;
+use crate::host::container::PodName;
 
 /// The containers and pods that the user named.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,7 @@ pub struct ContainerFilter {
     /// The beginnings of ids; empty for any container, and for none.
     pub ids: Vec<String>,
     /// The pods, each with its namespace if the user named that; empty for any pod, and for none.
-    pub pods: Vec<(Option<String>, String)>,
+    pub pods: Vec<PodName>,
 }
 
 impl ContainerFilter {
@@ -31,12 +32,8 @@ impl ContainerFilter {
     /// Returns whether processes of this container are wanted. `None`: processes in no container.
     pub fn lets_through(&self, container: Option<&Container>) -> bool {
         let id = container.and_then(|container| container.id.as_deref());
-        let pod = container.and_then(|container| container.pod.as_deref());
-        let namespace = container.and_then(|container| container.namespace.as_deref());
         let has_id = |named: &String| id.is_some_and(|id| id.starts_with(named));
-        let has_pod = |(wanted, name): &(Option<String>, String)| {
-            pod == Some(name) && (wanted.is_none() || wanted.as_deref() == namespace)
-        };
+        let has_pod = |named: &PodName| container.is_some_and(|container| named.names(container));
         (self.ids.is_empty() || self.ids.iter().any(has_id))
             && (self.pods.is_empty() || self.pods.iter().any(has_pod))
     }
@@ -132,6 +129,7 @@ mod tests {
     use super::ContainerNumbers;
     use super::ENDED_MAX;
     use crate::host::container::Container;
+    use crate::host::container::PodName;
 
     /// Returns a container in a pod.
     fn container() -> Container {
@@ -147,7 +145,10 @@ mod tests {
     #[test]
     fn filters() {
         let pod = |namespace: Option<&str>, name: &str| {
-            vec![(namespace.map(str::to_owned), name.to_owned())]
+            vec![PodName {
+                namespace: namespace.map(str::to_owned),
+                name: name.to_owned(),
+            }]
         };
         let ids = |id: &str| vec![id.to_owned()];
         for (ids, pods, expected) in [

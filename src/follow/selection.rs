@@ -58,7 +58,7 @@ impl Selection {
         if selection.programs.is_empty() && settings.wait {
             messages::waiting(messages);
         } else if selection.programs.is_empty() {
-            if selection.refused.is_empty() && settings.containers.is_set() {
+            if selection.refused.is_empty() && reading.settings.containers.is_set() {
                 bail!("no nginx is running in the container or pod that was named");
             }
             let refused = selection.refused.into_iter();

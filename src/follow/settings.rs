@@ -19,25 +19,28 @@ pub struct FollowSettings {
     /// True to trace masters that start later as well. Tracing then does not end with the last
     /// process.
     pub wait: bool,
-    /// The containers and pods that the user named.
-    pub containers: ContainerFilter,
-    /// The files that the user named for layouts.
-    pub layout: Options,
     /// The socket source. `None`: the best one that the kernel has.
     pub sockets: Option<SocketSource>,
     /// The filters that run in BPF.
     pub filter: KernelFilter,
 }
 
-/// How the files of processes are read.
+/// What the user named for reading processes and their files.
+#[derive(Clone, Debug, Default)]
+pub struct ReadingSettings {
+    /// The files for layouts.
+    pub layout: Options,
+    /// The containers and pods of which processes are wanted.
+    pub containers: ContainerFilter,
+}
+
+/// How processes and their files are read.
 #[derive(Clone)]
 pub struct FileReading {
-    /// The files that the user named for layouts.
-    pub layout: Options,
+    /// What the user named.
+    pub settings: ReadingSettings,
     /// Finds out which inode probes are attached to. `None` when nothing is going to be attached.
     pub mapped: Option<Arc<MappedFiles>>,
-    /// The containers and pods that the user named.
-    pub containers: ContainerFilter,
     /// The capabilities that the threads that read them keep. `None`: all.
     pub capabilities: Option<CapabilitySet>,
 }

@@ -63,6 +63,21 @@ pub struct Container {
     pub namespace: Option<String>,
 }
 
+/// The name of a pod, with its namespace if that is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodName {
+    pub namespace: Option<String>,
+    pub name: String,
+}
+
+impl PodName {
+    /// Returns whether a container states that it is in this pod.
+    pub fn names(&self, container: &Container) -> bool {
+        container.pod.as_ref() == Some(&self.name)
+            && (self.namespace.is_none() || container.namespace == self.namespace)
+    }
+}
+
 impl Container {
     /// Reads what is known of the container of a process. `None` when the process is in none, or
     /// has ended. Only the lookout thread does this, though no file is opened that may block.

@@ -34,6 +34,7 @@ use crate::follow::containers::ContainerNumbers;
 use crate::follow::selection::Selection;
 use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
+use crate::follow::settings::ReadingSettings;
 use crate::host::descriptors;
 use crate::host::privileges;
 use crate::host::signals::Signals;
@@ -75,6 +76,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct TraceSettings {
     /// The choice of nginx processes, and the filters that run in BPF.
     pub follow: FollowSettings,
+    /// The choice of containers, and the files for layouts.
+    pub reading: ReadingSettings,
     /// The filters on texts.
     pub filter: TextFilter,
     /// The redaction of query strings.
@@ -112,7 +115,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let rights = Rights::new(&kernel, settings.output.is_some())?;
     let tracer = Tracer::start(kernel, &settings.follow.filter)?;
     ledger.count_from(tracer.counters()?);
-    let reading = file_reading(&settings.follow, &tracer, &rights)?;
+    let reading = file_reading(settings.reading, &tracer, &rights)?;
     let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
     let (reader, batches) = RingReader::start(tracer.ring_buffer()?, privileges::drop_all)?;
     let containers = ContainerNumbers::default();
@@ -161,12 +164,15 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     control.finish(records)
 }
 
-/// Returns how the files of processes are read.
-fn file_reading(follow: &FollowSettings, tracer: &Tracer, rights: &Rights) -> Result<FileReading> {
+/// Returns how processes and their files are read.
+fn file_reading(
+    settings: ReadingSettings,
+    tracer: &Tracer,
+    rights: &Rights,
+) -> Result<FileReading> {
     Ok(FileReading {
-        layout: follow.layout.clone(),
+        settings,
         mapped: Some(Arc::new(tracer.mapped_files()?)),
-        containers: follow.containers.clone(),
         capabilities: Some(rights.reading),
     })
 }

@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "cli", "pipeline", "metrics", "output", "follow", "attach", "host",
         ],
     ),
-    ("cli", &["metrics", "output", "attach"]),
+    ("cli", &["metrics", "output", "attach", "host"]),
     (
         "pipeline",
         &[

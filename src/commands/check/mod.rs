@@ -12,12 +12,12 @@ use crate::attach::kernel::KernelSurvey;
 use crate::cli::CheckArgs;
 use crate::commands::trace::layout_options;
 use crate::follow::candidate::Candidate;
-use crate::follow::containers::ContainerFilter;
 use crate::follow::lookout;
 use crate::follow::lookout::End;
 use crate::follow::messages;
 use crate::follow::processes::Inode;
 use crate::follow::settings::FileReading;
+use crate::follow::settings::ReadingSettings;
 use crate::host::descriptors;
 use crate::host::pid_namespace;
 use crate::output;
@@ -80,9 +80,11 @@ fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
     pid_namespace::ensure_proc_is_own()?;
     let mut found: Vec<(Option<Inode>, NginxReport)> = Vec::new();
     let reading = FileReading {
-        layout: layout_options(&options.layout),
+        settings: ReadingSettings {
+            layout: layout_options(&options.layout),
+            ..ReadingSettings::default()
+        },
         mapped: None,
-        containers: ContainerFilter::default(),
         capabilities: None,
     };
     let pids = options.pids.named();
