@@ -252,6 +252,11 @@ pub struct TraceArgs {
     #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
     pub route: Vec<Route>,
 
+    /// In metrics, show nginx's own counters as well, as stub_status does: connections and requests of
+    /// each master
+    #[arg(long, requires = "metrics")]
+    pub stats: bool,
+
     /// Become user NAME before anything is opened, and keep only the capabilities that tracing needs
     #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
     pub user: Option<String>,

@@ -52,6 +52,7 @@ fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
         metrics: options.metrics.map(|address| MetricsSettings {
             address: address.0,
             routes: options.route.clone(),
+            stats: options.stats,
         }),
         verbosity: match (options.quiet, options.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -82,6 +83,7 @@ fn reading_settings(options: &TraceArgs) -> ReadingSettings {
             ids: options.container.clone(),
             pods: options.pod.clone(),
         },
+        counters: options.stats,
     }
 }
 

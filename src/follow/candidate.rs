@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use nginx_binary::Identity;
@@ -16,6 +17,7 @@ use crate::follow::processes::NginxProcess;
 use crate::follow::processes::OpenedProcess;
 use crate::follow::program::Program;
 use crate::follow::settings::FileReading;
+use crate::host::memory::ForeignMemory;
 
 /// The result of reading a process and its file.
 pub enum Candidate {
@@ -71,7 +73,7 @@ impl Candidate {
     /// Reads a process and its file, unless the file is one of `known`. It is an error that the
     /// process has ended only if the user named it.
     pub fn read(pid: u32, is_named: bool, known: &[Inode], reading: &FileReading) -> Self {
-        let process = match NginxProcess::open(pid) {
+        let mut process = match NginxProcess::open(pid) {
             Ok(process) => process,
             Err(error) if !is_named && is_gone(&error) => return Self::Gone,
             Err(error) => return Self::refused(pid, error),
@@ -84,6 +86,9 @@ impl Candidate {
         }
         if !is_wanted {
             return Self::Unwanted(process);
+        }
+        if reading.settings.counters {
+            process.memory = ForeignMemory::open(pid).ok().map(Arc::new);
         }
         let (target, binary) = match OpenedProcess::open(process, reading.mapped.as_deref()) {
             Ok(opened) => opened,

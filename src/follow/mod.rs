@@ -32,6 +32,7 @@ use crate::host::usage::release_free_memory;
 
 pub mod candidate;
 pub mod containers;
+pub mod counters;
 mod events;
 pub mod lookout;
 pub mod messages;
@@ -200,8 +201,7 @@ impl Follower {
 
     /// Returns the number of binaries with a process that has not ended.
     pub fn live_binaries(&self) -> usize {
-        let traced = self.traced.iter();
-        traced.filter(|traced| traced.program.is_alive()).count()
+        self.programs().filter(|program| program.is_alive()).count()
     }
 
     /// Follows what has become of processes since the last call: masters that have started, which
@@ -360,6 +360,11 @@ impl Follower {
         let departed = self.tracer.forget_departed()?;
         self.containers.retain(&departed.containers);
         Ok(departed.lost)
+    }
+
+    /// Returns the traced binaries.
+    pub fn programs(&self) -> impl Iterator<Item = &Program> {
+        self.traced.iter().map(|traced| &traced.program)
     }
 
     /// Returns the number of new processes that could not be traced.

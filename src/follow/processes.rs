@@ -30,6 +30,7 @@ use crate::host::container::Container;
 use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
+use crate::host::memory::ForeignMemory;
 
 /// The field of `/proc/PID/stat` with the parent's pid, counted from the end of the name.
 const PARENT: usize = 1;
@@ -49,6 +50,8 @@ pub struct NginxProcess {
     pub children: Vec<(u32, Role)>,
     /// Its container. `None` when it is in none, or when its title was not read.
     pub container: Option<Arc<Container>>,
+    /// Its memory, if nginx's own counters are asked for and it could be opened.
+    pub memory: Option<Arc<ForeignMemory>>,
     /// Ensures that the pid does not mean another process.
     pub pidfd: OwnedFd,
 }
@@ -90,6 +93,7 @@ impl NginxProcess {
             role: None,
             children: Vec::new(),
             container: None,
+            memory: None,
             pidfd,
         })
     }

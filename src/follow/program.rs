@@ -11,6 +11,7 @@ use nginx_binary::Binary;
 use nginx_binary::Identity;
 use nginx_binary::Options;
 use nginx_binary::Unsupported;
+use nginx_binary::counters::CounterPlaces;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout::choose::ChosenLayout;
@@ -39,6 +40,8 @@ pub struct Program {
     pub layout: ChosenLayout,
     /// Where its probes go.
     pub probe_sites: ProbeSites,
+    /// Where its processes have nginx's own counters. `None` when it does not count.
+    pub counters: Option<CounterPlaces>,
     /// Its processes: masters, or workers that were asked for.
     pub processes: Vec<NginxProcess>,
 }
@@ -72,6 +75,7 @@ impl Program {
             identity: read.identity,
             layout: read.layout,
             probe_sites: read.probe_sites,
+            counters: read.counters,
             processes: vec![process],
         })
     }

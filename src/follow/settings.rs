@@ -32,6 +32,8 @@ pub struct ReadingSettings {
     pub layout: Options,
     /// The containers and pods of which processes are wanted.
     pub containers: ContainerFilter,
+    /// True to open the memory of each nginx, for its own counters.
+    pub counters: bool,
 }
 
 /// How processes and their files are read.

@@ -7,6 +7,7 @@ pub mod container;
 pub mod descriptors;
 pub mod escape;
 pub mod foreign;
+pub mod memory;
 pub mod pid_namespace;
 pub mod privileges;
 mod process_root;

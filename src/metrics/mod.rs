@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use labels::Labels;
 use labels::NONE;
 use labels::OTHER;
+use nginx::NginxMetrics;
 use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::SPANS;
@@ -23,6 +24,7 @@ use route::Route;
 
 mod host;
 mod labels;
+pub mod nginx;
 pub mod own;
 pub mod route;
 mod server;
@@ -43,6 +45,19 @@ pub struct MetricsSettings {
     pub address: SocketAddr,
     /// Names for groups of paths; without any, metrics have no label `route`.
     pub routes: Vec<Route>,
+    /// True to serve nginx's own counters, too.
+    pub stats: bool,
+}
+
+/// The metrics that are served, which stay 0 until they are updated. The default is none.
+#[derive(Default)]
+pub struct Served {
+    /// Those of the tool itself.
+    pub own: Option<OwnMetrics>,
+    /// Those of requests.
+    pub requests: Option<RequestMetrics>,
+    /// Those of nginx itself.
+    pub nginx: Option<NginxMetrics>,
 }
 
 /// The labels that requests of one kind have in common.
@@ -116,15 +131,19 @@ pub struct RequestMetrics {
     failures: Family<Labels, Counter>,
 }
 
-/// Starts to serve metrics: those of the tool itself and those of requests. They are 0 until the
-/// returned values are updated. Fails when the address can't be bound.
-pub fn serve(settings: MetricsSettings) -> Result<(OwnMetrics, RequestMetrics)> {
+/// Starts to serve metrics. Fails when the address can't be bound.
+pub fn serve(settings: MetricsSettings) -> Result<Served> {
     let mut registry = Registry::default();
-    let requests = RequestMetrics::register(settings.routes, &mut registry);
-    let own = OwnMetrics::register(&mut registry);
+    let served = Served {
+        requests: Some(RequestMetrics::register(settings.routes, &mut registry)),
+        own: Some(OwnMetrics::register(&mut registry)),
+        nginx: settings
+            .stats
+            .then(|| NginxMetrics::register(&mut registry)),
+    };
     server::start(settings.address, registry)
         .with_context(|| format!("failed to serve metrics at {}", settings.address))?;
-    Ok((own, requests))
+    Ok(served)
 }
 
 impl RequestMetrics {

@@ -49,6 +49,7 @@ use crate::output;
 use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::pipeline::containers::ContainerKeys;
+use crate::pipeline::counters::CounterExport;
 use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
@@ -61,6 +62,7 @@ use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 
 mod containers;
+mod counters;
 mod fence;
 pub mod filter;
 mod ledger;
@@ -122,13 +124,15 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let numbered = containers.numbered();
     let follower = Follower::new(settings.follow, tracer, reading, containers, messages);
     let output = Output::open(settings.output.as_deref())?;
-    let (own_metrics, request_metrics) = settings.metrics.map(metrics::serve).transpose()?.unzip();
+    let served = settings.metrics.map(metrics::serve).transpose()?;
+    let served = served.unwrap_or_default();
     let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
     let mut control = Control {
         follower,
         reader,
         ledger: Arc::clone(&ledger),
-        own_metrics,
+        own_metrics: served.own,
+        counters: served.nginx.map(CounterExport::new),
         meter,
         ended_processes: 0,
         messages,
@@ -148,7 +152,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let records = RecordThread {
         filter: settings.filter,
         containers: ContainerKeys::new(numbered),
-        consumers: consumers(request_metrics, lines),
+        consumers: consumers(served.requests, lines),
         left: settings.count,
         ledger,
         messages,
@@ -228,6 +232,8 @@ struct Control {
     ledger: Arc<Ledger>,
     /// The tool's own metrics.
     own_metrics: Option<OwnMetrics>,
+    /// nginx's own counters as metrics.
+    counters: Option<CounterExport>,
     /// The measurement of the overhead.
     meter: Option<OverheadMeter>,
     /// The number of traced processes that have ended and whose entries were removed.
@@ -265,6 +271,9 @@ impl Control {
             self.report_overhead();
         }
         self.report_untraced();
+        if let Some(counters) = &mut self.counters {
+            counters.tick(&self.follower, self.messages);
+        }
         let counts = self.ledger.counts();
         if let Some(metrics) = &self.own_metrics {
             let written = self.ledger.written.load(Ordering::Relaxed);

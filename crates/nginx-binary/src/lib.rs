@@ -17,6 +17,7 @@ use anyhow::ensure;
 
 use crate::build::Build;
 use crate::code::Machine;
+use crate::counters::CounterPlaces;
 use crate::elf::Elf;
 use crate::elf::debug_file;
 use crate::elf::debug_file::DebugFiles;
@@ -34,6 +35,7 @@ pub mod build;
 #[cfg(test)]
 mod built;
 pub mod code;
+pub mod counters;
 pub mod elf;
 pub mod files;
 pub mod layout;
@@ -61,6 +63,8 @@ pub struct Binary {
     pub layout: ChosenLayout,
     /// The instructions that the probes are placed on.
     pub probe_sites: ProbeSites,
+    /// Where its processes have nginx's own counters. `None` when it does not count.
+    pub counters: Option<CounterPlaces>,
 }
 
 /// The build of nginx that an executable is.
@@ -157,6 +161,7 @@ impl Binary {
                 identity,
                 layout: layout.without_unread(),
                 probe_sites,
+                counters: CounterPlaces::locate(&elf),
             }),
             Err(error) => Err(Unsupported {
                 identity: Some(identity),

@@ -41,7 +41,7 @@ pub fn served(port: u16) -> String {
 }
 
 /// Waits until a text has a line.
-fn wait_for(line: &str, mut text: impl FnMut() -> String) {
+pub fn wait_for(line: &str, mut text: impl FnMut() -> String) {
     let end = Instant::now() + PATIENCE;
     loop {
         let text = text();

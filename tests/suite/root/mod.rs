@@ -75,6 +75,8 @@ mod secrets;
 mod sockets;
 /// What one part of the tool does not hold up.
 mod stalls;
+/// nginx's own counters.
+mod stats;
 /// What other users of the machine can do to it.
 mod strangers;
 /// Subrequests and their upstreams.

@@ -251,6 +251,17 @@ impl<'data> Elf<'data> {
         self.file.elf_header().e_type(self.file.endian()) == ET_EXEC
     }
 
+    /// Returns the address of the program headers, as linked. `None` when no segment has them.
+    pub fn program_headers(&self) -> Option<u64> {
+        let header = self.file.elf_header();
+        let at = header.e_phoff(self.file.endian());
+        self.file.segments().find_map(|segment| {
+            let (start, size) = segment.file_range();
+            let into = at.checked_sub(start).filter(|into| *into < size)?;
+            segment.address().checked_add(into)
+        })
+    }
+
     /// Returns whether two addresses are in the same section.
     pub fn are_together(&self, a: u64, b: u64) -> bool {
         let mut sections = self.file.sections();
