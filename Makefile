@@ -146,7 +146,7 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	# The links of the pages must point to the installed files.
 	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
 		$(DOC)/README.md
-	sed -i 's:](../packaging/kubernetes/:](examples/:' $(DOC)/kubernetes.md
+	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:' $(DOC)/*.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
 
 .PHONY: deb

@@ -5,6 +5,8 @@
 mod cli;
 /// What the tests share.
 mod common;
+/// The files that `make install` installs.
+mod installed;
 /// The manifest for Kubernetes, compared with the service unit.
 mod kubernetes;
 /// The order of the modules in src/.
