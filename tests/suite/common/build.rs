@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which nginx is tested, and how it was built.
 
+use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -67,6 +68,52 @@ pub fn function(file: &Path, name: &str) -> (u64, u64) {
         .find(|words| words.len() == 4 && words[3] == name)
         .map(|words| (hex(words[0]), hex(words[1])))
         .unwrap()
+}
+
+/// A part of a file that is mapped into memory.
+pub struct Segment {
+    /// The offset of its first byte in the file.
+    offset: usize,
+    /// The address of its first byte, as linked.
+    address: u64,
+    /// Its bytes in the file.
+    size: usize,
+}
+
+impl Segment {
+    /// Returns the one that has an address, from readelf.
+    pub fn of(file: &Path, address: u64) -> Self {
+        let output = Command::new("readelf").arg("-lW").arg(file).output();
+        let output = output.expect("binutils are installed by make test");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let hex = |text: &str| u64::from_str_radix(&text[2..], 16).unwrap();
+        let mut segments = text.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let ["LOAD", offset, address, _, size, ..] = words[..] else {
+                return None;
+            };
+            Some(Self {
+                offset: usize::try_from(hex(offset)).unwrap(),
+                address: hex(address),
+                size: usize::try_from(hex(size)).unwrap(),
+            })
+        });
+        let has_it = |segment: &Self| {
+            (segment.address..segment.address + segment.size as u64).contains(&address)
+        };
+        segments.find(has_it).unwrap()
+    }
+
+    /// Returns the offsets in the file from an address of this segment to its end.
+    pub fn places_from(&self, address: u64) -> Range<usize> {
+        let into = usize::try_from(address - self.address).unwrap();
+        self.offset + into..self.offset + self.size
+    }
+
+    /// Returns the address of an offset in the file.
+    pub fn address_of(&self, place: usize) -> u64 {
+        self.address + (place - self.offset) as u64
+    }
 }
 
 /// Returns the build id of a file, from readelf.
