@@ -22,6 +22,7 @@ pub mod inference;
 pub mod remedy;
 mod table;
 pub mod variables;
+mod lines;
 pub mod wanted;
 pub mod witness;
 

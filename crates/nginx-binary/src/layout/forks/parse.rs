@@ -13,6 +13,8 @@ use super::Patch;
 use super::Release;
 use super::Releases;
 use super::Shift;
+use crate::layout::lines::Line;
+use crate::layout::lines::parse_lines;
 use crate::layout::table::parse_bytes;
 use crate::layout::table::parse_macro;
 
@@ -20,22 +22,15 @@ use crate::layout::table::parse_macro;
 pub fn parse(text: &str) -> Result<Forks> {
     let mut forks = Forks::default();
     let mut current = None;
-    for (index, line) in text.lines().enumerate() {
-        let content = line.split('#').next().unwrap_or_default().trim_end();
-        if !content.is_empty() {
-            parse_line(content, &mut forks, &mut current)
-                .with_context(|| format!("line {}", index + 1))?;
-        }
-    }
+    parse_lines(text, &mut |line| parse_line(line, &mut forks, &mut current))?;
     Ok(forks)
 }
 
 /// Parses one line, whose indentation says what it is. `current` is the struct that shifts belong to.
-fn parse_line(line: &str, forks: &mut Forks, current: &mut Option<String>) -> Result<()> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let indentation = line.len() - line.trim_start().len();
+fn parse_line(line: Line<'_>, forks: &mut Forks, current: &mut Option<String>) -> Result<()> {
+    let words = line.words();
     let patch = forks.patches.last_mut();
-    match (indentation, &words[..]) {
+    match (line.indentation(), &words[..]) {
         (0, ["fork", fork, releases @ ..]) => parse_fork(fork, releases, forks),
         (0, [kind @ ("patch" | "maybe"), name, condition]) => {
             *current = None;

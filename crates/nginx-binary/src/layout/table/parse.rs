@@ -14,6 +14,8 @@ use super::Section;
 use super::StructRule;
 use super::Table;
 use crate::build::Build;
+use crate::layout::lines::Line;
+use crate::layout::lines::parse_lines;
 
 /// The most lines of one struct. nginx's largest has a tenth of this. With the limit on offsets it excludes
 /// that a sum of shifts overflows.
@@ -23,21 +25,13 @@ const LINES_MAX: usize = 1000;
 pub fn parse(text: &str) -> Result<Table> {
     let mut table = Table::default();
     let mut current = String::new();
-    for (index, line) in text.lines().enumerate() {
-        let content = line.split('#').next().unwrap_or_default().trim_end();
-        if content.is_empty() {
-            continue;
-        }
-        parse_line(content, &mut table, &mut current)
-            .with_context(|| format!("line {}", index + 1))?;
-    }
+    parse_lines(text, &mut |line| parse_line(line, &mut table, &mut current))?;
     Ok(table)
 }
 
 /// Parses one line, whose indentation says what it is. `current` is the struct that members belong to.
-fn parse_line(line: &str, table: &mut Table, current: &mut String) -> Result<()> {
-    let indentation = line.len() - line.trim_start().len();
-    let words: Vec<&str> = line.split_whitespace().collect();
+fn parse_line(line: Line<'_>, table: &mut Table, current: &mut String) -> Result<()> {
+    let (indentation, words) = (line.indentation(), line.words());
     if indentation == 0 {
         if let ["releases", ranges @ ..] = &words[..] {
             for range in ranges {

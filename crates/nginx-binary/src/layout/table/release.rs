@@ -13,6 +13,7 @@ use super::Table;
 use super::parse;
 use crate::build::Build;
 use crate::layout::Layout;
+use crate::layout::lines::lines;
 use crate::version::Version;
 
 /// How far a release has moved each member of a struct, in bytes.
@@ -153,12 +154,11 @@ fn with_struct(
     let version = build.version;
     let (mut kept, mut taken) = (Vec::new(), Vec::new());
     let (mut header, mut is_inside) = (String::new(), false);
-    for line in text.lines() {
-        let content = line.split('#').next().unwrap_or_default().trim_end();
-        let indentation = content.len() - content.trim_start().len();
-        if !content.is_empty() && indentation == 0 {
+    for line in lines(text) {
+        let content = line.content;
+        if !content.is_empty() && line.indentation() == 0 {
             (header, is_inside) = (content.to_owned(), false);
-        } else if indentation == 2 {
+        } else if line.indentation() == 2 {
             is_inside = content.trim() == name && holds_for(&header, build)?;
             if is_inside {
                 ensure!(taken.is_empty(), "two sections state {name} for {version}");
@@ -167,17 +167,17 @@ fn with_struct(
         }
         match is_inside && !content.is_empty() {
             true => taken.push(content.to_owned()),
-            false => kept.push(line.to_owned()),
+            false => kept.push(line.whole.to_owned()),
         }
     }
-    let [header, lines @ ..] = &taken[..] else {
+    let [header, rules @ ..] = &taken[..] else {
         bail!("no section states {name} for {version}");
     };
     let [old, new] = split_header(header, known, version)?;
     kept.extend([String::new(), old]);
-    kept.extend(lines.iter().cloned());
+    kept.extend(rules.iter().cloned());
     kept.extend([String::new(), new]);
-    kept.extend(moved(lines, moves)?);
+    kept.extend(moved(rules, moves)?);
     Ok(without_empty_sections(&kept))
 }
 
