@@ -12,6 +12,7 @@ use nginx_binary::build;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file;
 use nginx_binary::elf::debug_file::DebugFiles;
+use nginx_binary::elf::debug_file::DebugImages;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files as _;
 use nginx_binary::layout::choose;
@@ -30,7 +31,8 @@ pub fn print_layout(path: &Path) -> Result<()> {
     let mut elf = Elf::parse(&image).with_context(context)?;
     /* The debug file is searched beside the file itself, not beside a link to it. */
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let debug_files = DebugFiles::new(&place, &elf, None, &SafeFiles);
+    let debug_images = DebugImages::new(&place, &elf, None, &SafeFiles);
+    let debug_files = DebugFiles::new(&debug_images, &elf);
     debug_file::add_symbols(&mut elf, &debug_files, &[build::HTTP_CORE])?;
     let identity = Identity::read(&elf).with_context(context);
     let identity = identity.map_err(|error| match elf.symbols().is_empty() {

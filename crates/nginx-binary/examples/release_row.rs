@@ -15,6 +15,7 @@ use nginx_binary::Identity;
 use nginx_binary::build::Build;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file::DebugFiles;
+use nginx_binary::elf::debug_file::DebugImages;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout;
@@ -104,7 +105,8 @@ fn read(path: &Path) -> Result<(Build, Layout)> {
     let elf = Elf::parse(&image)?;
     let identity = Identity::read(&elf)?;
     let path = path.canonicalize()?;
-    let debug_files = DebugFiles::new(&path, &elf, None, &AllFiles);
+    let debug_images = DebugImages::new(&path, &elf, None, &AllFiles);
+    let debug_files = DebugFiles::new(&debug_images, &elf);
     let wanted = wanted(&identity.build)?;
     let chosen = choose::read_debug_info(&path, &elf, &identity, &debug_files, &wanted)?;
     let Some(chosen) = chosen else {

@@ -21,6 +21,7 @@ use crate::counters::CounterPlaces;
 use crate::elf::Elf;
 use crate::elf::debug_file;
 use crate::elf::debug_file::DebugFiles;
+use crate::elf::debug_file::DebugImages;
 use crate::elf::image::Image;
 use crate::files::Files;
 use crate::layout::choose;
@@ -128,7 +129,9 @@ impl Binary {
         files: &dyn Files,
     ) -> Result<Self, Unsupported> {
         let mut elf = Elf::parse(image)?;
-        let debug_files = DebugFiles::new(path, &elf, options.debug_info.as_deref(), files);
+        let stated = options.debug_info.as_deref();
+        let debug_images = DebugImages::new(path, &elf, stated, files);
+        let debug_files = DebugFiles::new(&debug_images, &elf);
         let verified = debug_files.verify_stated();
         let added = verified.and_then(|()| {
             debug_file::add_symbols(&mut elf, &debug_files, &sites::required_symbols())

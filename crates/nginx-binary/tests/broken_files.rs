@@ -12,6 +12,7 @@ use nginx_binary::Options;
 use nginx_binary::build::Build;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file::DebugFiles;
+use nginx_binary::elf::debug_file::DebugImages;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout::choose;
@@ -112,7 +113,8 @@ fn read(bytes: &[u8]) -> anyhow::Result<Binary> {
     let image = Image::read_up_to(bytes.len() as u64, bytes)?;
     let read = Binary::read(path, &image, &Options::default(), &wanted(), &NoFiles);
     let parts = Elf::parse(&image).map(|elf| {
-        let debug_files = DebugFiles::new(path, &elf, None, &NoFiles);
+        let debug_images = DebugImages::new(path, &elf, None, &NoFiles);
+        let debug_files = DebugFiles::new(&debug_images, &elf);
         let layout = choose::from_debug_info(path, &elf, &debug_files, &wanted());
         (Build::identify(&elf), layout, ProbeSites::locate(&elf))
     });

@@ -13,6 +13,7 @@ use nginx_binary::build::Build;
 use nginx_binary::code::Machine;
 use nginx_binary::elf::Elf;
 use nginx_binary::elf::debug_file::DebugFiles;
+use nginx_binary::elf::debug_file::DebugImages;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout::built_in;
@@ -131,7 +132,8 @@ fn every_build() {
         let image = Image::read(&File::open(&path).unwrap()).unwrap();
         let elf = Elf::parse(&image).unwrap();
         let build = Build::identify(&elf).unwrap();
-        let files = DebugFiles::new(&path, &elf, None, &NoFiles);
+        let images = DebugImages::new(&path, &elf, None, &NoFiles);
+        let files = DebugFiles::new(&images, &elf);
         let witnesses = Witnesses::new(&elf);
         let known = built_in(&build).unwrap();
         let chosen = listed::choose(known, &mut |layout| witnesses.examine(layout));

@@ -23,12 +23,26 @@ use crate::files::Files;
 /// The folder in which distributions install debug files.
 const DEBUG_FOLDER: &str = "/usr/lib/debug";
 
-/// The debug files that one binary may have. Each is opened and read once, when it is first needed.
-pub struct DebugFiles<'a> {
+/// The places where the debug files of one binary may be. Each file is opened and read once, when it is first
+/// needed.
+pub struct DebugImages<'a> {
     files: &'a dyn Files,
+    places: Vec<DebugImage>,
+}
+
+/// One place, and the bytes of its file.
+struct DebugImage {
+    place: DebugPath,
+    image: OnceCell<Option<Image>>,
+}
+
+/// The debug files that one binary may have. Each is parsed once, when it is first needed.
+pub struct DebugFiles<'a> {
+    images: &'a DebugImages<'a>,
     /// The binary itself, which its files are compared with.
     binary: BinaryMark<'a>,
-    places: Vec<DebugFile>,
+    /// The file of each place. `None` when it is not there or is of another build.
+    parsed: Vec<OnceCell<Option<Elf<'a>>>>,
 }
 
 /// The mark of a binary by which other files of the same build are recognized.
@@ -38,12 +52,6 @@ enum BinaryMark<'a> {
     /// It was linked without a build id: a file of the same build has the same code. Debug files have none,
     /// so that only the unstripped binary is recognized.
     Code(LinkedCode<'a>),
-}
-
-/// One place where a debug file may be.
-struct DebugFile {
-    place: DebugPath,
-    image: OnceCell<Option<Image>>,
 }
 
 /// Who named a debug file, and with that how far it is trusted.
@@ -56,29 +64,39 @@ enum DebugPath {
     Beside(PathBuf),
 }
 
-impl<'a> DebugFiles<'a> {
+impl<'a> DebugImages<'a> {
     /// Lists the places to search: the file that was stated, or else all that the binary at `path` names.
-    pub fn new(path: &Path, elf: &Elf<'a>, stated: Option<&Path>, files: &'a dyn Files) -> Self {
+    pub fn new(path: &Path, elf: &Elf<'_>, stated: Option<&Path>, files: &'a dyn Files) -> Self {
         let places = match stated {
             Some(path) => vec![DebugPath::Stated(path.to_owned())],
             None => named_by(path, elf),
         };
-        let with_image = |place| DebugFile {
+        let with_image = |place| DebugImage {
             place,
             image: OnceCell::new(),
         };
         Self {
             files,
-            binary: BinaryMark::of(elf),
             places: places.into_iter().map(with_image).collect(),
+        }
+    }
+}
+
+impl<'a> DebugFiles<'a> {
+    /// Returns those of these files that are of a binary's build.
+    pub fn new(images: &'a DebugImages<'a>, elf: &Elf<'a>) -> Self {
+        Self {
+            images,
+            binary: BinaryMark::of(elf),
+            parsed: images.places.iter().map(|_| OnceCell::new()).collect(),
         }
     }
 
     /// Returns the file that a person stated. `None` when the binary names its debug files itself.
     pub fn stated(&self) -> Option<&Path> {
-        match &self.places[..] {
+        match &self.images.places[..] {
             [
-                DebugFile {
+                DebugImage {
                     place: DebugPath::Stated(path),
                     ..
                 },
@@ -109,18 +127,25 @@ impl<'a> DebugFiles<'a> {
     /// # Errors
     ///
     /// An item is an error when its file is broken, or is of another build although a person stated it.
-    pub fn matching(&self) -> impl Iterator<Item = Result<(PathBuf, Elf<'_>)>> {
-        self.places.iter().filter_map(|file| {
+    pub fn matching(&self) -> impl Iterator<Item = Result<(PathBuf, &Elf<'a>)>> {
+        let places = self.images.places.iter().zip(&self.parsed);
+        places.filter_map(|(file, parsed)| {
             let path = file.place.path();
-            match file.parse(&self.binary, self.files) {
-                Ok(debug) => Some(Ok((path, debug?))),
-                Err(error) => Some(Err(error.context(format!("failed to read {path:?}")))),
+            if parsed.get().is_none() {
+                match file.parse(&self.binary, self.images.files) {
+                    Ok(debug) => drop(parsed.set(debug)),
+                    Err(error) => {
+                        return Some(Err(error.context(format!("failed to read {path:?}"))));
+                    }
+                }
             }
+            let debug = parsed.get()?.as_ref()?;
+            Some(Ok((path, debug)))
         })
     }
 }
 
-impl DebugFile {
+impl DebugImage {
     /// Parses the file. `None` when it does not exist or is of another build.
     fn parse(&self, binary: &BinaryMark<'_>, files: &dyn Files) -> Result<Option<Elf<'_>>> {
         if self.image.get().is_none() {
@@ -217,7 +242,7 @@ pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&st
     while lacks_one(elf)
         && let Some(debug) = matching.next()
     {
-        elf.add_symbols(&debug?.1, SymbolOrigin::DebugFile);
+        elf.add_symbols(debug?.1, SymbolOrigin::DebugFile);
     }
     if lacks_one(elf)
         && let Some(packed) = elf.section(".gnu_debugdata", &mut Budget::default())?
@@ -229,4 +254,58 @@ pub fn add_symbols(elf: &mut Elf<'_>, debug_files: &DebugFiles<'_>, names: &[&st
         elf.add_symbols(&debug, SymbolOrigin::GnuDebugdata);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::path::Path;
+    use std::path::PathBuf;
+    use std::ptr;
+
+    use super::DebugFiles;
+    use super::DebugImages;
+    use crate::built;
+    use crate::elf::Elf;
+    use crate::files::Files;
+
+    /// Opens the file that a person stated, and counts how often.
+    struct Counted(Cell<u32>);
+
+    impl Files for Counted {
+        fn stated(&self, path: &Path) -> anyhow::Result<File> {
+            self.0.set(self.0.get() + 1);
+            Ok(File::open(path)?)
+        }
+
+        fn beside(&self, _: &Path) -> Option<File> {
+            None
+        }
+
+        fn beneath(&self, _: &Path, _: &Path) -> Option<File> {
+            None
+        }
+    }
+
+    /// Check that a debug file is read and parsed once, whoever needs it.
+    #[test]
+    fn once() {
+        let (_folder, path) = built::compiled("int main(void) { return 0; }", "-Wl,--build-id");
+        let image = built::image(&path);
+        let elf = Elf::parse(&image).unwrap();
+        let files = Counted(Cell::new(0));
+        let images = DebugImages::new(&path, &elf, Some(&path), &files);
+        let debug_files = DebugFiles::new(&images, &elf);
+        debug_files.verify_stated().unwrap();
+        let read = || {
+            let all: anyhow::Result<Vec<_>> = debug_files.matching().collect();
+            all.unwrap()
+        };
+        let [first, again] = [read(), read()];
+        let paths: Vec<&PathBuf> = first.iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, [&path]);
+        assert!(ptr::eq(first[0].1, again[0].1));
+        assert_eq!(files.0.get(), 1);
+    }
 }

@@ -261,7 +261,7 @@ pub fn from_debug_info(
     }
     for debug in debug_files.matching() {
         let (path, debug) = debug?;
-        let layout = dwarf::read_layout(&debug, wanted).with_context(|| context(&path))?;
+        let layout = dwarf::read_layout(debug, wanted).with_context(|| context(&path))?;
         let symbol = elf.symbol(build::HTTP_CORE).map(|symbol| symbol.origin);
         let is_needed = symbol == Some(SymbolOrigin::DebugFile);
         if layout.is_none() && debug_files.stated().is_some() && !is_needed {
