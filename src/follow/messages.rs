@@ -74,7 +74,7 @@ pub fn layout(messages: Messages, program: &Program) {
             fit.asked()
         ));
     }
-    let Some(file) = program.layout.file.as_deref().map(Quoted) else {
+    let Some(file) = program.layout.source.file().map(Quoted) else {
         return;
     };
     if !fit.differ.is_empty() {

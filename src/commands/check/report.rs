@@ -164,9 +164,10 @@ impl NginxReport {
     pub fn traceable(program: Program) -> Self {
         let fit = &program.layout.fit;
         let names = |places: &[MemberPath]| places.iter().map(|place| path_name(place)).collect();
+        let layout = program.layout.source;
         let plan = PlanReport {
-            layout: program.layout.source,
-            layout_file: program.layout.file.map(|file| file.display().to_string()),
+            layout_file: layout.file().map(|file| file.display().to_string()),
+            layout,
             layout_fit: LayoutFit {
                 agree: fit.agree.len(),
                 asked: fit.asked(),

@@ -112,8 +112,8 @@ impl PlanReport {
     fn write(&self, f: &mut fmt::Formatter<'_>, details: bool) -> fmt::Result {
         let layout = match self.layout {
             LayoutOrigin::Table => "built-in table",
-            LayoutOrigin::File => "file",
-            LayoutOrigin::Installed => "installed file",
+            LayoutOrigin::File(_) => "file",
+            LayoutOrigin::Installed(_) => "installed file",
             LayoutOrigin::Dwarf => "debug information",
             LayoutOrigin::Inferred => "inferred: this build is not known, and fits one that is",
         };

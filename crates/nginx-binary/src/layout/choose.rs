@@ -24,26 +24,36 @@ use crate::layout::file;
 use crate::layout::file::LayoutFile;
 use crate::layout::inference;
 use crate::layout::inference::listed;
+use crate::layout::inference::listed::Refusal;
 use crate::layout::remedy;
 use crate::layout::wanted::WantedMembers;
-use crate::layout::witness;
 use crate::layout::witness::Agreement;
 use crate::layout::witness::Witnesses;
 
 /// The source of a layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayoutOrigin {
     /// The built-in table, `layouts.txt`.
     Table,
     /// The file that `--layout` names.
-    File,
+    File(#[serde(skip_serializing)] PathBuf),
     /// The file with the binary's build id in one of the folders of layouts (`file::FOLDERS`).
-    Installed,
+    Installed(#[serde(skip_serializing)] PathBuf),
     /// Debug information: of the binary, of its debug file, or of the file that `--debug-info` names.
     Dwarf,
     /// Inferred: the build is not known, but its code agrees with exactly one known layout.
     Inferred,
+}
+
+impl LayoutOrigin {
+    /// Returns the file of layouts. `None` for other sources.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Installed(path) => Some(path),
+            Self::Table | Self::Dwarf | Self::Inferred => None,
+        }
+    }
 }
 
 /// The layout that a binary is traced with.
@@ -55,8 +65,6 @@ pub struct ChosenLayout {
     pub layout: Layout,
     /// The members in which the code of the binary agrees.
     pub fit: Agreement,
-    /// The file of layouts that it is from. `None` for other sources.
-    pub file: Option<PathBuf>,
 }
 
 /// The files that may state the layout of a binary.
@@ -128,7 +136,6 @@ pub fn read_debug_info(
         source: LayoutOrigin::Dwarf,
         layout,
         fit,
-        file: None,
     }))
 }
 
@@ -149,7 +156,7 @@ pub fn choose_layout(
 ) -> Result<ChosenLayout> {
     let (build, debug_files) = (&identity.build, sources.debug_files);
     if let Some(stated) = sources.stated {
-        let chosen = from_file(elf, LayoutOrigin::File, stated);
+        let chosen = from_file(elf, stated, LayoutOrigin::File);
         return match sources.is_trusted {
             true => Ok(chosen),
             false => fitting(chosen, identity, remedy::for_stated()),
@@ -163,81 +170,77 @@ pub fn choose_layout(
     }
     if let Some(installed) = file::find_installed(identity, sources.files, wanted)? {
         let remedy = remedy::for_installed(&installed.path);
-        let chosen = from_file(elf, LayoutOrigin::Installed, installed);
+        let chosen = from_file(elf, installed, LayoutOrigin::Installed);
         return fitting(chosen, identity, &remedy);
     }
-    let remedy = remedy::for_layout(debug_files);
     let witnesses = Witnesses::new(elf);
-    let mut known = layout::built_in(build)?;
-    if known.len() > 1 {
-        return among(&witnesses, identity, known, remedy);
-    }
-    match known.pop() {
-        Some(layout) => {
-            let chosen = ChosenLayout {
-                fit: witnesses.examine(&layout),
-                source: LayoutOrigin::Table,
-                layout,
-                file: None,
-            };
-            fitting(chosen, identity, remedy)
-        }
-        None => infer(&witnesses, identity, remedy),
-    }
+    let mut examine = |layout: &Layout| witnesses.examine(layout);
+    let listed = layout::built_in(build)?;
+    let chosen = match listed.is_empty() {
+        true => infer(identity, &mut examine),
+        false => from_table(&listed, identity, &mut examine),
+    };
+    chosen.map_err(|error| anyhow!("{error:#}: {}", remedy::for_layout(debug_files)))
 }
 
 /// Compares the layout of a file with the code of the binary.
-fn from_file(elf: &Elf<'_>, source: LayoutOrigin, file: LayoutFile) -> ChosenLayout {
+fn from_file(
+    elf: &Elf<'_>,
+    file: LayoutFile,
+    origin: impl FnOnce(PathBuf) -> LayoutOrigin,
+) -> ChosenLayout {
     ChosenLayout {
         fit: Witnesses::new(elf).examine(&file.layout),
-        source,
+        source: origin(file.path),
         layout: file.layout,
-        file: Some(file.path),
     }
 }
 
-/// Returns the one of several layouts that builds of one name have.
-fn among(
-    witnesses: &Witnesses<'_>,
-    identity: &Identity,
-    known: Vec<Layout>,
-    remedy: &str,
-) -> Result<ChosenLayout> {
-    let chosen = listed::choose(known, &mut |layout| witnesses.examine(layout));
-    let chosen = chosen.map_err(|reason| {
-        anyhow!(
-            "{}, build id {}, has one of several layouts, and {reason}: {remedy}",
+/// Returns the layout of a file. Fails when the binary's code contradicts it.
+fn fitting(chosen: ChosenLayout, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
+    if let (Some(contradiction), Some(file)) = (chosen.fit.contradiction(), chosen.source.file()) {
+        bail!(
+            "the layout of {} in {file:?} does not fit this binary, build id {}: its code has {contradiction}; {remedy}",
             identity.build,
-            identity.shown_build_id()
-        )
+            identity.shown_build_id(),
+        );
+    }
+    Ok(chosen)
+}
+
+/// Returns the one of the layouts that builds of one name have which the binary's code does not contradict. Where
+/// it contradicts all of them, nothing is inferred: the binary is not what it says that it is.
+fn from_table(
+    listed: &[Layout],
+    identity: &Identity,
+    examine: &mut dyn FnMut(&Layout) -> Agreement,
+) -> Result<ChosenLayout> {
+    let (build, build_id) = (&identity.build, identity.shown_build_id());
+    let (layout, fit) = listed::choose(listed, examine).map_err(|refusal| match refusal {
+        Refusal::Contradicted(nearest) => {
+            let contradiction = nearest.contradiction().unwrap_or_default();
+            match listed.len() {
+                1 => anyhow!(
+                    "the layout of {build} does not fit this binary, build id {build_id}: its code has \
+                     {contradiction}"
+                ),
+                count => anyhow!(
+                    "none of the {count} layouts of {build} fits this binary, build id {build_id}: compared \
+                     with the nearest, its code has {contradiction}"
+                ),
+            }
+        }
+        Refusal::Open(member) => anyhow!(
+            "{build}, build id {build_id}, has one of {} layouts, and nothing in the code shows the offset \
+             of {member}",
+            listed.len()
+        ),
     })?;
-    let Some((layout, fit)) = chosen else {
-        return infer(witnesses, identity, remedy);
-    };
     Ok(ChosenLayout {
         source: LayoutOrigin::Table,
         layout,
         fit,
-        file: None,
     })
-}
-
-/// Returns a layout that was not made from this binary. Fails when the binary's code contradicts it.
-fn fitting(chosen: ChosenLayout, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
-    if let Some(differs) = chosen.fit.differ.first() {
-        let file = chosen.file.map(|file| format!(" in {file:?}"));
-        bail!(
-            "the layout of {}{} does not fit this binary, build id {}: its code has {} of {} \
-             members elsewhere ({} first); {remedy}",
-            identity.build,
-            file.unwrap_or_default(),
-            identity.shown_build_id(),
-            chosen.fit.differ.len(),
-            chosen.fit.asked(),
-            witness::path_name(differs),
-        );
-    }
-    Ok(chosen)
 }
 
 /// Reads the layout from debug information: of the stated file, or else of the binary itself or of the first
@@ -274,21 +277,79 @@ pub fn from_debug_info(
     Ok(None)
 }
 
-/// Infers the layout from the code of the binary.
-fn infer(witnesses: &Witnesses<'_>, identity: &Identity, remedy: &str) -> Result<ChosenLayout> {
-    let build = &identity.build;
+/// Infers the layout of a build that the table does not have from the code of the binary.
+fn infer(
+    identity: &Identity,
+    examine: &mut dyn FnMut(&Layout) -> Agreement,
+) -> Result<ChosenLayout> {
+    let (build, build_id) = (&identity.build, identity.shown_build_id());
     let known = layout::known_layouts(build)?;
-    let inferred = inference::infer_layout(&known, &mut |layout| witnesses.examine(layout));
+    let inferred = inference::infer_layout(&known, examine);
     let (layout, fit) = inferred.map_err(|reason| {
-        anyhow!(
-            "no layout known for {build}, build id {}, and {reason}: {remedy}",
-            identity.shown_build_id()
-        )
+        anyhow!("no layout known for {build}, build id {build_id}, and {reason}")
     })?;
     Ok(ChosenLayout {
         source: LayoutOrigin::Inferred,
         layout,
         fit,
-        file: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LayoutOrigin;
+    use super::from_table;
+    use crate::Identity;
+    use crate::layout::Layout;
+    use crate::layout::tests::build;
+    use crate::layout::witness::Agreement;
+    use crate::layout::witness::functions::MemberPath;
+
+    const PLACE: MemberPath = &[("s", "a")];
+
+    /// Returns a layout with one member.
+    fn layout(offset: u32) -> Layout {
+        let members = [("a".to_owned(), offset)].into();
+        let structs = [("s".to_owned(), members)].into();
+        Layout { structs }
+    }
+
+    /// Chooses between layouts for a binary of 1.22.1 that has the member at an offset. Returns the layout, or what
+    /// is said of the binary.
+    fn choose(listed: &[Layout], offset: u32) -> Result<Layout, String> {
+        let identity = Identity {
+            build: build("1.22.1", "8"),
+            build_id: Some("0a".to_owned()),
+        };
+        let chosen = from_table(listed, &identity, &mut |layout| {
+            let mut fit = Agreement::default();
+            match layout.structs["s"]["a"] == offset {
+                true => fit.agree.push(PLACE),
+                false => fit.differ.push(PLACE),
+            }
+            fit
+        });
+        let chosen = chosen.map_err(|error| error.to_string())?;
+        assert_eq!(chosen.source, LayoutOrigin::Table);
+        Ok(chosen.layout)
+    }
+
+    /// Check that a binary whose code contradicts the only layout of its release is refused, and so is one whose code
+    /// contradicts each of several.
+    #[test]
+    fn contradicted() {
+        let listed = [layout(0), layout(8)];
+        assert_eq!(choose(&listed[..1], 0), Ok(layout(0)));
+        assert_eq!(choose(&listed, 8), Ok(layout(8)));
+        let elsewhere = "1 of 1 members elsewhere (s.a first)";
+        let one = format!(
+            "the layout of nginx 1.22.1 (signature 8) does not fit this binary, build id 0a: its code has {elsewhere}"
+        );
+        assert_eq!(choose(&listed[..1], 16), Err(one));
+        let each = format!(
+            "none of the 2 layouts of nginx 1.22.1 (signature 8) fits this binary, build id 0a: compared with the \
+             nearest, its code has {elsewhere}"
+        );
+        assert_eq!(choose(&listed, 16), Err(each));
+    }
 }

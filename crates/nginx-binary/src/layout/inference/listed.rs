@@ -2,37 +2,51 @@
 //! Chooses between the layouts that a known release may have: two forks have one name, or a module that moves
 //! members is built in or not.
 
-use anyhow::Result;
-use anyhow::bail;
-
 use crate::layout::Layout;
 use crate::layout::witness::Agreement;
 
-/// Returns the one of these layouts that the code does not contradict, and the members in which it agrees. `None`
-/// when it contradicts all of them. `examine` compares one with the code.
+/// Why none of the layouts that a release may have is chosen.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The code contradicts all of them. This is the comparison with the nearest one.
+    Contradicted(Agreement),
+    /// Several remain, and nothing in the code shows the offset of this member.
+    Open(String),
+}
+
+/// Returns the one of these layouts that the code does not contradict, and the members in which it agrees.
+/// `examine` compares one with the code.
 ///
 /// # Errors
 ///
-/// Fails when several remain that have a member at different offsets.
+/// Fails when the code contradicts all of them, or when several remain that have a member at different offsets.
 pub fn choose(
-    layouts: Vec<Layout>,
+    layouts: &[Layout],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
-) -> Result<Option<(Layout, Agreement)>> {
-    let mut chosen: Option<(Layout, Agreement)> = None;
+) -> Result<(Layout, Agreement), Refusal> {
+    let mut chosen: Option<(&Layout, Agreement)> = None;
+    let mut nearest: Option<Agreement> = None;
     for layout in layouts {
-        let fit = examine(&layout);
+        let fit = examine(layout);
         if !fit.differ.is_empty() {
+            let mut before = nearest.iter();
+            if before.all(|before| fit.differ.len() < before.differ.len()) {
+                nearest = Some(fit);
+            }
             continue;
         }
         let Some((other, _)) = &chosen else {
             chosen = Some((layout, fit));
             continue;
         };
-        if let Some(member) = differing(&fit, &layout, other) {
-            bail!("nothing in the code shows the offset of {member}");
+        if let Some(member) = differing(&fit, layout, other) {
+            return Err(Refusal::Open(member));
         }
     }
-    Ok(chosen)
+    match chosen {
+        Some((layout, fit)) => Ok((layout.clone(), fit)),
+        None => Err(Refusal::Contradicted(nearest.unwrap_or_default())),
+    }
 }
 
 /// Returns a member that a binary reads, and that two layouts do not have at the same offset. `None` when there is
@@ -51,6 +65,7 @@ pub fn differing(fit: &Agreement, one: &Layout, other: &Layout) -> Option<String
 
 #[cfg(test)]
 mod tests {
+    use super::Refusal;
     use super::choose;
     use crate::layout::Layout;
     use crate::layout::witness::Agreement;
@@ -65,35 +80,35 @@ mod tests {
         Layout { structs }
     }
 
-    /// Check that the layout is chosen that the code does not contradict, and that two which remain are an error
-    /// unless what they differ in is not read.
+    /// Check that the layout is chosen that the code does not contradict, that of several which it contradicts the
+    /// nearest one is named, and that two which remain are an error unless what they differ in is not read.
     #[test]
     fn chosen() {
         let choose = |fit_of: &dyn Fn(u32) -> Agreement| {
-            let layouts = vec![layout(0), layout(8), layout(8)];
-            let chosen = choose(layouts, &mut |layout| fit_of(layout.structs["s"]["a"]));
-            let offset = |(layout, _): (Layout, Agreement)| layout.structs["s"]["a"];
-            chosen
-                .map(|chosen| chosen.map(offset))
-                .map_err(|error| error.to_string())
+            let layouts = [layout(0), layout(8), layout(8)];
+            let chosen = choose(&layouts, &mut |layout| fit_of(layout.structs["s"]["a"]));
+            match chosen {
+                Ok((layout, _)) => layout.structs["s"]["a"].to_string(),
+                Err(Refusal::Contradicted(nearest)) => nearest.contradiction().unwrap(),
+                Err(Refusal::Open(member)) => member,
+            }
         };
         let agree = || Agreement {
             agree: vec![PLACE],
             ..Agreement::default()
         };
-        let differ = || Agreement {
-            differ: vec![PLACE],
+        let differ = |count| Agreement {
+            differ: vec![PLACE; count],
             ..Agreement::default()
         };
-        let one = |at| if at == 8 { agree() } else { differ() };
-        assert_eq!(choose(&one), Ok(Some(8)));
-        assert_eq!(choose(&|_| differ()), Ok(None));
-        let open = "nothing in the code shows the offset of s.a".to_owned();
-        assert_eq!(choose(&|_| agree()), Err(open));
+        assert_eq!(choose(&|at| if at == 8 { agree() } else { differ(1) }), "8");
+        let contradicted = choose(&|at| differ(if at == 8 { 2 } else { 3 }));
+        assert_eq!(contradicted, "2 of 2 members elsewhere (s.a first)");
+        assert_eq!(choose(&|_| agree()), "s.a");
         let unread = |_| Agreement {
             unread: vec![PLACE],
             ..Agreement::default()
         };
-        assert_eq!(choose(&unread), Ok(Some(0)));
+        assert_eq!(choose(&unread), "0");
     }
 }

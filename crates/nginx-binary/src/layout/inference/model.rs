@@ -183,9 +183,9 @@ fn choose(known: &Known, layouts: &[Layout], fault: Fault) -> (bool, Vec<String>
     let is_built_in = |module: &str| module != "ngx_quic_output" || known.build.has_quic;
     let mut examine =
         |layout: &Layout| compare(known, &witness::offsets(layout), fault, &is_built_in);
-    match listed::choose(layouts.to_vec(), &mut examine) {
-        Ok(Some((chosen, fit))) => (true, wrong(known, &chosen, &fit)),
-        _ => (false, Vec::new()),
+    match listed::choose(layouts, &mut examine) {
+        Ok((chosen, fit)) => (true, wrong(known, &chosen, &fit)),
+        Err(_) => (false, Vec::new()),
     }
 }
 

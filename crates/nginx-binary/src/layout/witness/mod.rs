@@ -103,6 +103,17 @@ impl Agreement {
         !self.agree.is_empty() && self.agree.len() == self.asked()
     }
 
+    /// Returns how many members the code has elsewhere, and the first of them, for messages. `None` when it has
+    /// none elsewhere.
+    pub fn contradiction(&self) -> Option<String> {
+        let first = self.differ.first()?;
+        let (differ, asked) = (self.differ.len(), self.asked());
+        Some(format!(
+            "{differ} of {asked} members elsewhere ({} first)",
+            path_name(first)
+        ))
+    }
+
     /// Returns whether the offset of a member is confirmed by the code, or the member is not read.
     pub fn settles(&self, name: &str, member: &str) -> bool {
         let mut agree = self.agree.iter();

@@ -55,7 +55,6 @@ fn without_tls() {
         source: LayoutOrigin::Table,
         layout: layout.clone(),
         fit,
-        file: None,
     };
     let connection = &chosen.without_unread().layout.structs[CONNECTION];
     assert!(!connection.contains_key("ssl"));
