@@ -22,7 +22,7 @@ use nginx_binary::layout::choose::LayoutOrigin;
 use nginx_binary::layout::inference::listed;
 use nginx_binary::layout::witness::Witnesses;
 use nginx_binary::layout::witness::constant::CONSTANT;
-use nginx_binary::layout::witness::constant::WITHOUT_WITNESS;
+use nginx_binary::layout::witness::constant::DECIDED_BY_SYMBOL;
 use nginx_binary::layout::witness::functions::WITNESSES;
 use nginx_binary::sites::ProbeSites;
 use nginx_binary::sites::placement::register_name;
@@ -77,7 +77,8 @@ fn complete() {
         .map(|(name, member)| format!("{name}.{member}"))
         .collect();
     covered.extend(CONSTANT.map(str::to_owned));
-    covered.extend(WITHOUT_WITNESS.map(str::to_owned));
+    let (name, member) = DECIDED_BY_SYMBOL;
+    covered.insert(format!("{name}.{member}"));
     assert_eq!(wanted, covered);
 }
 

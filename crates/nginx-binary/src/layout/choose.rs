@@ -23,6 +23,7 @@ use crate::layout::dwarf;
 use crate::layout::file;
 use crate::layout::file::LayoutFile;
 use crate::layout::inference;
+use crate::layout::inference::candidates::Candidates;
 use crate::layout::inference::listed;
 use crate::layout::inference::listed::Refusal;
 use crate::layout::remedy;
@@ -283,7 +284,7 @@ fn infer(
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Result<ChosenLayout> {
     let (build, build_id) = (&identity.build, identity.shown_build_id());
-    let known = layout::known_layouts(build)?;
+    let known = Candidates::new(layout::known_layouts(build)?);
     let inferred = inference::infer_layout(&known, examine);
     let (layout, fit) = inferred.map_err(|reason| {
         anyhow!("no layout known for {build}, build id {build_id}, and {reason}")

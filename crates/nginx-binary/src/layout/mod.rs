@@ -3,12 +3,15 @@
 //! built-in table `layouts.txt`, from a file of the same form, from debug information, or are inferred.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 
 use crate::build::Build;
 use forks::Forks;
+use forks::Patched;
 use table::Table;
 
 pub use table::release::newest_release;
@@ -19,10 +22,10 @@ pub mod dwarf;
 pub mod file;
 mod forks;
 pub mod inference;
+mod lines;
 pub mod remedy;
 mod table;
 pub mod variables;
-mod lines;
 pub mod wanted;
 pub mod witness;
 
@@ -67,7 +70,8 @@ impl Layout {
     }
 }
 
-/// A known layout, with the newest release that has it.
+/// A known layout, with its name for messages: the newest release that has it, or a release and the patches that were
+/// applied to it (`1.27.1`, `1.27.1 with upstream_timeout_fields`, `Angie/1.12.1`).
 pub type KnownLayout = (String, Layout);
 
 /// Returns the layouts that the built-in tables have for a build: none when its release is not known, and several
@@ -77,7 +81,7 @@ pub type KnownLayout = (String, Layout);
 ///
 /// Fails when a built-in table is broken, which a test excludes.
 pub fn built_in(build: &Build) -> Result<Vec<Layout>> {
-    BuiltIn::read()?.layouts_of(build)
+    BuiltIn::get()?.layouts_of(build)
 }
 
 /// Returns every known layout as this build's options make it. Inference chooses from them for builds that the
@@ -87,8 +91,11 @@ pub fn built_in(build: &Build) -> Result<Vec<Layout>> {
 ///
 /// Fails when a built-in table is broken, which a test excludes.
 pub fn known_layouts(build: &Build) -> Result<Vec<KnownLayout>> {
-    BuiltIn::read()?.known_layouts(build)
+    BuiltIn::get()?.known_layouts(build)
 }
+
+/// The built-in tables, parsed when they are first needed.
+static BUILT_IN: LazyLock<Result<BuiltIn>> = LazyLock::new(BuiltIn::parse);
 
 /// The built-in tables.
 struct BuiltIn {
@@ -97,7 +104,12 @@ struct BuiltIn {
 }
 
 impl BuiltIn {
-    fn read() -> Result<Self> {
+    fn get() -> Result<&'static Self> {
+        let tables = BUILT_IN.as_ref();
+        tables.map_err(|error| anyhow!("{error:#}"))
+    }
+
+    fn parse() -> Result<Self> {
         Ok(Self {
             table: table::parse(TABLE).context("failed to read the built-in layouts")?,
             forks: forks::parse(FORKS).context("failed to read the built-in forks")?,
@@ -109,36 +121,47 @@ impl BuiltIn {
         let Some(base) = self.forks.base(build) else {
             return Ok(Vec::new());
         };
-        let nginx = build.of_nginx(base);
-        match self.table.layout_of(&nginx)? {
-            Some(layout) => self.forks.apply(build, &nginx, &layout),
+        let patched = self.patched(build, &build.of_nginx(base.version))?;
+        Ok(patched.into_iter().map(|patched| patched.layout).collect())
+    }
+
+    /// Returns every layout that a build may have, made of that of the nginx that it is based on.
+    fn patched(&self, build: &Build, nginx: &Build) -> Result<Vec<Patched<'_>>> {
+        match self.table.layout_of(nginx)? {
+            Some(layout) => self.forks.apply(build, nginx, &layout),
             None => Ok(Vec::new()),
         }
     }
 
-    /// Returns every known layout, each once.
+    /// Returns every known layout, each once. Where it is not stated which nginx a release of the fork is based on, its
+    /// patches are applied to the nginx that this build is based on. The result may be the layout of no release, so
+    /// that it is named by its patches.
     fn known_layouts(&self, build: &Build) -> Result<Vec<KnownLayout>> {
         let nginx = build.of_nginx(build.version);
         let mut found: Vec<KnownLayout> = Vec::new();
         for (version, layout) in self.table.distinct_layouts(&nginx)? {
             let nginx = nginx.of_nginx(version);
-            let layouts = self.forks.apply(&nginx, &nginx, &layout)?;
-            found.extend(
-                layouts
-                    .into_iter()
-                    .map(|layout| (version.to_string(), layout)),
-            );
+            let all = self.forks.apply(&nginx, &nginx, &layout)?;
+            let version = version.to_string();
+            found.extend(all.into_iter().map(|patched| patched.named(&version)));
         }
         for release in self.forks.releases(build) {
-            let fork = Some(release.clone());
+            let is_own = build.fork.as_ref() == Some(&release);
             let build = Build {
-                fork,
+                fork: Some(release.clone()),
                 ..build.clone()
             };
-            for layout in self.layouts_of(&build)? {
-                if !found.iter().any(|(_, known)| *known == layout) {
-                    found.push((release.clone(), layout));
+            let Some(base) = self.forks.base(&build) else {
+                continue;
+            };
+            for patched in self.patched(&build, &build.of_nginx(base.version))? {
+                if found.iter().any(|(_, known)| *known == patched.layout) {
+                    continue;
                 }
+                found.push(match base.is_stated || is_own {
+                    true => patched.named_after(&release),
+                    false => patched.named(&base.version.to_string()),
+                });
             }
         }
         Ok(found)

@@ -5,6 +5,7 @@ use crate::build::Build;
 use crate::layout::BuiltIn;
 use crate::layout::Layout;
 use crate::layout::tests::build;
+use crate::layout::witness::constant::DECIDED_BY_SYMBOL;
 
 /// The layouts, one on each line.
 const MEASURED: &str = include_str!("../../../tests/data/forks.tsv");
@@ -39,8 +40,8 @@ impl MeasuredBuild {
     fn is_unread(&self, name: &str, member: &str) -> bool {
         let nginx = &self.nginx;
         match (name, member) {
-            /* Since 1.25.4 it is where all layouts have it (`sites::QUIC_FRAMES`). */
-            ("ngx_quic_frame_s", "u") => nginx.version < (1, 25, 4).into(),
+            /* The symbol came with 1.25.4. */
+            member if member == DECIDED_BY_SYMBOL => nginx.version < (1, 25, 4).into(),
             /* Only QUIC reads it. */
             ("ngx_connection_s", "udp") => {
                 nginx.version < (1, 25, 0).into() || !nginx.defines("QUIC")
@@ -72,7 +73,7 @@ pub fn builds() -> Vec<MeasuredBuild> {
             ..build(own.unwrap_or(version), signature)
         };
         let build = Build { fork, ..build };
-        let base = BuiltIn::read().unwrap().forks.base(&build).unwrap();
+        let base = BuiltIn::get().unwrap().forks.base(&build).unwrap().version;
         MeasuredBuild {
             name: (*name).to_owned(),
             nginx: build.of_nginx(base),

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
 
+use super::KnownLayout;
 use super::Layout;
 use crate::build::Build;
 use crate::version::Version;
@@ -112,6 +113,45 @@ impl Patch {
     }
 }
 
+/// A layout of nginx to which patches were applied.
+#[derive(Clone, Debug)]
+pub struct Patched<'a> {
+    /// The layout with the patches.
+    pub layout: Layout,
+    patches: Vec<&'a Patch>,
+}
+
+impl Patched<'_> {
+    /// Returns the layout with its name: the release of nginx, and all patches.
+    pub fn named(self, nginx: &str) -> KnownLayout {
+        (name(nginx, self.patches.iter()), self.layout)
+    }
+
+    /// Returns the layout with its name: the release of the fork, and the patches that not each of its builds has.
+    pub fn named_after(self, fork: &str) -> KnownLayout {
+        let open = self.patches.iter().filter(|patch| !patch.is_certain);
+        (name(fork, open), self.layout)
+    }
+}
+
+/// Returns the name of a release with patches.
+fn name<'a>(release: &str, patches: impl Iterator<Item = &'a &'a Patch>) -> String {
+    let patches: Vec<&str> = patches.map(|patch| patch.name.as_str()).collect();
+    match patches.is_empty() {
+        true => release.to_owned(),
+        false => format!("{release} with {}", patches.join(", ")),
+    }
+}
+
+/// The nginx that a build has the structs of.
+#[derive(Clone, Copy, Debug)]
+pub struct Base {
+    /// Its release.
+    pub version: Version,
+    /// True when it is stated for the release of the fork, so that it does not depend on the build.
+    pub is_stated: bool,
+}
+
 /// A range of releases that were examined.
 #[derive(Debug)]
 struct Examined {
@@ -128,16 +168,21 @@ pub struct Forks {
 }
 
 impl Forks {
-    /// Returns the nginx release that a build has the structs of. `None` when it is of a fork that was not
-    /// examined.
-    pub fn base(&self, build: &Build) -> Option<Version> {
+    /// Returns the nginx that a build has the structs of. `None` when it is of a fork that was not examined.
+    pub fn base(&self, build: &Build) -> Option<Base> {
         let Some(fork) = &build.fork else {
-            return Some(build.version);
+            return Some(Base {
+                version: build.version,
+                is_stated: false,
+            });
         };
         let (name, release) = parse_name(fork)?;
         let mut examined = self.examined.iter();
         let examined = examined.find(|known| known.releases.contain(name, &release))?;
-        Some(examined.nginx.unwrap_or(build.version))
+        Some(Base {
+            version: examined.nginx.unwrap_or(build.version),
+            is_stated: examined.nginx.is_some(),
+        })
     }
 
     /// Returns the names of the first and last of each range of examined releases of the fork that a build is,
@@ -157,7 +202,12 @@ impl Forks {
 
     /// Returns every layout that a build may have, made of the one of the nginx that it is based on. `nginx` is
     /// the build that this nginx would be with the same options.
-    pub fn apply(&self, build: &Build, nginx: &Build, original: &Layout) -> Result<Vec<Layout>> {
+    pub fn apply(
+        &self,
+        build: &Build,
+        nginx: &Build,
+        original: &Layout,
+    ) -> Result<Vec<Patched<'_>>> {
         let named = build.fork.as_deref().and_then(parse_name);
         let holds = |patch: &&Patch| match &patch.condition {
             Condition::Macro(name) => nginx.defines(name),
@@ -169,12 +219,17 @@ impl Forks {
         let patches = self.patches.iter().filter(holds);
         let (certain, open): (Vec<&Patch>, Vec<&Patch>) = patches.partition(|p| p.is_certain);
         ensure!(open.len() <= OPEN_MAX, "more than {OPEN_MAX} open patches");
-        let mut layouts = vec![original.clone()];
+        let mut layouts = vec![Patched {
+            layout: original.clone(),
+            patches: Vec::new(),
+        }];
         for patch in certain.into_iter().chain(open) {
             let mut patched = layouts.clone();
-            for layout in &mut patched {
+            for known in &mut patched {
                 let context = || format!("failed to apply {}", patch.name);
+                let layout = &mut known.layout;
                 patch.apply(layout, nginx, original).with_context(context)?;
+                known.patches.push(patch);
             }
             match patch.is_certain {
                 true => layouts = patched,

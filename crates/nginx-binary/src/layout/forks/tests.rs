@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of what forks do to nginx's structs.
 
+use std::collections::BTreeSet;
+
 use super::measured;
 use super::parse;
 use crate::build::Build;
@@ -10,6 +12,7 @@ use crate::layout::built_in;
 use crate::layout::known_layouts;
 use crate::layout::tests::COMPAT;
 use crate::layout::tests::build;
+use crate::layout::tests::only;
 
 /// Check that the tables have every measured build of a fork exactly, member by member: as one of the layouts that
 /// a build of this name may have.
@@ -73,7 +76,7 @@ fn names() {
 }
 
 /// Check that the layouts of a fork are known for its releases that are not, and that a patch which a symbol shows
-/// is in every known layout.
+/// is in every known layout and in its name.
 #[test]
 fn known() {
     let known = |build: &Build| known_layouts(build).unwrap();
@@ -92,8 +95,55 @@ fn known() {
     let moved = known(&patched);
     assert_eq!(moved.len(), nginx.len());
     for (moved, from) in moved.iter().zip(&nginx) {
-        assert_eq!((&moved.0, store(moved)), (&from.0, store(from) + 24));
+        let name = format!("{} with upstream_timeout_fields", from.0);
+        assert_eq!((&moved.0, store(moved)), (&name, store(from) + 24));
     }
+}
+
+/// Check that no known layout has the name of a release that has another one: for each measured build, and for a
+/// later release of its fork.
+#[test]
+fn true_names() {
+    let mut count = 0;
+    for measured in measured::builds() {
+        let later = measured.build.fork.as_ref().map(|fork| {
+            let (name, _) = fork.split_once('/').unwrap();
+            format!("{name}/999")
+        });
+        let later = Build {
+            fork: later,
+            ..measured.build.clone()
+        };
+        for build in [&measured.build, &later] {
+            let known = known_layouts(build).unwrap();
+            let names: BTreeSet<&String> = known.iter().map(|(name, _)| name).collect();
+            assert_eq!(names.len(), known.len(), "{build}: {names:?}");
+            for (name, layout) in &known {
+                let (release, _) = name.split_once(" with ").unwrap_or((name, ""));
+                let Some((fork, _)) = release.split_once('/') else {
+                    let nginx = build.of_nginx(release.parse().unwrap());
+                    let plain = Build {
+                        fork_macros: Vec::new(),
+                        ..nginx
+                    };
+                    let plain = only(&plain).unwrap();
+                    assert_eq!(name == release, *layout == plain, "{build}: {name}");
+                    continue;
+                };
+                /* The nginx that it is based on is stated, or it is this very build. */
+                let is_own = build.fork.as_deref() == Some(release);
+                assert!(is_own || ["Angie", "freenginx"].contains(&fork), "{name}");
+                let named = Build {
+                    fork: Some(release.to_owned()),
+                    ..build.clone()
+                };
+                let own = built_in(&named).unwrap();
+                assert!(own.contains(layout), "{build}: {name}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 100, "{count}");
 }
 
 /// Check that every patch can be applied to every release that it may be in: its members exist.

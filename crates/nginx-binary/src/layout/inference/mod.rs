@@ -4,7 +4,6 @@
 //! known layouts. The decision depends only on the verdicts of the witnesses.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use anyhow::Result;
 use anyhow::bail;
@@ -12,67 +11,60 @@ use anyhow::ensure;
 
 use crate::layout::KnownLayout;
 use crate::layout::Layout;
-use crate::layout::Members;
-use crate::layout::witness;
 use crate::layout::witness::Agreement;
+use crate::layout::witness::constant::DECIDED_BY_SYMBOL;
 
+use candidates::ALONE;
+use candidates::Candidates;
+
+pub mod candidates;
 pub mod listed;
-
-/// A struct that neither embeds another one nor is embedded, so that it may come from another release than
-/// the rest: a fix that was ported to an older branch moves the members of one struct (1.30.6 has a struct
-/// of 1.31.3 in its HTTP/2).
-const ALONE: &str = "ngx_http_upstream_s";
-
-/// Structs whose layout a symbol in the binary decides (`sites::QUIC_FRAMES`), whatever a layout says.
-const DECIDED_BY_SYMBOL: [&str; 1] = ["ngx_quic_frame_s"];
 
 /// A known layout that was compared with the code of another build.
 struct TriedLayout<'a> {
-    /// The newest release that has it.
-    release: &'a str,
+    /// What it is the layout of.
+    name: Cow<'a, str>,
     layout: Cow<'a, Layout>,
     fit: Agreement,
 }
 
-/// Returns the one known layout that the code agrees with, and the members in which it does. `known` are the
-/// layouts as the build's options make them, each with the newest release that has it; `examine` compares one
+/// Returns the one known layout that the code agrees with, and the members in which it does. `examine` compares one
 /// with the code.
 ///
 /// # Errors
 ///
 /// Fails with the reason when none agrees, when several do, or when a member has no witness.
 pub fn infer_layout(
-    known: &[KnownLayout],
+    known: &Candidates,
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Result<(Layout, Agreement)> {
-    let mut candidates: Vec<TriedLayout<'_>> = Vec::new();
-    for (release, layout) in known {
-        candidates.push(TriedLayout {
-            release,
+    let mut tried: Vec<TriedLayout<'_>> = Vec::new();
+    for (name, layout) in &known.layouts {
+        tried.push(TriedLayout {
+            name: Cow::Borrowed(name),
             fit: examine(layout),
             layout: Cow::Borrowed(layout),
         });
     }
-    let alone = known.iter().map(|(_, layout)| layout.structs.get(ALONE));
-    let alone: BTreeSet<Option<&Members>> = alone.collect();
-    let mixed: Vec<(&str, Layout)> = candidates
-        .iter()
-        .filter(|candidate| differs_in_one(&candidate.fit))
-        .flat_map(|near| alone.iter().map(|members| with_struct(near, *members)))
-        .collect();
-    for (release, layout) in mixed {
-        candidates.push(TriedLayout {
-            release,
+    let near = tried.iter().filter(|tried| differs_in_one(&tried.fit));
+    let mut mixed = Vec::new();
+    for near in near {
+        let is_right = |layout: &Layout| examine(layout).is_full();
+        mixed.extend(known.mixed(&near.name, &near.layout, is_right));
+    }
+    for (name, layout) in mixed {
+        tried.push(TriedLayout {
+            name: Cow::Owned(name),
             fit: examine(&layout),
             layout: Cow::Owned(layout),
         });
     }
-    let only = only_agreeing(candidates)?;
+    let only = only_agreeing(tried)?;
     let unsettled = unsettled(&only, known);
     if let Some(first) = unsettled.first() {
         bail!(
             "that of {} fits, but nothing in the code shows the offset of {first}{}",
-            only.release,
+            only.name,
             match unsettled.len() {
                 1 => String::new(),
                 more => format!(" and {} more", more - 1),
@@ -89,14 +81,10 @@ pub fn contradicted_by_known(
     known: &[KnownLayout],
     examine: &mut dyn FnMut(&Layout) -> Agreement,
 ) -> Option<String> {
-    let first = fit.differ.first()?;
-    let better = known.iter().find(|(_, layout)| examine(layout).is_full())?;
+    let contradiction = fit.contradiction()?;
+    let (better, _) = known.iter().find(|(_, layout)| examine(layout).is_full())?;
     Some(format!(
-        "the binary's code has {} of {} members elsewhere ({} first), and agrees with the layout of {} in full",
-        fit.differ.len(),
-        fit.asked(),
-        witness::path_name(first),
-        better.0
+        "the binary's code has {contradiction}, and agrees with the layout of {better} in full"
     ))
 }
 
@@ -125,7 +113,8 @@ fn moved_from(stated: &Layout, own: &Layout) -> Option<String> {
     });
     let (name, member, _) = members.find(|(name, member, offset)| {
         let known = own.offset(name, member);
-        known.is_some_and(|known| known != **offset) && !DECIDED_BY_SYMBOL.contains(&name.as_str())
+        let is_elsewhere = known.is_some_and(|known| known != **offset);
+        is_elsewhere && (name.as_str(), member.as_str()) != DECIDED_BY_SYMBOL
     })?;
     Some(format!("{name}.{member}"))
 }
@@ -135,29 +124,17 @@ fn differs_in_one(fit: &Agreement) -> bool {
     !fit.differ.is_empty() && fit.differ.iter().all(|place| place[0].0 == ALONE)
 }
 
-/// Replaces the struct `ALONE` of a layout.
-fn with_struct<'a>(near: &TriedLayout<'a>, members: Option<&Members>) -> (&'a str, Layout) {
-    let mut layout = Layout::clone(&near.layout);
-    let members = members.cloned();
-    layout
-        .structs
-        .insert(ALONE.to_owned(), members.unwrap_or_default());
-    (near.release, layout)
-}
-
 /// Returns the only layout that the code fully agrees with. Fails with the reason when there is none.
-fn only_agreeing(candidates: Vec<TriedLayout<'_>>) -> Result<TriedLayout<'_>> {
-    let nearest = candidates
+fn only_agreeing(tried: Vec<TriedLayout<'_>>) -> Result<TriedLayout<'_>> {
+    let nearest = tried
         .iter()
-        .max_by_key(|candidate| candidate.fit.agree.len())
+        .max_by_key(|tried| tried.fit.agree.len())
         .map(|nearest| {
             let fit = &nearest.fit;
             let (agree, asked) = (fit.agree.len(), fit.asked());
-            format!("that of {} in {agree} of {asked}", nearest.release)
+            format!("that of {} in {agree} of {asked}", nearest.name)
         });
-    let mut fitting = candidates
-        .into_iter()
-        .filter(|candidate| candidate.fit.is_full());
+    let mut fitting = tried.into_iter().filter(|tried| tried.fit.is_full());
     let Some(only) = fitting.next() else {
         let nearest = nearest.map(|nearest| format!(" (the nearest, {nearest} members)"));
         bail!("none of the known ones fits{}", nearest.unwrap_or_default());
@@ -166,26 +143,24 @@ fn only_agreeing(candidates: Vec<TriedLayout<'_>>) -> Result<TriedLayout<'_>> {
         ensure!(
             listed::differing(&only.fit, &only.layout, &other.layout).is_none(),
             "both that of {} and that of {} fit",
-            only.release,
-            other.release
+            only.name,
+            other.name
         );
     }
     Ok(only)
 }
 
 /// Returns the members whose offset differs between the known layouts and that no witness has settled.
-fn unsettled(chosen: &TriedLayout<'_>, known: &[KnownLayout]) -> Vec<String> {
-    let members = chosen
-        .layout
-        .structs
-        .iter()
-        .flat_map(|(name, members)| members.keys().map(move |member| (name, member)));
-    members
-        .filter(|(name, member)| {
-            let mut places = known.iter().map(|(_, layout)| layout.offset(name, member));
-            let first = places.next();
-            !chosen.fit.settles(name, member) && places.any(|place| Some(place) != first)
-        })
+fn unsettled(chosen: &TriedLayout<'_>, known: &Candidates) -> Vec<String> {
+    let structs = chosen.layout.structs.iter();
+    let members = structs.flat_map(|(name, members)| {
+        let members = members.keys();
+        members.map(move |member| (name, member))
+    });
+    let unsettled = members.filter(|(name, member)| {
+        known.is_moving(name, member) && !chosen.fit.settles(name, member)
+    });
+    unsettled
         .map(|(name, member)| format!("{name}.{member}"))
         .collect()
 }
@@ -195,6 +170,8 @@ mod model;
 
 #[cfg(test)]
 mod tests {
+    use super::ALONE;
+    use super::Candidates;
     use super::contradicted_by_known;
     use super::contradicted_by_own;
     use super::infer_layout;
@@ -217,6 +194,11 @@ mod tests {
         (release.to_owned(), layout)
     }
 
+    /// Returns what inference chooses from.
+    fn candidates(known: &[KnownLayout]) -> Candidates {
+        Candidates::new(known.to_vec())
+    }
+
     /// Compares a layout with code that has the first member at `offset` and the second one at 64.
     fn fit(layout: &Layout, offset: u32) -> Agreement {
         let mut fit = Agreement {
@@ -235,7 +217,7 @@ mod tests {
     #[test]
     fn clear() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
-        let chosen = infer_layout(&known, &mut |layout| fit(layout, 16)).unwrap();
+        let chosen = infer_layout(&candidates(&known), &mut |layout| fit(layout, 16)).unwrap();
         assert_eq!(chosen.0, known[1].1);
         assert!(chosen.1.is_full());
     }
@@ -245,21 +227,65 @@ mod tests {
     #[test]
     fn poor() {
         let known = [known("1.20.0", 8), known("1.30.4", 16)];
-        let error = infer_layout(&known, &mut |layout| fit(layout, 24)).unwrap_err();
+        let error = infer_layout(&candidates(&known), &mut |layout| fit(layout, 24)).unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("that of 1.30.4 in 1 of 2 members"),
             "{error}"
         );
-        let none = infer_layout(&[], &mut |layout| fit(layout, 24)).unwrap_err();
+        let none = infer_layout(&candidates(&[]), &mut |layout| fit(layout, 24)).unwrap_err();
         assert_eq!(none.to_string(), "none of the known ones fits");
-        let silent = infer_layout(&known, &mut |layout| {
+        let silent = infer_layout(&candidates(&known), &mut |layout| {
             let mut fit = fit(layout, 16);
             fit.agree.retain(|place| *place != PLACES[1]);
             fit.unknown.push(PLACES[1]);
             fit
         });
         assert!(silent.is_err());
+    }
+
+    /// Check that a layout whose struct that stands alone is of another release is inferred, and that its name says so.
+    #[test]
+    fn ported() {
+        let members = |offsets: [u32; 2]| {
+            let names = ["first", "second"].map(str::to_owned);
+            names.into_iter().zip(offsets).collect::<Members>()
+        };
+        let release = |name: &str, rest: u32, alone: u32| {
+            let structs = [
+                ("ngx_s", members([rest, 64])),
+                (ALONE, members([alone, 64])),
+            ];
+            let structs = structs.map(|(name, members)| (name.to_owned(), members));
+            let layout = Layout {
+                structs: structs.into(),
+            };
+            (name.to_owned(), layout)
+        };
+        const ALONE_PLACE: MemberPath = &[(ALONE, "first")];
+        let examine = |layout: &Layout, alone: u32| {
+            let mut fit = fit(layout, 16);
+            match layout.structs[ALONE]["first"] == alone {
+                true => fit.agree.push(ALONE_PLACE),
+                false => fit.differ.push(ALONE_PLACE),
+            }
+            fit
+        };
+        let known = [release("1.30.4", 16, 8), release("1.31.3", 24, 32)];
+        let (chosen, _) =
+            infer_layout(&candidates(&known), &mut |layout| examine(layout, 32)).unwrap();
+        assert_eq!(chosen, release("", 16, 32).1);
+        let two = [
+            release("1.30.4", 16, 8),
+            release("1.31.3", 24, 32),
+            release("1.31.4", 24, 40),
+        ];
+        let error = infer_layout(&candidates(&two), &mut |layout| {
+            examine(layout, layout.structs[ALONE]["first"].max(32))
+        });
+        let expected = "both that of 1.30.4 with ngx_http_upstream_s of 1.31.3 and that of 1.30.4 with \
+                        ngx_http_upstream_s of 1.31.4 fit";
+        assert_eq!(error.unwrap_err().to_string(), expected);
     }
 
     /// Check that several layouts that fit are an error, unless they are equal.
@@ -270,7 +296,7 @@ mod tests {
             ..Agreement::default()
         };
         let two = [known("1.20.0", 8), known("1.30.4", 16)];
-        let error = infer_layout(&two, &mut |_| agree())
+        let error = infer_layout(&candidates(&two), &mut |_| agree())
             .unwrap_err()
             .to_string();
         assert!(
@@ -278,7 +304,7 @@ mod tests {
             "{error}"
         );
         let same = [known("1.20.0", 8), known("1.30.4", 8)];
-        assert!(infer_layout(&same, &mut |_| agree()).is_ok());
+        assert!(infer_layout(&candidates(&same), &mut |_| agree()).is_ok());
     }
 
     /// Check that debug information is contradicted by a known layout that fits better and by the layout of
@@ -342,11 +368,11 @@ mod tests {
             }
             fit
         };
-        let error = infer_layout(&known, &mut |layout| of(layout, false)).unwrap_err();
+        let error = infer_layout(&candidates(&known), &mut |layout| of(layout, false)).unwrap_err();
         let error = error.to_string();
         let expected =
             "that of 1.30.4 fits, but nothing in the code shows the offset of ngx_s.first";
         assert_eq!(error, expected);
-        assert!(infer_layout(&known, &mut |layout| of(layout, true)).is_ok());
+        assert!(infer_layout(&candidates(&known), &mut |layout| of(layout, true)).is_ok());
     }
 }

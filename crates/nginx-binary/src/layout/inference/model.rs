@@ -12,6 +12,7 @@ use crate::layout;
 use crate::layout::KnownLayout;
 use crate::layout::Layout;
 use crate::layout::forks::measured;
+use crate::layout::inference::candidates::Candidates;
 use crate::layout::inference::infer_layout;
 use crate::layout::inference::listed;
 use crate::layout::tests::configurations;
@@ -19,12 +20,9 @@ use crate::layout::tests::only;
 use crate::layout::witness;
 use crate::layout::witness::Agreement;
 use crate::layout::witness::Verdict;
+use crate::layout::witness::constant::DECIDED_BY_SYMBOL;
 use crate::layout::witness::functions::WITNESSES;
 use crate::version::Version;
-
-/// A member that is read only when a symbol shows that it is where the table has it (`sites::QUIC_FRAMES`),
-/// which is since 1.25.4.
-const DECIDED_BY_SYMBOL: &str = "ngx_quic_frame_s.u";
 
 /// A build whose layout is known.
 struct Known {
@@ -82,7 +80,7 @@ fn forks() -> Vec<Known> {
 /// Layouts to choose from. The offsets of the witnesses' members, which are looked up for each fault, are
 /// computed once.
 struct Choices {
-    layouts: Vec<KnownLayout>,
+    known: Candidates,
     offsets: Vec<Vec<Option<i64>>>,
 }
 
@@ -91,13 +89,13 @@ impl Choices {
         let offsets = layouts.iter().map(|(_, layout)| witness::offsets(layout));
         Self {
             offsets: offsets.collect(),
-            layouts,
+            known: Candidates::new(layouts),
         }
     }
 
     /// Returns the offsets of a layout: one of these, or one that inference has made of two.
     fn offsets_of(&self, layout: &Layout) -> Cow<'_, [Option<i64>]> {
-        let mut layouts = self.layouts.iter();
+        let mut layouts = self.known.layouts.iter();
         match layouts.position(|(_, known)| ptr::eq(known, layout)) {
             Some(number) => Cow::Borrowed(&self.offsets[number]),
             None => Cow::Owned(witness::offsets(layout)),
@@ -171,7 +169,7 @@ fn infer(known: &Known, choices: &Choices, fault: Fault) -> (bool, Vec<String>) 
     let is_built_in = |module: &str| module != "ngx_quic_output" || known.build.has_quic;
     let mut examine =
         |layout: &Layout| compare(known, &choices.offsets_of(layout), fault, &is_built_in);
-    match infer_layout(&choices.layouts, &mut examine) {
+    match infer_layout(&choices.known, &mut examine) {
         Ok((chosen, fit)) => (true, wrong(known, &chosen, &fit)),
         Err(_) => (false, Vec::new()),
     }
@@ -195,10 +193,11 @@ fn wrong(known: &Known, chosen: &Layout, fit: &Agreement) -> Vec<String> {
     for (name, members) in &known.layout.structs {
         for (member, offset) in members {
             let inferred = chosen.offset(name, member);
-            let called = format!("{name}.{member}");
             let is_elsewhere = inferred.is_some_and(|inferred| inferred != *offset);
-            if is_elsewhere && !fit.is_unread(name, member) && called != DECIDED_BY_SYMBOL {
-                wrong.push(called);
+            let is_read = !fit.is_unread(name, member)
+                && (name.as_str(), member.as_str()) != DECIDED_BY_SYMBOL;
+            if is_elsewhere && is_read {
+                wrong.push(format!("{name}.{member}"));
             }
         }
     }
@@ -257,7 +256,15 @@ fn never_wrong_for_unknown_forks() {
         assert_eq!(built_in.is_empty(), known.build.fork.is_some());
         let choices = Choices::new(layout::known_layouts(&known.build).unwrap());
         let is_other = |(_, layout): &&KnownLayout| *layout != known.layout;
-        let others = Choices::new(choices.layouts.iter().filter(is_other).cloned().collect());
+        let others = Choices::new(
+            choices
+                .known
+                .layouts
+                .iter()
+                .filter(is_other)
+                .cloned()
+                .collect(),
+        );
         for fault in one_wrong().chain([Fault::None]) {
             let (is_inferred, wrong) = infer(&known, &choices, fault);
             assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);
@@ -330,7 +337,7 @@ fn never_wrong_for_releases() {
             assert!(!is_inferred, "{} {fault:?}", known.name);
         }
         let is_other = |(_, layout): &&KnownLayout| *layout != known.layout;
-        let others = Choices::new(all.layouts.iter().filter(is_other).cloned().collect());
+        let others = Choices::new(all.known.layouts.iter().filter(is_other).cloned().collect());
         for fault in one_wrong().chain([Fault::None]) {
             let (_, wrong) = infer(known, &others, fault);
             assert_eq!(wrong, [""; 0], "{} {fault:?}", known.name);

@@ -71,6 +71,7 @@ pub const CONSTANT: [&str; 64] = [
     "ngx_table_elt_s.value",
 ];
 
-/// The members without a witness: no function that can be found accesses them. A symbol shows that they are
-/// where the table has them (`sites::QUIC_FRAMES`).
-pub const WITHOUT_WITNESS: [&str; 1] = ["ngx_quic_frame_s.u"];
+/// The only other member without a witness, as its struct and its name: no function that can be found accesses it.
+/// It is read only where a symbol shows that it is where the table has it (`sites::QUIC_FRAMES`), so that it does
+/// not matter where a layout has it.
+pub const DECIDED_BY_SYMBOL: (&str, &str) = ("ngx_quic_frame_s", "u");
