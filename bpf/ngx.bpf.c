@@ -17,6 +17,8 @@ char LICENSE[] SEC("license") = "GPL";
 /* The skeleton has the types of maps and variables: these variables add those that it lacks. */
 const struct attempt unused_attempt = {};
 const struct subrequest unused_subrequest = {};
+const struct place_record unused_place_record = {};
+const struct ended_record unused_ended_record = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
 const enum lost_cause unused_lost_cause = LOST_CAUSES;
 const enum request_flag unused_request_flag = REQUEST_ADOPTED;

@@ -9,6 +9,7 @@
 #include "draft.bpf.h"
 #include "draft_texts.bpf.h"
 #include "draft_upstreams.bpf.h"
+#include "place.bpf.h"
 #include "round.bpf.h"
 
 /* What ngx_http_free_request() was called with. */
@@ -106,6 +107,7 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 		request_filtered();
 		return true;
 	}
+	draft_places(w);
 	if (d->flags & REQUEST_UPSTREAM)
 		draft_upstreams(w, traced);
 	draft_texts(w);

@@ -16,6 +16,7 @@ struct held {
 enum worker_flag {
 	WORKER_FOLLOW = 1, /* a master: the processes that it starts are traced too */
 	WORKER_OTHER = 2,  /* it has executed another program since: not traced with this layout */
+	WORKER_ALONE = 4,  /* it has no master: it may read its configuration again */
 };
 
 /* What BPF reports of a traced process to user space. */
@@ -95,7 +96,8 @@ struct worker {
 	struct attempt attempt;
 	struct subrequest subrequest;
 	struct array states;
-	struct held held; /* the record that is drafted */
+	__u64 places[PLACE_SLOTS]; /* those that user space knows, by their slots: place.bpf.h */
+	struct held held;	   /* the record that is drafted */
 };
 
 /* The kernel allocates it when a process forks, where 32 KiB at once are had for certain. */

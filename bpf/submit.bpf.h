@@ -53,20 +53,27 @@ static __always_inline void request_filtered(void)
 	__sync_fetch_and_add(&counters.filtered, 1);
 }
 
-/* Submits a record that is whole. */
-static __always_inline void request_submit(struct held *held)
+/* Puts a record into the ring buffer. False: it is full. */
+static __always_inline bool ring_output(void *record, __u64 size)
 {
-	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u64 size = held->draft.size, waiting, taken;
+	__u64 flags = BPF_RB_NO_WAKEUP, waiting, taken;
 
-	if (size > sizeof(held->draft) + TAIL_BYTES) /* never: this is for the verifier */
-		return request_lost(LOST_BAD_READ);
 	waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
 	taken = (BPF_RINGBUF_HDR_SZ + size + 7) & ~7ULL;
 	if (waiting / WAKEUP_BYTES != (waiting + taken) / WAKEUP_BYTES)
 		flags = BPF_RB_FORCE_WAKEUP;
 	raise_max(&counters.waiting_max, waiting + taken);
-	if (bpf_ringbuf_output(&events, &held->draft, size, flags))
+	return !bpf_ringbuf_output(&events, record, size, flags);
+}
+
+/* Submits a record that is whole. */
+static __always_inline void request_submit(struct held *held)
+{
+	__u64 size = held->draft.size;
+
+	if (size > sizeof(held->draft) + TAIL_BYTES) /* never: this is for the verifier */
+		return request_lost(LOST_BAD_READ);
+	if (!ring_output(&held->draft, size))
 		request_lost(LOST_RING_FULL);
 }
 

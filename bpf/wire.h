@@ -20,6 +20,7 @@ enum limit {
 	PROTOCOL_MAX = 16,
 	ADDR_MAX = 128,
 	TRACEPARENT_MAX = 64,
+	PLACE_MAX = 512, /* of each name in the configuration */
 	RING_BYTES = 4 << 20,
 	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
 	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
@@ -29,15 +30,18 @@ enum limit {
 	STATE_BYTES_MAX = 256,
 	LAYOUTS_MAX = 64, /* layouts that are traced at the same time */
 	HELD_MAX = 1024,  /* responses over HTTP/3 that are waited for */
+	PLACE_SLOTS = 64, /* a power of two: places of a worker that were announced last */
 	/* Entries of the maps where the kernel allocates all of them beforehand (before 6.1). */
 	PREALLOCATED_CONNECTIONS = 1 << 15,
 	PREALLOCATED_MULTIPLEXES = 1 << 12,
 	PREALLOCATED_SUBREQUESTS = 1 << 12,
 };
 
-/* The kind of a record is its first member. */
+/* The kind of a record is its first member, its size the second. */
 enum record_kind {
 	RECORD_REQUEST = 1,
+	RECORD_LOCATION = 2,	 /* struct place_record: a location and its server */
+	RECORD_WORKER_ENDED = 3, /* struct ended_record */
 };
 
 /* Why a request was lost. src/pipeline/ledger.rs names each, and does not compile without it. */
@@ -170,6 +174,7 @@ struct request_record {
 	__s64 content_length_n;	   /* r->headers_in.content_length_n; -1: none */
 	__u64 connection;	   /* c->number */
 	__u64 connection_requests; /* c->requests */
+	__u64 location;		   /* the address of its place; 0: nothing is known of that */
 	__u32 pid;
 	__u32 flags;	      /* enum request_flag */
 	__u32 status;	      /* as $status; 0: none */
@@ -185,6 +190,29 @@ struct request_record {
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
 	__u32 container; /* user space's number of its master's container; 0: none */
+};
+
+/*
+ * A place in the configuration that requests of a worker refer to by its address, which does not
+ * change while the worker lives. It comes before the first such request, and again when another
+ * place has had its slot meanwhile. It is followed by the bytes of its texts.
+ */
+struct place_record {
+	__u32 kind; /* RECORD_LOCATION */
+	__u32 size; /* bytes of the whole record, the texts included */
+	__u32 pid;
+	__u32 slot;    /* which it has from now on: less than PLACE_SLOTS */
+	__u64 address; /* r->loc_conf */
+	struct text name;
+	struct text server_name;
+};
+
+/* A worker has ended: no record of it follows. */
+struct ended_record {
+	__u32 kind; /* RECORD_WORKER_ENDED */
+	__u32 size;
+	__u32 pid;
+	__u32 pad;
 };
 
 /* Counters since tracing began. */

@@ -92,6 +92,7 @@ static __always_inline void process_executed(struct task_struct *task)
 /* A process ends. User space removes its entries: to walk whole maps takes too long here. */
 static __always_inline void process_exited(struct task_struct *task)
 {
+	struct ended_record ended = {.kind = RECORD_WORKER_ENDED, .size = sizeof(ended)};
 	struct worker *w;
 
 	if (task->pid != task->tgid)
@@ -100,6 +101,8 @@ static __always_inline void process_exited(struct task_struct *task)
 	if (!w)
 		return;
 	held_release(w, 0);
+	ended.pid = w->pid;
+	ring_output(&ended, sizeof(ended));
 	__sync_fetch_and_add(&counters.ended_processes, 1);
 }
 

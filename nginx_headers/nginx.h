@@ -67,6 +67,12 @@ typedef int               ngx_socket_t;
 /* qc->send_ctx[]: the last element is for packets after the handshake */
 #define NGX_QUIC_SEND_CTX_APPLICATION    2
 
+/*
+ * Where ngx_http_core_srv_conf_t has file_name and line, which are followed by server_name, since 1.15.0.
+ * Before, it has server_name there. All releases and forks that were examined agree.
+ */
+#define NGX_HTTP_CORE_SRV_CONF_NAMES  48
+
 /* nginx's value for a time that is not known yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 
@@ -160,6 +166,11 @@ struct ngx_http_connection_t {
 };
 
 
+struct ngx_http_core_loc_conf_s {
+    struct ngx_str_t                 name;
+};
+
+
 struct ngx_http_headers_in_t {
     struct ngx_list_t                headers;
     struct ngx_table_elt_s          *host;
@@ -224,6 +235,8 @@ struct ngx_http_request_body_t {
 struct ngx_http_request_s {
     unsigned int                     signature;
     struct ngx_connection_s         *connection;
+    void                           **srv_conf;
+    void                           **loc_conf;
     void                            *read_event_handler;
     void                            *write_event_handler;
     struct ngx_http_upstream_s      *upstream;

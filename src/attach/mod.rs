@@ -214,14 +214,15 @@ impl Tracer {
     }
 
     /// Starts to trace one process that runs the binary of a probe and, with `follow_children`, the
-    /// processes that it starts from now on. Their records have the number of their container. It is
-    /// not an error that the process has ended.
+    /// processes that it starts from now on. `is_alone` says that it has no master. Their records have
+    /// the number of their container. It is not an error that the process has ended.
     pub fn add_process(
         &self,
         probe: &Probe,
         pid: u32,
         pidfd: BorrowedFd<'_>,
         follow_children: bool,
+        is_alone: bool,
         container: u32,
     ) -> Result<()> {
         let mut worker = types::worker {
@@ -236,6 +237,9 @@ impl Tracer {
         if follow_children {
             worker.flags = types::worker_flag::WORKER_FOLLOW.0;
             flags = MapFlags::ANY;
+        }
+        if is_alone {
+            worker.flags |= types::worker_flag::WORKER_ALONE.0;
         }
         let key = pidfd.as_raw_fd().to_ne_bytes();
         // SAFETY: `worker` is plain.

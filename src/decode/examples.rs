@@ -14,6 +14,18 @@ pub fn request_in(pid: u32, container: u32) -> Vec<u8> {
     record(types::record_kind::RECORD_REQUEST, pid, container)
 }
 
+/// Returns the record that this worker has ended.
+pub fn ended(pid: u32) -> Vec<u8> {
+    let record = types::ended_record {
+        kind: types::record_kind::RECORD_WORKER_ENDED.0,
+        size: u32::try_from(size_of::<types::ended_record>()).unwrap_or_default(),
+        pid,
+        ..Default::default()
+    };
+    // SAFETY: the record is plain: integers without padding.
+    unsafe { plain::as_bytes(&record) }.to_vec()
+}
+
 /// Returns a text that was not cut.
 pub fn text(text: &str) -> WireText<'_> {
     WireText {

@@ -8,6 +8,7 @@ pub mod examples;
 mod facts;
 mod failure;
 pub mod held;
+pub mod place;
 pub mod request;
 pub mod ring;
 #[cfg(test)]

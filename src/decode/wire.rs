@@ -91,7 +91,7 @@ pub struct WireText<'a> {
 
 impl<'a> WireText<'a> {
     /// Reads one text. Fails when it is not within the bytes.
-    fn read(all: &'a [u8], text: types::text) -> Result<Self> {
+    pub fn read(all: &'a [u8], text: types::text) -> Result<Self> {
         let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));
         let bytes = all
             .get(at..at + len)
@@ -160,6 +160,7 @@ const _: () = {
     assert!(limit::HOST_MAX.0 as usize == limits::HOST_MAX);
     assert!(limit::PROTOCOL_MAX.0 as usize == limits::PROTOCOL_MAX);
     assert!(limit::ADDR_MAX.0 as usize == limits::ADDR_MAX);
+    assert!(limit::PLACE_MAX.0 as usize == limits::PLACE_MAX);
     assert!(limit::SUBREQUEST_URI_MAX.0 as usize == limits::SUBREQUEST_URI_MAX);
     assert!(limit::ATTEMPTS_MAX.0 as usize == limits::UPSTREAMS_MAX);
     assert!(limit::SUBREQUESTS_MAX.0 as usize == limits::SUBREQUESTS_MAX);
@@ -198,7 +199,12 @@ pub fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     Ok(bytes.split_at(size))
 }
 
-/// Decodes one record. Every byte after its numbers must belong to a text, an attempt or a
+/// Returns the kind of a record.
+pub fn kind(bytes: &[u8]) -> Result<types::record_kind> {
+    Ok(types::record_kind(copy::<Header>(bytes)?.kind))
+}
+
+/// Decodes the record of a request. Every byte after its numbers must belong to a text, an attempt or a
 /// subrequest.
 ///
 /// Fails when the record is of an unknown kind, or when its lengths contradict each other.
@@ -259,7 +265,7 @@ impl<'a> Tail<'a> {
 }
 
 /// Copies a value, because only the ring buffer aligns records to eight bytes; a batch does not.
-fn copy<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
+pub fn copy<T: Plain + Default>(bytes: &[u8]) -> Result<T> {
     let mut value = T::default();
     value
         .copy_from_bytes(bytes)

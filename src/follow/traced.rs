@@ -92,6 +92,15 @@ impl TracedBinary {
     ) -> Result<()> {
         let pidfd = process.pidfd.as_fd();
         let pid = process.pid;
-        tracer.add_process(&self.probe, pid, pidfd, follow_children, container)
+        /* So is a master that is still starting, which serves no requests. */
+        let is_alone = process.role == Some(Role::Single);
+        tracer.add_process(
+            &self.probe,
+            pid,
+            pidfd,
+            follow_children,
+            is_alone,
+            container,
+        )
     }
 }

@@ -58,6 +58,7 @@ use crate::pipeline::lines::Lines;
 use crate::pipeline::overhead::Overhead;
 use crate::pipeline::overhead::OverheadMeter;
 use crate::pipeline::overhead::ReportTimes;
+use crate::pipeline::places::Places;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 
@@ -69,6 +70,7 @@ mod ledger;
 mod lines;
 mod messages;
 pub mod overhead;
+mod places;
 mod records;
 
 /// The interval at which the control checks the traced processes and the counters.
@@ -152,6 +154,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let records = RecordThread {
         filter: settings.filter,
         containers: ContainerKeys::new(numbered),
+        places: Places::default(),
         consumers: consumers(served.requests, lines),
         left: settings.count,
         ledger,

@@ -20,6 +20,8 @@ use ngx_bpf_record::Request;
 use rustix::thread::CapabilitySet;
 
 use crate::decode::clock::Clock;
+use crate::decode::place;
+use crate::decode::place::Notice;
 use crate::decode::request;
 use crate::decode::wire;
 use crate::decode::wire::RequestEvent;
@@ -31,6 +33,7 @@ use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
+use crate::pipeline::places::Places;
 
 /// The interval at which the clocks are compared and `Consumer::tick()` is called.
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +60,8 @@ pub struct RecordThread {
     pub filter: TextFilter,
     /// The containers of the processes that records come from.
     pub containers: ContainerKeys,
+    /// The names in the configuration of the workers that records come from.
+    pub places: Places,
     /// The consumers. One that changes requests comes last.
     pub consumers: Vec<Box<dyn Consumer>>,
     /// The number of requests until the end (`--count`). `None`: no limit.
@@ -120,9 +125,15 @@ impl RecordThread {
         while !bytes.is_empty() {
             let (record, rest) = wire::split(bytes).context("corrupt record in the ring buffer")?;
             bytes = rest;
-            match wire::decode(record) {
-                Ok(event) => self.event(&event)?,
-                Err(error) => self.bad_record(error),
+            match place::decode(record) {
+                Ok(Some(Notice::Place(place))) => self.places.announced(&place),
+                Ok(Some(Notice::WorkerEnded(pid))) => self.places.ended(pid),
+                Ok(None) => match wire::decode(record) {
+                    Ok(event) => self.event(&event)?,
+                    Err(error) => self.bad_record(error),
+                },
+                /* No request is lost. */
+                Err(error) => self.messages.warn(&error),
             }
         }
         if is_last {
@@ -131,7 +142,7 @@ impl RecordThread {
         Ok(())
     }
 
-    /// Handles one record.
+    /// Handles the record of a request.
     fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
         if self.ledger.has_ended() {
             add(&self.ledger.late, 1);
@@ -146,6 +157,8 @@ impl RecordThread {
             None if event.record.container == 0 => {}
             None => count_nameless(&self.ledger, self.messages),
         }
+        self.places
+            .add_location(&mut request, event.record.location);
         add(&self.ledger.taken, 1);
         for consumer in &mut self.consumers {
             consumer.request(&mut request)?;
@@ -218,6 +231,7 @@ mod tests {
     use crate::pipeline::containers::ContainerKeys;
     use crate::pipeline::filter::TextFilter;
     use crate::pipeline::ledger::Ledger;
+    use crate::pipeline::places::Places;
 
     /// A consumer that notes its calls.
     struct Noted(Arc<Mutex<Vec<String>>>);
@@ -240,6 +254,7 @@ mod tests {
         let thread = RecordThread {
             filter: TextFilter::default(),
             containers: ContainerKeys::new(ContainersByNumber::default()),
+            places: Places::default(),
             consumers: vec![Box::new(Noted(Arc::clone(&noted)))],
             left,
             ledger: Arc::clone(ledger),

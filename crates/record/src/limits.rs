@@ -22,6 +22,9 @@ pub const SERVER_ADDR_MAX: usize = "unix:".len() + ADDR_MAX;
 /// The most bytes of an address from the kernel, as text.
 pub const PEER_ADDR_MAX: usize = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len();
 
+/// The most bytes of a name in nginx's configuration.
+pub const PLACE_MAX: usize = 512;
+
 /// The most bytes of the `uri` of a subrequest.
 pub const SUBREQUEST_URI_MAX: usize = 512;
 

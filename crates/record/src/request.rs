@@ -13,6 +13,7 @@ use crate::container::Container;
 use crate::ending::Ending;
 use crate::limits;
 use crate::phases::Phases;
+use crate::place::Place;
 use crate::schema::TIME_PATTERN;
 use crate::subrequest::Subrequest;
 use crate::tls::Tls;
@@ -172,6 +173,9 @@ pub struct Request<'a> {
                          neither of a Host that was cut"
     ))]
     pub http_host: Option<Cow<'a, str>>,
+    /// Where in the configuration the request was handled. Its keys are keys of the request.
+    #[serde(flatten)]
+    pub place: Place<'a>,
     /// The keys whose values are cut. Lengths in this table are what is kept at most; `--max-line` leaves
     /// less. `upstream_addr` stands for its address (128 bytes), `upstreams` is here when there were more
     /// attempts than the record has, and `subrequests` when there were more of them, or a part of one is

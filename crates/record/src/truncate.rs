@@ -68,13 +68,16 @@ fn shorten(format: &dyn Format, request: &mut Request<'_>, excess: usize) -> boo
     true
 }
 
-/// Returns the texts that clients may make long, each with the key that names it in `truncated`.
+/// Returns the texts that clients or the configuration may make long, each with the key that names it in
+/// `truncated`.
 fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>)> {
     let of_request = [
         (Cut::RequestMethod, &mut request.request_method),
         (Cut::RequestUri, &mut request.request_uri),
         (Cut::Uri, &mut request.uri),
         (Cut::HttpHost, &mut request.http_host),
+        (Cut::Location, &mut request.place.location),
+        (Cut::ServerName, &mut request.place.server_name),
         (Cut::SslServerName, &mut request.tls.ssl_server_name),
     ];
     let subrequests = request.subrequests.iter_mut();
@@ -86,19 +89,27 @@ fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>
         .collect()
 }
 
-/// Leaves out the last subrequest or, when there is none, the last attempt but one. Returns false
-/// when there is nothing to leave out.
+/// Leaves out the last subrequest or, when there is none, the last attempt but one, then a name in the
+/// configuration, and the last attempt at last. Returns false when there is nothing to leave out.
 fn leave_out(request: &mut Request<'_>) -> bool {
     if request.subrequests.pop().is_some() {
         note(request, Cut::Subrequests);
         return true;
     }
-    let Some(last_but_one) = request.upstreams.len().checked_sub(2) else {
-        return false;
-    };
-    request.upstreams.remove(last_but_one);
-    note(request, Cut::Upstreams);
-    true
+    if let Some(last_but_one) = request.upstreams.len().checked_sub(2) {
+        request.upstreams.remove(last_but_one);
+        note(request, Cut::Upstreams);
+        return true;
+    }
+    if let Some(name) = request.place.leave_out() {
+        note(request, name);
+        return true;
+    }
+    if request.upstreams.pop().is_some() {
+        note(request, Cut::Upstreams);
+        return true;
+    }
+    false
 }
 
 /// Adds a key to `truncated`, once.

@@ -124,6 +124,10 @@ names! {
         /// The end of the text is missing.
         HttpHost = "http_host",
         /// The end of the text is missing.
+        Location = "location",
+        /// The end of the text is missing.
+        ServerName = "server_name",
+        /// The end of the text is missing.
         ServerProtocol = "server_protocol",
         /// The end of the text is missing.
         RemoteAddr = "remote_addr",

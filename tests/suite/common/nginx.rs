@@ -27,7 +27,7 @@ use super::record::Logged;
 const REPORT: &str = "asan";
 
 /// The variables with which records are compared.
-const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","scheme":"$scheme","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
+const LOG_FORMAT: &str = r#"log_format truth escape=json '{"pid":$pid,"connection":$connection,"connection_requests":$connection_requests,"remote_addr":"$remote_addr","remote_port":"$remote_port","server_addr":"$server_addr","server_port":"$server_port","scheme":"$scheme","server_protocol":"$server_protocol","request_method":"$request_method","request_uri":"$request_uri","uri":"$uri","http_host":"$http_host","server_name":"$server_name","status":"$status","request_length":$request_length,"bytes_sent":$bytes_sent,"upstream_cache_status":"$upstream_cache_status","upstream_addr":"$upstream_addr","upstream_status":"$upstream_status","upstream_bytes_sent":"$upstream_bytes_sent","upstream_bytes_received":"$upstream_bytes_received","upstream_response_time":"$upstream_response_time"}';"#;
 
 /// The configuration of a test's nginx.
 pub struct Config<'a> {

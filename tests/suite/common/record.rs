@@ -78,6 +78,7 @@ pub struct Logged {
     pub request_uri: String,
     pub uri: String,
     pub http_host: String,
+    pub server_name: String,
     pub status: String,
     pub request_length: i64,
     pub bytes_sent: i64,
@@ -124,6 +125,7 @@ impl Record {
             ("request_uri", &self.request_uri, &logged.request_uri),
             ("uri", &self.uri, &logged.uri),
             ("http_host", &self.http_host, &logged.http_host),
+            ("server_name", &self.place.server_name, &logged.server_name),
         ] {
             let ours = ours.as_deref().unwrap_or_default();
             if self.truncated.iter().any(|cut| cut.name() == name) {

@@ -17,6 +17,7 @@ use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::root::places::assert_location;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
@@ -43,7 +44,7 @@ fn records(with_tls: bool, window: u32, requests: impl FnOnce(&mut Http2)) -> Ve
     let http = http.replace("{tls}", if with_tls { "ssl" } else { "" });
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     nginx.file("file", &vec![b'x'; 1 << 20]);
-    traced(nginx, |nginx| {
+    let records = traced(nginx, |nginx| {
         let stream: Box<dyn Stream> = if with_tls {
             let tls = Tls::begin(nginx.port, &TLS13, &["h2"]);
             tls.finish().into_stream()
@@ -54,7 +55,11 @@ fn records(with_tls: bool, window: u32, requests: impl FnOnce(&mut Http2)) -> Ve
             Box::new(stream)
         };
         requests(&mut Http2::start(stream, window));
-    })
+    });
+    for record in &records {
+        assert_location(record, &["/return", "/file", "/"]);
+    }
+    records
 }
 
 /// Returns the record of a stream by its number on the connection.

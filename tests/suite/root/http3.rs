@@ -19,6 +19,7 @@ use crate::suite::common::tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::elapsed::assert_lives;
+use crate::suite::root::places::assert_location;
 use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
 use crate::suite::root::trace_context::assert_tells;
@@ -64,6 +65,7 @@ fn records(requests: impl FnOnce(&mut Http3)) -> Vec<Record> {
     logged.sort_by_key(|logged| logged.connection_requests);
     assert_equal(&records, &logged);
     for record in &records {
+        assert_location(record, &["/return", "/file", "/"]);
         assert_eq!(record.server_protocol.as_deref(), Some("HTTP/3.0"));
         assert_eq!(record.tls.alpn, Some(Alpn::H3));
         assert_eq!(record.tls.ssl_protocol, Some(SslProtocol::Tls13));

@@ -59,6 +59,8 @@ mod neighbours;
 mod otel;
 /// Outputs that are full, unread, or belong to another user.
 mod output;
+/// Where in the configuration requests were handled.
+mod places;
 /// The capabilities of the service.
 mod privileges;
 /// Which processes are traced.

@@ -48,14 +48,16 @@ impl WantedMembers {
     }
 }
 
-/// Members that some builds lack, with their structs.
-const OPTIONAL: [(&str, &str); 15] = [
+/// Members that some builds lack, or layout files from before they were read, with their structs.
+const OPTIONAL: [(&str, &str); 17] = [
     ("ngx_connection_s", "quic"),
     ("ngx_connection_s", "ssl"),
     ("ngx_connection_s", "udp"),
     ("ngx_http_connection_t", "ssl_servername"),
+    ("ngx_http_request_s", "loc_conf"),
     ("ngx_http_request_s", "read_event_handler"),
     ("ngx_http_request_s", "request_body"),
+    ("ngx_http_request_s", "srv_conf"),
     ("ngx_http_request_s", "stream"),
     ("ngx_http_upstream_s", "cache_status"),
     ("ngx_http_upstream_state_t", "bytes_received"),
@@ -71,4 +73,8 @@ const OPTIONAL: [(&str, &str); 15] = [
 const OPTIONAL_STRUCTS: &str = "ngx_quic_";
 
 /// Structs that layout files from before they were read lack.
-const LATER_STRUCTS: [&str; 2] = ["ngx_http_request_body_t", "ngx_http_v2_node_s"];
+const LATER_STRUCTS: [&str; 3] = [
+    "ngx_http_core_loc_conf_s",
+    "ngx_http_request_body_t",
+    "ngx_http_v2_node_s",
+];

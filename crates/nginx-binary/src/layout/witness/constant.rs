@@ -4,7 +4,7 @@
 /// The members that have the same offset in all releases, except that threads move those of
 /// `ngx_event_pipe_s`. Tengine's `ngx_multi_upstream_module` moves most of `ngx_connection_s`, and freenginx
 /// `temp_file`.
-pub const CONSTANT: [&str; 64] = [
+pub const CONSTANT: [&str; 67] = [
     "ngx_array_t.elts",
     "ngx_array_t.nelts",
     "ngx_array_t.size",
@@ -28,14 +28,17 @@ pub const CONSTANT: [&str; 64] = [
     "ngx_event_s.write",
     "ngx_file_s.fd",
     "ngx_http_connection_t.ssl_servername",
+    "ngx_http_core_loc_conf_s.name",
     "ngx_http_headers_in_t.headers",
     "ngx_http_log_ctx_s.current_request",
     "ngx_http_request_body_t.buf",
     "ngx_http_request_body_t.bufs",
     "ngx_http_request_body_t.rest",
     "ngx_http_request_body_t.temp_file",
+    "ngx_http_request_s.loc_conf",
     "ngx_http_request_s.read_event_handler",
     "ngx_http_request_s.signature",
+    "ngx_http_request_s.srv_conf",
     "ngx_http_upstream_s.peer",
     "ngx_http_request_s.write_event_handler",
     "ngx_http_v2_node_s.id",

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Places in the configuration: the location that answered a request, and its server. The structs of
+ * a configuration live as long as a worker, so that a record has only the address of its place. The
+ * names are read once a worker, and go to user space before the first record that needs them.
+ *
+ * ngx_http_core_module is the first HTTP module in every build (auto/modules), and the first one
+ * gets ctx_index 0 (ngx_count_modules()). So its struct is the first element of r->loc_conf and of
+ * r->srv_conf.
+ */
+#ifndef NGX_BPF_PLACE_BPF_H
+#define NGX_BPF_PLACE_BPF_H
+
+#include "read.bpf.h"
+#include "submit.bpf.h"
+
+/* No pointer of a process is less (vm.mmap_min_addr), and no length in a configuration is more. */
+enum { POINTER_MIN = 1 << 16 };
+
+/* The slot of an address: Fibonacci hashing. */
+static __always_inline __u32 place_slot(__u64 address)
+{
+	return (address >> 3) * 11400714819323198485ULL >> (64 - __builtin_ctz(PLACE_SLOTS));
+}
+
+/* Appends a name to the place that is being put together. */
+static __always_inline void place_text(struct worker *w, struct text *text, const void *from,
+				       __u64 len)
+{
+	__u64 bounded = len > PLACE_MAX ? PLACE_MAX : len;
+
+	barrier_var(bounded); /* so that the verifier sees a bound in each copy of it */
+	text->at = w->held.tail_len - sizeof(struct place_record);
+	text->len = append_text(w, from, bounded, PLACE_MAX);
+	if (text->len && len > PLACE_MAX)
+		text->len |= TEXT_CUT;
+}
+
+/* The name of the server, as in $server_name. */
+static __always_inline void place_server(struct worker *w, struct place_record *place)
+{
+	void *cscf = NULL;
+	__u64 names[4] = {};
+
+	if (bpf_probe_read_user(&cscf, sizeof(cscf), OF_REQUEST(w, srv_conf)) ||
+	    bpf_probe_read_user(names, sizeof(names), cscf + NGX_HTTP_CORE_SRV_CONF_NAMES))
+		return;
+	if (names[0] < POINTER_MIN) /* a length, of nginx before 1.15.0 */
+		place_text(w, &place->server_name, (void *)names[1], names[0]);
+	else if (names[2] < POINTER_MIN)
+		place_text(w, &place->server_name, (void *)names[3], names[2]);
+}
+
+/*
+ * Sends the names of a location to user space. The record is put together in the tail, where
+ * nothing of the request is yet. False: it could not be read, or there was no room for it.
+ */
+static __always_inline bool location_announce(struct worker *w, __u64 address, __u32 slot)
+{
+	struct place_record *place = (void *)w->held.tail;
+	struct ngx_http_core_loc_conf_s *clcf = NULL;
+	struct ngx_str_t name = {};
+	__u32 size;
+
+	if (bpf_probe_read_user(&clcf, sizeof(clcf), (void *)address) ||
+	    bpf_probe_read_user(&name, sizeof(name), &clcf->name) || name.len >= POINTER_MIN)
+		return false;
+	__builtin_memset(place, 0, sizeof(*place));
+	w->held.tail_len = sizeof(*place);
+	place_text(w, &place->name, name.data, name.len);
+	place_server(w, place);
+	size = w->held.tail_len;
+	w->held.tail_len = 0;
+	place->kind = RECORD_LOCATION;
+	place->size = size;
+	place->pid = w->pid;
+	place->slot = slot;
+	place->address = address;
+	return size <= TAIL_BYTES && ring_output(place, size);
+}
+
+/* The location of the request that ends. */
+__noinline int draft_places(struct worker *w)
+{
+	__u64 address;
+	__u32 slot;
+
+	if (!w || !bpf_core_field_exists(struct ngx_http_request_s, loc_conf) ||
+	    !bpf_core_field_exists(struct ngx_http_request_s, srv_conf) ||
+	    !bpf_core_field_exists(struct ngx_http_core_loc_conf_s, name))
+		return 0;
+	address = (__u64)OF_REQUEST(w, loc_conf);
+	slot = place_slot(address);
+	if (w->places[slot] != address) {
+		if (!location_announce(w, address, slot))
+			return 0;
+		/* Without a master, nginx reads its configuration again in the same process. */
+		w->places[slot] = w->flags & WORKER_ALONE ? 0 : address;
+	}
+	w->held.draft.location = address;
+	return 0;
+}
+
+#endif

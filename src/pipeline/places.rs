@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The keys of a record that say where in the configuration its request was handled, found by the
+//! addresses that the record has. BPF announces a place before a record refers to it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use ngx_bpf_record::Request;
+use ngx_bpf_record::values::Cut;
+
+use crate::decode::place::PlaceEvent;
+use crate::decode::place::SLOTS;
+use crate::decode::wire::WireText;
+
+/// The number of places that are kept, of all workers. When there are more, those are forgotten that BPF
+/// would announce again.
+const PLACES_MAX: usize = 8192;
+
+/// A name in the configuration.
+struct Name {
+    text: String,
+    /// True when nginx's name is longer.
+    is_cut: bool,
+}
+
+impl Name {
+    /// Returns a name. `None` when it is empty.
+    fn new(text: WireText<'_>) -> Option<Self> {
+        Some(Self {
+            text: text.lossy()?.into_owned(),
+            is_cut: text.is_cut,
+        })
+    }
+}
+
+/// A location and its server.
+struct Place {
+    location: Option<Name>,
+    server_name: Option<Name>,
+}
+
+/// The places of one worker.
+struct WorkerPlaces {
+    /// By the addresses that records have.
+    places: HashMap<u64, Place>,
+    /// The address that each slot has now.
+    slots: [u64; SLOTS],
+}
+
+/// The places of all workers.
+#[derive(Default)]
+pub struct Places {
+    /// By the pid.
+    workers: HashMap<u32, WorkerPlaces>,
+    /// The number of places.
+    count: usize,
+}
+
+impl Places {
+    /// Takes over the names of a place.
+    pub fn announced(&mut self, event: &PlaceEvent<'_>) {
+        if self.count >= PLACES_MAX {
+            self.forget_others();
+        }
+        let worker = self.workers.entry(event.pid);
+        let worker = worker.or_insert_with(|| WorkerPlaces {
+            places: HashMap::new(),
+            slots: [0; SLOTS],
+        });
+        worker.slots[event.slot] = event.address;
+        if self.count >= PLACES_MAX && !worker.places.contains_key(&event.address) {
+            return;
+        }
+        let place = Place {
+            location: Name::new(event.name),
+            server_name: Name::new(event.server_name),
+        };
+        if worker.places.insert(event.address, place).is_none() {
+            self.count += 1;
+        }
+    }
+
+    /// Forgets the places of a worker that has ended.
+    pub fn ended(&mut self, pid: u32) {
+        let worker = self.workers.remove(&pid);
+        self.count -= worker.map_or(0, |worker| worker.places.len());
+    }
+
+    /// Adds the names of a location to a request of the worker. They are absent when they are not known.
+    pub fn add_location<'a>(&'a self, request: &mut Request<'a>, address: u64) {
+        let worker = self.workers.get(&request.pid);
+        let Some(place) = worker.and_then(|worker| worker.places.get(&address)) else {
+            return;
+        };
+        let cuts = &mut request.truncated;
+        request.place.location = text(place.location.as_ref(), Cut::Location, cuts);
+        request.place.server_name = text(place.server_name.as_ref(), Cut::ServerName, cuts);
+    }
+
+    /// Forgets the places whose slots others have.
+    fn forget_others(&mut self) {
+        for worker in self.workers.values_mut() {
+            let slots = worker.slots;
+            worker.places.retain(|address, _| slots.contains(address));
+        }
+        self.count = self
+            .workers
+            .values()
+            .map(|worker| worker.places.len())
+            .sum();
+    }
+}
+
+/// Returns the text of a name, and notes if it is cut.
+fn text<'a>(name: Option<&'a Name>, cut: Cut, cuts: &mut Vec<Cut>) -> Option<Cow<'a, str>> {
+    let name = name?;
+    if name.is_cut {
+        cuts.push(cut);
+    }
+    Some(Cow::Borrowed(&name.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::values::Cut;
+
+    use super::PLACES_MAX;
+    use super::Places;
+    use crate::decode::examples::text;
+    use crate::decode::place::PlaceEvent;
+    use crate::decode::place::SLOTS;
+    use crate::decode::wire::WireText;
+
+    /// Returns a location of a worker.
+    fn location(pid: u32, address: u64, name: &str) -> PlaceEvent<'_> {
+        PlaceEvent {
+            pid,
+            slot: usize::try_from(address).unwrap() % SLOTS,
+            address,
+            name: text(name),
+            server_name: text("server"),
+        }
+    }
+
+    /// Returns the location and the server that a request gets.
+    fn found(places: &Places, pid: u32, address: u64) -> (Option<String>, Option<String>) {
+        let mut request = Request {
+            pid,
+            ..Default::default()
+        };
+        places.add_location(&mut request, address);
+        let place = request.place;
+        (
+            place.location.map(Cow::into_owned),
+            place.server_name.map(Cow::into_owned),
+        )
+    }
+
+    /// Check that names belong to a worker and an address, that a later announcement replaces them, and that
+    /// they end with the worker.
+    #[test]
+    fn by_worker() {
+        let mut places = Places::default();
+        let server = Some("server".to_owned());
+        places.announced(&location(1, 64, "/a"));
+        places.announced(&location(2, 64, "/b"));
+        assert_eq!(
+            found(&places, 1, 64),
+            (Some("/a".to_owned()), server.clone())
+        );
+        assert_eq!(
+            found(&places, 2, 64),
+            (Some("/b".to_owned()), server.clone())
+        );
+        assert_eq!(found(&places, 1, 65), (None, None));
+        places.announced(&location(1, 64, ""));
+        assert_eq!(found(&places, 1, 64), (None, server));
+        places.ended(1);
+        places.ended(9);
+        assert_eq!(found(&places, 1, 64), (None, None));
+        assert_eq!(places.count, 1);
+    }
+
+    /// Check that a name that was cut is noted.
+    #[test]
+    fn cut() {
+        let mut places = Places::default();
+        let name = WireText {
+            is_cut: true,
+            ..text("/long")
+        };
+        places.announced(&PlaceEvent {
+            name,
+            ..location(1, 64, "")
+        });
+        let mut request = Request {
+            pid: 1,
+            ..Default::default()
+        };
+        places.add_location(&mut request, 64);
+        assert_eq!(request.truncated, [Cut::Location]);
+    }
+
+    /// Check that the number of places is bounded, and that those that BPF does not announce again stay.
+    #[test]
+    fn bounded() {
+        let mut places = Places::default();
+        let many = u64::try_from(PLACES_MAX).unwrap() * 3;
+        places.announced(&location(2, 1, "/kept"));
+        for address in 1..=many {
+            places.announced(&location(1, address, "/x"));
+            assert!(places.count <= PLACES_MAX);
+        }
+        assert!(found(&places, 1, many).0.is_some() && found(&places, 2, 1).0.is_some());
+        for pid in 3..=10_000 {
+            places.announced(&location(pid, 1, "/y"));
+        }
+        assert!(places.count <= PLACES_MAX);
+        assert!(found(&places, 2, 1).0.is_some());
+    }
+}
