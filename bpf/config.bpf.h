@@ -21,7 +21,7 @@ const volatile __u64 filter_min_duration_ns; /* 0: any */
 const volatile bool filter_by_status;
 const volatile __u64 filter_statuses[STATUS_WORDS]; /* bit n is set: keep status n */
 
-/* Room for each member of struct request_texts at its longest: TEXT_MAX() of the same name. */
+/* Room for the members of struct request_texts at their longest: TEXT_MAX() of the same name. */
 struct texts_room {
 	__u8 method[METHOD_MAX];
 	__u8 request_uri[URI_MAX];

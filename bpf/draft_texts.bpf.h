@@ -4,6 +4,7 @@
 #define NGX_BPF_DRAFT_TEXTS_BPF_H
 
 #include "http3.bpf.h"
+#include "place.bpf.h"
 #include "traceparent.bpf.h"
 
 /*
@@ -132,6 +133,24 @@ static __always_inline void draft_server_name(struct worker *w, struct line *lin
 	DRAFT_TEXT(w, line, server_name, name.data, name.len);
 }
 
+/*
+ * The host of an upstream that no group has, as a variable in `proxy_pass` gives it: u->upstream is
+ * not set then.
+ */
+static __always_inline void draft_resolved(struct worker *w, struct line *line)
+{
+	struct ngx_http_upstream_s *u = OF_REQUEST(w, upstream);
+	struct ngx_str_t *resolved = NULL, host = {};
+
+	if (!(w->held.draft.flags & REQUEST_UPSTREAM) || w->held.draft.upstream)
+		return;
+	bpf_probe_read_user(&resolved, sizeof(resolved),
+			    (void *)&u->buffer - NGX_HTTP_UPSTREAM_RESOLVED);
+	if (resolved && !bpf_probe_read_user(&host, sizeof(host), resolved) &&
+	    host.len < POINTER_MIN) /* it has no room of its own: a record that is full lacks it */
+		draft_text(w, line, &w->held.draft.texts.resolved, host.data, host.len, HOST_MAX);
+}
+
 __noinline int draft_texts(struct worker *w)
 {
 	struct ngx_str_t host;
@@ -160,6 +179,7 @@ __noinline int draft_texts(struct worker *w)
 		draft_local_path(w);
 	}
 	draft_server_name(w, &line);
+	draft_resolved(w, &line);
 	if (traceparents(w, headers) == 1)
 		DRAFT_TEXT(w, &line, traceparent, (void *)w->traceparent, w->traceparent_len);
 	w->held.draft.texts_len = w->held.tail_len - w->held.texts_at;

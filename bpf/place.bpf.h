@@ -51,53 +51,86 @@ static __always_inline void place_server(struct worker *w, struct place_record *
 		place_text(w, &place->server_name, (void *)names[3], names[2]);
 }
 
+/* Reads the name of a place, and puts it into the record. False: it is not a name. */
+static __always_inline bool place_name(struct worker *w, struct place_record *place,
+				       struct ngx_str_t *from)
+{
+	struct ngx_str_t name = {};
+
+	if (bpf_probe_read_user(&name, sizeof(name), from) || name.len >= POINTER_MIN)
+		return false;
+	place_text(w, &place->name, name.data, name.len);
+	return true;
+}
+
+/* Puts the names of a location and of its server into the record. */
+static __always_inline bool place_location(struct worker *w, struct place_record *place)
+{
+	struct ngx_http_core_loc_conf_s *clcf = NULL;
+
+	if (bpf_probe_read_user(&clcf, sizeof(clcf), OF_REQUEST(w, loc_conf)) ||
+	    !place_name(w, place, &clcf->name))
+		return false;
+	place_server(w, place);
+	return true;
+}
+
 /*
- * Sends the names of a location to user space. The record is put together in the tail, where
- * nothing of the request is yet. False: it could not be read, or there was no room for it.
+ * Sends the names of a place to user space, unless it knows them. The record is put together in the
+ * tail, where nothing of the request is yet. Returns the address; 0: the names could not be read,
+ * or there was no room for the record.
  */
-static __always_inline bool location_announce(struct worker *w, __u64 address, __u32 slot)
+static __always_inline __u64 place_announced(struct worker *w, __u64 address, enum record_kind kind)
 {
 	struct place_record *place = (void *)w->held.tail;
-	struct ngx_http_core_loc_conf_s *clcf = NULL;
-	struct ngx_str_t name = {};
-	__u32 size;
+	__u32 slot = place_slot(address), size;
+	bool is_named;
 
-	if (bpf_probe_read_user(&clcf, sizeof(clcf), (void *)address) ||
-	    bpf_probe_read_user(&name, sizeof(name), &clcf->name) || name.len >= POINTER_MIN)
-		return false;
+	if (!address || w->places[slot] == address)
+		return address;
 	__builtin_memset(place, 0, sizeof(*place));
 	w->held.tail_len = sizeof(*place);
-	place_text(w, &place->name, name.data, name.len);
-	place_server(w, place);
+	if (kind == RECORD_LOCATION)
+		is_named = place_location(w, place);
+	else
+		is_named = place_name(w, place,
+				      &((struct ngx_http_upstream_srv_conf_s *)address)->host);
 	size = w->held.tail_len;
 	w->held.tail_len = 0;
-	place->kind = RECORD_LOCATION;
+	place->kind = kind;
 	place->size = size;
 	place->pid = w->pid;
 	place->slot = slot;
 	place->address = address;
-	return size <= TAIL_BYTES && ring_output(place, size);
+	if (!is_named || size > TAIL_BYTES || !ring_output(place, size))
+		return 0;
+	/* Without a master, nginx may read its configuration again in the same process. */
+	w->places[slot] = w->flags & WORKER_ALONE ? 0 : address;
+	return address;
 }
 
 /* The location of the request that ends. */
-__noinline int draft_places(struct worker *w)
+__noinline int draft_location(struct worker *w)
 {
-	__u64 address;
-	__u32 slot;
-
 	if (!w || !bpf_core_field_exists(struct ngx_http_request_s, loc_conf) ||
 	    !bpf_core_field_exists(struct ngx_http_request_s, srv_conf) ||
 	    !bpf_core_field_exists(struct ngx_http_core_loc_conf_s, name))
 		return 0;
-	address = (__u64)OF_REQUEST(w, loc_conf);
-	slot = place_slot(address);
-	if (w->places[slot] != address) {
-		if (!location_announce(w, address, slot))
-			return 0;
-		/* Without a master, nginx reads its configuration again in the same process. */
-		w->places[slot] = w->flags & WORKER_ALONE ? 0 : address;
-	}
-	w->held.draft.location = address;
+	w->held.draft.location =
+		place_announced(w, (__u64)OF_REQUEST(w, loc_conf), RECORD_LOCATION);
+	return 0;
+}
+
+/* The group of its last upstream. */
+__noinline int draft_group(struct worker *w)
+{
+	struct ngx_http_upstream_s *u;
+
+	if (!w || !bpf_core_field_exists(struct ngx_http_upstream_s, upstream) ||
+	    !bpf_core_field_exists(struct ngx_http_upstream_srv_conf_s, host))
+		return 0;
+	u = OF_REQUEST(w, upstream);
+	w->held.draft.upstream = place_announced(w, (__u64)NGX_GET(u, upstream), RECORD_UPSTREAM);
 	return 0;
 }
 

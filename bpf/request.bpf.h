@@ -107,9 +107,11 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 		request_filtered();
 		return true;
 	}
-	draft_places(w);
-	if (d->flags & REQUEST_UPSTREAM)
+	draft_location(w);
+	if (d->flags & REQUEST_UPSTREAM) {
+		draft_group(w);
 		draft_upstreams(w, traced);
+	}
 	draft_texts(w);
 	if (conn && conn->subrequests_seen)
 		draft_subrequests(w, conn);

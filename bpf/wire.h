@@ -41,7 +41,8 @@ enum limit {
 enum record_kind {
 	RECORD_REQUEST = 1,
 	RECORD_LOCATION = 2,	 /* struct place_record: a location and its server */
-	RECORD_WORKER_ENDED = 3, /* struct ended_record */
+	RECORD_UPSTREAM = 3,	 /* struct place_record: a group of upstream servers */
+	RECORD_WORKER_ENDED = 4, /* struct ended_record */
 };
 
 /* Why a request was lost. src/pipeline/ledger.rs names each, and does not compile without it. */
@@ -100,7 +101,7 @@ enum text_flag {
 	TEXT_CUT = 1 << 15,
 };
 
-/* Room for each is in struct texts_room of config.bpf.h. */
+/* Room for them is in struct texts_room of config.bpf.h. */
 struct request_texts {
 	struct text method;
 	struct text request_uri;
@@ -111,6 +112,7 @@ struct request_texts {
 	struct text local_path;	 /* of a unix listener */
 	struct text server_name; /* of the TLS handshake */
 	struct text traceparent; /* the value of the header of that name */
+	struct text resolved;	 /* the host of an upstream that no group has */
 };
 
 /* One end of a socket, from the kernel. */
@@ -175,6 +177,7 @@ struct request_record {
 	__u64 connection;	   /* c->number */
 	__u64 connection_requests; /* c->requests */
 	__u64 location;		   /* the address of its place; 0: nothing is known of that */
+	__u64 upstream;		   /* the same, of its last upstream */
 	__u32 pid;
 	__u32 flags;	      /* enum request_flag */
 	__u32 status;	      /* as $status; 0: none */
@@ -190,6 +193,7 @@ struct request_record {
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
 	__u32 container; /* user space's number of its master's container; 0: none */
+	__u32 pad;
 };
 
 /*
@@ -198,13 +202,13 @@ struct request_record {
  * place has had its slot meanwhile. It is followed by the bytes of its texts.
  */
 struct place_record {
-	__u32 kind; /* RECORD_LOCATION */
+	__u32 kind; /* RECORD_LOCATION, RECORD_UPSTREAM */
 	__u32 size; /* bytes of the whole record, the texts included */
 	__u32 pid;
 	__u32 slot;    /* which it has from now on: less than PLACE_SLOTS */
-	__u64 address; /* r->loc_conf */
+	__u64 address; /* r->loc_conf, u->upstream */
 	struct text name;
-	struct text server_name;
+	struct text server_name; /* of a location */
 };
 
 /* A worker has ended: no record of it follows. */

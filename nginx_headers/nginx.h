@@ -73,6 +73,12 @@ typedef int               ngx_socket_t;
  */
 #define NGX_HTTP_CORE_SRV_CONF_NAMES  48
 
+/*
+ * u->resolved, which points to the text of a host (`host` is its first member), is this many bytes before
+ * u->buffer. Where Tengine has dyn_resolve_ctx between them it is there, which begins with pointers.
+ */
+#define NGX_HTTP_UPSTREAM_RESOLVED  88
+
 /* nginx's value for a time that is not known yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 
@@ -204,10 +210,18 @@ struct ngx_peer_connection_s {
 };
 
 
+struct ngx_http_upstream_srv_conf_s {
+    struct ngx_str_t                 host;
+    unsigned char                   *file_name;
+    ngx_uint_t                       line;
+};
+
+
 struct ngx_http_upstream_s {
     struct ngx_peer_connection_s     peer;
     struct ngx_event_pipe_s         *pipe;
     struct ngx_chain_s              *request_bufs;
+    struct ngx_http_upstream_srv_conf_s *upstream;
     struct ngx_buf_s                 buffer;
     long                             length;
     unsigned short                   store;         /* the word that begins with it */

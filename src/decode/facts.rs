@@ -21,6 +21,7 @@ use crate::decode::trace_context::TraceContext;
 use crate::decode::wire::AttemptEvent;
 use crate::decode::wire::RequestEvent;
 use crate::decode::wire::SubrequestEvent;
+use crate::decode::wire::WireText;
 
 /// `r->http_version` of HTTP/2.
 pub const HTTP_VERSION_20: u32 = 2000;
@@ -135,8 +136,10 @@ impl<'a> Facts<'_, 'a> {
             (texts.protocol, Cut::ServerProtocol),
             (texts.remote_addr, Cut::RemoteAddr),
             (texts.server_name, Cut::SslServerName),
+            (texts.resolved, Cut::UpstreamName),
         ];
-        let cut = texts.into_iter().filter(|(text, _)| text.is_cut);
+        let is_cut = |text: WireText<'_>| text.is_cut && !text.bytes.is_empty();
+        let cut = texts.into_iter().filter(|(text, _)| is_cut(*text));
         let mut truncated: Vec<Cut> = cut.map(|(_, cut)| cut).collect();
         let last = self.last_awaited();
         if last.is_some_and(|last| last.record.addr_cut != 0) {

@@ -21,7 +21,7 @@ pub enum Notice<'a> {
     WorkerEnded(u32),
 }
 
-/// The names of a location and of its server.
+/// The names of a location and of its server, or of a group of upstream servers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlaceEvent<'a> {
     pub pid: u32,
@@ -29,7 +29,7 @@ pub struct PlaceEvent<'a> {
     pub slot: usize,
     /// The address by which requests refer to it.
     pub address: u64,
-    /// The name of the location.
+    /// The name of the location or of the group.
     pub name: WireText<'a>,
     pub server_name: WireText<'a>,
 }
@@ -47,7 +47,9 @@ unsafe impl Plain for types::ended_record {}
 /// Fails when its lengths contradict each other.
 pub fn decode(bytes: &[u8]) -> Result<Option<Notice<'_>>> {
     Ok(match wire::kind(bytes)? {
-        record_kind::RECORD_LOCATION => Some(Notice::Place(place(bytes)?)),
+        record_kind::RECORD_LOCATION | record_kind::RECORD_UPSTREAM => {
+            Some(Notice::Place(place(bytes)?))
+        }
         record_kind::RECORD_WORKER_ENDED => {
             let record: types::ended_record = wire::copy(bytes)?;
             Some(Notice::WorkerEnded(record.pid))

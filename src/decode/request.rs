@@ -3,6 +3,7 @@
 
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::Phases;
+use ngx_bpf_record::Place;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::Subrequest;
 use ngx_bpf_record::Tls;
@@ -51,6 +52,10 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         request_uri: texts.request_uri.lossy(),
         uri: texts.uri.lossy(),
         http_host: texts.host.lossy(),
+        place: Place {
+            upstream_name: texts.resolved.lossy(),
+            ..Default::default()
+        },
         truncated: facts.truncated(),
         status: nonzero(record.status),
         request_size: facts.request_size(),

@@ -47,6 +47,8 @@ pub struct Texts<'a> {
     pub server_name: WireText<'a>,
     /// The value of the header `traceparent`.
     pub traceparent: WireText<'a>,
+    /// `u->resolved->host`
+    pub resolved: WireText<'a>,
 }
 
 impl<'a> Texts<'a> {
@@ -64,6 +66,7 @@ impl<'a> Texts<'a> {
             local_path,
             server_name,
             traceparent,
+            resolved,
         } = record.texts;
         let text = |text| WireText::read(all, text);
         Ok(Self {
@@ -76,6 +79,7 @@ impl<'a> Texts<'a> {
             local_path: text(local_path)?,
             server_name: text(server_name)?,
             traceparent: text(traceparent)?,
+            resolved: text(resolved)?,
         })
     }
 }

@@ -33,9 +33,9 @@ impl Name {
     }
 }
 
-/// A location and its server.
+/// A location and its server, or a group of upstream servers.
 struct Place {
-    location: Option<Name>,
+    name: Option<Name>,
     server_name: Option<Name>,
 }
 
@@ -72,7 +72,7 @@ impl Places {
             return;
         }
         let place = Place {
-            location: Name::new(event.name),
+            name: Name::new(event.name),
             server_name: Name::new(event.server_name),
         };
         if worker.places.insert(event.address, place).is_none() {
@@ -86,15 +86,20 @@ impl Places {
         self.count -= worker.map_or(0, |worker| worker.places.len());
     }
 
-    /// Adds the names of a location to a request of the worker. They are absent when they are not known.
-    pub fn add_location<'a>(&'a self, request: &mut Request<'a>, address: u64) {
-        let worker = self.workers.get(&request.pid);
-        let Some(place) = worker.and_then(|worker| worker.places.get(&address)) else {
+    /// Adds the names of a location and of a group of upstream servers to a request of the worker. They are
+    /// absent when they are not known.
+    pub fn add<'a>(&'a self, request: &mut Request<'a>, location: u64, upstream: u64) {
+        let Some(worker) = self.workers.get(&request.pid) else {
             return;
         };
         let cuts = &mut request.truncated;
-        request.place.location = text(place.location.as_ref(), Cut::Location, cuts);
-        request.place.server_name = text(place.server_name.as_ref(), Cut::ServerName, cuts);
+        if let Some(place) = worker.places.get(&location) {
+            request.place.location = text(place.name.as_ref(), Cut::Location, cuts);
+            request.place.server_name = text(place.server_name.as_ref(), Cut::ServerName, cuts);
+        }
+        if let Some(place) = worker.places.get(&upstream) {
+            request.place.upstream_name = text(place.name.as_ref(), Cut::UpstreamName, cuts);
+        }
     }
 
     /// Forgets the places whose slots others have.
@@ -151,7 +156,7 @@ mod tests {
             pid,
             ..Default::default()
         };
-        places.add_location(&mut request, address);
+        places.add(&mut request, address, 0);
         let place = request.place;
         (
             place.location.map(Cow::into_owned),
@@ -200,8 +205,8 @@ mod tests {
             pid: 1,
             ..Default::default()
         };
-        places.add_location(&mut request, 64);
-        assert_eq!(request.truncated, [Cut::Location]);
+        places.add(&mut request, 64, 64);
+        assert_eq!(request.truncated, [Cut::Location, Cut::UpstreamName]);
     }
 
     /// Check that the number of places is bounded, and that those that BPF does not announce again stay.

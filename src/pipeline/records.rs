@@ -157,8 +157,9 @@ impl RecordThread {
             None if event.record.container == 0 => {}
             None => count_nameless(&self.ledger, self.messages),
         }
+        let record = &event.record;
         self.places
-            .add_location(&mut request, event.record.location);
+            .add(&mut request, record.location, record.upstream);
         add(&self.ledger.taken, 1);
         for consumer in &mut self.consumers {
             consumer.request(&mut request)?;

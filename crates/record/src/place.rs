@@ -33,12 +33,23 @@ pub struct Place<'a> {
         "x-absent" = "the server has no name, or an empty one"
     ))]
     pub server_name: Option<Cow<'a, str>>,
+    /// The name of the group (`upstream {}`) that the last upstream belongs to. Without a group it is the host
+    /// in `proxy_pass` (or `fastcgi_pass` and so on), without its port, also where a variable gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::PLACE_MAX), extend(
+        "x-cut" = true,
+        "x-source" = "`u->upstream->host`, else `u->resolved->host`",
+        "x-absent" = "the request had no upstream, or its cache answered; nginx is older than 1.11.5, unless a \
+                      variable gave the host; Tengine"
+    ))]
+    pub upstream_name: Option<Cow<'a, str>>,
 }
 
 impl Place<'_> {
     /// Leaves out one key, for a line that would be too long. Returns the key; `None` when there is none.
     pub(crate) fn leave_out(&mut self) -> Option<Cut> {
         let names = [
+            (&mut self.upstream_name, Cut::UpstreamName),
             (&mut self.server_name, Cut::ServerName),
             (&mut self.location, Cut::Location),
         ];

@@ -78,6 +78,7 @@ fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>
         (Cut::HttpHost, &mut request.http_host),
         (Cut::Location, &mut request.place.location),
         (Cut::ServerName, &mut request.place.server_name),
+        (Cut::UpstreamName, &mut request.place.upstream_name),
         (Cut::SslServerName, &mut request.tls.ssl_server_name),
     ];
     let subrequests = request.subrequests.iter_mut();

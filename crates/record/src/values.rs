@@ -128,6 +128,8 @@ names! {
         /// The end of the text is missing.
         ServerName = "server_name",
         /// The end of the text is missing.
+        UpstreamName = "upstream_name",
+        /// The end of the text is missing.
         ServerProtocol = "server_protocol",
         /// The end of the text is missing.
         RemoteAddr = "remote_addr",

@@ -141,6 +141,11 @@ fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) -> BTreeSet<&'static str> 
             &whole.place.server_name,
             &cut.place.server_name,
         ),
+        (
+            "upstream_name",
+            &whole.place.upstream_name,
+            &cut.place.upstream_name,
+        ),
     ] {
         assert_beginning(cut.as_ref().and(whole.as_deref()), cut.as_deref());
         note(name, whole != cut);

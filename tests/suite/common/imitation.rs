@@ -27,6 +27,7 @@ struct ngx_connection_s c;
 struct ngx_http_upstream_state_t state;
 struct ngx_buf_s b; struct ngx_table_elt_s h; struct ngx_array_t a; struct ngx_log_s l;
 struct ngx_http_log_ctx_s x; struct ngx_http_core_loc_conf_s n;
+struct ngx_http_upstream_srv_conf_s g;
 /* c->log->data, at the offset of the release that the program claims to be, or elsewhere. */
 #ifndef LOG
 #define LOG 80

@@ -8,6 +8,7 @@ use std::fs;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
+use crate::suite::common::dns;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -164,6 +165,63 @@ fn servers() {
             (None, None),
         ]
     );
+}
+
+/// Servers with every way to name an upstream.
+const UPSTREAMS: &str = r"
+    upstream group { server 127.0.0.1:{upstream}; keepalive 2; }
+    upstream down { server 127.0.0.1:9; }
+    server {
+        listen 127.0.0.1:{port};
+        resolver 127.0.0.1:{dns};
+        location /group/ { proxy_pass http://group/; }
+        location /direct/ { proxy_pass http://127.0.0.1:{upstream}/; }
+        location /variable/ { set $name group; proxy_pass http://$name/; }
+        location /address/ { set $name 127.0.0.1:{upstream}; proxy_pass http://$name/; }
+        location /resolved/ { set $name name.test; proxy_pass http://$name:{upstream}/; }
+        location /down/ { proxy_pass http://down/; }
+        location /rescued/ { error_page 502 = /group/x; proxy_pass http://down/; }
+        location /page/ { error_page 502 /none/; proxy_pass http://down/; }
+        location /auth/ { auth_request /group/x; proxy_pass http://127.0.0.1:{upstream}/; }
+        location /asked/ { auth_request /group/x; return 200; }
+        location /none/ { return 200; }
+    }";
+
+/// Check the name of the last upstream, whoever names it. Subrequests have upstreams of their own.
+#[test]
+fn upstreams() {
+    if is_built_without(REWRITE) || is_built_without("http_auth_request_module") {
+        return;
+    }
+    let all = [
+        ("/group/x", Some("group")),
+        ("/direct/x", Some("127.0.0.1")),
+        ("/variable/x", Some("group")),
+        ("/address/x", Some("127.0.0.1")),
+        ("/resolved/x", Some("name.test")),
+        ("/down/x", Some("down")),
+        ("/rescued/x", Some("group")),
+        ("/page/x", Some("down")),
+        ("/auth/x", Some("127.0.0.1")),
+        ("/asked/x", None),
+        ("/none/x", None),
+    ];
+    let upstream = Upstream::start();
+    let http = UPSTREAMS.replace("{dns}", &dns::start().to_string());
+    let nginx = Nginx::with(&http, upstream.port);
+    let records = traced(nginx, |nginx| {
+        let mut client = Client::connect(nginx.port);
+        for _ in 0..2 {
+            for (uri, _) in all {
+                send(&mut client, "GET", uri, "test");
+            }
+        }
+    });
+    assert_eq!(records.len(), 2 * all.len());
+    for (record, (uri, name)) in records.iter().zip(all.into_iter().cycle()) {
+        assert_eq!(record.request_uri.as_deref(), Some(uri));
+        assert_eq!(record.place.upstream_name.as_deref(), name, "{record:#?}");
+    }
 }
 
 /// The servers of a test with so many locations that they can't all be remembered, in each of two servers.

@@ -49,7 +49,7 @@ impl WantedMembers {
 }
 
 /// Members that some builds lack, or layout files from before they were read, with their structs.
-const OPTIONAL: [(&str, &str); 17] = [
+const OPTIONAL: [(&str, &str); 18] = [
     ("ngx_connection_s", "quic"),
     ("ngx_connection_s", "ssl"),
     ("ngx_connection_s", "udp"),
@@ -60,6 +60,7 @@ const OPTIONAL: [(&str, &str); 17] = [
     ("ngx_http_request_s", "srv_conf"),
     ("ngx_http_request_s", "stream"),
     ("ngx_http_upstream_s", "cache_status"),
+    ("ngx_http_upstream_s", "upstream"),
     ("ngx_http_upstream_state_t", "bytes_received"),
     ("ngx_http_upstream_state_t", "bytes_sent"),
     ("ngx_http_v2_out_frame_s", "stream"),
@@ -73,8 +74,9 @@ const OPTIONAL: [(&str, &str); 17] = [
 const OPTIONAL_STRUCTS: &str = "ngx_quic_";
 
 /// Structs that layout files from before they were read lack.
-const LATER_STRUCTS: [&str; 3] = [
+const LATER_STRUCTS: [&str; 4] = [
     "ngx_http_core_loc_conf_s",
     "ngx_http_request_body_t",
+    "ngx_http_upstream_srv_conf_s",
     "ngx_http_v2_node_s",
 ];

@@ -4,7 +4,7 @@
 /// The members that have the same offset in all releases, except that threads move those of
 /// `ngx_event_pipe_s`. Tengine's `ngx_multi_upstream_module` moves most of `ngx_connection_s`, and freenginx
 /// `temp_file`.
-pub const CONSTANT: [&str; 67] = [
+pub const CONSTANT: [&str; 70] = [
     "ngx_array_t.elts",
     "ngx_array_t.nelts",
     "ngx_array_t.size",
@@ -40,6 +40,9 @@ pub const CONSTANT: [&str; 67] = [
     "ngx_http_request_s.signature",
     "ngx_http_request_s.srv_conf",
     "ngx_http_upstream_s.peer",
+    "ngx_http_upstream_srv_conf_s.file_name",
+    "ngx_http_upstream_srv_conf_s.host",
+    "ngx_http_upstream_srv_conf_s.line",
     "ngx_http_request_s.write_event_handler",
     "ngx_http_v2_node_s.id",
     "ngx_http_v2_out_frame_s.next",

@@ -113,6 +113,10 @@ pub const COME_WITH_MEMBER: [&str; 3] = [
 /// are passed on.
 pub const EMBEDDED: &[(&str, &str)] = &[(UPSTREAM, "buffer")];
 
+/// Members that their witness does not access, each with the bytes from it to the member that the witness
+/// accesses: in all releases and forks `u->upstream` follows `u->conf`.
+pub const BESIDE: &[((&str, &str), i64)] = &[((UPSTREAM, "upstream"), -8)];
+
 /// Bitfields: an access of the size of a pointer at their offset is to another member.
 pub const BITS: &[(&str, &str)] = &[(UPSTREAM, "store"), (CONNECTION, "buffered")];
 
@@ -176,6 +180,7 @@ pub const WITNESSES: &[(Witness, MemberPath)] = &[
     ),
     (Content(PIPES), &[(UPSTREAM, "pipe")]),
     (Content(PIPES), &[(UPSTREAM, "store")]),
+    (Content(PIPES), &[(UPSTREAM, "upstream")]),
     (Callbacks(PIPES), &[(UPSTREAM, "request_bufs")]),
     (Callbacks(PIPES), &[(UPSTREAM, "buffer")]),
     (Callbacks(PIPES), &[(UPSTREAM, "length")]),

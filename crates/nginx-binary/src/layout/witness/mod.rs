@@ -16,6 +16,7 @@ use crate::elf::Elf;
 use crate::layout::Layout;
 use crate::layout::variables;
 use crate::layout::variables::Variable;
+use functions::BESIDE;
 use functions::BITS;
 use functions::DIRECTIVE;
 use functions::Directives;
@@ -211,8 +212,11 @@ impl<'a> Witnesses<'a> {
                 FunctionEffects::union(&all).filter(|effects| effects.has(name))?
             }
         };
+        let mut beside = BESIDE.iter();
+        let beside = beside.find(|(member, _)| *member == place[0]);
+        let distance = beside.map_or(0, |(_, distance)| *distance);
         let shows = |offset| {
-            let member = (name, offset);
+            let member = (name, offset + distance);
             match place[0] {
                 bits if BITS.contains(&bits) => effects.narrow.contains(&member),
                 embedded if EMBEDDED.contains(&embedded) => {
