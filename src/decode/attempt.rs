@@ -18,6 +18,9 @@ pub struct Around {
     pub origin: Option<u64>,
     /// The event that followed the last attempt.
     pub next: Next,
+    /// True when the client asked for a tunnel with CONNECT: then nothing that goes to the upstream and comes
+    /// from it is HTTP.
+    pub is_connect: bool,
     /// True when nothing else may have ended the request, as in `Evidence`.
     pub is_alone: bool,
     /// The moment at which the last byte of the response was sent to the client.
@@ -61,7 +64,7 @@ fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
         post_action: event.is_after(around.answered_ns),
         ..Default::default()
     };
-    add_times(&mut attempt, &evidence, around.origin);
+    add_times(&mut attempt, &evidence, around);
     attempt
 }
 
@@ -85,10 +88,13 @@ fn counted(bytes: i64) -> Option<i64> {
 }
 
 /// Adds the times of the attempt, as far as the bytes on its socket were seen.
-fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, origin: Option<u64>) {
+fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, around: Around) {
     let record = &evidence.event.record;
-    let since = |ns| since(origin, nonzero(ns));
+    let since = |ns| since(around.origin, nonzero(ns));
     attempt.upstream_connect_time = since(record.connect_ns);
+    if around.is_connect && evidence.has(attempt_flag::ATTEMPT_TUNNEL) {
+        return;
+    }
     if !evidence.is_sent() || evidence.has(attempt_flag::ATTEMPT_UNSURE) {
         return;
     }
@@ -147,6 +153,7 @@ mod tests {
         Around {
             origin: Some(1),
             next,
+            is_connect: false,
             is_alone: true,
             answered_ns: None,
         }
@@ -252,6 +259,39 @@ mod tests {
             assert_eq!(alone, expected, "{flags:?}");
             let is_inferred = flags.is_empty() || flags == [LOOKED];
             assert_eq!(with_others, expected.filter(|_| !is_inferred), "{flags:?}");
+        }
+    }
+
+    /// Check that nothing of a tunnel for CONNECT is a request or a response, and that a WebSocket has both.
+    #[test]
+    fn tunnels() {
+        let flags = [
+            attempt_flag::ATTEMPT_SEEN,
+            attempt_flag::ATTEMPT_HEADER,
+            attempt_flag::ATTEMPT_WHOLE,
+            attempt_flag::ATTEMPT_TUNNEL,
+        ];
+        for is_connect in [false, true] {
+            let mut event = event(0, &flags);
+            let record = &mut event.record;
+            (record.connect_ns, record.request_first_ns) = (11, 21);
+            (record.request_last_ns, record.response_first_ns) = (31, 41);
+            record.response_last_ns = 51;
+            let around = Around {
+                is_connect,
+                ..around(Next::Answer(200))
+            };
+            let attempt = &attempts(&[event], around)[0];
+            assert_eq!(attempt.upstream_connect_time, Some(10));
+            let http = |time: u64| Some(time).filter(|_| !is_connect);
+            for (time, expected) in [
+                (attempt.upstream_request_first_byte_time, 20),
+                (attempt.upstream_request_last_byte_time, 30),
+                (attempt.upstream_response_first_byte_time, 40),
+                (attempt.upstream_response_last_byte_time, 50),
+            ] {
+                assert_eq!(time, http(expected), "{attempt:#?}");
+            }
         }
     }
 

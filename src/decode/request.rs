@@ -128,6 +128,7 @@ fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin:
     let around = Around {
         origin,
         next: Next::Answer(event.record.status),
+        is_connect: Facts(event).is_connect(),
         is_alone,
         answered_ns: Facts(event).answered_ns(),
     };
@@ -157,6 +158,7 @@ fn subrequest<'a>(event: &SubrequestEvent<'a>, around: Around) -> Subrequest<'a>
     let status = event.record.status;
     let around = Around {
         next: Next::Answer(status),
+        is_connect: false,
         answered_ns: None,
         ..around
     };

@@ -4,11 +4,13 @@
 
 use ngx_bpf_record::Phases;
 
+use crate::bpf::types::attempt_flag;
 use crate::bpf::types::request_flag;
 use crate::decode::facts::Facts;
 use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::nonzero;
 use crate::decode::since;
+use crate::decode::wire::AttemptEvent;
 
 /// `r->http_version` of HTTP/0.9.
 const HTTP_VERSION_9: u32 = 9;
@@ -89,9 +91,24 @@ impl Facts<'_, '_> {
     /// Returns whether the connection is a tunnel, and no longer HTTP, after the response has
     /// begun.
     pub fn is_tunnel(&self) -> bool {
-        let method = self.0.texts.method.bytes;
         let status = self.0.record.status;
-        status == SWITCHING_PROTOCOLS || (method == b"CONNECT" && (200..300).contains(&status))
+        let is_granted = self.is_connect() && (200..300).contains(&status);
+        status == SWITCHING_PROTOCOLS || (is_granted && !self.is_served_as_http())
+    }
+
+    /// Returns whether the client asked for a tunnel to another server.
+    pub fn is_connect(&self) -> bool {
+        self.0.texts.method.bytes == b"CONNECT"
+    }
+
+    /// Returns whether the last upstream was sent a request, and no tunnel began: before 1.21.1 nginx takes
+    /// CONNECT with a path for any other method.
+    fn is_served_as_http(&self) -> bool {
+        let is_sent = |attempt: &AttemptEvent<'_>| {
+            attempt.has(attempt_flag::ATTEMPT_WHOLE) || attempt.has(attempt_flag::ATTEMPT_PART)
+        };
+        let last = self.0.attempts.last();
+        last.is_some_and(|last| is_sent(last) && !last.has(attempt_flag::ATTEMPT_TUNNEL))
     }
 
     /// Returns the duration of the tunnel.
@@ -152,8 +169,10 @@ mod tests {
 
     use super::Facts;
     use crate::bpf::types;
+    use crate::bpf::types::attempt_flag;
     use crate::decode::examples::text;
     use crate::decode::facts::tests::event;
+    use crate::decode::wire::AttemptEvent;
     use crate::decode::wire::RequestEvent;
 
     /// Returns the times of an event.
@@ -244,6 +263,36 @@ mod tests {
             assert_eq!(facts.elapsed_ns(), Some(5_000));
             event.record.flags |= types::request_flag::REQUEST_ADOPTED.0;
             assert_eq!(Facts(&event).tunnel_ns(), None);
+        }
+    }
+
+    /// Check that CONNECT that nginx has passed on like any other method is no tunnel, and that it is one
+    /// where nothing is known of the upstream.
+    #[test]
+    fn connect() {
+        let [whole, tunnel, seen] = [
+            attempt_flag::ATTEMPT_WHOLE,
+            attempt_flag::ATTEMPT_TUNNEL,
+            attempt_flag::ATTEMPT_SEEN,
+        ]
+        .map(|flag| flag.0);
+        for (flags, is_tunnel) in [
+            (whole | seen, false),
+            (whole | seen | tunnel, true),
+            (seen, true),
+            (0, true),
+        ] {
+            let mut event = event();
+            event.record.status = 200;
+            event.texts.method = text("CONNECT");
+            event.attempts.push(AttemptEvent {
+                record: types::attempt {
+                    flags,
+                    ..Default::default()
+                },
+                addr: b"127.0.0.1:443",
+            });
+            assert_eq!(Facts(&event).is_tunnel(), is_tunnel, "{flags:#x}");
         }
     }
 

@@ -14,7 +14,7 @@ pub struct Ending {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[schemars(extend(
         "const" = true,
-        "x-source" = "`status` and `request_method`",
+        "x-source" = "`status` and `request_method`; `u->upgrade` where there is an upstream",
         "x-absent" = "it did not"
     ))]
     pub tunnel: bool,

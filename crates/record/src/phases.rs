@@ -66,12 +66,12 @@ pub struct Phases {
     #[schemars(extend(
         "x-unit" = "ns",
         "x-source" = "tracepoint `sock_send_length`",
-        "x-absent" = "nothing was sent"
+        "x-absent" = "nothing was sent; a tunnel for CONNECT"
     ))]
     pub upstream_request_first_byte_time: Option<u64>,
     /// The upstream's socket has taken the last bytes of the request, its body included. What goes
-    /// through a tunnel (status 101) does not belong to the request, and neither do frames of HTTP/2 that
-    /// follow its body (SETTINGS, PING, WINDOW_UPDATE).
+    /// through a tunnel (status 101, CONNECT) does not belong to the request, and neither do frames of HTTP/2
+    /// that follow its body (SETTINGS, PING, WINDOW_UPDATE).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-unit" = "ns",
@@ -85,11 +85,11 @@ pub struct Phases {
     #[schemars(extend(
         "x-unit" = "ns",
         "x-source" = "tracepoint `sock_recv_length`",
-        "x-absent" = "nothing was received"
+        "x-absent" = "nothing was received; a tunnel for CONNECT"
     ))]
     pub upstream_response_first_byte_time: Option<u64>,
-    /// nginx has read the last bytes of the upstream's response. Where the connection became a tunnel,
-    /// those of its header.
+    /// nginx has read the last bytes of the upstream's response. Where the connection became a tunnel
+    /// (status 101), those of its header.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-unit" = "ns",

@@ -150,16 +150,21 @@ pub fn is_built_without(module: &str) -> bool {
     !is_there
 }
 
-/// Returns whether this nginx is older than a release that introduced something, and then prints
-/// that the test is skipped.
-pub fn is_before(release: (u32, u32, u32), what: &str) -> bool {
+/// Returns whether this nginx is older than a release.
+pub fn is_older_than(release: (u32, u32, u32)) -> bool {
     let about = about(&binary());
     let version = about.split_once("nginx/").unwrap().1;
     let mut numbers = version
         .split(|c: char| !c.is_ascii_digit())
         .map(|number| number.parse().unwrap());
     let mut next = || numbers.next().unwrap();
-    let is_before = (next(), next(), next()) < release;
+    (next(), next(), next()) < release
+}
+
+/// Returns whether this nginx is older than a release that introduced something, and then prints
+/// that the test is skipped.
+pub fn is_before(release: (u32, u32, u32), what: &str) -> bool {
+    let is_before = is_older_than(release);
     if is_before {
         let (major, minor, patch) = release;
         println!("SKIP: {what} came with nginx {major}.{minor}.{patch}");

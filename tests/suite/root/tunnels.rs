@@ -8,12 +8,17 @@ use std::time::Duration;
 
 use ngx_bpf_record::values::Failure;
 
+use crate::suite::common::build::binary;
+use crate::suite::common::build::is_older_than;
+use crate::suite::common::build::kept;
 use crate::suite::common::client::Client;
 use crate::suite::common::client::reset;
 use crate::suite::common::delay;
 use crate::suite::common::listener::listen;
 use crate::suite::common::listener::read_head;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_delay;
 use crate::suite::root::requests::traced;
 
@@ -138,7 +143,94 @@ fn failed() {
     );
 }
 
-/// Check CONNECT, which nginx refuses in every form: it has an ordinary record.
+/// Says something at once, waits for an answer, waits 40 ms and says the last word, unless the client
+/// only comes and goes.
+fn speak_first(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"hello")?;
+    stream.read_exact(&mut [0; 4])?;
+    delay(Duration::from_millis(40));
+    stream.write_all(b"final")
+}
+
+/// Asserts that a record has a tunnel, and no time of HTTP at the upstream.
+fn assert_no_http_upstream(record: &Record) {
+    assert!(record.ending.tunnel, "{record:#?}");
+    let p = &record.phases;
+    let (first, last) = (
+        p.downstream_response_first_byte_time,
+        p.downstream_response_last_byte_time,
+    );
+    assert!(first.is_some() && first == last, "{record:#?}");
+    assert!(p.upstream_connect_time.is_some() && p.upstream_connect_time <= first);
+    assert_eq!(p.downstream_request_body_last_byte_time, None);
+    for time in [
+        p.upstream_request_first_byte_time,
+        p.upstream_request_last_byte_time,
+        p.upstream_response_first_byte_time,
+        p.upstream_response_last_byte_time,
+    ] {
+        assert_eq!(time, None, "{record:#?}");
+    }
+    let attempt = &record.upstreams[0];
+    /* nginx reads no status from the upstream. */
+    assert_eq!((attempt.status, &attempt.failure), (None, &None));
+}
+
+/// Check CONNECT through nginx: no byte on the upstream's connection belongs to a request or a response,
+/// whoever speaks first. Where this nginx has no `tunnel_pass`, a build that stands in for it is traced.
+#[test]
+fn connect_through() {
+    let stand_in = is_older_than((1, 31, 0));
+    let binary = match stand_in {
+        true => kept("source-tunnel/objs/nginx.stripped"),
+        false => Some(binary()),
+    };
+    let Some(binary) = binary else {
+        return;
+    };
+    let (pass, target) = match stand_in {
+        true => ("proxy_pass http://127.0.0.1", "/"),
+        false => ("tunnel_pass 127.0.0.1", "example.org:443"),
+    };
+    let http =
+        format!("server {{ listen 127.0.0.1:{{port}}; location / {{ {pass}:{{upstream}}; }} }}");
+    let nginx = Nginx::start(&Config {
+        http: &http,
+        upstream: listen(|stream| drop(speak_first(stream))),
+        binary,
+        ..Config::default()
+    });
+    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: t\r\n\r\n");
+    let records = traced(nginx, |nginx| {
+        for early in [false, true] {
+            let mut client = Client::connect(nginx.port);
+            /* A client may speak before the tunnel is there. */
+            client.send(format!("{request}{}", if early { "four" } else { "" }));
+            let mut heard = Vec::new();
+            if !early {
+                while !heard.ends_with(b"hello") {
+                    heard.extend(client.some());
+                }
+                delay(Duration::from_millis(40));
+                client.send("four");
+            }
+            heard.extend(client.rest());
+            assert!(heard.starts_with(b"HTTP/1.1 200 "), "{heard:?}");
+            assert!(heard.ends_with(b"\r\n\r\nhellofinal"), "{heard:?}");
+        }
+    });
+    assert_eq!(records.len(), 2);
+    for (record, ms) in records.iter().zip([80, 40]) {
+        assert_eq!(record.status, Some(200));
+        assert_eq!(record.request_method.as_deref(), Some("CONNECT"));
+        assert_eq!(record.request_size, i64::try_from(request.len()).ok());
+        assert_delay(Some(0), record.ending.tunnel_ns, ms);
+        assert_delay(record.duration_ns, record.elapsed_ns, ms);
+        assert_no_http_upstream(record);
+    }
+}
+
+/// Check CONNECT where nginx refuses it in every form: it has an ordinary record.
 #[test]
 fn connect() {
     let nginx = Nginx::with("server { listen 127.0.0.1:{port}; }", 9);
