@@ -80,9 +80,9 @@ pub struct Attempt<'a> {
     #[schemars(extend(
         "x-unit" = "ns",
         "x-source" = "as in `phases`",
-        "x-absent" = "nothing was received; over TLS: nginx before 1.11.4, or nginx has left more of the \
-                      response in OpenSSL's buffer and the last read may have brought only an alert (it \
-                      was short, and no read before it came back empty)"
+        "x-absent" = "nothing was received; over TLS: nginx before 1.11.4, or the last read may have brought \
+                      only the alert that ends the connection (it was of at most 128 bytes, more than \
+                      100 µs after the one before it, and no read between the two came back empty)"
     ))]
     pub upstream_response_last_byte_time: Option<u64>,
     /// The time that the TLS handshake with the upstream took: from its first bytes sent to its last

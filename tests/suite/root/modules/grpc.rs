@@ -7,6 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::UPSTREAMS;
+use super::URIS;
 use super::assert_handshake;
 use super::delayed_by;
 use super::http;
@@ -125,7 +126,7 @@ fn proxy_with_http2() {
         upstream.port,
     );
     let server = Upstream { port: back.port };
-    let records = delayed_by(&server, "proxy", "proxy_http_version 2;");
+    let records = delayed_by(&server, "proxy", "proxy_http_version 2;", &URIS);
     let kept = [Some(false), Some(true), Some(true), Some(true)];
     assert_eq!(reused(&records), kept);
     drop(back);
