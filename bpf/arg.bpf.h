@@ -105,4 +105,15 @@ static __always_inline __u64 arg(struct pt_regs *ctx, __u64 cookie, int n)
 }
 #endif
 
+/*
+ * The address of another function of the same file. The upper half of the cookie is its distance
+ * from the probed instruction; 0: it is not known.
+ */
+static __always_inline __u64 landmark(struct pt_regs *ctx, __u64 cookie)
+{
+	__s32 distance = cookie >> 32;
+
+	return distance ? PT_REGS_IP(ctx) + (__s64)distance : 0;
+}
+
 #endif

@@ -82,8 +82,10 @@ int free_request(struct pt_regs *ctx)
 	struct worker *w = current_worker();
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 
-	if (w)
-		request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1));
+	if (!w)
+		return 0;
+	w->empty_handler = landmark(ctx, cookie);
+	request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1));
 	return 0;
 }
 

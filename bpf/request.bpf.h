@@ -9,6 +9,7 @@
 #include "draft.bpf.h"
 #include "draft_texts.bpf.h"
 #include "draft_upstreams.bpf.h"
+#include "ending.bpf.h"
 #include "place.bpf.h"
 #include "round.bpf.h"
 
@@ -103,6 +104,7 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 		stream_ended(w, traced);
 	if (traced)
 		draft_connection(w, traced);
+	draft_ending(w, traced);
 	if (!has_status(d) || !has_duration(d)) {
 		request_filtered();
 		return true;

@@ -106,8 +106,11 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 			upstream_unsent(w, s);
 	} else if (s->kind == SOCKET_CLIENT) {
 		conn = connection_find(w, s->connection);
-		if (conn)
-			client_sent(w, conn, (void *)s->connection, ret, now);
+		if (!conn)
+			return;
+		if (ret < 0 && ret != -EAGAIN)
+			conn->flags |= REQUEST_SOCKET_ERROR;
+		client_sent(w, conn, (void *)s->connection, ret, now);
 	}
 }
 
@@ -130,10 +133,12 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 		s->is_drained = 1;
 	} else if (s->kind == SOCKET_UPSTREAM) {
 		upstream_received(w, s, ret, now);
-	} else if (s->kind == SOCKET_CLIENT && ret > 0) {
+	} else if (s->kind == SOCKET_CLIENT && ret) {
 		conn = connection_find(w, s->connection);
-		if (conn)
+		if (conn && ret > 0)
 			client_received(w, conn, (void *)s->connection, now);
+		else if (conn)
+			conn->flags |= REQUEST_SOCKET_ERROR;
 	}
 }
 

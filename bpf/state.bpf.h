@@ -82,6 +82,7 @@ struct worker {
 	__u64 opening_kept;    /* entries that the walk under way has kept so far */
 	__u64 opening_evicted; /* entries that have made room for others */
 	__u64 opening_ns;      /* the last datagram */
+	__u64 empty_handler;   /* ngx_http_request_empty_handler(); 0: not known */
 	__u8 opening_len[OPENING_ROWS];	   /* entries of each row of `opening` */
 	struct watch opening[OPENING_MAX]; /* HTTP/3 streams with an incomplete header or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];

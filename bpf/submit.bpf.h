@@ -111,6 +111,8 @@ static __always_inline void held_sent(struct worker *w, struct stream_key *key, 
 		held->draft.response_first_ns = held->draft.response_last_ns;
 	if (!is_reset && !is_last)
 		return;
+	if (is_reset)
+		held->draft.flags |= REQUEST_UNSENT;
 	request_submit(held);
 	bpf_map_delete_elem(&held_requests, key);
 	w->held_len--;
@@ -133,6 +135,7 @@ static long release_if_of(struct bpf_map *map, const struct stream_key *key, str
 
 	if (key->pid != w->pid || (release->connection && key->connection != release->connection))
 		return 0;
+	held->draft.flags |= REQUEST_UNSENT;
 	request_submit(held);
 	bpf_map_delete_elem(map, key);
 	w->held_len--;

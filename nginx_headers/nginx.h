@@ -54,6 +54,15 @@ typedef int               ngx_socket_t;
  */
 #define NGX_CONNECTION_FAILED  0x3800
 
+/*
+ * The same bits, one by one, since 1.11.0. close is the third or, since 1.23.3, the fourth bit after
+ * destroyed; what comes between is 0 while the connection has a request, and so is what follows (shared,
+ * which sockets of QUIC set).
+ */
+#define NGX_CONNECTION_TIMEDOUT  0x00800
+#define NGX_CONNECTION_ERROR     0x01000
+#define NGX_CONNECTION_CLOSE     0x30000
+
 /* frame->type: the frame carries bytes of a stream, or ends it */
 #define NGX_QUIC_FT_RESET_STREAM  0x04
 #define NGX_QUIC_FT_STREAM        0x08

@@ -67,6 +67,7 @@ enum {
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
 	unsigned long orig_ax;
+	unsigned long ip;
 };
 #elif defined(__TARGET_ARCH_arm64)
 /* arch/arm64/include/asm/ptrace.h; a program at a uprobe gets a struct user_pt_regs */
@@ -77,6 +78,7 @@ struct pt_regs {
 };
 struct user_pt_regs {
 	__u64 regs[31];
+	__u64 sp, pc;
 };
 #else
 #error "bpf/arg.bpf.h knows the registers of x86-64 and arm64 only"

@@ -3,6 +3,7 @@
 
 mod attempt;
 pub mod clock;
+mod ending;
 #[cfg(test)]
 pub mod examples;
 mod facts;

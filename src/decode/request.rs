@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Converts an event to the public record, with one line for each key.
 
-use ngx_bpf_record::Ending;
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Place;
 use ngx_bpf_record::Request;
@@ -16,6 +15,7 @@ use crate::bpf::types::request_flag;
 use crate::decode::attempt::Around;
 use crate::decode::attempt::attempts;
 use crate::decode::clock::Clock;
+use crate::decode::ending::ending;
 use crate::decode::facts::Facts;
 use crate::decode::failure::Next;
 use crate::decode::failure::is_cut;
@@ -66,7 +66,6 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         duration_ns: since(first_byte, facts.response_last_ns()),
         elapsed_ns: facts.elapsed_ns(),
         waits: waits(&facts),
-        ending: ending(&facts),
         tls: tls(&facts),
         trace: trace(&facts),
         layout: is_inferred.then_some(LayoutSource::Inferred),
@@ -75,6 +74,8 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         ..Default::default()
     };
     add_attempts(&mut request, event, origin);
+    let failure = request.last_awaited().and_then(|last| last.failure);
+    request.ending = ending(&facts, failure);
     request.phases_origin = origin
         .map(|_| accepted.map_or(Origin::RequestFirstByte, |_| Origin::Accept))
         .filter(|_| !request.phases.is_empty());
@@ -86,14 +87,6 @@ fn waits(facts: &Facts<'_, '_>) -> Waits {
     Waits {
         queue_ns: facts.queue_ns(),
         body_read_ns: facts.body_read_ns(),
-    }
-}
-
-/// Returns how the request ended.
-fn ending(facts: &Facts<'_, '_>) -> Ending {
-    Ending {
-        tunnel: facts.is_tunnel(),
-        tunnel_ns: facts.tunnel_ns(),
     }
 }
 

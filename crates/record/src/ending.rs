@@ -5,9 +5,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// How a request ended.
+use crate::values;
+
+/// How a request ended, as far as that is certain.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Ending {
+    /// How the request ended, as nginx saw it (below).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "`r->write_event_handler`, `status`, the `failure` of the last attempt, and of a \
+                      request that was cut short what `c` and its events show",
+        "x-absent" = "it is not certain (below)"
+    ))]
+    pub end: Option<values::End>,
     /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
     /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
     /// life of the tunnel.

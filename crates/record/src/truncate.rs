@@ -14,7 +14,7 @@ use crate::values::Cut;
 pub const MAX_LINE_MIN: usize = 3968;
 
 /// The number of bytes to which a text is cut at most, as it is written.
-const TEXT_MIN: usize = 64;
+const TEXT_MIN: usize = 32;
 
 /// Appends the line of a request, of at most `max` bytes with its end. When the line would be
 /// longer, the longest texts are cut, and when that is not enough, subrequests and attempts are

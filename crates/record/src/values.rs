@@ -165,6 +165,33 @@ names! {
 }
 
 names! {
+    /// How a request ended.
+    pub enum End {
+        /// The client's connection has taken the whole response: the upstream's, with whatever status, or
+        /// nginx's own with a status below 400. A tunnel (status 101): one of its sides closed it.
+        Ok = "ok",
+        /// The client closed its connection before it had the whole response (499), or before nginx had its
+        /// whole request.
+        ClientClosed = "client_closed",
+        /// The client reset its connection, or the kernel gave it up. HTTP/2, HTTP/3: or the client
+        /// cancelled the stream.
+        ClientReset = "client_reset",
+        /// A time limit of nginx expired: on the client's side (408, `send_timeout`), or while nginx waited
+        /// for an upstream (504, or in the middle of the response).
+        Timeout = "timeout",
+        /// An upstream failed in another way: there was no response (502), or it was cut short.
+        UpstreamFailed = "upstream_failed",
+        /// nginx itself refused the request: it answered with a 4xx of its own, or it closed the connection
+        /// without an answer (444).
+        Rejected = "rejected",
+        /// nginx itself failed: it answered with a 5xx of its own, or it could not complete the response.
+        Error = "error",
+        /// nginx closed the connection when `worker_shutdown_timeout` had expired.
+        WorkerExit = "worker_exit",
+    }
+}
+
+names! {
     /// Why an attempt at an upstream failed.
     pub enum Failure {
         /// The connect failed: the connection was refused, or the address is unreachable.

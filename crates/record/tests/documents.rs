@@ -74,6 +74,7 @@ fn fields(text: &str) -> String {
     text = replaced(&text, "lost", &columns[..3], rows);
     for (heading, name, column) in [
         ("upstreams", "Failure", ["`failure`", "what happened"]),
+        ("end", "End", ["`end`", "what happened"]),
         ("lost", "Cause", ["`cause`", "what happened"]),
     ] {
         text = replaced(&text, heading, &column, values(&definition, name));

@@ -23,6 +23,8 @@ mod containers;
 mod elapsed;
 /// The end of tracing.
 mod end;
+/// How requests end, compared with nginx's logs.
+mod endings;
 /// `failure` of attempts, compared with nginx's error log.
 mod failures;
 /// The rights that the tool keeps.

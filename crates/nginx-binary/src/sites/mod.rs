@@ -22,6 +22,8 @@ struct ProbedFunction {
     arguments: usize,
     /// The BPF program that is attached to it (bpf/ngx.bpf.c).
     program: &'static str,
+    /// Another function, of which the program needs the address.
+    landmark: Option<&'static str>,
     purpose: Purpose,
 }
 
@@ -45,30 +47,35 @@ const PROBED: [ProbedFunction; 5] = [
         function: "ngx_http_init_connection",
         arguments: 1,
         program: "init_connection",
+        landmark: None,
         purpose: Purpose::Always,
     },
     ProbedFunction {
         function: "ngx_http_free_request",
         arguments: 2,
         program: "free_request",
+        landmark: Some("ngx_http_request_empty_handler"),
         purpose: Purpose::Always,
     },
     ProbedFunction {
         function: "ngx_http_v2_send_output_queue",
         arguments: 1,
         program: "send_output_queue",
+        landmark: None,
         purpose: Purpose::Module,
     },
     ProbedFunction {
         function: "ngx_quic_output",
         arguments: 1,
         program: "quic_output",
+        landmark: None,
         purpose: Purpose::Quic,
     },
     ProbedFunction {
         function: "ngx_quic_close_connection",
         arguments: 1,
         program: "quic_close",
+        landmark: None,
         purpose: Purpose::Quic,
     },
 ];
@@ -110,8 +117,8 @@ pub struct ProbeSite {
     /// The file offset of the instruction in bytes, which a uprobe is attached to.
     #[serde(skip)]
     pub file_offset: u64,
-    /// The registers of the arguments by number, one byte for each argument, as BPF reads them
-    /// (`bpf/arg.bpf.h`).
+    /// The registers of the arguments by number, one byte for each argument, and in the upper half the
+    /// distance of the landmark in bytes (0: it has no symbol), as BPF reads them (`bpf/arg.bpf.h`).
     #[serde(skip)]
     pub cookie: u64,
     /// True when the kernel emulates the instruction. Otherwise it single-steps it, which costs ten
@@ -131,6 +138,7 @@ impl ProbeSite {
             function,
             arguments,
             program,
+            landmark,
             ..
         } = *probed;
         let mut code = elf.function(function)?;
@@ -144,6 +152,10 @@ impl ProbeSite {
         }
         let shadowed = elf.may_have_shadow_stack();
         let site = placement::place_probe(elf.machine(), &code, arguments, shadowed)?;
+        let landmark = landmark.and_then(|name| elf.symbol(name));
+        let distance = landmark.map_or(0, |landmark| {
+            distance(code.address + site.offset, landmark.address)
+        });
         Ok(Self {
             program,
             function,
@@ -152,7 +164,7 @@ impl ProbeSite {
             body,
             entry_offset: site.offset,
             arguments: site.register_names(),
-            cookie: site.cookie(),
+            cookie: site.cookie() | u64::from(distance) << 32,
             instruction: site.mnemonic,
             file_offset: code.file_offset + site.offset,
             emulated: site.is_emulated,
@@ -219,6 +231,13 @@ impl ProbeSites {
             http3_unavailable: reason.map(unavailable),
         })
     }
+}
+
+/// Returns the distance of an address from another one as the lower 32 bits of a signed number; 0 when it
+/// does not fit.
+fn distance(from: u64, to: u64) -> u32 {
+    let distance = i32::try_from(to.wrapping_sub(from).cast_signed());
+    distance.map_or(0, i32::cast_unsigned)
 }
 
 /// Returns what failed when a function cannot be probed.
@@ -318,6 +337,34 @@ mod tests {
         let expected = "no times of responses over HTTP/3: failed to find a place for a probe in \
                         ngx_quic_close_connection: it has no such symbol";
         assert_eq!(whole.http3_unavailable.as_deref(), Some(expected));
+    }
+
+    /// Check that the distance of the landmark leads from the probe to it, and is 0 without its symbol.
+    #[test]
+    fn landmark() {
+        let source = "
+            #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"nop\"); (void)p; }
+            F(ngx_http_init_connection) F(LANDMARK) F(ngx_http_free_request)
+            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request };
+            int main(void) { return hooks[0] == 0; }";
+        for (name, is_there) in [("ngx_http_request_empty_handler", true), ("other", false)] {
+            let flags = format!("-O2 -fPIE -pie -rdynamic -DLANDMARK={name}");
+            let (_folder, file) = built::compiled(source, &flags);
+            let image = built::image(&file);
+            let elf = Elf::parse(&image).unwrap();
+            let sites = ProbeSites::locate(&elf).unwrap().sites;
+            let address = |name: &str| elf.symbol(name).unwrap().address;
+            for site in sites {
+                let distance = (site.cookie >> 32) as u32;
+                let has_landmark = is_there && site.program == "free_request";
+                assert_eq!(distance != 0, has_landmark, "{}", site.function);
+                if has_landmark {
+                    let probed = address(site.function) + site.entry_offset;
+                    let found = probed.wrapping_add_signed(distance.cast_signed().into());
+                    assert_eq!(found, address(name));
+                }
+            }
+        }
     }
 
     /// Check that no probe is placed on a call when the process may have a shadow stack.

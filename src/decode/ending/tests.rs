@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of the ends of requests.
+
+use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Failure;
+
+use super::ending;
+use crate::bpf::types;
+use crate::bpf::types::attempt_flag;
+use crate::bpf::types::request_flag;
+use crate::bpf::types::request_flag as R;
+use crate::decode::facts::Facts;
+use crate::decode::facts::tests::event;
+use crate::decode::wire::AttemptEvent;
+use crate::decode::wire::RequestEvent;
+
+/// Returns a request with this status and these flags.
+fn request(status: u32, flags: &[request_flag]) -> RequestEvent<'static> {
+    let mut event = event();
+    event.record.status = status;
+    event.record.flags |= flags.iter().fold(0, |flags, flag| flags | flag.0);
+    event
+}
+
+/// Returns the end of a request without an attempt.
+fn end(status: u32, flags: &[request_flag]) -> Option<End> {
+    ending(&Facts(&request(status, flags)), None).end
+}
+
+/// Returns the end of a finished request whose last attempt had this status, these flags and this
+/// failure.
+fn passed(
+    status: u32,
+    (of_attempt, flags): (u32, &[attempt_flag]),
+    failure: Option<Failure>,
+) -> Option<End> {
+    let mut event = request(status, &[R::REQUEST_FINISHED, R::REQUEST_UPSTREAM]);
+    event.attempts.push(AttemptEvent {
+        record: types::attempt {
+            status: of_attempt,
+            flags: flags.iter().fold(0, |flags, flag| flags | flag.0),
+            ..Default::default()
+        },
+        addr: b"127.0.0.1:80",
+    });
+    ending(&Facts(&event), failure).end
+}
+
+/// Check the answers of nginx itself: those that limits may have caused are not certain.
+#[test]
+fn own_answers() {
+    for (status, expected) in [
+        (0, None),
+        (9, Some(End::Ok)),
+        (200, Some(End::Ok)),
+        (304, Some(End::Ok)),
+        (400, Some(End::Rejected)),
+        (404, Some(End::Rejected)),
+        (429, None),
+        (500, Some(End::Error)),
+        (502, Some(End::Error)),
+        (503, None),
+        (504, Some(End::Error)),
+    ] {
+        assert_eq!(end(status, &[R::REQUEST_FINISHED]), expected, "{status}");
+        assert_eq!(end(status, &[]), None, "{status}");
+    }
+    let mut cached = request(404, &[R::REQUEST_FINISHED]);
+    cached.record.cache_status = 7;
+    assert_eq!(ending(&Facts(&cached), None).end, None);
+    let unsent = [R::REQUEST_FINISHED, R::REQUEST_UNSENT];
+    assert_eq!(end(200, &unsent), None);
+}
+
+/// Check that the upstream's own answer is no failure of nginx, unless it was cut short.
+#[test]
+fn answers_of_upstreams() {
+    const HEADER: &[attempt_flag] = &[attempt_flag::ATTEMPT_HEADER];
+    const PART: &[attempt_flag] = &[
+        attempt_flag::ATTEMPT_HEADER,
+        attempt_flag::ATTEMPT_INCOMPLETE,
+    ];
+    for (status, attempt, failure, expected) in [
+        (200, (200, HEADER), None, Some(End::Ok)),
+        (404, (404, HEADER), None, Some(End::Ok)),
+        (502, (502, HEADER), None, Some(End::Ok)),
+        (404, (200, HEADER), None, Some(End::Rejected)),
+        (200, (200, PART), None, None),
+        (
+            200,
+            (200, PART),
+            Some(Failure::Closed),
+            Some(End::UpstreamFailed),
+        ),
+        (200, (200, PART), Some(Failure::Timeout), Some(End::Timeout)),
+        (
+            502,
+            (502, &[]),
+            Some(Failure::Reset),
+            Some(End::UpstreamFailed),
+        ),
+        (502, (502, &[]), None, Some(End::UpstreamFailed)),
+        (
+            504,
+            (504, &[]),
+            Some(Failure::ConnectTimeout),
+            Some(End::Timeout),
+        ),
+        (504, (504, &[]), None, Some(End::Timeout)),
+        (200, (502, &[]), Some(Failure::ConnectError), Some(End::Ok)),
+        (500, (0, &[]), None, Some(End::Error)),
+    ] {
+        let found = passed(status, attempt, failure);
+        assert_eq!(found, expected, "{status} {attempt:?} {failure:?}");
+    }
+}
+
+/// Check the ends of requests that were cut short, by what the client's connection shows.
+#[test]
+fn cut_short() {
+    const BROKEN: request_flag = R::REQUEST_BROKEN;
+    const CLOSED: request_flag = R::REQUEST_CLOSED;
+    const EOF: request_flag = R::REQUEST_EOF;
+    const FAILED: request_flag = R::REQUEST_FAILED;
+    const SOCKET_ERROR: request_flag = R::REQUEST_SOCKET_ERROR;
+    const TIMED_OUT: request_flag = R::REQUEST_TIMED_OUT;
+    const TLS: request_flag = R::REQUEST_TLS;
+    for (status, flags, expected) in [
+        (499, &[FAILED, EOF][..], Some(End::ClientClosed)),
+        (200, &[FAILED, EOF, TLS], Some(End::ClientClosed)),
+        (200, &[FAILED, EOF, SOCKET_ERROR], Some(End::ClientReset)),
+        (200, &[FAILED, EOF, BROKEN, TLS], Some(End::ClientReset)),
+        (200, &[FAILED, BROKEN], Some(End::ClientReset)),
+        (200, &[FAILED, BROKEN, TLS], None),
+        (
+            200,
+            &[FAILED, BROKEN, TLS, SOCKET_ERROR],
+            Some(End::ClientReset),
+        ),
+        (200, &[FAILED], Some(End::Error)),
+        (200, &[FAILED, CLOSED], Some(End::WorkerExit)),
+        (200, &[], Some(End::Error)),
+        (499, &[], Some(End::Rejected)),
+        (444, &[TIMED_OUT], Some(End::Rejected)),
+        (200, &[TIMED_OUT], None),
+        (
+            200,
+            &[TIMED_OUT, R::REQUEST_SEND_TIMEOUT],
+            Some(End::Timeout),
+        ),
+        (
+            408,
+            &[TIMED_OUT, R::REQUEST_READ_TIMEOUT],
+            Some(End::Timeout),
+        ),
+        /* The rest of a body that nginx discards. */
+        (
+            405,
+            &[TIMED_OUT, R::REQUEST_READ_TIMEOUT],
+            Some(End::Rejected),
+        ),
+        (
+            200,
+            &[TIMED_OUT, R::REQUEST_READ_TIMEOUT, R::REQUEST_BODY],
+            Some(End::Timeout),
+        ),
+    ] {
+        let flags = [&[R::REQUEST_CUT][..], flags].concat();
+        assert_eq!(end(status, &flags), expected, "{status} {flags:?}");
+    }
+    let mut discarding = request(200, &[R::REQUEST_CUT]);
+    discarding.record.content_length_n = 10;
+    assert_eq!(ending(&Facts(&discarding), None).end, None);
+}
+
+/// Check the same for streams of HTTP/2 and HTTP/3.
+#[test]
+fn streams() {
+    for (version, status, flags, expected) in [
+        (2000, 499, &[R::REQUEST_FAILED][..], Some(End::ClientReset)),
+        (2000, 200, &[R::REQUEST_FAILED], None),
+        (2000, 200, &[R::REQUEST_FAILED, R::REQUEST_DROPPED], None),
+        (
+            2000,
+            200,
+            &[
+                R::REQUEST_FAILED,
+                R::REQUEST_DROPPED,
+                R::REQUEST_READ_TIMEOUT,
+            ],
+            Some(End::Timeout),
+        ),
+        (3000, 499, &[R::REQUEST_BROKEN], Some(End::ClientReset)),
+        (3000, 499, &[R::REQUEST_BROKEN, R::REQUEST_CLOSED], None),
+        (3000, 200, &[R::REQUEST_FAILED], Some(End::Error)),
+    ] {
+        let mut event = request(status, &[R::REQUEST_CUT]);
+        event.record.flags |= flags.iter().fold(0, |flags, flag| flags | flag.0);
+        event.record.http_version = version;
+        let found = ending(&Facts(&event), None).end;
+        assert_eq!(found, expected, "{version} {status} {flags:?}");
+    }
+}
