@@ -81,6 +81,9 @@ __noinline int draft_ending(struct worker *w, struct connection *conn)
 			return 0;
 	} else if (knows_connection_bits()) {
 		d->flags |= REQUEST_CUT;
+		/* ngx_http_process_request() sets the first handler. */
+		if (!OF_REQUEST(w, write_event_handler))
+			d->flags |= REQUEST_UNPROCESSED;
 	}
 	if (!knows_connection_bits())
 		return 0;

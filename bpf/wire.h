@@ -76,6 +76,7 @@ enum request_flag {
 	REQUEST_DROPPED = 1 << 25,	 /* HTTP/2: it ended with its connection, of which the bits are */
 	REQUEST_SOCKET_ERROR = 1 << 26,	 /* the kernel reported an error on the client's socket */
 	REQUEST_UNSENT = 1 << 27,	 /* HTTP/3: the end of its response was never sent */
+	REQUEST_UNPROCESSED = 1 << 28,	 /* nginx ended it before it had the whole header */
 };
 
 enum attempt_flag {

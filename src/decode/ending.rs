@@ -7,6 +7,7 @@ use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::CacheStatus;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
+use ngx_bpf_record::values::Timeout;
 
 use crate::bpf::types::attempt_flag;
 use crate::bpf::types::request_flag;
@@ -36,8 +37,11 @@ pub fn ending(facts: &Facts<'_, '_>, failure: Option<Failure>) -> Ending {
         last,
         failure,
     };
+    let end = evidence.end();
+    let is_timeout = end == Some(End::Timeout);
     Ending {
-        end: evidence.end(),
+        end,
+        timeout: is_timeout.then(|| evidence.timeout()).flatten(),
         tunnel: facts.is_tunnel(),
         tunnel_ns: facts.tunnel_ns(),
     }
@@ -169,6 +173,18 @@ impl Evidence<'_, '_, '_> {
         }
     }
 
+    /// Returns the time limit that has expired. `None` when it is not certain which of them it was.
+    fn timeout(&self) -> Option<Timeout> {
+        if !self.has(request_flag::REQUEST_CUT) || !self.has(request_flag::REQUEST_TIMED_OUT) {
+            return self.failure.and_then(of_upstream);
+        }
+        Some(match () {
+            () if self.has(request_flag::REQUEST_SEND_TIMEOUT) => Timeout::Send,
+            () if self.has(request_flag::REQUEST_UNPROCESSED) => Timeout::Header,
+            () => Timeout::Body,
+        })
+    }
+
     /// Returns whether the client's connection was broken. Over TLS a read or a send also fails when
     /// what came was not TLS: so the kernel must have reported an error as well, or nginx has asked it
     /// for one when the connection had ended.
@@ -211,6 +227,16 @@ impl Evidence<'_, '_, '_> {
 /// Returns whether nothing was missing of a response that has not failed.
 fn is_whole(event: &AttemptEvent<'_>) -> bool {
     !event.has(attempt_flag::ATTEMPT_INCOMPLETE) || event.has(attempt_flag::ATTEMPT_OPEN_ENDED)
+}
+
+/// Returns the time limit that a failure of an upstream shows.
+fn of_upstream(failure: Failure) -> Option<Timeout> {
+    Some(match failure {
+        Failure::ConnectTimeout | Failure::TlsTimeout => Timeout::Connect,
+        Failure::SendTimeout => Timeout::UpstreamSend,
+        Failure::Timeout => Timeout::UpstreamRead,
+        _ => return None,
+    })
 }
 
 /// Returns the end of a request whose last attempt failed.

@@ -18,6 +18,13 @@ pub struct Ending {
         "x-absent" = "it is not certain (below)"
     ))]
     pub end: Option<values::End>,
+    /// Which time limit of nginx expired (below).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "the timers of `c->read` and `c->write`, or the `failure` of the last attempt",
+        "x-absent" = "`end` is not `timeout`; it is not certain which of them it was"
+    ))]
+    pub timeout: Option<values::Timeout>,
     /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
     /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
     /// life of the tunnel.

@@ -192,6 +192,25 @@ names! {
 }
 
 names! {
+    /// Which time limit of nginx expired.
+    pub enum Timeout {
+        /// The header of the request did not come within `client_header_timeout`.
+        Header = "header",
+        /// The body of the request did not come, or stopped coming, within `client_body_timeout`.
+        Body = "body",
+        /// The client took nothing of the response for `send_timeout`.
+        Send = "send",
+        /// The connection to the upstream, with its TLS handshake, was not established within
+        /// `proxy_connect_timeout`.
+        Connect = "connect",
+        /// The upstream took nothing of the request for `proxy_send_timeout`.
+        UpstreamSend = "upstream_send",
+        /// The upstream sent nothing for `proxy_read_timeout`.
+        UpstreamRead = "upstream_read",
+    }
+}
+
+names! {
     /// Why an attempt at an upstream failed.
     pub enum Failure {
         /// The connect failed: the connection was refused, or the address is unreachable.

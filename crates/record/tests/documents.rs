@@ -75,6 +75,7 @@ fn fields(text: &str) -> String {
     for (heading, name, column) in [
         ("upstreams", "Failure", ["`failure`", "what happened"]),
         ("end", "End", ["`end`", "what happened"]),
+        ("end", "Timeout", ["`timeout`", "what happened"]),
         ("lost", "Cause", ["`cause`", "what happened"]),
     ] {
         text = replaced(&text, heading, &column, values(&definition, name));

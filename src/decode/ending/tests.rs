@@ -3,6 +3,7 @@
 
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
+use ngx_bpf_record::values::Timeout;
 
 use super::ending;
 use crate::bpf::types;
@@ -199,5 +200,34 @@ fn streams() {
         event.record.http_version = version;
         let found = ending(&Facts(&event), None).end;
         assert_eq!(found, expected, "{version} {status} {flags:?}");
+    }
+}
+
+/// Check which time limit has expired.
+#[test]
+fn timeouts() {
+    const CUT: [request_flag; 2] = [R::REQUEST_CUT, R::REQUEST_TIMED_OUT];
+    for (flags, expected) in [
+        (&[R::REQUEST_SEND_TIMEOUT][..], Timeout::Send),
+        (&[R::REQUEST_READ_TIMEOUT], Timeout::Body),
+        (
+            &[R::REQUEST_READ_TIMEOUT, R::REQUEST_UNPROCESSED],
+            Timeout::Header,
+        ),
+    ] {
+        let event = request(408, &[&CUT, flags].concat());
+        assert_eq!(ending(&Facts(&event), None).timeout, Some(expected));
+    }
+    let flags = [R::REQUEST_FINISHED, R::REQUEST_UPSTREAM];
+    for (status, failure, expected) in [
+        (504, None, None),
+        (504, Some(Failure::TlsTimeout), Some(Timeout::Connect)),
+        (504, Some(Failure::SendTimeout), Some(Timeout::UpstreamSend)),
+        (504, Some(Failure::Timeout), Some(Timeout::UpstreamRead)),
+        /* A stale response was sent. */
+        (200, Some(Failure::Timeout), None),
+    ] {
+        let event = request(status, &flags);
+        assert_eq!(ending(&Facts(&event), failure).timeout, expected);
     }
 }

@@ -8,6 +8,10 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 
+use ngx_bpf_record::Ending;
+use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Timeout;
+
 use crate::suite::common::build::HTTP3 as HTTP3_MODULE;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_with;
@@ -52,6 +56,12 @@ const HTTP: &str = "
         location /direct/ {
             proxy_buffering off; proxy_request_buffering off; proxy_pass http://127.0.0.1:{upstream};
         }
+        location /patient/ {
+            proxy_read_timeout 60s; proxy_pass http://127.0.0.1:{upstream};
+            location /patient/direct/ {
+                proxy_buffering off; proxy_read_timeout 60s; proxy_pass http://127.0.0.1:{upstream};
+            }
+        }
         location /inner/ { internal; root {prefix}/html; }
         location /refused { proxy_pass http://127.0.0.1:9; }
         location /page { error_page 502 /file; proxy_pass http://127.0.0.1:9; }
@@ -67,7 +77,7 @@ pub struct Row {
     pub uri: &'static str,
     /// 0: none.
     status: u32,
-    /// The value of `end`; `-`: it is absent.
+    /// The values of `end` and `timeout`, with a slash between them; `-`: `end` is absent.
     end: &'static str,
     /// What nginx's error log says of its connection. Empty: nothing of what it says of other ends.
     said: &'static str,
@@ -132,14 +142,14 @@ const HTTP1: &str = "
     whole      /proxied/close                    502 upstream_failed  upstream prematurely closed
     whole      /proxied/reset                    502 upstream_failed  (104:
     whole      /proxied/junk                     502 upstream_failed  invalid header
-    whole      /full                             504 timeout          while connecting to upstream
-    whole      /proxied/hang                     504 timeout          while reading response header
-    post-25165824 /proxied/deaf                  504 timeout          while sending request
+    whole      /full                             504 timeout/connect          while connecting to upstream
+    whole      /proxied/hang                     504 timeout/upstream_read          while reading response header
+    post-25165824 /proxied/deaf                  504 timeout/upstream_send while sending request
     cut        /proxied/half-1000/wait-30/close  200 upstream_failed  upstream prematurely closed
     cut        /proxied/half-1000/wait-30/reset  200 upstream_failed  (104:
-    cut        /proxied/half-1000/hang           200 timeout          while reading upstream
+    cut        /proxied/half-1000/hang           200 timeout/upstream_read          while reading upstream
     cut        /direct/half-1000/wait-30/close   200 upstream_failed  upstream prematurely closed
-    cut        /direct/half-1000/hang            200 timeout          while reading upstream
+    cut        /direct/half-1000/hang            200 timeout/upstream_read          while reading upstream
 
     gone       /proxied/hang                     499 client_closed    client prematurely closed
     gone-half  /direct/half-1000/hang            200 client_closed    client prematurely closed
@@ -150,12 +160,13 @@ const HTTP1: &str = "
     reset-half /large                            200 client_reset     (104:
     reset-body /proxied/                         400 client_reset     (104:
 
-    deaf       /large                            200 timeout          client timed out
-    deaf       /proxied/body-33554432            200 timeout          client timed out
-    deaf       /direct/body-33554432             200 timeout          client timed out
-    slow-body  /proxied/                         408 timeout
-    slow-body  /direct/                          408 timeout
+    deaf       /large                            200 timeout/send          client timed out
+    deaf       /patient/body-33554432            200 timeout/send          client timed out
+    deaf       /patient/direct/body-33554432             200 timeout/send          client timed out
+    slow-body  /proxied/                         408 timeout/body
+    slow-body  /direct/                          408 timeout/body
     slow-body  /file                             405 rejected
+    slow-head  /file                             408 timeout/header   client timed out
 
     shrinking  /shrinking                        200 error            read only 0 of
 ";
@@ -169,15 +180,15 @@ const HTTP2: &str = "
     post       /proxied/                         200 ok
     whole      /proxied/status-404               404 ok
     whole      /proxied/close                    502 upstream_failed  upstream prematurely closed
-    whole      /proxied/hang                     504 timeout          while reading response header
-    whole      /proxied/half-1000/hang           200 timeout          while reading upstream
+    whole      /proxied/hang                     504 timeout/upstream_read          while reading response header
+    whole      /proxied/half-1000/hang           200 timeout/upstream_read          while reading upstream
     gone       /proxied/hang                     499 client_closed    client prematurely closed
     gone-half  /direct/half-1000/hang            200 client_closed    client prematurely closed
     reset      /proxied/hang                     499 client_reset     client canceled stream 1
     reset-half /direct/half-1000/hang            200 -                client canceled stream 1
     break      /proxied/hang                     499 client_reset     prematurely closed
-    deaf       /large                            200 timeout          client timed out
-    slow-body  /proxied/                         408 timeout          client timed out
+    deaf       /large                            200 timeout/send          client timed out
+    slow-body  /proxied/                         408 timeout/body     client timed out
 ";
 
 /// Requests of HTTP/3. nginx's memory does not show who ended the connection.
@@ -187,11 +198,12 @@ const HTTP3: &str = "
     whole      /500                              500 error
     whole      /proxied/status-404               404 ok
     whole      /proxied/close                    502 upstream_failed  upstream prematurely closed
-    whole      /proxied/hang                     504 timeout          while reading response header
-    whole      /proxied/half-1000/hang           200 timeout          while reading upstream
+    whole      /proxied/hang                     504 timeout/upstream_read          while reading response header
+    whole      /proxied/half-1000/hang           200 timeout/upstream_read          while reading upstream
     gone       /proxied/wait-3000                000 -
     reset      /proxied/wait-3000                499 client_reset
-    slow-body  /proxied/                         408 timeout
+    slow-body  /proxied/                         408 timeout/body
+    slow-head  /file                             408 timeout/header   client timed out
 ";
 
 /// What nginx's error log says of ends that are not those of a request without such a line.
@@ -246,6 +258,16 @@ fn with_nginx(http: &str, run: impl FnOnce(&Nginx, u16)) -> (Vec<Record>, BTreeM
     (records, logged)
 }
 
+/// Returns how a request ended, in the form of a row.
+fn shown(ending: &Ending) -> String {
+    let parts = [ending.end.map(End::name), ending.timeout.map(Timeout::name)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return "-".to_owned();
+    }
+    parts.join("/")
+}
+
 /// Asserts that each record ended as its row says, and that nginx's log agrees.
 fn assert_ends(rows: &[Row], records: &[Record], said: &BTreeMap<u64, String>) {
     assert_eq!(records.len(), rows.len());
@@ -253,8 +275,7 @@ fn assert_ends(rows: &[Row], records: &[Record], said: &BTreeMap<u64, String>) {
         let said = said.get(&record.connection).map_or("", |said| said);
         let context = format!("{} {}\n{record:#?}\n{said}", row.way, row.uri);
         assert_eq!(record.status.unwrap_or(0), row.status, "{context}");
-        let end = record.ending.end.map_or("-", |end| end.name());
-        assert_eq!(end, row.end, "{context}");
+        assert_eq!(shown(&record.ending), row.end, "{context}");
         /* Over TLS nginx takes a reset within a read for the end (docs/fields.md). */
         let is_read = record.scheme.name() == "https" && row.way == "reset-body";
         let text = if is_read {

@@ -51,7 +51,8 @@ impl Connect {
 /// - `cut` reads until nginx closes the connection;
 /// - `gone`, `gone-half` and `gone-body` close the connection before the response, in its middle, and
 ///   within the request's body; `reset`, `reset-half` and `reset-body` reset it there;
-/// - `deaf` does not read the response, and `slow-body` sends half of the body;
+/// - `deaf` does not read the response, `slow-head` sends half of the header, and `slow-body` half of
+///   the body;
 /// - `shrinking` reads a part of a file, which then becomes shorter.
 pub fn send(nginx: &Nginx, row: &Row, connect: Connect, tls: u16, count: usize) {
     let (way, uri) = (row.way, row.uri);
@@ -63,12 +64,17 @@ pub fn send(nginx: &Nginx, row: &Row, connect: Connect, tls: u16, count: usize) 
     };
     let method = if size > 0 { "POST" } else { "GET" };
     let protocol = if way == "broken" { "HTPT" } else { "HTTP" };
-    client.send(format!(
-        "{method} {uri} {protocol}/1.1\r\nHost: t\r\nContent-Length: {size}\r\n\r\n"
-    ));
+    let request =
+        format!("{method} {uri} {protocol}/1.1\r\nHost: t\r\nContent-Length: {size}\r\n\r\n");
+    let half = request.len() - 10;
+    client.send(if way == "slow-head" {
+        &request[..half]
+    } else {
+        &request
+    });
     match way {
         "whole" | "broken" => drop(client.receive()),
-        "cut" => drop(client.rest()),
+        "cut" | "slow-head" => drop(client.rest()),
         "gone" | "reset" => delay(Duration::from_millis(50)),
         "gone-half" | "reset-half" => read_half(&mut client),
         "gone-body" | "reset-body" | "slow-body" => {

@@ -57,7 +57,10 @@ pub fn send_http2(nginx: &Nginx, row: &Row, port: u16, count: usize) {
 /// connection, and `reset` resets the stream.
 pub fn send_http3(nginx: &Nginx, row: &Row, count: usize) {
     let mut http = Http3::connect(nginx.port);
-    if row.way == "slow-body" {
+    if row.way == "slow-head" {
+        let header = http3::header("GET", row.uri);
+        http.send(0, &header[..header.len() - 3], false);
+    } else if row.way == "slow-body" {
         let header = http3::header_with("POST", row.uri, &[("content-length", "10")]);
         http.send(0, &[header, http3::body(b"hello")].concat(), false);
     } else {
@@ -66,7 +69,7 @@ pub fn send_http3(nginx: &Nginx, row: &Row, count: usize) {
     match row.way {
         "whole" => http.receive([0]),
         "gone" | "reset" => delay(Duration::from_millis(50)),
-        "slow-body" => {}
+        "slow-body" | "slow-head" => {}
         way => panic!("{way}"),
     }
     if row.way == "reset" {
