@@ -131,8 +131,11 @@ pub struct RequestMetrics {
     failures: Family<Labels, Counter>,
 }
 
-/// Starts to serve metrics. Fails when the address can't be bound.
-pub fn serve(settings: MetricsSettings) -> Result<Served> {
+/// Starts to serve metrics, if they are asked for. Fails when the address can't be bound.
+pub fn serve(settings: Option<MetricsSettings>) -> Result<Served> {
+    let Some(settings) = settings else {
+        return Ok(Served::default());
+    };
     let mut registry = Registry::default();
     let served = Served {
         requests: Some(RequestMetrics::register(settings.routes, &mut registry)),

@@ -126,8 +126,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let numbered = containers.numbered();
     let follower = Follower::new(settings.follow, tracer, reading, containers, messages);
     let output = Output::open(settings.output.as_deref())?;
-    let served = settings.metrics.map(metrics::serve).transpose()?;
-    let served = served.unwrap_or_default();
+    let served = metrics::serve(settings.metrics)?;
     let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
     let mut control = Control {
         follower,
