@@ -7,6 +7,7 @@ use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::CacheStatus;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
+use ngx_bpf_record::values::Side;
 use ngx_bpf_record::values::Timeout;
 
 use crate::bpf::types::attempt_flag;
@@ -15,6 +16,9 @@ use crate::decode::facts::Facts;
 use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::facts::HTTP_VERSION_30;
 use crate::decode::wire::AttemptEvent;
+
+/// The status of a tunnel.
+const SWITCHING_PROTOCOLS: u32 = 101;
 
 /// Statuses that nginx itself gives a request.
 const REQUEST_TIME_OUT: u32 = 408;
@@ -42,6 +46,7 @@ pub fn ending(facts: &Facts<'_, '_>, failure: Option<Failure>) -> Ending {
     Ending {
         end,
         timeout: is_timeout.then(|| evidence.timeout()).flatten(),
+        closed_by: end.and_then(|end| evidence.closed_by(end)),
         tunnel: facts.is_tunnel(),
         tunnel_ns: facts.tunnel_ns(),
     }
@@ -183,6 +188,39 @@ impl Evidence<'_, '_, '_> {
             () if self.has(request_flag::REQUEST_UNPROCESSED) => Timeout::Header,
             () => Timeout::Body,
         })
+    }
+
+    /// Returns who ended the request early, or closed the tunnel.
+    fn closed_by(&self, end: End) -> Option<Side> {
+        match end {
+            End::Ok if self.facts.is_tunnel() => self.tunnel_closed_by(),
+            End::Ok => None,
+            End::ClientClosed | End::ClientReset => Some(Side::Client),
+            End::Timeout | End::WorkerExit => Some(Side::Nginx),
+            End::UpstreamFailed => match self.failure {
+                Some(Failure::Closed | Failure::Reset) => Some(Side::Upstream),
+                Some(Failure::InvalidHeader | Failure::InvalidBody) => Some(Side::Nginx),
+                _ => None,
+            },
+            End::Rejected | End::Error => {
+                let is_cut = self.has(request_flag::REQUEST_CUT);
+                /* A body that nginx discards may have been late after its answer. */
+                let is_late = self.has(request_flag::REQUEST_READ_TIMEOUT);
+                (is_cut && !is_late).then_some(Side::Nginx)
+            }
+        }
+    }
+
+    /// Returns who closed a tunnel in order.
+    fn tunnel_closed_by(&self) -> Option<Side> {
+        /* Of CONNECT the ends are not read. */
+        let last = self.last.filter(|_| self.status() == SWITCHING_PROTOCOLS)?;
+        let by_client = self.has(request_flag::REQUEST_EOF);
+        match (by_client, last.has(attempt_flag::ATTEMPT_EOF)) {
+            (true, false) => Some(Side::Client),
+            (false, true) => Some(Side::Upstream),
+            _ => None,
+        }
     }
 
     /// Returns whether the client's connection was broken. Over TLS a read or a send also fails when

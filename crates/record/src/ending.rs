@@ -25,6 +25,14 @@ pub struct Ending {
         "x-absent" = "`end` is not `timeout`; it is not certain which of them it was"
     ))]
     pub timeout: Option<values::Timeout>,
+    /// Who ended the request before its response was complete, or closed the tunnel (below).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "`end`, the `failure` of the last attempt, and of a tunnel the ends that nginx has \
+                      read on both sides",
+        "x-absent" = "neither side did; both sides of a tunnel were closed at once; it is not certain"
+    ))]
+    pub closed_by: Option<values::Side>,
     /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
     /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
     /// life of the tunnel.

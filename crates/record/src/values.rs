@@ -211,6 +211,18 @@ names! {
 }
 
 names! {
+    /// Who ended a request early, or closed a tunnel.
+    pub enum Side {
+        /// The client closed or reset its connection or stream.
+        Client = "client",
+        /// nginx gave the request up, or closed its connection without an answer.
+        Nginx = "nginx",
+        /// The upstream closed or reset its connection.
+        Upstream = "upstream",
+    }
+}
+
+names! {
     /// Why an attempt at an upstream failed.
     pub enum Failure {
         /// The connect failed: the connection was refused, or the address is unreachable.

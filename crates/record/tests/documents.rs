@@ -76,6 +76,7 @@ fn fields(text: &str) -> String {
         ("upstreams", "Failure", ["`failure`", "what happened"]),
         ("end", "End", ["`end`", "what happened"]),
         ("end", "Timeout", ["`timeout`", "what happened"]),
+        ("end", "Side", ["`closed_by`", "what happened"]),
         ("lost", "Cause", ["`cause`", "what happened"]),
     ] {
         text = replaced(&text, heading, &column, values(&definition, name));

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Side;
 use ngx_bpf_record::values::Timeout;
 
 use crate::suite::common::build::HTTP3 as HTTP3_MODULE;
@@ -77,7 +78,7 @@ pub struct Row {
     pub uri: &'static str,
     /// 0: none.
     status: u32,
-    /// The values of `end` and `timeout`, with a slash between them; `-`: `end` is absent.
+    /// The values of `end`, `timeout` and `closed_by`, with slashes between them; `-`: `end` is absent.
     end: &'static str,
     /// What nginx's error log says of its connection. Empty: nothing of what it says of other ends.
     said: &'static str,
@@ -114,96 +115,96 @@ impl Row {
 /// Requests of HTTP/1: what nginx answers itself, what upstreams answer, how these fail, clients that
 /// leave, clients that are too slow, and a file that nginx can't read to its end.
 const HTTP1: &str = "
-    whole      /file        200 ok
-    whole      /return      200 ok
-    whole      /moved       301 ok
-    whole      /none        404 rejected
-    whole      /denied      403 rejected
-    whole      /500         500 error
-    cut        /bye         444 rejected
-    cut        /gone        499 rejected
-    cut        /late        408 rejected
-    post-100   /small       413 rejected  too large body
-    post-100   /file        405 rejected
-    post-100   /proxied/    200 ok
-    broken     /file        400 rejected  client sent invalid
+    whole      /file                            200 ok
+    whole      /return                          200 ok
+    whole      /moved                           301 ok
+    whole      /none                            404 rejected
+    whole      /denied                          403 rejected
+    whole      /500                             500 error
+    cut        /bye                             444 rejected/nginx
+    cut        /gone                            499 rejected/nginx
+    cut        /late                            408 rejected/nginx
+    post-100   /small                           413 rejected                     too large body
+    post-100   /file                            405 rejected
+    post-100   /proxied/                        200 ok
+    broken     /file                            400 rejected                     client sent invalid
 
-    whole      /proxied/                         200 ok
-    whole      /proxied/status-404               404 ok
-    whole      /proxied/status-502               502 ok
-    whole      /proxied/accel-inner-file         200 ok
-    whole      /proxied/accel-inner-none         404 rejected
-    whole      /proxied/endless/body-1000        200 ok
+    whole      /proxied/                        200 ok
+    whole      /proxied/status-404              404 ok
+    whole      /proxied/status-502              502 ok
+    whole      /proxied/accel-inner-file        200 ok
+    whole      /proxied/accel-inner-none        404 rejected
+    whole      /proxied/endless/body-1000       200 ok
 
-    whole      /refused                          502 upstream_failed  (111:
-    whole      /page                             502 upstream_failed  (111:
-    whole      /mended                           200 ok               (111:
-    whole      /unresolved                       502 upstream_failed  could not be resolved
-    whole      /proxied/close                    502 upstream_failed  upstream prematurely closed
-    whole      /proxied/reset                    502 upstream_failed  (104:
-    whole      /proxied/junk                     502 upstream_failed  invalid header
-    whole      /full                             504 timeout/connect          while connecting to upstream
-    whole      /proxied/hang                     504 timeout/upstream_read          while reading response header
-    post-25165824 /proxied/deaf                  504 timeout/upstream_send while sending request
-    cut        /proxied/half-1000/wait-30/close  200 upstream_failed  upstream prematurely closed
-    cut        /proxied/half-1000/wait-30/reset  200 upstream_failed  (104:
-    cut        /proxied/half-1000/hang           200 timeout/upstream_read          while reading upstream
-    cut        /direct/half-1000/wait-30/close   200 upstream_failed  upstream prematurely closed
-    cut        /direct/half-1000/hang            200 timeout/upstream_read          while reading upstream
+    whole      /refused                         502 upstream_failed              (111:
+    whole      /page                            502 upstream_failed              (111:
+    whole      /mended                          200 ok                           (111:
+    whole      /unresolved                      502 upstream_failed              could not be resolved
+    whole      /proxied/close                   502 upstream_failed/upstream     upstream prematurely closed
+    whole      /proxied/reset                   502 upstream_failed/upstream     (104:
+    whole      /proxied/junk                    502 upstream_failed/nginx        invalid header
+    whole      /full                            504 timeout/connect/nginx        while connecting to upstream
+    whole      /proxied/hang                    504 timeout/upstream_read/nginx  while reading response header
+    post-25165824 /proxied/deaf                    504 timeout/upstream_send/nginx  while sending request
+    cut        /proxied/half-1000/wait-30/close 200 upstream_failed/upstream     upstream prematurely closed
+    cut        /proxied/half-1000/wait-30/reset 200 upstream_failed/upstream     (104:
+    cut        /proxied/half-1000/hang          200 timeout/upstream_read/nginx  while reading upstream
+    cut        /direct/half-1000/wait-30/close  200 upstream_failed/upstream     upstream prematurely closed
+    cut        /direct/half-1000/hang           200 timeout/upstream_read/nginx  while reading upstream
 
-    gone       /proxied/hang                     499 client_closed    client prematurely closed
-    gone-half  /direct/half-1000/hang            200 client_closed    client prematurely closed
-    gone       /whole/wait-200                   200 ok
-    gone-body  /proxied/                         400 client_closed    client prematurely closed
-    reset      /proxied/hang                     499 client_reset     (104:
-    reset-half /proxied/half-200000/hang         200 client_reset     (104:
-    reset-half /large                            200 client_reset     (104:
-    reset-body /proxied/                         400 client_reset     (104:
+    gone       /proxied/hang                    499 client_closed/client         client prematurely closed
+    gone-half  /direct/half-1000/hang           200 client_closed/client         client prematurely closed
+    gone       /whole/wait-200                  200 ok
+    gone-body  /proxied/                        400 client_closed/client         client prematurely closed
+    reset      /proxied/hang                    499 client_reset/client          (104:
+    reset-half /proxied/half-200000/hang        200 client_reset/client          (104:
+    reset-half /large                           200 client_reset/client          (104:
+    reset-body /proxied/                        400 client_reset/client          (104:
 
-    deaf       /large                            200 timeout/send          client timed out
-    deaf       /patient/body-33554432            200 timeout/send          client timed out
-    deaf       /patient/direct/body-33554432             200 timeout/send          client timed out
-    slow-body  /proxied/                         408 timeout/body
-    slow-body  /direct/                          408 timeout/body
-    slow-body  /file                             405 rejected
-    slow-head  /file                             408 timeout/header   client timed out
+    deaf       /large                           200 timeout/send/nginx           client timed out
+    deaf       /patient/body-33554432           200 timeout/send/nginx           client timed out
+    deaf       /patient/direct/body-33554432    200 timeout/send/nginx           client timed out
+    slow-body  /proxied/                        408 timeout/body/nginx
+    slow-body  /direct/                         408 timeout/body/nginx
+    slow-body  /file                            405 rejected
+    slow-head  /file                            408 timeout/header/nginx         client timed out
 
-    shrinking  /shrinking                        200 error            read only 0 of
+    shrinking  /shrinking                       200 error/nginx                  read only 0 of
 ";
 
 /// Requests of HTTP/2. In the middle of a response it is not certain who has reset a stream.
 const HTTP2: &str = "
-    whole      /file                             200 ok
-    whole      /none                             404 rejected
-    whole      /500                              500 error
-    whole      /bye                              444 rejected
-    post       /proxied/                         200 ok
-    whole      /proxied/status-404               404 ok
-    whole      /proxied/close                    502 upstream_failed  upstream prematurely closed
-    whole      /proxied/hang                     504 timeout/upstream_read          while reading response header
-    whole      /proxied/half-1000/hang           200 timeout/upstream_read          while reading upstream
-    gone       /proxied/hang                     499 client_closed    client prematurely closed
-    gone-half  /direct/half-1000/hang            200 client_closed    client prematurely closed
-    reset      /proxied/hang                     499 client_reset     client canceled stream 1
-    reset-half /direct/half-1000/hang            200 -                client canceled stream 1
-    break      /proxied/hang                     499 client_reset     prematurely closed
-    deaf       /large                            200 timeout/send          client timed out
-    slow-body  /proxied/                         408 timeout/body     client timed out
+    whole      /file                            200 ok
+    whole      /none                            404 rejected
+    whole      /500                             500 error
+    whole      /bye                             444 rejected/nginx
+    post       /proxied/                        200 ok
+    whole      /proxied/status-404              404 ok
+    whole      /proxied/close                   502 upstream_failed/upstream     upstream prematurely closed
+    whole      /proxied/hang                    504 timeout/upstream_read/nginx  while reading response header
+    whole      /proxied/half-1000/hang          200 timeout/upstream_read/nginx  while reading upstream
+    gone       /proxied/hang                    499 client_closed/client         client prematurely closed
+    gone-half  /direct/half-1000/hang           200 client_closed/client         client prematurely closed
+    reset      /proxied/hang                    499 client_reset/client          client canceled stream 1
+    reset-half /direct/half-1000/hang           200 -                            client canceled stream 1
+    break      /proxied/hang                    499 client_reset/client          prematurely closed
+    deaf       /large                           200 timeout/send/nginx           client timed out
+    slow-body  /proxied/                        408 timeout/body/nginx           client timed out
 ";
 
 /// Requests of HTTP/3. nginx's memory does not show who ended the connection.
 const HTTP3: &str = "
-    whole      /file                             200 ok
-    whole      /none                             404 rejected
-    whole      /500                              500 error
-    whole      /proxied/status-404               404 ok
-    whole      /proxied/close                    502 upstream_failed  upstream prematurely closed
-    whole      /proxied/hang                     504 timeout/upstream_read          while reading response header
-    whole      /proxied/half-1000/hang           200 timeout/upstream_read          while reading upstream
-    gone       /proxied/wait-3000                000 -
-    reset      /proxied/wait-3000                499 client_reset
-    slow-body  /proxied/                         408 timeout/body
-    slow-head  /file                             408 timeout/header   client timed out
+    whole      /file                            200 ok
+    whole      /none                            404 rejected
+    whole      /500                             500 error
+    whole      /proxied/status-404              404 ok
+    whole      /proxied/close                   502 upstream_failed/upstream     upstream prematurely closed
+    whole      /proxied/hang                    504 timeout/upstream_read/nginx  while reading response header
+    whole      /proxied/half-1000/hang          200 timeout/upstream_read/nginx  while reading upstream
+    gone       /proxied/wait-3000               000 -
+    reset      /proxied/wait-3000               499 client_reset/client
+    slow-body  /proxied/                        408 timeout/body/nginx
+    slow-head  /file                            408 timeout/header/nginx         client timed out
 ";
 
 /// What nginx's error log says of ends that are not those of a request without such a line.
@@ -260,7 +261,11 @@ fn with_nginx(http: &str, run: impl FnOnce(&Nginx, u16)) -> (Vec<Record>, BTreeM
 
 /// Returns how a request ended, in the form of a row.
 fn shown(ending: &Ending) -> String {
-    let parts = [ending.end.map(End::name), ending.timeout.map(Timeout::name)];
+    let parts = [
+        ending.end.map(End::name),
+        ending.timeout.map(Timeout::name),
+        ending.closed_by.map(Side::name),
+    ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() {
         return "-".to_owned();

@@ -4,9 +4,13 @@
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
+use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
+use ngx_bpf_record::values::Side;
+use ngx_bpf_record::values::Timeout;
 
 use crate::suite::common::build::binary;
 use crate::suite::common::build::is_older_than;
@@ -25,6 +29,16 @@ use crate::suite::root::requests::traced;
 /// The upstream's answer to an upgrade.
 const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+
+/// A server that passes on upgrades.
+const SERVER: &str = "server { listen 127.0.0.1:{port}; location / {
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+    proxy_pass http://127.0.0.1:{upstream}; } }";
+
+/// A request that asks for an upgrade.
+const REQUEST: &str =
+    "GET / HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
 /// Waits 40 ms, switches protocols, waits 40 ms, sends five bytes, reads four, waits 40 ms, sends
 /// the last five.
@@ -45,17 +59,10 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
 #[test]
 fn websocket() {
     let port = listen(|stream| drop(serve(stream)));
-    let nginx = Nginx::with(
-        "server { listen 127.0.0.1:{port}; location / {
-            proxy_http_version 1.1;
-            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
-            proxy_pass http://127.0.0.1:{upstream}; } }",
-        port,
-    );
-    let request = "GET / HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    let nginx = Nginx::with(SERVER, port);
     let records = traced(nginx, |nginx| {
         let mut client = Client::connect(nginx.port);
-        client.send(request);
+        client.send(REQUEST);
         /* The header of a 101, and the first five bytes after it. */
         let mut heard = Vec::new();
         while !heard.ends_with(b"first") {
@@ -68,7 +75,7 @@ fn websocket() {
     let record = &records[0];
     record.assert_complete();
     assert_eq!(record.status, Some(101));
-    assert_eq!(record.request_size, i64::try_from(request.len()).ok());
+    assert_eq!(record.request_size, i64::try_from(REQUEST.len()).ok());
     let p = &record.phases;
     let (first, last) = (
         p.downstream_response_first_byte_time,
@@ -90,27 +97,66 @@ fn websocket() {
     );
     let attempt = &record.upstreams[0];
     assert_eq!((attempt.status, &attempt.failure), (Some(101), &None));
+    assert_eq!(record.ending.end, Some(End::Ok), "{record:#?}");
+    assert_eq!(record.ending.closed_by, Some(Side::Upstream), "{record:#?}");
+}
+
+/// Check tunnels whose client closes them, and resets them.
+#[test]
+fn ended_by_client() {
+    let port = listen(|mut stream| {
+        thread::spawn(move || {
+            read_head(&mut stream).unwrap();
+            stream.write_all(SWITCHING.as_bytes()).unwrap();
+            let _ = stream.read(&mut [0]);
+        });
+    });
+    let nginx = Nginx::with(SERVER, port);
+    let records = traced(nginx, |nginx| {
+        for is_reset in [false, true] {
+            let mut socket = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+            socket.write_all(REQUEST.as_bytes()).unwrap();
+            read_head(&mut socket).unwrap();
+            if is_reset {
+                reset(&socket);
+            }
+        }
+        nginx.wait_logged(2);
+    });
+    let mut ends: Vec<_> = records
+        .iter()
+        .map(|record| (record.ending.end, record.ending.closed_by))
+        .collect();
+    ends.sort();
+    assert_eq!(
+        ends,
+        [End::Ok, End::ClientReset].map(|end| (Some(end), Some(Side::Client)))
+    );
+}
+
+/// Switches protocols, and then does what the uri says: resets the connection, sends without reading, or
+/// does nothing.
+fn serve_failing(mut stream: TcpStream) {
+    let request = read_head(&mut stream).unwrap();
+    stream.write_all(SWITCHING.as_bytes()).unwrap();
+    if request.starts_with(b"GET /reset") {
+        delay(Duration::from_millis(40));
+        reset(&stream);
+    } else if request.starts_with(b"GET /deaf") {
+        /* It sends until nginx closes the connection. */
+        while stream.write_all(b"x").is_ok() {
+            delay(Duration::from_millis(20));
+        }
+    } else {
+        let _ = stream.read(&mut [0]);
+    }
 }
 
 /// Check tunnels that fail: nginx closes an idle one, an upstream resets one, and another upstream
 /// sends without reading. The status does not show it.
 #[test]
 fn failed() {
-    let port = listen(|mut stream| {
-        let request = read_head(&mut stream).unwrap();
-        stream.write_all(SWITCHING.as_bytes()).unwrap();
-        if request.starts_with(b"GET /reset") {
-            delay(Duration::from_millis(40));
-            reset(&stream);
-        } else if request.starts_with(b"GET /deaf") {
-            /* It sends until nginx closes the connection. */
-            while stream.write_all(b"x").is_ok() {
-                delay(Duration::from_millis(20));
-            }
-        } else {
-            let _ = stream.read(&mut [0]);
-        }
-    });
+    let port = listen(serve_failing);
     let nginx = Nginx::with(
         "server { listen 127.0.0.1:{port};
             proxy_http_version 1.1; proxy_read_timeout 200ms;
@@ -140,6 +186,32 @@ fn failed() {
         failures,
         [Failure::Timeout, Failure::Reset, Failure::SendTimeout]
             .map(|failure| (Some(101), Some(failure)))
+    );
+    let ends: Vec<_> = records
+        .iter()
+        .map(|record| {
+            (
+                record.ending.end,
+                record.ending.timeout,
+                record.ending.closed_by,
+            )
+        })
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            (
+                Some(End::Timeout),
+                Some(Timeout::UpstreamRead),
+                Some(Side::Nginx)
+            ),
+            (Some(End::UpstreamFailed), None, Some(Side::Upstream)),
+            (
+                Some(End::Timeout),
+                Some(Timeout::UpstreamSend),
+                Some(Side::Nginx)
+            ),
+        ]
     );
 }
 
