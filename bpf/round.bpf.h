@@ -109,34 +109,40 @@ static __always_inline bool frame_read(struct frames *frames)
 
 /*
  * A stream has a frame in this round. If nothing of its response was sent before, which is what its
- * c->sent counts, the response begins in this round at the earliest.
+ * c->sent counts, the response begins in this round at the earliest. It is global, since it is
+ * called by a step of a walk: walk.bpf.h.
  */
-static __always_inline void mark_stream(struct frames *frames, struct ngx_http_v2_stream_s *stream)
+__noinline int mark_stream(struct worker *w, struct multiplex *m, struct connection *conn, __u64 c,
+			   __u64 address)
 {
-	struct ngx_http_request_s *r = NGX_GET(stream, request);
-	struct worker *w = frames->w;
+	struct ngx_http_v2_stream_s *stream = (void *)address;
+	struct ngx_http_request_s *r;
 	struct ngx_connection_s *fake;
-	struct connection *conn;
+	struct connection *of_stream;
 	__u64 sent;
 
+	if (!w || !m || !conn)
+		return 0;
+	r = NGX_GET(stream, request);
 	if (!request_head(w, r))
-		return;
+		return 0;
 	fake = OF_HEAD(w, connection);
-	conn = connection_find(w, (__u64)fake);
-	if (!(conn && conn->first_round) && !has_response(r))
-		return;
-	if (!conn)
-		conn = stream_on(w, frames->m, frames->conn, frames->c, r);
-	if (!conn)
-		return;
+	of_stream = connection_find(w, (__u64)fake);
+	if (!(of_stream && of_stream->first_round) && !has_response(r))
+		return 0;
+	if (!of_stream)
+		of_stream = stream_on(w, m, conn, (void *)c, r);
+	if (!of_stream)
+		return 0;
 	sent = NGX_GET(fake, sent);
-	if (!conn->first_round)
-		conn->first_sent = sent;
-	if (sent == conn->first_sent)
-		conn->first_round = frames->m->round;
-	stream_settle(frames->m, conn);
-	conn->last_sent = sent;
-	conn->last_round = frames->m->round;
+	if (!of_stream->first_round)
+		of_stream->first_sent = sent;
+	if (sent == of_stream->first_sent)
+		of_stream->first_round = m->round;
+	stream_settle(m, of_stream);
+	of_stream->last_sent = sent;
+	of_stream->last_round = m->round;
+	return 0;
 }
 
 /* A frame shows that its stream's response begins or goes on in this round. */
@@ -152,7 +158,7 @@ static __always_inline bool mark_frame(struct frames *frames, __u32 index)
 	if (!stream || stream == frames->stream)
 		return true;
 	frames->stream = stream;
-	mark_stream(frames, stream);
+	mark_stream(frames->w, frames->m, frames->conn, (__u64)frames->c, (__u64)stream);
 	return true;
 }
 

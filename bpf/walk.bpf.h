@@ -2,6 +2,10 @@
 /*
  * Bounded walks along lists of nginx. A step is an element of the map `steps`, since bpf_loop()
  * came with Linux 5.17 only.
+ *
+ * The verifier of Linux 7.3 repeats a step until it finds no new state, and values that nothing
+ * depends on count as a difference. So a step has few paths of its own. What has many is in a
+ * global function (not static), which the verifier follows once, and not as a part of the step.
  */
 #ifndef NGX_BPF_WALK_BPF_H
 #define NGX_BPF_WALK_BPF_H
