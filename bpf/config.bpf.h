@@ -15,6 +15,18 @@ const volatile __u32 tool_pid;	     /* of the tool itself */
 const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */
 const volatile bool by_descriptor;   /* bytes on sockets are seen by system calls */
 
+/* What is read only where an option asks for it. */
+struct asked_name {
+	__u64 words[ASKED_NAME_MAX / 8]; /* in lower case; zeros follow */
+	__u64 len;
+	__u64 hash; /* nginx's, of a header: ngx_hash_key() */
+};
+const volatile __u32 variables_len;
+const volatile struct asked_name variables[ASKED_MAX];
+const volatile __u32 headers_len;
+const volatile struct asked_name headers[ASKED_MAX];
+const volatile bool config_lines; /* where servers and groups stand in the configuration */
+
 /* Filters. */
 const volatile __u64 filter_sample;	     /* keep one request in so many; 0 and 1: all */
 const volatile __u64 filter_min_duration_ns; /* 0: any */
@@ -77,7 +89,8 @@ enum capacity {
 	WAKEUP_BYTES = RING_BYTES / 8,
 };
 
-_Static_assert(sizeof(struct texts_room) < TEXT_CUT, "offsets and lengths of texts have 15 bits");
+_Static_assert(sizeof(struct texts_room) + HOST_MAX + 2 * ASKED_MAX * ASKED_VALUE_MAX < TEXT_CUT,
+	       "offsets and lengths of texts have 15 bits");
 _Static_assert(sizeof(struct request_record) + TAIL_BYTES < WAKEUP_BYTES, "the ring has room");
 
 #endif

@@ -182,6 +182,8 @@ __noinline int draft_texts(struct worker *w)
 	draft_resolved(w, &line);
 	if (traceparents(w, headers) == 1)
 		DRAFT_TEXT(w, &line, traceparent, (void *)w->traceparent, w->traceparent_len);
+	if (variables_len)
+		draft_variables(w);
 	w->held.draft.texts_len = w->held.tail_len - w->held.texts_at;
 	return 0;
 }

@@ -36,7 +36,25 @@ static __always_inline void place_text(struct worker *w, struct text *text, cons
 		text->len |= TEXT_CUT;
 }
 
-/* The name of the server, as in $server_name. */
+/* Where a block stands in the configuration. A path that is too long is left out. */
+static __always_inline void place_file(struct worker *w, struct place_record *place,
+				       const void *file, __u32 line)
+{
+	__u32 at = w->held.tail_len;
+	long len;
+
+	if (at < sizeof(*place) || at > TAIL_BYTES - PLACE_MAX)
+		return;
+	len = bpf_probe_read_user_str(&w->held.tail[at], PLACE_MAX, file);
+	if (len <= 1 || len >= PLACE_MAX)
+		return;
+	place->file.at = at - sizeof(*place);
+	place->file.len = len - 1;
+	place->line = line;
+	w->held.tail_len = at + len - 1;
+}
+
+/* The name of the server, as in $server_name, and where it stands. */
 static __always_inline void place_server(struct worker *w, struct place_record *place)
 {
 	void *cscf = NULL;
@@ -45,10 +63,13 @@ static __always_inline void place_server(struct worker *w, struct place_record *
 	if (bpf_probe_read_user(&cscf, sizeof(cscf), OF_REQUEST(w, srv_conf)) ||
 	    bpf_probe_read_user(names, sizeof(names), cscf + NGX_HTTP_CORE_SRV_CONF_NAMES))
 		return;
-	if (names[0] < POINTER_MIN) /* a length, of nginx before 1.15.0 */
+	if (names[0] < POINTER_MIN) { /* a length, of nginx before 1.15.0 */
 		place_text(w, &place->server_name, (void *)names[1], names[0]);
-	else if (names[2] < POINTER_MIN)
+	} else if (names[2] < POINTER_MIN) {
 		place_text(w, &place->server_name, (void *)names[3], names[2]);
+		if (config_lines)
+			place_file(w, place, (void *)names[0], names[1]);
+	}
 }
 
 /* Reads the name of a place, and puts it into the record. False: it is not a name. */
@@ -75,6 +96,17 @@ static __always_inline bool place_location(struct worker *w, struct place_record
 	return true;
 }
 
+/* Puts the name of a group of upstream servers into the record. */
+static __always_inline bool place_group(struct worker *w, struct place_record *place,
+					struct ngx_http_upstream_srv_conf_s *uscf)
+{
+	if (!place_name(w, place, &uscf->host))
+		return false;
+	if (config_lines && bpf_core_field_exists(uscf->file_name))
+		place_file(w, place, NGX_GET(uscf, file_name), NGX_GET(uscf, line));
+	return true;
+}
+
 /*
  * Sends the names of a place to user space, unless it knows them. The record is put together in the
  * tail, where nothing of the request is yet. Returns the address; 0: the names could not be read,
@@ -93,8 +125,7 @@ static __always_inline __u64 place_announced(struct worker *w, __u64 address, en
 	if (kind == RECORD_LOCATION)
 		is_named = place_location(w, place);
 	else
-		is_named = place_name(w, place,
-				      &((struct ngx_http_upstream_srv_conf_s *)address)->host);
+		is_named = place_group(w, place, (void *)address);
 	size = w->held.tail_len;
 	w->held.tail_len = 0;
 	place->kind = kind;

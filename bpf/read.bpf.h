@@ -78,6 +78,9 @@ static __always_inline bool has_response(struct ngx_http_request_s *r)
 	return NGX_GET(r, headers_out.status) || NGX_GET(r, http_version) == NGX_HTTP_VERSION_9;
 }
 
+/* Members of the copy of a header. */
+#define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
+
 /* Members of the head of a request. */
 #define OF_HEAD(w, member) NGX_IN((w)->head, (struct ngx_http_request_s *)NULL, member)
 

@@ -97,8 +97,11 @@ struct worker {
 	struct attempt attempt;
 	struct subrequest subrequest;
 	struct array states;
-	__u64 places[PLACE_SLOTS]; /* those that user space knows, by their slots: place.bpf.h */
-	struct held held;	   /* the record that is drafted */
+	__u64 variables_of;	      /* r->main_conf that the next member belongs to */
+	__u16 variable_at[ASKED_MAX]; /* of each of --variable, 1 + its index in r->variables; 0:
+					 none */
+	__u64 places[PLACE_SLOTS];    /* those that user space knows, by their slots: place.bpf.h */
+	struct held held;	      /* the record that is drafted */
 };
 
 /* The kernel allocates it when a process forks, where 32 KiB at once are had for certain. */

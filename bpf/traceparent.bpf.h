@@ -3,11 +3,9 @@
 #ifndef NGX_BPF_TRACEPARENT_BPF_H
 #define NGX_BPF_TRACEPARENT_BPF_H
 
-#include "read.bpf.h"
+#include "asked.bpf.h"
 
 enum { NAME_BYTES = 11 }; /* of "traceparent" */
-
-#define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
 
 /* Whether this is the header's name, in any case. */
 static __always_inline bool is_traceparent(const void *from)
@@ -85,6 +83,8 @@ static __always_inline int traceparents(struct worker *w, __u64 bytes)
 
 	for (__u32 i = 0; i < PARTS_MAX && bytes; i++) {
 		found += traceparents_of_part(w, bytes);
+		if (headers_len)
+			headers_of_part(w, bytes);
 		if (!part)
 			return found;
 		bytes = copy_part(w, NGX_GET(part, elts), NGX_GET(part, nelts));

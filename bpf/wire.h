@@ -21,6 +21,9 @@ enum limit {
 	ADDR_MAX = 128,
 	TRACEPARENT_MAX = 64,
 	PLACE_MAX = 512, /* of each name in the configuration */
+	ASKED_MAX = 8,	 /* variables that options name; and headers */
+	ASKED_NAME_MAX = 64,
+	ASKED_VALUE_MAX = 512,
 	RING_BYTES = 4 << 20,
 	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
 	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
@@ -123,10 +126,12 @@ struct request_texts {
 	struct text host;
 	struct text protocol;
 	struct text remote_addr;
-	struct text local_path;	 /* of a unix listener */
-	struct text server_name; /* of the TLS handshake */
-	struct text traceparent; /* the value of the header of that name */
-	struct text resolved;	 /* the host of an upstream that no group has */
+	struct text local_path;		  /* of a unix listener */
+	struct text server_name;	  /* of the TLS handshake */
+	struct text traceparent;	  /* the value of the header of that name */
+	struct text resolved;		  /* the host of an upstream that no group has */
+	struct text variables[ASKED_MAX]; /* those of --variable that have a value, by its order */
+	struct text headers[ASKED_MAX];	  /* those of --header */
 };
 
 /* One end of a socket, from the kernel. */
@@ -223,6 +228,8 @@ struct place_record {
 	__u64 address; /* r->loc_conf, u->upstream */
 	struct text name;
 	struct text server_name; /* of a location */
+	struct text file;	 /* of the server or the group; empty: it was not asked for */
+	__u32 line;
 };
 
 /* A worker has ended: no record of it follows. */

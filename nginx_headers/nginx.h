@@ -88,6 +88,18 @@ typedef int               ngx_socket_t;
  */
 #define NGX_HTTP_UPSTREAM_RESOLVED  88
 
+/*
+ * Where ngx_http_core_main_conf_t has the array `variables`, whose elements begin with their names. r->variables
+ * is so many bytes after r->main. All releases and forks that were examined agree.
+ */
+#define NGX_HTTP_CORE_MAIN_CONF_VARIABLES  96
+#define NGX_HTTP_REQUEST_VARIABLES         64
+
+/* v->len and the bits after it: an ngx_http_variable_value_t is this word and a pointer */
+#define NGX_HTTP_VARIABLE_LEN        0x0fffffff
+#define NGX_HTTP_VARIABLE_VALID      0x10000000
+#define NGX_HTTP_VARIABLE_NOT_FOUND  0x40000000
+
 /* nginx's value for a time that is not known yet */
 #define NGX_MSEC_UNSET    ((ngx_msec_t) -1)
 
@@ -258,6 +270,7 @@ struct ngx_http_request_body_t {
 struct ngx_http_request_s {
     unsigned int                     signature;
     struct ngx_connection_s         *connection;
+    void                           **main_conf;
     void                           **srv_conf;
     void                           **loc_conf;
     void                            *read_event_handler;

@@ -29,6 +29,7 @@ use crate::attach::iterator::MappedFiles;
 use crate::attach::kernel::Kernel;
 use crate::attach::layout_object::LayoutKey;
 use crate::attach::layout_object::LayoutObject;
+use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
@@ -132,8 +133,9 @@ impl Tracer {
     /// Loads and attaches what all binaries share.
     ///
     /// Fails when the kernel refuses an operation; then nothing stays attached.
-    pub fn start(kernel: Kernel, filter: &KernelFilter) -> Result<Self> {
+    pub fn start(kernel: Kernel, filter: &KernelFilter, extras: &Extras) -> Result<Self> {
         let settings = ObjectSettings {
+            extras: extras.clone(),
             filter: *filter,
             kernel,
         };

@@ -24,6 +24,7 @@ use crate::bpf::NgxSkel;
 use crate::bpf::NgxSkelBuilder;
 use crate::bpf::OpenNgxMaps;
 use crate::bpf::OpenNgxSkel;
+use crate::bpf::types;
 use crate::bpf::types::limit;
 use crate::host::descriptors;
 use crate::host::pid_namespace;
@@ -67,8 +68,40 @@ impl KernelFilter {
     }
 }
 
+/// What BPF reads only because an option asks for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Where servers and groups of upstream servers stand in the configuration.
+    pub config_lines: bool,
+    /// The names of variables, in lower case: at most eight, each of at most 64 bytes.
+    pub variables: Vec<String>,
+    /// The names of headers, likewise.
+    pub headers: Vec<String>,
+}
+
+/// The most variables, and the most headers, that BPF reads.
+const ASKED_MAX: usize = limit::ASKED_MAX.0 as usize;
+
+/// Returns names as BPF compares them.
+fn asked(names: &[String]) -> ([types::asked_name; ASKED_MAX], u32) {
+    let mut asked = [types::asked_name::default(); ASKED_MAX];
+    for (asked, name) in asked.iter_mut().zip(names) {
+        let bytes = name.as_bytes();
+        for (word, bytes) in asked.words.iter_mut().zip(bytes.chunks(8)) {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(whole);
+        }
+        asked.len = bytes.len() as u64;
+        let add = |hash: u64, byte: &u8| hash.wrapping_mul(31).wrapping_add((*byte).into());
+        asked.hash = bytes.iter().fold(0, add);
+    }
+    (asked, names.len().min(ASKED_MAX) as u32)
+}
+
 /// The settings that every object is loaded with.
 pub struct ObjectSettings {
+    pub extras: Extras,
     /// The filters that run in BPF.
     pub filter: KernelFilter,
     pub kernel: Kernel,
@@ -146,6 +179,9 @@ impl ObjectSettings {
         settings.pid_namespace = pid_namespace::own_inode()?;
         settings.tool_pid = std::process::id();
         settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
+        settings.config_lines = self.extras.config_lines;
+        (settings.variables, settings.variables_len) = asked(&self.extras.variables);
+        (settings.headers, settings.headers_len) = asked(&self.extras.headers);
         settings.filter_sample = self.filter.sample;
         settings.filter_min_duration_ns = self.filter.min_duration_ns;
         settings.filter_by_status = self.filter.statuses.is_some();

@@ -3,20 +3,25 @@
 //! `commands::trace` converts it to the settings of the layers below. Parsing does not access the
 //! machine.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::CommandFactory as _;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 use clap::ValueHint;
+use clap::error::ErrorKind;
+use ngx_bpf_record::limits::ASKED_MAX;
 use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use crate::attach::socket_source::SocketSource;
 use crate::host::container::PodName;
 use crate::metrics::route::Route;
 use crate::output::OutputFormat;
+use asked::HeaderArg;
 use value::DEFAULT_MAX_LINE;
 use value::Interval;
 use value::ListenAddress;
@@ -25,6 +30,7 @@ use value::PidList;
 use value::Secrets;
 use value::StatusRange;
 
+pub mod asked;
 pub mod complaint;
 pub mod hint;
 pub mod value;
@@ -62,6 +68,19 @@ pub struct Cli {
     /// Print version
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: Option<bool>,
+}
+
+impl Cli {
+    /// Returns the command line, unless an option that may be repeated was repeated too often.
+    pub fn within_limits(self) -> Result<Self, clap::Error> {
+        let names = self.trace.header.iter().map(|header| &header.name);
+        let headers = names.collect::<BTreeSet<_>>().len();
+        if self.trace.variable.len().max(headers) <= ASKED_MAX {
+            return Ok(self);
+        }
+        let message = format!("at most {ASKED_MAX} of \"--variable\", and of \"--header\"");
+        Err(Self::command().error(ErrorKind::TooManyValues, message))
+    }
 }
 
 /// The outputs of `--generate`.
@@ -230,6 +249,20 @@ pub struct TraceArgs {
     )]
     pub self_stats: Option<Interval>,
 
+    /// Add the value of nginx's variable NAME to records, if nginx has evaluated it by the end of the request;
+    /// may be repeated
+    #[arg(long, value_name = "NAME", value_parser = asked::variable)]
+    pub variable: Vec<String>,
+
+    /// Add the request header NAME to records, and with a VALUE write only requests that have it with this
+    /// value; may be repeated
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub header: Vec<HeaderArg>,
+
+    /// Add to records where their server, and their group of upstream servers, stand in the configuration
+    #[arg(long)]
+    pub config_lines: bool,
+
     /// Replace the values of these query-string keys by REDACTED ("none" disables it)
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
     pub redact: Secrets,
@@ -308,8 +341,24 @@ pub enum FormatArg {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use clap::Parser as _;
 
     use super::Cli;
+
+    /// Check that more names than BPF has room for are bad usage.
+    #[test]
+    fn too_many() {
+        let parse = |option: &str, count: usize| {
+            let args = (0..count).map(|n| format!("--{option}=name{n}"));
+            let cli = Cli::try_parse_from(std::iter::once("ngx-bpf".to_owned()).chain(args));
+            cli.and_then(Cli::within_limits)
+        };
+        for option in ["variable", "header"] {
+            assert!(parse(option, 8).is_ok());
+            let error = parse(option, 9).unwrap_err();
+            assert!(error.to_string().contains("at most 8"), "{error}");
+        }
+    }
 
     /// Check the definition of the command line, as clap recommends.
     #[test]

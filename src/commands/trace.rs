@@ -6,6 +6,7 @@ use anyhow::Result;
 use nginx_binary::Options;
 use ngx_bpf_record::Redaction;
 
+use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::cli::LayoutArgs;
 use crate::cli::TraceArgs;
@@ -35,6 +36,7 @@ fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
         follow: follow_settings(options),
         reading: reading_settings(options),
         filter: text_filter(options),
+        headers: header_values(options),
         redaction: match options.no_query {
             true => Redaction::Query,
             false => Redaction::Keys(options.redact.0.clone()),
@@ -72,7 +74,31 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
         wait: options.wait,
         sockets: options.sockets,
         filter: KernelFilter::new(options.sample, options.min_duration, &statuses),
+        extras: Extras {
+            config_lines: options.config_lines,
+            variables: options.variable.clone(),
+            headers: header_names(options),
+        },
     }
+}
+
+/// Returns the names of the headers that the user named, each once.
+fn header_names(options: &TraceArgs) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for header in &options.header {
+        if !names.contains(&header.name) {
+            names.push(header.name.clone());
+        }
+    }
+    names
+}
+
+/// Returns the headers that must have a value.
+fn header_values(options: &TraceArgs) -> Vec<(String, String)> {
+    let headers = options.header.iter();
+    headers
+        .filter_map(|header| Some((header.name.clone(), header.value.clone()?)))
+        .collect()
 }
 
 /// Returns what the user named for reading processes and their files.
@@ -114,6 +140,7 @@ mod tests {
     use ngx_bpf_record::Redaction;
 
     use super::settings;
+    use crate::attach::object::Extras;
     use crate::attach::object::KernelFilter;
     use crate::cli::Cli;
     use crate::host::container::PodName;
@@ -135,6 +162,7 @@ mod tests {
         let settings = parsed(&[]);
         assert_eq!(settings.follow.filter, KernelFilter::new(None, None, &[]));
         assert!(settings.follow.pids.is_empty() && !settings.follow.wait);
+        assert_eq!(settings.follow.extras, Extras::default());
         assert!(matches!(&settings.redaction, Redaction::Keys(keys) if !keys.is_empty()));
         assert_eq!(settings.format, OutputFormat::Text);
         assert_eq!(settings.line_bytes_max, Some(4095));
@@ -174,6 +202,16 @@ mod tests {
             name: "web".to_owned(),
         });
         assert_eq!(containers.pods, pods);
+        let settings = parsed(&[
+            "--config-lines",
+            "--variable=$Request_ID",
+            "--header=X-One",
+            "--header=x-one=a=b",
+        ]);
+        assert!(settings.follow.extras.config_lines);
+        assert_eq!(settings.follow.extras.variables, ["request_id"]);
+        assert_eq!(settings.follow.extras.headers, ["x-one"]);
+        assert_eq!(settings.headers, [("x-one".to_owned(), "a=b".to_owned())]);
         let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
         assert!(matches!(settings.redaction, Redaction::Query));
         let every = ReportTimes::Every(Duration::from_secs(1));

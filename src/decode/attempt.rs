@@ -8,8 +8,8 @@ use crate::decode::failure::Evidence;
 use crate::decode::failure::Next;
 use crate::decode::nonzero;
 use crate::decode::since;
+use crate::decode::texts::lossy;
 use crate::decode::wire::AttemptEvent;
-use crate::decode::wire::lossy;
 
 /// The properties of a request that its attempts depend on.
 #[derive(Clone, Copy, Debug)]

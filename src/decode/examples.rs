@@ -2,7 +2,7 @@
 //! Records for unit tests, as BPF writes them, and texts in them.
 
 use crate::bpf::types;
-use crate::decode::wire::WireText;
+use crate::decode::texts::WireText;
 
 /// Returns the record of a request of this worker, with no other value.
 pub fn request(pid: u32) -> Vec<u8> {

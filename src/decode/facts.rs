@@ -17,11 +17,11 @@ use ngx_bpf_record::values::SslProtocol;
 use crate::bpf::types;
 use crate::bpf::types::request_flag;
 use crate::decode::nonzero;
+use crate::decode::texts::WireText;
 use crate::decode::trace_context::TraceContext;
 use crate::decode::wire::AttemptEvent;
 use crate::decode::wire::RequestEvent;
 use crate::decode::wire::SubrequestEvent;
-use crate::decode::wire::WireText;
 
 /// `r->http_version` of HTTP/2.
 pub const HTTP_VERSION_20: u32 = 2000;
@@ -176,8 +176,8 @@ pub mod tests {
     use super::Facts;
     use crate::bpf::types;
     use crate::decode::examples::text;
+    use crate::decode::texts::Texts;
     use crate::decode::wire::RequestEvent;
-    use crate::decode::wire::Texts;
 
     /// Returns one request, read at 1,000 ns and answered at 5,000 ns.
     pub fn event() -> RequestEvent<'static> {

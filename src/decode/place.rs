@@ -9,8 +9,8 @@ use plain::Plain;
 use crate::bpf::types;
 use crate::bpf::types::limit;
 use crate::bpf::types::record_kind;
+use crate::decode::texts::WireText;
 use crate::decode::wire;
-use crate::decode::wire::WireText;
 
 /// A decoded record that is not of a request.
 #[derive(Debug)]
@@ -32,6 +32,10 @@ pub struct PlaceEvent<'a> {
     /// The name of the location or of the group.
     pub name: WireText<'a>,
     pub server_name: WireText<'a>,
+    /// The file in which the server or the group stands; empty when it was not asked for.
+    pub file: WireText<'a>,
+    /// The line of that file; 0 when it is not known.
+    pub line: u32,
 }
 
 /// The number of places of a worker that BPF does not announce again.
@@ -70,6 +74,8 @@ fn place(bytes: &[u8]) -> Result<PlaceEvent<'_>> {
         address: record.address,
         name: WireText::read(texts, record.name)?,
         server_name: WireText::read(texts, record.server_name)?,
+        file: WireText::read(texts, record.file)?,
+        line: record.line,
     })
 }
 

@@ -21,9 +21,9 @@ use crate::decode::failure::Next;
 use crate::decode::failure::is_cut;
 use crate::decode::nonzero;
 use crate::decode::since;
+use crate::decode::texts::lossy;
 use crate::decode::wire::RequestEvent;
 use crate::decode::wire::SubrequestEvent;
-use crate::decode::wire::lossy;
 
 /// Returns the request that an event reports; `clock` gives its wall time.
 pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {

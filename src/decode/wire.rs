@@ -2,8 +2,6 @@
 //! Decodes the bytes of the ring buffer to events. Every length is checked, and no byte outside of
 //! the record is read. `request.rs` interprets the numbers.
 
-use std::borrow::Cow;
-
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
@@ -12,6 +10,7 @@ use plain::Plain;
 
 use crate::bpf::types;
 use crate::bpf::types::limit;
+use crate::decode::texts::Texts;
 
 /// A decoded request record.
 #[derive(Debug)]
@@ -24,96 +23,6 @@ pub struct RequestEvent<'a> {
     pub subrequests: Vec<SubrequestEvent<'a>>,
     /// The texts that nginx has of the request.
     pub texts: Texts<'a>,
-}
-
-/// The texts of a request, with their names in nginx.
-#[derive(Debug, Default)]
-pub struct Texts<'a> {
-    /// `r->method_name`
-    pub method: WireText<'a>,
-    /// `r->unparsed_uri`
-    pub request_uri: WireText<'a>,
-    /// `r->uri`
-    pub uri: WireText<'a>,
-    /// `r->headers_in.host`
-    pub host: WireText<'a>,
-    /// `r->http_protocol`
-    pub protocol: WireText<'a>,
-    /// `c->addr_text`
-    pub remote_addr: WireText<'a>,
-    /// The path of `c->local_sockaddr`.
-    pub local_path: WireText<'a>,
-    /// `hc->ssl_servername`
-    pub server_name: WireText<'a>,
-    /// The value of the header `traceparent`.
-    pub traceparent: WireText<'a>,
-    /// `u->resolved->host`
-    pub resolved: WireText<'a>,
-}
-
-impl<'a> Texts<'a> {
-    /// Reads the texts of a record from the bytes of all texts. Fails when a text is not within
-    /// them.
-    fn read(record: &types::request_record, all: &'a [u8]) -> Result<Self> {
-        /* There is no `..`, so that a text that is added to wire.h can't be forgotten here. */
-        let types::request_texts {
-            method,
-            request_uri,
-            uri,
-            host,
-            protocol,
-            remote_addr,
-            local_path,
-            server_name,
-            traceparent,
-            resolved,
-        } = record.texts;
-        let text = |text| WireText::read(all, text);
-        Ok(Self {
-            method: text(method)?,
-            request_uri: text(request_uri)?,
-            uri: text(uri)?,
-            host: text(host)?,
-            protocol: text(protocol)?,
-            remote_addr: text(remote_addr)?,
-            local_path: text(local_path)?,
-            server_name: text(server_name)?,
-            traceparent: text(traceparent)?,
-            resolved: text(resolved)?,
-        })
-    }
-}
-
-/// A text of nginx.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WireText<'a> {
-    /// The bytes of the text; empty when nginx has no such text.
-    pub bytes: &'a [u8],
-    /// True when nginx's text is longer than these bytes.
-    pub is_cut: bool,
-}
-
-impl<'a> WireText<'a> {
-    /// Reads one text. Fails when it is not within the bytes.
-    pub fn read(all: &'a [u8], text: types::text) -> Result<Self> {
-        let (at, len) = (usize::from(text.at), usize::from(text.len & !TEXT_CUT));
-        let bytes = all
-            .get(at..at + len)
-            .with_context(|| format!("no text of {len} bytes at {at}"))?;
-        let is_cut = text.len & TEXT_CUT != 0;
-        Ok(Self { bytes, is_cut })
-    }
-
-    /// Returns the text, with U+FFFD in place of bytes that are not UTF-8. `None` when it is empty.
-    pub fn lossy(self) -> Option<Cow<'a, str>> {
-        lossy(self.bytes)
-    }
-}
-
-/// Returns a text of nginx, with U+FFFD in place of bytes that are not UTF-8. `None` when it is
-/// empty.
-pub fn lossy(bytes: &[u8]) -> Option<Cow<'_, str>> {
-    Some(String::from_utf8_lossy(bytes)).filter(|text| !text.is_empty())
 }
 
 /// One attempt at an upstream.
@@ -154,9 +63,6 @@ pub struct SubrequestEvent<'a> {
     pub uri: &'a [u8],
 }
 
-/// The flag in `text.len` that marks a cut text.
-const TEXT_CUT: u16 = types::text_flag::TEXT_CUT.0 as u16;
-
 /* The limits of BPF are those that the documentation of the record states. */
 const _: () = {
     assert!(limit::METHOD_MAX.0 as usize == limits::METHOD_MAX);
@@ -164,6 +70,9 @@ const _: () = {
     assert!(limit::HOST_MAX.0 as usize == limits::HOST_MAX);
     assert!(limit::PROTOCOL_MAX.0 as usize == limits::PROTOCOL_MAX);
     assert!(limit::ADDR_MAX.0 as usize == limits::ADDR_MAX);
+    assert!(limit::ASKED_MAX.0 as usize == limits::ASKED_MAX);
+    assert!(limit::ASKED_NAME_MAX.0 as usize == limits::ASKED_NAME_MAX);
+    assert!(limit::ASKED_VALUE_MAX.0 as usize == limits::ASKED_VALUE_MAX);
     assert!(limit::PLACE_MAX.0 as usize == limits::PLACE_MAX);
     assert!(limit::SUBREQUEST_URI_MAX.0 as usize == limits::SUBREQUEST_URI_MAX);
     assert!(limit::ATTEMPTS_MAX.0 as usize == limits::UPSTREAMS_MAX);
@@ -299,7 +208,7 @@ mod tests {
         };
         record.texts_len = 5;
         record.texts.method = types::text { at: 0, len: 3 };
-        let len = 2 | super::TEXT_CUT;
+        let len = 2 | crate::decode::texts::TEXT_CUT;
         record.texts.uri = types::text { at: 3, len };
         record.texts.host = types::text { at: 4, len: 1 };
         let mut tail = Vec::new();

@@ -7,6 +7,7 @@ use nginx_binary::Options;
 use rustix::thread::CapabilitySet;
 
 use crate::attach::iterator::MappedFiles;
+use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::attach::socket_source::SocketSource;
 use crate::follow::containers::ContainerFilter;
@@ -23,6 +24,8 @@ pub struct FollowSettings {
     pub sockets: Option<SocketSource>,
     /// The filters that run in BPF.
     pub filter: KernelFilter,
+    /// What else BPF reads.
+    pub extras: Extras,
 }
 
 /// What the user named for reading processes and their files.

@@ -5,7 +5,7 @@
 use ngx_bpf_record::Request;
 use ngx_bpf_record::host::host_and_port;
 
-use crate::decode::wire::Texts;
+use crate::decode::texts::Texts;
 
 /// The lowest status that counts as a failure.
 const STATUS_FAILED: u32 = 400;
@@ -63,7 +63,7 @@ mod tests {
 
     use super::TextFilter;
     use crate::decode::examples::text;
-    use crate::decode::wire::Texts;
+    use crate::decode::texts::Texts;
 
     /// Returns texts, of which filters look at each but the uri.
     fn texts() -> Texts<'static> {

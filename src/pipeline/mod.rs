@@ -48,6 +48,7 @@ use crate::metrics::own::OwnMetrics;
 use crate::output;
 use crate::output::Output;
 use crate::output::OutputFormat;
+use crate::pipeline::asked::AskedNames;
 use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::counters::CounterExport;
 use crate::pipeline::fence::Rights;
@@ -62,6 +63,7 @@ use crate::pipeline::places::Places;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 
+mod asked;
 mod containers;
 mod counters;
 mod fence;
@@ -84,6 +86,8 @@ pub struct TraceSettings {
     pub reading: ReadingSettings,
     /// The filters on texts.
     pub filter: TextFilter,
+    /// The values that headers must have, by their names.
+    pub headers: Vec<(String, String)>,
     /// The redaction of query strings.
     pub redaction: Redaction,
     /// The format of the lines.
@@ -117,24 +121,23 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let kernel = kernel::check(settings.follow.sockets)?;
     descriptors::raise_limit();
     let rights = Rights::new(&kernel, settings.output.is_some())?;
-    let tracer = Tracer::start(kernel, &settings.follow.filter)?;
+    let tracer = Tracer::start(kernel, &settings.follow.filter, &settings.follow.extras)?;
     ledger.count_from(tracer.counters()?);
     let reading = file_reading(settings.reading, &tracer, &rights)?;
     let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
     let (reader, batches) = RingReader::start(tracer.ring_buffer()?, privileges::drop_all)?;
     let containers = ContainerNumbers::default();
     let numbered = containers.numbered();
-    let follower = Follower::new(settings.follow, tracer, reading, containers, messages);
+    let asked = AskedNames::new(&settings.follow.extras, &settings.headers);
     let output = Output::open(settings.output.as_deref())?;
     let served = metrics::serve(settings.metrics)?;
-    let meter = settings.overhead.map(OverheadMeter::start).transpose()?;
     let mut control = Control {
-        follower,
+        follower: Follower::new(settings.follow, tracer, reading, containers, messages),
         reader,
         ledger: Arc::clone(&ledger),
         own_metrics: served.own,
         counters: served.nginx.map(CounterExport::new),
-        meter,
+        meter: settings.overhead.map(OverheadMeter::start).transpose()?,
         ended_processes: 0,
         messages,
     };
@@ -153,6 +156,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let records = RecordThread {
         filter: settings.filter,
         containers: ContainerKeys::new(numbered),
+        asked,
         places: Places::default(),
         consumers: consumers(served.requests, lines),
         left: settings.count,

@@ -10,7 +10,7 @@ use ngx_bpf_record::values::Cut;
 
 use crate::decode::place::PlaceEvent;
 use crate::decode::place::SLOTS;
-use crate::decode::wire::WireText;
+use crate::decode::texts::WireText;
 
 /// The number of places that are kept, of all workers. When there are more, those are forgotten that BPF
 /// would announce again.
@@ -37,6 +37,8 @@ impl Name {
 struct Place {
     name: Option<Name>,
     server_name: Option<Name>,
+    /// Where the server or the group stands in the configuration: `file:line`.
+    line: Option<String>,
 }
 
 /// The places of one worker.
@@ -74,6 +76,7 @@ impl Places {
         let place = Place {
             name: Name::new(event.name),
             server_name: Name::new(event.server_name),
+            line: line(event),
         };
         if worker.places.insert(event.address, place).is_none() {
             self.count += 1;
@@ -96,9 +99,11 @@ impl Places {
         if let Some(place) = worker.places.get(&location) {
             request.place.location = text(place.name.as_ref(), Cut::Location, cuts);
             request.place.server_name = text(place.server_name.as_ref(), Cut::ServerName, cuts);
+            request.place.config.server = place.line.as_deref().map(Cow::Borrowed);
         }
         if let Some(place) = worker.places.get(&upstream) {
             request.place.upstream_name = text(place.name.as_ref(), Cut::UpstreamName, cuts);
+            request.place.config.upstream = place.line.as_deref().map(Cow::Borrowed);
         }
     }
 
@@ -114,6 +119,12 @@ impl Places {
             .map(|worker| worker.places.len())
             .sum();
     }
+}
+
+/// Returns where a place stands in the configuration. `None` when it is not known.
+fn line(event: &PlaceEvent<'_>) -> Option<String> {
+    let file = event.file.lossy()?;
+    (event.line > 0).then(|| format!("{file}:{}", event.line))
 }
 
 /// Returns the text of a name, and notes if it is cut.
@@ -137,7 +148,7 @@ mod tests {
     use crate::decode::examples::text;
     use crate::decode::place::PlaceEvent;
     use crate::decode::place::SLOTS;
-    use crate::decode::wire::WireText;
+    use crate::decode::texts::WireText;
 
     /// Returns a location of a worker.
     fn location(pid: u32, address: u64, name: &str) -> PlaceEvent<'_> {
@@ -147,6 +158,7 @@ mod tests {
             address,
             name: text(name),
             server_name: text("server"),
+            ..Default::default()
         }
     }
 

@@ -28,6 +28,7 @@ use crate::decode::wire::RequestEvent;
 use crate::follow::containers::ENDED_MAX;
 use crate::host::privileges;
 use crate::host::stderr::Messages;
+use crate::pipeline::asked::AskedNames;
 use crate::pipeline::containers;
 use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::filter::TextFilter;
@@ -60,6 +61,8 @@ pub struct RecordThread {
     pub filter: TextFilter,
     /// The containers of the processes that records come from.
     pub containers: ContainerKeys,
+    /// The variables and headers that options ask for.
+    pub asked: AskedNames,
     /// The names in the configuration of the workers that records come from.
     pub places: Places,
     /// The consumers. One that changes requests comes last.
@@ -157,6 +160,7 @@ impl RecordThread {
             None if event.record.container == 0 => {}
             None => count_nameless(&self.ledger, self.messages),
         }
+        self.asked.add(&mut request, &event.texts);
         let record = &event.record;
         self.places
             .add(&mut request, record.location, record.upstream);
@@ -177,7 +181,7 @@ impl RecordThread {
 
     /// Returns the request that a record reports. `None` when a filter leaves it out.
     fn filtered<'a>(&self, event: &RequestEvent<'a>) -> Option<Request<'a>> {
-        if !self.filter.lets_texts_through(&event.texts) {
+        if !self.filter.lets_texts_through(&event.texts) || !self.asked.lets_through(&event.texts) {
             return None;
         }
         let request = request::request(event, self.clock);
@@ -229,6 +233,7 @@ mod tests {
     use crate::follow::containers::ContainersByNumber;
     use crate::host::stderr::Messages;
     use crate::host::stderr::Verbosity;
+    use crate::pipeline::asked::AskedNames;
     use crate::pipeline::containers::ContainerKeys;
     use crate::pipeline::filter::TextFilter;
     use crate::pipeline::ledger::Ledger;
@@ -255,6 +260,7 @@ mod tests {
         let thread = RecordThread {
             filter: TextFilter::default(),
             containers: ContainerKeys::new(ContainersByNumber::default()),
+            asked: AskedNames::default(),
             places: Places::default(),
             consumers: vec![Box::new(Noted(Arc::clone(&noted)))],
             left,

@@ -38,7 +38,7 @@ fn assert_found(file: &Path) {
     for section in [
         "  ngx_str_t\n    len 0\n    data 8\n",
         "  ngx_http_upstream_state_t\n    status 0\n    header_time 8\n    bytes_received 16\n",
-        "    signature 0\n    connection 8\n    srv_conf 16\n    loc_conf 24\n    read_event_handler 32\n    write_event_handler 40\n    upstream 48\n",
+        "    signature 0\n    connection 8\n    main_conf 16\n    srv_conf 24\n    loc_conf 32\n    read_event_handler 40\n    write_event_handler 48\n    upstream 56\n",
     ] {
         assert!(text.contains(section), "{text}");
     }

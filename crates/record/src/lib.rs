@@ -18,6 +18,7 @@ pub use ending::Ending;
 pub use format::Format;
 pub use lost::Lost;
 pub use phases::Phases;
+pub use place::Config;
 pub use place::Place;
 pub use redact::Redaction;
 pub use request::Request;

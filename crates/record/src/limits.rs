@@ -25,6 +25,18 @@ pub const PEER_ADDR_MAX: usize = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len()
 /// The most bytes of a name in nginx's configuration.
 pub const PLACE_MAX: usize = 512;
 
+/// The most bytes of a place in a file: the path, a colon and the line.
+pub const CONFIG_MAX: usize = 510 + ":4294967295".len();
+
+/// The most keys of `variables`, and of `headers`.
+pub const ASKED_MAX: usize = 8;
+
+/// The most bytes of such a key.
+pub const ASKED_NAME_MAX: usize = 64;
+
+/// The most bytes of the value of such a key.
+pub const ASKED_VALUE_MAX: usize = 512;
+
 /// The most bytes of the `uri` of a subrequest.
 pub const SUBREQUEST_URI_MAX: usize = 512;
 

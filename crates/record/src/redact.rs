@@ -33,10 +33,15 @@ enum Form {
 }
 
 impl Redaction {
-    /// Redacts every uri of a request.
+    /// Redacts every uri of a request, and the uris in values that options ask for.
     pub fn apply(&self, request: &mut Request<'_>) {
         self.replace(&mut request.request_uri, Form::Sent);
         self.replace(&mut request.uri, Form::Decoded);
+        for value in request.place.headers.values_mut() {
+            self.replace_text(value, Form::Sent);
+        }
+        let variables = &mut request.place.variables;
+        variables.retain(|name, value| self.keeps_variable(name, value));
         for subrequest in &mut request.subrequests {
             self.replace(&mut subrequest.uri, Form::Decoded);
         }
@@ -49,6 +54,34 @@ impl Redaction {
         {
             *uri = Cow::Owned(kept);
         }
+    }
+
+    /// Redacts a text that may be a uri.
+    fn replace_text(&self, text: &mut Cow<'_, str>, form: Form) {
+        if let Some(kept) = self.kept(text, form) {
+            *text = Cow::Owned(kept);
+        }
+    }
+
+    /// Redacts a variable, which may be a query string or one of its values. Returns false when nothing is left
+    /// of it.
+    fn keeps_variable(&self, name: &str, value: &mut Cow<'_, str>) -> bool {
+        if matches!(name, "args" | "query_string") {
+            if let Some(kept) = self.kept(&format!("?{value}"), Form::Sent) {
+                *value = Cow::Owned(kept.strip_prefix('?').unwrap_or_default().to_owned());
+            }
+        } else if let Some(key) = name.strip_prefix("arg_") {
+            match self {
+                Self::Keys(keys) if keys.iter().any(|known| known.eq_ignore_ascii_case(key)) => {
+                    *value = Cow::Borrowed(REDACTED);
+                }
+                Self::Keys(_) => {}
+                Self::Query => return false,
+            }
+        } else {
+            self.replace_text(value, Form::Sent);
+        }
+        !value.is_empty()
     }
 
     /// Returns the redacted uri. `None` when nothing has to be removed.
@@ -260,5 +293,45 @@ mod tests {
             let expected = expected.to_owned();
             assert_eq!(kept(&redaction, uri), (expected.clone(), expected));
         }
+    }
+
+    /// Check the variables that are a query string, a value of one, or a uri, and headers.
+    #[test]
+    fn asked() {
+        let values = || {
+            let all = [
+                ("args", "a=1&sig=x"),
+                ("arg_sig", "x"),
+                ("arg_a", "1"),
+                ("request_uri", "/a?sig=x"),
+                ("status", "200"),
+            ];
+            all.map(|(name, value)| (name.into(), value.into())).into()
+        };
+        let redacted = |redaction: &Redaction| {
+            let mut request = Request::default();
+            request.place.variables = values();
+            request.place.headers = [("referer".into(), "http://a/?sig=x".into())].into();
+            redaction.apply(&mut request);
+            let place = request.place;
+            let values = place.variables.into_iter().chain(place.headers);
+            let values = values.map(|(name, value)| format!("{name}: {value}"));
+            values.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            redacted(&keys(DEFAULT_KEYS)),
+            [
+                "arg_a: 1",
+                "arg_sig: REDACTED",
+                "args: a=1&sig=REDACTED",
+                "request_uri: /a?sig=REDACTED",
+                "status: 200",
+                "referer: http://a/?sig=REDACTED",
+            ]
+        );
+        assert_eq!(
+            redacted(&Redaction::Query),
+            ["request_uri: /a", "status: 200", "referer: http://a/"]
+        );
     }
 }

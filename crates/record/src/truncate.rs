@@ -83,10 +83,15 @@ fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>
     ];
     let subrequests = request.subrequests.iter_mut();
     let of_subrequests = subrequests.map(|sub| (Cut::Subrequests, &mut sub.uri));
+    let variables = request.place.variables.values_mut();
+    let headers = request.place.headers.values_mut();
+    let asked = variables.map(|text| (Cut::Variables, text));
+    let asked = asked.chain(headers.map(|text| (Cut::Headers, text)));
     of_request
         .into_iter()
         .chain(of_subrequests)
         .filter_map(|(cut, text)| Some((cut, text.as_mut()?)))
+        .chain(asked)
         .collect()
 }
 
@@ -200,6 +205,8 @@ mod tests {
     fn marked() {
         let mut longest = longest();
         longest.subrequests.clear();
+        longest.place.variables.clear();
+        longest.place.headers.clear();
         let mut cut: Vec<_> = super::texts(&mut longest)
             .into_iter()
             .map(|(cut, _)| cut.name().to_owned())

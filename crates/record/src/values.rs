@@ -129,6 +129,12 @@ names! {
         ServerName = "server_name",
         /// The end of the text is missing.
         UpstreamName = "upstream_name",
+        /// It is left out.
+        Config = "config",
+        /// The end of a value is missing, or all of it is left out.
+        Variables = "variables",
+        /// The end of a value is missing, or all of it is left out.
+        Headers = "headers",
         /// The end of the text is missing.
         ServerProtocol = "server_protocol",
         /// The end of the text is missing.

@@ -5,6 +5,8 @@
 mod abuse;
 /// The client's address.
 mod addresses;
+/// What options ask for.
+mod asked;
 /// Bad input: one line, the right exit code, nginx untouched.
 mod bad_input;
 /// Load balancing.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::is_before;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::dns;
@@ -222,6 +223,79 @@ fn upstreams() {
         assert_eq!(record.request_uri.as_deref(), Some(uri));
         assert_eq!(record.place.upstream_name.as_deref(), name, "{record:#?}");
     }
+}
+
+/// A group, and the file with its server.
+const INCLUDING: &str = "
+    upstream group { server 127.0.0.1:9; }
+    include {prefix}/servers.conf;";
+
+/// The content of that file.
+const INCLUDED: &str = "# a comment
+    server {
+        listen 127.0.0.1:{port};
+        location /group/ { proxy_pass http://group; }
+        location /direct/ { proxy_pass http://127.0.0.1:9; }
+        location /file/ { }
+    }";
+
+/// Check where servers and groups stand in the configuration, also in an included file, and that it is absent
+/// without the option.
+#[test]
+fn config_lines() {
+    if is_before((1, 15, 0), "the lines of servers") {
+        return;
+    }
+    let nginx = Nginx::prepared(INCLUDING, 9, |folder| {
+        fs::write(folder.join("servers.conf"), "").unwrap();
+    });
+    let servers = nginx.prefix().join("servers.conf");
+    fs::write(
+        &servers,
+        INCLUDED.replace("{port}", &nginx.port.to_string()),
+    )
+    .unwrap();
+    nginx.signal("HUP");
+    let worker = nginx.wait_for_worker();
+    while nginx.workers() != [worker] {
+        std::thread::yield_now();
+    }
+    let pid = nginx.pid().to_string();
+    let lines = Tool::start(&["--pid", &pid, "--json", "--config-lines"], 1);
+    let plain = Tool::trace(nginx.pid());
+    let mut client = Client::connect(nginx.port);
+    for uri in ["/group/", "/direct/", "/file/"] {
+        send(&mut client, "GET", uri, "test");
+    }
+    drop(client);
+    let file = nginx.prefix().join("nginx.conf");
+    let text = fs::read_to_string(&file).unwrap();
+    nginx.quit();
+    let group = text
+        .lines()
+        .position(|line| line.contains("upstream group"));
+    let group = format!("{}:{}", file.display(), group.unwrap() + 1);
+    let (server, direct) = (
+        format!("{}:2", servers.display()),
+        format!("{}:5", servers.display()),
+    );
+    let (ended, without) = (lines.wait(), plain.wait());
+    let records = ended.records();
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| &record.place.config)
+        .map(|config| (config.server.as_deref(), config.upstream.as_deref()))
+        .collect();
+    let server = Some(&*server);
+    let expected = [
+        (server, Some(&*group)),
+        (server, Some(&*direct)),
+        (server, None),
+    ];
+    assert_eq!(found, expected);
+    let without = without.records();
+    assert!(without.iter().all(|record| record.place.config.is_empty()));
+    assert_eq!(without.len(), 3);
 }
 
 /// The servers of a test with so many locations that they can't all be remembered, in each of two servers.

@@ -49,12 +49,13 @@ impl WantedMembers {
 }
 
 /// Members that some builds lack, or layout files from before they were read, with their structs.
-const OPTIONAL: [(&str, &str); 18] = [
+const OPTIONAL: [(&str, &str); 19] = [
     ("ngx_connection_s", "quic"),
     ("ngx_connection_s", "ssl"),
     ("ngx_connection_s", "udp"),
     ("ngx_http_connection_t", "ssl_servername"),
     ("ngx_http_request_s", "loc_conf"),
+    ("ngx_http_request_s", "main_conf"),
     ("ngx_http_request_s", "read_event_handler"),
     ("ngx_http_request_s", "request_body"),
     ("ngx_http_request_s", "srv_conf"),

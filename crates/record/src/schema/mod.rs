@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::Record;
+use crate::limits;
 use crate::request::Request;
 
 mod otel;
@@ -105,6 +106,13 @@ fn longest_value(definition: &Value, schema: &Value) -> Value {
         return longest.cloned().unwrap_or_default();
     }
     match schema["type"].as_str() {
+        Some("object") if schema["additionalProperties"].is_object() => {
+            let value = longest_value(definition, &schema["additionalProperties"]);
+            let count = schema["maxProperties"].as_u64().unwrap_or_default();
+            let name = |n| format!("{}{n}", "x".repeat(limits::ASKED_NAME_MAX - 1));
+            let members = (0..count).map(|n| (name(n), value.clone()));
+            Value::Object(members.collect())
+        }
         Some("object") => {
             let properties = schema["properties"].as_object().into_iter().flatten();
             let members = properties.map(|(key, property)| {

@@ -82,6 +82,12 @@ impl<'d> FlatSchema<'d> {
         let kind = resolve(self.definition, property);
         let items = resolve(self.definition, &kind["items"]);
         match (kind["type"].as_str(), items["type"].as_str()) {
+            (Some("object"), _) if kind["additionalProperties"].is_object() => {
+                let name = format!(r"^{}\.[0-9a-z_-]+$", name.replace('.', r"\."));
+                let mut value = kind["additionalProperties"].clone();
+                value["description"] = property["description"].clone();
+                self.patterns.insert(name, value);
+            }
             (Some("object"), _) => {
                 let dot = if is_pattern { r"\." } else { "." };
                 for (key, property) in kind["properties"].as_object().into_iter().flatten() {

@@ -77,6 +77,7 @@ impl Generator {
             return self.random.one_of(values)["const"].clone();
         }
         match schema["type"].as_str() {
+            Some("object") if schema["additionalProperties"].is_object() => self.map(&schema),
             Some("object") => self.object(&schema),
             Some("array") => self.array(&schema),
             Some("string") => self.text(&schema).into(),
@@ -98,6 +99,15 @@ impl Generator {
             }
         }
         object.into()
+    }
+
+    /// Returns an object with names that a user has chosen, and is not empty.
+    fn map(&mut self, schema: &Value) -> Value {
+        let value = schema["additionalProperties"].clone();
+        let max = schema["maxProperties"].as_u64().unwrap() as usize;
+        let len = 1 + self.random.below(max);
+        let members = (0..len).map(|n| (format!("name-{n}"), self.value(&value)));
+        Value::Object(members.collect())
     }
 
     /// Returns an array that is not empty.

@@ -4,7 +4,7 @@
 /// The members that have the same offset in all releases, except that threads move those of
 /// `ngx_event_pipe_s`. Tengine's `ngx_multi_upstream_module` moves most of `ngx_connection_s`, and freenginx
 /// `temp_file`.
-pub const CONSTANT: [&str; 70] = [
+pub const CONSTANT: [&str; 71] = [
     "ngx_array_t.elts",
     "ngx_array_t.nelts",
     "ngx_array_t.size",
@@ -36,6 +36,7 @@ pub const CONSTANT: [&str; 70] = [
     "ngx_http_request_body_t.rest",
     "ngx_http_request_body_t.temp_file",
     "ngx_http_request_s.loc_conf",
+    "ngx_http_request_s.main_conf",
     "ngx_http_request_s.read_event_handler",
     "ngx_http_request_s.signature",
     "ngx_http_request_s.srv_conf",

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Values that options ask for: variables that nginx has evaluated (--variable), and headers of the
+ * request (--header). Without these options the verifier removes all of this.
+ */
+#ifndef NGX_BPF_ASKED_BPF_H
+#define NGX_BPF_ASKED_BPF_H
+
+#include "read.bpf.h"
+#include "walk.bpf.h"
+
+enum { VARIABLES_WALKED_MAX = 4096 };
+
+/* Sets bit 5 of each byte, which makes a letter lower case. */
+#define LOWER_CASE 0x2020202020202020ULL
+
+/* Whether a name of this length in nginx's memory is the wanted one, in any case. */
+static __always_inline bool is_asked(const volatile struct asked_name *asked, const void *name,
+				     __u64 len)
+{
+	__u64 words[ASKED_NAME_MAX / 8] = {}, wanted;
+
+	if (len != asked->len || !len || len > ASKED_NAME_MAX)
+		return false;
+	barrier_var(len);
+	if (len > ASKED_NAME_MAX || bpf_probe_read_user(words, len, name))
+		return false;
+	for (__u32 i = 0; i < ASKED_NAME_MAX / 8; i++) {
+		wanted = asked->words[i];
+		if ((words[i] | LOWER_CASE) != (wanted | LOWER_CASE))
+			return false;
+	}
+	return true;
+}
+
+/* The context of a walk through the variables of a configuration. */
+struct variable_walk {
+	struct worker *w;
+	struct array variables;
+};
+
+static __always_inline bool variable_step(struct variable_walk *walk, __u32 index)
+{
+	struct ngx_str_t name = {};
+	void *variable = (void *)(walk->variables.elts + index * walk->variables.size);
+
+	if (index >= walk->variables.nelts || bpf_probe_read_user(&name, sizeof(name), variable))
+		return false;
+	for (__u32 i = 0; i < ASKED_MAX && i < variables_len; i++) {
+		if (is_asked(&variables[i], name.data, name.len))
+			walk->w->variable_at[i] = index + 1;
+	}
+	return true;
+}
+
+DEFINE_WALK(variable_step, struct variable_walk, VARIABLES_WALKED_MAX)
+
+/* Finds the indices of the variables, once for each configuration of a worker. */
+static __always_inline void variables_find(struct worker *w, __u64 main_conf)
+{
+	struct variable_walk walk = {.w = w};
+	void *cmcf = NULL;
+
+	__builtin_memset(w->variable_at, 0, sizeof(w->variable_at));
+	w->variables_of = w->flags & WORKER_ALONE ? 0 : main_conf;
+	if (bpf_probe_read_user(&cmcf, sizeof(cmcf), (void *)main_conf) ||
+	    bpf_probe_read_user(&walk.variables, sizeof(walk.variables),
+				cmcf + NGX_HTTP_CORE_MAIN_CONF_VARIABLES))
+		return;
+	walk_variable_step(&walk);
+}
+
+/* Appends a value as a text of the request. */
+static __always_inline void asked_text(struct worker *w, struct text *text, const void *from,
+				       __u64 len)
+{
+	__u64 bounded = len > ASKED_VALUE_MAX ? ASKED_VALUE_MAX : len;
+
+	barrier_var(bounded);
+	text->at = w->held.tail_len - w->held.texts_at;
+	text->len = append_text(w, from, bounded, ASKED_VALUE_MAX);
+	if (text->len && len > ASKED_VALUE_MAX)
+		text->len |= TEXT_CUT;
+}
+
+/* The values of the variables that this request has evaluated. */
+__noinline int draft_variables(struct worker *w)
+{
+	struct {
+		__u64 bits; /* len, and flags */
+		void *data;
+	} value;
+	void *values;
+	__u64 main_conf;
+	__u32 at;
+
+	if (!w || !bpf_core_field_exists(struct ngx_http_request_s, main_conf))
+		return 0;
+	main_conf = (__u64)OF_REQUEST(w, main_conf);
+	if (w->variables_of != main_conf)
+		variables_find(w, main_conf);
+	at = bpf_core_field_offset(struct ngx_http_request_s, main) + NGX_HTTP_REQUEST_VARIABLES;
+	if (at > REQUEST_BYTES_MAX - sizeof(values))
+		return 0;
+	values = *(void **)&w->request[at];
+	for (__u32 i = 0; i < ASKED_MAX && i < variables_len; i++) {
+		if (!w->variable_at[i] ||
+		    bpf_probe_read_user(&value, sizeof(value),
+					values + (w->variable_at[i] - 1) * sizeof(value)))
+			continue;
+		if ((value.bits & NGX_HTTP_VARIABLE_VALID) &&
+		    !(value.bits & NGX_HTTP_VARIABLE_NOT_FOUND))
+			asked_text(w, &w->held.draft.texts.variables[i], value.data,
+				   value.bits & NGX_HTTP_VARIABLE_LEN);
+	}
+	return 0;
+}
+
+/* Searches the copy of a part of the headers. Of several with one name the first counts. */
+__noinline int headers_of_part(struct worker *w, __u64 bytes)
+{
+	__u64 size, at = 0;
+	struct text *text;
+	void *elt;
+	__u32 i;
+
+	if (!w)
+		return 0;
+	size = OF_REQUEST(w, headers_in.headers.size);
+	for (__u32 n = 0; n < PART_HEADERS_MAX && at < bytes; n++, at += size) {
+		barrier_var(at);
+		if (at > HEADERS_BYTES - HEADER_BYTES)
+			break;
+		elt = &w->headers[at];
+		for (i = 0; i < ASKED_MAX && i < headers_len; i++) {
+			if (headers[i].hash == OF_HEADER(elt, hash))
+				break;
+		}
+		barrier_var(i); /* one state for the verifier, whichever it is */
+		if (i >= ASKED_MAX || i >= headers_len)
+			continue;
+		text = &w->held.draft.texts.headers[i];
+		if (!text->len &&
+		    is_asked(&headers[i], OF_HEADER(elt, key.data), OF_HEADER(elt, key.len)))
+			asked_text(w, text, OF_HEADER(elt, value.data), OF_HEADER(elt, value.len));
+	}
+	return 0;
+}
+
+#endif
