@@ -54,6 +54,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         http_host: texts.host.lossy(),
         place: Place {
             upstream_name: texts.resolved.lossy(),
+            is_upstream_of_variable: !texts.resolved.bytes.is_empty(),
             ..Default::default()
         },
         truncated: facts.truncated(),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Metrics over all requests, for Prometheus. The number of labels is bounded: the first upstreams have a
-//! label of their own, paths only where `--route` names them.
+//! Metrics over all requests, for Prometheus. The number of label values is bounded, and so is that of the series:
+//! what comes when they are full is `other`. A value that no request has had for some time makes room.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -12,13 +13,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use labels::LabelValues;
 use labels::Labels;
 use labels::NONE;
 use labels::OTHER;
+use labels::TakenIn;
 use nginx::NginxMetrics;
 use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::SPANS;
+use ngx_bpf_record::values::Failure;
 use own::OwnMetrics;
 use route::Route;
 
@@ -37,6 +41,9 @@ const BUCKETS: [f64; 17] = [
 
 /// The number of upstreams that have a label of their own.
 const UPSTREAMS_MAX: usize = 32;
+
+/// The number of locations, with their servers and groups of upstream servers, that have labels of their own.
+const PLACES_MAX: usize = 256;
 
 /// The address at which metrics are served, and the routes that are counted.
 #[derive(Clone, Debug)]
@@ -69,16 +76,63 @@ struct Kind {
     status: &'static str,
     /// The name of a route, or `other`; `None` without routes.
     route: Option<String>,
+    /// Where in the configuration the requests were handled.
+    place: PlaceLabels,
+}
+
+/// The labels that say where in the configuration requests were handled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PlaceLabels {
+    location: String,
+    server_name: String,
+    upstream_name: String,
+}
+
+impl PlaceLabels {
+    /// Returns the labels of a request. A part that it does not have is `none`.
+    fn of(request: &Request<'_>) -> Self {
+        let label = |name: &Option<Cow<'_, str>>| name.as_deref().unwrap_or(NONE).to_owned();
+        Self {
+            location: label(&request.place.location),
+            server_name: label(&request.place.server_name),
+            /* Clients may choose the others. */
+            upstream_name: match request.place.is_upstream_of_variable {
+                true => OTHER.to_owned(),
+                false => label(&request.place.upstream_name),
+            },
+        }
+    }
+
+    /// Returns the labels of places that have none of their own.
+    fn other() -> Self {
+        let other = || OTHER.to_owned();
+        Self {
+            location: other(),
+            server_name: other(),
+            upstream_name: other(),
+        }
+    }
 }
 
 impl Kind {
-    /// Returns names and values.
+    /// Returns names and values, without those of the place.
     fn labels(&self) -> Labels {
         let mut labels = vec![
             ("upstream", self.upstream.clone()),
             ("status", self.status.to_owned()),
         ];
         labels.extend(self.route.clone().map(|route| ("route", route)));
+        labels
+    }
+
+    /// Returns names and values.
+    fn all_labels(&self) -> Labels {
+        let mut labels = self.labels();
+        labels.extend([
+            ("location", self.place.location.clone()),
+            ("server_name", self.place.server_name.clone()),
+            ("upstream_name", self.place.upstream_name.clone()),
+        ]);
         labels
     }
 }
@@ -89,8 +143,8 @@ struct Series {
     requests: Counter,
     /// The time from the first byte read to the end of the request. `None` before the first value.
     duration: Option<Histogram>,
-    /// The intervals of `SPANS`. An interval that no request of this kind has had is absent:
-    /// requests without an upstream have no histogram of the upstream, not even an empty one.
+    /// The intervals of `SPANS`, of all places together. An interval that no request of this kind has had is
+    /// absent: requests without an upstream have no histogram of the upstream, not even an empty one.
     spans: [Option<Histogram>; SPANS.len()],
     labels: Labels,
 }
@@ -98,7 +152,7 @@ struct Series {
 impl Series {
     /// Creates the metrics of a new kind.
     fn new(kind: &Kind, requests: &Family<Labels, Counter>) -> Self {
-        let labels = kind.labels();
+        let labels = kind.all_labels();
         Self {
             requests: requests.get_or_create_owned(&labels),
             duration: None,
@@ -116,7 +170,9 @@ pub struct RequestMetrics {
     /// The routes of `--route`.
     routes: Vec<Route>,
     /// The upstreams that have a label of their own.
-    upstreams: Vec<String>,
+    upstreams: LabelValues<String>,
+    /// The places that have labels of their own.
+    places: LabelValues<PlaceLabels>,
     /// The metrics of each kind of requests so far.
     series: HashMap<Kind, Series>,
     /// The number of requests, by kind.
@@ -155,7 +211,8 @@ impl RequestMetrics {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             routes,
-            upstreams: Vec::new(),
+            upstreams: LabelValues::new(UPSTREAMS_MAX),
+            places: LabelValues::new(PLACES_MAX),
             series: HashMap::new(),
             requests: Family::default(),
             tunnels: Family::default(),
@@ -187,6 +244,7 @@ impl RequestMetrics {
 
     /// Counts and measures one request.
     pub fn observe(&mut self, request: &Request<'_>) {
+        let place = self.place(request);
         let kind = Kind {
             upstream: match request.upstream_addr.as_deref() {
                 Some(addr) => self.upstream(addr),
@@ -194,10 +252,12 @@ impl RequestMetrics {
             },
             status: class(request.status),
             route: Route::label(&self.routes, request.request_uri.as_deref()),
+            place,
         };
         for attempt in request.all_attempts() {
             self.attempt(attempt);
         }
+        let phase_labels = kind.labels();
         let series = self.series.entry(kind);
         let series = series.or_insert_with_key(|kind| Series::new(kind, &self.requests));
         series.requests.inc();
@@ -214,7 +274,7 @@ impl RequestMetrics {
         for (histogram, (name, span)) in series.spans.iter_mut().zip(SPANS) {
             if let Some(ns) = span(request) {
                 let new = || {
-                    let mut labels = series.labels.clone();
+                    let mut labels = phase_labels.clone();
                     labels.push(("phase", name.to_owned()));
                     self.phases.get_or_create_owned(&labels)
                 };
@@ -226,24 +286,78 @@ impl RequestMetrics {
     /// Counts a failed attempt.
     fn attempt(&mut self, attempt: &Attempt<'_>) {
         if let (Some(addr), Some(failure)) = (attempt.addr.as_deref(), attempt.failure) {
-            let labels = vec![
-                ("upstream", self.upstream(addr)),
-                ("failure", failure.name().to_owned()),
-            ];
+            let labels = failure_labels(&self.upstream(addr), failure);
             self.failures.get_or_create(&labels).inc();
         }
     }
 
     /// Returns the label of an upstream.
     fn upstream(&mut self, addr: &str) -> String {
-        if !self.upstreams.iter().any(|known| known == addr) {
-            if self.upstreams.len() == UPSTREAMS_MAX {
-                return OTHER.to_owned();
+        let addr = addr.to_owned();
+        match self.upstreams.take_in(&addr) {
+            TakenIn::Known => addr,
+            TakenIn::InPlaceOf(gone) => {
+                self.forget(|kind| kind.upstream == gone);
+                self.forget_failures(&gone);
+                addr
             }
-            self.upstreams.push(addr.to_owned());
+            TakenIn::Refused => OTHER.to_owned(),
         }
-        addr.to_owned()
     }
+
+    /// Returns the labels of the place of a request.
+    fn place(&mut self, request: &Request<'_>) -> PlaceLabels {
+        let place = PlaceLabels::of(request);
+        match self.places.take_in(&place) {
+            TakenIn::Known => place,
+            TakenIn::InPlaceOf(gone) => {
+                self.forget(|kind| kind.place == gone);
+                place
+            }
+            TakenIn::Refused => PlaceLabels::other(),
+        }
+    }
+
+    /// Called ten times a second.
+    pub fn tick(&mut self) {
+        self.upstreams.tick();
+        self.places.tick();
+    }
+
+    /// Removes the series of kinds of requests. Those of phases go with the last kind that has them.
+    fn forget(&mut self, is_gone: impl Fn(&Kind) -> bool) {
+        let gone = self.series.extract_if(|kind, _| is_gone(kind));
+        let gone: Vec<(Kind, Series)> = gone.collect();
+        for (kind, series) in gone {
+            self.requests.remove(&series.labels);
+            self.tunnels.remove(&series.labels);
+            self.durations.remove(&series.labels);
+            let labels = kind.labels();
+            if self.series.keys().any(|other| other.labels() == labels) {
+                continue;
+            }
+            for (name, _) in SPANS {
+                let mut labels = labels.clone();
+                labels.push(("phase", name.to_owned()));
+                self.phases.remove(&labels);
+            }
+        }
+    }
+
+    /// Removes the failures of an upstream.
+    fn forget_failures(&mut self, upstream: &str) {
+        for failure in Failure::ALL {
+            self.failures.remove(&failure_labels(upstream, failure));
+        }
+    }
+}
+
+/// Returns the labels of failed attempts.
+fn failure_labels(upstream: &str, failure: Failure) -> Labels {
+    vec![
+        ("upstream", upstream.to_owned()),
+        ("failure", failure.name().to_owned()),
+    ]
 }
 
 /// Returns the class of a status: `2xx` and so on, `none` without a status.
@@ -265,129 +379,4 @@ fn seconds(ns: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use ngx_bpf_record::Phases;
-    use ngx_bpf_record::Request;
-    use ngx_bpf_record::schema;
-    use prometheus_client::registry::Registry;
-
-    use super::OwnMetrics;
-    use super::RequestMetrics;
-    use super::SPANS;
-    use super::UPSTREAMS_MAX;
-    use super::route::Route;
-    use crate::counts::Counts;
-
-    /// Returns the text that is served after these requests.
-    fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
-        let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
-        let mut registry = Registry::default();
-        let mut metrics = RequestMetrics::register(routes.collect(), &mut registry);
-        let own = OwnMetrics::register(&mut registry);
-        requests.iter().for_each(|request| metrics.observe(request));
-        own.update(&Counts::default(), 0, 1);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        text
-    }
-
-    /// Returns a request to an upstream.
-    fn request(upstream: &str) -> Request<'static> {
-        Request {
-            status: Some(502),
-            request_uri: Some("/api/users/7?all".into()),
-            uri: Some("/index.php".into()),
-            upstream_addr: Some(upstream.to_owned().into()),
-            elapsed_ns: Some(2_000_000),
-            phases: Phases {
-                upstream_connect_time: Some(5_000),
-                upstream_request_first_byte_time: Some(105_000),
-                ..Default::default()
-            },
-            ..Default::default()
-        }
-    }
-
-    /// Check that a request is counted and measured once, in its kind.
-    #[test]
-    fn kinds() {
-        let text = served(
-            &["users=/api/users/*"],
-            &[request("a:1"), request("a:1"), Request::default()],
-        );
-        for line in [
-            "nginx_http_requests_total{upstream=\"a:1\",status=\"5xx\",route=\"users\"} 2",
-            "nginx_http_requests_total{upstream=\"none\",status=\"none\",route=\"other\"} 1",
-            "nginx_http_request_duration_seconds_bucket{le=\"0.0025\",upstream=\"a:1\",status=\"5xx\",route=\"users\"} 2",
-            "nginx_http_request_duration_seconds_bucket{le=\"0.001\",upstream=\"a:1\",status=\"5xx\",route=\"users\"} 0",
-            "nginx_http_request_phase_seconds_sum{upstream=\"a:1\",status=\"5xx\",route=\"users\",phase=\"upstream_connect\"} 0.0002",
-            "ngx_bpf_requests_lost_total{cause=\"ring_full\"} 0",
-            "ngx_bpf_traced_binaries 1",
-        ] {
-            assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
-        }
-        assert!(!served(&[], &[request("a:1")]).contains("route="));
-        /* An interval that no request of a kind has gets no series. */
-        assert!(!text.contains("phase=\"upstream_wait\""), "{text}");
-        assert!(
-            !text.contains("duration_seconds_count{upstream=\"none\""),
-            "{text}"
-        );
-    }
-
-    /// Check that tunnels are counted and in no histogram.
-    #[test]
-    fn tunnels() {
-        let mut tunnel = request("a:1");
-        (tunnel.status, tunnel.ending.tunnel) = (Some(101), true);
-        let text = served(&[], &[tunnel]);
-        for line in [
-            "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\"} 1",
-            "nginx_http_tunnels_total{upstream=\"a:1\",status=\"1xx\"} 1",
-        ] {
-            assert!(text.contains(&format!("{line}\n")), "{text}");
-        }
-        assert!(!text.contains("seconds_count"), "{text}");
-        assert!(!served(&[], &[request("a:1")]).contains("tunnels_total"));
-    }
-
-    /// Check that docs/metrics.md names every metric that is served, and every phase.
-    #[test]
-    fn documented() {
-        let document = include_str!("../../docs/metrics.md");
-        let text = served(&[], &[schema::longest()]);
-        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        for line in types {
-            let (name, kind) = line.split_once(' ').unwrap();
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            assert!(document.contains(&format!("`{name}{suffix}`")), "{line}");
-        }
-        for (phase, _) in SPANS {
-            assert!(document.contains(&format!("| `{phase}` |")), "{phase}");
-        }
-    }
-
-    /// Check that the number of upstream labels is bounded, whatever upstreams nginx connects to.
-    #[test]
-    fn bounded() {
-        let requests: Vec<_> = (0..1000).map(|n| request(&format!("host{n}:80"))).collect();
-        let text = served(&[], &requests);
-        let lines = text
-            .lines()
-            .filter(|line| line.starts_with("nginx_http_requests_total"));
-        assert_eq!(lines.count(), UPSTREAMS_MAX + 1);
-        let other = requests.len() - UPSTREAMS_MAX;
-        assert!(text.contains(&format!("upstream=\"other\",status=\"5xx\"}} {other}\n")));
-    }
-
-    /// Check that a failed attempt is counted by server and reason.
-    #[test]
-    fn failures() {
-        let text = served(&[], &[schema::longest()]);
-        let addr = "x".repeat(128);
-        let expected = format!(
-            "nginx_http_upstream_failures_total{{upstream=\"{addr}\",failure=\"no_live_upstreams\"}} 40\n"
-        );
-        assert!(text.contains(&expected), "{text}");
-    }
-}
+mod tests;

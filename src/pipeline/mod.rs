@@ -210,6 +210,10 @@ impl Consumer for RequestMetrics {
         self.observe(request);
         Ok(())
     }
+
+    fn tick(&mut self) {
+        Self::tick(self);
+    }
 }
 
 /// Prints hints about the settings and the output.

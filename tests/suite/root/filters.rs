@@ -27,7 +27,10 @@ fn counted(port: u16, routes: usize) -> Vec<String> {
         let body = served(port);
         let counts = body.lines().filter_map(|line| {
             let labels = line.strip_prefix("nginx_http_requests_total{")?;
-            Some(labels.split_once("route=").unwrap().1.to_owned())
+            let (_, rest) = labels.split_once("route=").unwrap();
+            let (route, _) = rest.split_once(',').unwrap();
+            let (_, count) = rest.rsplit_once("} ").unwrap();
+            Some(format!("{route}}} {count}"))
         });
         let mut counts: Vec<String> = counts.collect();
         if counts.len() >= routes {

@@ -305,13 +305,21 @@ fn no_impossible_series() {
     let (tool, port) = with_metrics(&nginx);
     Client::connect(nginx.port).get("/static");
     wait_for(
-        "nginx_http_requests_total{upstream=\"none\",status=\"2xx\"} 1",
+        "nginx_http_requests_total{upstream=\"none\",status=\"2xx\",location=\"/static\",\
+         server_name=\"none\",upstream_name=\"none\"} 1",
         || served(port),
     );
     let text = served(port);
     assert!(text.contains("phase=\"client_response\""), "{text}");
     assert!(!text.contains("phase=\"upstream_"), "{text}");
     assert!(!text.contains("phase=\"before_upstream\""), "{text}");
+    Client::connect(nginx.port).get("/x");
+    let expected = format!(
+        "nginx_http_requests_total{{upstream=\"127.0.0.1:{}\",status=\"2xx\",location=\"/\",\
+         server_name=\"none\",upstream_name=\"app\"}} 1",
+        upstream.port
+    );
+    wait_for(&expected, || served(port));
     drop(nginx);
     tool.wait().assert_clean();
 }

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of the metrics of requests.
+
+use ngx_bpf_record::Phases;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::schema;
+use prometheus_client::registry::Registry;
+
+use super::OwnMetrics;
+use super::PLACES_MAX;
+use super::RequestMetrics;
+use super::SPANS;
+use super::UPSTREAMS_MAX;
+use super::route::Route;
+use crate::counts::Counts;
+
+/// Returns the text that is served after these requests.
+fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
+    let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
+    let mut registry = Registry::default();
+    let mut metrics = RequestMetrics::register(routes.collect(), &mut registry);
+    let own = OwnMetrics::register(&mut registry);
+    requests.iter().for_each(|request| metrics.observe(request));
+    own.update(&Counts::default(), 0, 1);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
+/// Returns a request to an upstream.
+fn request(upstream: &str) -> Request<'static> {
+    Request {
+        status: Some(502),
+        request_uri: Some("/api/users/7?all".into()),
+        uri: Some("/index.php".into()),
+        upstream_addr: Some(upstream.to_owned().into()),
+        elapsed_ns: Some(2_000_000),
+        phases: Phases {
+            upstream_connect_time: Some(5_000),
+            upstream_request_first_byte_time: Some(105_000),
+            ..Default::default()
+        },
+        ..Default::default()
+    }
+}
+
+/// Check that a request is counted and measured once, in its kind.
+#[test]
+fn kinds() {
+    let text = served(
+        &["users=/api/users/*"],
+        &[request("a:1"), request("a:1"), Request::default()],
+    );
+    for line in [
+        "nginx_http_requests_total{upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 2",
+        "nginx_http_requests_total{upstream=\"none\",status=\"none\",route=\"other\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 1",
+        "nginx_http_request_duration_seconds_bucket{le=\"0.0025\",upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 2",
+        "nginx_http_request_duration_seconds_bucket{le=\"0.001\",upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 0",
+        "nginx_http_request_phase_seconds_sum{upstream=\"a:1\",status=\"5xx\",route=\"users\",phase=\"upstream_connect\"} 0.0002",
+        "ngx_bpf_requests_lost_total{cause=\"ring_full\"} 0",
+        "ngx_bpf_traced_binaries 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+    }
+    assert!(!served(&[], &[request("a:1")]).contains("route="));
+    /* An interval that no request of a kind has gets no series. */
+    assert!(!text.contains("phase=\"upstream_wait\""), "{text}");
+    assert!(
+        !text.contains("duration_seconds_count{upstream=\"none\""),
+        "{text}"
+    );
+}
+
+/// Check that tunnels are counted and in no histogram.
+#[test]
+fn tunnels() {
+    let mut tunnel = request("a:1");
+    (tunnel.status, tunnel.ending.tunnel) = (Some(101), true);
+    let text = served(&[], &[tunnel]);
+    for line in [
+        "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 1",
+        "nginx_http_tunnels_total{upstream=\"a:1\",status=\"1xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{text}");
+    }
+    assert!(!text.contains("seconds_count"), "{text}");
+    assert!(!served(&[], &[request("a:1")]).contains("tunnels_total"));
+}
+
+/// Check that docs/metrics.md names every metric that is served, and every phase.
+#[test]
+fn documented() {
+    let document = include_str!("../../docs/metrics.md");
+    let text = served(&[], &[schema::longest()]);
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        assert!(document.contains(&format!("`{name}{suffix}`")), "{line}");
+    }
+    for (phase, _) in SPANS {
+        assert!(document.contains(&format!("| `{phase}` |")), "{phase}");
+    }
+}
+
+/// Check that the number of upstream labels is bounded, whatever upstreams nginx connects to.
+#[test]
+fn bounded() {
+    let requests: Vec<_> = (0..1000).map(|n| request(&format!("host{n}:80"))).collect();
+    let text = served(&[], &requests);
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("nginx_http_requests_total"));
+    assert_eq!(lines.count(), UPSTREAMS_MAX + 1);
+    let other = requests.len() - UPSTREAMS_MAX;
+    assert!(text.contains(&format!("upstream=\"other\",status=\"5xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\"}} {other}\n")));
+}
+
+/// Check that a failed attempt is counted by server and reason.
+#[test]
+fn failures() {
+    let text = served(&[], &[schema::longest()]);
+    let addr = "x".repeat(128);
+    let expected = format!(
+        "nginx_http_upstream_failures_total{{upstream=\"{addr}\",failure=\"no_live_upstreams\"}} 40\n"
+    );
+    assert!(text.contains(&expected), "{text}");
+}
+
+/// Returns a request that a location has answered.
+fn located(location: &str, upstream: &str) -> Request<'static> {
+    let mut request = request(upstream);
+    request.place.location = Some(location.to_owned().into());
+    request.place.server_name = Some("shop \"x\"".into());
+    request.place.upstream_name = Some("backend".into());
+    request
+}
+
+/// Check the labels of a place: requests and durations have them, phases are those of all places together.
+#[test]
+fn places() {
+    let text = served(&[], &[located("/a", "a:1"), located("/b", "a:1")]);
+    let of = |location| {
+        format!(
+            "upstream=\"a:1\",status=\"5xx\",location=\"{location}\",server_name=\"shop \\\"x\\\"\",upstream_name=\"backend\"}} 1\n"
+        )
+    };
+    for location in ["/a", "/b"] {
+        let place = of(location);
+        assert!(
+            text.contains(&format!("nginx_http_requests_total{{{place}")),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!("duration_seconds_count{{{place}")),
+            "{text}"
+        );
+    }
+    let phase =
+        "phase_seconds_count{upstream=\"a:1\",status=\"5xx\",phase=\"upstream_connect\"} 2\n";
+    assert!(text.contains(phase), "{text}");
+}
+
+/// Check that the number of places is bounded, whatever configurations nginx reads.
+#[test]
+fn bounded_places() {
+    let requests: Vec<_> = (0..1000)
+        .map(|n| located(&format!("/{n}"), "a:1"))
+        .collect();
+    let text = served(&[], &requests);
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("nginx_http_requests_total"));
+    assert_eq!(lines.count(), PLACES_MAX + 1);
+    let of_clients = (0..1000).map(|n| {
+        let mut request = located("/", "a:1");
+        request.place.upstream_name = Some(format!("host{n}").into());
+        request.place.is_upstream_of_variable = true;
+        request
+    });
+    let of_clients = served(&[], &of_clients.collect::<Vec<_>>());
+    assert!(
+        of_clients.contains("upstream_name=\"other\"} 1000\n"),
+        "{of_clients}"
+    );
+    let other = requests.len() - PLACES_MAX;
+    let other =
+        format!("location=\"other\",server_name=\"other\",upstream_name=\"other\"}} {other}\n");
+    assert!(text.contains(&other), "{text}");
+}
+
+/// Check that upstreams and places that have gone make room for new ones, with all their series.
+#[test]
+fn gone() {
+    let mut registry = Registry::default();
+    let mut metrics = RequestMetrics::register(Vec::new(), &mut registry);
+    let failed = schema::longest();
+    metrics.observe(&failed);
+    for n in 0..PLACES_MAX {
+        metrics.observe(&located(&format!("/{n}"), &format!("old{n}:1")));
+    }
+    for _ in 0..10 * 60 * 10 {
+        metrics.tick();
+    }
+    for n in 0..PLACES_MAX {
+        metrics.observe(&located(&format!("/new{n}"), &format!("new{n}:1")));
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(lines("\"old"), 0, "{text}");
+    assert_eq!(lines("failures_total{"), 0, "{text}");
+    assert!(lines("requests_total{upstream=\"new") >= UPSTREAMS_MAX);
+    assert_eq!(lines("location=\"/new"), lines("location=\"/"), "{text}");
+}
