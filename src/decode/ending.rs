@@ -17,6 +17,9 @@ use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::facts::HTTP_VERSION_30;
 use crate::decode::wire::AttemptEvent;
 
+/// How far a request had come.
+mod stage;
+
 /// The status of a tunnel.
 const SWITCHING_PROTOCOLS: u32 = 101;
 
@@ -47,6 +50,7 @@ pub fn ending(facts: &Facts<'_, '_>, failure: Option<Failure>) -> Ending {
         end,
         timeout: is_timeout.then(|| evidence.timeout()).flatten(),
         closed_by: end.and_then(|end| evidence.closed_by(end)),
+        last_phase: end.and_then(|end| evidence.last_phase(end)),
         tunnel: facts.is_tunnel(),
         tunnel_ns: facts.tunnel_ns(),
     }

@@ -33,6 +33,14 @@ pub struct Ending {
         "x-absent" = "neither side did; both sides of a tunnel were closed at once; it is not certain"
     ))]
     pub closed_by: Option<values::Side>,
+    /// How far a request had come that was cut short or that an upstream failed (below).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "what nginx's memory and the sockets show of the request's parts",
+        "x-absent" = "`end` is absent, `ok` or `rejected`; nginx answered with an error of its own; the \
+                      request was in progress when tracing began; it is not certain"
+    ))]
+    pub last_phase: Option<values::Part>,
     /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered
     /// with 2xx). Then all times of the response are those of its first byte, and `elapsed_ns` is the whole
     /// life of the tunnel.

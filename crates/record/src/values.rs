@@ -217,6 +217,31 @@ names! {
 }
 
 names! {
+    /// The part of a request's time in which it was cut short.
+    pub enum Part {
+        /// nginx was reading the header.
+        ClientRequest = "client_request",
+        /// nginx was reading the body.
+        ClientBody = "client_body",
+        /// nginx had the request, and had not begun to connect to an upstream: it may have been resolving
+        /// its name.
+        BeforeUpstream = "before_upstream",
+        /// nginx was connecting to an upstream, or in the TLS handshake with it.
+        UpstreamConnect = "upstream_connect",
+        /// nginx was sending the request to the upstream.
+        UpstreamRequest = "upstream_request",
+        /// The upstream had the request, and nginx had no byte of the response.
+        UpstreamWait = "upstream_wait",
+        /// nginx was reading the upstream's response.
+        UpstreamResponse = "upstream_response",
+        /// nginx had the request, needed no upstream, and had sent nothing.
+        BeforeResponse = "before_response",
+        /// The client had a part of the response.
+        ClientResponse = "client_response",
+    }
+}
+
+names! {
     /// Who ended a request early, or closed a tunnel.
     pub enum Side {
         /// The client closed or reset its connection or stream.

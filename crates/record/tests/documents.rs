@@ -78,6 +78,7 @@ fn fields(text: &str) -> String {
         ("end", "End", ["`end`", "what happened"]),
         ("end", "Timeout", ["`timeout`", "what happened"]),
         ("end", "Side", ["`closed_by`", "what happened"]),
+        ("end", "Part", ["`last_phase`", "what happened"]),
         ("lost", "Cause", ["`cause`", "what happened"]),
     ] {
         text = replaced(&text, heading, &column, values(&definition, name));

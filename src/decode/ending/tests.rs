@@ -3,6 +3,7 @@
 
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
+use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Timeout;
 
 use super::ending;
@@ -230,4 +231,35 @@ fn timeouts() {
         let event = request(status, &flags);
         assert_eq!(ending(&Facts(&event), failure).timeout, expected);
     }
+}
+
+/// Check how far requests had come that were cut short.
+#[test]
+fn parts() {
+    let cut = |status, flags: &[request_flag], change: fn(&mut types::request_record)| {
+        let mut event = request(
+            status,
+            &[&[R::REQUEST_CUT, R::REQUEST_FAILED][..], flags].concat(),
+        );
+        change(&mut event.record);
+        ending(&Facts(&event), None).last_phase
+    };
+    const EOF: &[request_flag] = &[R::REQUEST_EOF];
+    const UNSENT: fn(&mut types::request_record) = |record| record.response_first_ns = 0;
+    let head = cut(400, &[R::REQUEST_EOF, R::REQUEST_UNPROCESSED], UNSENT);
+    assert_eq!(head, Some(Part::ClientRequest));
+    let body = [R::REQUEST_EOF, R::REQUEST_BODY, R::REQUEST_UPSTREAM];
+    assert_eq!(cut(400, &body, UNSENT), Some(Part::ClientBody));
+    let of_stream = cut(400, &body, |record| {
+        (record.response_first_ns, record.http_version) = (0, 2000);
+    });
+    assert_eq!(of_stream, None);
+    assert_eq!(cut(499, EOF, UNSENT), Some(Part::BeforeResponse));
+    let upstream = [R::REQUEST_EOF, R::REQUEST_UPSTREAM];
+    assert_eq!(cut(499, &upstream, UNSENT), Some(Part::BeforeUpstream));
+    assert_eq!(cut(200, EOF, |_| ()), Some(Part::ClientResponse));
+    let unseen = cut(200, EOF, |record| record.request_first_ns = 0);
+    assert_eq!(unseen, None);
+    let answered = ending(&Facts(&request(404, &[R::REQUEST_FINISHED])), None);
+    assert_eq!(answered.last_phase, None);
 }

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Side;
 use ngx_bpf_record::values::Timeout;
 
@@ -36,7 +37,7 @@ const HTTP: &str = "
     error_log {prefix}/error.log info;
     client_header_timeout 300ms; client_body_timeout 300ms; send_timeout 300ms;
     lingering_timeout 300ms; keepalive_timeout 2s;
-    proxy_connect_timeout 300ms; proxy_read_timeout 300ms; proxy_send_timeout 300ms;
+    proxy_connect_timeout 300ms; proxy_send_timeout 300ms;
     resolver 127.0.0.1:9; resolver_timeout 200ms;
     server {
         listen 127.0.0.1:{port};
@@ -57,11 +58,9 @@ const HTTP: &str = "
         location /direct/ {
             proxy_buffering off; proxy_request_buffering off; proxy_pass http://127.0.0.1:{upstream};
         }
-        location /patient/ {
-            proxy_read_timeout 60s; proxy_pass http://127.0.0.1:{upstream};
-            location /patient/direct/ {
-                proxy_buffering off; proxy_read_timeout 60s; proxy_pass http://127.0.0.1:{upstream};
-            }
+        location /hasty/ { proxy_read_timeout 300ms; proxy_pass http://127.0.0.1:{upstream}; }
+        location /hasty/direct/ {
+            proxy_buffering off; proxy_read_timeout 300ms; proxy_pass http://127.0.0.1:{upstream};
         }
         location /inner/ { internal; root {prefix}/html; }
         location /refused { proxy_pass http://127.0.0.1:9; }
@@ -78,7 +77,7 @@ pub struct Row {
     pub uri: &'static str,
     /// 0: none.
     status: u32,
-    /// The values of `end`, `timeout` and `closed_by`, with slashes between them; `-`: `end` is absent.
+    /// The values of `end`, `timeout`, `closed_by` and `last_phase`, with slashes between them; `-`: `end` is absent.
     end: &'static str,
     /// What nginx's error log says of its connection. Empty: nothing of what it says of other ends.
     said: &'static str,
@@ -124,10 +123,10 @@ const HTTP1: &str = "
     cut        /bye                             444 rejected/nginx
     cut        /gone                            499 rejected/nginx
     cut        /late                            408 rejected/nginx
-    post-100   /small                           413 rejected                     too large body
+    post-100   /small                           413 rejected                                       too large body
     post-100   /file                            405 rejected
     post-100   /proxied/                        200 ok
-    broken     /file                            400 rejected                     client sent invalid
+    broken     /file                            400 rejected                                       client sent invalid
 
     whole      /proxied/                        200 ok
     whole      /proxied/status-404              404 ok
@@ -136,40 +135,40 @@ const HTTP1: &str = "
     whole      /proxied/accel-inner-none        404 rejected
     whole      /proxied/endless/body-1000       200 ok
 
-    whole      /refused                         502 upstream_failed              (111:
-    whole      /page                            502 upstream_failed              (111:
-    whole      /mended                          200 ok                           (111:
-    whole      /unresolved                      502 upstream_failed              could not be resolved
-    whole      /proxied/close                   502 upstream_failed/upstream     upstream prematurely closed
-    whole      /proxied/reset                   502 upstream_failed/upstream     (104:
-    whole      /proxied/junk                    502 upstream_failed/nginx        invalid header
-    whole      /full                            504 timeout/connect/nginx        while connecting to upstream
-    whole      /proxied/hang                    504 timeout/upstream_read/nginx  while reading response header
-    post-25165824 /proxied/deaf                    504 timeout/upstream_send/nginx  while sending request
-    cut        /proxied/half-1000/wait-30/close 200 upstream_failed/upstream     upstream prematurely closed
-    cut        /proxied/half-1000/wait-30/reset 200 upstream_failed/upstream     (104:
-    cut        /proxied/half-1000/hang          200 timeout/upstream_read/nginx  while reading upstream
-    cut        /direct/half-1000/wait-30/close  200 upstream_failed/upstream     upstream prematurely closed
-    cut        /direct/half-1000/hang           200 timeout/upstream_read/nginx  while reading upstream
+    whole      /refused                         502 upstream_failed/upstream_connect               (111:
+    whole      /page                            502 upstream_failed/upstream_connect               (111:
+    whole      /mended                          200 ok                                             (111:
+    whole      /unresolved                      502 upstream_failed/before_upstream                could not be resolved
+    whole      /proxied/close                   502 upstream_failed/upstream/upstream_wait         upstream prematurely closed
+    whole      /proxied/reset                   502 upstream_failed/upstream/upstream_wait         (104:
+    whole      /proxied/junk                    502 upstream_failed/nginx/upstream_response        invalid header
+    whole      /full                            504 timeout/connect/nginx/upstream_connect         while connecting to upstream
+    whole      /hasty/hang                      504 timeout/upstream_read/nginx/upstream_wait      while reading response header
+    post-25165824 /proxied/deaf                    504 timeout/upstream_send/nginx/upstream_request   while sending request
+    cut        /proxied/half-1000/wait-30/close 200 upstream_failed/upstream/upstream_response     upstream prematurely closed
+    cut        /proxied/half-1000/wait-30/reset 200 upstream_failed/upstream/upstream_response     (104:
+    cut        /hasty/half-1000/hang            200 timeout/upstream_read/nginx/upstream_response  while reading upstream
+    cut        /direct/half-1000/wait-30/close  200 upstream_failed/upstream/upstream_response     upstream prematurely closed
+    cut        /hasty/direct/half-1000/hang     200 timeout/upstream_read/nginx/upstream_response  while reading upstream
 
-    gone       /proxied/hang                    499 client_closed/client         client prematurely closed
-    gone-half  /direct/half-1000/hang           200 client_closed/client         client prematurely closed
+    gone       /proxied/hang                    499 client_closed/client/upstream_wait             client prematurely closed
+    gone-half  /direct/half-1000/hang           200 client_closed/client/client_response           client prematurely closed
     gone       /whole/wait-200                  200 ok
-    gone-body  /proxied/                        400 client_closed/client         client prematurely closed
-    reset      /proxied/hang                    499 client_reset/client          (104:
-    reset-half /proxied/half-200000/hang        200 client_reset/client          (104:
-    reset-half /large                           200 client_reset/client          (104:
-    reset-body /proxied/                        400 client_reset/client          (104:
+    gone-body  /proxied/                        400 client_closed/client/client_body               client prematurely closed
+    reset      /proxied/hang                    499 client_reset/client/upstream_wait              (104:
+    reset-half /proxied/half-200000/hang        200 client_reset/client/client_response            (104:
+    reset-half /large                           200 client_reset/client/client_response            (104:
+    reset-body /proxied/                        400 client_reset/client/client_body                (104:
 
-    deaf       /large                           200 timeout/send/nginx           client timed out
-    deaf       /patient/body-33554432           200 timeout/send/nginx           client timed out
-    deaf       /patient/direct/body-33554432    200 timeout/send/nginx           client timed out
-    slow-body  /proxied/                        408 timeout/body/nginx
-    slow-body  /direct/                         408 timeout/body/nginx
+    deaf       /large                           200 timeout/send/nginx/client_response             client timed out
+    deaf       /proxied/body-33554432           200 timeout/send/nginx/client_response             client timed out
+    deaf       /direct/body-33554432            200 timeout/send/nginx/client_response             client timed out
+    slow-body  /proxied/                        408 timeout/body/nginx/client_body
+    slow-body  /direct/                         408 timeout/body/nginx/client_body
     slow-body  /file                            405 rejected
-    slow-head  /file                            408 timeout/header/nginx         client timed out
+    slow-head  /file                            408 timeout/header/nginx/client_request            client timed out
 
-    shrinking  /shrinking                       200 error/nginx                  read only 0 of
+    shrinking  /shrinking                       200 error/nginx/client_response                    read only 0 of
 ";
 
 /// Requests of HTTP/2. In the middle of a response it is not certain who has reset a stream.
@@ -180,16 +179,16 @@ const HTTP2: &str = "
     whole      /bye                             444 rejected/nginx
     post       /proxied/                        200 ok
     whole      /proxied/status-404              404 ok
-    whole      /proxied/close                   502 upstream_failed/upstream     upstream prematurely closed
-    whole      /proxied/hang                    504 timeout/upstream_read/nginx  while reading response header
-    whole      /proxied/half-1000/hang          200 timeout/upstream_read/nginx  while reading upstream
-    gone       /proxied/hang                    499 client_closed/client         client prematurely closed
-    gone-half  /direct/half-1000/hang           200 client_closed/client         client prematurely closed
-    reset      /proxied/hang                    499 client_reset/client          client canceled stream 1
-    reset-half /direct/half-1000/hang           200 -                            client canceled stream 1
-    break      /proxied/hang                    499 client_reset/client          prematurely closed
-    deaf       /large                           200 timeout/send/nginx           client timed out
-    slow-body  /proxied/                        408 timeout/body/nginx           client timed out
+    whole      /proxied/close                   502 upstream_failed/upstream/upstream_wait         upstream prematurely closed
+    whole      /hasty/hang                      504 timeout/upstream_read/nginx/upstream_wait      while reading response header
+    whole      /hasty/half-1000/hang            200 timeout/upstream_read/nginx/upstream_response  while reading upstream
+    gone       /proxied/hang                    499 client_closed/client/upstream_wait             client prematurely closed
+    gone-half  /direct/half-1000/hang           200 client_closed/client/client_response           client prematurely closed
+    reset      /proxied/hang                    499 client_reset/client/upstream_wait              client canceled stream 1
+    reset-half /direct/half-1000/hang           200 -                                              client canceled stream 1
+    break      /proxied/hang                    499 client_reset/client/upstream_wait              prematurely closed
+    deaf       /large                           200 timeout/send/nginx/client_response             client timed out
+    slow-body  /proxied/                        408 timeout/body/nginx/client_body                 client timed out
 ";
 
 /// Requests of HTTP/3. nginx's memory does not show who ended the connection.
@@ -198,13 +197,13 @@ const HTTP3: &str = "
     whole      /none                            404 rejected
     whole      /500                             500 error
     whole      /proxied/status-404              404 ok
-    whole      /proxied/close                   502 upstream_failed/upstream     upstream prematurely closed
-    whole      /proxied/hang                    504 timeout/upstream_read/nginx  while reading response header
-    whole      /proxied/half-1000/hang          200 timeout/upstream_read/nginx  while reading upstream
+    whole      /proxied/close                   502 upstream_failed/upstream/upstream_wait         upstream prematurely closed
+    whole      /hasty/hang                      504 timeout/upstream_read/nginx/upstream_wait      while reading response header
+    whole      /hasty/half-1000/hang            200 timeout/upstream_read/nginx/upstream_response  while reading upstream
     gone       /proxied/wait-3000               000 -
-    reset      /proxied/wait-3000               499 client_reset/client
-    slow-body  /proxied/                        408 timeout/body/nginx
-    slow-head  /file                            408 timeout/header/nginx         client timed out
+    reset      /proxied/wait-3000               499 client_reset/client/upstream_wait
+    slow-body  /proxied/                        408 timeout/body/nginx/client_body
+    slow-head  /file                            408 timeout/header/nginx/client_request            client timed out
 ";
 
 /// What nginx's error log says of ends that are not those of a request without such a line.
@@ -265,6 +264,7 @@ fn shown(ending: &Ending) -> String {
         ending.end.map(End::name),
         ending.timeout.map(Timeout::name),
         ending.closed_by.map(Side::name),
+        ending.last_phase.map(Part::name),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() {
