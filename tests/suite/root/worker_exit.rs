@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Workers that end with requests in flight: each of these is seen, and lost.
 
+use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::Cause;
+use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Part;
+use ngx_bpf_record::values::Side;
 use rustls::version::TLS13;
 
 use crate::suite::common::client::Client;
@@ -9,8 +13,10 @@ use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
+use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Ended;
@@ -133,4 +139,47 @@ fn graceful() {
     let ended = tool.wait();
     ended.assert_clean();
     assert_eq!(ended.summary().seen, 2);
+}
+
+/// Check requests that nginx itself ends when `worker_shutdown_timeout` has expired: each has a record
+/// that says so, over HTTP/1 and over TLS.
+#[test]
+fn shutdown_timeout() {
+    let upstream = Upstream::start();
+    let (http, port) = tls::with_port(HTTP);
+    let config = Config {
+        http: &http,
+        upstream: upstream.port,
+        main: "worker_shutdown_timeout 300ms;",
+        ..Config::default()
+    };
+    let nginx = Nginx::prepared_with(&config, tls::certificate);
+    let tool = Tool::trace(nginx.pid());
+    let tls = Tls::begin(port, &TLS13, &["http/1.1"]).finish();
+    let mut late = [Client::connect(nginx.port), tls.into_client()];
+    for client in &mut late {
+        client.send("GET /late HTTP/1.1\r\nHost: t\r\n\r\n");
+    }
+    /* The worker answers this request, so it has read everything that was sent before. */
+    for _ in 0..3 {
+        assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+    }
+    nginx.signal("HUP");
+    for client in &mut late {
+        client.rest();
+    }
+    let logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
+    assert_equal(&records, &logged);
+    let late = records.iter().filter(|r| r.uri.as_deref() == Some("/late"));
+    let ends: Vec<_> = late.map(|record| record.ending.clone()).collect();
+    let expected = Ending {
+        end: Some(End::WorkerExit),
+        closed_by: Some(Side::Nginx),
+        last_phase: Some(Part::UpstreamWait),
+        ..Ending::default()
+    };
+    assert_eq!(ends, [expected.clone(), expected]);
 }
