@@ -62,6 +62,13 @@ const HTTP: &str = "
         location /hasty/direct/ {
             proxy_buffering off; proxy_read_timeout 300ms; proxy_pass http://127.0.0.1:{upstream};
         }
+        location /mended/ {
+            proxy_intercept_errors on; error_page 404 =200 /file; error_page 500 /file;
+            proxy_pass http://127.0.0.1:{upstream};
+            location /mended/direct/ {
+                proxy_buffering off; proxy_pass http://127.0.0.1:{upstream};
+            }
+        }
         location /inner/ { internal; root {prefix}/html; }
         location /refused { proxy_pass http://127.0.0.1:9; }
         location /page { error_page 502 /file; proxy_pass http://127.0.0.1:9; }
@@ -133,6 +140,10 @@ const HTTP1: &str = "
     whole      /proxied/status-502              502 ok
     whole      /proxied/accel-inner-file        200 ok
     whole      /proxied/accel-inner-none        404 rejected
+    whole      /mended/status-404               200 ok
+    whole      /mended/status-500               500 ok
+    whole      /mended/direct/status-404/body-100000 200 ok
+    whole      /mended/direct/status-500/body-100000 500 ok
     whole      /proxied/endless/body-1000       200 ok
 
     whole      /refused                         502 upstream_failed/upstream_connect               (111:
