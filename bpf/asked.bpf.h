@@ -71,20 +71,20 @@ static __always_inline void variables_find(struct worker *w, __u64 main_conf)
 }
 
 /* Appends a value as a text of the request. */
-static __always_inline void asked_text(struct worker *w, struct text *text, const void *from,
+static __always_inline void asked_text(struct scratch *s, struct text *text, const void *from,
 				       __u64 len)
 {
 	__u64 bounded = len > ASKED_VALUE_MAX ? ASKED_VALUE_MAX : len;
 
 	barrier_var(bounded);
-	text->at = w->held.tail_len - w->held.texts_at;
-	text->len = append_text(w, from, bounded, ASKED_VALUE_MAX);
+	text->at = s->held.tail_len - s->held.texts_at;
+	text->len = append_text(s, from, bounded, ASKED_VALUE_MAX);
 	if (text->len && len > ASKED_VALUE_MAX)
 		text->len |= TEXT_CUT;
 }
 
 /* The values of the variables that this request has evaluated. */
-__noinline int draft_variables(struct worker *w)
+__noinline int draft_variables(struct worker *w, struct scratch *s)
 {
 	struct {
 		__u64 bits; /* len, and flags */
@@ -94,15 +94,15 @@ __noinline int draft_variables(struct worker *w)
 	__u64 main_conf;
 	__u32 at;
 
-	if (!w || !bpf_core_field_exists(struct ngx_http_request_s, main_conf))
+	if (!w || !s || !bpf_core_field_exists(struct ngx_http_request_s, main_conf))
 		return 0;
-	main_conf = (__u64)OF_REQUEST(w, main_conf);
+	main_conf = (__u64)OF_REQUEST(s, main_conf);
 	if (w->variables_of != main_conf)
 		variables_find(w, main_conf);
 	at = bpf_core_field_offset(struct ngx_http_request_s, main) + NGX_HTTP_REQUEST_VARIABLES;
 	if (at > REQUEST_BYTES_MAX - sizeof(values))
 		return 0;
-	values = *(void **)&w->request[at];
+	values = *(void **)&s->request[at];
 	for (__u32 i = 0; i < ASKED_MAX && i < variables_len; i++) {
 		if (!w->variable_at[i] ||
 		    bpf_probe_read_user(&value, sizeof(value),
@@ -110,28 +110,28 @@ __noinline int draft_variables(struct worker *w)
 			continue;
 		if ((value.bits & NGX_HTTP_VARIABLE_VALID) &&
 		    !(value.bits & NGX_HTTP_VARIABLE_NOT_FOUND))
-			asked_text(w, &w->held.draft.texts.variables[i], value.data,
+			asked_text(s, &s->held.draft.texts.variables[i], value.data,
 				   value.bits & NGX_HTTP_VARIABLE_LEN);
 	}
 	return 0;
 }
 
 /* Searches the copy of a part of the headers. Of several with one name the first counts. */
-__noinline int headers_of_part(struct worker *w, __u64 bytes)
+__noinline int headers_of_part(struct scratch *s, __u64 bytes)
 {
 	__u64 size, at = 0;
 	struct text *text;
 	void *elt;
 	__u32 i;
 
-	if (!w)
+	if (!s)
 		return 0;
-	size = OF_REQUEST(w, headers_in.headers.size);
+	size = OF_REQUEST(s, headers_in.headers.size);
 	for (__u32 n = 0; n < PART_HEADERS_MAX && at < bytes; n++, at += size) {
 		barrier_var(at);
 		if (at > HEADERS_BYTES - HEADER_BYTES)
 			break;
-		elt = &w->headers[at];
+		elt = &s->headers[at];
 		for (i = 0; i < ASKED_MAX && i < headers_len; i++) {
 			if (headers[i].hash == OF_HEADER(elt, hash))
 				break;
@@ -139,10 +139,10 @@ __noinline int headers_of_part(struct worker *w, __u64 bytes)
 		barrier_var(i); /* one state for the verifier, whichever it is */
 		if (i >= ASKED_MAX || i >= headers_len)
 			continue;
-		text = &w->held.draft.texts.headers[i];
+		text = &s->held.draft.texts.headers[i];
 		if (!text->len &&
 		    is_asked(&headers[i], OF_HEADER(elt, key.data), OF_HEADER(elt, key.len)))
-			asked_text(w, text, OF_HEADER(elt, value.data), OF_HEADER(elt, value.len));
+			asked_text(s, text, OF_HEADER(elt, value.data), OF_HEADER(elt, value.len));
 	}
 	return 0;
 }

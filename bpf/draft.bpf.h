@@ -6,24 +6,24 @@
 #include "http3.bpf.h"
 
 /* The value of $status, once ngx_http_free_request(r, rc) has set it. */
-static __always_inline __u32 request_status(struct worker *w, long rc)
+static __always_inline __u32 request_status(struct scratch *s, long rc)
 {
-	__u32 err_status = OF_REQUEST(w, err_status);
-	__u32 status = OF_REQUEST(w, headers_out.status);
-	long sent = OF_CONNECTION(w, sent);
+	__u32 err_status = OF_REQUEST(s, err_status);
+	__u32 status = OF_REQUEST(s, headers_out.status);
+	long sent = OF_CONNECTION(s, sent);
 
 	if (rc > 0 && (status == 0 || sent == 0))
 		status = rc;
 	/* The upstream does not speak HTTP, and what it sent is passed on unchanged. */
-	if (!status && OF_REQUEST(w, http_version) == NGX_HTTP_VERSION_9)
+	if (!status && OF_REQUEST(s, http_version) == NGX_HTTP_VERSION_9)
 		status = NGX_HTTP_VERSION_9;
 	return err_status ? err_status : status;
 }
 
 /* The times of the request that are in the entry. */
-static __always_inline void draft_entry(struct worker *w, struct connection *conn)
+static __always_inline void draft_entry(struct scratch *s, struct connection *conn)
 {
-	struct request_record *d = &w->held.draft;
+	struct request_record *d = &s->held.draft;
 
 	response_settle(conn, d->bytes_sent);
 	d->accepted_ns = conn->accepted_ns;
@@ -45,12 +45,12 @@ static __always_inline void draft_entry(struct worker *w, struct connection *con
  * sets both. But then r->err_status is that of a broken header, or what error_page has replaced it
  * with.
  */
-static __always_inline bool is_processed(struct worker *w)
+static __always_inline bool is_processed(struct scratch *s)
 {
-	__u32 err_status = OF_REQUEST(w, err_status);
+	__u32 err_status = OF_REQUEST(s, err_status);
 
 	if (!bpf_core_field_exists(struct ngx_http_request_s, read_event_handler) ||
-	    !OF_REQUEST(w, write_event_handler) || !OF_REQUEST(w, read_event_handler))
+	    !OF_REQUEST(s, write_event_handler) || !OF_REQUEST(s, read_event_handler))
 		return false;
 	return !err_status || (err_status > 400 && err_status != 408 && err_status != 414 &&
 			       err_status != 431 && err_status != 494 && err_status != 505);
@@ -61,7 +61,7 @@ static __always_inline bool is_processed(struct worker *w)
  * overwrites the byte after each value with a 0. So "\0\n" and "\0\r\n" are either the end of a
  * line, or an empty line after one that ended with LF alone.
  */
-static __always_inline bool is_header_complete(struct worker *w, const unsigned char *pos)
+static __always_inline bool is_header_complete(struct scratch *s, const unsigned char *pos)
 {
 	unsigned char end[3] = {};
 
@@ -69,7 +69,7 @@ static __always_inline bool is_header_complete(struct worker *w, const unsigned 
 		return false;
 	if (end[1] == '\n' || (end[1] == '\r' && end[0] == '\n'))
 		return true;
-	return (!end[1] || (end[1] == '\r' && !end[0])) && is_processed(w);
+	return (!end[1] || (end[1] == '\r' && !end[0])) && is_processed(s);
 }
 
 /*
@@ -78,9 +78,9 @@ static __always_inline bool is_header_complete(struct worker *w, const unsigned 
  * was checked with each datagram. Of a body that nginx discards only the reads after the header are
  * known.
  */
-static __always_inline void draft_body(struct worker *w, struct connection *conn)
+static __always_inline void draft_body(struct scratch *s, struct connection *conn)
 {
-	struct request_record *d = &w->held.draft;
+	struct request_record *d = &s->held.draft;
 	struct ngx_http_request_body_t *rb;
 	__u64 with_header = d->header_ns ? d->header_ns : d->request_first_ns;
 	long rest;
@@ -88,7 +88,7 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
 	/* A body of HTTP/1 has a length: nginx sums it up when it is chunked. */
 	if (!knows_bodies() || (d->content_length_n < 0 && d->http_version < NGX_HTTP_VERSION_20))
 		return;
-	rb = OF_REQUEST(w, request_body);
+	rb = OF_REQUEST(s, request_body);
 	rest = rb ? NGX_GET(rb, rest) : 0;
 	if (rest < 0)
 		return;
@@ -117,13 +117,13 @@ static __always_inline void draft_body(struct worker *w, struct connection *conn
  * The version that the client speaks. nginx sets it to 0.9 when it passes on something else than
  * HTTP, and in a post_action: a stream of HTTP/2 is recognised all the same.
  */
-static __always_inline __u32 http_version(struct worker *w)
+static __always_inline __u32 http_version(struct scratch *s)
 {
 	struct ngx_http_request_s *r = NULL;
-	__u32 version = OF_REQUEST(w, http_version);
+	__u32 version = OF_REQUEST(s, http_version);
 
 	if (version == NGX_HTTP_VERSION_9 && bpf_core_field_exists(r->stream) &&
-	    OF_REQUEST(w, stream))
+	    OF_REQUEST(s, stream))
 		return NGX_HTTP_VERSION_20;
 	return version;
 }
@@ -132,18 +132,18 @@ static __always_inline __u32 http_version(struct worker *w)
  * Whether the client accepts no more of a response over HTTP/3, since it has reset the stream or
  * closed the connection. Only c->write shows that: ngx_http_upstream_check_broken_connection().
  */
-static __always_inline bool is_stream_refused(struct worker *w)
+static __always_inline bool is_stream_refused(struct scratch *s)
 {
 	struct ngx_event_s *ev;
 
-	if (!knows_quic() || !OF_CONNECTION(w, quic))
+	if (!knows_quic() || !OF_CONNECTION(s, quic))
 		return false;
-	ev = OF_CONNECTION(w, write);
+	ev = OF_CONNECTION(s, write);
 	return NGX_GET(ev, write) & NGX_EVENT_ERROR;
 }
 
 /* The members of r and c that are numbers. Returns 0 when one of them could not be read. */
-__noinline int draft_numbers(struct worker *w, long rc, __u64 connection)
+__noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 {
 	struct ngx_connection_s *c = (void *)connection;
 	struct request_record *d;
@@ -155,49 +155,47 @@ __noinline int draft_numbers(struct worker *w, long rc, __u64 connection)
 		__be16 port;
 	} remote = {};
 
-	if (!w || NGX_COPY(w->connection, c))
+	if (!s || NGX_COPY(s->connection, c))
 		return 0;
-	d = &w->held.draft;
-	d->pid = w->pid;
-	d->container = w->container;
-	d->request_length = OF_REQUEST(w, request_length);
-	d->content_length_n = OF_REQUEST(w, headers_in.content_length_n);
-	d->http_version = http_version(w);
-	if (knows_quic() && OF_CONNECTION(w, quic))
+	d = &s->held.draft;
+	d->request_length = OF_REQUEST(s, request_length);
+	d->content_length_n = OF_REQUEST(s, headers_in.content_length_n);
+	d->http_version = http_version(s);
+	if (knows_quic() && OF_CONNECTION(s, quic))
 		d->http_version = NGX_HTTP_VERSION_30;
-	d->bytes_sent = OF_CONNECTION(w, sent);
-	d->status = request_status(w, rc);
-	d->connection = OF_CONNECTION(w, number);
-	d->connection_requests = OF_CONNECTION(w, requests);
+	d->bytes_sent = OF_CONNECTION(s, sent);
+	d->status = request_status(s, rc);
+	d->connection = OF_CONNECTION(s, number);
+	d->connection_requests = OF_CONNECTION(s, requests);
 	if (layout_inferred)
 		d->flags |= REQUEST_INFERRED;
-	if (bpf_core_field_exists(c->ssl) && OF_CONNECTION(w, ssl))
+	if (bpf_core_field_exists(c->ssl) && OF_CONNECTION(s, ssl))
 		d->flags |= REQUEST_TLS;
-	u = OF_REQUEST(w, upstream);
-	if (OF_CONNECTION(w, buffered) & NGX_CONNECTION_FAILED || (u && is_stream_refused(w)))
+	u = OF_REQUEST(s, upstream);
+	if (OF_CONNECTION(s, buffered) & NGX_CONNECTION_FAILED || (u && is_stream_refused(s)))
 		d->flags |= REQUEST_UNSERVED;
 	if (u) {
 		d->flags |= REQUEST_UPSTREAM;
 		d->cache_status = NGX_GET_OR(u, cache_status, 0) >> NGX_HTTP_CACHE_STATUS_BIT;
 		d->cache_status &= NGX_HTTP_CACHE_STATUS_MASK;
 	}
-	header_in = OF_REQUEST(w, header_in);
-	if (!u && header_in && is_header_complete(w, NGX_READ(failed, header_in, pos)))
+	header_in = OF_REQUEST(s, header_in);
+	if (!u && header_in && is_header_complete(s, NGX_READ(failed, header_in, pos)))
 		d->flags |= REQUEST_HEADER_COMPLETE;
 	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
-	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(w, sockaddr)) &&
+	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(s, sockaddr)) &&
 	    (remote.family == AF_INET || remote.family == AF_INET6))
 		d->remote_port = bpf_ntohs(remote.port);
 	return !failed;
 }
 
 /* What the entry of the connection shows of the request. */
-__noinline int draft_connection(struct worker *w, struct connection *conn)
+__noinline int draft_connection(struct scratch *s, struct connection *conn)
 {
-	if (!w || !conn)
+	if (!s || !conn)
 		return 0;
-	draft_entry(w, conn);
-	draft_body(w, conn);
+	draft_entry(s, conn);
+	draft_body(s, conn);
 	return 0;
 }
 

@@ -17,20 +17,20 @@ struct line {
 	__u64 len; /* 0: not copied */
 };
 
-static __always_inline void draft_line(struct worker *w, struct line *line, struct ngx_str_t *host)
+static __always_inline void draft_line(struct scratch *s, struct line *line, struct ngx_str_t *host)
 {
-	const void *end = OF_REQUEST(w, http_protocol.data) + OF_REQUEST(w, http_protocol.len);
+	const void *end = OF_REQUEST(s, http_protocol.data) + OF_REQUEST(s, http_protocol.len);
 	__u64 gap = (const void *)host->data - end, len;
 
-	line->from = OF_REQUEST(w, method_name.data);
+	line->from = OF_REQUEST(s, method_name.data);
 	if (gap <= sizeof("\r\nHost: ") && host->len <= HOST_MAX)
 		end = host->data + host->len;
 	len = end - line->from;
-	line->len = len <= URI_MAX ? append_text(w, line->from, len, URI_MAX) : 0;
+	line->len = len <= URI_MAX ? append_text(s, line->from, len, URI_MAX) : 0;
 }
 
 /* One text of the request. `limit` is a constant: DRAFT_TEXT() takes it from the room. */
-static __always_inline void draft_text(struct worker *w, struct line *line, struct text *text,
+static __always_inline void draft_text(struct scratch *s, struct line *line, struct text *text,
 				       const void *from, __u64 len, __u32 limit)
 {
 	__u64 into = from - line->from;
@@ -43,20 +43,20 @@ static __always_inline void draft_text(struct worker *w, struct line *line, stru
 	if (into < line->len && len <= line->len - into) {
 		text->at = into;
 	} else {
-		text->at = w->held.tail_len - w->held.texts_at;
-		len = append_text(w, from, len, limit);
+		text->at = s->held.tail_len - s->held.texts_at;
+		len = append_text(s, from, len, limit);
 	}
 	text->len = len | cut;
 }
 
-#define DRAFT_TEXT(w, line, member, from, len)                                                     \
-	draft_text(w, line, &(w)->held.draft.texts.member, from, len, TEXT_MAX(member))
+#define DRAFT_TEXT(s, line, member, from, len)                                                     \
+	draft_text(s, line, &(s)->held.draft.texts.member, from, len, TEXT_MAX(member))
 
 /* nginx's address of a QUIC connection, which each datagram has shown to nginx. */
-static __always_inline void draft_local_sockaddr(struct worker *w)
+static __always_inline void draft_local_sockaddr(struct scratch *s)
 {
-	struct address *local = &w->held.draft.local;
-	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
+	struct address *local = &s->held.draft.local;
+	void *sockaddr = OF_CONNECTION(s, local_sockaddr);
 	struct {
 		__u16 family;
 		__be16 port;
@@ -83,108 +83,108 @@ static __always_inline void draft_local_sockaddr(struct worker *w)
  * ngx_connection_t of a stream has the descriptor of the real connection. In HTTP/3 all clients
  * share a socket, which does not have them.
  */
-static __always_inline void draft_addresses(struct worker *w)
+static __always_inline void draft_addresses(struct scratch *s)
 {
 	struct sock *sk;
 
-	if (knows_quic() && OF_CONNECTION(w, quic))
-		return draft_local_sockaddr(w);
-	sk = sock_of(OF_CONNECTION(w, fd));
+	if (knows_quic() && OF_CONNECTION(s, quic))
+		return draft_local_sockaddr(s);
+	sk = sock_of(OF_CONNECTION(s, fd));
 	if (sk)
-		addresses_of(&w->held.draft.local, &w->held.draft.peer, sk);
+		addresses_of(&s->held.draft.local, &s->held.draft.peer, sk);
 }
 
 /* The path of a unix listener. It ends with a 0. */
-static __always_inline void draft_local_path(struct worker *w)
+static __always_inline void draft_local_path(struct scratch *s)
 {
-	void *sockaddr = OF_CONNECTION(w, local_sockaddr);
-	__u32 at = w->held.tail_len;
+	void *sockaddr = OF_CONNECTION(s, local_sockaddr);
+	__u32 at = s->held.tail_len;
 	__u16 family = 0;
 	long len;
 
 	bpf_probe_read_user(&family, sizeof(family), sockaddr);
 	if (family != AF_UNIX || at > TAIL_BYTES - TEXT_MAX(local_path))
 		return;
-	len = bpf_probe_read_user_str(&w->held.tail[at], TEXT_MAX(local_path),
+	len = bpf_probe_read_user_str(&s->held.tail[at], TEXT_MAX(local_path),
 				      sockaddr + sizeof(family));
 	if (len <= 1)
 		return;
-	w->held.draft.texts.local_path.at = at - w->held.texts_at;
-	w->held.draft.texts.local_path.len = len - 1;
-	w->held.tail_len = at + len - 1;
+	s->held.draft.texts.local_path.at = at - s->held.texts_at;
+	s->held.draft.texts.local_path.len = len - 1;
+	s->held.tail_len = at + len - 1;
 }
 
 /*
  * The server name (SNI) of the TLS handshake. nginx keeps it if a server has that name:
  * ngx_http_ssl_servername().
  */
-static __always_inline void draft_server_name(struct worker *w, struct line *line)
+static __always_inline void draft_server_name(struct scratch *s, struct line *line)
 {
 	struct ngx_http_connection_t *hc;
 	struct ngx_str_t *from, name = {};
 
-	if (!(w->held.draft.flags & REQUEST_TLS))
+	if (!(s->held.draft.flags & REQUEST_TLS))
 		return;
-	hc = OF_REQUEST(w, http_connection);
+	hc = OF_REQUEST(s, http_connection);
 	from = NGX_GET_OR(hc, ssl_servername, NULL);
 	if (!from)
 		return;
 	bpf_probe_read_user(&name, sizeof(name), from);
-	DRAFT_TEXT(w, line, server_name, name.data, name.len);
+	DRAFT_TEXT(s, line, server_name, name.data, name.len);
 }
 
 /*
  * The host of an upstream that no group has, as a variable in `proxy_pass` gives it: u->upstream is
  * not set then.
  */
-static __always_inline void draft_resolved(struct worker *w, struct line *line)
+static __always_inline void draft_resolved(struct scratch *s, struct line *line)
 {
-	struct ngx_http_upstream_s *u = OF_REQUEST(w, upstream);
+	struct ngx_http_upstream_s *u = OF_REQUEST(s, upstream);
 	struct ngx_str_t *resolved = NULL, host = {};
 
-	if (!(w->held.draft.flags & REQUEST_UPSTREAM) || w->held.draft.upstream)
+	if (!(s->held.draft.flags & REQUEST_UPSTREAM) || s->held.draft.upstream)
 		return;
 	bpf_probe_read_user(&resolved, sizeof(resolved),
 			    (void *)&u->buffer - NGX_HTTP_UPSTREAM_RESOLVED);
 	if (resolved && !bpf_probe_read_user(&host, sizeof(host), resolved) &&
 	    host.len < POINTER_MIN) /* it has no room of its own: a record that is full lacks it */
-		draft_text(w, line, &w->held.draft.texts.resolved, host.data, host.len, HOST_MAX);
+		draft_text(s, line, &s->held.draft.texts.resolved, host.data, host.len, HOST_MAX);
 }
 
-__noinline int draft_texts(struct worker *w)
+__noinline int draft_texts(struct worker *w, struct scratch *s)
 {
 	struct ngx_str_t host;
 	struct line line;
 	__u64 headers;
 
-	if (!w)
+	if (!w || !s)
 		return 0;
-	headers = copy_part(w, OF_REQUEST(w, headers_in.headers.part.elts),
-			    OF_REQUEST(w, headers_in.headers.part.nelts));
-	host = header_value(w, headers, OF_REQUEST(w, headers_in.host));
-	w->held.texts_at = w->held.tail_len;
-	draft_line(w, &line, &host);
-	DRAFT_TEXT(w, &line, method, OF_REQUEST(w, method_name.data),
-		   OF_REQUEST(w, method_name.len));
-	DRAFT_TEXT(w, &line, request_uri, OF_REQUEST(w, unparsed_uri.data),
-		   OF_REQUEST(w, unparsed_uri.len));
-	DRAFT_TEXT(w, &line, uri, OF_REQUEST(w, uri.data), OF_REQUEST(w, uri.len));
-	DRAFT_TEXT(w, &line, protocol, OF_REQUEST(w, http_protocol.data),
-		   OF_REQUEST(w, http_protocol.len));
-	DRAFT_TEXT(w, &line, remote_addr, OF_CONNECTION(w, addr_text.data),
-		   OF_CONNECTION(w, addr_text.len));
-	DRAFT_TEXT(w, &line, host, host.data, host.len);
-	if (!w->held.draft.local.family) {
-		draft_addresses(w);
-		draft_local_path(w);
+	headers = copy_part(s, OF_REQUEST(s, headers_in.headers.part.elts),
+			    OF_REQUEST(s, headers_in.headers.part.nelts));
+	host = header_value(s, headers, OF_REQUEST(s, headers_in.host));
+	s->held.texts_at = s->held.tail_len;
+	draft_line(s, &line, &host);
+	DRAFT_TEXT(s, &line, method, OF_REQUEST(s, method_name.data),
+		   OF_REQUEST(s, method_name.len));
+	DRAFT_TEXT(s, &line, request_uri, OF_REQUEST(s, unparsed_uri.data),
+		   OF_REQUEST(s, unparsed_uri.len));
+	DRAFT_TEXT(s, &line, uri, OF_REQUEST(s, uri.data), OF_REQUEST(s, uri.len));
+	DRAFT_TEXT(s, &line, protocol, OF_REQUEST(s, http_protocol.data),
+		   OF_REQUEST(s, http_protocol.len));
+	DRAFT_TEXT(s, &line, remote_addr, OF_CONNECTION(s, addr_text.data),
+		   OF_CONNECTION(s, addr_text.len));
+	DRAFT_TEXT(s, &line, host, host.data, host.len);
+	if (!s->held.draft.local.family) {
+		draft_addresses(s);
+		draft_local_path(s);
 	}
-	draft_server_name(w, &line);
-	draft_resolved(w, &line);
-	if (traceparents(w, headers) == 1)
-		DRAFT_TEXT(w, &line, traceparent, (void *)w->traceparent, w->traceparent_len);
+	draft_server_name(s, &line);
+	draft_resolved(s, &line);
+	if (traceparents(s, headers) == 1)
+		DRAFT_TEXT(s, &line, traceparent, (void *)s->traceparent, s->traceparent_len);
 	if (variables_len)
-		draft_variables(w);
-	w->held.draft.texts_len = w->held.tail_len - w->held.texts_at;
+		draft_variables(w, s);
+	s->held.draft.texts_len = s->held.tail_len - s->held.texts_at;
 	return 0;
 }
 

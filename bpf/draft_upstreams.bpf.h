@@ -11,7 +11,7 @@
 #include "upstream.bpf.h"
 
 /* Members of the copied ngx_http_upstream_state_t. */
-#define OF_STATE(w, member) NGX_IN((w)->state, (struct ngx_http_upstream_state_t *)NULL, member)
+#define OF_STATE(s, member) NGX_IN((s)->state, (struct ngx_http_upstream_state_t *)NULL, member)
 
 /*
  * Over TLS: if nginx counted no byte of the response, the reads were session tickets, and there is
@@ -42,26 +42,26 @@ static __always_inline void draft_times(struct attempt *out, struct attempt_time
 }
 
 /* What nginx keeps of the attempt in r->upstream_states. */
-static __always_inline void draft_state(struct worker *w, struct attempt *out,
+static __always_inline void draft_state(struct scratch *s, struct attempt *out,
 					struct attempt_times *times,
 					struct ngx_http_upstream_state_t *state)
 {
 	struct ngx_str_t peer = {};
 
 	out->bytes_sent = out->bytes_received = -1;
-	if (NGX_COPY(w->state, state))
+	if (NGX_COPY(s->state, state))
 		return;
-	out->status = OF_STATE(w, status);
+	out->status = OF_STATE(s, status);
 	if (bpf_core_field_exists(state->bytes_sent))
-		out->bytes_sent = OF_STATE(w, bytes_sent);
+		out->bytes_sent = OF_STATE(s, bytes_sent);
 	if (bpf_core_field_exists(state->bytes_received))
-		out->bytes_received = OF_STATE(w, bytes_received);
+		out->bytes_received = OF_STATE(s, bytes_received);
 	if (times && out->flags & ATTEMPT_TLS)
 		settle_response(out, times);
-	if (OF_STATE(w, header_time) != NGX_MSEC_UNSET)
+	if (OF_STATE(s, header_time) != NGX_MSEC_UNSET)
 		out->flags |= ATTEMPT_HEADER;
-	bpf_probe_read_user(&peer, sizeof(peer), OF_STATE(w, peer));
-	out->addr_len = append_text(w, peer.data, peer.len, ADDR_MAX);
+	bpf_probe_read_user(&peer, sizeof(peer), OF_STATE(s, peer));
+	out->addr_len = append_text(s, peer.data, peer.len, ADDR_MAX);
 	out->addr_cut = peer.len > ADDR_MAX;
 }
 
@@ -103,33 +103,33 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 }
 
 /*
- * Appends the attempt with this index in r->upstream_states, of which w->states is a copy. `times`
+ * Appends the attempt with this index in r->upstream_states, of which s->states is a copy. `times`
  * may be NULL, or those of another attempt: then nothing is known of its socket. `u` is
  * r->upstream, which is about the last attempt. Returns 0 when the tail has no room.
  */
-__noinline int draft_attempt(struct worker *w, struct attempt_times *times, __u64 generation,
+__noinline int draft_attempt(struct scratch *s, struct attempt_times *times, __u64 generation,
 			     __u32 index, __u64 u)
 {
 	struct attempt *out;
 	__u32 at;
 
-	if (!w)
+	if (!s)
 		return 0;
-	out = &w->attempt;
-	at = w->held.tail_len;
+	out = &s->attempt;
+	at = s->held.tail_len;
 	if (at > TAIL_BYTES - sizeof(*out))
 		return 0;
-	w->held.tail_len = at + sizeof(*out);
+	s->held.tail_len = at + sizeof(*out);
 	__builtin_memset(out, 0, sizeof(*out));
 	out->index = index;
 	if (times && (times->generation != generation || times->index != index))
 		times = NULL;
 	if (times)
 		draft_times(out, times);
-	draft_state(w, out, times, (void *)(w->states.elts + w->states.size * index));
-	if (times && out->flags & ATTEMPT_SEEN && index == (__u32)w->states.nelts - 1)
+	draft_state(s, out, times, (void *)(s->states.elts + s->states.size * index));
+	if (times && out->flags & ATTEMPT_SEEN && index == (__u32)s->states.nelts - 1)
 		draft_outcome(out, times, (void *)u);
-	put(w, at, out, sizeof(*out));
+	put(s, at, out, sizeof(*out));
 	return 1;
 }
 
@@ -137,17 +137,17 @@ __noinline int draft_attempt(struct worker *w, struct attempt_times *times, __u6
  * Appends at most `max` (a constant) attempts: the first ones, and the last. Returns how many.
  * `times` may be NULL.
  */
-static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_times *times,
+static __always_inline __u32 draft_attempts(struct scratch *s, struct attempt_times *times,
 					    __u32 max, __u64 generation, struct ngx_array_t *states,
 					    struct ngx_http_upstream_s *u)
 {
 	__u32 seen, i;
 
-	if (bpf_probe_read_user(&w->states, sizeof(w->states), states))
-		__builtin_memset(&w->states, 0, sizeof(w->states));
-	seen = w->states.nelts;
+	if (bpf_probe_read_user(&s->states, sizeof(s->states), states))
+		__builtin_memset(&s->states, 0, sizeof(s->states));
+	seen = s->states.nelts;
 	for (i = 0; i < max && i < seen; i++) {
-		if (!draft_attempt(w, times ? &times[i] : NULL, generation,
+		if (!draft_attempt(s, times ? &times[i] : NULL, generation,
 				   i == max - 1 ? seen - 1 : i, (__u64)u))
 			break;
 	}
@@ -155,19 +155,20 @@ static __always_inline __u32 draft_attempts(struct worker *w, struct attempt_tim
 }
 
 /* Appends the request's own attempts. `conn` is NULL if nothing is known of their sockets. */
-__noinline int draft_upstreams(struct worker *w, struct connection *conn)
+__noinline int draft_upstreams(struct scratch *s, struct connection *conn)
 {
-	if (!w)
+	if (!s)
 		return 0;
-	w->held.draft.attempts_len = draft_attempts(
-		w, conn ? conn->attempts : NULL, ATTEMPTS_MAX, conn ? conn->generation : 0,
-		OF_REQUEST(w, upstream_states), OF_REQUEST(w, upstream));
-	w->held.draft.upstreams_seen = w->states.nelts;
+	s->held.draft.attempts_len = draft_attempts(
+		s, conn ? conn->attempts : NULL, ATTEMPTS_MAX, conn ? conn->generation : 0,
+		OF_REQUEST(s, upstream_states), OF_REQUEST(s, upstream));
+	s->held.draft.upstreams_seen = s->states.nelts;
 	return 0;
 }
 
 /* Appends a subrequest with its attempts: nginx frees it with the main request. */
-__noinline int draft_subrequest(struct worker *w, __u64 request, __u64 generation)
+__noinline int draft_subrequest(struct worker *w, struct scratch *s, __u64 request,
+				__u64 generation)
 {
 	struct ngx_http_request_s *r = (void *)request;
 	struct subrequest_times *sub;
@@ -175,33 +176,34 @@ __noinline int draft_subrequest(struct worker *w, __u64 request, __u64 generatio
 	__u32 at, err_status;
 	__u64 len;
 
-	if (!w)
+	if (!w || !s)
 		return 0;
-	out = &w->subrequest;
-	at = w->held.tail_len;
+	out = &s->subrequest;
+	at = s->held.tail_len;
 	sub = subrequest_find(w, request);
 	if (!sub || at > TAIL_BYTES - sizeof(*out) || !is_request(r))
 		return 0;
 	__builtin_memset(out, 0, sizeof(*out));
 	err_status = NGX_GET(r, err_status);
 	out->status = err_status ? err_status : NGX_GET(r, headers_out.status);
-	w->held.tail_len = at + sizeof(*out);
-	out->attempts_len = draft_attempts(w, sub->attempts, SUBREQUEST_ATTEMPTS_MAX, generation,
+	s->held.tail_len = at + sizeof(*out);
+	out->attempts_len = draft_attempts(s, sub->attempts, SUBREQUEST_ATTEMPTS_MAX, generation,
 					   NGX_GET(r, upstream_states), NGX_GET(r, upstream));
-	out->upstreams_seen = w->states.nelts;
+	out->upstreams_seen = s->states.nelts;
 	len = NGX_GET(r, uri.len);
-	out->uri_len = append_text(w, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
+	out->uri_len = append_text(s, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);
 	out->uri_cut = len > SUBREQUEST_URI_MAX;
-	put(w, at, out, sizeof(*out));
-	w->held.draft.subrequests_len++;
+	put(s, at, out, sizeof(*out));
+	s->held.draft.subrequests_len++;
 	return 0;
 }
 
-static __always_inline void draft_subrequests(struct worker *w, struct connection *conn)
+static __always_inline void draft_subrequests(struct worker *w, struct scratch *s,
+					      struct connection *conn)
 {
-	w->held.draft.subrequests_seen = conn->subrequests_seen;
+	s->held.draft.subrequests_seen = conn->subrequests_seen;
 	for (__u32 i = 0; i < SUBREQUESTS_MAX && i < conn->subrequests_seen; i++)
-		draft_subrequest(w, conn->subrequests[i], conn->generation);
+		draft_subrequest(w, s, conn->subrequests[i], conn->generation);
 }
 
 #endif

@@ -2,10 +2,10 @@
 /*
  * How a request has ended, as nginx's memory shows it. src/decode/ending.rs names the end.
  *
- * When nginx has sent the whole response of a request, ngx_http_finalize_request() gives it an empty
- * write_event_handler. Whatever ends a request earlier (ngx_http_terminate_request()) gives it
- * another one, or ends it while it has none. So for a request that ended well one comparison is all
- * that this costs.
+ * When nginx has sent the whole response of a request, ngx_http_finalize_request() gives it an
+ * empty write_event_handler. Whatever ends a request earlier (ngx_http_terminate_request()) gives
+ * it another one, or ends it while it has none. So for a request that ended well one comparison is
+ * all that this costs.
  */
 #ifndef NGX_BPF_ENDING_BPF_H
 #define NGX_BPF_ENDING_BPF_H
@@ -48,14 +48,14 @@ static __always_inline __u32 ending_of(__u32 bits, struct ngx_event_s *rev, stru
  * connection has ended, the stream has the end of input (ngx_http_v2_finalize_connection()); if
  * nothing could be sent on it, that has failed, too. Then the connection shows why.
  */
-static __always_inline __u32 ending_of_stream(struct worker *w, struct connection *conn,
-					      __u32 of_stream)
+static __always_inline __u32 ending_of_stream(struct worker *w, struct scratch *s,
+					      struct connection *conn, __u32 of_stream)
 {
 	struct ngx_http_v2_connection_s *h2c;
 	struct ngx_connection_s *c;
 	__u32 flags;
 
-	h2c = NGX_GET(OF_REQUEST(w, stream), connection);
+	h2c = NGX_GET(OF_REQUEST(s, stream), connection);
 	c = NGX_GET(h2c, connection);
 	flags = ending_of(NGX_GET(c, buffered), NGX_GET(c, read), NGX_GET(c, write));
 	conn = conn ? connection_find(w, conn->parent) : NULL;
@@ -67,31 +67,31 @@ static __always_inline __u32 ending_of_stream(struct worker *w, struct connectio
 }
 
 /* `conn` is NULL where nothing is known of the connection. */
-__noinline int draft_ending(struct worker *w, struct connection *conn)
+__noinline int draft_ending(struct worker *w, struct scratch *s, struct connection *conn)
 {
 	struct request_record *d;
 	__u32 flags;
 
-	if (!w || !w->empty_handler)
+	if (!w || !s || !w->empty_handler)
 		return 0;
-	d = &w->held.draft;
-	if ((__u64)OF_REQUEST(w, write_event_handler) == w->empty_handler) {
+	d = &s->held.draft;
+	if ((__u64)OF_REQUEST(s, write_event_handler) == w->empty_handler) {
 		d->flags |= REQUEST_FINISHED;
 		if (d->status != SWITCHING_PROTOCOLS)
 			return 0;
 	} else if (knows_connection_bits()) {
 		d->flags |= REQUEST_CUT;
 		/* ngx_http_process_request() sets the first handler. */
-		if (!OF_REQUEST(w, write_event_handler))
+		if (!OF_REQUEST(s, write_event_handler))
 			d->flags |= REQUEST_UNPROCESSED;
 	}
 	if (!knows_connection_bits())
 		return 0;
-	flags = ending_of(OF_CONNECTION(w, buffered), OF_CONNECTION(w, read),
-			  OF_CONNECTION(w, write));
+	flags = ending_of(OF_CONNECTION(s, buffered), OF_CONNECTION(s, read),
+			  OF_CONNECTION(s, write));
 	if (flags & REQUEST_FAILED && bpf_core_field_exists(struct ngx_http_request_s, stream) &&
-	    OF_REQUEST(w, stream))
-		flags = ending_of_stream(w, conn, flags);
+	    OF_REQUEST(s, stream))
+		flags = ending_of_stream(w, s, conn, flags);
 	d->flags |= flags;
 	return 0;
 }

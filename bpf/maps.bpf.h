@@ -12,6 +12,14 @@ struct {
 	__type(value, struct worker);
 } workers SEC(".maps");
 
+/* SCRATCH_SPARES entries for any CPU, then one for each CPU: user space sets max_entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SCRATCH_SPARES);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
 /* What has become of traced processes, for user space. The oldest event makes room. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);

@@ -24,86 +24,86 @@ static __always_inline __u32 place_slot(__u64 address)
 }
 
 /* Appends a name to the place that is being put together. */
-static __always_inline void place_text(struct worker *w, struct text *text, const void *from,
+static __always_inline void place_text(struct scratch *s, struct text *text, const void *from,
 				       __u64 len)
 {
 	__u64 bounded = len > PLACE_MAX ? PLACE_MAX : len;
 
 	barrier_var(bounded); /* so that the verifier sees a bound in each copy of it */
-	text->at = w->held.tail_len - sizeof(struct place_record);
-	text->len = append_text(w, from, bounded, PLACE_MAX);
+	text->at = s->held.tail_len - sizeof(struct place_record);
+	text->len = append_text(s, from, bounded, PLACE_MAX);
 	if (text->len && len > PLACE_MAX)
 		text->len |= TEXT_CUT;
 }
 
 /* Where a block stands in the configuration. A path that is too long is left out. */
-static __always_inline void place_file(struct worker *w, struct place_record *place,
+static __always_inline void place_file(struct scratch *s, struct place_record *place,
 				       const void *file, __u32 line)
 {
-	__u32 at = w->held.tail_len;
+	__u32 at = s->held.tail_len;
 	long len;
 
 	if (at < sizeof(*place) || at > TAIL_BYTES - PLACE_MAX)
 		return;
-	len = bpf_probe_read_user_str(&w->held.tail[at], PLACE_MAX, file);
+	len = bpf_probe_read_user_str(&s->held.tail[at], PLACE_MAX, file);
 	if (len <= 1 || len >= PLACE_MAX)
 		return;
 	place->file.at = at - sizeof(*place);
 	place->file.len = len - 1;
 	place->line = line;
-	w->held.tail_len = at + len - 1;
+	s->held.tail_len = at + len - 1;
 }
 
 /* The name of the server, as in $server_name, and where it stands. */
-static __always_inline void place_server(struct worker *w, struct place_record *place)
+static __always_inline void place_server(struct scratch *s, struct place_record *place)
 {
 	void *cscf = NULL;
 	__u64 names[4] = {};
 
-	if (bpf_probe_read_user(&cscf, sizeof(cscf), OF_REQUEST(w, srv_conf)) ||
+	if (bpf_probe_read_user(&cscf, sizeof(cscf), OF_REQUEST(s, srv_conf)) ||
 	    bpf_probe_read_user(names, sizeof(names), cscf + NGX_HTTP_CORE_SRV_CONF_NAMES))
 		return;
 	if (names[0] < POINTER_MIN) { /* a length, of nginx before 1.15.0 */
-		place_text(w, &place->server_name, (void *)names[1], names[0]);
+		place_text(s, &place->server_name, (void *)names[1], names[0]);
 	} else if (names[2] < POINTER_MIN) {
-		place_text(w, &place->server_name, (void *)names[3], names[2]);
+		place_text(s, &place->server_name, (void *)names[3], names[2]);
 		if (config_lines)
-			place_file(w, place, (void *)names[0], names[1]);
+			place_file(s, place, (void *)names[0], names[1]);
 	}
 }
 
 /* Reads the name of a place, and puts it into the record. False: it is not a name. */
-static __always_inline bool place_name(struct worker *w, struct place_record *place,
+static __always_inline bool place_name(struct scratch *s, struct place_record *place,
 				       struct ngx_str_t *from)
 {
 	struct ngx_str_t name = {};
 
 	if (bpf_probe_read_user(&name, sizeof(name), from) || name.len >= POINTER_MIN)
 		return false;
-	place_text(w, &place->name, name.data, name.len);
+	place_text(s, &place->name, name.data, name.len);
 	return true;
 }
 
 /* Puts the names of a location and of its server into the record. */
-static __always_inline bool place_location(struct worker *w, struct place_record *place)
+static __always_inline bool place_location(struct scratch *s, struct place_record *place)
 {
 	struct ngx_http_core_loc_conf_s *clcf = NULL;
 
-	if (bpf_probe_read_user(&clcf, sizeof(clcf), OF_REQUEST(w, loc_conf)) ||
-	    !place_name(w, place, &clcf->name))
+	if (bpf_probe_read_user(&clcf, sizeof(clcf), OF_REQUEST(s, loc_conf)) ||
+	    !place_name(s, place, &clcf->name))
 		return false;
-	place_server(w, place);
+	place_server(s, place);
 	return true;
 }
 
 /* Puts the name of a group of upstream servers into the record. */
-static __always_inline bool place_group(struct worker *w, struct place_record *place,
+static __always_inline bool place_group(struct scratch *s, struct place_record *place,
 					struct ngx_http_upstream_srv_conf_s *uscf)
 {
-	if (!place_name(w, place, &uscf->host))
+	if (!place_name(s, place, &uscf->host))
 		return false;
 	if (config_lines && bpf_core_field_exists(uscf->file_name))
-		place_file(w, place, NGX_GET(uscf, file_name), NGX_GET(uscf, line));
+		place_file(s, place, NGX_GET(uscf, file_name), NGX_GET(uscf, line));
 	return true;
 }
 
@@ -112,22 +112,23 @@ static __always_inline bool place_group(struct worker *w, struct place_record *p
  * tail, where nothing of the request is yet. Returns the address; 0: the names could not be read,
  * or there was no room for the record.
  */
-static __always_inline __u64 place_announced(struct worker *w, __u64 address, enum record_kind kind)
+static __always_inline __u64 place_announced(struct worker *w, struct scratch *s, __u64 address,
+					     enum record_kind kind)
 {
-	struct place_record *place = (void *)w->held.tail;
+	struct place_record *place = (void *)s->held.tail;
 	__u32 slot = place_slot(address), size;
 	bool is_named;
 
 	if (!address || w->places[slot] == address)
 		return address;
 	__builtin_memset(place, 0, sizeof(*place));
-	w->held.tail_len = sizeof(*place);
+	s->held.tail_len = sizeof(*place);
 	if (kind == RECORD_LOCATION)
-		is_named = place_location(w, place);
+		is_named = place_location(s, place);
 	else
-		is_named = place_group(w, place, (void *)address);
-	size = w->held.tail_len;
-	w->held.tail_len = 0;
+		is_named = place_group(s, place, (void *)address);
+	size = s->held.tail_len;
+	s->held.tail_len = 0;
 	place->kind = kind;
 	place->size = size;
 	place->pid = w->pid;
@@ -141,27 +142,28 @@ static __always_inline __u64 place_announced(struct worker *w, __u64 address, en
 }
 
 /* The location of the request that ends. */
-__noinline int draft_location(struct worker *w)
+__noinline int draft_location(struct worker *w, struct scratch *s)
 {
-	if (!w || !bpf_core_field_exists(struct ngx_http_request_s, loc_conf) ||
+	if (!w || !s || !bpf_core_field_exists(struct ngx_http_request_s, loc_conf) ||
 	    !bpf_core_field_exists(struct ngx_http_request_s, srv_conf) ||
 	    !bpf_core_field_exists(struct ngx_http_core_loc_conf_s, name))
 		return 0;
-	w->held.draft.location =
-		place_announced(w, (__u64)OF_REQUEST(w, loc_conf), RECORD_LOCATION);
+	s->held.draft.location =
+		place_announced(w, s, (__u64)OF_REQUEST(s, loc_conf), RECORD_LOCATION);
 	return 0;
 }
 
 /* The group of its last upstream. */
-__noinline int draft_group(struct worker *w)
+__noinline int draft_group(struct worker *w, struct scratch *s)
 {
 	struct ngx_http_upstream_s *u;
 
-	if (!w || !bpf_core_field_exists(struct ngx_http_upstream_s, upstream) ||
+	if (!w || !s || !bpf_core_field_exists(struct ngx_http_upstream_s, upstream) ||
 	    !bpf_core_field_exists(struct ngx_http_upstream_srv_conf_s, host))
 		return 0;
-	u = OF_REQUEST(w, upstream);
-	w->held.draft.upstream = place_announced(w, (__u64)NGX_GET(u, upstream), RECORD_UPSTREAM);
+	u = OF_REQUEST(s, upstream);
+	s->held.draft.upstream =
+		place_announced(w, s, (__u64)NGX_GET(u, upstream), RECORD_UPSTREAM);
 	return 0;
 }
 

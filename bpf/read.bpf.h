@@ -52,8 +52,8 @@
 #define NGX_END(ptr, member) (bpf_core_field_offset(typeof(*(ptr)), member) + sizeof((ptr)->member))
 
 /* Members of the copies of the request that ends, and of its ngx_connection_t. */
-#define OF_REQUEST(w, member) NGX_IN((w)->request, (struct ngx_http_request_s *)NULL, member)
-#define OF_CONNECTION(w, member) NGX_IN((w)->connection, (struct ngx_connection_s *)NULL, member)
+#define OF_REQUEST(s, member) NGX_IN((s)->request, (struct ngx_http_request_s *)NULL, member)
+#define OF_CONNECTION(s, member) NGX_IN((s)->connection, (struct ngx_connection_s *)NULL, member)
 
 /* Whether this nginx has QUIC. If not, the verifier removes all code that is for QUIC only. */
 static __always_inline bool knows_quic(void)
@@ -96,11 +96,11 @@ static __always_inline bool request_head(struct worker *w, struct ngx_http_reque
  * Copies a struct into the tail. The place is checked here once more, since the compiler may keep
  * an address elsewhere that the verifier has not seen checked.
  */
-static __always_inline void put(struct worker *w, __u32 at, const void *from, __u32 size)
+static __always_inline void put(struct scratch *s, __u32 at, const void *from, __u32 size)
 {
 	barrier_var(at);
 	if (at <= TAIL_BYTES - size)
-		__builtin_memcpy(&w->held.tail[at], from, size);
+		__builtin_memcpy(&s->held.tail[at], from, size);
 }
 
 /*
@@ -109,17 +109,18 @@ static __always_inline void put(struct worker *w, __u32 at, const void *from, __
  * variable: so the verifier follows this once, and not for each length that the texts before may
  * have.
  */
-static __always_inline __u32 append_text(struct worker *w, const void *from, __u64 len, __u32 limit)
+static __always_inline __u32 append_text(struct scratch *s, const void *from, __u64 len,
+					 __u32 limit)
 {
-	__u32 at = w->held.tail_len;
+	__u32 at = s->held.tail_len;
 
 	if (!from || !len || at > TAIL_BYTES - limit)
 		return 0;
 	if (len > limit)
 		len = limit;
-	if (bpf_probe_read_user(&w->held.tail[at], len, from))
+	if (bpf_probe_read_user(&s->held.tail[at], len, from))
 		return 0;
-	w->held.tail_len = at + len;
+	s->held.tail_len = at + len;
 	return len;
 }
 

@@ -12,6 +12,7 @@
 #include "ending.bpf.h"
 #include "place.bpf.h"
 #include "round.bpf.h"
+#include "scratch.bpf.h"
 
 /* What ngx_http_free_request() was called with. */
 enum validity {
@@ -44,15 +45,15 @@ static __always_inline bool is_of_handshake(struct connection *conn, struct ngx_
 }
 
 /* Copies the request, and checks the members that can have a few values only. */
-static __always_inline enum validity request_valid(struct worker *w, struct ngx_http_request_s *r)
+static __always_inline enum validity request_valid(struct scratch *s, struct ngx_http_request_s *r)
 {
-	if (NGX_COPY(w->request, r))
+	if (NGX_COPY(s->request, r))
 		return is_request(r) ? REQUEST_BAD : REQUEST_NONE;
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
-	if (OF_REQUEST(w, signature) != NGX_HTTP_MODULE || !OF_REQUEST(w, pool))
+	if (OF_REQUEST(s, signature) != NGX_HTTP_MODULE || !OF_REQUEST(s, pool))
 		return REQUEST_NONE;
 	/* Otherwise the layout is not this binary's. */
-	return is_http_version(http_version(w)) && OF_REQUEST(w, main) == r ? REQUEST_GOOD
+	return is_http_version(http_version(s)) && OF_REQUEST(s, main) == r ? REQUEST_GOOD
 									    : REQUEST_BAD;
 }
 
@@ -61,7 +62,7 @@ static __always_inline enum validity request_valid(struct worker *w, struct ngx_
  * HTTP/1 connection it is adopted. A stream of HTTP/2 or HTTP/3 has an ngx_connection_t of its own,
  * which ends with it, so that there is nothing to adopt.
  */
-static __always_inline struct connection *request_entry(struct worker *w,
+static __always_inline struct connection *request_entry(struct worker *w, struct scratch *s,
 							struct ngx_http_request_s *r,
 							struct ngx_connection_s *c, bool is_http1)
 {
@@ -69,7 +70,7 @@ static __always_inline struct connection *request_entry(struct worker *w,
 
 	if (conn)
 		return conn;
-	w->held.draft.flags = REQUEST_UNTRACED;
+	s->held.draft.flags = REQUEST_UNTRACED;
 	return is_http1 ? connection_adopt(w, (__u64)c) : NULL;
 }
 
@@ -87,10 +88,11 @@ static __always_inline void request_unfollow(struct worker *w, struct connection
  * Drafts the record and submits it, unless a filter rules it out. `conn` is NULL for a stream of
  * which nothing is known. Returns false when a member could not be read.
  */
-static __always_inline bool request_report(struct worker *w, struct ngx_http_request_s *r, long rc,
+static __always_inline bool request_report(struct worker *w, struct scratch *s,
+					   struct ngx_http_request_s *r, long rc,
 					   struct ngx_connection_s *c, struct connection *conn)
 {
-	struct request_record *d = &w->held.draft;
+	struct request_record *d = &s->held.draft;
 	struct connection *traced = d->flags & REQUEST_UNTRACED ? NULL : conn;
 	struct connection *parent;
 
@@ -98,32 +100,32 @@ static __always_inline bool request_report(struct worker *w, struct ngx_http_req
 		request_filtered();
 		return true;
 	}
-	if (!draft_numbers(w, rc, (__u64)c))
+	if (!draft_numbers(s, rc, (__u64)c))
 		return false;
 	if (traced && d->http_version == NGX_HTTP_VERSION_20)
-		stream_ended(w, traced);
+		stream_ended(w, traced, d->bytes_sent);
 	if (traced)
-		draft_connection(w, traced);
-	draft_ending(w, traced);
+		draft_connection(s, traced);
+	draft_ending(w, s, traced);
 	if (!has_status(d) || !has_duration(d)) {
 		request_filtered();
 		return true;
 	}
-	draft_location(w);
+	draft_location(w, s);
 	if (d->flags & REQUEST_UPSTREAM) {
-		draft_group(w);
-		draft_upstreams(w, traced);
+		draft_group(w, s);
+		draft_upstreams(s, traced);
 	}
-	draft_texts(w);
+	draft_texts(w, s);
 	if (conn && conn->subrequests_seen)
-		draft_subrequests(w, conn);
+		draft_subrequests(w, s, conn);
 	d->kind = RECORD_REQUEST;
-	d->size = sizeof(*d) + w->held.tail_len;
+	d->size = sizeof(*d) + s->held.tail_len;
 	parent = conn ? response_awaited(w, conn) : NULL;
 	if (parent)
-		response_hold(w, conn, parent);
+		response_hold(w, s, conn, parent);
 	else
-		request_submit(&w->held);
+		request_submit(&s->held);
 	return true;
 }
 
@@ -158,6 +160,71 @@ static __always_inline struct connection *request_sampled(struct worker *w,
 	return connection_find(w, (__u64)OF_HEAD(w, connection));
 }
 
+/* Begins the draft of a record. */
+static __always_inline void draft_begin(struct worker *w, struct scratch *s, __u64 now)
+{
+	struct request_record *d = &s->held.draft;
+
+	__builtin_memset(d, 0, sizeof(*d));
+	d->ended_ns = now;
+	d->pid = w->pid;
+	d->container = w->container;
+	s->held.tail_len = 0;
+}
+
+/* The request that ends is a client's, or may be one: its entry is found, and it is reported. */
+static __always_inline void request_handle(struct worker *w, struct scratch *s,
+					   struct ngx_http_request_s *r, long rc,
+					   struct connection *conn, __u64 now)
+{
+	enum validity validity = request_valid(s, r);
+	struct ngx_connection_s *c;
+	bool is_good, is_http1;
+
+	if (validity == REQUEST_NONE)
+		return;
+	c = OF_REQUEST(s, connection);
+	if (!conn)
+		conn = connection_find(w, (__u64)c);
+	is_good = validity == REQUEST_GOOD;
+	is_http1 = http_version(s) < NGX_HTTP_VERSION_20;
+	if (is_good && is_of_handshake(conn, c, is_http1))
+		return;
+	__sync_fetch_and_add(&counters.seen, 1);
+	draft_begin(w, s, now);
+	if (is_good && !conn)
+		conn = request_entry(w, s, r, c, is_http1);
+	if (is_good && !conn && is_http1)
+		return request_lost(LOST_INFLIGHT_FULL);
+	if (conn)
+		request_unfollow(w, conn, c);
+	is_good = is_good && request_report(w, s, r, rc, c, conn);
+	if (!is_good)
+		request_lost(LOST_BAD_READ);
+	if (conn)
+		conn->http_connection = (__u64)OF_REQUEST(s, http_connection);
+	request_retire(w, conn, c, is_good && is_http1, now);
+}
+
+/* The same where all scratches are taken: no more of it is read than what forgets it. */
+static __always_inline void request_unhandled(struct worker *w, struct ngx_http_request_s *r,
+					      __u64 now)
+{
+	struct ngx_connection_s *c;
+	struct connection *conn;
+
+	if (!request_head(w, r) || !OF_HEAD(w, pool))
+		return;
+	__sync_fetch_and_add(&counters.seen, 1);
+	request_lost(LOST_INFLIGHT_FULL);
+	c = OF_HEAD(w, connection);
+	conn = connection_find(w, (__u64)c);
+	if (!conn)
+		return;
+	request_unfollow(w, conn, c);
+	request_retire(w, conn, c, !conn->is_stream, now);
+}
+
 /*
  * ngx_http_free_request(r, rc) was entered: all of the request is still there, and is about to be
  * logged.
@@ -166,41 +233,20 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 {
 	struct connection *conn = request_sampled(w, r);
 	__u64 now = bpf_ktime_get_ns();
-	struct ngx_connection_s *c;
-	enum validity validity;
-	bool is_good, is_http1;
+	struct scratch *s;
+	__u32 index;
 
 	if (conn && conn->sample == SAMPLE_OUT) {
 		__sync_fetch_and_add(&counters.seen, 1);
 		request_filtered();
 		return request_retire(w, conn, OF_HEAD(w, connection), true, now);
 	}
-	validity = request_valid(w, r);
-	if (validity == REQUEST_NONE)
-		return;
-	c = OF_REQUEST(w, connection);
-	if (!conn)
-		conn = connection_find(w, (__u64)c);
-	is_good = validity == REQUEST_GOOD;
-	is_http1 = http_version(w) < NGX_HTTP_VERSION_20;
-	if (is_good && is_of_handshake(conn, c, is_http1))
-		return;
-	__sync_fetch_and_add(&counters.seen, 1);
-	__builtin_memset(&w->held.draft, 0, sizeof(w->held.draft));
-	w->held.draft.ended_ns = now;
-	w->held.tail_len = 0;
-	if (is_good && !conn)
-		conn = request_entry(w, r, c, is_http1);
-	if (is_good && !conn && is_http1)
-		return request_lost(LOST_INFLIGHT_FULL);
-	if (conn)
-		request_unfollow(w, conn, c);
-	is_good = is_good && request_report(w, r, rc, c, conn);
-	if (!is_good)
-		request_lost(LOST_BAD_READ);
-	if (conn)
-		conn->http_connection = (__u64)OF_REQUEST(w, http_connection);
-	request_retire(w, conn, c, is_good && is_http1, now);
+	index = scratch_claim();
+	s = bpf_map_lookup_elem(&scratches, &index);
+	if (!s)
+		return request_unhandled(w, r, now);
+	request_handle(w, s, r, rc, conn, now);
+	scratch_release(s);
 }
 
 #endif

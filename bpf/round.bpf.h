@@ -61,20 +61,18 @@ static __always_inline void stream_settle(struct multiplex *m, struct connection
  * Notes when the response was sent. The last round with a frame of it has not sent its last bytes
  * if c->sent has not grown in it, or if OpenSSL's buffer may have some.
  */
-__noinline int stream_ended(struct worker *w, struct connection *stream)
+__noinline int stream_ended(struct worker *w, struct connection *stream, __u64 sent)
 {
 	struct ngx_connection_s *c;
 	struct connection *conn;
 	struct output *output;
 	struct multiplex *m;
-	__u64 sent;
 
 	if (!w || !stream || !stream->last_round)
 		return 0;
 	c = (void *)stream->parent;
 	conn = connection_find(w, stream->parent);
 	m = conn ? multiplex_of(w, conn, c) : NULL;
-	sent = w->held.draft.bytes_sent;
 	if (!m || sent == stream->first_sent)
 		return 0;
 	stream_settle(m, stream);

@@ -65,7 +65,7 @@ struct array {
 	__u64 size;
 };
 
-/* A traced process. It drafts one record at a time: nginx ends requests in its main thread. */
+/* A traced process: what is kept of it between events. */
 struct worker {
 	__u32 flags; /* enum worker_flag */
 	__u32 pid;
@@ -86,26 +86,36 @@ struct worker {
 	__u8 opening_len[OPENING_ROWS];	   /* entries of each row of `opening` */
 	struct watch opening[OPENING_MAX]; /* HTTP/3 streams with an incomplete header or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
-	__u8 head[REQUEST_HEAD_BYTES];	       /* copy of an ngx_http_request_t up to its pool */
-	__u8 request[REQUEST_BYTES_MAX];       /* copy of the one that ends */
+	__u8 head[REQUEST_HEAD_BYTES]; /* copy of an ngx_http_request_t up to its pool */
+	__u64 variables_of;	       /* r->main_conf that the next member belongs to */
+	__u16 variable_at[ASKED_MAX];  /* of each of --variable, 1 + its index in r->variables; 0:
+					  none */
+	__u64 places[PLACE_SLOTS]; /* those that user space knows, by their slots: place.bpf.h */
+};
+
+/*
+ * The kernel allocates it when a process forks. A newer one (7.3) does so with kmalloc_nolock(),
+ * which has at most 8 KiB; a part of them is the kernel's own.
+ */
+_Static_assert(sizeof(struct worker) <= 8000, "kmalloc_nolock() can allocate a worker's storage");
+
+/*
+ * What is used while one request ends. It is not in struct worker, which may not be that large, and
+ * not on the stack: before Linux 6.13 a call chain shares 512 bytes of it.
+ */
+struct scratch {
+	__u64 is_taken;			 /* a run of the program has claimed it: scratch.bpf.h */
+	__u8 request[REQUEST_BYTES_MAX]; /* copy of the ngx_http_request_t that ends */
 	__u8 connection[CONNECTION_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STATE_BYTES_MAX];	       /* copy of one of its ngx_http_upstream_state_t */
 	__u8 headers[HEADERS_BYTES];	       /* copy of a part of r->headers_in.headers */
 	__u64 traceparent;		       /* address of the value of its traceparent header */
 	__u64 traceparent_len;
-	/* These are not on the stack: before Linux 6.13 a call chain shares 512 bytes of it. */
 	struct attempt attempt;
 	struct subrequest subrequest;
 	struct array states;
-	__u64 variables_of;	      /* r->main_conf that the next member belongs to */
-	__u16 variable_at[ASKED_MAX]; /* of each of --variable, 1 + its index in r->variables; 0:
-					 none */
-	__u64 places[PLACE_SLOTS];    /* those that user space knows, by their slots: place.bpf.h */
-	struct held held;	      /* the record that is drafted */
+	struct held held; /* the record that is drafted */
 };
-
-/* The kernel allocates it when a process forks, where 32 KiB at once are had for certain. */
-_Static_assert(sizeof(struct worker) < (32 << 10) - 64, "a worker's storage is a small allocation");
 
 /* A stream of QUIC. */
 struct stream_key {

@@ -81,18 +81,18 @@ static __always_inline void request_submit(struct held *held)
  * Holds the record that is drafted until its response is sent. A client that does not read takes no
  * more than its share of the room.
  */
-static __always_inline void response_hold(struct worker *w, struct connection *conn,
-					  struct connection *parent)
+static __always_inline void response_hold(struct worker *w, struct scratch *s,
+					  struct connection *conn, struct connection *parent)
 {
 	if (parent->held < HELD_OF_CONNECTION_MAX &&
-	    !bpf_map_update_elem(&held_requests, &conn->stream, &w->held, BPF_NOEXIST)) {
+	    !bpf_map_update_elem(&held_requests, &conn->stream, &s->held, BPF_NOEXIST)) {
 		parent->held++;
 		w->held_len++;
 		return;
 	}
 	/* Too many are held: the end of this response is not going to be seen. */
-	w->held.draft.response_last_ns = 0;
-	request_submit(&w->held);
+	s->held.draft.response_last_ns = 0;
+	request_submit(&s->held);
 }
 
 /* A frame of a response was sent whose record is held. It is submitted if that was the last. */

@@ -34,6 +34,8 @@ enum limit {
 	LAYOUTS_MAX = 64, /* layouts that are traced at the same time */
 	HELD_MAX = 1024,  /* responses over HTTP/3 that are waited for */
 	PLACE_SLOTS = 64, /* a power of two: places of a worker that were announced last */
+	/* Requests that may end at the same moment, besides one on each CPU. */
+	SCRATCH_SPARES = 16,
 	/* Entries of the maps where the kernel allocates all of them beforehand (before 6.1). */
 	PREALLOCATED_CONNECTIONS = 1 << 15,
 	PREALLOCATED_MULTIPLEXES = 1 << 12,
@@ -51,7 +53,7 @@ enum record_kind {
 /* Why a request was lost. src/pipeline/ledger.rs names each, and does not compile without it. */
 enum lost_cause {
 	LOST_RING_FULL = 0,
-	LOST_INFLIGHT_FULL = 1, /* no room for the entry of its connection */
+	LOST_INFLIGHT_FULL = 1, /* no room for the entry of its connection, or no scratch */
 	LOST_BAD_READ = 2,	/* one of its members could not be read, or is impossible */
 	LOST_CAUSES = 3,
 };

@@ -190,6 +190,12 @@ impl ObjectSettings {
             .descriptors
             .set_autocreate(self.kernel.sockets == SocketSource::Syscall)
             .context("failed to configure a map")?;
+        let cpus = libbpf_rs::num_possible_cpus().context("failed to count the CPUs")?;
+        let scratches = limit::SCRATCH_SPARES.0 + u32::try_from(cpus)?;
+        open.maps
+            .scratches
+            .set_max_entries(scratches)
+            .context("failed to size a map")?;
         if !self.kernel.can_allocate {
             preallocate(&mut open.maps)?;
         }

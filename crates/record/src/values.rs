@@ -156,7 +156,8 @@ names! {
     pub enum Cause {
         /// The reader of the output was too slow, and the ring buffer was full.
         RingFull = "ring_full",
-        /// nginx had more than 262,144 connections at once (32,768 before Linux 6.1).
+        /// nginx had more than 262,144 connections at once (32,768 before Linux 6.1), or more requests ended
+        /// at the same moment than there was room for.
         InflightFull = "inflight_full",
         /// nginx's memory could not be read, or a record could not be decoded.
         BadRead = "bad_read",

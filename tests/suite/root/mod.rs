@@ -75,6 +75,8 @@ mod protocols;
 mod requests;
 /// An nginx that is started again and again.
 mod restarts;
+/// The memory that is used while a request ends.
+mod scratches;
 /// Secrets in query strings.
 mod secrets;
 /// Socket sources.
