@@ -28,8 +28,10 @@ use crate::attach::requirements::features;
 use crate::attach::requirements::supports_fexit;
 use crate::attach::socket_source;
 use crate::attach::socket_source::SocketSource;
+use crate::attach::storage_trial;
 use crate::attach::trial::Trial;
 use crate::attach::trial::UprobeMethod;
+use crate::bpf::types;
 
 /// The BTF of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -38,6 +40,9 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Older kernels print a warning with a stack trace when a uprobe uses a map whose entries are not
 /// allocated beforehand.
 const ALLOCATOR: &str = "bpf_mem_alloc";
+
+/// The bytes that the kernel keeps with each traced process.
+const STORAGE_BYTES: u32 = size_of::<types::worker>() as u32;
 
 /// A file that a process of another user runs, as a rule.
 const ANOTHER_PROCESS: &str = "/proc/1/exe";
@@ -207,6 +212,9 @@ fn rehearse(
             .attach_to_kernel()
             .map_err(refusal(format!("attach to its {place}")))?;
     }
+    storage_trial::keep(STORAGE_BYTES).map_err(refusal(format!(
+        "keep {STORAGE_BYTES} bytes with a process"
+    )))?;
     /* Without CAP_SYS_PTRACE only binaries of processes of our own user can be opened. */
     if !holds(held, CapabilitySet::SYS_PTRACE) && fs::read_link(ANOTHER_PROCESS).is_err() {
         let error = io::ErrorKind::PermissionDenied.into();

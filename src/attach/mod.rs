@@ -58,6 +58,7 @@ pub mod run_counting;
 mod shared;
 mod slots;
 pub mod socket_source;
+mod storage_trial;
 mod task_storage;
 pub mod trial;
 
