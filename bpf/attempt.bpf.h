@@ -107,6 +107,25 @@ static __always_inline struct attempt_times *attempt_find(struct worker *w, stru
 	return attempt_at(sub->attempts, s->slot, SUBREQUEST_ATTEMPTS_MAX);
 }
 
+/*
+ * Reads c->number and c->requests of an upstream's connection: at once, since only the time at
+ * which the connection began may lie between them.
+ */
+static __always_inline void attempt_numbers(struct attempt_times *a, struct ngx_connection_s *c)
+{
+	__u32 from = bpf_core_field_offset(*c, number), size = NGX_END(c, requests) - from;
+	__u64 words[3] = {};
+
+	if (size != 2 * sizeof(*words) && size != 3 * sizeof(*words)) {
+		a->number = NGX_GET(c, number);
+		a->requests = NGX_GET(c, requests);
+		return;
+	}
+	bpf_probe_read_user(words, size, (void *)c + from);
+	a->number = words[0];
+	a->requests = size == sizeof(words) ? words[2] : words[1];
+}
+
 /* Begins the attempt, unless it has begun already: a slot may still hold another one. */
 static __always_inline void attempt_begin(struct attempt_times *a, struct socket_state *s,
 					  __u32 index)
@@ -118,7 +137,7 @@ static __always_inline void attempt_begin(struct attempt_times *a, struct socket
 	a->index = index;
 	a->flags = ATTEMPT_SEEN;
 	a->connection = s->connection;
-	a->number = NGX_GET((struct ngx_connection_s *)s->connection, number);
+	attempt_numbers(a, (struct ngx_connection_s *)s->connection);
 }
 
 /*

@@ -168,6 +168,8 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->body_ns = 0;
 	conn->response_last_ns = 0;
 	conn->unsure.last_ns = 0;
+	conn->stall.since_ns = 0;
+	conn->stall_ns = 0;
 	conn->subrequests_seen = 0;
 	if (!conn->handshake.is_over)
 		conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;

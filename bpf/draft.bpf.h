@@ -4,6 +4,7 @@
 #define NGX_BPF_DRAFT_BPF_H
 
 #include "http3.bpf.h"
+#include "spill.bpf.h"
 
 /* The value of $status, once ngx_http_free_request(r, rc) has set it. */
 static __always_inline __u32 request_status(struct scratch *s, long rc)
@@ -26,6 +27,9 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 	struct request_record *d = &s->held.draft;
 
 	response_settle(conn, d->bytes_sent);
+	d->client_stall_ns = conn->stall_ns;
+	if (conn->stall.since_ns && OF_CONNECTION(s, buffered) & NGX_CONNECTION_BUFFERED)
+		d->client_stall_ns += d->ended_ns - conn->stall.since_ns;
 	d->accepted_ns = conn->accepted_ns;
 	d->previous_ended_ns = conn->previous_ended_ns;
 	d->request_first_ns = request_first_ns(conn);
@@ -83,13 +87,17 @@ static __always_inline void draft_body(struct scratch *s, struct connection *con
 	struct request_record *d = &s->held.draft;
 	struct ngx_http_request_body_t *rb;
 	__u64 with_header = d->header_ns ? d->header_ns : d->request_first_ns;
+	bool has_body;
 	long rest;
 
 	/* A body of HTTP/1 has a length: nginx sums it up when it is chunked. */
 	if (!knows_bodies() || (d->content_length_n < 0 && d->http_version < NGX_HTTP_VERSION_20))
 		return;
 	rb = OF_REQUEST(s, request_body);
-	rest = rb ? NGX_GET(rb, rest) : 0;
+	has_body = rb && !NGX_COPY(s->state, rb);
+	rest = has_body ? OF_BODY(s, rest) : 0;
+	if (has_body)
+		d->request_spilt = spilt_body(s);
 	if (rest < 0)
 		return;
 	if (rest > 0) {
@@ -101,7 +109,8 @@ static __always_inline void draft_body(struct scratch *s, struct connection *con
 			d->body_ns = conn->body_ns; /* the body was discarded, or there was none */
 		return;
 	}
-	if (!rb || d->content_length_n < 0 || !body_is_kept(rb))
+	if (!has_body || d->content_length_n < 0 ||
+	    !(OF_BODY(w, buf) || OF_BODY(w, bufs) || OF_BODY(w, temp_file)))
 		return;
 	d->flags |= REQUEST_BODY;
 	if (conn->is_body_unsure && d->http_version == NGX_HTTP_VERSION_20)

@@ -8,6 +8,7 @@
 #ifndef NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 #define NGX_BPF_DRAFT_UPSTREAMS_BPF_H
 
+#include "spill.bpf.h"
 #include "upstream.bpf.h"
 
 /* Members of the copied ngx_http_upstream_state_t. */
@@ -39,6 +40,10 @@ static __always_inline void draft_times(struct attempt *out, struct attempt_time
 	out->response_last_ns = times->response_last_ns;
 	out->handshake_first_ns = times->handshake_first_ns;
 	out->handshake_last_ns = times->handshake_last_ns;
+	out->header_ns = times->header_ns;
+	out->kept_ns = times->kept_ns;
+	out->requests = times->requests;
+	out->stall_ns = times->stall_ns;
 }
 
 /* What nginx keeps of the attempt in r->upstream_states. */
@@ -154,6 +159,16 @@ static __always_inline __u32 draft_attempts(struct scratch *s, struct attempt_ti
 	return i;
 }
 
+/* The last attempt was drafted last, and s->state is the copy of its state. */
+static __always_inline void draft_spill(struct scratch *s)
+{
+	struct ngx_http_upstream_state_t *state = NULL;
+
+	if (!bpf_core_field_exists(state->bytes_received) ||
+	    OF_STATE(s, bytes_received) >= SPILL_BYTES_MIN)
+		s->held.draft.response_spilt = spilt_response(OF_REQUEST(s, upstream));
+}
+
 /* Appends the request's own attempts. `conn` is NULL if nothing is known of their sockets. */
 __noinline int draft_upstreams(struct scratch *s, struct connection *conn)
 {
@@ -163,6 +178,8 @@ __noinline int draft_upstreams(struct scratch *s, struct connection *conn)
 		s, conn ? conn->attempts : NULL, ATTEMPTS_MAX, conn ? conn->generation : 0,
 		OF_REQUEST(s, upstream_states), OF_REQUEST(s, upstream));
 	s->held.draft.upstreams_seen = s->states.nelts;
+	if (s->held.draft.attempts_len)
+		draft_spill(s);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 
 #include "client.bpf.h"
 #include "http3.bpf.h"
+#include "stall.bpf.h"
 #include "upstream.bpf.h"
 #include "worker.bpf.h"
 
@@ -87,6 +88,24 @@ static __always_inline bool is_datagram(struct sock *sk)
 	return (by_descriptor ? BPF_CORE_READ(sk, sk_type) : sk->sk_type) == SOCK_DGRAM;
 }
 
+/* The close of a unix socket is not seen, so that the end of its last stall would not be, either.
+ */
+static __always_inline void upstream_stalled(struct worker *w, struct socket_state *s,
+					     struct sock *sk, int ret, __u64 now)
+{
+	struct attempt_times *a;
+	__u64 ns;
+
+	if (s->is_unix)
+		return;
+	ns = stall_update(&s->stall, (void *)s->connection, sk, false, ret, now);
+	if (!ns)
+		return;
+	a = upstream_attempt(w, s);
+	if (a)
+		a->stall_ns += ns;
+}
+
 /* `ret` is what send() returned: bytes, or an error. */
 static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32 fd, int ret)
 {
@@ -100,16 +119,22 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 	if (!s)
 		return;
 	if (s->kind == SOCKET_UPSTREAM) {
+		upstream_stalled(w, s, sk, ret, now);
 		if (ret > 0)
 			upstream_sent(w, s, now);
 		else if (ret != -EAGAIN)
 			upstream_unsent(w, s);
+		if (ret > 0)
+			s->last_ns = now;
 	} else if (s->kind == SOCKET_CLIENT) {
 		conn = connection_find(w, s->connection);
 		if (!conn)
 			return;
 		if (ret < 0 && ret != -EAGAIN)
 			conn->flags |= REQUEST_SOCKET_ERROR;
+		if (!conn->is_multiplexed)
+			conn->stall_ns += stall_update(&conn->stall, (void *)s->connection, sk,
+						       true, ret, now);
 		client_sent(w, conn, (void *)s->connection, ret, now);
 	}
 }
@@ -133,6 +158,8 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 		s->is_drained = 1;
 	} else if (s->kind == SOCKET_UPSTREAM) {
 		upstream_received(w, s, ret, now);
+		if (ret > 0)
+			s->last_ns = now;
 	} else if (s->kind == SOCKET_CLIENT && ret) {
 		conn = connection_find(w, s->connection);
 		if (conn && ret > 0)

@@ -146,6 +146,12 @@ struct handshake {
 	__u16 is_unseen; /* bytes that were counted as something else may have been its own */
 };
 
+/* The socket may take nothing more of what nginx has to send: stall.bpf.h. */
+struct stall {
+	__u64 since_ns; /* 0: it took everything */
+	__u64 is_sure;	/* nginx has tried to send more in vain */
+};
+
 /* A socket of a traced process, and what nginx uses it for. */
 struct socket_state {
 	__u64 connection; /* the ngx_connection_t that nginx registered with epoll */
@@ -153,7 +159,9 @@ struct socket_state {
 	__u64 generation; /* upstream: of the request it works for */
 	__u64 subrequest; /* upstream: the ngx_http_request_t of the subrequest; 0: none */
 	__u64 connect_ns; /* upstream: the connect, until the first bytes are sent */
+	__u64 last_ns;	  /* upstream: the last bytes that were sent or read */
 	struct handshake handshake; /* upstream */
+	struct stall stall;	    /* upstream */
 	__u64 sent;		    /* upstream over TLS: c->sent at the last send */
 	__u32 kind;		    /* enum socket_kind */
 	__u32 phase;		    /* enum upstream_phase */
@@ -181,6 +189,10 @@ struct attempt_times {
 	__u64 response_last_ns;
 	__u64 handshake_first_ns;
 	__u64 handshake_last_ns;
+	__u64 header_ns;       /* the last read before which the response's header was incomplete */
+	__u64 kept_ns;	       /* the last bytes of its kept connection before it */
+	__u64 requests;	       /* c->requests, with this one; 0: not known */
+	__u64 stall_ns;	       /* how long its socket took nothing of the request */
 	__u64 unsure_ns;       /* over TLS: the last read; 0: it may have been an alert only */
 	__s64 unsure_received; /* bytes of the response that nginx had before that read */
 	__u64 connection;      /* the ngx_connection_t of its socket */
@@ -231,6 +243,8 @@ struct connection {
 	__u64 response_last_ns;
 	struct handshake handshake;
 	struct unsure unsure;
+	struct stall stall;
+	__u64 stall_ns;		  /* how long the socket took nothing of the response */
 	__u64 parent;		  /* HTTP/2 stream: the ngx_connection_t that it is on */
 	__u64 first_round;	  /* HTTP/2 stream: the round in which its response began */
 	__u64 first_sent;	  /* HTTP/2 stream: its c->sent before that round */

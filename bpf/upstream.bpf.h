@@ -57,17 +57,17 @@ static __always_inline void upstream_connecting(struct worker *w, struct socket_
  * Otherwise it is new if its connect was seen, and kept if a request was seen on it. A TCP
  * connection without either is kept, too: its connect would have been seen.
  */
-static __always_inline void upstream_reuse(struct socket_state *s, struct attempt_times *a,
-					   struct ngx_connection_s *c)
+static __always_inline void upstream_reuse(struct socket_state *s, struct attempt_times *a)
 {
-	__u64 requests = s->served ? 0 : NGX_GET(c, requests);
-
-	if (requests > 1 || s->served)
+	if (a->requests > 1 || s->served) {
 		a->flags |= ATTEMPT_REUSED;
-	else if (requests == 1 || s->connect_ns)
+		a->kept_ns = s->last_ns;
+	} else if (a->requests == 1 || s->connect_ns) {
 		a->flags |= ATTEMPT_NEW;
-	else if (!s->is_unix)
+		a->requests = 1; /* the attempt began with the connect, before nginx counted */
+	} else if (!s->is_unix) {
 		a->flags |= ATTEMPT_REUSED;
+	}
 	s->served = 1;
 }
 
@@ -103,7 +103,6 @@ static __always_inline __u32 upstream_bits_of(struct socket_state *s)
 static __always_inline struct attempt_times *upstream_request_out(struct worker *w,
 								  struct socket_state *s, __u64 now)
 {
-	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
 	struct ngx_http_request_s *r = request_of(s);
 	struct attempt_times *a;
 
@@ -115,7 +114,7 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 		s->is_http2 = is_http2(r);
 	if (s->is_http2)
 		a->flags |= ATTEMPT_HTTP2;
-	upstream_reuse(s, a, c);
+	upstream_reuse(s, a);
 	if (s->handshake.is_tls)
 		a->flags |= ATTEMPT_TLS;
 	if (s->handshake.is_unseen)
@@ -313,6 +312,8 @@ static __always_inline void upstream_closing(struct worker *w, struct socket_sta
 		return;
 	/* Once a response has begun, nginx ignores the timer of sends, except in a tunnel. */
 	upstream_look(a, c, s->phase == UPSTREAM_SENDING || a->flags & ATTEMPT_TUNNEL);
+	if (s->stall.since_ns && (s->stall.is_sure || a->flags & ATTEMPT_STUCK))
+		a->stall_ns += bpf_ktime_get_ns() - s->stall.since_ns;
 	/* After a response there is no next attempt: the end of the request shows the rest. */
 	if (a->response_first_ns && !(a->flags & ATTEMPT_HTTP2))
 		return;
@@ -341,6 +342,20 @@ static __always_inline bool is_tunnelled(struct attempt_times *a, struct socket_
 	return bits & U_UPGRADE;
 }
 
+/*
+ * Whether nginx has not parsed the whole header of the response that has begun: it sets header_time
+ * then. Once it has sent the header on, as it does mostly before the next read, nothing is read.
+ */
+static __always_inline bool is_header_open(struct attempt_times *a, struct socket_state *s)
+{
+	if (a->flags & (ATTEMPT_HEADER | ATTEMPT_HEADER_SENT))
+		return false;
+	if (NGX_GET(state_of(a, request_of(s)), header_time) == NGX_MSEC_UNSET)
+		return true;
+	a->flags |= ATTEMPT_HEADER;
+	return false;
+}
+
 static __always_inline void upstream_received(struct worker *w, struct socket_state *s, int ret,
 					      __u64 now)
 {
@@ -365,7 +380,9 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 	if (a->response_first_ns && is_tunnelled(a, s))
 		return;
 	if (!is_answered(a, s))
-		a->response_first_ns = now;
+		a->response_first_ns = a->header_ns = now;
+	else if (is_header_open(a, s))
+		a->header_ns = now;
 	if (a->flags & ATTEMPT_TLS)
 		upstream_tls_received(a, s, ret, now);
 	else

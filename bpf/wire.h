@@ -27,7 +27,10 @@ enum limit {
 	RING_BYTES = 4 << 20,
 	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
 	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
-	/* And of the structs that are copied whole. The largest known have 1320, 240 and 112. */
+	/*
+	 * And of the structs that are copied whole. The largest known have 1320, 240 and 112; an
+	 * ngx_http_request_body_t is copied to where a state is.
+	 */
 	REQUEST_BYTES_MAX = 2048,
 	CONNECTION_BYTES_MAX = 512,
 	STATE_BYTES_MAX = 256,
@@ -152,13 +155,17 @@ struct attempt {
 	__u64 response_last_ns;
 	__u64 handshake_first_ns; /* the first bytes of the TLS handshake were sent */
 	__u64 handshake_last_ns;  /* the last bytes of it were sent or read */
-	__s64 bytes_sent;	  /* u->state->bytes_sent; -1: this nginx does not count them */
-	__s64 bytes_received;	  /* u->state->bytes_received; -1: this nginx does not count them */
-	__u32 status;		  /* u->state->status; 0: none */
-	__u32 flags;		  /* enum attempt_flag */
-	__u32 index;		  /* in r->upstream_states */
-	__u16 addr_len;		  /* bytes of u->state->peer, which follow; 0: none */
-	__u16 addr_cut;		  /* 1: the address is longer */
+	__u64 header_ns;      /* the last read before which the response's header was incomplete */
+	__u64 kept_ns;	      /* the last bytes of its kept connection before it */
+	__u64 requests;	      /* of its connection, this one included; 0: not known */
+	__u64 stall_ns;	      /* how long its socket took nothing of the request */
+	__s64 bytes_sent;     /* u->state->bytes_sent; -1: this nginx does not count them */
+	__s64 bytes_received; /* u->state->bytes_received; -1: this nginx does not count them */
+	__u32 status;	      /* u->state->status; 0: none */
+	__u32 flags;	      /* enum attempt_flag */
+	__u32 index;	      /* in r->upstream_states */
+	__u16 addr_len;	      /* bytes of u->state->peer, which follow; 0: none */
+	__u16 addr_cut;	      /* 1: the address is longer */
 };
 
 /*
@@ -192,6 +199,9 @@ struct request_record {
 	__u64 response_last_ns;	   /* the last bytes of it were sent */
 	__u64 handshake_first_ns;  /* the first bytes of the connection's TLS handshake were read */
 	__u64 handshake_last_ns;   /* the last bytes of it were read or sent */
+	__u64 client_stall_ns;	   /* how long the socket took nothing of the response */
+	__u64 request_spilt;	   /* bytes of the body in a temporary file; 0: none */
+	__u64 response_spilt;	   /* the same of the response */
 	__s64 request_length;	   /* r->request_length */
 	__s64 bytes_sent;	   /* c->sent */
 	__s64 content_length_n;	   /* r->headers_in.content_length_n; -1: none */

@@ -36,6 +36,7 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE  4
 
 /* bits of the word that begins with p->read */
+#define NGX_EVENT_PIPE_CACHEABLE         0x002
 #define NGX_EVENT_PIPE_UPSTREAM_DONE     0x010
 #define NGX_EVENT_PIPE_UPSTREAM_ERROR    0x020
 #define NGX_EVENT_PIPE_UPSTREAM_EOF      0x040
@@ -46,6 +47,7 @@ typedef int               ngx_socket_t;
 #define NGX_EVENT_EOF       0x100
 #define NGX_EVENT_ERROR     0x200
 #define NGX_EVENT_TIMEDOUT  0x400
+#define NGX_EVENT_TIMER_SET 0x800
 
 /*
  * Bits of the word that begins with c->buffered: timedout, error and destroyed. nginx does not set
@@ -62,6 +64,9 @@ typedef int               ngx_socket_t;
 #define NGX_CONNECTION_TIMEDOUT  0x00800
 #define NGX_CONNECTION_ERROR     0x01000
 #define NGX_CONNECTION_CLOSE     0x30000
+
+/* c->buffered: who holds bytes back that are to be sent */
+#define NGX_CONNECTION_BUFFERED  0xff
 
 /* frame->type: the frame carries bytes of a stream, or ends it */
 #define NGX_QUIC_FT_RESET_STREAM  0x04
@@ -122,6 +127,7 @@ struct ngx_array_t {
 
 struct ngx_buf_s {
     unsigned char                   *pos;
+    long                             file_last;
     unsigned char                   *start;
 };
 
@@ -260,7 +266,7 @@ struct ngx_http_upstream_state_t {
 
 
 struct ngx_http_request_body_t {
-    void                            *temp_file;
+    struct ngx_file_s               *temp_file;     /* the first member of the struct it points to */
     struct ngx_chain_s              *bufs;
     struct ngx_buf_s                *buf;
     long                             rest;

@@ -57,7 +57,8 @@ enum {
 	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
 	EAGAIN = 11,
-	PF_EXITING = 4, /* include/linux/sched.h */
+	SOCK_NOSPACE = 2, /* include/linux/net.h: a bit of socket->flags */
+	PF_EXITING = 4,	  /* include/linux/sched.h */
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -90,6 +91,10 @@ struct hlist_node {
 
 struct hlist_head {
 	struct hlist_node *first;
+};
+
+struct inode {
+	long long i_size;
 };
 
 struct file {
@@ -201,6 +206,7 @@ struct inet_sock {
 };
 
 struct socket {
+	unsigned long flags;
 	struct file *file;
 	struct sock *sk;
 };

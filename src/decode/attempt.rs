@@ -57,6 +57,8 @@ fn attempt<'a>(event: &AttemptEvent<'a>, around: Around) -> Attempt<'a> {
         addr: lossy(event.addr),
         status: nonzero(record.status),
         reused: reused(&evidence),
+        connection_requests: nonzero(record.requests).filter(|_| evidence.is_sent()),
+        reused_idle_ns: since(nonzero(record.kept_ns), nonzero(record.request_first_ns)),
         upstream_tls_ns: handshake_ns,
         bytes_sent: counted(record.bytes_sent),
         bytes_received: counted(record.bytes_received),
@@ -101,6 +103,10 @@ fn add_times(attempt: &mut Attempt<'_>, evidence: &Evidence<'_>, around: Around)
     attempt.upstream_request_first_byte_time = since(record.request_first_ns);
     if is_sent_whole(evidence) {
         attempt.upstream_request_last_byte_time = since(record.request_last_ns);
+    }
+    if evidence.has(attempt_flag::ATTEMPT_HEADER) {
+        let connect_ns = nonzero(record.connect_ns);
+        attempt.response_header_ns = self::since(connect_ns, nonzero(record.header_ns));
     }
     /* HTTP/2 has frames of its own before a response. */
     let is_http2 = evidence.has(attempt_flag::ATTEMPT_HTTP2);

@@ -17,6 +17,7 @@ mod round_trip;
 pub mod texts;
 mod times;
 mod trace_context;
+mod waits;
 pub mod wire;
 
 /// Returns a moment, a status or a port. `None` for 0, by which BPF says that it was not seen.

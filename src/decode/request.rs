@@ -7,7 +7,6 @@ use ngx_bpf_record::Request;
 use ngx_bpf_record::Subrequest;
 use ngx_bpf_record::Tls;
 use ngx_bpf_record::Trace;
-use ngx_bpf_record::Waits;
 use ngx_bpf_record::values::LayoutSource;
 use ngx_bpf_record::values::Origin;
 
@@ -66,7 +65,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         phases: origin.map_or_else(Phases::default, |origin| facts.downstream(origin)),
         duration_ns: since(first_byte, facts.response_last_ns()),
         elapsed_ns: facts.elapsed_ns(),
-        waits: waits(&facts),
+        waits: facts.waits(),
         tls: tls(&facts),
         trace: trace(&facts),
         layout: is_inferred.then_some(LayoutSource::Inferred),
@@ -81,14 +80,6 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         .map(|_| accepted.map_or(Origin::RequestFirstByte, |_| Origin::Accept))
         .filter(|_| !request.phases.is_empty());
     request
-}
-
-/// Returns what the request waited for.
-fn waits(facts: &Facts<'_, '_>) -> Waits {
-    Waits {
-        queue_ns: facts.queue_ns(),
-        body_read_ns: facts.body_read_ns(),
-    }
 }
 
 /// Returns the encryption of the connection.

@@ -38,6 +38,23 @@ pub struct Attempt<'a> {
         "x-absent" = "nothing was sent; a unix socket of an nginx before 1.15.3 that was first seen now"
     ))]
     pub reused: Option<bool>,
+    /// How many requests had been sent on the upstream's connection when this one was, itself included: 1 on a
+    /// new connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-source" = "`c->requests` of the upstream's connection",
+        "x-absent" = "nothing was sent; nginx is older than 1.15.3, and the connection was kept"
+    ))]
+    pub connection_requests: Option<u64>,
+    /// How long the kept connection had been idle: from the last bytes that passed on it for the request
+    /// before to the first ones of this attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "tracepoints `sock_send_length` and `sock_recv_length`",
+        "x-absent" = "the connection is new, or tracing began after the request before it; nothing was sent"
+    ))]
+    pub reused_idle_ns: Option<u64>,
     /// As in `phases`, of this attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
@@ -85,6 +102,15 @@ pub struct Attempt<'a> {
                       100 µs after the one before it, and no read between the two came back empty)"
     ))]
     pub upstream_response_last_byte_time: Option<u64>,
+    /// How long the upstream took for its response's header: from `upstream_connect_time` to the read that
+    /// completed it. `$upstream_header_time` is the same in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "the last read before `u->state->header_time` was set",
+        "x-absent" = "no whole header came"
+    ))]
+    pub response_header_ns: Option<u64>,
     /// The time that the TLS handshake with the upstream took: from its first bytes sent to its last
     /// sent or read. It lies between `upstream_connect_time` and `upstream_request_first_byte_time`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// What a request waited for.
+/// What a request waited for, and what nginx could not keep in its buffers meanwhile.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Waits {
     /// How long the request waited for the one before it on its connection: its first byte came with that
@@ -27,4 +27,44 @@ pub struct Waits {
         "x-absent" = "there is no body, or it came with the header; one of the two times is absent"
     ))]
     pub body_read_ns: Option<u64>,
+    /// How long the client's socket took nothing although nginx had more of the response for it: each time
+    /// from the send that it did not take whole to the next one of which it took bytes, or to the end of
+    /// the request. The client reads slowly, or the network is slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "sends that fail with EAGAIN, and those after which the kernel has marked the socket as \
+                      full (SOCK_NOSPACE) while nginx waits (`c->buffered`)",
+        "x-absent" = "it took everything; `partial` or `tunnel`; HTTP/2, HTTP/3"
+    ))]
+    pub client_stall_ns: Option<u64>,
+    /// How long the upstreams' sockets took nothing although nginx had more of the request for them, of all
+    /// `upstreams` together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "as for `client_stall_ns`; nginx waits while the timer of `c->write` is set",
+        "x-absent" = "they took everything; `partial`; a unix socket"
+    ))]
+    pub upstream_stall_ns: Option<u64>,
+    /// Bytes of the request's body that nginx wrote to a temporary file, since `client_body_buffer_size` is
+    /// less, or `client_body_in_file_only` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "bytes",
+        "x-source" = "the buffer in the file of `r->request_body->temp_file`; of a body that is not whole, the \
+                      size of the file",
+        "x-absent" = "nginx wrote none; the request has no body"
+    ))]
+    pub request_temp_file_bytes: Option<u64>,
+    /// Bytes of the last upstream's response that nginx wrote to a temporary file, since the client took them
+    /// more slowly than they came, and `proxy_buffers` had no room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "bytes",
+        "x-source" = "the size of the file of `u->pipe->temp_file`",
+        "x-absent" = "nginx wrote none; the response went to the cache, or was stored; the upstream sent fewer \
+                      than 4096 bytes; a subrequest"
+    ))]
+    pub response_temp_file_bytes: Option<u64>,
 }

@@ -87,6 +87,7 @@ pub struct Logged {
     pub upstream_status: String,
     pub upstream_bytes_sent: String,
     pub upstream_bytes_received: String,
+    pub upstream_header_time: String,
     pub upstream_response_time: String,
 }
 
@@ -170,6 +171,14 @@ impl Record {
         assert_eq!(sent, list(&logged.upstream_bytes_sent), "{context}");
         let received = attempts(|attempt| attempt.bytes_received.unwrap().to_string());
         assert_eq!(received, list(&logged.upstream_bytes_received), "{context}");
+        for (attempt, header) in self
+            .upstreams
+            .iter()
+            .zip(list(&logged.upstream_header_time))
+        {
+            let is_absent = attempt.response_header_ns.is_none();
+            assert!(is_absent || header != "-", "{context}");
+        }
         let last = self.last_awaited().and_then(|last| last.addr.as_ref());
         assert_eq!(self.upstream_addr.as_ref(), last, "{context}");
     }

@@ -108,6 +108,8 @@ mod unknown_build;
 mod upgrade;
 /// Upstreams: attempts, retries, failures.
 mod upstreams;
+/// What a request waited for.
+mod waits;
 /// strace as an outside witness.
 mod witness;
 /// Workers that end with requests in flight.

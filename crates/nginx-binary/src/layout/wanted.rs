@@ -49,7 +49,8 @@ impl WantedMembers {
 }
 
 /// Members that some builds lack, or layout files from before they were read, with their structs.
-const OPTIONAL: [(&str, &str); 19] = [
+const OPTIONAL: [(&str, &str); 20] = [
+    ("ngx_buf_s", "file_last"),
     ("ngx_connection_s", "quic"),
     ("ngx_connection_s", "ssl"),
     ("ngx_connection_s", "udp"),

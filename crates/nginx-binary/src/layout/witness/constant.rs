@@ -4,10 +4,11 @@
 /// The members that have the same offset in all releases, except that threads move those of
 /// `ngx_event_pipe_s`. Tengine's `ngx_multi_upstream_module` moves most of `ngx_connection_s`, and freenginx
 /// `temp_file`.
-pub const CONSTANT: [&str; 71] = [
+pub const CONSTANT: [&str; 72] = [
     "ngx_array_t.elts",
     "ngx_array_t.nelts",
     "ngx_array_t.size",
+    "ngx_buf_s.file_last",
     "ngx_buf_s.pos",
     "ngx_buf_s.start",
     "ngx_chain_s.buf",
