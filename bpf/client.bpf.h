@@ -13,7 +13,7 @@
  * sets the first one.
  */
 static __always_inline void client_received(struct worker *w, struct connection *conn,
-					    struct ngx_connection_s *c, __u64 now)
+					    struct ngx_connection_s *c, struct sock *sk, __u64 now)
 {
 	struct ngx_http_request_s *r;
 
@@ -24,15 +24,20 @@ static __always_inline void client_received(struct worker *w, struct connection 
 	r = NGX_GET(c, data);
 	if (conn->is_multiplexed) {
 		streams_received(w, conn, c, (void *)r, now);
+		conn->read_wait_ns = read_wait_ns(conn, sk, now);
 	} else if ((__u64)r != conn->http_connection && is_request(r)) {
-		if (!NGX_GET(r, write_event_handler))
+		if (!NGX_GET(r, write_event_handler)) {
 			conn->header_ns = now;
-		else if (body_is_open(r))
+			conn->read_wait_ns += read_wait_ns(conn, sk, now);
+		} else if (body_is_open(r)) {
 			conn->body_ns = now;
+		}
 	} else if (!conn->previous_ended_ns && is_multiplexed(c, (void *)r)) {
 		streams_received(w, conn, c, (void *)r, now);
+		conn->read_wait_ns = read_wait_ns(conn, sk, now);
 	} else {
 		conn->request_first_ns = now;
+		conn->read_wait_ns = read_wait_ns(conn, sk, now);
 		conn->flags = 0;
 	}
 	conn->last_read_ns = now;

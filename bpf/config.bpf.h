@@ -13,7 +13,8 @@ const volatile bool layout_inferred; /* the layout was inferred from the binary'
 const volatile __u32 pid_namespace;  /* inode of the tool's pid namespace: pids are of this one */
 const volatile __u32 tool_pid;	     /* of the tool itself */
 const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */
-const volatile bool by_descriptor;   /* bytes on sockets are seen by system calls */
+const volatile __u32 tick_ns; /* of the kernel's timer, by which it notes arrivals; 0: unknown */
+const volatile bool by_descriptor; /* bytes on sockets are seen by system calls */
 
 /* What is read only where an option asks for it. */
 struct asked_name {
@@ -53,8 +54,12 @@ enum capacity {
 	ATTEMPT_BYTES = sizeof(struct attempt) + ADDR_MAX,
 	SUBREQUEST_BYTES = sizeof(struct subrequest) + SUBREQUEST_URI_MAX +
 			   SUBREQUEST_ATTEMPTS_MAX * ATTEMPT_BYTES,
+	/*
+	 * All subrequests at their longest have no room: the last of them is left out then, since a
+	 * worker's storage is a small allocation.
+	 */
 	TAIL_BYTES = ATTEMPTS_MAX * ATTEMPT_BYTES + sizeof(struct texts_room) +
-		     SUBREQUESTS_MAX * SUBREQUEST_BYTES,
+		     (SUBREQUESTS_MAX - 1) * SUBREQUEST_BYTES,
 	/* Room for copies of nginx's memory. */
 	REQUEST_HEAD_BYTES = 128, /* an ngx_http_request_t, at least up to its pool */
 	HEADER_BYTES = 64,	  /* an ngx_table_elt_t at most */

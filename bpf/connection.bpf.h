@@ -3,9 +3,9 @@
 #ifndef NGX_BPF_CONNECTION_BPF_H
 #define NGX_BPF_CONNECTION_BPF_H
 
+#include "arrival.bpf.h"
 #include "entry.bpf.h"
 #include "filter.bpf.h"
-#include "kernel.bpf.h"
 #include "submit.bpf.h"
 #include "tls.bpf.h"
 
@@ -55,9 +55,27 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	if (!conn)
 		return;
 	conn->accepted_ns = now;
+	conn->established_ns = established_ns(sock_of(NGX_GET(c, fd)));
 	/* The pass directive of ngx_stream hands over connections after their handshake. */
 	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = conn->handshake.is_tls;
+}
+
+/*
+ * How long the bytes that were just read from a client lay in its socket while nginx could have
+ * read them: since it has accepted the connection, read before, and ended the request before.
+ */
+static __always_inline __u64 read_wait_ns(struct connection *conn, struct sock *sk, __u64 now)
+{
+	__u64 handshake_ns = conn->handshake.last_ns, from = conn->last_read_ns;
+
+	if (from < conn->previous_ended_ns)
+		from = conn->previous_ended_ns;
+	if (from < conn->accepted_ns)
+		from = conn->accepted_ns;
+	if (from < handshake_ns)
+		from = handshake_ns;
+	return lain_ns(sk, from, now);
 }
 
 /* Whether the sample leaves out the request in flight. It is asked once, when it first matters. */
@@ -170,6 +188,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->unsure.last_ns = 0;
 	conn->stall.since_ns = 0;
 	conn->stall_ns = 0;
+	conn->read_wait_ns = 0;
 	conn->subrequests_seen = 0;
 	if (!conn->handshake.is_over)
 		conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;

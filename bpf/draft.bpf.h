@@ -30,7 +30,9 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 	d->client_stall_ns = conn->stall_ns;
 	if (conn->stall.since_ns && OF_CONNECTION(s, buffered) & NGX_CONNECTION_BUFFERED)
 		d->client_stall_ns += d->ended_ns - conn->stall.since_ns;
+	d->established_ns = conn->established_ns;
 	d->accepted_ns = conn->accepted_ns;
+	d->read_wait_ns = conn->read_wait_ns;
 	d->previous_ended_ns = conn->previous_ended_ns;
 	d->request_first_ns = request_first_ns(conn);
 	d->header_ns = conn->header_ns;

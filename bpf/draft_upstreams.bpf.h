@@ -44,6 +44,7 @@ static __always_inline void draft_times(struct attempt *out, struct attempt_time
 	out->kept_ns = times->kept_ns;
 	out->requests = times->requests;
 	out->stall_ns = times->stall_ns;
+	out->read_wait_ns = times->read_wait_ns;
 }
 
 /* What nginx keeps of the attempt in r->upstream_states. */
@@ -198,7 +199,7 @@ __noinline int draft_subrequest(struct worker *w, struct scratch *s, __u64 reque
 	out = &s->subrequest;
 	at = s->held.tail_len;
 	sub = subrequest_find(w, request);
-	if (!sub || at > TAIL_BYTES - sizeof(*out) || !is_request(r))
+	if (!sub || at > TAIL_BYTES - SUBREQUEST_BYTES || !is_request(r))
 		return 0;
 	__builtin_memset(out, 0, sizeof(*out));
 	err_status = NGX_GET(r, err_status);

@@ -37,23 +37,27 @@ static __always_inline struct multiplex *multiplex_of(struct worker *w, struct c
 }
 
 /*
- * The time of the read that brought the first byte of the stream with this number, or of the end of
- * the handshake if it came with that. 0: before tracing began.
+ * Finds the read that brought the first byte of the stream with this number: its time, or that of
+ * the end of the handshake if the byte came with that. 0: before tracing began.
  */
-static __always_inline __u64 stream_first_ns(struct multiplex *m, struct connection *conn,
-					     __u64 number)
+static __always_inline void stream_first(struct multiplex *m, struct connection *conn,
+					 struct connection *stream, __u64 number)
 {
-	__u64 streams = ~0ULL, at_ns = 0, handshake_ns = conn->handshake.last_ns;
+	__u64 streams = ~0ULL, at_ns = 0, wait_ns = 0;
 
-	if (number > m->streams)
-		return conn->last_read_ns ? conn->last_read_ns : handshake_ns;
+	if (number > m->streams) {
+		at_ns = conn->last_read_ns;
+		wait_ns = conn->read_wait_ns;
+	}
 	for (__u32 i = 0; i < INPUTS_MAX; i++) {
 		if (m->inputs[i].streams < number || m->inputs[i].streams >= streams)
 			continue;
 		streams = m->inputs[i].streams;
 		at_ns = m->inputs[i].at_ns;
+		wait_ns = m->inputs[i].wait_ns;
 	}
-	return at_ns ? at_ns : handshake_ns;
+	stream->request_first_ns = at_ns ? at_ns : conn->handshake.last_ns;
+	stream->read_wait_ns = wait_ns;
 }
 
 /* The connection that the stream of `r` is on. */
@@ -183,9 +187,10 @@ static __noinline struct connection *stream_on(struct worker *w, struct multiple
 		return NULL;
 	number = NGX_GET(fake, requests);
 	stream->accepted_ns = conn->accepted_ns;
-	stream->request_first_ns = stream_first_ns(m, conn, number);
+	stream_first(m, conn, stream, number);
 	stream->local = conn->local;
 	stream->peer = conn->peer;
+	stream->established_ns = conn->established_ns;
 	if (number == 1)
 		stream->handshake = conn->handshake;
 	if (!stream->request_first_ns)
@@ -236,6 +241,7 @@ static __always_inline void streams_received(struct worker *w, struct connection
 		input = &m->inputs[m->inputs_seen++ & (INPUTS_MAX - 1)];
 		input->streams = streams;
 		input->at_ns = conn->last_read_ns;
+		input->wait_ns = conn->read_wait_ns;
 		m->streams = streams;
 	}
 	bodies_received(w, m, conn->last_read_ns);

@@ -157,13 +157,13 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 	if (ret == -EAGAIN) {
 		s->is_drained = 1;
 	} else if (s->kind == SOCKET_UPSTREAM) {
-		upstream_received(w, s, ret, now);
+		upstream_received(w, s, sk, ret, now);
 		if (ret > 0)
 			s->last_ns = now;
 	} else if (s->kind == SOCKET_CLIENT && ret) {
 		conn = connection_find(w, s->connection);
 		if (conn && ret > 0)
-			client_received(w, conn, (void *)s->connection, now);
+			client_received(w, conn, (void *)s->connection, sk, now);
 		else if (conn)
 			conn->flags |= REQUEST_SOCKET_ERROR;
 	}

@@ -193,6 +193,7 @@ struct attempt_times {
 	__u64 kept_ns;	       /* the last bytes of its kept connection before it */
 	__u64 requests;	       /* c->requests, with this one; 0: not known */
 	__u64 stall_ns;	       /* how long its socket took nothing of the request */
+	__u64 read_wait_ns;    /* how long the response's first bytes lay in the socket */
 	__u64 unsure_ns;       /* over TLS: the last read; 0: it may have been an alert only */
 	__s64 unsure_received; /* bytes of the response that nginx had before that read */
 	__u64 connection;      /* the ngx_connection_t of its socket */
@@ -228,6 +229,7 @@ enum sample {
 
 /* A client's connection, or a stream of one, and the request that is in flight on it. */
 struct connection {
+	__u64 established_ns; /* the kernel had it; 0: not known */
 	__u64 accepted_ns;
 	__u64 generation; /* of the request in flight: no other request of this worker has it */
 	__u64 request;	  /* its ngx_http_request_t; 0: not yet known */
@@ -238,7 +240,9 @@ struct connection {
 	__u64 last_read_ns;
 	__u64 request_first_ns;
 	__u64 header_ns;
-	__u64 body_ns; /* the last read before which the body was incomplete */
+	__u64 read_wait_ns; /* how long the header's bytes lay in the socket; HTTP/2: the last
+			       read's */
+	__u64 body_ns;	    /* the last read before which the body was incomplete */
 	__u64 response_first_ns;
 	__u64 response_last_ns;
 	struct handshake handshake;
@@ -284,6 +288,7 @@ struct subrequest_times {
 struct input {
 	__u64 streams; /* that the connection had had after it */
 	__u64 at_ns;
+	__u64 wait_ns; /* how long its bytes lay in the socket */
 };
 
 /* The bytes that were sent in one round. */

@@ -356,8 +356,8 @@ static __always_inline bool is_header_open(struct attempt_times *a, struct socke
 	return false;
 }
 
-static __always_inline void upstream_received(struct worker *w, struct socket_state *s, int ret,
-					      __u64 now)
+static __always_inline void upstream_received(struct worker *w, struct socket_state *s,
+					      struct sock *sk, int ret, __u64 now)
 {
 	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
 	struct attempt_times *a;
@@ -379,10 +379,12 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 	}
 	if (a->response_first_ns && is_tunnelled(a, s))
 		return;
-	if (!is_answered(a, s))
+	if (!is_answered(a, s)) {
 		a->response_first_ns = a->header_ns = now;
-	else if (is_header_open(a, s))
+		a->read_wait_ns = lain_ns(sk, a->request_first_ns, now);
+	} else if (is_header_open(a, s)) {
 		a->header_ns = now;
+	}
 	if (a->flags & ATTEMPT_TLS)
 		upstream_tls_received(a, s, ret, now);
 	else

@@ -159,6 +159,7 @@ struct attempt {
 	__u64 kept_ns;	      /* the last bytes of its kept connection before it */
 	__u64 requests;	      /* of its connection, this one included; 0: not known */
 	__u64 stall_ns;	      /* how long its socket took nothing of the request */
+	__u64 read_wait_ns;   /* how long the response's first bytes lay in the socket */
 	__s64 bytes_sent;     /* u->state->bytes_sent; -1: this nginx does not count them */
 	__s64 bytes_received; /* u->state->bytes_received; -1: this nginx does not count them */
 	__u32 status;	      /* u->state->status; 0: none */
@@ -190,6 +191,7 @@ struct request_record {
 	__u32 kind;		 /* RECORD_REQUEST */
 	__u32 size;		 /* bytes of the whole record, the tail included */
 	__u64 ended_ns;		 /* ngx_http_free_request was entered */
+	__u64 established_ns;	 /* the kernel had the connection */
 	__u64 accepted_ns;	 /* ngx_http_init_connection was entered */
 	__u64 previous_ended_ns; /* the request before it on this connection ended */
 	__u64 request_first_ns;	 /* the read that brought the request's first byte */
@@ -199,6 +201,7 @@ struct request_record {
 	__u64 response_last_ns;	   /* the last bytes of it were sent */
 	__u64 handshake_first_ns;  /* the first bytes of the connection's TLS handshake were read */
 	__u64 handshake_last_ns;   /* the last bytes of it were read or sent */
+	__u64 read_wait_ns;	   /* how long bytes of the header lay in the socket */
 	__u64 client_stall_ns;	   /* how long the socket took nothing of the response */
 	__u64 request_spilt;	   /* bytes of the body in a temporary file; 0: none */
 	__u64 response_spilt;	   /* the same of the response */

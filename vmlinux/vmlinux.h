@@ -57,6 +57,7 @@ enum {
 	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
 	EAGAIN = 11,
+	IPPROTO_TCP = 6,
 	SOCK_NOSPACE = 2, /* include/linux/net.h: a bit of socket->flags */
 	PF_EXITING = 4,	  /* include/linux/sched.h */
 };
@@ -198,11 +199,24 @@ struct sock {
 	struct sock_common __sk_common;
 	struct socket *sk_socket;
 	unsigned short sk_type;
+	__u16 sk_protocol;
 };
 
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+};
+
+struct inet_connection_sock {
+	struct {
+		__u32 lrcvtime;
+	} icsk_ack;
+};
+
+struct tcp_sock {
+	struct {
+		__u64 time;
+	} rcvq_space;
 };
 
 struct socket {

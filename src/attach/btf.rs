@@ -26,6 +26,7 @@ use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
 use rustix::fs::MemfdFlags;
 
+use crate::attach::kernel_types::KernelStruct;
 use crate::attach::kernel_types::KernelTypes;
 use crate::attach::kernel_types::without_flavor;
 use crate::bpf::types::limit;
@@ -151,6 +152,13 @@ impl<'a> Writer<'a> {
     fn add_kernel_struct(&mut self, ty: &Struct<'_>, name: String) -> Result<(i32, u32)> {
         let known = self.kernel.get(&name);
         let known = known.with_context(|| format!("the kernel has no {name}"))?;
+        let id = self.add_members(ty, known, without_flavor(&name))?;
+        self.structs.insert(name, (id, known.bytes));
+        Ok((id, known.bytes))
+    }
+
+    /// Adds the members of a struct of the kernel that it has. Returns the id of the struct.
+    fn add_members(&mut self, ty: &Struct<'_>, known: &KernelStruct, name: &str) -> Result<i32> {
         let mut members = Vec::new();
         for member in ty.iter() {
             let member_name = member.name.and_then(OsStr::to_str).unwrap_or_default();
@@ -162,13 +170,16 @@ impl<'a> Writer<'a> {
                 (BtfKind::Union, _) => continue,
                 (BtfKind::Int, Some(bytes)) => self.add_int(bytes)?,
                 (BtfKind::Array, _) => self.add_array(&member_type)?,
+                _ if known.embedded.contains_key(member_name) => {
+                    let inner = Struct::try_from(member_type)
+                        .map_err(|_| anyhow::anyhow!("{name}.{member_name} is not a struct"))?;
+                    self.add_members(&inner, &known.embedded[member_name], "")?
+                }
                 _ => self.add_type(&member_type)?.0,
             };
             members.push((CString::new(member_name)?, id, found.offset));
         }
-        let id = self.define(without_flavor(&name), known.bytes, &members)?;
-        self.structs.insert(name, (id, known.bytes));
-        Ok((id, known.bytes))
+        self.define(name, known.bytes, &members)
     }
 
     /// Returns the type of a member of the program's structs.

@@ -28,6 +28,8 @@ pub struct KernelStruct {
     /// The size of the whole struct.
     pub bytes: u32,
     pub members: BTreeMap<String, KernelMember>,
+    /// The members of those members that are structs without a name.
+    pub embedded: BTreeMap<String, KernelStruct>,
 }
 
 /// A member of such a struct. Members of structs and unions without a name count as its own.
@@ -43,20 +45,20 @@ impl KernelTypes {
     /// Finds the types of the kernel that `program` names. A struct that the kernel has twice, with
     /// other offsets, is left out, so that a relocation for it fails.
     pub fn read(kernel: &Btf<'_>, program: &Btf<'_>) -> Self {
-        let wanted = wanted(program);
+        let wanted = Wanted::read(program);
         let mut found: BTreeMap<String, Option<KernelStruct>> = BTreeMap::new();
         for ty in kernel.type_by_kind::<Struct<'_>>() {
             let Some(name) = ty.name().and_then(OsStr::to_str) else {
                 continue;
             };
-            let Some(members) = wanted.get(name) else {
+            if !wanted.structs.contains_key(name) {
                 continue;
-            };
+            }
             let mut read = KernelStruct {
                 bytes: u32::try_from(ty.size()).unwrap_or_default(),
                 ..KernelStruct::default()
             };
-            read.add_members(kernel, &ty.into(), 0, members);
+            read.add_members(kernel, &ty.into(), 0, (&wanted, name));
             found
                 .entry(name.to_owned())
                 .and_modify(|known| {
@@ -83,13 +85,14 @@ impl KernelTypes {
 }
 
 impl KernelStruct {
-    /// Adds the wanted members of a struct or union that begins at `offset`, in bytes.
+    /// Adds the members of a struct or union that begins at `offset`, in bytes: those that are wanted of the
+    /// struct with this name.
     fn add_members(
         &mut self,
         kernel: &Btf<'_>,
         ty: &Composite<'_>,
         offset: u32,
-        wanted: &BTreeSet<String>,
+        (wanted, of): (&Wanted, &str),
     ) {
         for member in ty.iter() {
             /* BPF reads no bitfield of the kernel. */
@@ -102,33 +105,70 @@ impl KernelStruct {
             };
             let ty = ty.skip_mods_and_typedefs();
             let name = member.name.and_then(OsStr::to_str).unwrap_or_default();
-            if wanted.contains(name) {
+            let inner = Composite::try_from(ty).ok();
+            if wanted.has(of, name) {
                 let int = Int::try_from(ty).ok();
                 let bytes = int.map(|int| u32::from(int.bits) / 8);
                 let member = KernelMember { offset, bytes };
                 self.members.insert(name.to_owned(), member);
-            } else if name.is_empty()
-                && let Ok(inner) = Composite::try_from(ty)
-            {
-                self.add_members(kernel, &inner, offset, wanted);
+                if let (None, Some(inner)) = (ty.name(), inner) {
+                    let mut read = Self::default();
+                    read.add_members(kernel, &inner, 0, (wanted, &embedded(of, name)));
+                    self.embedded.insert(name.to_owned(), read);
+                }
+            } else if let (true, Some(inner)) = (name.is_empty(), inner) {
+                self.add_members(kernel, &inner, offset, (wanted, of));
             }
         }
     }
 }
 
-/// Returns the members that the program names, by the kernel's name of their struct.
-fn wanted(program: &Btf<'_>) -> BTreeMap<String, BTreeSet<String>> {
-    let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for ty in program.type_by_kind::<Struct<'_>>() {
-        let Some(name) = ty.name().and_then(OsStr::to_str) else {
-            continue;
-        };
-        let members = ty.iter().filter_map(|member| member.name?.to_str());
-        let members = members.map(str::to_owned);
-        let name = without_flavor(name).to_owned();
-        wanted.entry(name).or_default().extend(members);
+/// The members that the program names.
+#[derive(Default)]
+struct Wanted {
+    /// Their names, by the kernel's name of their struct. `embedded()` names a struct without a name.
+    structs: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Wanted {
+    /// Reads them from the types of the program.
+    fn read(program: &Btf<'_>) -> Self {
+        let mut wanted = Self::default();
+        for ty in program.type_by_kind::<Struct<'_>>() {
+            if let Some(name) = ty.name().and_then(OsStr::to_str) {
+                wanted.add(program, &ty, without_flavor(name));
+            }
+        }
+        wanted
     }
-    wanted
+
+    /// Adds the members of a struct.
+    fn add(&mut self, program: &Btf<'_>, ty: &Struct<'_>, name: &str) {
+        for member in ty.iter() {
+            let Some(member_name) = member.name.and_then(OsStr::to_str) else {
+                continue;
+            };
+            let members = self.structs.entry(name.to_owned()).or_default();
+            members.insert(member_name.to_owned());
+            let inner = program.type_by_id::<BtfType<'_>>(member.ty);
+            let inner = inner.and_then(|ty| Struct::try_from(ty.skip_mods_and_typedefs()).ok());
+            if let Some(inner) = inner.filter(|inner| inner.name().is_none()) {
+                self.add(program, &inner, &embedded(name, member_name));
+            }
+        }
+    }
+
+    /// Returns whether a member of a struct is wanted.
+    fn has(&self, name: &str, member: &str) -> bool {
+        self.structs
+            .get(name)
+            .is_some_and(|members| members.contains(member))
+    }
+}
+
+/// Returns the name by which a struct without a name is known: it is a member of another one.
+fn embedded(name: &str, member: &str) -> String {
+    format!("{name}.{member}")
 }
 
 /// Returns the kernel's values of the enumerators that the program names with a flavor.

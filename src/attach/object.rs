@@ -15,6 +15,7 @@ use libbpf_rs::ProgramType;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use nginx_binary::layout::Layout;
+use rustix::time::ClockId;
 
 use crate::attach::kernel::Kernel;
 use crate::attach::program_types;
@@ -178,6 +179,7 @@ impl ObjectSettings {
         let settings = settings.context("the BPF object has no settings")?;
         settings.pid_namespace = pid_namespace::own_inode()?;
         settings.tool_pid = std::process::id();
+        settings.tick_ns = tick_ns();
         settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
         settings.config_lines = self.extras.config_lines;
         (settings.variables, settings.variables_len) = asked(&self.extras.variables);
@@ -201,6 +203,12 @@ impl ObjectSettings {
         }
         Ok(())
     }
+}
+
+/// Returns the length of a tick of the kernel's timer, in which its coarse clocks go on. 0: not known.
+fn tick_ns() -> u32 {
+    let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    u32::try_from(tick.tv_nsec).unwrap_or_default()
 }
 
 /// Sets the sizes of the maps that uprobes use so that all their entries are allocated beforehand.

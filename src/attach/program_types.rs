@@ -68,7 +68,8 @@ mod tests {
         for (name, members) in [
             ("task_struct", 7),
             ("sock_common", 7),
-            ("sock", 3),
+            ("sock", 4),
+            ("tcp_sock", 1),
             ("epitem", 2),
             ("pid", 2),
             ("bpf_iter__task_vma", 3),
@@ -83,6 +84,9 @@ mod tests {
             types.get("sock_common").unwrap().members["skc_daddr"].offset,
             0
         );
+        let tcp_sock = types.get("tcp_sock").unwrap();
+        let time = tcp_sock.embedded["rcvq_space"].members["time"];
+        assert_eq!((time.offset, time.bytes), (8, Some(8)));
         assert!(types.get("ngx_connection_s").is_none());
     }
 }

@@ -4,6 +4,7 @@
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Place;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::Shares;
 use ngx_bpf_record::Subrequest;
 use ngx_bpf_record::Tls;
 use ngx_bpf_record::Trace;
@@ -76,6 +77,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
     add_attempts(&mut request, event, origin);
     let failure = request.last_awaited().and_then(|last| last.failure);
     request.ending = ending(&facts, failure);
+    request.waits.time_ns = Shares::of(&request);
     request.phases_origin = origin
         .map(|_| accepted.map_or(Origin::RequestFirstByte, |_| Origin::Accept))
         .filter(|_| !request.phases.is_empty());

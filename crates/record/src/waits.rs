@@ -5,9 +5,48 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::shares::Shares;
+
 /// What a request waited for, and what nginx could not keep in its buffers meanwhile.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Waits {
+    /// For whom it waited (below): the sum is `duration_ns`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-source" = "`duration_ns`, `phases`, `upstreams`, and the keys that follow",
+        "x-absent" = "`duration_ns` is absent; nginx read a body, and it is not known until when"
+    ))]
+    pub time_ns: Option<Shares>,
+    /// How long the connection waited to be accepted: the kernel had it, and nginx had not come to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "`tcp_sock` of the kernel (`rcvq_space.time`, which it sets when the connection is \
+                      established), and `ngx_http_init_connection()`",
+        "x-absent" = "it is not the first request of its connection; the connection was accepted before \
+                      tracing began; a unix socket; MPTCP; TCP Fast Open; HTTP/3"
+    ))]
+    pub accept_queue_ns: Option<u64>,
+    /// How long bytes of the request's header lay in the socket until nginx read them, because the worker was
+    /// busy with something else, or stopped. It is measured in ticks of the kernel's timer (CONFIG_HZ: 4 ms
+    /// at 250), and may be one tick too long or too short. `duration_ns` begins with the read, after it.
+    /// HTTP/2: the first bytes of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the time at which the kernel received the last bytes (`icsk_ack.lrcvtime`)",
+        "x-absent" = "it was less than three ticks; `partial`; a unix socket; MPTCP; HTTP/3"
+    ))]
+    pub read_wait_ns: Option<u64>,
+    /// The same of the first bytes of the last upstream's response. It is a part of the time from
+    /// `upstream_request_last_byte_time` to `upstream_response_first_byte_time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "as for `read_wait_ns`",
+        "x-absent" = "as for `read_wait_ns`; the request had no upstream"
+    ))]
+    pub upstream_read_wait_ns: Option<u64>,
     /// How long the request waited for the one before it on its connection: its first byte came with that
     /// one (pipelined), and nginx begins a request when it has ended the one before, with its `mirror`
     /// subrequests. `elapsed_ns` contains it, `$request_time` does not.

@@ -61,6 +61,7 @@ fn fields(text: &str) -> String {
     let objects = [
         ("request", "request", keys(&request)),
         ("phases", "Phases", keys(&request.phases)),
+        ("time_ns", "Shares", keys(&request.waits.time_ns)),
         ("config", "Config", keys(&request.place.config)),
         ("upstreams", "Attempt", keys(&request.upstreams[0])),
         ("subrequests", "Subrequest", keys(&request.subrequests[0])),

@@ -17,6 +17,7 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
 use crate::suite::root::times::slack;
 
+mod busy;
 mod stalls;
 
 /// A delay that a test makes, in milliseconds.
