@@ -183,10 +183,14 @@ impl Record {
         assert_eq!(self.upstream_addr.as_ref(), last, "{context}");
     }
 
-    /// Asserts that times never run backwards along one side, and that those of the last attempt
-    /// are the request's.
+    /// Asserts that times never run backwards along one side, that those of the last attempt are the
+    /// request's, and that the shares of the request's time add up.
     fn assert_order(&self, context: &str) {
         let p = &self.phases;
+        if let Some(shares) = &self.waits.time_ns {
+            let sum = shares.client + shares.upstream + shares.nginx + shares.wait;
+            assert_eq!(Some(sum), self.duration_ns, "{context}");
+        }
         assert_ordered(
             &[
                 p.downstream_request_first_byte_time,

@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rustls::version::TLS13;
+
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::listener::listen;
@@ -12,9 +14,12 @@ use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::protocol::Protocol::Http;
 use crate::suite::common::record::assert_equal;
+use crate::suite::common::tls;
+use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
+use crate::suite::root::times::post_slowly;
 use crate::suite::root::times::slack;
 
 mod busy;
@@ -30,6 +35,43 @@ fn assert_about(ns: Option<u64>, ms: u64) {
     let around = ms * 500_000..(ms + slack()) * 1_000_000;
     let ns = ns.unwrap_or_else(|| panic!("no time instead of {ms} ms"));
     assert!(around.contains(&ns), "{ns} ns instead of {ms} ms");
+}
+
+/// Check that the time of a request is the share of whom it waited for: a client that sends its header and
+/// its body late, an upstream that answers late, and a pipelined request that waits for its turn.
+#[test]
+fn shares() {
+    let upstream = Upstream::start();
+    let (http, tls) = tls::with_port(
+        "server {
+             listen 127.0.0.1:{port};
+             listen 127.0.0.1:{tls} ssl;
+             location / { proxy_pass http://127.0.0.1:{upstream}; }
+         }",
+    );
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    let records = traced(nginx, |nginx| {
+        let uri = format!("/wait-{DELAY_MS}");
+        post_slowly(&mut Client::connect(nginx.port), &uri);
+        let session = Tls::begin(tls, &TLS13, &[]).finish();
+        post_slowly(&mut session.into_client(), &uri);
+        let mut client = Client::connect(nginx.port);
+        client.send(format!("GET {uri} HTTP/1.1\r\nHost: test\r\n\r\n").repeat(2));
+        client.receive();
+        client.receive();
+    });
+    for (record, client, wait) in [
+        (&records[0], 70, 0),
+        (&records[1], 70, 0),
+        (&records[2], 0, 0),
+        (&records[3], 0, DELAY_MS),
+    ] {
+        let shares = record.waits.time_ns.as_ref().unwrap();
+        let of = [shares.client, shares.upstream, shares.nginx, shares.wait];
+        for (share, ms) in of.into_iter().zip([client, DELAY_MS, 0, wait]) {
+            assert_about(Some(share), ms);
+        }
+    }
 }
 
 /// Check an upstream's connection that is kept: how many requests it has had, and how long it was idle
