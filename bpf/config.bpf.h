@@ -54,12 +54,8 @@ enum capacity {
 	ATTEMPT_BYTES = sizeof(struct attempt) + ADDR_MAX,
 	SUBREQUEST_BYTES = sizeof(struct subrequest) + SUBREQUEST_URI_MAX +
 			   SUBREQUEST_ATTEMPTS_MAX * ATTEMPT_BYTES,
-	/*
-	 * All subrequests at their longest have no room: the last of them is left out then, since a
-	 * worker's storage is a small allocation.
-	 */
 	TAIL_BYTES = ATTEMPTS_MAX * ATTEMPT_BYTES + sizeof(struct texts_room) +
-		     (SUBREQUESTS_MAX - 1) * SUBREQUEST_BYTES,
+		     SUBREQUESTS_MAX * SUBREQUEST_BYTES,
 	/* Room for copies of nginx's memory. */
 	REQUEST_HEAD_BYTES = 128, /* an ngx_http_request_t, at least up to its pool */
 	HEADER_BYTES = 64,	  /* an ngx_table_elt_t at most */

@@ -112,7 +112,7 @@ static __always_inline void draft_body(struct scratch *s, struct connection *con
 		return;
 	}
 	if (!has_body || d->content_length_n < 0 ||
-	    !(OF_BODY(w, buf) || OF_BODY(w, bufs) || OF_BODY(w, temp_file)))
+	    !(OF_BODY(s, buf) || OF_BODY(s, bufs) || OF_BODY(s, temp_file)))
 		return;
 	d->flags |= REQUEST_BODY;
 	if (conn->is_body_unsure && d->http_version == NGX_HTTP_VERSION_20)

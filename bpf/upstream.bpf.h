@@ -188,10 +188,10 @@ static __always_inline __s64 plain_received(struct attempt_times *a, struct sock
 /*
  * Bytes read over TLS belong to the response if nginx has counted more bytes of it afterwards. It
  * does not for the alert that ends the connection. settle_response() decides it for the last read.
- * But nginx may count a part of the response only after it has read the alert: it has left that part
- * in OpenSSL's buffer, or both were read in one ngx_ssl_recv(). So a read of no more bytes than an
- * alert has is sure only if nginx had taken everything before it, or if it follows another read so
- * closely that it makes no difference.
+ * But nginx may count a part of the response only after it has read the alert: it has left that
+ * part in OpenSSL's buffer, or both were read in one ngx_ssl_recv(). So a read of no more bytes
+ * than an alert has is sure only if nginx had taken everything before it, or if it follows another
+ * read so closely that it makes no difference.
  */
 static __always_inline void upstream_tls_received(struct attempt_times *a, struct socket_state *s,
 						  int ret, __u64 now)

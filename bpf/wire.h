@@ -72,19 +72,19 @@ enum request_flag {
 	REQUEST_BODY = 64,	/* it has a body, which nginx has read or begun to read */
 	REQUEST_UNSERVED = 128, /* nginx has noted that its client's connection failed */
 	/* How it ended: bpf/ending.bpf.h. Without the first two, that is not known. */
-	REQUEST_FINISHED = 1 << 16,	 /* nginx has sent the whole response */
-	REQUEST_CUT = 1 << 17,		 /* it ended the request before that */
-	REQUEST_FAILED = 1 << 18,	 /* c->error of its client's connection */
-	REQUEST_TIMED_OUT = 1 << 19,	 /* c->timedout */
-	REQUEST_CLOSED = 1 << 20,	 /* c->close: nginx shuts down, or closes its QUIC */
-	REQUEST_EOF = 1 << 21,		 /* nginx has read the end of what the client sends */
-	REQUEST_BROKEN = 1 << 22,	 /* a read or a send failed */
-	REQUEST_READ_TIMEOUT = 1 << 23,	 /* the timer of reads has expired */
-	REQUEST_SEND_TIMEOUT = 1 << 24,	 /* the timer of sends has expired */
-	REQUEST_DROPPED = 1 << 25,	 /* HTTP/2: it ended with its connection, of which the bits are */
-	REQUEST_SOCKET_ERROR = 1 << 26,	 /* the kernel reported an error on the client's socket */
-	REQUEST_UNSENT = 1 << 27,	 /* HTTP/3: the end of its response was never sent */
-	REQUEST_UNPROCESSED = 1 << 28,	 /* nginx ended it before it had the whole header */
+	REQUEST_FINISHED = 1 << 16,	/* nginx has sent the whole response */
+	REQUEST_CUT = 1 << 17,		/* it ended the request before that */
+	REQUEST_FAILED = 1 << 18,	/* c->error of its client's connection */
+	REQUEST_TIMED_OUT = 1 << 19,	/* c->timedout */
+	REQUEST_CLOSED = 1 << 20,	/* c->close: nginx shuts down, or closes its QUIC */
+	REQUEST_EOF = 1 << 21,		/* nginx has read the end of what the client sends */
+	REQUEST_BROKEN = 1 << 22,	/* a read or a send failed */
+	REQUEST_READ_TIMEOUT = 1 << 23, /* the timer of reads has expired */
+	REQUEST_SEND_TIMEOUT = 1 << 24, /* the timer of sends has expired */
+	REQUEST_DROPPED = 1 << 25, /* HTTP/2: it ended with its connection, of which the bits are */
+	REQUEST_SOCKET_ERROR = 1 << 26, /* the kernel reported an error on the client's socket */
+	REQUEST_UNSENT = 1 << 27,	/* HTTP/3: the end of its response was never sent */
+	REQUEST_UNPROCESSED = 1 << 28,	/* nginx ended it before it had the whole header */
 };
 
 enum attempt_flag {
