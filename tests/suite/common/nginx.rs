@@ -45,6 +45,8 @@ pub struct Config<'a> {
     pub daemon: bool,
     /// Whether the binary is a script that starts nginx in a pid namespace.
     pub namespace: bool,
+    /// A variable that the binary does not have.
+    pub unlogged: Option<&'a str>,
 }
 
 impl Default for Config<'_> {
@@ -57,6 +59,7 @@ impl Default for Config<'_> {
             binary: binary(),
             daemon: false,
             namespace: false,
+            unlogged: None,
         }
     }
 }
@@ -72,6 +75,9 @@ impl Config<'_> {
         let mut log_format = LOG_FORMAT.to_owned();
         if about.contains(WITHOUT_CACHE) {
             log_format = log_format.replace("$upstream_cache_status", "");
+        }
+        if let Some(variable) = self.unlogged {
+            log_format = log_format.replace(&format!("${variable}"), "");
         }
         let (main, mut http) = (fill_in(self.main), fill_in(self.http));
         if about.contains(&format!("--without-{REWRITE}")) {

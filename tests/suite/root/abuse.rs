@@ -82,11 +82,20 @@ impl Other {
     }
 }
 
-/// Returns all keys of a record, also of what is inside it.
+/// The keys of a request that waited for the hostile one.
+const WAITS: [&str; 4] = [
+    "read_wait_ns",
+    "upstream_read_wait_ns",
+    "client_stall_ns",
+    "upstream_stall_ns",
+];
+
+/// Returns all keys of a record, also of what is inside it, but not those of `WAITS`.
 fn keys(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Object(members) => members
             .iter()
+            .filter(|(key, _)| !WAITS.contains(&key.as_str()))
             .flat_map(|(key, value)| {
                 let inner = keys(value)
                     .into_iter()

@@ -59,7 +59,7 @@ struct Subject {
 impl Subject {
     /// Starts a copy of the machine's nginx.
     fn whole() -> Self {
-        Self::start(&[])
+        Self::start(&[], None)
     }
 
     /// Starts a copy with one of its variables renamed, so that nothing in its code shows the member which
@@ -67,11 +67,11 @@ impl Subject {
     fn without_variable(variable: &str) -> Self {
         let text = |name: &str| format!("\0{name}\0").into_bytes();
         let renamed = format!("x{}", &variable[1..]);
-        Self::start(&[(text(variable), text(&renamed))])
+        Self::start(&[(text(variable), text(&renamed))], Some(variable))
     }
 
     /// Starts a copy with some bytes changed.
-    fn start(changes: &[Change]) -> Self {
+    fn start(changes: &[Change], unlogged: Option<&str>) -> Self {
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
         let copy = folder.path().join("nginx");
@@ -80,6 +80,7 @@ impl Subject {
         fs::write(folder.path().join("layout"), table).unwrap();
         let nginx = Nginx::start(&Config {
             binary: copy,
+            unlogged,
             ..Config::default()
         });
         Self { nginx, folder }
@@ -125,7 +126,7 @@ impl Subject {
     }
 }
 
-/// A variable that the tests do not log, and the member that nothing else shows.
+/// A variable of nginx, and the member that nothing else shows.
 const VARIABLE: &str = "upstream_header_time";
 const UNSHOWN: &str = "ngx_http_upstream_state_t.header_time";
 /// A member that no request of these tests depends on.
