@@ -50,9 +50,11 @@ impl Follower {
     }
 
     /// Detaches the probes of binaries that no process runs any more. The workers of a master that
-    /// has ended may go on.
+    /// has ended may go on. When the last master ends, this is done at once, since tracing may end then.
     pub(super) fn retire(&mut self) {
-        if self.retired.elapsed() < RETIREMENT {
+        let has_master = self.live_binaries() > 0;
+        let is_last = std::mem::replace(&mut self.has_master, has_master) && !has_master;
+        if !is_last && self.retired.elapsed() < RETIREMENT {
             return;
         }
         self.retired = Instant::now();

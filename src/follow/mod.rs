@@ -80,6 +80,8 @@ pub struct Follower {
     is_blind: bool,
     /// The time at which binaries that no process runs were last looked for.
     retired: Instant,
+    /// True when a master lived at the last call.
+    has_master: bool,
     /// The number of new processes that could not be traced.
     untraced_processes: u64,
 }
@@ -107,6 +109,7 @@ impl Follower {
             looked: Instant::now(),
             is_blind: false,
             retired: Instant::now(),
+            has_master: false,
             untraced_processes: 0,
         }
     }
@@ -196,7 +199,7 @@ impl Follower {
 
     /// Returns whether there is something to trace now, or may be later.
     pub fn has_work(&self) -> bool {
-        self.settings.wait || self.live_binaries() > 0 || !self.upgrades.is_empty()
+        self.settings.wait || !self.traced.is_empty() || !self.upgrades.is_empty()
     }
 
     /// Returns the number of binaries with a process that has not ended.

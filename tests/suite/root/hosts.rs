@@ -190,6 +190,26 @@ fn orphans() {
     assert_eq!(ended.records().len(), served, "{:?}", ended.stderr);
 }
 
+/// Check that without `--wait` tracing goes on while a worker of a master that was killed does, and ends
+/// with it.
+#[test]
+fn orphans_alone() {
+    let nginx = Nginx::simple();
+    let tool = Tool::trace(nginx.pid());
+    let worker = nginx.workers()[0];
+    kill("KILL", nginx.pid());
+    /* The tool looks for processes when the master has ended, and once a second. */
+    let end = Instant::now() + std::time::Duration::from_secs(3);
+    let mut served = 0;
+    while Instant::now() < end {
+        assert_eq!(Client::connect(nginx.port).get("/").status, 200);
+        served += 1;
+    }
+    kill("KILL", worker);
+    let ended = tool.wait();
+    assert_eq!(ended.records().len(), served, "{:?}", ended.stderr);
+}
+
 /// The server of `closed_connections`.
 const HTTP: &str = "
     server {
