@@ -112,12 +112,16 @@ static __always_inline void put(struct scratch *s, __u32 at, const void *from, _
 static __always_inline __u32 append_text(struct scratch *s, const void *from, __u64 len,
 					 __u32 limit)
 {
-	__u32 at = s->held.tail_len;
+	__u32 at;
 
-	if (!from || !len || at > TAIL_BYTES - limit)
+	if (!from || !len)
 		return 0;
 	if (len > limit)
 		len = limit;
+	at = s->held.tail_len;
+	barrier_var(at); /* so that it is this value that the verifier sees checked */
+	if (at > TAIL_BYTES - limit)
+		return 0;
 	if (bpf_probe_read_user(&s->held.tail[at], len, from))
 		return 0;
 	s->held.tail_len = at + len;
