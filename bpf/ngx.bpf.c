@@ -36,11 +36,24 @@ const enum limit unused_limit = ATTEMPTS_MAX;
  * of all binaries with that layout run the same ones.
  */
 
+/*
+ * Keeps a program's stack where it belongs, on the kernel's. Since Linux 6.13 the kernel gives each
+ * large stack of such a program memory of the CPU instead (a "private stack"). But a uprobe's
+ * program can be preempted, and then a run for another worker would overwrite it. The kernel does
+ * not do so in a program with a tail call, even one that the verifier removes.
+ */
+#define KEEP_STACK(ctx)                                                                            \
+	do {                                                                                       \
+		if (never)                                                                         \
+			bpf_tail_call(ctx, NULL, 0);                                               \
+	} while (0)
+
 SEC("uprobe")
 int init_connection(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
 
+	KEEP_STACK(ctx);
 	if (w)
 		connection_opened(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
 	return 0;
@@ -51,6 +64,7 @@ int send_output_queue(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
 
+	KEEP_STACK(ctx);
 	if (w)
 		streams_output(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
 	return 0;
@@ -61,6 +75,7 @@ int quic_output(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
 
+	KEEP_STACK(ctx);
 	if (w)
 		w->quic = arg(ctx, bpf_get_attach_cookie(ctx), 0);
 	return 0;
@@ -71,6 +86,7 @@ int quic_close(struct pt_regs *ctx)
 {
 	struct worker *w = current_worker();
 
+	KEEP_STACK(ctx);
 	if (w)
 		quic_closed(w, arg(ctx, bpf_get_attach_cookie(ctx), 0));
 	return 0;
@@ -82,6 +98,7 @@ int free_request(struct pt_regs *ctx)
 	struct worker *w = current_worker();
 	__u64 cookie = bpf_get_attach_cookie(ctx);
 
+	KEEP_STACK(ctx);
 	if (!w)
 		return 0;
 	w->empty_handler = landmark(ctx, cookie);

@@ -101,7 +101,7 @@ _Static_assert(sizeof(struct worker) <= 8000, "kmalloc_nolock() can allocate a w
 
 /*
  * What is used while one request ends. It is not in struct worker, which may not be that large, and
- * not on the stack: before Linux 6.13 a call chain shares 512 bytes of it.
+ * not on the stack: a call chain shares 512 bytes of it.
  */
 struct scratch {
 	__u64 is_taken;			 /* a run of the program has claimed it: scratch.bpf.h */
