@@ -2,6 +2,7 @@
 //! Hints about options that are valid, but may not do what the user meant.
 
 use super::TraceArgs;
+use crate::output::OutputFormat;
 
 /// The highest status that HTTP defines. nginx sends others, up to 999, as well: with `return 699`,
 /// or from an upstream.
@@ -35,7 +36,41 @@ pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
             "HTTP has no status above {STATUS_MAX}: only a \"return\" or an unusual upstream sends one"
         ));
     }
+    hints.extend(asked_in_text(options));
+    hints.extend(contradicting_headers(options));
     hints
+}
+
+/// Returns a hint when keys were asked for that lines of text do not have.
+fn asked_in_text(options: &TraceArgs) -> Option<String> {
+    let adds_headers = options.header.iter().any(|header| header.value.is_none());
+    let asked = [
+        ("--config-lines", options.config_lines),
+        ("--variable", !options.variable.is_empty()),
+        ("--header", adds_headers),
+    ];
+    let (option, _) = asked.into_iter().find(|(_, is_given)| *is_given)?;
+    (options.format() == OutputFormat::Text).then(|| {
+        format!("{option} adds nothing to lines of text: --json and --format otel have its keys")
+    })
+}
+
+/// Returns a hint when a header must have two values at once.
+fn contradicting_headers(options: &TraceArgs) -> Option<String> {
+    let values = options
+        .header
+        .iter()
+        .filter_map(|header| Some((&header.name, header.value.as_ref()?)));
+    let named: Vec<_> = values.collect();
+    let contradicts = |(name, value): &(&String, &String)| {
+        named
+            .iter()
+            .any(|(other, wanted)| other == name && wanted != value)
+    };
+    let (name, _) = named.iter().find(|header| contradicts(header))?;
+    Some(format!(
+        "--header {name} has several values: all filters must hold, so that no request passes"
+    ))
 }
 
 #[cfg(test)]
@@ -70,6 +105,13 @@ mod tests {
             (&["--uri", "shop"], &["does not begin with \"/\""]),
             (&["--status", "4xx,500-599"], &[]),
             (&["--status", "404,6xx"], &["above 599"]),
+            (&["--variable", "a"], &["--variable adds nothing"]),
+            (&["--config-lines", "--json"], &[]),
+            (&["--header", "a", "--format=otel"], &[]),
+            (&["--header", "a=b"], &[]),
+            (&["--header", "a"], &["--header adds nothing"]),
+            (&["--header=a=b", "--header=a=c"], &["has several values"]),
+            (&["--header=a=b", "--header=A=b", "--header=c=d"], &[]),
         ] {
             let cli = Cli::try_parse_from(["ngx-bpf"].iter().chain(args)).unwrap();
             let found = hints(&cli.trace, false);

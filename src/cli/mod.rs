@@ -250,12 +250,12 @@ pub struct TraceArgs {
     pub self_stats: Option<Interval>,
 
     /// Add the value of nginx's variable NAME to records, if nginx has evaluated it by the end of the request;
-    /// may be repeated
+    /// up to eight times
     #[arg(long, value_name = "NAME", value_parser = asked::variable)]
     pub variable: Vec<String>,
 
     /// Add the request header NAME to records, and with a VALUE write only requests that have it with this
-    /// value; may be repeated
+    /// value; up to eight names
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub header: Vec<HeaderArg>,
 
