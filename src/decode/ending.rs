@@ -138,10 +138,31 @@ impl Evidence<'_, '_, '_> {
             _ if is_cached => None,
             /* It may be that of limit_req or limit_conn. */
             TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE => None,
-            GATEWAY_TIME_OUT if is_upstream => Some(End::Timeout),
-            BAD_GATEWAY if is_upstream => Some(End::UpstreamFailed),
+            BAD_GATEWAY | GATEWAY_TIME_OUT if is_upstream => self.unanswered(status),
             SERVER_ERROR.. => Some(End::Error),
             _ => Some(End::Rejected),
+        }
+    }
+
+    /// Returns the end of a request with status 502 or 504 that had an upstream. nginx keeps
+    /// `r->upstream` while it serves an error page, which may have given the status: so the upstream
+    /// must not have answered.
+    fn unanswered(&self, status: u32) -> Option<End> {
+        let Some(last) = self.last else {
+            /* Its name has no address: ngx_http_upstream_resolve_handler(). */
+            let is_resolved = !self.facts.0.texts.resolved.bytes.is_empty();
+            return (is_resolved && status == BAD_GATEWAY).then_some(End::UpstreamFailed);
+        };
+        if last.has(attempt_flag::ATTEMPT_HEADER) {
+            return None;
+        }
+        if let Some(failure) = self.failure {
+            return Some(of_failure(failure));
+        }
+        match last.record.status {
+            BAD_GATEWAY => Some(End::UpstreamFailed),
+            GATEWAY_TIME_OUT => Some(End::Timeout),
+            _ => None,
         }
     }
 

@@ -109,6 +109,12 @@ fn answers_of_upstreams() {
             Some(End::Timeout),
         ),
         (504, (504, &[]), None, Some(End::Timeout)),
+        /* An error page gave these statuses. */
+        (502, (404, HEADER), None, None),
+        (502, (404, PART), Some(Failure::Closed), None),
+        (504, (502, HEADER), None, None),
+        (504, (502, &[]), None, Some(End::UpstreamFailed)),
+        (502, (0, &[]), None, None),
         (200, (502, &[]), Some(Failure::ConnectError), Some(End::Ok)),
         (500, (0, &[]), None, Some(End::Error)),
     ] {
@@ -228,8 +234,29 @@ fn timeouts() {
         /* A stale response was sent. */
         (200, Some(Failure::Timeout), None),
     ] {
-        let event = request(status, &flags);
+        let mut event = request(status, &flags);
+        event.attempts.push(AttemptEvent {
+            record: types::attempt {
+                status: 504,
+                ..Default::default()
+            },
+            addr: b"127.0.0.1:80",
+        });
         assert_eq!(ending(&Facts(&event), failure).timeout, expected);
+    }
+}
+
+/// Check requests without an attempt: only a name that was not resolved is the upstream's failure.
+#[test]
+fn without_attempts() {
+    for (status, host, expected) in [
+        (502, &b"host"[..], Some(End::UpstreamFailed)),
+        (504, b"host", None),
+        (502, b"", None),
+    ] {
+        let mut event = request(status, &[R::REQUEST_FINISHED, R::REQUEST_UPSTREAM]);
+        event.texts.resolved.bytes = host;
+        assert_eq!(ending(&Facts(&event), None).end, expected, "{status}");
     }
 }
 

@@ -69,6 +69,12 @@ const HTTP: &str = "
                 proxy_buffering off; proxy_pass http://127.0.0.1:{upstream};
             }
         }
+        location @502 { return 502; }
+        location @504 { return 504; }
+        location /paged/ {
+            proxy_intercept_errors on; error_page 404 = @502; error_page 410 = @504; error_page 502 = @504;
+            proxy_read_timeout 300ms; error_page 504 = @502; proxy_pass http://127.0.0.1:{upstream};
+        }
         location /inner/ { internal; root {prefix}/html; }
         location /refused { proxy_pass http://127.0.0.1:9; }
         location /page { error_page 502 /file; proxy_pass http://127.0.0.1:9; }
@@ -144,6 +150,11 @@ const HTTP1: &str = "
     whole      /mended/status-500               500 ok
     whole      /mended/direct/status-404/body-100000 200 ok
     whole      /mended/direct/status-500/body-100000 500 ok
+    whole      /paged/status-404                502 -
+    whole      /paged/status-410                504 -
+    whole      /paged/status-502                504 -
+    whole      /paged/close                     504 upstream_failed/upstream/upstream_wait         upstream prematurely closed
+    whole      /paged/hang                      502 timeout/upstream_read/nginx/upstream_wait      while reading response header
     whole      /proxied/endless/body-1000       200 ok
 
     whole      /refused                         502 upstream_failed/upstream_connect               (111:
