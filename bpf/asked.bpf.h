@@ -116,7 +116,10 @@ __noinline int draft_variables(struct worker *w, struct scratch *s)
 	return 0;
 }
 
-/* Searches the copy of a part of the headers. Of several with one name the first counts. */
+/*
+ * Searches the copy of a part of the headers. Of several with one name the first counts, also when
+ * it is empty: `at` shows that there was one, since the request line comes before all of them.
+ */
 __noinline int headers_of_part(struct scratch *s, __u64 bytes)
 {
 	__u64 size, at = 0;
@@ -140,7 +143,7 @@ __noinline int headers_of_part(struct scratch *s, __u64 bytes)
 		if (i >= ASKED_MAX || i >= headers_len)
 			continue;
 		text = &s->held.draft.texts.headers[i];
-		if (!text->len &&
+		if (!text->at &&
 		    is_asked(&headers[i], OF_HEADER(elt, key.data), OF_HEADER(elt, key.len)))
 			asked_text(s, text, OF_HEADER(elt, value.data), OF_HEADER(elt, value.len));
 	}

@@ -69,7 +69,7 @@ pub struct Place<'a> {
     ))]
     pub variables: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     /// Headers of the request that `--header` names, by their names in lower case. Of several with one name
-    /// it is the first.
+    /// it is the first: if that is empty, there is none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend(
         "additionalProperties" = asked(),
