@@ -136,7 +136,8 @@ __noinline int headers_of_part(struct scratch *s, __u64 bytes)
 			break;
 		elt = &s->headers[at];
 		for (i = 0; i < ASKED_MAX && i < headers_len; i++) {
-			if (headers[i].hash == OF_HEADER(elt, hash))
+			if (headers[i].hash == OF_HEADER(elt, hash) ||
+			    headers[i].plain_hash == OF_HEADER(elt, hash))
 				break;
 		}
 		barrier_var(i); /* one state for the verifier, whichever it is */

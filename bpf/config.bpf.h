@@ -22,6 +22,8 @@ struct asked_name {
 	__u64 words[ASKED_NAME_MAX / 8]; /* in lower case; zeros follow */
 	__u64 len;
 	__u64 hash; /* nginx's, of a header: ngx_hash_key() */
+	/* The same of letters, digits and '-' alone: ngx_http_parse_header_line() */
+	__u64 plain_hash;
 };
 const volatile __u32 variables_len;
 const volatile struct asked_name variables[ASKED_MAX];

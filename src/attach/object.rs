@@ -96,6 +96,13 @@ fn asked(names: &[String]) -> ([types::asked_name; ASKED_MAX], u32) {
         asked.len = bytes.len() as u64;
         let add = |hash: u64, byte: &u8| hash.wrapping_mul(31).wrapping_add((*byte).into());
         asked.hash = bytes.iter().fold(0, add);
+        /* nginx leaves other bytes of HTTP/1 out, also when `ignore_invalid_headers` is off. */
+        let is_plain = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'-';
+        asked.plain_hash = match bytes.iter().filter(is_plain).fold(0, add) {
+            /* A header without a hash is one that nginx has removed. */
+            0 => asked.hash,
+            hash => hash,
+        };
     }
     (asked, names.len().min(ASKED_MAX) as u32)
 }

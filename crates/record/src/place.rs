@@ -76,7 +76,8 @@ pub struct Place<'a> {
         "maxProperties" = limits::ASKED_MAX,
         "x-source" = "`r->headers_in.headers`",
         "x-absent" = "`--header` was not given. One of them is absent when the request does not have it, or \
-                      its value is empty, and when nginx has ignored it (`ignore_invalid_headers`)"
+                      its value is empty, when nginx has ignored it (`ignore_invalid_headers`), and when 180 or more \
+                      headers precede it"
     ))]
     pub headers: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }

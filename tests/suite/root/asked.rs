@@ -190,6 +190,47 @@ fn headers() {
     assert_eq!(cut, [false, false, false, false, false, false, false, true]);
 }
 
+/// Check headers whose names nginx does not hash completely, and the last header that is searched.
+#[test]
+fn unusual_headers() {
+    for (directive, is_known) in [
+        (
+            "underscores_in_headers off; ignore_invalid_headers on;",
+            false,
+        ),
+        (
+            "underscores_in_headers off; ignore_invalid_headers off;",
+            true,
+        ),
+        ("underscores_in_headers on;", true),
+    ] {
+        let http = "server { listen 127.0.0.1:{port}; location / { } ";
+        let nginx = Nginx::with(&[http, directive, "}"].concat(), 0);
+        let options = ["--header=X_One", "--header=last", "--header=___"];
+        let records = records(nginx, &options, |nginx| {
+            let mut client = Client::connect(nginx.port);
+            for count in [0, 176, 177] {
+                let many = "X-Many: 1\r\n".repeat(count);
+                client.send(format!(
+                    "GET / HTTP/1.1\r\nHost: test\r\nXOne: no\r\nx_ONE: a\r\n{many}Last: z\r\n\r\n"
+                ));
+                client.receive();
+            }
+        });
+        let found: Vec<_> = asked(&records)
+            .into_iter()
+            .map(|[_, headers]| headers)
+            .collect();
+        let one = is_known.then_some(("x_one", "a"));
+        let near: Vec<_> = one.into_iter().chain([("last", "z")]).collect();
+        let far: Vec<_> = match is_known {
+            true => one.into_iter().collect(),
+            false => near.clone(),
+        };
+        assert_eq!(found, [map(&near), map(&near), map(&far)], "{directive}");
+    }
+}
+
 /// Check that a header with a value is also a filter.
 #[test]
 fn filter() {
