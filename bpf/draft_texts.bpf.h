@@ -135,15 +135,29 @@ static __always_inline void draft_server_name(struct scratch *s, struct line *li
 }
 
 /*
+ * Whether the cache answered, and no upstream was tried. A stale response may also replace one that
+ * an upstream failed to give.
+ */
+static __always_inline bool is_of_cache_alone(struct request_record *d)
+{
+	return d->cache_status == NGX_HTTP_CACHE_HIT ||
+	       d->cache_status == NGX_HTTP_CACHE_UPDATING ||
+	       (d->cache_status == NGX_HTTP_CACHE_STALE && !d->upstreams_seen);
+}
+
+/*
  * The host of an upstream that no group has, as a variable in `proxy_pass` gives it: u->upstream is
- * not set then.
+ * not set then. nginx does not set it either when the cache answers:
+ * ngx_http_upstream_init_request(). That it is not in the draft says less, since its group may not
+ * have been announced.
  */
 static __always_inline void draft_resolved(struct scratch *s, struct line *line)
 {
 	struct ngx_http_upstream_s *u = OF_REQUEST(s, upstream);
 	struct ngx_str_t *resolved = NULL, host = {};
 
-	if (!(s->held.draft.flags & REQUEST_UPSTREAM) || s->held.draft.upstream)
+	if (!(s->held.draft.flags & REQUEST_UPSTREAM) || s->held.draft.upstream ||
+	    is_of_cache_alone(&s->held.draft) || NGX_GET_OR(u, upstream, NULL))
 		return;
 	bpf_probe_read_user(&resolved, sizeof(resolved),
 			    (void *)&u->buffer - NGX_HTTP_UPSTREAM_RESOLVED);

@@ -26,6 +26,9 @@ typedef int               ngx_socket_t;
 /* u->cache_status: three bits after store, cacheable, accel and ssl; 0: no cache was asked */
 #define NGX_HTTP_CACHE_STATUS_BIT   4
 #define NGX_HTTP_CACHE_STATUS_MASK  7
+#define NGX_HTTP_CACHE_STALE        4
+#define NGX_HTTP_CACHE_UPDATING     5
+#define NGX_HTTP_CACHE_HIT          7
 
 /*
  * Bits of the word that begins with u->store. After the bits of the cache come buffering, keepalive

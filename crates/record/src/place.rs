@@ -41,7 +41,7 @@ pub struct Place<'a> {
     #[schemars(length(max = limits::PLACE_MAX), extend(
         "x-cut" = true,
         "x-source" = "`u->upstream->host`, else `u->resolved->host`",
-        "x-absent" = "the request had no upstream, or its cache answered; nginx is older than 1.11.5, unless a \
+        "x-absent" = "the request had no upstream, or the cache answered without one; nginx is older than 1.11.5, unless a \
                       variable gave the host; Tengine"
     ))]
     pub upstream_name: Option<Cow<'a, str>>,
