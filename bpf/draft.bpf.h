@@ -21,6 +21,14 @@ static __always_inline __u32 request_status(struct scratch *s, long rc)
 	return err_status ? err_status : status;
 }
 
+/* Whether limit_rate keeps nginx from sending. */
+static __always_inline bool is_delayed(struct scratch *s)
+{
+	struct ngx_event_s *ev = OF_CONNECTION(s, write);
+
+	return NGX_GET(ev, write) & NGX_EVENT_DELAYED;
+}
+
 /* The times of the request that are in the entry. */
 static __always_inline void draft_entry(struct scratch *s, struct connection *conn)
 {
@@ -28,7 +36,8 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 
 	response_settle(conn, d->bytes_sent);
 	d->client_stall_ns = conn->stall_ns;
-	if (conn->stall.since_ns && OF_CONNECTION(s, buffered) & NGX_CONNECTION_BUFFERED)
+	if (conn->stall.since_ns && OF_CONNECTION(s, buffered) & NGX_CONNECTION_BUFFERED &&
+	    !is_delayed(s))
 		d->client_stall_ns += d->ended_ns - conn->stall.since_ns;
 	d->established_ns = conn->established_ns;
 	d->accepted_ns = conn->accepted_ns;

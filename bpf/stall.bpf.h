@@ -19,10 +19,18 @@ static __always_inline bool is_marked(struct sock *sk)
 	return flags & 1UL << SOCK_NOSPACE;
 }
 
-/* Whether a part of the response was left over when nginx last sent: ngx_http_write_filter(). */
+/*
+ * Whether a part of the response was left over when nginx last sent (ngx_http_write_filter()), and
+ * nginx sends now because there is room. The timer of send_timeout runs then. limit_rate may have
+ * delayed nginx instead, even if the socket was full: then it sends when the timer has expired,
+ * and until when the socket was full is not known.
+ */
 static __always_inline bool is_client_waited_for(struct ngx_connection_s *c)
 {
-	return NGX_GET(c, buffered) & NGX_CONNECTION_BUFFERED;
+	struct ngx_event_s *ev = NGX_GET(c, write);
+
+	return NGX_GET(c, buffered) & NGX_CONNECTION_BUFFERED &&
+	       NGX_GET(ev, write) & NGX_EVENT_TIMER_SET;
 }
 
 /* Whether a part of the request was: ngx_http_upstream_send_request() sets a timer for it then. */

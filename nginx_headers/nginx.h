@@ -46,11 +46,13 @@ typedef int               ngx_socket_t;
 #define NGX_EVENT_PIPE_DOWNSTREAM_ERROR  0x200
 
 /* bits of the word that begins with ev->write */
-#define NGX_EVENT_READY     0x020
-#define NGX_EVENT_EOF       0x100
-#define NGX_EVENT_ERROR     0x200
-#define NGX_EVENT_TIMEDOUT  0x400
-#define NGX_EVENT_TIMER_SET 0x800
+#define NGX_EVENT_ACTIVE    0x0008
+#define NGX_EVENT_READY     0x0020
+#define NGX_EVENT_EOF       0x0100
+#define NGX_EVENT_ERROR     0x0200
+#define NGX_EVENT_TIMEDOUT  0x0400
+#define NGX_EVENT_TIMER_SET 0x0800
+#define NGX_EVENT_DELAYED   0x1000
 
 /*
  * Bits of the word that begins with c->buffered: timedout, error and destroyed. nginx does not set

@@ -68,13 +68,15 @@ pub struct Waits {
     pub body_read_ns: Option<u64>,
     /// How long the client's socket took nothing although nginx had more of the response for it: each time
     /// from the send that it did not take whole to the next one of which it took bytes, or to the end of
-    /// the request. The client reads slowly, or the network is slow.
+    /// the request. The client reads slowly, or the network is slow. Where `limit_rate` delays nginx while the
+    /// socket is full, that time does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend(
         "x-unit" = "ns",
         "x-source" = "sends that fail with EAGAIN, and those after which the kernel has marked the socket as \
                       full (SOCK_NOSPACE) while nginx waits (`c->buffered`)",
-        "x-absent" = "it took everything; `partial` or `tunnel`; HTTP/2, HTTP/3"
+        "x-absent" = "it took everything, or was full only while `limit_rate` delayed nginx; `partial` or `tunnel`; \
+                      HTTP/2, HTTP/3"
     ))]
     pub client_stall_ns: Option<u64>,
     /// How long the upstreams' sockets took nothing although nginx had more of the request for them, of all

@@ -35,6 +35,7 @@ const HTTP: &str = "
         location / { root {prefix}/html; }
         location /sendfile/ { alias {prefix}/html/; sendfile on; }
         location /slow/ { alias {prefix}/html/; limit_rate 50k; }
+        location /limited/ { alias {prefix}/html/; limit_rate 8m; }
         location /unbuffered/ { proxy_pass http://127.0.0.1:{upstream}/; proxy_buffering off; }
         location /buffered/ { proxy_pass http://127.0.0.1:{upstream}/; }
         location /streamed/ { proxy_pass http://127.0.0.1:{upstream}; proxy_request_buffering off; }
@@ -91,6 +92,24 @@ fn client() {
     for record in quick {
         assert_eq!(record.waits.client_stall_ns, None, "{record:#?}");
     }
+}
+
+/// Check a client that reads at once what `limit_rate` lets nginx send, although that is more than the
+/// socket takes at once: nginx's own delay is no stall.
+#[test]
+fn limited() {
+    let records = records(9, |nginx, tls| {
+        let mut client = Client::connect(nginx.port);
+        assert_eq!(client.get("/limited/large").body.len(), SIZE);
+        let session = Tls::begin(tls, &TLS13, &[]).finish();
+        let response = session.into_client().get("/limited/large");
+        assert_eq!(response.body.len(), SIZE);
+    });
+    for record in &records {
+        let stall_ns = record.waits.client_stall_ns.unwrap_or(0);
+        assert!(record.duration_ns.unwrap() > 4 * stall_ns, "{record:#?}");
+    }
+    assert_eq!(records.len(), 2);
 }
 
 /// Check a client that goes away without having read: the stall ends with the request.
