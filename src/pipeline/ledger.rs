@@ -59,6 +59,8 @@ pub struct Ledger {
     /// The number of requests that were passed on without the keys of their container, which was no
     /// longer known.
     pub nameless: AtomicU64,
+    /// The number of workers whose places were forgotten, since too many others have places.
+    pub forgotten_workers: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts

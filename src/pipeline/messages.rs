@@ -66,6 +66,14 @@ pub fn nameless(messages: Messages, requests: u64) {
     );
 }
 
+/// Reports of how many workers the places were forgotten. The first one was reported when it happened.
+pub fn forgotten(messages: Messages, workers: u64) {
+    messages.print_last(
+        Verbosity::Normal,
+        format_args!("the places of {workers} workers were forgotten"),
+    );
+}
+
 /// Reports that the output was still failing at the end.
 pub fn unwritten(messages: Messages, requests: u64) {
     let plural = if requests == 1 { "" } else { "s" };

@@ -357,6 +357,10 @@ impl Control {
         if nameless > 1 {
             messages::nameless(self.messages, nameless);
         }
+        let forgotten = self.ledger.forgotten_workers.load(Ordering::Relaxed);
+        if forgotten > 1 {
+            messages::forgotten(self.messages, forgotten);
+        }
         let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
         if is_failing {
             let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);

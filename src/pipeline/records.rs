@@ -35,6 +35,7 @@ use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
 use crate::pipeline::places::Places;
+use crate::pipeline::places::WORKERS_MAX;
 
 /// The interval at which the clocks are compared and `Consumer::tick()` is called.
 const TICK: Duration = Duration::from_millis(100);
@@ -129,7 +130,11 @@ impl RecordThread {
             let (record, rest) = wire::split(bytes).context("corrupt record in the ring buffer")?;
             bytes = rest;
             match place::decode(record) {
-                Ok(Some(Notice::Place(place))) => self.places.announced(&place),
+                Ok(Some(Notice::Place(place))) => {
+                    if let Some(pid) = self.places.announced(&place) {
+                        self.forgotten(pid);
+                    }
+                }
                 Ok(Some(Notice::WorkerEnded(pid))) => self.places.ended(pid),
                 Ok(None) => match wire::decode(record) {
                     Ok(event) => self.event(&event)?,
@@ -194,6 +199,22 @@ impl RecordThread {
         if self.ledger.bad_records.fetch_add(1, Ordering::Relaxed) == 0 {
             let what = "failed to decode a record; others like it are only counted";
             self.messages.warn(&error.context(what));
+        }
+    }
+
+    /// Counts a worker whose places were forgotten. Only the first one is reported now.
+    fn forgotten(&self, pid: u32) {
+        if self
+            .ledger
+            .forgotten_workers
+            .fetch_add(1, Ordering::Relaxed)
+            == 0
+        {
+            self.messages.warn(&anyhow!(
+                "the places of worker {pid} are forgotten, since {WORKERS_MAX} others were seen later: \
+                 requests of it lack their location and upstream_name until nginx is reloaded; others \
+                 like it are only counted"
+            ));
         }
     }
 
