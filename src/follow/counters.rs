@@ -88,6 +88,15 @@ pub struct CounterReader {
 /// The counters of all processes that were read in one round, by pid.
 pub type Counters = BTreeMap<u32, CounterValues>;
 
+/// What was read in one round.
+#[derive(Debug)]
+pub struct Reading {
+    /// The counters. Empty when they are not read any more.
+    pub counters: Counters,
+    /// The error when a process hung, which is left out from now on.
+    pub hung: Option<anyhow::Error>,
+}
+
 /// One round: a thread that reads each process once.
 struct Round {
     results: Receiver<(u32, CounterValues)>,
@@ -107,13 +116,13 @@ impl CounterReader {
     }
 
     /// Goes on with the round, or begins the next one when it is due. Returns the counters when a round has
-    /// ended. It never waits.
+    /// ended, or a process hangs. It never waits.
     ///
-    /// Fails when a process hangs, which is left out from now on, or when a thread can't be started.
+    /// Fails when a thread can't be started.
     pub fn poll(
         &mut self,
         sources: impl FnOnce() -> Vec<CounterSource>,
-    ) -> Result<Option<Counters>> {
+    ) -> Result<Option<Reading>> {
         let Some(mut round) = self.round.take() else {
             let is_due = self.begun.is_none_or(|begun| begun.elapsed() >= INTERVAL);
             if is_due && self.hung.len() < HUNG_MAX {
@@ -125,22 +134,35 @@ impl CounterReader {
             return Ok(None);
         };
         if round.take_results() {
-            return Ok(Some(round.read));
+            return Ok(Some(Reading {
+                counters: round.read,
+                hung: None,
+            }));
         }
         if self.begun.is_some_and(|begun| begun.elapsed() < TIME) {
             self.round = Some(round);
             return Ok(None);
         }
+        Ok(Some(self.give_up(round)))
+    }
+
+    /// Gives up the process at which a round hangs. Those that were read before it keep their counters, unless
+    /// it is the last one that may hang.
+    fn give_up(&mut self, round: Round) -> Reading {
         let pid = round.at.load(Ordering::Relaxed);
         self.hung.push(pid);
-        let rest = match self.hung.len() {
-            HUNG_MAX => ", nor those of any other nginx",
-            _ => "",
+        let (counters, rest) = match self.hung.len() {
+            HUNG_MAX => (Counters::new(), ", nor those of any other nginx"),
+            _ => (round.read, ""),
         };
         let seconds = TIME.as_secs();
-        Err(anyhow!(
+        let hung = anyhow!(
             "the counters of pid {pid} were not read within {seconds} s, and are not read any more{rest}"
-        ))
+        );
+        Reading {
+            counters,
+            hung: Some(hung),
+        }
     }
 }
 
@@ -193,17 +215,18 @@ mod tests {
     use crossbeam_channel::unbounded;
 
     use super::CounterReader;
+    use super::CounterValues;
     use super::Counters;
     use super::HUNG_MAX;
     use super::Round;
     use super::TIME;
 
-    /// Check that a process that hangs is given up in time and is named, and that no more than a few
-    /// threads hang.
+    /// Check that a process that hangs is given up in time and is named, that the counters of the others are
+    /// kept, and that there are none any more when too many threads hang.
     #[test]
     fn hangs() {
         let mut reader = CounterReader::new();
-        let (_thread, results) = unbounded();
+        let (thread, results) = unbounded();
         for pid in 1..=HUNG_MAX as u32 {
             reader.round = Some(Round {
                 results: results.clone(),
@@ -213,9 +236,13 @@ mod tests {
             reader.begun = Some(Instant::now());
             assert!(reader.poll(Vec::new).unwrap().is_none());
             reader.begun = Instant::now().checked_sub(TIME);
-            let error = reader.poll(Vec::new).unwrap_err().to_string();
+            thread.send((100, CounterValues::default())).unwrap();
+            let reading = reader.poll(Vec::new).unwrap().unwrap();
+            let is_last = pid as usize == HUNG_MAX;
+            assert_eq!(reading.counters.is_empty(), is_last, "{reading:?}");
+            let error = reading.hung.unwrap().to_string();
             assert!(error.contains(&format!("pid {pid} ")), "{error}");
-            assert_eq!(error.contains("any other"), pid as usize == HUNG_MAX);
+            assert_eq!(error.contains("any other"), is_last);
         }
         assert!(reader.poll(Vec::new).unwrap().is_none());
         assert!(reader.round.is_none());

@@ -26,7 +26,12 @@ impl CounterExport {
     pub fn tick(&mut self, follower: &Follower, messages: Messages) {
         let sources = || follower.programs().flat_map(CounterSource::of).collect();
         match self.reader.poll(sources) {
-            Ok(Some(counters)) => self.metrics.update(&counters),
+            Ok(Some(reading)) => {
+                self.metrics.update(&reading.counters);
+                if let Some(hung) = reading.hung {
+                    messages.warn(&hung);
+                }
+            }
             Ok(None) => {}
             Err(error) => messages.warn(&error),
         }
