@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 use std::time::Instant;
 
 use rustls::version::TLS13;
@@ -13,6 +14,7 @@ use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::is_script;
 use crate::suite::common::client::Client;
+use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::load::Load;
@@ -158,6 +160,9 @@ fn freed() {
     assert_eq!(ended.records().len(), served);
 }
 
+/// The time between requests that come as long as tracing must go on: so few are never lost.
+const BETWEEN: Duration = Duration::from_millis(10);
+
 /// Check that workers of a master that was killed are traced on, and that their binary is freed only
 /// when the last of them has ended.
 #[test]
@@ -175,11 +180,12 @@ fn orphans() {
     let both = Held::by(&tool, pid);
     kill("KILL", orphaned.pid());
     /* The tool looks for binaries without processes once a second. */
-    let end = Instant::now() + std::time::Duration::from_secs(3);
+    let end = Instant::now() + Duration::from_secs(3);
     let mut served = 0;
     while Instant::now() < end {
         assert_eq!(Client::connect(orphaned.port).get("/").status, 200);
         served += 1;
+        delay(BETWEEN);
     }
     assert_eq!(Held::by(&tool, pid).links, both.links);
     kill("KILL", worker);
@@ -199,11 +205,12 @@ fn orphans_alone() {
     let worker = nginx.workers()[0];
     kill("KILL", nginx.pid());
     /* The tool looks for processes when the master has ended, and once a second. */
-    let end = Instant::now() + std::time::Duration::from_secs(3);
+    let end = Instant::now() + Duration::from_secs(3);
     let mut served = 0;
     while Instant::now() < end {
         assert_eq!(Client::connect(nginx.port).get("/").status, 200);
         served += 1;
+        delay(BETWEEN);
     }
     kill("KILL", worker);
     let ended = tool.wait();
