@@ -96,7 +96,7 @@ pub struct Request<'a> {
         "x-otel" = "network.local.address"
     ))]
     pub server_addr: Option<Cow<'a, str>>,
-    /// `$server_port`
+    /// `$server_port`. After `pass` of the stream module it is the port of the server there, and so is `server_addr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend(
         "x-source" = "the kernel's socket; HTTP/3: `c->local_sockaddr`",

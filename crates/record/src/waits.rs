@@ -22,9 +22,9 @@ pub struct Waits {
     #[schemars(extend(
         "x-unit" = "ns",
         "x-source" = "`tcp_sock` of the kernel (`rcvq_space.time`, which it sets when the connection is \
-                      established), and `ngx_http_init_connection()`",
+                      established, of TCP Fast Open with its first segment), and `ngx_http_init_connection()`",
         "x-absent" = "it is not the first request of its connection; the connection was accepted before \
-                      tracing began; a unix socket; MPTCP; TCP Fast Open; HTTP/3"
+                      tracing began; `pass` of the stream module handed it over; a unix socket; MPTCP; HTTP/3"
     ))]
     pub accept_queue_ns: Option<u64>,
     /// How long bytes of the request's header lay in the socket until nginx read them, because the worker was

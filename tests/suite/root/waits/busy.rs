@@ -2,6 +2,7 @@
 //! A worker that does not come back to its event loop for a while: here it is stopped.
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::mpsc::channel;
 
 use rustls::version::TLS13;
@@ -9,17 +10,22 @@ use rustls::version::TLS13;
 use super::DELAY;
 use super::DELAY_MS;
 use super::assert_about;
+use crate::suite::common::build::is_before;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::listener::listen;
 use crate::suite::common::listener::read_head;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::ports::free_port;
 use crate::suite::common::program::kill;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
+use crate::suite::common::tool::Tool;
 use crate::suite::root::requests::traced;
 
 /// Every protocol over TCP, and a proxy.
@@ -48,6 +54,55 @@ fn stopped<T>(nginx: &Nginx, meanwhile: impl FnOnce() -> T) -> T {
     happened
 }
 
+/// The stream module in front of a server, with what it waits for before it hands a connection over.
+const PASSING: &str = "
+    stream {
+        ssl_certificate {prefix}/cert.pem;
+        ssl_certificate_key {prefix}/key.pem;
+        server { listen 127.0.0.1:{tls} ssl; pass 127.0.0.1:{port}; }
+        server { listen 127.0.0.1:{preread}; ssl_preread on; pass 127.0.0.1:{port}; }
+    }";
+
+/// Check connections that the stream module has accepted, and has handed over late: what it waited for is
+/// not the time in the queue.
+#[test]
+fn passed_connections() {
+    if is_before((1, 25, 5), "the directive pass")
+        || is_built_without("--with-stream_ssl_preread_module")
+        || is_built_without("--with-stream_ssl_module")
+    {
+        return;
+    }
+    let [tls, preread] = [free_port(), free_port()];
+    let main = PASSING.replace("{tls}", &tls.to_string());
+    let config = Config {
+        main: &main.replace("{preread}", &preread.to_string()),
+        http: "server { listen 127.0.0.1:{port}; location / { return 200 'hello\n'; } }",
+        ..Config::default()
+    };
+    let nginx = Nginx::prepared_with(&config, tls::certificate);
+    let tool = Tool::trace(nginx.pid());
+    Client::connect(nginx.port).get("/");
+    let stream = TcpStream::connect(("127.0.0.1", tls)).unwrap();
+    delay(DELAY);
+    let session = Tls::over(stream, &TLS13, &[]).finish();
+    session.into_client().get("/");
+    let mut client = Client::connect(preread);
+    delay(DELAY);
+    client.get("/");
+    drop(client);
+    nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    /* `server_port` is not compared: it is that of the stream module's server. */
+    let records = ended.records();
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| record.waits.accept_queue_ns.is_some())
+        .collect();
+    assert_eq!(found, [true, false, false], "{records:#?}");
+}
+
 /// Check connections that are not accepted at once: only their first requests have the time.
 #[test]
 fn accept_queue() {
@@ -55,10 +110,10 @@ fn accept_queue() {
         let mut client = stopped(nginx, || Client::connect(nginx.port));
         client.get("/");
         client.get("/");
-        let stream = stopped(nginx, || std::net::TcpStream::connect(("127.0.0.1", tls)));
+        let stream = stopped(nginx, || TcpStream::connect(("127.0.0.1", tls)));
         let session = Tls::over(stream.unwrap(), &TLS13, &[]).finish();
         session.into_client().get("/");
-        let stream = stopped(nginx, || std::net::TcpStream::connect(("127.0.0.1", tls)));
+        let stream = stopped(nginx, || TcpStream::connect(("127.0.0.1", tls)));
         let session = Tls::over(stream.unwrap(), &TLS13, &["h2"]).finish();
         let mut client = Http2::start(session.into_stream(), 65_535);
         for stream in [1, 3] {
