@@ -19,18 +19,22 @@ static __always_inline bool is_marked(struct sock *sk)
 	return flags & 1UL << SOCK_NOSPACE;
 }
 
-/*
- * Whether a part of the response was left over when nginx last sent (ngx_http_write_filter()), and
- * nginx sends now because there is room. The timer of send_timeout runs then. limit_rate may have
- * delayed nginx instead, even if the socket was full: then it sends when the timer has expired,
- * and until when the socket was full is not known.
- */
+/* Whether a part of the response was left over when nginx last sent: ngx_http_write_filter(). */
 static __always_inline bool is_client_waited_for(struct ngx_connection_s *c)
+{
+	return NGX_GET(c, buffered) & NGX_CONNECTION_BUFFERED;
+}
+
+/*
+ * Whether limit_rate has kept nginx from sending until now, even if the socket was full: until when
+ * it was full is not known. Then the timer has expired. While nginx waits for room, that of
+ * send_timeout runs. A sendfile() that sends a part also has an EAGAIN, which nginx does not see.
+ */
+static __always_inline bool was_delayed(struct ngx_connection_s *c)
 {
 	struct ngx_event_s *ev = NGX_GET(c, write);
 
-	return NGX_GET(c, buffered) & NGX_CONNECTION_BUFFERED &&
-	       NGX_GET(ev, write) & NGX_EVENT_TIMER_SET;
+	return !(NGX_GET(ev, write) & NGX_EVENT_TIMER_SET);
 }
 
 /* Whether a part of the request was: ngx_http_upstream_send_request() sets a timer for it then. */
@@ -60,6 +64,8 @@ static __always_inline __u64 stall_update(struct stall *stall, struct ngx_connec
 		return 0;
 	if (since && !stall->is_sure &&
 	    !(is_client ? is_client_waited_for(c) : is_upstream_waited_for(c)))
+		since = 0;
+	if (since && is_client && was_delayed(c))
 		since = 0;
 	stall->is_sure = 0;
 	stall->since_ns = is_marked(sk) ? now : 0;

@@ -35,7 +35,9 @@ const HTTP: &str = "
         location / { root {prefix}/html; }
         location /sendfile/ { alias {prefix}/html/; sendfile on; }
         location /slow/ { alias {prefix}/html/; limit_rate 50k; }
-        location /limited/ { alias {prefix}/html/; limit_rate 8m; }
+        location /limited/ {
+            alias {prefix}/html/; limit_rate 6m; sendfile on; sendfile_max_chunk 0; output_buffers 1 6m;
+        }
         location /unbuffered/ { proxy_pass http://127.0.0.1:{upstream}/; proxy_buffering off; }
         location /buffered/ { proxy_pass http://127.0.0.1:{upstream}/; }
         location /streamed/ { proxy_pass http://127.0.0.1:{upstream}; proxy_request_buffering off; }
