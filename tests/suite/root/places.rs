@@ -5,8 +5,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use ngx_bpf_record::values::CacheStatus;
-
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_before;
 use crate::suite::common::build::is_built_without;
@@ -225,42 +223,6 @@ fn upstreams() {
         assert_eq!(record.request_uri.as_deref(), Some(uri));
         assert_eq!(record.place.upstream_name.as_deref(), name, "{record:#?}");
     }
-}
-
-/// A cache in front of a host that a variable names.
-const CACHED: &str = r"
-    proxy_cache_path {prefix}/cache keys_zone=one:1m;
-    server {
-        listen 127.0.0.1:{port};
-        proxy_cache one;
-        proxy_cache_valid 200 1h;
-        set $name 127.0.0.1:{upstream};
-        location / { proxy_pass http://$name; }
-    }";
-
-/// Check that a request that the cache answers has no upstream, also where a variable names it.
-#[test]
-fn cached_upstream() {
-    if is_built_without(REWRITE) || is_built_without("http-cache") {
-        return;
-    }
-    let upstream = Upstream::start();
-    let nginx = Nginx::with(CACHED, upstream.port);
-    let records = traced(nginx, |nginx| {
-        let mut client = Client::connect(nginx.port);
-        for _ in 0..2 {
-            assert_eq!(client.get("/x").status, 200);
-        }
-    });
-    let found = records.iter().map(|record| {
-        let name = record.place.upstream_name.as_deref();
-        (record.upstream_cache_status, name)
-    });
-    let expected = [
-        (Some(CacheStatus::Miss), Some("127.0.0.1")),
-        (Some(CacheStatus::Hit), None),
-    ];
-    assert!(found.eq(expected), "{records:#?}");
 }
 
 /// A group, and the file with its server.
