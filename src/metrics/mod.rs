@@ -115,6 +115,17 @@ impl PlaceLabels {
 }
 
 impl Kind {
+    /// Returns whether another kind has the same series of phases: one that differs by its place at most.
+    fn has_phases_of(&self, other: &Self) -> bool {
+        let Self {
+            upstream,
+            status,
+            route,
+            place: _,
+        } = self;
+        *upstream == other.upstream && *status == other.status && *route == other.route
+    }
+
     /// Returns names and values, without those of the place.
     fn labels(&self) -> Labels {
         let mut labels = vec![
@@ -332,10 +343,10 @@ impl RequestMetrics {
             self.requests.remove(&series.labels);
             self.tunnels.remove(&series.labels);
             self.durations.remove(&series.labels);
-            let labels = kind.labels();
-            if self.series.keys().any(|other| other.labels() == labels) {
+            if self.series.keys().any(|other| other.has_phases_of(&kind)) {
                 continue;
             }
+            let labels = kind.labels();
             for (name, _) in SPANS {
                 let mut labels = labels.clone();
                 labels.push(("phase", name.to_owned()));
