@@ -107,7 +107,7 @@ mod tests {
     use super::keep;
 
     /// Check that a value is kept, and that one that is too large for any kernel is refused. Without
-    /// privileges either is refused.
+    /// privileges either is refused, and the test says that it skips.
     #[test]
     fn sizes() {
         match keep(4096) {
@@ -115,7 +115,10 @@ mod tests {
                 keep(1 << 20).unwrap_err().kind(),
                 ErrorKind::ArgumentListTooLong
             ),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+                println!("SKIP this machine: no privileges for a map of task storage: {error}");
+            }
         }
     }
 }
