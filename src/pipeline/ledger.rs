@@ -56,6 +56,8 @@ pub struct Ledger {
     pub unwritten: AtomicU64,
     /// The number of records that could not be decoded.
     pub bad_records: AtomicU64,
+    /// The number of records of places and of ended workers that could not be decoded.
+    pub bad_notices: AtomicU64,
     /// The number of requests that were passed on without the keys of their container, which was no
     /// longer known.
     pub nameless: AtomicU64,

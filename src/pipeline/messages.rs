@@ -58,6 +58,14 @@ pub fn bad_records(messages: Messages, records: u64) {
     );
 }
 
+/// Reports how many records of places could not be decoded. The first one was reported when it came.
+pub fn bad_notices(messages: Messages, records: u64) {
+    messages.print_last(
+        Verbosity::Normal,
+        format_args!("{records} records of places could not be decoded"),
+    );
+}
+
 /// Reports how many requests lack the keys of their container. The first one was reported when it came.
 pub fn nameless(messages: Messages, requests: u64) {
     messages.print_last(

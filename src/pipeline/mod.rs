@@ -2,9 +2,11 @@
 //! Tracing: from settings to lines and metrics.
 //!
 //! Three threads share the work, so that none of them delays another one for longer than its
-//! channel takes to fill. The ring reader takes records from the ring buffer. The record thread passes them to the consumers, which write and measure them. The main thread
-//! controls which processes are traced: it attaches to new binaries, which takes 0.3 s each, and
-//! updates the tool's own metrics.
+//! channel takes to fill. The ring reader takes records from the ring buffer. The record thread
+//! passes them to the consumers, which write and measure them. The main thread controls which
+//! processes are traced: it attaches to new binaries, which takes 0.3 s each, and updates the tool's
+//! own metrics. Two threads read what other users can make hang: `lookout` reads processes and their
+//! files, and `counters` nginx's own counters.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -352,6 +354,10 @@ impl Control {
         let bad_records = self.ledger.bad_records.load(Ordering::Relaxed);
         if bad_records > 1 {
             messages::bad_records(self.messages, bad_records);
+        }
+        let bad_notices = self.ledger.bad_notices.load(Ordering::Relaxed);
+        if bad_notices > 1 {
+            messages::bad_notices(self.messages, bad_notices);
         }
         let nameless = self.ledger.nameless.load(Ordering::Relaxed);
         if nameless > 1 {

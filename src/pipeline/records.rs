@@ -140,8 +140,7 @@ impl RecordThread {
                     Ok(event) => self.event(&event)?,
                     Err(error) => self.bad_record(error),
                 },
-                /* No request is lost. */
-                Err(error) => self.messages.warn(&error),
+                Err(error) => self.bad_notice(error),
             }
         }
         if is_last {
@@ -202,6 +201,15 @@ impl RecordThread {
         }
     }
 
+    /// Counts a record of a place or of the end of a worker that can't be decoded. No request is lost. Only the
+    /// first one is reported now.
+    fn bad_notice(&self, error: anyhow::Error) {
+        if self.ledger.bad_notices.fetch_add(1, Ordering::Relaxed) == 0 {
+            let what = "failed to decode the record of a place; others like it are only counted";
+            self.messages.warn(&error.context(what));
+        }
+    }
+
     /// Counts a worker whose places were forgotten. Only the first one is reported now.
     fn forgotten(&self, pid: u32) {
         if self
@@ -247,7 +255,9 @@ mod tests {
 
     use super::Consumer;
     use super::RecordThread;
+    use crate::bpf::types::record_kind;
     use crate::decode::clock::Clock;
+    use crate::decode::examples::ended;
     use crate::decode::examples::request;
     use crate::decode::examples::request_in;
     use crate::decode::examples::unknown_record;
@@ -313,6 +323,18 @@ mod tests {
         assert_eq!(noted, ["pid 1", "pid 2"]);
         assert_eq!(ledger.bad_records.load(Ordering::Relaxed), 2);
         assert_eq!(ledger.counts().lost(), 2);
+    }
+
+    /// Check that records of places that can't be decoded are counted, and are no lost requests.
+    #[test]
+    fn bad_notices() {
+        let mut place = ended(7);
+        place[..4].copy_from_slice(&record_kind::RECORD_LOCATION.0.to_ne_bytes());
+        let ledger = Arc::new(Ledger::default());
+        let batches = [[place.clone(), request(1), place].concat()];
+        assert_eq!(handled(&batches, None, &ledger).unwrap(), ["pid 1"]);
+        assert_eq!(ledger.bad_notices.load(Ordering::Relaxed), 2);
+        assert_eq!(ledger.counts().lost(), 0);
     }
 
     /// Check that a request whose container is no longer known is passed on and counted.
