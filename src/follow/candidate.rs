@@ -88,7 +88,7 @@ impl Candidate {
             return Self::Unwanted(process);
         }
         if reading.settings.counters {
-            process.memory = ForeignMemory::open(pid).ok().map(Arc::new);
+            process.memory = Some(ForeignMemory::open(pid).map(Arc::new));
         }
         let (target, binary) = match OpenedProcess::open(process, reading.mapped.as_deref()) {
             Ok(opened) => opened,

@@ -57,7 +57,7 @@ impl CounterSource {
         live.filter_map(|process| {
             Some(Self {
                 pid: process.pid,
-                memory: Arc::clone(process.memory.as_ref()?),
+                memory: Arc::clone(process.memory.as_ref()?.as_ref().ok()?),
                 places,
             })
         })

@@ -9,6 +9,7 @@ use nginx_binary::layout::witness;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::ProbeSites;
 
+use crate::follow::processes::NginxProcess;
 use crate::follow::program::Program;
 use crate::host::confinement::Confinement;
 use crate::host::escape::Quoted;
@@ -26,6 +27,25 @@ pub fn started(messages: Messages, build: &Build, pid: u32, workers: usize) {
         Verbosity::Normal,
         format_args!("tracing {name}, pid {pid}, {workers} worker{plural}"),
     );
+}
+
+/// Reports why a process has no counters of its own, if they are asked for.
+pub fn uncounted(messages: Messages, program: &Program, process: &NginxProcess) {
+    let Some(memory) = &process.memory else {
+        return;
+    };
+    let (build, pid) = (program.identity.build.name(), process.pid);
+    let say = |text: fmt::Arguments<'_>| messages.print(Verbosity::Normal, text);
+    if program.counters.is_none() {
+        say(format_args!(
+            "--stats shows nothing of {build}, pid {pid}: it does not count; build it with \
+             --with-http_stub_status_module"
+        ));
+    } else if let Err(error) = memory {
+        say(format_args!(
+            "--stats shows nothing of pid {pid}: {error:#}; run ngx-bpf as root, or with CAP_SYS_PTRACE"
+        ));
+    }
 }
 
 /// Reports that the new master of an upgrade is traced. It may have served requests before.

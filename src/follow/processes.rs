@@ -50,8 +50,8 @@ pub struct NginxProcess {
     pub children: Vec<(u32, Role)>,
     /// Its container. `None` when it is in none, or when its title was not read.
     pub container: Option<Arc<Container>>,
-    /// Its memory, if nginx's own counters are asked for and it could be opened.
-    pub memory: Option<Arc<ForeignMemory>>,
+    /// Its memory, or why it could not be opened. `None` when nginx's own counters are not asked for.
+    pub memory: Option<Result<Arc<ForeignMemory>>>,
     /// Ensures that the pid does not mean another process.
     pub pidfd: OwnedFd,
 }

@@ -52,6 +52,7 @@ impl TracedBinary {
         let container = containers.number(process.container.as_ref());
         let workers = self.add_with_workers(tracer, process, container)?;
         messages::started(messages, &self.program.identity.build, process.pid, workers);
+        messages::uncounted(messages, &self.program, process);
         Ok(())
     }
 

@@ -104,7 +104,15 @@ fn none_without_module() {
     wait_for("ngx_bpf_requests_seen_total 1", || served(port));
     assert!(!served(port).contains("nginx_connections_active{"));
     drop(nginx);
-    tool.wait().assert_clean();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let says = |line: &&String| line.contains("--stats shows nothing of ");
+    assert_eq!(
+        ended.stderr.iter().filter(says).count(),
+        1,
+        "{:?}",
+        ended.stderr
+    );
 }
 
 /// Check the loss equation by nginx's own number of requests: over several protocols, with pipelined
