@@ -9,7 +9,10 @@
 #include "kernel.bpf.h"
 
 enum {
-	/* The kernel notes an arrival by its timer. A shorter wait could not be told from none. */
+	/*
+	 * The kernel notes an arrival by its timer. A shorter wait cannot be distinguished from
+	 * none.
+	 */
 	WAIT_TICKS_MIN = 3,
 	/* Longer than any wait: the counter has 32 bits. */
 	WAIT_TICKS_MAX = 1 << 30,

@@ -88,8 +88,7 @@ static __always_inline bool is_datagram(struct sock *sk)
 	return (by_descriptor ? BPF_CORE_READ(sk, sk_type) : sk->sk_type) == SOCK_DGRAM;
 }
 
-/* The close of a unix socket is not seen, so that the end of its last stall would not be, either.
- */
+/* The close of a unix socket is not seen, and neither would be the end of its last stall. */
 static __always_inline void upstream_stalled(struct worker *w, struct socket_state *s,
 					     struct sock *sk, int ret, __u64 now)
 {
