@@ -50,8 +50,13 @@ fn full_rate() {
         "{answered} {summary:?}"
     );
     assert_eq!(ended.records().len() as u64, summary.written);
-    let reported: u64 = ended.lost().iter().map(|lost| lost.count).sum();
-    assert_eq!(reported, summary.lost);
+    let lost = ended.lost();
+    /* Workers do not disturb each other where one of them is preempted in the middle of a run. */
+    assert!(lost.iter().all(|lost| lost.cause == Cause::RingFull));
+    assert_eq!(
+        lost.iter().map(|lost| lost.count).sum::<u64>(),
+        summary.lost
+    );
     println!("{answered} requests answered, {resident} bytes resident, {summary:?}");
 }
 
