@@ -15,6 +15,15 @@ use serde_json::Value;
 
 pub use ngx_bpf_record::Lost;
 
+/// The keys of a request for which the worker or a socket had no time at once. They depend on what else
+/// the machine does.
+pub const WAITS: [&str; 4] = [
+    "read_wait_ns",
+    "upstream_read_wait_ns",
+    "client_stall_ns",
+    "upstream_stall_ns",
+];
+
 /// One attempt at an upstream.
 pub type Attempt = ngx_bpf_record::Attempt<'static>;
 

@@ -17,6 +17,7 @@ use crate::suite::common::http2::streams;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
+use crate::suite::common::record::WAITS;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
@@ -81,14 +82,6 @@ impl Other {
         }
     }
 }
-
-/// The keys of a request that waited for the hostile one.
-const WAITS: [&str; 4] = [
-    "read_wait_ns",
-    "upstream_read_wait_ns",
-    "client_stall_ns",
-    "upstream_stall_ns",
-];
 
 /// Returns all keys of a record, also of what is inside it, but not those of `WAITS`.
 fn keys(value: &Value) -> BTreeSet<String> {

@@ -14,6 +14,7 @@ use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
+use crate::suite::common::record::WAITS;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -72,7 +73,7 @@ pub fn sources() -> Vec<&'static str> {
     sources.iter().map(|(source, _)| *source).collect()
 }
 
-/// Removes from a record what depends on the clock: of the times only their order remains.
+/// Removes from a record what depends on the clock and on the machine: of the times only their order remains.
 fn shape(record: &mut Value) {
     let Value::Object(members) = record else {
         if let Value::Array(elements) = record {
@@ -80,6 +81,7 @@ fn shape(record: &mut Value) {
         }
         return;
     };
+    members.retain(|key, _| !WAITS.contains(&key.as_str()));
     let is_phase = |key: &str| key.ends_with("_byte_time") || key == "upstream_connect_time";
     let times = members.iter().filter(|(key, _)| is_phase(key));
     let mut times: Vec<u64> = times.map(|(_, time)| time.as_u64().unwrap()).collect();
