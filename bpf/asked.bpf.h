@@ -74,13 +74,7 @@ static __always_inline void variables_find(struct worker *w, __u64 main_conf)
 static __always_inline void asked_text(struct scratch *s, struct text *text, const void *from,
 				       __u64 len)
 {
-	__u64 bounded = len > ASKED_VALUE_MAX ? ASKED_VALUE_MAX : len;
-
-	barrier_var(bounded);
-	text->at = s->held.tail_len - s->held.texts_at;
-	text->len = append_text(s, from, bounded, ASKED_VALUE_MAX);
-	if (text->len && len > ASKED_VALUE_MAX)
-		text->len |= TEXT_CUT;
+	append_cut(s, text, s->held.texts_at, from, len, ASKED_VALUE_MAX);
 }
 
 /* The values of the variables that this request has evaluated. */

@@ -15,7 +15,7 @@ const volatile __u32 tool_pid;	     /* of the tool itself */
 const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */
 const volatile __u32 tick_ns; /* of the kernel's timer, by which it notes arrivals; 0: unknown */
 const volatile bool by_descriptor; /* bytes on sockets are seen by system calls */
-const volatile bool never;	   /* false: KEEP_STACK() */
+const volatile bool never;	   /* false: UPROBE() */
 
 /* What is read only where an option asks for it. */
 struct asked_name {

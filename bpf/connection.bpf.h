@@ -50,11 +50,14 @@ static __always_inline struct connection *connection_adopt(struct worker *w, __u
  * these through epoll, and the event of a connection that was just accepted is not yet there:
  * ngx_event_accept(). One that is passed without a wait is as good as just accepted.
  */
-static __always_inline bool is_passed(struct ngx_connection_s *c)
+static __always_inline bool is_passed(struct connection *conn, struct ngx_connection_s *c)
 {
-	struct ngx_event_s *ev = NGX_GET(c, read);
+	struct ngx_event_s *ev;
 
-	return NGX_GET_OR(c, ssl, NULL) || NGX_GET(ev, write) & NGX_EVENT_ACTIVE;
+	if (conn->handshake.is_tls)
+		return true;
+	ev = NGX_GET(c, read);
+	return NGX_GET(ev, write) & NGX_EVENT_ACTIVE;
 }
 
 /* ngx_http_init_connection(c): whatever used this ngx_connection_t before is over. */
@@ -68,11 +71,11 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	if (!conn)
 		return;
 	conn->accepted_ns = now;
-	if (!is_passed(c))
-		conn->established_ns = established_ns(sock_of(NGX_GET(c, fd)));
 	/* The pass directive of ngx_stream hands over connections after their handshake. */
 	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = conn->handshake.is_tls;
+	if (!is_passed(conn, c))
+		conn->established_ns = established_ns(sock_of(NGX_GET(c, fd)));
 }
 
 /*

@@ -72,10 +72,10 @@ __noinline int draft_ending(struct worker *w, struct scratch *s, struct connecti
 	struct request_record *d;
 	__u32 flags;
 
-	if (!w || !s || !w->empty_handler)
+	if (!w || !s || !s->empty_handler)
 		return 0;
 	d = &s->held.draft;
-	if ((__u64)OF_REQUEST(s, write_event_handler) == w->empty_handler) {
+	if ((__u64)OF_REQUEST(s, write_event_handler) == s->empty_handler) {
 		d->flags |= REQUEST_FINISHED;
 		if (d->status != SWITCHING_PROTOCOLS)
 			return 0;

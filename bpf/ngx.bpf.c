@@ -37,74 +37,34 @@ const enum limit unused_limit = ATTEMPTS_MAX;
  */
 
 /*
- * Keeps a program's stack where it belongs, on the kernel's. Since Linux 6.13 the kernel gives each
- * large stack of such a program memory of the CPU instead (a "private stack"). But a uprobe's
- * program can be preempted, and then a run for another worker would overwrite it. The kernel does
- * not do so in a program with a tail call, even one that the verifier removes.
+ * The program of a uprobe. Since Linux 6.13 the kernel gives each large stack of a program of this
+ * type memory of the CPU instead (a "private stack"). But a uprobe's program can be preempted, and
+ * then a run for another worker would overwrite it. The kernel does not do so in a program with a
+ * tail call, even one that the verifier removes: so each one has it. `handle` may use `w`, `ctx`
+ * and `cookie`.
  */
-#define KEEP_STACK(ctx)                                                                            \
-	do {                                                                                       \
+#define UPROBE(name, handle)                                                                       \
+	SEC("uprobe")                                                                              \
+	int name(struct pt_regs *ctx)                                                              \
+	{                                                                                          \
+		struct worker *w = current_worker();                                               \
+		__u64 cookie;                                                                      \
+                                                                                                   \
 		if (never)                                                                         \
 			bpf_tail_call(ctx, NULL, 0);                                               \
-	} while (0)
+		if (!w)                                                                            \
+			return 0;                                                                  \
+		cookie = bpf_get_attach_cookie(ctx);                                               \
+		handle;                                                                            \
+		return 0;                                                                          \
+	}
 
-SEC("uprobe")
-int init_connection(struct pt_regs *ctx)
-{
-	struct worker *w = current_worker();
-
-	KEEP_STACK(ctx);
-	if (w)
-		connection_opened(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
-	return 0;
-}
-
-SEC("uprobe")
-int send_output_queue(struct pt_regs *ctx)
-{
-	struct worker *w = current_worker();
-
-	KEEP_STACK(ctx);
-	if (w)
-		streams_output(w, (void *)arg(ctx, bpf_get_attach_cookie(ctx), 0));
-	return 0;
-}
-
-SEC("uprobe")
-int quic_output(struct pt_regs *ctx)
-{
-	struct worker *w = current_worker();
-
-	KEEP_STACK(ctx);
-	if (w)
-		w->quic = arg(ctx, bpf_get_attach_cookie(ctx), 0);
-	return 0;
-}
-
-SEC("uprobe")
-int quic_close(struct pt_regs *ctx)
-{
-	struct worker *w = current_worker();
-
-	KEEP_STACK(ctx);
-	if (w)
-		quic_closed(w, arg(ctx, bpf_get_attach_cookie(ctx), 0));
-	return 0;
-}
-
-SEC("uprobe")
-int free_request(struct pt_regs *ctx)
-{
-	struct worker *w = current_worker();
-	__u64 cookie = bpf_get_attach_cookie(ctx);
-
-	KEEP_STACK(ctx);
-	if (!w)
-		return 0;
-	w->empty_handler = landmark(ctx, cookie);
-	request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1));
-	return 0;
-}
+UPROBE(init_connection, connection_opened(w, (void *)arg(ctx, cookie, 0)))
+UPROBE(send_output_queue, streams_output(w, (void *)arg(ctx, cookie, 0)))
+UPROBE(quic_output, w->quic = arg(ctx, cookie, 0))
+UPROBE(quic_close, quic_closed(w, arg(ctx, cookie, 0)))
+UPROBE(free_request, request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1),
+				   landmark(ctx, cookie)))
 
 /* Bytes on a socket: `ret` is what send() or recv() returns. */
 static __always_inline int sent(struct sock *sk, int ret)

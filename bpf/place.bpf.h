@@ -27,13 +27,7 @@ static __always_inline __u32 place_slot(__u64 address)
 static __always_inline void place_text(struct scratch *s, struct text *text, const void *from,
 				       __u64 len)
 {
-	__u64 bounded = len > PLACE_MAX ? PLACE_MAX : len;
-
-	barrier_var(bounded); /* so that the verifier sees a bound in each copy of it */
-	text->at = s->held.tail_len - sizeof(struct place_record);
-	text->len = append_text(s, from, bounded, PLACE_MAX);
-	if (text->len && len > PLACE_MAX)
-		text->len |= TEXT_CUT;
+	append_cut(s, text, sizeof(struct place_record), from, len, PLACE_MAX);
 }
 
 /* Where a block stands in the configuration. A path that is too long is left out. */

@@ -128,4 +128,17 @@ static __always_inline __u32 append_text(struct scratch *s, const void *from, __
 	return len;
 }
 
+/* The same as a text, which is marked if it is longer. `from_at` is where its texts begin. */
+static __always_inline void append_cut(struct scratch *s, struct text *text, __u32 from_at,
+				       const void *from, __u64 len, __u32 limit)
+{
+	__u64 bounded = len > limit ? limit : len;
+
+	barrier_var(bounded); /* so that the verifier sees a bound in each copy of it */
+	text->at = s->held.tail_len - from_at;
+	text->len = append_text(s, from, bounded, limit);
+	if (text->len && len > limit)
+		text->len |= TEXT_CUT;
+}
+
 #endif

@@ -227,9 +227,10 @@ static __always_inline void request_unhandled(struct worker *w, struct ngx_http_
 
 /*
  * ngx_http_free_request(r, rc) was entered: all of the request is still there, and is about to be
- * logged.
+ * logged. `empty_handler` is the address of ngx_http_request_empty_handler(); 0: not known.
  */
-static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc)
+static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc,
+					  __u64 empty_handler)
 {
 	struct connection *conn = request_sampled(w, r);
 	__u64 now = bpf_ktime_get_ns();
@@ -245,6 +246,7 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	s = bpf_map_lookup_elem(&scratches, &index);
 	if (!s)
 		return request_unhandled(w, r, now);
+	s->empty_handler = empty_handler;
 	request_handle(w, s, r, rc, conn, now);
 	scratch_release(s);
 }

@@ -119,12 +119,12 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 		return;
 	if (s->kind == SOCKET_UPSTREAM) {
 		upstream_stalled(w, s, sk, ret, now);
-		if (ret > 0)
+		if (ret > 0) {
 			upstream_sent(w, s, now);
-		else if (ret != -EAGAIN)
-			upstream_unsent(w, s);
-		if (ret > 0)
 			s->last_ns = now;
+		} else if (ret != -EAGAIN) {
+			upstream_unsent(w, s);
+		}
 	} else if (s->kind == SOCKET_CLIENT) {
 		conn = connection_find(w, s->connection);
 		if (!conn)

@@ -19,30 +19,31 @@ static __always_inline bool is_marked(struct sock *sk)
 	return flags & 1UL << SOCK_NOSPACE;
 }
 
-/* Whether a part of the response was left over when nginx last sent: ngx_http_write_filter(). */
-static __always_inline bool is_client_waited_for(struct ngx_connection_s *c)
-{
-	return NGX_GET(c, buffered) & NGX_CONNECTION_BUFFERED;
-}
-
 /*
- * Whether limit_rate has kept nginx from sending until now, even if the socket was full: until when
- * it was full is not known. Then the timer has expired. While nginx waits for room, that of
- * send_timeout runs. A sendfile() that sends a part also has an EAGAIN, which nginx does not see.
+ * Whether the timer of sends was set when nginx had last sent: it is while nginx waits for room, of
+ * a client (send_timeout) and of an upstream (ngx_http_upstream_send_request()). Of a client it has
+ * expired if limit_rate has kept nginx from sending until now, even if the socket was full: until
+ * when it was full is not known then.
  */
-static __always_inline bool was_delayed(struct ngx_connection_s *c)
-{
-	struct ngx_event_s *ev = NGX_GET(c, write);
-
-	return !(NGX_GET(ev, write) & NGX_EVENT_TIMER_SET);
-}
-
-/* Whether a part of the request was: ngx_http_upstream_send_request() sets a timer for it then. */
-static __always_inline bool is_upstream_waited_for(struct ngx_connection_s *c)
+static __always_inline bool has_send_timer(struct ngx_connection_s *c)
 {
 	struct ngx_event_s *ev = NGX_GET(c, write);
 
 	return NGX_GET(ev, write) & NGX_EVENT_TIMER_SET;
+}
+
+/*
+ * Whether nginx has waited for room in the socket since it last sent. A client's sendfile() that
+ * sends a part also has an EAGAIN, which nginx does not see; that a part of the response was left
+ * over (ngx_http_write_filter()) is asked only where no EAGAIN has shown it.
+ */
+static __always_inline bool was_waited_for(struct stall *stall, struct ngx_connection_s *c,
+					   bool is_client)
+{
+	if (!is_client)
+		return stall->is_sure || has_send_timer(c);
+	return (stall->is_sure || NGX_GET(c, buffered) & NGX_CONNECTION_BUFFERED) &&
+	       has_send_timer(c);
 }
 
 /*
@@ -62,10 +63,7 @@ static __always_inline __u64 stall_update(struct stall *stall, struct ngx_connec
 	}
 	if (ret < 0)
 		return 0;
-	if (since && !stall->is_sure &&
-	    !(is_client ? is_client_waited_for(c) : is_upstream_waited_for(c)))
-		since = 0;
-	if (since && is_client && was_delayed(c))
+	if (since && !was_waited_for(stall, c, is_client))
 		since = 0;
 	stall->is_sure = 0;
 	stall->since_ns = is_marked(sk) ? now : 0;

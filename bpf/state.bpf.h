@@ -82,7 +82,6 @@ struct worker {
 	__u64 opening_kept;    /* entries that the walk under way has kept so far */
 	__u64 opening_evicted; /* entries that have made room for others */
 	__u64 opening_ns;      /* the last datagram */
-	__u64 empty_handler;   /* ngx_http_request_empty_handler(); 0: not known */
 	__u8 opening_len[OPENING_ROWS];	   /* entries of each row of `opening` */
 	struct watch opening[OPENING_MAX]; /* HTTP/3 streams with an incomplete header or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
@@ -105,6 +104,7 @@ _Static_assert(sizeof(struct worker) <= 8000, "kmalloc_nolock() can allocate a w
  */
 struct scratch {
 	__u64 is_taken;			 /* a run of the program has claimed it: scratch.bpf.h */
+	__u64 empty_handler;		 /* ngx_http_request_empty_handler(); 0: not known */
 	__u8 request[REQUEST_BYTES_MAX]; /* copy of the ngx_http_request_t that ends */
 	__u8 connection[CONNECTION_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STATE_BYTES_MAX];	       /* copy of one of its ngx_http_upstream_state_t */

@@ -14,7 +14,7 @@ static __always_inline bool is_traceparent(const void *from)
 
 	__builtin_memcpy(wanted, "traceparent", NAME_BYTES);
 	bpf_probe_read_user(name, NAME_BYTES, from);
-	return (name[0] | 0x2020202020202020) == wanted[0] && (name[1] | 0x202020) == wanted[1];
+	return (name[0] | LOWER_CASE) == wanted[0] && (name[1] | 0x202020) == wanted[1];
 }
 
 /* Copies a part of the list. Returns its bytes; 0: they cannot be read. */
