@@ -15,22 +15,18 @@ use crate::bpf::types::request_flag;
 use crate::decode::facts::Facts;
 use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::facts::HTTP_VERSION_30;
+use crate::decode::status::BAD_GATEWAY;
+use crate::decode::status::CLIENT_CLOSED_REQUEST;
+use crate::decode::status::CLOSE;
+use crate::decode::status::GATEWAY_TIME_OUT;
+use crate::decode::status::REQUEST_TIME_OUT;
+use crate::decode::status::SERVICE_UNAVAILABLE;
+use crate::decode::status::SWITCHING_PROTOCOLS;
+use crate::decode::status::TOO_MANY_REQUESTS;
 use crate::decode::wire::AttemptEvent;
 
 /// How far a request had come.
 mod stage;
-
-/// The status of a tunnel.
-const SWITCHING_PROTOCOLS: u32 = 101;
-
-/// Statuses that nginx itself gives a request.
-const REQUEST_TIME_OUT: u32 = 408;
-const TOO_MANY_REQUESTS: u32 = 429;
-const CLOSE: u32 = 444;
-const CLIENT_CLOSED_REQUEST: u32 = 499;
-const BAD_GATEWAY: u32 = 502;
-const SERVICE_UNAVAILABLE: u32 = 503;
-const GATEWAY_TIME_OUT: u32 = 504;
 
 /// The first status of an error of the client, and of the server.
 const CLIENT_ERROR: u32 = 400;

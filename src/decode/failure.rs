@@ -6,14 +6,10 @@
 use ngx_bpf_record::values::Failure;
 
 use crate::bpf::types::attempt_flag;
+use crate::decode::status::BAD_GATEWAY;
+use crate::decode::status::CLIENT_CLOSED_REQUEST;
+use crate::decode::status::GATEWAY_TIME_OUT;
 use crate::decode::wire::AttemptEvent;
-
-/// The status that nginx gives an attempt without a response: see `ngx_http_upstream_next()`.
-const BAD_GATEWAY: u32 = 502;
-/// The status that nginx gives an attempt that took too long.
-const GATEWAY_TIME_OUT: u32 = 504;
-/// The status of a request whose client has closed the connection.
-const CLIENT_CLOSED_REQUEST: u32 = 499;
 
 /// The event that followed an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ pub mod request;
 pub mod ring;
 #[cfg(test)]
 mod round_trip;
+mod status;
 pub mod texts;
 mod times;
 mod trace_context;

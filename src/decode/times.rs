@@ -10,6 +10,9 @@ use crate::decode::facts::Facts;
 use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::nonzero;
 use crate::decode::since;
+use crate::decode::status::BAD_REQUEST;
+use crate::decode::status::CLIENT_CLOSED_REQUEST;
+use crate::decode::status::SWITCHING_PROTOCOLS;
 use crate::decode::wire::AttemptEvent;
 
 /// `r->http_version` of HTTP/0.9.
@@ -17,12 +20,6 @@ const HTTP_VERSION_9: u32 = 9;
 
 /// The statuses that nginx itself gives a request whose header it can't read.
 const HEADER_ERRORS: [u32; 5] = [400, 408, 414, 431, 494];
-
-/// The status of nginx's answer to a request that it can't read.
-const BAD_REQUEST: u32 = 400;
-
-/// The status with which a connection becomes a tunnel.
-const SWITCHING_PROTOCOLS: u32 = 101;
 
 impl Facts<'_, '_> {
     /// Returns the moment at which the first byte of the request was read.
@@ -66,13 +63,19 @@ impl Facts<'_, '_> {
     }
 
     /// Returns whether the body may be shorter than its header states. nginx then takes the bytes
-    /// that came for the whole body, and answers with 400 (ngx_http_v2_filter_request_body()).
+    /// that came for the whole body, and answers with 400 (ngx_http_v2_filter_request_body()); if the client
+    /// has left by then, the status is 499. An upstream that was sent all of it shows that it was whole.
     fn may_be_short(&self) -> bool {
         let record = &self.0.record;
         let last = self.last_awaited();
         record.http_version >= HTTP_VERSION_20
-            && record.status == BAD_REQUEST
-            && last.is_none_or(|last| last.record.status != BAD_REQUEST)
+            && match record.status {
+                BAD_REQUEST => last.is_none_or(|last| last.record.status != BAD_REQUEST),
+                CLIENT_CLOSED_REQUEST => {
+                    last.is_none_or(|last| !last.has(attempt_flag::ATTEMPT_WHOLE))
+                }
+                _ => false,
+            }
     }
 
     /// Returns whether nginx has read a body, or a part of one, and it is not known when it was

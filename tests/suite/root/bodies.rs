@@ -235,6 +235,29 @@ fn streams() {
     assert_eq!(get.waits.queue_ns, None);
 }
 
+/// Check streams that end before the body has the stated length, of clients that close the connection at
+/// once: nginx answers with 400, or has seen by then that the client has left. The body was never whole.
+#[test]
+fn short_streams() {
+    const TRIES: usize = 10;
+    let (nginx, port, _upstream) = start();
+    let records = traced(nginx, |_| {
+        for _ in 0..TRIES {
+            let mut http = http2(port);
+            let length = http2::field("content-length", "100");
+            http.send(&http2::post_with(1, "/short", &length));
+            pause();
+            http.send(&http2::body(1, b"abcd"));
+        }
+    });
+    assert_eq!(records.len(), TRIES);
+    for record in &records {
+        assert!(matches!(record.status, Some(400 | 499)), "{record:#?}");
+        let body = record.phases.downstream_request_body_last_byte_time;
+        assert_eq!((body, record.waits.body_read_ns), (None, None));
+    }
+}
+
 /// Check that with more bodies at once than one connection can track, the other bodies have no
 /// time, although some of their reads were seen.
 #[test]
