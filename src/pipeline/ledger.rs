@@ -150,6 +150,11 @@ fn add_counters(counts: &mut Counts, counters: &types::counters) {
     counts.waiting_max = counts.waiting_max.max(counters.waiting_max);
 }
 
+/// Adds 1 to a count. Returns whether it was the first one, which alone is reported when it happens.
+pub fn is_first(count: &AtomicU64) -> bool {
+    count.fetch_add(1, Ordering::Relaxed) == 0
+}
+
 /// Adds a number to a count.
 pub fn add(count: &AtomicU64, number: u64) {
     count.fetch_add(number, Ordering::Relaxed);

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages to the operator about the output, losses and the end of tracing.
 
+use std::sync::atomic::Ordering;
+
 use crate::attach::object::RING_BYTES;
 use crate::counts::Counts;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
+use crate::pipeline::ledger::Ledger;
 use crate::pipeline::overhead::Overhead;
 
 /// Warns that the output is a FIFO without a reader.
@@ -50,36 +53,28 @@ pub fn overhead(messages: Messages, overhead: &Overhead, waiting_max: u64) {
     );
 }
 
-/// Reports how many records could not be decoded. The first one was reported when it came.
-pub fn bad_records(messages: Messages, records: u64) {
-    messages.print_last(
-        Verbosity::Normal,
-        format_args!("{records} records could not be decoded"),
-    );
-}
-
-/// Reports how many records of places could not be decoded. The first one was reported when it came.
-pub fn bad_notices(messages: Messages, records: u64) {
-    messages.print_last(
-        Verbosity::Normal,
-        format_args!("{records} records of places could not be decoded"),
-    );
-}
-
-/// Reports how many requests lack the keys of their container. The first one was reported when it came.
-pub fn nameless(messages: Messages, requests: u64) {
-    messages.print_last(
-        Verbosity::Normal,
-        format_args!("{requests} requests lack the keys of their container"),
-    );
-}
-
-/// Reports of how many workers the places were forgotten. The first one was reported when it happened.
-pub fn forgotten(messages: Messages, workers: u64) {
-    messages.print_last(
-        Verbosity::Normal,
-        format_args!("the places of {workers} workers were forgotten"),
-    );
+/// Reports what was only counted: of each, the first one was reported when it happened.
+pub fn only_counted(messages: Messages, ledger: &Ledger) {
+    for (count, what) in [
+        (&ledger.bad_records, "records could not be decoded"),
+        (
+            &ledger.bad_notices,
+            "records of places could not be decoded",
+        ),
+        (
+            &ledger.nameless,
+            "requests lack the keys of their container",
+        ),
+        (
+            &ledger.forgotten_workers,
+            "workers had their places forgotten",
+        ),
+    ] {
+        let count = count.load(Ordering::Relaxed);
+        if count > 1 {
+            messages.print_last(Verbosity::Normal, format_args!("{count} {what}"));
+        }
+    }
 }
 
 /// Reports that the output was still failing at the end.

@@ -351,22 +351,7 @@ impl Control {
         if self.meter.is_some() {
             self.report_overhead();
         }
-        let bad_records = self.ledger.bad_records.load(Ordering::Relaxed);
-        if bad_records > 1 {
-            messages::bad_records(self.messages, bad_records);
-        }
-        let bad_notices = self.ledger.bad_notices.load(Ordering::Relaxed);
-        if bad_notices > 1 {
-            messages::bad_notices(self.messages, bad_notices);
-        }
-        let nameless = self.ledger.nameless.load(Ordering::Relaxed);
-        if nameless > 1 {
-            messages::nameless(self.messages, nameless);
-        }
-        let forgotten = self.ledger.forgotten_workers.load(Ordering::Relaxed);
-        if forgotten > 1 {
-            messages::forgotten(self.messages, forgotten);
-        }
+        messages::only_counted(self.messages, &self.ledger);
         let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
         if is_failing {
             let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);

@@ -4,7 +4,6 @@
 //! then the ring buffers fill: BPF counts the records that do not fit.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +33,7 @@ use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
+use crate::pipeline::ledger::is_first;
 use crate::pipeline::places::Places;
 use crate::pipeline::places::WORKERS_MAX;
 
@@ -195,7 +195,7 @@ impl RecordThread {
     /// Counts a record that can't be decoded. Only the first one is reported now, since there may
     /// be as many as there are requests.
     fn bad_record(&self, error: anyhow::Error) {
-        if self.ledger.bad_records.fetch_add(1, Ordering::Relaxed) == 0 {
+        if is_first(&self.ledger.bad_records) {
             let what = "failed to decode a record; others like it are only counted";
             self.messages.warn(&error.context(what));
         }
@@ -204,7 +204,7 @@ impl RecordThread {
     /// Counts a record of a place or of the end of a worker that can't be decoded. No request is lost. Only the
     /// first one is reported now.
     fn bad_notice(&self, error: anyhow::Error) {
-        if self.ledger.bad_notices.fetch_add(1, Ordering::Relaxed) == 0 {
+        if is_first(&self.ledger.bad_notices) {
             let what = "failed to decode the record of a place; others like it are only counted";
             self.messages.warn(&error.context(what));
         }
@@ -212,12 +212,7 @@ impl RecordThread {
 
     /// Counts a worker whose places were forgotten. Only the first one is reported now.
     fn forgotten(&self, pid: u32) {
-        if self
-            .ledger
-            .forgotten_workers
-            .fetch_add(1, Ordering::Relaxed)
-            == 0
-        {
+        if is_first(&self.ledger.forgotten_workers) {
             self.messages.warn(&anyhow!(
                 "the places of worker {pid} are forgotten, since {WORKERS_MAX} others were seen later: \
                  requests of it lack their location and upstream_name until nginx is reloaded; others \
@@ -235,7 +230,7 @@ impl RecordThread {
 
 /// Counts a request whose container is no longer known. Only the first one is reported now.
 fn count_nameless(ledger: &Ledger, messages: Messages) {
-    if ledger.nameless.fetch_add(1, Ordering::Relaxed) == 0 {
+    if is_first(&ledger.nameless) {
         messages.warn(&anyhow!(
             "a request lacks the keys of its container, since {ENDED_MAX} other containers have ended \
              before the output took it; others like it are only counted"
