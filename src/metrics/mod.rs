@@ -158,6 +158,8 @@ struct Series {
     /// absent: requests without an upstream have no histogram of the upstream, not even an empty one.
     spans: [Option<Histogram>; SPANS.len()],
     labels: Labels,
+    /// Those without the place, which the intervals have.
+    labels_of_spans: Labels,
 }
 
 impl Series {
@@ -169,6 +171,7 @@ impl Series {
             duration: None,
             spans: Default::default(),
             labels,
+            labels_of_spans: kind.labels(),
         }
     }
 }
@@ -268,7 +271,6 @@ impl RequestMetrics {
         for attempt in request.all_attempts() {
             self.attempt(attempt);
         }
-        let phase_labels = kind.labels();
         let series = self.series.entry(kind);
         let series = series.or_insert_with_key(|kind| Series::new(kind, &self.requests));
         series.requests.inc();
@@ -285,7 +287,7 @@ impl RequestMetrics {
         for (histogram, (name, span)) in series.spans.iter_mut().zip(SPANS) {
             if let Some(ns) = span(request) {
                 let new = || {
-                    let mut labels = phase_labels.clone();
+                    let mut labels = series.labels_of_spans.clone();
                     labels.push(("phase", name.to_owned()));
                     self.phases.get_or_create_owned(&labels)
                 };
@@ -346,9 +348,8 @@ impl RequestMetrics {
             if self.series.keys().any(|other| other.has_phases_of(&kind)) {
                 continue;
             }
-            let labels = kind.labels();
             for (name, _) in SPANS {
-                let mut labels = labels.clone();
+                let mut labels = series.labels_of_spans.clone();
                 labels.push(("phase", name.to_owned()));
                 self.phases.remove(&labels);
             }

@@ -74,7 +74,8 @@ impl Shares {
         let read = body.or(p.downstream_response_first_byte_time);
         let read = within(read.unwrap_or(last), begun);
         let (reading, rest) = (Interval::new(begun, read), Interval::new(read, last));
-        let upstream = busy(request, rest);
+        let attempts = under_way(request);
+        let upstream = busy(&attempts, rest);
         let mut shares = Self {
             wait: begun - first,
             client: reading.length(),
@@ -82,18 +83,19 @@ impl Shares {
             nginx: rest.length() - upstream,
         };
         let refused = waits.upstream_stall_ns.unwrap_or_default();
-        let refused = refused.min(busy(request, reading));
+        let refused = refused.min(busy(&attempts, reading));
         shares.client -= refused;
         shares.upstream += refused;
         let response = p.downstream_response_first_byte_time.unwrap_or(last);
-        shares.move_stalls(request, Interval::new(within(response, read), last));
+        let response = Interval::new(within(response, read), last);
+        shares.move_stalls(request, response, busy(&attempts, response));
         Some(shares)
     }
 
     /// Gives the client the time in which its socket took nothing: of nginx's time in which the response was
-    /// sent, and where that is not enough of the upstreams'. Where stalls are not known, all of the first.
-    fn move_stalls(&mut self, request: &Request<'_>, response: Interval) {
-        let of_upstreams = busy(request, response);
+    /// sent, and where that is not enough of the upstreams' (`of_upstreams`). Where stalls are not known, all of
+    /// the first.
+    fn move_stalls(&mut self, request: &Request<'_>, response: Interval, of_upstreams: u64) {
         let of_nginx = response.length() - of_upstreams;
         let protocol = request.server_protocol.as_deref();
         let is_unknown = matches!(protocol, Some("HTTP/2.0" | "HTTP/3.0"));
@@ -108,32 +110,35 @@ impl Shares {
 }
 
 /// Returns how long at least one attempt was under way within a part of the time.
-fn busy(request: &Request<'_>, within: Interval) -> u64 {
-    let of_subrequests = request.subrequests.iter().map(|sub| &sub.upstreams);
-    let series = iter::once(&request.upstreams).chain(of_subrequests);
-    let answered = request.phases.downstream_response_first_byte_time;
-    let mut intervals: Vec<Interval> = series
-        .flat_map(|attempts| {
-            let next = attempts
-                .iter()
-                .skip(1)
-                .map(|next| next.upstream_connect_time);
-            attempts.iter().zip(next.chain([None]))
-        })
-        .filter_map(|(attempt, next)| under_way(attempt, next.or(answered)))
-        .collect();
-    intervals.sort_by_key(|interval| interval.from);
+fn busy(attempts: &[Interval], within: Interval) -> u64 {
     let (mut sum, mut at) = (0, within.from);
-    for interval in intervals {
-        let (from, to) = (interval.from.max(at), interval.to.min(within.to));
+    for attempt in attempts {
+        let (from, to) = (attempt.from.max(at), attempt.to.min(within.to));
         sum += to.saturating_sub(from);
         at = at.max(to);
     }
     sum
 }
 
+/// Returns when each attempt was under way, of the request and of its subrequests, by their beginnings.
+fn under_way(request: &Request<'_>) -> Vec<Interval> {
+    let of_subrequests = request.subrequests.iter().map(|sub| &sub.upstreams);
+    let series = iter::once(&request.upstreams).chain(of_subrequests);
+    let answered = request.phases.downstream_response_first_byte_time;
+    let mut intervals: Vec<Interval> = series
+        .flat_map(|attempts| {
+            let next = attempts.iter().skip(1);
+            let next = next.map(|next| next.upstream_connect_time);
+            attempts.iter().zip(next.chain([None]))
+        })
+        .filter_map(|(attempt, next)| interval(attempt, next.or(answered)))
+        .collect();
+    intervals.sort_by_key(|interval| interval.from);
+    intervals
+}
+
 /// Returns when an attempt was under way: it ends with its response, or else with what followed it.
-fn under_way(attempt: &Attempt<'_>, next: Option<u64>) -> Option<Interval> {
+fn interval(attempt: &Attempt<'_>, next: Option<u64>) -> Option<Interval> {
     let from = attempt
         .upstream_connect_time
         .filter(|_| !attempt.post_action)?;
