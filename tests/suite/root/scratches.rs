@@ -140,7 +140,7 @@ fn taken_http2() {
     drop(nginx);
     let ended = tool.wait();
     let summary = ended.summary();
-    assert_eq!((summary.seen, summary.lost), (3, 1));
+    assert_eq!((summary.seen, summary.written, summary.lost), (3, 2, 1));
     for record in ended.records() {
         record.assert_complete();
     }

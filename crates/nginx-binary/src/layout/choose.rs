@@ -302,18 +302,10 @@ mod tests {
     use super::from_table;
     use crate::Identity;
     use crate::layout::Layout;
+    use crate::layout::tests::PLACE;
     use crate::layout::tests::build;
+    use crate::layout::tests::layout;
     use crate::layout::witness::Agreement;
-    use crate::layout::witness::functions::MemberPath;
-
-    const PLACE: MemberPath = &[("s", "a")];
-
-    /// Returns a layout with one member.
-    fn layout(offset: u32) -> Layout {
-        let members = [("a".to_owned(), offset)].into();
-        let structs = [("s".to_owned(), members)].into();
-        Layout { structs }
-    }
 
     /// Chooses between layouts for a binary of 1.22.1 that has the member at an offset. Returns the layout, or what
     /// is said of the binary.

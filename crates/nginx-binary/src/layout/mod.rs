@@ -175,6 +175,7 @@ pub(crate) mod tests {
     use super::TABLE;
     use super::built_in;
     use super::table::parse;
+    use super::witness::functions::MemberPath;
 
     /// Debian's and nginx.org's builds since 1.11.5, up to 1.25.2.
     pub const COMPAT: &str = "8,4,8,0011111111010111001111111111111111";
@@ -182,6 +183,16 @@ pub(crate) mod tests {
     /// The layouts of real configurations, one on each line, measured by a program that was compiled against
     /// the headers of the release.
     const MEASURED: &str = include_str!("../../tests/data/layouts.tsv");
+
+    /// The member of `layout()`.
+    pub const PLACE: MemberPath = &[("s", "a")];
+
+    /// Returns a layout with one member.
+    pub fn layout(offset: u32) -> Layout {
+        let members = [("a".to_owned(), offset)].into();
+        let structs = [("s".to_owned(), members)].into();
+        Layout { structs }
+    }
 
     /// Returns the build of a release with that signature.
     pub fn build(version: &str, signature: &str) -> Build {

@@ -67,18 +67,9 @@ pub fn differing(fit: &Agreement, one: &Layout, other: &Layout) -> Option<String
 mod tests {
     use super::Refusal;
     use super::choose;
-    use crate::layout::Layout;
+    use crate::layout::tests::PLACE;
+    use crate::layout::tests::layout;
     use crate::layout::witness::Agreement;
-    use crate::layout::witness::functions::MemberPath;
-
-    const PLACE: MemberPath = &[("s", "a")];
-
-    /// Returns a layout with one member.
-    fn layout(offset: u32) -> Layout {
-        let members = [("a".to_owned(), offset)].into();
-        let structs = [("s".to_owned(), members)].into();
-        Layout { structs }
-    }
 
     /// Check that the layout is chosen that the code does not contradict, that of several which it contradicts the
     /// nearest one is named, and that two which remain are an error unless what they differ in is not read.
