@@ -42,14 +42,16 @@ pub struct Phases {
         "x-unit" = "ns",
         "x-source" = "the last read before which nginx still expected bytes (`r->request_body->rest`, \
                       `r->headers_in.content_length_n`)",
-        "x-absent" = "there is no body (what goes through a tunnel is not one); it never came whole, or \
-                      may not have (HTTP/2 and HTTP/3: nginx itself answered with 400, or the client left, 499, and no upstream was sent all of it); nginx discards it \
-                      (`return`, a static file) and it came with the header. HTTP/2: nginx connects to the \
-                      upstream later than it had the body (it resolves a name first, `auth_request`), and \
-                      frames of other streams came meanwhile, or in the read that ended the body; it has \
-                      no `content-length` and is proxied without buffering; more than eight bodies come at \
-                      once on a connection; nginx discards it. HTTP/3: it has no `content-length`, and \
-                      nginx began to read it after another datagram had come; nginx discards it"
+        "x-absent" = "there is no body (what goes through a tunnel is not one); it never came \
+                      whole, or may not have (HTTP/2 and HTTP/3: nginx itself answered with 400, \
+                      or the client left, 499, and no upstream was sent all of it); nginx \
+                      discards it (`return`, a static file) and it came with the header. HTTP/2: \
+                      nginx connects to the upstream later than it had the body (it resolves a \
+                      name first, `auth_request`), and frames of other streams came meanwhile, or \
+                      in the read that ended the body; it has no `content-length` and is proxied \
+                      without buffering; more than eight bodies come at once on a connection; \
+                      nginx discards it. HTTP/3: it has no `content-length`, and nginx began to \
+                      read it after another datagram had come; nginx discards it"
     ))]
     pub downstream_request_body_last_byte_time: Option<u64>,
     /// nginx starts to connect to the upstream. On a kept connection, and on a unix socket, where

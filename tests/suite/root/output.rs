@@ -52,11 +52,15 @@ fn with_output(nginx: &Nginx, path: &Path) -> Tool {
 struct Disk(TempDir);
 
 impl Disk {
-    /// Mounts it. One page is enough for a few lines.
+    /// Has room for the records of a hundred requests.
+    const SIZE: usize = 256 << 10;
+
+    /// Mounts it.
     fn mount() -> Self {
         let folder = TempDir::new().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=16k", "none"]);
+        let size = format!("size={}", Self::SIZE);
+        mount.args(["-t", "tmpfs", "-o", &size, "none"]);
         assert!(mount.arg(folder.path()).status().unwrap().success());
         Self(folder)
     }
@@ -76,7 +80,8 @@ fn full_disk_and_back() {
     let disk = Disk::mount();
     let (log, other) = (disk.0.path().join("log"), disk.0.path().join("other"));
     let mut tool = with_output(&nginx, &log);
-    fs::write(&other, [b'x'; 8192]).unwrap();
+    /* Two pages are left: enough for a few lines. */
+    fs::write(&other, vec![b'x'; Disk::SIZE - 8192]).unwrap();
     requests(&nginx, 50);
     tool.wait_for_message("failed to write records: No space left on device");
     fs::remove_file(&other).unwrap();
