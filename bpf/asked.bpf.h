@@ -22,8 +22,7 @@ static __always_inline bool is_asked(const volatile struct asked_name *asked, co
 
 	if (len != asked->len || !len || len > ASKED_NAME_MAX)
 		return false;
-	barrier_var(len);
-	if (len > ASKED_NAME_MAX || bpf_probe_read_user(words, len, name))
+	if (bpf_probe_read_user(words, at_most(len, ASKED_NAME_MAX), name))
 		return false;
 	for (__u32 i = 0; i < ASKED_NAME_MAX / 8; i++) {
 		wanted = asked->words[i];

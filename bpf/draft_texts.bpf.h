@@ -103,9 +103,9 @@ static __always_inline void draft_local_path(struct scratch *s)
 	long len;
 
 	bpf_probe_read_user(&family, sizeof(family), sockaddr);
-	barrier_var(at); /* as in append_text() */
 	if (family != AF_UNIX || at > TAIL_BYTES - TEXT_MAX(local_path))
 		return;
+	at = at_most(at, TAIL_BYTES - TEXT_MAX(local_path));
 	len = bpf_probe_read_user_str(&s->held.tail[at], TEXT_MAX(local_path),
 				      sockaddr + sizeof(family));
 	if (len <= 1)

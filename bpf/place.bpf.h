@@ -37,12 +37,10 @@ static __always_inline void place_file(struct scratch *s, struct place_record *p
 	__u32 at = s->held.tail_len;
 	long len;
 
-	if (at < sizeof(*place))
+	if (at < sizeof(*place) || at > TAIL_BYTES - PLACE_MAX)
 		return;
-	barrier_var(at); /* as in append_text(): the compiler would make one check of both */
-	if (at > TAIL_BYTES - PLACE_MAX)
-		return;
-	len = bpf_probe_read_user_str(&s->held.tail[at], PLACE_MAX, file);
+	len = bpf_probe_read_user_str(&s->held.tail[at_most(at, TAIL_BYTES - PLACE_MAX)], PLACE_MAX,
+				      file);
 	if (len <= 1 || len >= PLACE_MAX)
 		return;
 	place->file.at = at - sizeof(*place);

@@ -93,14 +93,24 @@ static __always_inline bool request_head(struct worker *w, struct ngx_http_reque
 }
 
 /*
- * Copies a struct into the tail. The place is checked here once more, since the compiler may keep
- * an address elsewhere that the verifier has not seen checked.
+ * The value, or the limit (a constant) where that is less. Verifiers before Linux 6.9 do not see
+ * that a value is bounded when the compiler checks one copy of it and uses another. So this is done
+ * in one register, where the value is used, also when it was checked before.
  */
+static __always_inline __u64 at_most(__u64 value, __u32 limit)
+{
+	asm volatile("if %[value] <= %[limit] goto +1\n\t"
+		     "%[value] = %[limit]"
+		     : [value] "+r"(value)
+		     : [limit] "i"(limit));
+	return value;
+}
+
+/* Copies a struct into the tail. */
 static __always_inline void put(struct scratch *s, __u32 at, const void *from, __u32 size)
 {
-	barrier_var(at);
 	if (at <= TAIL_BYTES - size)
-		__builtin_memcpy(&s->held.tail[at], from, size);
+		__builtin_memcpy(&s->held.tail[at_most(at, TAIL_BYTES - size)], from, size);
 }
 
 /*
@@ -116,13 +126,12 @@ static __always_inline __u32 append_text(struct scratch *s, const void *from, __
 
 	if (!from || !len)
 		return 0;
-	if (len > limit)
-		len = limit;
+	len = len > limit ? limit : len;
 	at = s->held.tail_len;
-	barrier_var(at); /* so that it is this value that the verifier sees checked */
 	if (at > TAIL_BYTES - limit)
 		return 0;
-	if (bpf_probe_read_user(&s->held.tail[at], len, from))
+	if (bpf_probe_read_user(&s->held.tail[at_most(at, TAIL_BYTES - limit)], at_most(len, limit),
+				from))
 		return 0;
 	s->held.tail_len = at + len;
 	return len;
@@ -132,11 +141,8 @@ static __always_inline __u32 append_text(struct scratch *s, const void *from, __
 static __always_inline void append_cut(struct scratch *s, struct text *text, __u32 from_at,
 				       const void *from, __u64 len, __u32 limit)
 {
-	__u64 bounded = len > limit ? limit : len;
-
-	barrier_var(bounded); /* so that the verifier sees a bound in each copy of it */
 	text->at = s->held.tail_len - from_at;
-	text->len = append_text(s, from, bounded, limit);
+	text->len = append_text(s, from, len, limit);
 	if (text->len && len > limit)
 		text->len |= TEXT_CUT;
 }
