@@ -22,8 +22,11 @@ use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
-/// A server of HTTP/2, and one of HTTP/1 on a unix socket. nginx passes on bodies as they come.
+/// A server of HTTP/2, and one of HTTP/1 on a unix socket. nginx passes on bodies as they come, and has
+/// patience on a slow machine.
 const HTTP: &str = "
+    send_timeout 1h;
+    keepalive_timeout 1h;
     server {
         listen 127.0.0.1:{port} http2;
         listen unix:{prefix}/plain;

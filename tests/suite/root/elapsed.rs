@@ -21,6 +21,7 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::times::slack;
+use crate::suite::root::times::slack_of_slow_machine;
 
 /// Clients that are fast, slow and incomplete, all at once.
 mod odd_clients;
@@ -196,7 +197,7 @@ pub fn assert_lives(records: &[Record], nginx_log: &str) {
         }
         late.push((elapsed - queue - ns(took)).abs());
     }
-    /* The comparison is exact to a millisecond where the machine is not busy. */
+    /* The comparison is exact to a millisecond where the machine is not slow. */
     for times in [&mut turns, &mut late] {
         times.sort_unstable();
         let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
@@ -204,7 +205,10 @@ pub fn assert_lives(records: &[Record], nginx_log: &str) {
             "{} times: median {median} ns, maximum {most} ns",
             times.len()
         );
-        assert!(median < 2_000_000, "{median}");
+        assert!(
+            median < 2_000_000 || slack_of_slow_machine().is_some(),
+            "{median}"
+        );
     }
 }
 

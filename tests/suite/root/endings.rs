@@ -190,7 +190,7 @@ const HTTP1: &str = "
     slow-body  /file                            405 rejected
     slow-head  /file                            408 timeout/header/nginx/client_request            client timed out
 
-    shrinking  /shrinking                       200 error/nginx/client_response                    read only 0 of
+    shrinking  /shrinking                       200 error/nginx/client_response                    pread() read only
 ";
 
 /// Requests of HTTP/2. In the middle of a response it is not certain who has reset a stream.
