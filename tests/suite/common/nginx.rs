@@ -224,10 +224,10 @@ impl Nginx {
         self.prefix.path()
     }
 
-    /// Returns the pids of its workers.
+    /// Returns the pids of its workers. There are none when the master has ended.
     pub fn workers(&self) -> Vec<u32> {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = fs::read_to_string(children).unwrap();
+        let children = fs::read_to_string(children).unwrap_or_default();
         children
             .split_whitespace()
             .map(|pid| pid.parse().unwrap())
