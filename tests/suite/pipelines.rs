@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::common::PATIENCE;
 use super::common::record::Line;
 use super::common::recorded::fetched;
+use super::common::recorded::incidents;
 use super::common::recorded::recorded;
 
 /// The number of records that each daemon receives.
@@ -313,5 +314,6 @@ fn keys_of_vector() {
 /// Check that the recorded lines are what the tool writes: each line conforms to the schema.
 #[test]
 fn recorded_lines() {
-    assert!(recorded().lines().map(Line::parse).count() > 100);
+    let recorded = recorded().lines().chain(incidents().lines());
+    assert!(recorded.map(Line::parse).count() > 200);
 }

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::process::Command;
 
 use super::common::recorded::fetched;
+use super::common::recorded::incidents;
 use super::common::recorded::recorded;
 
 /// The document.
 const RECIPES: &str = include_str!("../../docs/recipes.md");
 
-/// Returns the commands of the document, and their output in the document.
-fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
-    RECIPES.split("\n```sh\n").skip(1).map(|part| {
+/// The first section whose lines are those of the bad minute.
+const INCIDENTS: &str = "\n## Who was cut off, and where?\n";
+
+/// Returns the commands of a part of the document, and their output in the document.
+fn commands(part: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    part.split("\n```sh\n").skip(1).map(|part| {
         let (command, rest) = part.split_once("\n```\n").unwrap();
         let printed = rest
             .strip_prefix("\n```\n")
@@ -22,31 +26,39 @@ fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// Runs the commands of one program in a folder with the recorded lines, and compares their output.
+/// Runs the commands of one program on the lines that belong to each part of the document, and compares
+/// their output.
 fn assert_printed(program: &str, path: &Path) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("requests.json"), recorded()).unwrap();
-    let mut count = 0;
-    for (command, printed) in commands().filter(|(command, _)| command.starts_with(program)) {
-        let old = std::env::var("PATH").unwrap();
-        let output = Command::new("bash")
-            .args(["-c", command])
-            .env("PATH", format!("{old}:{}", path.display()))
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success() && output.stderr.is_empty(),
-            "{output:?}"
-        );
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            printed,
-            "{command}"
-        );
-        count += 1;
+    let (first, second) = RECIPES.split_once(INCIDENTS).unwrap();
+    for (part, lines) in [(first, recorded()), (second, incidents())] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("requests.json"), lines).unwrap();
+        let imports = commands(first).take_while(|_| part == second).take(1);
+        let mut count = 0;
+        for (command, printed) in imports.chain(commands(part)) {
+            if command.starts_with(program) {
+                assert_eq!(run(command, folder.path(), path), printed, "{command}");
+                count += 1;
+            }
+        }
+        assert!(count >= 5, "{count} recipes for {program}");
     }
-    assert!(count >= 6, "{count} recipes for {program}");
+}
+
+/// Runs a command in a folder, and returns its output.
+fn run(command: &str, folder: &Path, path: &Path) -> String {
+    let old = std::env::var("PATH").unwrap();
+    let output = Command::new("bash")
+        .args(["-c", command])
+        .env("PATH", format!("{old}:{}", path.display()))
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Check the recipes for jq.
