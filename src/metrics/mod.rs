@@ -2,7 +2,6 @@
 //! Metrics over all requests, for Prometheus. The number of label values is bounded, and so is that of the series:
 //! what comes when they are full is `other`. A value that no request has had for some time makes room.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -13,6 +12,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use ends::Ends;
+use histograms::Histograms;
+use histograms::histograms;
+use histograms::seconds;
 use labels::LabelValues;
 use labels::Labels;
 use labels::NONE;
@@ -24,20 +27,20 @@ use ngx_bpf_record::Request;
 use ngx_bpf_record::SPANS;
 use ngx_bpf_record::values::Failure;
 use own::OwnMetrics;
+use place::PlaceLabels;
 use route::Route;
+use waits::WaitMetrics;
 
+mod ends;
+mod histograms;
 mod host;
 mod labels;
 pub mod nginx;
 pub mod own;
+mod place;
 pub mod route;
 mod server;
-
-/// The upper bounds of the histograms' buckets, in seconds.
-const BUCKETS: [f64; 17] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0, 30.0,
-];
+mod waits;
 
 /// The number of upstreams that have a label of their own.
 const UPSTREAMS_MAX: usize = 32;
@@ -80,40 +83,6 @@ struct Kind {
     place: PlaceLabels,
 }
 
-/// The labels that say where in the configuration requests were handled.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct PlaceLabels {
-    location: String,
-    server_name: String,
-    upstream_name: String,
-}
-
-impl PlaceLabels {
-    /// Returns the labels of a request. A part that it does not have is `none`.
-    fn of(request: &Request<'_>) -> Self {
-        let label = |name: &Option<Cow<'_, str>>| name.as_deref().unwrap_or(NONE).to_owned();
-        Self {
-            location: label(&request.place.location),
-            server_name: label(&request.place.server_name),
-            /* Clients may choose the others. */
-            upstream_name: match request.place.is_upstream_of_variable {
-                true => OTHER.to_owned(),
-                false => label(&request.place.upstream_name),
-            },
-        }
-    }
-
-    /// Returns the labels of places that have none of their own.
-    fn other() -> Self {
-        let other = || OTHER.to_owned();
-        Self {
-            location: other(),
-            server_name: other(),
-            upstream_name: other(),
-        }
-    }
-}
-
 impl Kind {
     /// Returns whether another kind has the same series of phases: one that differs by its place at most.
     fn has_phases_of(&self, other: &Self) -> bool {
@@ -139,11 +108,7 @@ impl Kind {
     /// Returns names and values.
     fn all_labels(&self) -> Labels {
         let mut labels = self.labels();
-        labels.extend([
-            ("location", self.place.location.clone()),
-            ("server_name", self.place.server_name.clone()),
-            ("upstream_name", self.place.upstream_name.clone()),
-        ]);
+        self.place.append_to(&mut labels);
         labels
     }
 }
@@ -176,9 +141,6 @@ impl Series {
     }
 }
 
-/// Histograms with the buckets above.
-type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
-
 /// The metrics of requests.
 pub struct RequestMetrics {
     /// The routes of `--route`.
@@ -199,6 +161,10 @@ pub struct RequestMetrics {
     phases: Histograms,
     /// The number of failed attempts, by upstream and reason.
     failures: Family<Labels, Counter>,
+    /// The number of requests, by how they ended.
+    ends: Ends,
+    /// What requests waited for.
+    waits: WaitMetrics,
 }
 
 /// Starts to serve metrics, if they are asked for. Fails when the address can't be bound.
@@ -222,7 +188,6 @@ pub fn serve(settings: Option<MetricsSettings>) -> Result<Served> {
 impl RequestMetrics {
     /// Registers all metrics of requests.
     fn register(routes: Vec<Route>, registry: &mut Registry) -> Self {
-        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let metrics = Self {
             routes,
             upstreams: LabelValues::new(UPSTREAMS_MAX),
@@ -230,9 +195,11 @@ impl RequestMetrics {
             series: HashMap::new(),
             requests: Family::default(),
             tunnels: Family::default(),
-            durations: Family::new_with_constructor(histogram),
-            phases: Family::new_with_constructor(histogram),
+            durations: histograms(),
+            phases: histograms(),
             failures: Family::default(),
+            ends: Ends::register(registry),
+            waits: WaitMetrics::register(registry),
         };
         let requests = "Requests that have ended";
         registry.register("nginx_http_requests", requests, metrics.requests.clone());
@@ -271,6 +238,8 @@ impl RequestMetrics {
         for attempt in request.all_attempts() {
             self.attempt(attempt);
         }
+        self.ends.count(&kind.upstream, &request.ending);
+        self.waits.observe(&request.waits);
         let series = self.series.entry(kind);
         let series = series.or_insert_with_key(|kind| Series::new(kind, &self.requests));
         series.requests.inc();
@@ -312,6 +281,7 @@ impl RequestMetrics {
             TakenIn::InPlaceOf(gone) => {
                 self.forget(|kind| kind.upstream == gone);
                 self.forget_failures(&gone);
+                self.ends.forget(&gone);
                 addr
             }
             TakenIn::Refused => OTHER.to_owned(),
@@ -383,11 +353,6 @@ fn class(status: Option<u32>) -> &'static str {
         Some(_) => OTHER,
         None => NONE,
     }
-}
-
-/// Converts nanoseconds to seconds, the unit of Prometheus.
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }
 
 #[cfg(test)]

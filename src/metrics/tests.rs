@@ -4,6 +4,9 @@
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::schema;
+use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Part;
+use ngx_bpf_record::values::Timeout;
 use prometheus_client::registry::Registry;
 
 use super::OwnMetrics;
@@ -12,6 +15,7 @@ use super::RequestMetrics;
 use super::SPANS;
 use super::UPSTREAMS_MAX;
 use super::route::Route;
+use super::waits::WAITS;
 use crate::counts::Counts;
 
 /// Returns the text that is served after these requests.
@@ -98,9 +102,43 @@ fn documented() {
         let suffix = if kind == "counter" { "_total" } else { "" };
         assert!(document.contains(&format!("`{name}{suffix}`")), "{line}");
     }
-    for (phase, _) in SPANS {
-        assert!(document.contains(&format!("| `{phase}` |")), "{phase}");
+    let values = SPANS.map(|(phase, _)| phase);
+    let waits = WAITS.map(|(wait, _)| wait);
+    for value in values.iter().chain(&waits) {
+        assert!(document.contains(&format!("| `{value}` |")), "{value}");
     }
+}
+
+/// Check the number of requests by how they ended, and that the series of an upstream go with it.
+#[test]
+fn ends() {
+    let mut timed_out = request("a:1");
+    timed_out.ending.end = Some(End::Timeout);
+    timed_out.ending.timeout = Some(Timeout::UpstreamRead);
+    timed_out.ending.last_phase = Some(Part::UpstreamWait);
+    let text = served(&[], &[timed_out.clone(), timed_out, request("a:1")]);
+    for line in [
+        "nginx_http_request_ends_total{upstream=\"a:1\",end=\"timeout\",timeout=\"upstream_read\",last_phase=\"upstream_wait\"} 2",
+        "nginx_http_request_ends_total{upstream=\"a:1\",end=\"none\",timeout=\"none\",last_phase=\"none\"} 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{text}");
+    }
+}
+
+/// Check that what requests waited for is measured where they have it.
+#[test]
+fn waits() {
+    let mut waited = request("a:1");
+    waited.waits.accept_queue_ns = Some(2_000_000);
+    let text = served(&[], &[waited, request("a:1")]);
+    let name = "nginx_http_request_wait_seconds";
+    for line in [
+        "_sum{wait=\"accept_queue\"} 0.002",
+        "_count{wait=\"accept_queue\"} 1",
+    ] {
+        assert!(text.contains(&format!("{name}{line}\n")), "{text}");
+    }
+    assert!(!text.contains("wait=\"client_stall\""), "{text}");
 }
 
 /// Check that the number of upstream labels is bounded, whatever upstreams nginx connects to.
@@ -210,6 +248,7 @@ fn gone() {
     let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
     assert_eq!(lines("\"old"), 0, "{text}");
     assert_eq!(lines("failures_total{"), 0, "{text}");
+    assert_eq!(lines("ends_total{upstream=\"x"), 0, "{text}");
     assert!(lines("requests_total{upstream=\"new") >= UPSTREAMS_MAX);
     assert_eq!(lines("location=\"/new"), lines("location=\"/"), "{text}");
 }

@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `--metrics`, scraped by a real Prometheus.
 
-use std::fs;
-use std::path::Path;
-use std::process::Child;
 use std::process::Command;
-use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
-use serde_json::Value;
-
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::is_built_with;
 use crate::suite::common::client::Client;
 use crate::suite::common::client::Response;
+use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use prometheus::Prometheus;
 
-/// A server with two upstreams, of which one does not listen.
+/// A Prometheus that scrapes the tool.
+mod prometheus;
+
+/// A server with two upstreams, of which one does not listen, and a location that has only that one.
 const HTTP: &str = "
     upstream app { server 127.0.0.1:9; server 127.0.0.1:{upstream}; }
     server { listen 127.0.0.1:{port};
              location /static { return 204; }
+             location /refused { proxy_pass http://127.0.0.1:9; }
              location / { proxy_pass http://app; } }";
+
+/// The module of nginx that counts for `--stats`.
+const STATS_MODULE: &str = "http_stub_status_module";
 
 /// Sends a request to the tool.
 fn ask(port: u16, request: &str) -> Response {
@@ -53,114 +57,19 @@ pub fn wait_for(line: &str, mut text: impl FnMut() -> String) {
     }
 }
 
-/// A Prometheus in the foreground, with files and a port of its own, that scrapes one target.
-struct Prometheus {
-    child: Child,
-    /// The port of its API.
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Prometheus {
-    /// Starts one that scrapes this port ten times a second. When there is no Prometheus on this
-    /// machine, prints SKIP and returns `None`.
-    fn start(target: u16) -> Option<Self> {
-        let program = Path::new("/usr/bin/prometheus");
-        if !program.exists() {
-            println!("SKIP this machine: Prometheus is not installed");
-            return None;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("prometheus.yml");
-        let text = format!(
-            "{{global: {{scrape_interval: 100ms, scrape_timeout: 100ms}}, scrape_configs: [\
-             {{job_name: ngx-bpf, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]}}"
-        );
-        fs::write(&config, text).unwrap();
-        let port = free_port();
-        let child = Command::new(program)
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                folder.path().join("data").display()
-            ))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let end = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "Prometheus does not listen");
-            std::thread::yield_now();
-        }
-        Some(Self {
-            child,
-            port,
-            _folder: folder,
-        })
-    }
-
-    /// Returns the results of a query, or an error when Prometheus does not understand it.
-    fn query(&self, query: &str) -> Vec<Value> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let response = ask(self.port, &format!("GET /api/v1/query?query={encoded}"));
-        let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-        if response.status == 503 {
-            return Vec::new(); /* Prometheus is not ready yet */
-        }
-        assert_eq!(answer["status"], "success", "{query}: {answer}");
-        answer["data"]["result"].as_array().unwrap().clone()
-    }
-
-    /// Waits until a query has this value.
-    fn wait_for(&self, query: &str, value: &str) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let results = self.query(query);
-            let values: Vec<_> = results.iter().map(|result| &result["value"][1]).collect();
-            if values == [value] {
-                return;
-            }
-            assert!(Instant::now() < end, "{query}: {values:?}");
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Asserts that Prometheus understands every query of the dashboard, and has a result for it.
-fn assert_dashboard(prometheus: &Prometheus) {
-    let dashboard = include_str!("../../../packaging/grafana/ngx-bpf.json");
-    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    let targets = panels
-        .iter()
-        .flat_map(|panel| panel["targets"].as_array().unwrap());
-    let mut count = 0;
-    for target in targets {
-        let query = target["expr"].as_str().unwrap();
-        let query = query.replace("$__rate_interval", "1m");
-        let query = query.replace("$instance", ".*").replace("$upstream", ".*");
-        assert!(!query.contains("$_"), "{query}");
-        assert!(!prometheus.query(&query).is_empty(), "{query}");
-        count += 1;
-    }
-    assert!(count >= 10, "{count} queries");
-}
-
 /// Traces an nginx, and serves metrics. Returns their port, too.
 fn with_metrics(nginx: &Nginx) -> (Tool, u16) {
     let (pid, port) = (nginx.pid().to_string(), free_port());
     let args = ["--json", "--pid", &pid, "--metrics", &port.to_string()];
     (Tool::start(&args, 1), port)
+}
+
+/// Sends requests for each of these uris, four times.
+fn send(nginx: &Nginx, uris: &[&str]) {
+    let mut client = Client::connect(nginx.port);
+    for uri in uris.repeat(4) {
+        client.get(uri);
+    }
 }
 
 /// Check that Prometheus accepts the metrics, and that they equal nginx's log.
@@ -175,6 +84,7 @@ fn scraped() {
         "--json",
         "--metrics",
         &port.to_string(),
+        "--stats",
         "--route",
         "static=/static*",
         "--route",
@@ -185,13 +95,12 @@ fn scraped() {
         return;
     };
     prometheus.wait_for("ngx_bpf_traced_binaries", "1");
-    let mut client = Client::connect(nginx.port);
-    for _ in 0..4 {
-        client.get("/static");
-        client.get("/wait-20");
-        client.get("/status-503");
-    }
-    prometheus.wait_for("sum(nginx_http_requests_total)", "12");
+    send(&nginx, &["/static", "/wait-20", "/status-503", "/refused"]);
+    prometheus.wait_for("sum(nginx_http_requests_total)", "16");
+    prometheus.wait_for(
+        "sum(nginx_http_request_ends_total{end=\"upstream_failed\",last_phase=\"upstream_connect\"})",
+        "4",
+    );
     prometheus.wait_for(
         "sum(nginx_http_requests_total{status=\"5xx\",route=\"status\"})",
         "4",
@@ -207,12 +116,17 @@ fn scraped() {
     let failed = "sum(nginx_http_upstream_failures_total{upstream=\"127.0.0.1:9\"}) > 0";
     assert_eq!(prometheus.query(failed).len(), 1);
     /* A rate needs two points, so the counters change once more. */
-    for _ in 0..4 {
-        client.get("/static");
-        client.get("/status-503");
+    send(&nginx, &["/static", "/status-503", "/refused"]);
+    let mut leaving = Client::connect(nginx.port);
+    leaving.send("GET /wait-500 HTTP/1.1\r\nHost: t\r\n\r\n");
+    delay(Duration::from_millis(100));
+    drop(leaving);
+    prometheus.wait_for("sum(nginx_http_requests_total)", "29");
+    if is_built_with(STATS_MODULE) {
+        prometheus.wait_for("sum(nginx_requests)", "29");
     }
-    prometheus.wait_for("sum(nginx_http_requests_total)", "20");
-    assert_dashboard(&prometheus);
+    prometheus.assert_dashboard();
+    prometheus.assert_alerts();
     drop(prometheus);
     drop(nginx);
     tool.wait().assert_clean();
