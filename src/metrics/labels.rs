@@ -4,6 +4,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use ngx_bpf_record::format::escape::is_unsafe;
+
+use crate::host::escape::Line;
+
 /// The names and values of labels.
 pub type Labels = Vec<(&'static str, String)>;
 
@@ -15,6 +19,16 @@ pub const NONE: &str = "none";
 
 /// The ticks after which a value that no request has had makes room for another one: ten minutes.
 const IDLE_TICKS: u64 = 10 * 60 * 10;
+
+/// Returns a value that does nothing to a terminal, whatever others have named: a control byte is written as
+/// `\x1b`, as in lines of text. The format of the metrics itself has only escapes for quotes, backslashes and
+/// line feeds.
+pub fn safe_value(text: &str) -> String {
+    match text.chars().any(is_unsafe) {
+        true => Line(text).to_string(),
+        false => text.to_owned(),
+    }
+}
 
 /// The values that a label may have. Their number is bounded, whatever requests bring.
 pub struct LabelValues<T> {

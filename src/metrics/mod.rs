@@ -21,6 +21,7 @@ use labels::Labels;
 use labels::NONE;
 use labels::OTHER;
 use labels::TakenIn;
+use labels::safe_value;
 use nginx::NginxMetrics;
 use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
@@ -275,7 +276,7 @@ impl RequestMetrics {
 
     /// Returns the label of an upstream.
     fn upstream(&mut self, addr: &str) -> String {
-        let addr = addr.to_owned();
+        let addr = safe_value(addr);
         match self.upstreams.take_in(&addr) {
             TakenIn::Known => addr,
             TakenIn::InPlaceOf(gone) => {

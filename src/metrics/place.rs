@@ -8,6 +8,7 @@ use ngx_bpf_record::Request;
 use super::labels::Labels;
 use super::labels::NONE;
 use super::labels::OTHER;
+use super::labels::safe_value;
 
 /// The place of requests, by the names that nginx's configuration gives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +21,7 @@ pub struct PlaceLabels {
 impl PlaceLabels {
     /// Returns the labels of a request. A part that it does not have is `none`.
     pub fn of(request: &Request<'_>) -> Self {
-        let label = |name: &Option<Cow<'_, str>>| name.as_deref().unwrap_or(NONE).to_owned();
+        let label = |name: &Option<Cow<'_, str>>| safe_value(name.as_deref().unwrap_or(NONE));
         Self {
             location: label(&request.place.location),
             server_name: label(&request.place.server_name),

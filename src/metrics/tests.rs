@@ -3,6 +3,7 @@
 
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::format::escape::is_unsafe;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Part;
@@ -197,6 +198,21 @@ fn places() {
     let phase =
         "phase_seconds_count{upstream=\"a:1\",status=\"5xx\",phase=\"upstream_connect\"} 2\n";
     assert!(text.contains(phase), "{text}");
+}
+
+/// Check that names with control bytes are escaped: no byte of a scrape controls a terminal or breaks a line,
+/// and its values read back as they are in lines of text.
+#[test]
+fn hostile() {
+    let mut request = located("/\x1b[2J\r\n\u{9b}\u{202e}\\d\"", "unix:/\x07");
+    request.upstreams = schema::longest().upstreams;
+    request.upstreams[0].addr = Some("unix:/\x07".into());
+    let text = served(&[], &[request]);
+    assert!(text.chars().all(|c| c == '\n' || !is_unsafe(c)), "{text}");
+    let location = r#"location="/\\x1b[2J\\x0d\\x0a\\u{9b}\\u{202e}\\d\"","#;
+    assert!(text.contains(location), "{text}");
+    let addr = r#"failures_total{upstream="unix:/\\x07","#;
+    assert!(text.contains(addr), "{text}");
 }
 
 /// Check that the number of places is bounded, whatever configurations nginx reads.

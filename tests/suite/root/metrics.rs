@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use ngx_bpf_record::format::escape::is_unsafe;
+
 use crate::suite::common::PATIENCE;
 use crate::suite::common::build::is_built_with;
 use crate::suite::common::client::Client;
@@ -128,6 +130,29 @@ fn scraped() {
     prometheus.assert_dashboard();
     prometheus.assert_alerts();
     drop(prometheus);
+    drop(nginx);
+    tool.wait().assert_clean();
+}
+
+/// Check that no byte of a name in a scrape controls a terminal, and that Prometheus reads the name as it stands
+/// in lines of text.
+#[test]
+fn hostile_names() {
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; server_name 'a\u{1b}[2jb';
+                  location '/\u{202e}\u{7}\"' { root {prefix}/html; } }",
+        0,
+    );
+    let (tool, port) = with_metrics(&nginx);
+    let prometheus = Prometheus::start(port);
+    Client::connect(nginx.port).get("/%E2%80%AE%07%22");
+    let labels = r#"location="/\\u{202e}\\x07\"",server_name="a\\x1b[2jb",upstream_name="none""#;
+    let line = format!("nginx_http_requests_total{{upstream=\"none\",status=\"4xx\",{labels}}} 1");
+    wait_for(&line, || served(port));
+    assert!(!served(port).chars().any(|c| c != '\n' && is_unsafe(c)));
+    if let Some(prometheus) = prometheus {
+        prometheus.wait_for(&format!("nginx_http_requests_total{{{labels}}}"), "1");
+    }
     drop(nginx);
     tool.wait().assert_clean();
 }
