@@ -18,15 +18,15 @@ enum { VARIABLES_WALKED_MAX = 4096 };
 static __always_inline bool is_asked(const volatile struct asked_name *asked, const void *name,
 				     __u64 len)
 {
-	__u64 words[ASKED_NAME_MAX / 8] = {}, wanted;
+	__u64 words[ASKED_NAME_MAX / 8] = {};
 
 	if (len != asked->len || !len || len > ASKED_NAME_MAX)
 		return false;
 	if (bpf_probe_read_user(words, at_most(len, ASKED_NAME_MAX), name))
 		return false;
 	for (__u32 i = 0; i < ASKED_NAME_MAX / 8; i++) {
-		wanted = asked->words[i];
-		if ((words[i] | LOWER_CASE) != (wanted | LOWER_CASE))
+		/* Bit 5 of a letter does not matter. */
+		if ((words[i] | asked->letters[i]) != asked->words[i])
 			return false;
 	}
 	return true;
@@ -129,8 +129,12 @@ __noinline int headers_of_part(struct scratch *s, __u64 bytes)
 			break;
 		elt = &s->headers[at];
 		for (i = 0; i < ASKED_MAX && i < headers_len; i++) {
+			/* Names of one hash mostly differ by bytes that nginx does not hash. */
+			if (headers[i].len != OF_HEADER(elt, key.len))
+				continue;
 			if (headers[i].hash == OF_HEADER(elt, hash) ||
-			    headers[i].plain_hash == OF_HEADER(elt, hash))
+			    headers[i].plain_hash == OF_HEADER(elt, hash) ||
+			    headers[i].word_hash == OF_HEADER(elt, hash))
 				break;
 		}
 		barrier_var(i); /* one state for the verifier, whichever it is */

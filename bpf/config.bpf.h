@@ -19,11 +19,13 @@ const volatile bool never;	   /* false: UPROBE() */
 
 /* What is read only where an option asks for it. */
 struct asked_name {
-	__u64 words[ASKED_NAME_MAX / 8]; /* in lower case; zeros follow */
+	__u64 words[ASKED_NAME_MAX / 8];   /* in lower case; zeros follow */
+	__u64 letters[ASKED_NAME_MAX / 8]; /* bit 5 of each byte that is a letter */
 	__u64 len;
 	__u64 hash; /* nginx's, of a header: ngx_hash_key() */
-	/* The same of letters, digits and '-' alone: ngx_http_parse_header_line() */
+	/* The same of letters, digits and '-' alone, and with '_': ngx_http_parse_header_line() */
 	__u64 plain_hash;
+	__u64 word_hash;
 };
 const volatile __u32 variables_len;
 const volatile struct asked_name variables[ASKED_MAX];

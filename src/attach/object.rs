@@ -88,21 +88,24 @@ fn asked(names: &[String]) -> ([types::asked_name; ASKED_MAX], u32) {
     let mut asked = [types::asked_name::default(); ASKED_MAX];
     for (asked, name) in asked.iter_mut().zip(names) {
         let bytes = name.as_bytes();
-        for (word, bytes) in asked.words.iter_mut().zip(bytes.chunks(8)) {
+        let words = asked.words.iter_mut().zip(&mut asked.letters);
+        for ((word, letters), bytes) in words.zip(bytes.chunks(8)) {
             let mut whole = [0; 8];
             whole[..bytes.len()].copy_from_slice(bytes);
             *word = u64::from_ne_bytes(whole);
+            let lower_case = whole.map(|byte| u8::from(byte.is_ascii_lowercase()) << 5);
+            *letters = u64::from_ne_bytes(lower_case);
         }
         asked.len = bytes.len() as u64;
         let add = |hash: u64, byte: &u8| hash.wrapping_mul(31).wrapping_add((*byte).into());
         asked.hash = bytes.iter().fold(0, add);
         /* nginx leaves other bytes of HTTP/1 out, also when `ignore_invalid_headers` is off. */
         let is_plain = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'-';
-        asked.plain_hash = match bytes.iter().filter(is_plain).fold(0, add) {
-            /* A header without a hash is one that nginx has removed. */
-            0 => asked.hash,
-            hash => hash,
-        };
+        let is_word = |byte: &&u8| is_plain(byte) || **byte == b'_';
+        /* A header without a hash is one that nginx has removed. */
+        let or_whole = |hash| if hash == 0 { asked.hash } else { hash };
+        asked.plain_hash = or_whole(bytes.iter().filter(is_plain).fold(0, add));
+        asked.word_hash = or_whole(bytes.iter().filter(is_word).fold(0, add));
     }
     (asked, names.len().min(ASKED_MAX) as u32)
 }

@@ -32,7 +32,7 @@ impl FromStr for HeaderArg {
             "a value has 1 to {ASKED_VALUE_MAX} bytes"
         );
         Ok(Self {
-            name: asked_name(name)?,
+            name: asked_name(name, HEADER_SIGNS)?,
             value,
         })
     }
@@ -40,15 +40,21 @@ impl FromStr for HeaderArg {
 
 /// Parses the name of a variable of nginx, with or without its `$`.
 pub fn variable(text: &str) -> Result<String> {
-    asked_name(text.strip_prefix('$').unwrap_or(text))
+    asked_name(text.strip_prefix('$').unwrap_or(text), VARIABLE_SIGNS)
 }
 
-/// Returns a name that BPF compares, in lower case.
-fn asked_name(name: &str) -> Result<String> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+/// What the name of a variable may have besides letters and digits.
+const VARIABLE_SIGNS: &str = "_-";
+
+/// The same for the name of a header: a token of RFC 9110.
+const HEADER_SIGNS: &str = "!#$%&'*+-.^_`|~";
+
+/// Returns a name that BPF compares, in lower case. It has letters, digits and some signs.
+fn asked_name(name: &str, signs: &str) -> Result<String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || signs.contains(c);
     ensure!(
-        (1..=ASKED_NAME_MAX).contains(&name.len()) && name.bytes().all(is_plain),
-        "\"{name}\" is not a name of at most {ASKED_NAME_MAX} letters, digits, _ and -"
+        (1..=ASKED_NAME_MAX).contains(&name.len()) && name.chars().all(is_legal),
+        "a name has 1 to {ASKED_NAME_MAX} letters, digits and {signs}"
     );
     Ok(name.to_ascii_lowercase())
 }

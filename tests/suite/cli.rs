@@ -112,6 +112,10 @@ fn complaints() {
             "\"--metrics <[ADDR:]PORT>\" is missing",
         ),
         (
+            &["--header=a", "--header=b c"],
+            "a name has 1 to 64 letters, digits and !#$%&'*+-.^_`|~",
+        ),
+        (
             &["-d", "10", "s"],
             "\"--duration <TIME>\" has its value already: put a value with",
         ),

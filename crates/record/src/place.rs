@@ -76,8 +76,10 @@ pub struct Place<'a> {
         "maxProperties" = limits::ASKED_MAX,
         "x-source" = "`r->headers_in.headers`",
         "x-absent" = "`--header` was not given. One of them is absent when the request does not have it, or \
-                      its value is empty, when nginx has ignored it (`ignore_invalid_headers`), and when 180 or more \
-                      headers precede it"
+                      its value is empty, when nginx has ignored it (as long as `ignore_invalid_headers` is on, \
+                      every name with other characters than letters, digits and `-`; with \
+                      `underscores_in_headers on` a `_` is valid, too), when 180 or more headers precede \
+                      it, and over HTTP/1 when its name has neither a letter, a digit nor `-`"
     ))]
     pub headers: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }

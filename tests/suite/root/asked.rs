@@ -190,29 +190,40 @@ fn headers() {
     assert_eq!(cut, [false, false, false, false, false, false, false, true]);
 }
 
-/// Check headers whose names nginx does not hash completely, and the last header that is searched.
+/// Check headers whose names nginx does not hash completely, names that differ by one bit only, and the last
+/// header that is searched.
 #[test]
 fn unusual_headers() {
-    for (directive, is_known) in [
+    const ALL: &[(&str, &str)] = &[("x.two_3", "b"), ("x^y", "c")];
+    for (directive, has_one, late) in [
         (
             "underscores_in_headers off; ignore_invalid_headers on;",
             false,
+            &[][..],
         ),
         (
             "underscores_in_headers off; ignore_invalid_headers off;",
             true,
+            ALL,
         ),
-        ("underscores_in_headers on;", true),
+        (
+            "underscores_in_headers on; ignore_invalid_headers off;",
+            true,
+            ALL,
+        ),
+        ("underscores_in_headers on;", true, &[]),
     ] {
         let http = "server { listen 127.0.0.1:{port}; location / { } ";
         let nginx = Nginx::with(&[http, directive, "}"].concat(), 0);
-        let options = ["--header=X_One", "--header=last", "--header=___"];
-        let records = records(nginx, &options, |nginx| {
+        let names = ["X_One", "last", "___", "X.Two_3", "x^y", "XTwo3"];
+        let options = names.map(|name| format!("--header={name}"));
+        let records = records(nginx, &options.each_ref().map(String::as_str), |nginx| {
             let mut client = Client::connect(nginx.port);
-            for count in [0, 176, 177] {
+            for count in [0, 175, 176] {
                 let many = "X-Many: 1\r\n".repeat(count);
                 client.send(format!(
-                    "GET / HTTP/1.1\r\nHost: test\r\nXOne: no\r\nx_ONE: a\r\n{many}Last: z\r\n\r\n"
+                    "GET / HTTP/1.1\r\nHost: test\r\nXOne: no\r\nXTwo3: d\r\nx_ONE: a\r\n{many}Last: z\r\n\
+                     XTwo_3: no\r\nx.tWO_3: b\r\nX~Y: no\r\nX^Y: c\r\n\r\n"
                 ));
                 client.receive();
             }
@@ -221,13 +232,15 @@ fn unusual_headers() {
             .into_iter()
             .map(|[_, headers]| headers)
             .collect();
-        let one = is_known.then_some(("x_one", "a"));
-        let near: Vec<_> = one.into_iter().chain([("last", "z")]).collect();
-        let far: Vec<_> = match is_known {
-            true => one.into_iter().collect(),
-            false => near.clone(),
-        };
-        assert_eq!(found, [map(&near), map(&near), map(&far)], "{directive}");
+        let mut early = vec![("xtwo3", "d")];
+        early.extend(has_one.then_some(("x_one", "a")));
+        let last = [("last", "z")];
+        let near = [&early[..], &last, late].concat();
+        let middle = [&early[..], &last].concat();
+        /* With `x_one` there are 180 headers before the last. */
+        let far = if has_one { early } else { middle.clone() };
+        let expected = [near, middle, far];
+        assert_eq!(found, expected.map(|headers| map(&headers)), "{directive}");
     }
 }
 
