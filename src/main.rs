@@ -18,7 +18,7 @@ const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse().and_then(Cli::within_limits) {
+    let cli = match Cli::try_parse().and_then(Cli::checked) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             stderr::print_error(complaint::one_line(&error));

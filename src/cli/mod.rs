@@ -71,15 +71,35 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Returns the command line, unless an option that may be repeated was repeated too often.
-    pub fn within_limits(self) -> Result<Self, clap::Error> {
+    /// Returns the command line, unless its options do not go together: one that may be repeated was
+    /// repeated too often, or one about metrics is there without metrics.
+    pub fn checked(self) -> Result<Self, clap::Error> {
         let names = self.trace.header.iter().map(|header| &header.name);
         let headers = names.collect::<BTreeSet<_>>().len();
-        if self.trace.variable.len().max(headers) <= ASKED_MAX {
-            return Ok(self);
+        for (option, count) in [
+            ("--variable", self.trace.variable.len()),
+            ("--header", headers),
+        ] {
+            if count > ASKED_MAX {
+                let message = format!(
+                    "{count} names for \"{option}\" are too many, since a record has room for {ASKED_MAX}: \
+                     leave some out, or let a second ngx-bpf report the others"
+                );
+                return Err(Self::command().error(ErrorKind::TooManyValues, message));
+            }
         }
-        let message = format!("at most {ASKED_MAX} of \"--variable\", and of \"--header\"");
-        Err(Self::command().error(ErrorKind::TooManyValues, message))
+        for (option, is_given) in [
+            ("--route", !self.trace.route.is_empty()),
+            ("--stats", self.trace.stats),
+        ] {
+            if is_given && self.trace.metrics.is_none() {
+                let message = format!(
+                    "\"{option}\" changes nothing, since no metrics are served: add \"--metrics [ADDR:]PORT\""
+                );
+                return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -282,12 +302,12 @@ pub struct TraceArgs {
 
     /// In metrics, count requests as NAME if their URI, as the client sent it and without its query,
     /// matches PATTERN, in which "*" stands for anything; may be repeated
-    #[arg(long, value_name = "NAME=PATTERN", requires = "metrics")]
+    #[arg(long, value_name = "NAME=PATTERN")]
     pub route: Vec<Route>,
 
     /// In metrics, show nginx's own counters as well, as stub_status does: connections and requests of
     /// each master
-    #[arg(long, requires = "metrics")]
+    #[arg(long)]
     pub stats: bool,
 
     /// Become user NAME before anything is opened, and keep only the capabilities that tracing needs
@@ -351,12 +371,14 @@ mod tests {
         let parse = |option: &str, count: usize| {
             let args = (0..count).map(|n| format!("--{option}=name{n}"));
             let cli = Cli::try_parse_from(std::iter::once("ngx-bpf".to_owned()).chain(args));
-            cli.and_then(Cli::within_limits)
+            cli.and_then(Cli::checked)
         };
         for option in ["variable", "header"] {
             assert!(parse(option, 8).is_ok());
             let error = parse(option, 9).unwrap_err();
-            assert!(error.to_string().contains("at most 8"), "{error}");
+            let message = error.to_string();
+            let expected = format!("9 names for \"--{option}\" are too many");
+            assert!(message.contains(&expected), "{message}");
         }
     }
 

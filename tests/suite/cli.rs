@@ -109,7 +109,11 @@ fn complaints() {
         (&["--format", "jsn"], ": did you mean \"json\"?"),
         (
             &["--route", "a=/"],
-            "\"--metrics <[ADDR:]PORT>\" is missing",
+            "\"--route\" changes nothing, since no metrics are served: add \"--metrics [ADDR:]PORT\"",
+        ),
+        (
+            &["--stats"],
+            "\"--stats\" changes nothing, since no metrics are served: add \"--metrics [ADDR:]PORT\"",
         ),
         (
             &["--header=a", "--header=b c"],
