@@ -161,7 +161,7 @@ static __always_inline void connection_remove(struct connection *conn, struct co
 /*
  * The kernel destroys a socket. `is_closed` says that the process that closed it goes on: nothing
  * is in flight then, since nginx frees a request before it closes the connection. Otherwise a
- * request in flight shows that the process has ended. User space counts it
+ * request in flight shows that the process has ended. User space reports it
  * (src/attach/departed.rs).
  */
 static __always_inline void socket_destroyed(struct socket_state *s, __u64 sk, bool is_closed)

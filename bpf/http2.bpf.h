@@ -193,6 +193,7 @@ static __noinline struct connection *stream_on(struct worker *w, struct multiple
 	stream->established_ns = conn->established_ns;
 	if (number == 1)
 		stream->handshake = conn->handshake;
+	stream->handshake.is_tls = conn->handshake.is_tls;
 	if (!stream->request_first_ns)
 		stream->flags = REQUEST_ADOPTED;
 	stream->is_stream = 1;

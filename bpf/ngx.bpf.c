@@ -25,6 +25,7 @@ const enum request_flag unused_request_flag = REQUEST_ADOPTED;
 const enum attempt_flag unused_attempt_flag = ATTEMPT_SEEN;
 const enum text_flag unused_text_flag = TEXT_CUT;
 const enum reg unused_reg = REG_AX;
+const enum sample unused_sample = SAMPLE_IN;
 const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
 const enum process_event_kind unused_process_event_kind = PROCESS_EXECUTED;
 const struct traced_task unused_traced_task = {};

@@ -23,11 +23,15 @@ enum worker_flag {
 enum process_event_kind {
 	PROCESS_EXECUTED = 1, /* it has executed a program: the master of an upgrade */
 	PROCESS_UNTRACED = 2, /* it is a master's child, and there was no memory to trace it */
+	PROCESS_ENDED = 3,
 };
 
 struct process_event {
 	__u32 pid;
-	__u32 kind; /* enum process_event_kind */
+	__u32 kind;	 /* enum process_event_kind */
+	__u64 ended_ns;	 /* of one that has ended: when */
+	__u32 container; /* and user space's number of its container; 0: none */
+	__u32 pad;
 };
 
 /* A traced process that is alive: what the iterator traced_tasks writes. */

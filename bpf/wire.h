@@ -85,6 +85,7 @@ enum request_flag {
 	REQUEST_SOCKET_ERROR = 1 << 26, /* the kernel reported an error on the client's socket */
 	REQUEST_UNSENT = 1 << 27,	/* HTTP/3: the end of its response was never sent */
 	REQUEST_UNPROCESSED = 1 << 28,	/* nginx ended it before it had the whole header */
+	REQUEST_ABANDONED = 1 << 29,	/* its worker ended before it did */
 };
 
 enum attempt_flag {

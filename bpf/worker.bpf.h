@@ -89,10 +89,15 @@ static __always_inline void process_executed(struct task_struct *task)
 	bpf_map_push_elem(&process_events, &event, BPF_EXIST);
 }
 
-/* A process ends. User space removes its entries: to walk whole maps takes too long here. */
+/*
+ * A process ends. User space removes its entries, since to walk whole maps takes too long here, and
+ * reports its requests in flight (src/attach/departed.rs). The counter says that the event is
+ * there.
+ */
 static __always_inline void process_exited(struct task_struct *task)
 {
 	struct ended_record ended = {.kind = RECORD_WORKER_ENDED, .size = sizeof(ended)};
+	struct process_event event = {.kind = PROCESS_ENDED, .ended_ns = bpf_ktime_get_ns()};
 	struct worker *w;
 
 	if (task->pid != task->tgid)
@@ -103,6 +108,9 @@ static __always_inline void process_exited(struct task_struct *task)
 	held_release(w, 0);
 	ended.pid = w->pid;
 	ring_output(&ended, sizeof(ended));
+	event.pid = w->pid;
+	event.container = w->container;
+	bpf_map_push_elem(&process_events, &event, BPF_EXIST);
 	__sync_fetch_and_add(&counters.ended_processes, 1);
 }
 

@@ -2,6 +2,7 @@
 //! The entries of traced processes that have ended. BPF could find them only by walking whole maps,
 //! which takes milliseconds: user space does it instead.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 
@@ -11,6 +12,7 @@ use libbpf_rs::MapFlags;
 use plain::Plain;
 
 use crate::attach::iterator::BpfIterator;
+use crate::attach::process_event::EndedProcess;
 use crate::bpf::NgxMaps;
 use crate::bpf::types;
 
@@ -21,16 +23,33 @@ unsafe impl Plain for types::connection {}
 /// entry that it has reached.
 const STEPS_MAX: usize = 1 << 20;
 
+/// The most requests that one walk returns: 7 MB. One has some 1,700 bytes.
+const ABANDONED_MAX: usize = 4096;
+
+/// A request that was in flight in a process that has ended.
+pub struct Abandoned {
+    /// The process.
+    pub process: EndedProcess,
+    /// What BPF has kept of its connection, or of its stream.
+    pub entry: types::connection,
+}
+
 /// The result of removing the entries of processes that have ended.
 pub struct Departed {
-    /// The number of requests that were in flight in these.
+    /// The requests that were in flight in these.
+    pub abandoned: Vec<Abandoned>,
+    /// The number of those that were too many.
     pub lost: u64,
     /// The containers of the processes that go on, by their numbers.
     pub containers: BTreeSet<u32>,
 }
 
-/// Removes the entries of all processes that `tasks` does not list.
-pub fn forget(maps: &NgxMaps<'_>, tasks: &BpfIterator) -> Result<Departed> {
+/// Removes the entries of all processes that `tasks` does not list. `ended` has what BPF has reported of each.
+pub fn forget(
+    maps: &NgxMaps<'_>,
+    tasks: &BpfIterator,
+    ended: &BTreeMap<u32, EndedProcess>,
+) -> Result<Departed> {
     let all: [&dyn MapCore; 4] = [
         &maps.connections,
         &maps.multiplexes,
@@ -50,14 +69,33 @@ pub fn forget(maps: &NgxMaps<'_>, tasks: &BpfIterator) -> Result<Departed> {
         let value = maps.connections.lookup(key, MapFlags::ANY).ok()??;
         Some((key.clone(), connection(&value)?))
     });
-    let lost = count_in_flight(&connections.collect());
+    let entries: HashMap<_, _> = connections.collect();
+    let mut in_flight = in_flight(&entries);
+    let first = in_flight.by_ref().take(ABANDONED_MAX);
+    let abandoned = first.filter_map(|(key, entry)| {
+        let pid = pid_of(key)?;
+        let unseen = EndedProcess {
+            pid,
+            ..Default::default()
+        };
+        Some(Abandoned {
+            process: ended.get(&pid).copied().unwrap_or(unseen),
+            entry: *entry,
+        })
+    });
+    let abandoned = abandoned.collect();
+    let lost = in_flight.count() as u64;
     for (map, keys) in all.into_iter().chain([by_descriptor]).zip(&keys) {
         for key in keys {
             /* The kernel may have destroyed the socket meanwhile. */
             let _ = map.delete(key);
         }
     }
-    Ok(Departed { lost, containers })
+    Ok(Departed {
+        abandoned,
+        lost,
+        containers,
+    })
 }
 
 /// Returns the keys of a map. A map that was not created has none.
@@ -76,10 +114,13 @@ fn connection(value: &[u8]) -> Option<types::connection> {
     Some(connection)
 }
 
-/// Counts the requests in flight. The entries are by key. The members that show a request are those of
-/// `is_in_flight()` in bpf/connection.bpf.h.
-fn count_in_flight(entries: &HashMap<Vec<u8>, types::connection>) -> u64 {
-    let in_flight = entries.values().filter(|entry| {
+/// The entries of connections and streams, by their keys.
+type Entries = HashMap<Vec<u8>, types::connection>;
+
+/// Returns the entries with a request in flight. The members that show one are those of `is_in_flight()` in
+/// bpf/connection.bpf.h.
+fn in_flight(entries: &Entries) -> impl Iterator<Item = (&Vec<u8>, &types::connection)> {
+    entries.iter().filter(|(_, entry)| {
         let has_begun = [
             entry.request_first_ns,
             entry.request,
@@ -91,17 +132,16 @@ fn count_in_flight(entries: &HashMap<Vec<u8>, types::connection>) -> u64 {
         let is_stream = entry.stream.connection != 0;
         has_begun.iter().any(|moment| *moment != 0)
             && !is_over
-            && (!is_stream || entries.contains_key(&parent_key(entry)))
-    });
-    in_flight.count() as u64
+            && (!is_stream || entries.contains_key(&key(entry.stream.pid, entry.stream.connection)))
+    })
 }
 
-/// Returns the key of the connection that a stream of HTTP/3 is on.
-fn parent_key(entry: &types::connection) -> Vec<u8> {
+/// Returns the key of the connection that a stream is on.
+fn key(pid: u32, connection: u64) -> Vec<u8> {
     let key = types::connection_key {
-        pid: entry.stream.pid,
+        pid,
         pad: 0,
-        connection: entry.stream.connection,
+        connection,
     };
     // SAFETY: integers, without implicit padding.
     unsafe { plain::as_bytes(&key) }.to_vec()
@@ -116,8 +156,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::connection;
-    use super::count_in_flight;
-    use super::parent_key;
+    use super::in_flight;
+    use super::key;
     use super::pid_of;
     use super::types;
 
@@ -142,13 +182,13 @@ mod tests {
             "request" => &mut conn.request,
             "header_ns" => &mut conn.header_ns,
             "response_first_ns" => &mut conn.response_first_ns,
-            _ => panic!("count_in_flight() does not go by {member}, and is_in_flight() does"),
+            _ => panic!("in_flight() does not go by {member}, and is_in_flight() does"),
         } = value;
     }
 
     /// Counts the requests in flight on one connection.
-    fn count(conn: types::connection) -> u64 {
-        count_in_flight(&HashMap::from([(vec![0], conn)]))
+    fn count(conn: types::connection) -> usize {
+        in_flight(&HashMap::from([(vec![0], conn)])).count()
     }
 
     /// Check that a request is in flight for the same reasons as in BPF: because of each member that
@@ -192,10 +232,10 @@ mod tests {
         (stream.stream.pid, stream.stream.connection) = (7, 9);
         assert_eq!(count(stream), 0);
         let parent = types::connection::default();
-        let mut entries = HashMap::from([(vec![0], stream), (parent_key(&stream), parent)]);
-        assert_eq!(count_in_flight(&entries), 1);
+        let mut entries = HashMap::from([(vec![0], stream), (key(7, 9), parent)]);
+        assert_eq!(in_flight(&entries).count(), 1);
         entries.insert(vec![1], busy);
-        assert_eq!(count_in_flight(&entries), 2);
+        assert_eq!(in_flight(&entries).count(), 2);
     }
 
     /// Check keys and values that are too short.

@@ -33,13 +33,14 @@ use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
+use crate::attach::process_event::EndedProcess;
+use crate::attach::process_event::ProcessEvent;
 use crate::attach::shared::MAPPED_FILES;
 use crate::attach::shared::SharedObject;
 use crate::attach::shared::TRACED_TASKS;
 use crate::attach::slots::Slots;
 use crate::bpf::types;
 use crate::bpf::types::limit;
-use crate::bpf::types::process_event_kind;
 use crate::host::descriptors;
 
 pub mod btf;
@@ -51,6 +52,7 @@ mod kernel_types;
 mod layout_object;
 pub mod libbpf_log;
 pub mod object;
+pub mod process_event;
 pub mod program_types;
 pub mod refusal;
 pub mod requirements;
@@ -64,8 +66,6 @@ pub mod trial;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
-// SAFETY: as above.
-unsafe impl Plain for types::process_event {}
 
 /// The binary that probes are attached to.
 pub struct ProbeTarget<'a> {
@@ -85,28 +85,6 @@ pub struct ProgramRuns {
     pub hits: u64,
     /// The time of all runs, in nanoseconds.
     pub time_ns: u64,
-}
-
-/// What has become of a traced process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessEvent {
-    /// This pid has executed a program: it is the master of an upgrade, and may have ended.
-    Executed(u32),
-    /// This pid, a master's new child, could not be traced.
-    Untraced(u32),
-}
-
-impl ProcessEvent {
-    /// Reads what BPF has written. `None` when that is too short.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut event = types::process_event::default();
-        plain::copy_from_bytes(&mut event, bytes).ok()?;
-        Some(if event.kind == process_event_kind::PROCESS_EXECUTED.0 {
-            Self::Executed(event.pid)
-        } else {
-            Self::Untraced(event.pid)
-        })
-    }
 }
 
 /// The probes in one binary. They stay attached until `Tracer::detach()`, or until this is dropped.
@@ -259,9 +237,10 @@ impl Tracer {
         Ok(tasks.into_iter().map(|task| task.binary).collect())
     }
 
-    /// Removes the entries of traced processes that have ended.
-    pub fn forget_departed(&self) -> Result<Departed> {
-        departed::forget(&self.shared.object.skel.maps, &self.tasks)
+    /// Removes the entries of traced processes that have ended, and returns their requests in flight.
+    /// `ended` has what BPF has reported of each.
+    pub fn forget_departed(&self, ended: &BTreeMap<u32, EndedProcess>) -> Result<Departed> {
+        departed::forget(&self.shared.object.skel.maps, &self.tasks, ended)
     }
 
     /// Stops to record requests.
@@ -342,35 +321,4 @@ fn program_info(program: BorrowedFd<'_>) -> Option<libbpf_sys::bpf_prog_info> {
         libbpf_sys::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut size)
     };
     (result == 0).then_some(info)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ProcessEvent;
-    use super::process_event_kind;
-    use super::types;
-
-    /// Check both kinds of events, and bytes that are not a whole event.
-    #[test]
-    fn process_events() {
-        for (kind, expected) in [
-            (
-                process_event_kind::PROCESS_EXECUTED,
-                ProcessEvent::Executed(7),
-            ),
-            (
-                process_event_kind::PROCESS_UNTRACED,
-                ProcessEvent::Untraced(7),
-            ),
-        ] {
-            let event = types::process_event {
-                pid: 7,
-                kind: kind.0,
-            };
-            // SAFETY: `event` is plain.
-            let bytes = unsafe { plain::as_bytes(&event) };
-            assert_eq!(ProcessEvent::parse(bytes), Some(expected));
-            assert_eq!(ProcessEvent::parse(&bytes[1..]), None);
-        }
-    }
 }

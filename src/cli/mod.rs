@@ -250,8 +250,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "NAME", value_parser = value::host)]
     pub host: Option<String>,
 
-    /// Write only requests that failed: with a status of 400 or more, or with a failed attempt at an
-    /// upstream, also in a subrequest
+    /// Write only requests that failed: with a status of 400 or more, with a failed attempt at an
+    /// upstream, also in a subrequest, or because their worker ended
     #[arg(long)]
     pub failed: bool,
 

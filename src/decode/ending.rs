@@ -74,6 +74,9 @@ impl Evidence<'_, '_, '_> {
 
     /// Returns how the request ended. `None` when that is not certain.
     fn end(&self) -> Option<End> {
+        if self.has(request_flag::REQUEST_ABANDONED) {
+            return Some(End::WorkerExit);
+        }
         if self.has(request_flag::REQUEST_FINISHED) {
             let end = self.broken().or_else(|| self.answered());
             /* Over HTTP/3 the client may not have had the end of a response that nginx had sent. */

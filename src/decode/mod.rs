@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Decodes the bytes of the ring buffer to records.
 
+pub mod abandoned;
 mod attempt;
 pub mod clock;
 mod ending;

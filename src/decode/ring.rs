@@ -17,6 +17,7 @@ use anyhow::anyhow;
 use anyhow::bail;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
+use crossbeam_channel::TrySendError;
 use crossbeam_channel::bounded;
 use libbpf_rs::MapHandle;
 use libbpf_rs::RingBuffer;
@@ -94,6 +95,16 @@ impl RingReader {
             let _ = sender.send(last);
         }
         result
+    }
+
+    /// Sends records that were never in the ring buffer, if the channel has room. Returns them if it has
+    /// none.
+    pub fn offer(&self, batch: Vec<u8>) -> Option<Vec<u8>> {
+        match self.sender.as_ref()?.try_send(batch) {
+            Err(TrySendError::Full(batch)) => Some(batch),
+            /* When the receiver is dropped, its own error is reported. */
+            _ => None,
+        }
     }
 
     /// Returns whether the thread has ended before it was asked to.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::attach::ProcessEvent;
+use crate::attach::process_event::ProcessEvent;
 use crate::follow::Follower;
 use crate::follow::processes::NginxProcess;
 use crate::follow::traced::TracedBinary;
@@ -24,6 +24,9 @@ impl Follower {
                     self.upgrades.insert(pid);
                 }
                 ProcessEvent::Untraced(pid) => self.add_worker(pid),
+                ProcessEvent::Ended(process) => {
+                    self.ended.insert(process.pid, process);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! Controls which nginx binaries are traced: those that the user asked for, and those of masters
 //! that start later, by an upgrade or, with `--wait`, for any other reason.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use std::time::Instant;
@@ -12,6 +13,8 @@ use nginx_binary::layout::choose::LayoutOrigin;
 
 use crate::attach::ProbeTarget;
 use crate::attach::Tracer;
+use crate::attach::departed::Departed;
+use crate::attach::process_event::EndedProcess;
 use crate::follow::candidate::Candidate;
 use crate::follow::containers::ContainerNumbers;
 use crate::follow::lookout::Lookout;
@@ -84,6 +87,8 @@ pub struct Follower {
     has_master: bool,
     /// The number of new processes that could not be traced.
     untraced_processes: u64,
+    /// The traced processes that have ended and whose entries are not yet removed, by their pids.
+    ended: BTreeMap<u32, EndedProcess>,
 }
 
 impl Follower {
@@ -111,6 +116,7 @@ impl Follower {
             retired: Instant::now(),
             has_master: false,
             untraced_processes: 0,
+            ended: BTreeMap::new(),
         }
     }
 
@@ -357,12 +363,13 @@ impl Follower {
         self.activate(traced).pop().map_or(Ok(()), Err)
     }
 
-    /// Removes what was kept of processes that have ended. Returns the number of requests that were
-    /// in flight in these.
-    pub fn forget_departed(&mut self) -> Result<u64> {
-        let departed = self.tracer.forget_departed()?;
+    /// Removes what was kept of processes that have ended, and returns their requests in flight.
+    pub fn forget_departed(&mut self) -> Result<Departed> {
+        self.handle_events();
+        let departed = self.tracer.forget_departed(&self.ended)?;
+        self.ended.clear();
         self.containers.retain(&departed.containers);
-        Ok(departed.lost)
+        Ok(departed)
     }
 
     /// Returns the traced binaries.

@@ -4,6 +4,7 @@
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::host::host_and_port;
+use ngx_bpf_record::values::End;
 
 use crate::decode::texts::Texts;
 
@@ -48,11 +49,12 @@ impl TextFilter {
     }
 }
 
-/// Returns whether the client got an error, or an attempt at an upstream failed, even if another
-/// server answered instead.
+/// Returns whether the client got an error or, since the worker had ended, nothing, or an attempt at an
+/// upstream failed, even if another server answered instead.
 fn has_failed(request: &Request<'_>) -> bool {
     let mut attempts = request.all_attempts();
     request.status.is_some_and(|status| status >= STATUS_FAILED)
+        || request.ending.end == Some(End::WorkerExit)
         || attempts.any(|attempt| attempt.failure.is_some())
 }
 

@@ -39,7 +39,9 @@ pub struct Ledger {
     bpf: OnceLock<CounterMap>,
     /// The number of requests that were in flight in processes that have ended, which user space
     /// counts.
-    pub departed: AtomicU64,
+    pub abandoned: AtomicU64,
+    /// The number of those for which there was no room.
+    pub unreported: AtomicU64,
     /// The number of processes that could not be traced.
     pub untraced_processes: AtomicU64,
     /// Requests that the records thread has passed to the consumers.
@@ -90,9 +92,8 @@ impl Ledger {
     fn counted_by_bpf(&self) -> Counts {
         let mut counts = Counts::default();
         add_counters(&mut counts, &self.counters());
-        let departed = self.departed.load(Ordering::Relaxed);
-        counts.seen += departed;
-        counts.lost[Cause::WorkerExit as usize] += departed;
+        counts.seen += self.abandoned.load(Ordering::Relaxed);
+        counts.lost[Cause::WorkerExit as usize] += self.unreported.load(Ordering::Relaxed);
         counts.untraced_processes = self.untraced_processes.load(Ordering::Relaxed);
         counts
     }

@@ -50,13 +50,13 @@ use crate::metrics::own::OwnMetrics;
 use crate::output;
 use crate::output::Output;
 use crate::output::OutputFormat;
+use crate::pipeline::abandoned::AbandonedRequests;
 use crate::pipeline::asked::AskedNames;
 use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::counters::CounterExport;
 use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
-use crate::pipeline::ledger::add;
 use crate::pipeline::lines::Lines;
 use crate::pipeline::overhead::Overhead;
 use crate::pipeline::overhead::OverheadMeter;
@@ -65,6 +65,7 @@ use crate::pipeline::places::Places;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 
+mod abandoned;
 mod asked;
 mod containers;
 mod counters;
@@ -134,13 +135,13 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let output = Output::open(settings.output.as_deref())?;
     let served = metrics::serve(settings.metrics)?;
     let mut control = Control {
+        abandoned: AbandonedRequests::new(settings.follow.filter),
         follower: Follower::new(settings.follow, tracer, reading, containers, messages),
         reader,
         ledger: Arc::clone(&ledger),
         own_metrics: served.own,
         counters: served.nginx.map(CounterExport::new),
         meter: settings.overhead.map(OverheadMeter::start).transpose()?,
-        ended_processes: 0,
         messages,
     };
     let (is_unread, is_public) = (output.is_unread(), output.is_public());
@@ -248,8 +249,8 @@ struct Control {
     counters: Option<CounterExport>,
     /// The measurement of the overhead.
     meter: Option<OverheadMeter>,
-    /// The number of traced processes that have ended and whose entries were removed.
-    ended_processes: u64,
+    /// The requests that were in flight in processes that have ended.
+    abandoned: AbandonedRequests,
     /// The printer of messages.
     messages: Messages,
 }
@@ -293,17 +294,18 @@ impl Control {
         }
     }
 
-    /// Removes what BPF has kept of processes that have ended, and counts their requests in flight
-    /// as lost.
+    /// Removes what BPF has kept of processes that have ended, and reports their requests in flight.
     fn forget_departed(&mut self) {
+        self.abandoned.offer(&self.reader);
         let ended = self.ledger.ended_processes();
-        if ended == self.ended_processes {
+        if ended == self.abandoned.ended_processes {
             return;
         }
         match self.follower.forget_departed() {
-            Ok(lost) => {
-                add(&self.ledger.departed, lost);
-                self.ended_processes = ended;
+            Ok(departed) => {
+                self.abandoned.take(departed, &self.ledger);
+                self.abandoned.offer(&self.reader);
+                self.abandoned.ended_processes = ended;
             }
             Err(error) => self.messages.warn(&error),
         }
@@ -339,8 +341,9 @@ impl Control {
         self.follower.detach();
         self.forget_departed();
         let held = self.follower.tracer().take_held().into_iter();
-        let held: Vec<_> = held.filter_map(held::unfinished_record).collect();
-        let read = self.reader.finish(held.concat());
+        let held = held.filter_map(held::unfinished_record);
+        let last: Vec<_> = self.abandoned.rest().chain(held).collect();
+        let read = self.reader.finish(last.concat());
         let handled = records
             .join()
             .unwrap_or_else(|_| Err(anyhow!("the thread of the records panicked")));

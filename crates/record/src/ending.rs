@@ -14,7 +14,7 @@ pub struct Ending {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-source" = "`r->write_event_handler`, `status`, the `failure` of the last attempt, and of a \
-                      request that was cut short what `c` and its events show",
+                      request that was cut short what `c` and its events show; the end of the worker",
         "x-absent" = "it is not certain (below)"
     ))]
     pub end: Option<values::End>,

@@ -48,15 +48,21 @@ pub struct Request<'a> {
     #[schemars(extend("x-source" = "the kernel"))]
     pub pid: u32,
     /// `$connection`
-    #[schemars(extend("x-source" = "`c->number`"))]
-    pub connection: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-source" = "`c->number`",
+        "x-absent" = "the worker ended before the request did, and nginx's memory had gone"
+    ))]
+    pub connection: Option<u64>,
     /// `$connection_requests`
-    #[schemars(range(min = 1), extend("x-source" = "`c->requests`"))]
-    pub connection_requests: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-source" = "`c->requests`", "x-absent" = "`connection` is absent"))]
+    pub connection_requests: Option<u64>,
     /// `$remote_addr`: IPv4, IPv6 or `unix:`, as realip has set it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::ADDR_MAX), extend(
         "x-source" = "`c->addr_text`",
+        "x-absent" = "`connection` is absent",
         "x-otel" = "client.address"
     ))]
     pub remote_addr: Option<Cow<'a, str>>,
@@ -64,7 +70,7 @@ pub struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend(
         "x-source" = "`c->sockaddr`",
-        "x-absent" = "the client came through a unix socket",
+        "x-absent" = "the client came through a unix socket; `connection` is absent",
         "x-otel" = "client.port"
     ))]
     pub remote_port: Option<u16>,
@@ -215,8 +221,13 @@ pub struct Request<'a> {
     ))]
     pub request_size: Option<i64>,
     /// `$bytes_sent`, which includes interim responses.
-    #[schemars(range(min = 0), extend("x-unit" = "bytes", "x-source" = "`c->sent`"))]
-    pub response_size: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend(
+        "x-unit" = "bytes",
+        "x-source" = "`c->sent`",
+        "x-absent" = "`connection` is absent"
+    ))]
+    pub response_size: Option<i64>,
     /// `$upstream_cache_status`
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
@@ -266,12 +277,12 @@ pub struct Request<'a> {
     /// The time from the read of the request's first byte to the end of the request. `$request_time` is
     /// the same in milliseconds; of a request that waited for another one on its connection it begins
     /// when that one ends. A request that nginx never answered has it (499, 408, 444), and so has one
-    /// whose client stopped reading. `--min-duration` goes by it. HTTP/3: nginx ends a request when it has
+    /// whose client stopped reading. It ends with the worker where that was killed. `--min-duration` goes by it. HTTP/3: nginx ends a request when it has
     /// taken the whole response into its buffers, which is before the last byte is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-unit" = "ns",
-        "x-source" = "`ngx_http_free_request()` is entered",
+        "x-source" = "`ngx_http_free_request()` is entered; else the exit of the worker",
         "x-absent" = "the first byte was not seen"
     ))]
     pub elapsed_ns: Option<u64>,

@@ -161,9 +161,8 @@ names! {
         InflightFull = "inflight_full",
         /// nginx's memory could not be read, or a record could not be decoded.
         BadRead = "bad_read",
-        /// The worker was killed or shut down (TERM, INT) while the request was in flight, so that nginx
-        /// never ended it. Of HTTP/2 those streams count that had an upstream, a part of a response, or
-        /// half a frame; others are not counted.
+        /// The worker was killed, crashed or was shut down (TERM, INT) with more requests in flight than
+        /// there was room to report: 4,096 for each tenth of a second.
         WorkerExit = "worker_exit",
         /// The output took no more: a full disk, a limit of the file's size, or a reader that had stopped
         /// reading before the end.
@@ -193,7 +192,8 @@ names! {
         Rejected = "rejected",
         /// nginx itself failed: it answered with a 5xx of its own, or it could not complete the response.
         Error = "error",
-        /// nginx closed the connection when `worker_shutdown_timeout` had expired.
+        /// The worker was killed, crashed or was shut down at once (TERM, INT) while the request was in
+        /// flight; or nginx closed the connection when `worker_shutdown_timeout` had expired.
         WorkerExit = "worker_exit",
     }
 }

@@ -101,9 +101,11 @@ pub struct Logged {
 }
 
 impl Record {
-    /// The numbers by which nginx identifies a request.
+    /// The numbers by which nginx identifies a request. nginx counts from 1: what is not known is 0.
     pub fn key(&self) -> (u32, u64, u64) {
-        (self.pid, self.connection, self.connection_requests)
+        let numbers = [self.connection, self.connection_requests];
+        let [connection, requests] = numbers.map(Option::unwrap_or_default);
+        (self.pid, connection, requests)
     }
 
     /// Returns when its first byte was read, in nanoseconds since 1970.
@@ -152,7 +154,7 @@ impl Record {
         assert_eq!(status, logged.status, "{context}");
         let length = Some(logged.request_length).filter(|length| *length >= 0);
         assert_eq!(self.request_size, length, "{context}");
-        assert_eq!(self.response_size, logged.bytes_sent, "{context}");
+        assert_eq!(self.response_size, Some(logged.bytes_sent), "{context}");
         let cache = self.upstream_cache_status.map(CacheStatus::name);
         assert_eq!(
             cache.unwrap_or_default(),

@@ -287,7 +287,7 @@ fn many_streams() {
     });
     assert_eq!(records.len(), 9);
     for record in &records {
-        let is_last = record.connection_requests == 9;
+        let is_last = record.connection_requests == Some(9);
         let body = record.phases.downstream_request_body_last_byte_time;
         assert_eq!(body.is_none(), is_last, "{record:#?}");
         let header = record.phases.downstream_request_last_byte_time;

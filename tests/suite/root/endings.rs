@@ -299,7 +299,7 @@ fn shown(ending: &Ending) -> String {
 fn assert_ends(rows: &[Row], records: &[Record], said: &BTreeMap<u64, String>) {
     assert_eq!(records.len(), rows.len());
     for (row, record) in rows.iter().zip(records) {
-        let said = said.get(&record.connection).map_or("", |said| said);
+        let said = said.get(&record.key().1).map_or("", |said| said);
         let context = format!("{} {}\n{record:#?}\n{said}", row.way, row.uri);
         assert_eq!(record.status.unwrap_or(0), row.status, "{context}");
         assert_eq!(shown(&record.ending), row.end, "{context}");

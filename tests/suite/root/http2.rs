@@ -64,7 +64,7 @@ fn records(with_tls: bool, window: u32, requests: impl FnOnce(&mut Http2)) -> Ve
 
 /// Returns the record of a stream by its number on the connection.
 fn nth(records: &[Record], n: u64) -> &Record {
-    let record = records.iter().find(|r| r.connection_requests == n);
+    let record = records.iter().find(|r| r.connection_requests == Some(n));
     record.unwrap_or_else(|| panic!("no request {n}"))
 }
 

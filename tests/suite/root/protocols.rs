@@ -81,7 +81,7 @@ fn tls() {
     let records = records(&["--http1.1"], "https");
     assert!(records[0].tls.tls_handshake_ns.is_some());
     assert_eq!(records[1].tls.tls_handshake_ns, None);
-    assert_eq!(records[1].connection_requests, 2);
+    assert_eq!(records[1].connection_requests, Some(2));
     assert!(records.iter().all(|record| record.tls.alpn.is_none()));
     assert!(
         records

@@ -103,7 +103,7 @@ pub fn assert_logged(record: &Record, logged: &[Logged]) {
     let mut expected: Vec<_> = logged
         .iter()
         .filter(|line| {
-            (line.connection, line.connection_requests)
+            (Some(line.connection), Some(line.connection_requests))
                 == (record.connection, record.connection_requests)
         })
         .map(|line| {

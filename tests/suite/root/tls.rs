@@ -340,7 +340,7 @@ fn early_data() {
     assert_eq!(records.len(), 5);
     for record in &records {
         record.assert_complete();
-        let is_first = record.connection_requests == 1;
+        let is_first = record.connection_requests == Some(1);
         assert_eq!(
             record.tls.tls_handshake_ns.is_some(),
             is_first,

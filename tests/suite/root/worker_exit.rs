@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Workers that end with requests in flight: each of these is seen, and lost.
+//! Workers that end with requests in flight: each of these has a record that says so.
 
 use ngx_bpf_record::Ending;
-use ngx_bpf_record::values::Cause;
+use ngx_bpf_record::values::Alpn;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Part;
+use ngx_bpf_record::values::Scheme;
 use ngx_bpf_record::values::Side;
 use rustls::version::TLS13;
 
@@ -16,6 +17,7 @@ use crate::suite::common::http3::Http3;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -33,12 +35,15 @@ const HTTP: &str = "
     }";
 
 /// Calls `end`, which ends the only worker, while the worker has two requests of HTTP/1, half a
-/// header, two streams of HTTP/2, and idle connections. Returns the tool's output.
-fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
+/// header, two streams of HTTP/2, and idle connections. Returns the tool's output, and the records of the
+/// requests that the worker did not end.
+fn with_requests_in_flight(options: &[&str], end: impl FnOnce(&Nginx)) -> (Ended, Vec<Record>) {
     let upstream = Upstream::start();
     let (http, port) = tls::with_port(HTTP);
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
-    let tool = Tool::trace(nginx.pid());
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(&[&["-p", &pid, "--json"], options].concat(), 1);
+    let worker = nginx.workers()[0];
     let tls = |protocol| Tls::begin(port, &TLS13, &[protocol]).finish();
     let mut idle = [Client::connect(nginx.port), tls("http/1.1").into_client()];
     for client in &mut idle {
@@ -70,39 +75,114 @@ fn with_requests_in_flight(end: impl FnOnce(&Nginx)) -> Ended {
     end(&nginx);
     let ended = tool.stop();
     drop((silent, half, late, idle_http));
-    ended
+    ended.assert_clean();
+    let (abandoned, whole): (Vec<_>, Vec<_>) = ended.records().into_iter().partition(is_abandoned);
+    if options.is_empty() {
+        assert_equal(&whole, &nginx.logged());
+    }
+    for record in &abandoned {
+        assert_eq!(record.pid, worker, "{record:#?}");
+        assert_eq!(record.ending.closed_by, Some(Side::Nginx), "{record:#?}");
+    }
+    (ended, abandoned)
 }
 
-/// Asserts that exactly the requests in flight were lost.
-fn assert_lost(ended: &Ended) {
+/// Returns whether the worker of a request ended before the request did.
+fn is_abandoned(record: &Record) -> bool {
+    record.ending.end == Some(End::WorkerExit)
+}
+
+/// Kills the only worker of nginx.
+fn kill_worker(nginx: &Nginx) {
+    kill("KILL", nginx.workers()[0]);
+    nginx.wait_for_worker();
+}
+
+/// Asserts that each request in flight has a record with what is known of it, and that nothing else has
+/// one: neither idle connections nor those on which nothing was sent.
+fn assert_reported(ended: &Ended, abandoned: &[Record]) {
     let summary = ended.summary();
-    assert_eq!((summary.written, summary.lost), (8, 5), "{ended:?}");
-    let lost = ended.lost();
-    assert!(lost.iter().all(|lost| lost.cause == Cause::WorkerExit));
-    assert_eq!(lost.iter().map(|lost| lost.count).sum::<u64>(), 5);
+    assert_eq!((summary.seen, summary.written), (13, 13), "{ended:?}");
+    assert_eq!(abandoned.len(), 5, "{abandoned:#?}");
+    let of_http2 = |record: &&Record| record.tls.alpn == Some(Alpn::H2);
+    assert_eq!(abandoned.iter().filter(of_http2).count(), 2);
+    let encrypted = abandoned
+        .iter()
+        .filter(|record| record.scheme == Scheme::Https);
+    assert_eq!(encrypted.count(), 3);
+    let connected = abandoned
+        .iter()
+        .filter(|record| record.phases.upstream_connect_time.is_some());
+    assert_eq!(connected.count(), 4);
+    for record in abandoned {
+        let client = record.remote_addr.as_ref().or(record.peer_addr.as_ref());
+        assert_eq!(
+            client.map(|client| &**client),
+            Some("127.0.0.1"),
+            "{record:#?}"
+        );
+        assert!(
+            record.server_port.is_some() && !record.partial,
+            "{record:#?}"
+        );
+        assert!(record.downstream_accept_time.is_some(), "{record:#?}");
+        let phases = &record.phases;
+        assert!(
+            phases.downstream_request_first_byte_time.is_some(),
+            "{record:#?}"
+        );
+        assert!(
+            phases.downstream_response_first_byte_time.is_none(),
+            "{record:#?}"
+        );
+        assert!(
+            phases.upstream_response_first_byte_time.is_none(),
+            "{record:#?}"
+        );
+        assert!(record.elapsed_ns.is_some_and(|ns| ns > 0), "{record:#?}");
+        assert_eq!(
+            (record.duration_ns, record.status),
+            (None, None),
+            "{record:#?}"
+        );
+    }
 }
 
-/// Check that requests in flight in a killed worker count as seen and as lost, and that idle
-/// connections do not.
+/// Check that requests in flight in a killed worker have records, and that idle connections have none.
 #[test]
 fn killed() {
-    assert_lost(&with_requests_in_flight(|nginx| {
-        kill("KILL", nginx.workers()[0]);
-        nginx.wait_for_worker();
-    }));
+    let (ended, abandoned) = with_requests_in_flight(&[], kill_worker);
+    assert_reported(&ended, &abandoned);
 }
 
 /// Check the same for a worker that has to end at once.
 #[test]
 fn fast_shutdown() {
-    assert_lost(&with_requests_in_flight(|nginx| {
+    let (ended, abandoned) = with_requests_in_flight(&[], |nginx| {
         kill("TERM", nginx.workers()[0]);
         nginx.wait_for_log("exited with code 0");
-    }));
+    });
+    assert_reported(&ended, &abandoned);
 }
 
-/// Check the same for HTTP/3: a stream in flight is lost, and neither a stream that has ended nor
-/// the connection is.
+/// Check that filters apply: such a request has no status, and it has failed.
+#[test]
+fn filtered() {
+    for (options, written) in [
+        (&["--status", "100-999"][..], 8),
+        (&["--min-duration", "1h"], 0),
+        (&["--failed"], 5),
+    ] {
+        let (ended, abandoned) = with_requests_in_flight(options, kill_worker);
+        let summary = ended.summary();
+        assert_eq!((summary.seen, summary.written), (13, written), "{ended:?}");
+        let reported = if options == ["--failed"] { 5 } else { 0 };
+        assert_eq!(abandoned.len(), reported, "{abandoned:#?}");
+    }
+}
+
+/// Check the same for HTTP/3: a stream in flight has a record, and neither a stream that has ended nor
+/// the connection has another one.
 #[test]
 fn killed_with_http3() {
     if http3::is_missing() {
@@ -118,10 +198,13 @@ fn killed_with_http3() {
     client.get(0, "/late");
     client.get(4, "/");
     client.receive([4]);
-    kill("KILL", nginx.workers()[0]);
-    nginx.wait_for_worker();
-    let summary = tool.stop().summary();
-    assert_eq!((summary.written, summary.lost), (1, 1), "{summary:?}");
+    kill_worker(&nginx);
+    let ended = tool.stop();
+    ended.assert_clean();
+    let (abandoned, whole): (Vec<_>, Vec<_>) = ended.records().into_iter().partition(is_abandoned);
+    assert_eq!((abandoned.len(), whole.len()), (1, 1), "{ended:?}");
+    assert_eq!(abandoned[0].tls.alpn, Some(Alpn::H3));
+    assert!(abandoned[0].elapsed_ns.is_some(), "{abandoned:#?}");
 }
 
 /// Check that a worker that ends after its last request loses none.

@@ -40,7 +40,9 @@ impl Format for Text {
         if let Some(size) = request.request_size {
             write!(line, ", request_size={size}")?;
         }
-        write!(line, ", response_size={}", request.response_size)?;
+        if let Some(size) = request.response_size {
+            write!(line, ", response_size={size}")?;
+        }
         flatten(&request.phases, &mut |name, time| {
             line.extend_from_slice(b", ");
             line.extend_from_slice(name.as_bytes());
@@ -118,7 +120,7 @@ mod tests {
             uri: Some("/index.php".into()),
             status: Some(404),
             request_size: Some(83),
-            response_size: 375,
+            response_size: Some(375),
             phases: Phases {
                 downstream_request_first_byte_time: Some(6_567_704),
                 downstream_response_last_byte_time: Some(8_064_774),
@@ -146,8 +148,7 @@ mod tests {
         };
         assert_eq!(
             line(&request),
-            "[::1]:1=>unix:/run/x, /\\x1b[31m\\x0d\\x0a\\u{9b}\\u{202e}\\\\, \
-             response_size=0\n"
+            "[::1]:1=>unix:/run/x, /\\x1b[31m\\x0d\\x0a\\u{9b}\\u{202e}\\\\\n"
         );
     }
     /// Check that `width()` is right for each character.
