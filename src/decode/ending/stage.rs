@@ -10,6 +10,7 @@ use crate::bpf::types::attempt_flag;
 use crate::bpf::types::request_flag;
 use crate::decode::ending::Evidence;
 use crate::decode::facts::HTTP_VERSION_20;
+use crate::decode::wire::AttemptEvent;
 
 impl Evidence<'_, '_, '_> {
     /// Returns the part of its time in which a request was cut short. `None` when it was not, or when
@@ -63,6 +64,17 @@ impl Evidence<'_, '_, '_> {
         }
     }
 
+    /// Returns whether the last attempt was sending a body that nginx does not buffer, and that the client
+    /// had not sent completely.
+    fn is_body_passed_on(&self) -> bool {
+        let is_sending = |last: &&AttemptEvent<'_>| {
+            last.has(attempt_flag::ATTEMPT_PART)
+                && !last.has(attempt_flag::ATTEMPT_HEADER)
+                && last.record.response_first_ns == 0
+        };
+        self.facts.is_body_unknown() && self.last.filter(is_sending).is_some()
+    }
+
     /// Returns the part that a request had reached whose client left, or that nginx gave up.
     fn of_client(&self) -> Option<Part> {
         let record = &self.facts.0.record;
@@ -70,6 +82,11 @@ impl Evidence<'_, '_, '_> {
         match () {
             () if self.has(request_flag::REQUEST_UNPROCESSED) => Some(Part::ClientRequest),
             () if record.response_first_ns != 0 => Some(Part::ClientResponse),
+            () if self.is_body_passed_on() => {
+                /* Which of the two did not go on is not certain if the upstream once took nothing. */
+                let is_stalled = self.last.is_some_and(|last| last.record.stall_ns != 0);
+                (!is_stalled).then_some(Part::ClientBody)
+            }
             () if self.last.is_some() => self.of_attempt(),
             () if self.facts.is_body_unknown() => (!is_stream).then_some(Part::ClientBody),
             /* A part of the response may lie in nginx's buffers. */

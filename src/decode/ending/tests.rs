@@ -260,6 +260,30 @@ fn without_attempts() {
     }
 }
 
+/// Returns how far a request had come whose client left while its body was passed on as it came. Its
+/// upstream took nothing for a time.
+fn passing(http_version: u32, stall_ns: u64) -> Option<Part> {
+    let flags = [
+        R::REQUEST_CUT,
+        R::REQUEST_FAILED,
+        R::REQUEST_EOF,
+        R::REQUEST_BODY,
+        R::REQUEST_UPSTREAM,
+    ];
+    let mut event = request(400, &flags);
+    (event.record.response_first_ns, event.record.http_version) = (0, http_version);
+    event.attempts.push(AttemptEvent {
+        record: types::attempt {
+            request_first_ns: 2_000,
+            stall_ns,
+            flags: attempt_flag::ATTEMPT_PART.0,
+            ..Default::default()
+        },
+        addr: b"127.0.0.1:80",
+    });
+    ending(&Facts(&event), None).last_phase
+}
+
 /// Check how far requests had come that were cut short.
 #[test]
 fn parts() {
@@ -281,6 +305,9 @@ fn parts() {
         (record.response_first_ns, record.http_version) = (0, 2000);
     });
     assert_eq!(of_stream, None);
+    assert_eq!(passing(1001, 0), Some(Part::ClientBody));
+    assert_eq!(passing(1001, 1), None);
+    assert_eq!(passing(2000, 0), Some(Part::ClientBody));
     assert_eq!(cut(499, EOF, UNSENT), Some(Part::BeforeResponse));
     let upstream = [R::REQUEST_EOF, R::REQUEST_UPSTREAM];
     assert_eq!(cut(499, &upstream, UNSENT), Some(Part::BeforeUpstream));

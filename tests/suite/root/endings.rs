@@ -177,10 +177,12 @@ const HTTP1: &str = "
     gone-half  /direct/half-1000/hang           200 client_closed/client/client_response           client prematurely closed
     gone       /whole/wait-200                  200 ok
     gone-body  /proxied/                        400 client_closed/client/client_body               client prematurely closed
+    gone-body  /direct/                         400 client_closed/client/client_body               client prematurely closed
     reset      /proxied/hang                    499 client_reset/client/upstream_wait              (104:
     reset-half /proxied/half-200000/hang        200 client_reset/client/client_response            (104:
     reset-half /large                           200 client_reset/client/client_response            (104:
     reset-body /proxied/                        400 client_reset/client/client_body                (104:
+    reset-body /direct/                         400 client_reset/client/client_body                (104:
 
     deaf       /large                           200 timeout/send/nginx/client_response             client timed out
     deaf       /proxied/body-33554432           200 timeout/send/nginx/client_response             client timed out
@@ -206,11 +208,14 @@ const HTTP2: &str = "
     whole      /hasty/half-1000/hang            200 timeout/upstream_read/nginx/upstream_response  while reading upstream
     gone       /proxied/hang                    499 client_closed/client/upstream_wait             client prematurely closed
     gone-half  /direct/half-1000/hang           200 client_closed/client/client_response           client prematurely closed
+    gone-body  /proxied/                        499 client_closed/client                           client prematurely closed
+    gone-body  /direct/                         400 client_closed/client/client_body               client prematurely closed
     reset      /proxied/hang                    499 client_reset/client/upstream_wait              client canceled stream 1
     reset-half /direct/half-1000/hang           200 -                                              client canceled stream 1
     break      /proxied/hang                    499 client_reset/client/upstream_wait              prematurely closed
     deaf       /large                           200 timeout/send/nginx/client_response             client timed out
     slow-body  /proxied/                        408 timeout/body/nginx/client_body                 client timed out
+    slow-body  /direct/                         408 timeout/body/nginx/client_body
 ";
 
 /// Requests of HTTP/3. nginx's memory does not show who ended the connection.

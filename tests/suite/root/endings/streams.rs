@@ -25,7 +25,11 @@ pub fn send_http2(nginx: &Nginx, row: &Row, port: u16, count: usize) {
     let mut http = Http2::start(tls.into_stream(), window);
     let pause = || delay(Duration::from_millis(50));
     match row.way {
-        "post" | "slow-body" => http.send(&http2::post(1, row.uri)),
+        "post" => http.send(&http2::post(1, row.uri)),
+        "slow-body" | "gone-body" => {
+            let length = http2::field("content-length", "10");
+            http.send(&http2::post_with(1, row.uri, &length));
+        }
         _ => http.send(&http2::get(1, row.uri)),
     }
     match row.way {
@@ -38,7 +42,10 @@ pub fn send_http2(nginx: &Nginx, row: &Row, port: u16, count: usize) {
             http.send(&http2::piece(1, b"hello"));
             http.receive([1]);
         }
-        "gone" => {
+        "gone" | "gone-body" => {
+            if row.way == "gone-body" {
+                http.send(&http2::piece(1, b"hello"));
+            }
             pause();
             /* A socket that is closed while it has bytes to read sends a reset. */
             http.ping();
