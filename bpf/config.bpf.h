@@ -31,7 +31,8 @@ const volatile __u32 variables_len;
 const volatile struct asked_name variables[ASKED_MAX];
 const volatile __u32 headers_len;
 const volatile struct asked_name headers[ASKED_MAX];
-const volatile bool config_lines; /* where servers and groups stand in the configuration */
+const volatile bool config_lines;    /* where servers and groups stand in the configuration */
+const volatile __u64 blocked_min_ns; /* a worker that is away for so long is reported; 0: none */
 
 /* Filters. */
 const volatile __u64 filter_sample;	     /* keep one request in so many; 0 and 1: all */
@@ -93,6 +94,12 @@ enum capacity {
 	 * its timer: a wake-up is an interrupt, and one a record would cost more than all the rest.
 	 */
 	WAKEUP_BYTES = RING_BYTES / 8,
+	/*
+	 * A blocked worker's record waits for the requests that have waited for it. They were read
+	 * when the worker sleeps again, or after so many turns of its event loop.
+	 */
+	BACKLOG_TURNS_MAX = 64,
+	PARTS_OF_BLOCK = 64, /* a part of it that is shorter than one in so many is not kept */
 };
 
 _Static_assert(sizeof(struct texts_room) + HOST_MAX + 2 * ASKED_MAX * ASKED_VALUE_MAX < TEXT_CUT,

@@ -8,6 +8,7 @@
 #include "filter.bpf.h"
 #include "submit.bpf.h"
 #include "tls.bpf.h"
+#include "turn.bpf.h"
 
 static __always_inline struct connection *connection_find(struct worker *w, __u64 c)
 {
@@ -76,6 +77,8 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	conn->handshake.is_over = conn->handshake.is_tls;
 	if (!is_passed(conn, c))
 		conn->established_ns = established_ns(sock_of(NGX_GET(c, fd)));
+	if (conn->established_ns)
+		turn_waited(now - conn->established_ns, now);
 }
 
 /*
@@ -84,7 +87,7 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
  */
 static __always_inline __u64 read_wait_ns(struct connection *conn, struct sock *sk, __u64 now)
 {
-	__u64 handshake_ns = conn->handshake.last_ns, from = conn->last_read_ns;
+	__u64 handshake_ns = conn->handshake.last_ns, from = conn->last_read_ns, ns;
 
 	if (from < conn->previous_ended_ns)
 		from = conn->previous_ended_ns;
@@ -92,7 +95,9 @@ static __always_inline __u64 read_wait_ns(struct connection *conn, struct sock *
 		from = conn->accepted_ns;
 	if (from < handshake_ns)
 		from = handshake_ns;
-	return lain_ns(sk, from, now);
+	ns = lain_ns(sk, from, now);
+	turn_waited(ns, now);
+	return ns;
 }
 
 /* Whether the sample leaves out the request in flight. It is asked once, when it first matters. */

@@ -12,6 +12,14 @@ struct {
 	__type(value, struct worker);
 } workers SEC(".maps");
 
+/* Only with --blocked. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct turn);
+} turns SEC(".maps");
+
 /* SCRATCH_SPARES entries for any CPU, then one for each CPU: user space sets max_entries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -19,10 +19,12 @@ const struct attempt unused_attempt = {};
 const struct subrequest unused_subrequest = {};
 const struct place_record unused_place_record = {};
 const struct ended_record unused_ended_record = {};
+const struct blocked_record unused_blocked_record = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
 const enum lost_cause unused_lost_cause = LOST_CAUSES;
 const enum request_flag unused_request_flag = REQUEST_ADOPTED;
 const enum attempt_flag unused_attempt_flag = ATTEMPT_SEEN;
+const enum block_part unused_block_part = PART_NONE;
 const enum text_flag unused_text_flag = TEXT_CUT;
 const enum reg unused_reg = REG_AX;
 const enum sample unused_sample = SAMPLE_IN;
@@ -56,12 +58,14 @@ const enum limit unused_limit = ATTEMPTS_MAX;
 		if (!w)                                                                            \
 			return 0;                                                                  \
 		cookie = bpf_get_attach_cookie(ctx);                                               \
+		(void)cookie;                                                                      \
 		handle;                                                                            \
 		return 0;                                                                          \
 	}
 
 UPROBE(init_connection, connection_opened(w, (void *)arg(ctx, cookie, 0)))
 UPROBE(send_output_queue, streams_output(w, (void *)arg(ctx, cookie, 0)))
+UPROBE(turn, turn_next(w))
 UPROBE(quic_output, w->quic = arg(ctx, cookie, 0))
 UPROBE(quic_close, quic_closed(w, arg(ctx, cookie, 0)))
 UPROBE(free_request, request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1),
@@ -165,6 +169,17 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task)
 {
 	process_exited(task);
+	return 0;
+}
+
+/* Only with --blocked: each time that any CPU goes on with another task. */
+SEC("tp_btf/sched_switch")
+int BPF_PROG(task_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	if (active) {
+		task_left(ctx, prev, preempt);
+		task_came(next);
+	}
 	return 0;
 }
 

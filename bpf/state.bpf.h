@@ -102,6 +102,37 @@ struct worker {
  */
 _Static_assert(sizeof(struct worker) <= 8000, "kmalloc_nolock() can allocate a worker's storage");
 
+/* Why a worker has left its CPU. */
+enum off_cpu {
+	OFF_NOT = 0,  /* it runs, or nothing was seen of it yet */
+	OFF_IDLE = 1, /* it waits for events */
+	OFF_RUNNABLE = 2,
+	OFF_IO = 3,
+	OFF_SLEEP = 4,
+};
+
+/* A worker's turn of its event loop (--blocked): turn.bpf.h. It has a map of its own. */
+struct turn {
+	__u64 since_ns; /* when the turn began; 0: that is not known */
+	__u64 left_ns;	/* when the worker has last left its CPU */
+	__u64 came_ns;	/* when it has got one again */
+	__u64 delay_ns; /* task->sched_info.run_delay when it left */
+	__u64 io_ns;
+	__u64 runqueue_ns;
+	__u64 sleep_ns;
+	__u32 off;		/* enum off_cpu, until settled */
+	__u32 has_idled;	/* it waits with epoll */
+	__u32 has_backlog;	/* `blocked` waits for the requests that have waited */
+	__u32 turns;		/* since then */
+	struct waiters waiters; /* in this turn */
+	struct snapshot last;	/* when it last left its CPU */
+	struct snapshot longest;
+	struct blocked_record blocked;
+};
+
+/* As for struct worker. */
+_Static_assert(sizeof(struct turn) <= 8000, "kmalloc_nolock() can allocate a turn");
+
 /*
  * What is used while one request ends. It is not in struct worker, which may not be that large, and
  * not on the stack: a call chain shares 512 bytes of it.

@@ -382,6 +382,7 @@ static __always_inline void upstream_received(struct worker *w, struct socket_st
 	if (!is_answered(a, s)) {
 		a->response_first_ns = a->header_ns = now;
 		a->read_wait_ns = lain_ns(sk, a->request_first_ns, now);
+		turn_waited(a->read_wait_ns, now);
 	} else if (is_header_open(a, s)) {
 		a->header_ns = now;
 	}

@@ -37,6 +37,9 @@ enum limit {
 	LAYOUTS_MAX = 64, /* layouts that are traced at the same time */
 	HELD_MAX = 1024,  /* responses over HTTP/3 that are waited for */
 	PLACE_SLOTS = 64, /* a power of two: places of a worker that were announced last */
+	KERNEL_FRAMES_MAX = 32,
+	REGISTERS_MAX = 34,	/* words of a struct pt_regs, or of a struct user_pt_regs */
+	STACK_BYTES_MAX = 1920, /* of a worker's own stack, from its innermost frame */
 	/* Requests that may end at the same moment, besides one on each CPU. */
 	SCRATCH_SPARES = 16,
 	/* Entries of the maps where the kernel allocates all of them beforehand (before 6.1). */
@@ -51,6 +54,7 @@ enum record_kind {
 	RECORD_LOCATION = 2,	 /* struct place_record: a location and its server */
 	RECORD_UPSTREAM = 3,	 /* struct place_record: a group of upstream servers */
 	RECORD_WORKER_ENDED = 4, /* struct ended_record */
+	RECORD_BLOCKED = 5,	 /* struct blocked_record */
 };
 
 /* Why a request was lost. src/pipeline/ledger.rs names each, and does not compile without it. */
@@ -256,11 +260,54 @@ struct ended_record {
 	__u32 pad;
 };
 
+/* What a worker did, or waited for, instead of coming back to its event loop. */
+enum block_part {
+	PART_NONE = 0,
+	PART_CPU = 1,
+	PART_IO = 2,	   /* a sleep that nothing can interrupt: mostly for a disk */
+	PART_RUNQUEUE = 3, /* it could run, and waited for a CPU */
+	PART_SLEEP = 4,	   /* any other sleep, or it was stopped */
+};
+
+/* Where a worker was in one part of its time. */
+struct snapshot {
+	__u64 part_ns;	  /* how long that lasted */
+	__u32 part;	  /* enum block_part */
+	__u16 kernel_len; /* frames of the kernel */
+	__u16 stack_len;  /* bytes of its own stack; 0: it could not be read */
+	__u64 kernel[KERNEL_FRAMES_MAX];
+	__u64 registers[REGISTERS_MAX]; /* of the worker, as the kernel keeps them */
+	__u8 stack[STACK_BYTES_MAX];	/* from the stack pointer on */
+};
+
+/* Requests that have waited for a worker. */
+struct waiters {
+	__u64 requests;
+	__u64 ns;     /* of all of them together */
+	__u64 max_ns; /* of the one that waited longest */
+};
+
+/* A worker that did not come back to its event loop for long. */
+struct blocked_record {
+	__u32 kind; /* RECORD_BLOCKED */
+	__u32 size;
+	__u64 began_ns;
+	__u64 ended_ns;
+	__u64 io_ns;
+	__u64 runqueue_ns;
+	__u64 sleep_ns;
+	struct waiters waiters;
+	__u32 pid;
+	__u32 container; /* user space's number of its master's container; 0: none */
+	struct snapshot longest;
+};
+
 /* Counters since tracing began. */
 struct counters {
 	__u64 seen;
 	__u64 filtered;
 	__u64 lost[LOST_CAUSES];
+	__u64 blocked_lost;    /* records of blocked workers for which the ring had no room */
 	__u64 ended_processes; /* traced processes that have ended */
 	__u64 waiting_max;     /* the most bytes that were in the ring buffer */
 };

@@ -106,6 +106,7 @@ static __always_inline void process_exited(struct task_struct *task)
 	if (!w)
 		return;
 	held_release(w, 0);
+	turn_exited(task);
 	ended.pid = w->pid;
 	ring_output(&ended, sizeof(ended));
 	event.pid = w->pid;

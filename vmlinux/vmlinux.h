@@ -42,6 +42,7 @@ enum {
 	BPF_RB_FORCE_WAKEUP = 2,
 	BPF_RB_AVAIL_DATA = 0,
 	BPF_RINGBUF_HDR_SZ = 8,
+	BPF_F_USER_STACK = 256,
 };
 
 /* include/linux/socket.h, include/uapi/linux/in.h, include/net/tcp_states.h */
@@ -59,7 +60,10 @@ enum {
 	EAGAIN = 11,
 	IPPROTO_TCP = 6,
 	SOCK_NOSPACE = 2, /* include/linux/net.h: a bit of socket->flags */
-	PF_EXITING = 4,	  /* include/linux/sched.h */
+	PF_EXITING = 4,	  /* include/linux/sched.h, as the states of a task that follow */
+	TASK_INTERRUPTIBLE = 1,
+	TASK_UNINTERRUPTIBLE = 2,
+	TASK_WAKING = 0x200,
 };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -140,7 +144,12 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
+struct sched_info {
+	unsigned long long run_delay;
+};
+
 struct task_struct {
+	unsigned int __state;
 	struct mm_struct *mm;
 	unsigned int flags;
 	int pid;
@@ -148,6 +157,7 @@ struct task_struct {
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct files_struct *files;
+	struct sched_info sched_info;
 };
 
 /* kernel/bpf/task_iter.c */

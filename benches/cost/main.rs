@@ -118,6 +118,7 @@ fn main() {
             rows.extend([
                 row("--sample 100", uri, || tool(&nginx, &["--sample", "100"])),
                 row("--status 5xx", uri, || tool(&nginx, &["--status", "5xx"])),
+                row("--blocked", uri, || tool(&nginx, &["--blocked"])),
                 /* The cost before a program can see that the process is not traced. */
                 row("ngx-bpf on another nginx", uri, || tool(&other, &[])),
             ]);

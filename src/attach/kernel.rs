@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
+use anyhow::ensure;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Struct;
@@ -40,6 +41,12 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Older kernels print a warning with a stack trace when a uprobe uses a map whose entries are not
 /// allocated beforehand.
 const ALLOCATOR: &str = "bpf_mem_alloc";
+
+/// The member in which the kernel counts how long a task has waited for a CPU, with its struct.
+const RUN_DELAY: (&str, &str) = ("sched_info", "run_delay");
+
+/// The program that shows when tasks leave and get a CPU, with its tracepoint.
+const TASK_SWITCH: (&str, &str) = ("task_switch", "sched_switch");
 
 /// The bytes that the kernel keeps with each traced process.
 const STORAGE_BYTES: u32 = size_of::<types::worker>() as u32;
@@ -163,8 +170,8 @@ impl KernelSurvey {
 
 /// Returns the kernel, if it has everything that tracing needs. `sockets` is the socket source to
 /// use instead of the best one. Fails when a feature is missing, or when the kernel refuses an
-/// operation.
-pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
+/// operation. `with_turns` says that turns of the event loop are traced.
+pub fn check(sockets: Option<SocketSource>, with_turns: bool) -> Result<Kernel> {
     let survey = KernelSurvey::read(sockets)?;
     if let Some(complaint) = survey.complaint() {
         bail!(complaint);
@@ -175,10 +182,21 @@ pub fn check(sockets: Option<SocketSource>) -> Result<Kernel> {
         .sockets
         .context("this kernel has no source of the bytes on sockets")?;
     let method = survey.method.context("no uprobe was tried")?;
+    let named = program_types::kernel_types(&types)?;
+    let mut programs = programs(&types, sockets);
+    if with_turns {
+        let is_known = named.has(RUN_DELAY.0, RUN_DELAY.1);
+        ensure!(
+            is_known && socket_source::has_tracepoint(&types, TASK_SWITCH.1),
+            "this kernel does not say how long a task waits for a CPU: --blocked needs CONFIG_SCHEDSTATS \
+             or CONFIG_TASK_DELAY_ACCT; trace without it"
+        );
+        programs.push(TASK_SWITCH);
+    }
     Ok(Kernel {
-        programs: programs(&types, sockets),
+        programs,
         can_allocate: types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some(),
-        types: program_types::kernel_types(&types)?,
+        types: named,
         sockets,
         method,
     })

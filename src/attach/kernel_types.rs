@@ -78,6 +78,12 @@ impl KernelTypes {
         self.structs.get(without_flavor(name))
     }
 
+    /// Returns whether a struct has a member that the program names.
+    pub fn has(&self, name: &str, member: &str) -> bool {
+        self.get(name)
+            .is_some_and(|found| found.members.contains_key(member))
+    }
+
     /// Returns the enums, each with its enumerators.
     pub fn enums(&self) -> impl Iterator<Item = (&String, &BTreeMap<String, i32>)> {
         self.enums.iter()

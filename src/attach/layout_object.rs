@@ -50,11 +50,17 @@ pub struct LayoutKey {
 
 impl LayoutKey {
     /// Returns the key of a binary.
-    pub fn new(layout: &Layout, is_inferred: bool, sites: &[ProbeSite]) -> Self {
+    pub fn new(
+        layout: &Layout,
+        is_inferred: bool,
+        sites: &[ProbeSite],
+        turn: Option<&ProbeSite>,
+    ) -> Self {
+        let all = sites.iter().chain(turn);
         Self {
             layout: layout.clone(),
             is_inferred,
-            programs: sites.iter().map(|site| site.program).collect(),
+            programs: all.map(|site| site.program).collect(),
             cover_quic: sites::cover_quic(sites),
         }
     }

@@ -66,6 +66,8 @@ pub mod trial;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
+// SAFETY: as above.
+unsafe impl Plain for types::turn {}
 
 /// The binary that probes are attached to.
 pub struct ProbeTarget<'a> {
@@ -76,6 +78,8 @@ pub struct ProbeTarget<'a> {
     pub is_layout_inferred: bool,
     /// The places of its uprobes.
     pub sites: &'a [ProbeSite],
+    /// The place of the one that shows turns of the event loop, if it was asked for.
+    pub turn: Option<&'a ProbeSite>,
 }
 
 /// The number and time of the runs of a BPF program.
@@ -142,7 +146,12 @@ impl Tracer {
     ///
     /// Fails when the kernel refuses an operation; then nothing stays attached.
     pub fn attach(&mut self, target: &ProbeTarget<'_>) -> Result<Probe> {
-        let key = LayoutKey::new(target.layout, target.is_layout_inferred, target.sites);
+        let key = LayoutKey::new(
+            target.layout,
+            target.is_layout_inferred,
+            target.sites,
+            target.turn,
+        );
         let layout = self.layout(key)?;
         self.binaries += 1;
         let mut probe = Probe {
@@ -150,7 +159,7 @@ impl Tracer {
             layout,
             number: self.binaries,
         };
-        for site in target.sites {
+        for site in target.sites.iter().chain(target.turn) {
             match probe.layout.attach(target.binary, site) {
                 Ok(link) => probe.links.push(link),
                 Err(error) => {
@@ -228,7 +237,16 @@ impl Tracer {
         let workers = &self.shared.object.skel.maps.workers;
         let update = || workers.update(&key, value, flags);
         task_storage::add(update, || descriptors::is_process_alive(pidfd))
-            .with_context(|| format!("failed to trace pid {pid}"))
+            .with_context(|| format!("failed to trace pid {pid}"))?;
+        if self.settings.extras.blocked.is_some() {
+            /* If it fails, BPF adds the entry when the next turn of the event loop begins. */
+            let turn = types::turn::default();
+            // SAFETY: `turn` is plain.
+            let value = unsafe { plain::as_bytes(&turn) };
+            let turns = &self.shared.object.skel.maps.turns;
+            let _ = turns.update(&key, value, MapFlags::NO_EXIST);
+        }
+        Ok(())
     }
 
     /// Returns the numbers of the binaries that traced processes run.

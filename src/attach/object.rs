@@ -78,6 +78,9 @@ pub struct Extras {
     pub variables: Vec<String>,
     /// The names of headers, likewise.
     pub headers: Vec<String>,
+    /// The shortest time for which a worker that does not come back to its event loop is reported. `None`
+    /// when none is.
+    pub blocked: Option<Duration>,
 }
 
 /// The most variables, and the most headers, that BPF reads.
@@ -192,6 +195,7 @@ impl ObjectSettings {
         settings.tick_ns = tick_ns();
         settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
         settings.config_lines = self.extras.config_lines;
+        settings.blocked_min_ns = self.extras.blocked.map_or(0, nonzero_ns);
         (settings.variables, settings.variables_len) = asked(&self.extras.variables);
         (settings.headers, settings.headers_len) = asked(&self.extras.headers);
         settings.filter_sample = self.filter.sample;
@@ -201,6 +205,10 @@ impl ObjectSettings {
         open.maps
             .descriptors
             .set_autocreate(self.kernel.sockets == SocketSource::Syscall)
+            .context("failed to configure a map")?;
+        open.maps
+            .turns
+            .set_autocreate(self.extras.blocked.is_some())
             .context("failed to configure a map")?;
         let cpus = libbpf_rs::num_possible_cpus().context("failed to count the CPUs")?;
         let scratches = limit::SCRATCH_SPARES.0 + u32::try_from(cpus)?;
@@ -213,6 +221,11 @@ impl ObjectSettings {
         }
         Ok(())
     }
+}
+
+/// Returns a time in nanoseconds. 0 would mean that it was not asked for.
+fn nonzero_ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
 /// Returns the length of a tick of the kernel's timer, in which its coarse clocks go on. 0: not known.

@@ -66,7 +66,7 @@ mod tests {
         };
         let types = kernel_types(&kernel).unwrap();
         for (name, members) in [
-            ("task_struct", 7),
+            ("task_struct", 9),
             ("sock_common", 7),
             ("sock", 4),
             ("tcp_sock", 1),

@@ -283,6 +283,18 @@ pub struct TraceArgs {
     #[arg(long)]
     pub config_lines: bool,
 
+    /// Also write a record each time that a worker did not come back to its event loop for at least TIME,
+    /// so that all of its requests waited [default TIME: 100ms]
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100ms",
+        value_parser = value::time
+    )]
+    pub blocked: Option<Duration>,
+
     /// Replace the values of these query-string keys by REDACTED ("none" disables it)
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
     pub redact: Secrets,

@@ -78,6 +78,7 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
             config_lines: options.config_lines,
             variables: options.variable.clone(),
             headers: header_names(options),
+            blocked: options.blocked,
         },
     }
 }
@@ -212,6 +213,9 @@ mod tests {
         assert_eq!(settings.follow.extras.variables, ["request_id"]);
         assert_eq!(settings.follow.extras.headers, ["x-one"]);
         assert_eq!(settings.headers, [("x-one".to_owned(), "a=b".to_owned())]);
+        let time = |args: &[&str]| parsed(args).follow.extras.blocked;
+        assert_eq!(time(&["--blocked"]), Some(Duration::from_millis(100)));
+        assert_eq!(time(&["--blocked=20ms"]), Some(Duration::from_millis(20)));
         let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
         assert!(matches!(settings.redaction, Redaction::Query));
         let every = ReportTimes::Every(Duration::from_secs(1));

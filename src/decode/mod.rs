@@ -3,6 +3,7 @@
 
 pub mod abandoned;
 mod attempt;
+pub mod blocked;
 pub mod clock;
 mod ending;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Decodes the records that are not of a request: the names of places in the configuration of nginx,
-//! and the ends of workers.
+//! the ends of workers, and workers that were blocked.
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -19,6 +19,8 @@ pub enum Notice<'a> {
     Place(PlaceEvent<'a>),
     /// The worker with this pid has ended.
     WorkerEnded(u32),
+    /// A worker was blocked.
+    Blocked(Box<types::blocked_record>),
 }
 
 /// The names of a location and of its server, or of a group of upstream servers.
@@ -58,6 +60,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Notice<'_>>> {
             let record: types::ended_record = wire::copy(bytes)?;
             Some(Notice::WorkerEnded(record.pid))
         }
+        record_kind::RECORD_BLOCKED => Some(Notice::Blocked(Box::new(wire::copy(bytes)?))),
         _ => None,
     })
 }

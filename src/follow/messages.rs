@@ -66,6 +66,25 @@ pub fn probes(messages: Messages, sites: &ProbeSites) {
     }
 }
 
+/// Returns where the probe goes that shows turns of the event loop, and reports it, or that it has no
+/// place.
+pub fn turn(messages: Messages, program: &Program) -> Option<&ProbeSite> {
+    match &program.probe_sites.turn {
+        Ok(site) => {
+            probe(messages, site);
+            Some(site)
+        }
+        Err(reason) => {
+            let build = &program.identity.build;
+            messages.print(
+                Verbosity::Normal,
+                format_args!("--blocked shows nothing of {build}: {reason}"),
+            );
+            None
+        }
+    }
+}
+
 /// Reports where one probe goes.
 fn probe(messages: Messages, site: &ProbeSite) {
     let how = if site.emulated {

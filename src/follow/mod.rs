@@ -161,11 +161,15 @@ impl Follower {
         messages::probes(self.messages, &program.probe_sites);
         let is_layout_inferred = program.layout.source == LayoutOrigin::Inferred;
         messages::layout(self.messages, &program);
+        let asked = self.settings.extras.blocked.is_some();
         let target = ProbeTarget {
             binary: &program.binary,
             layout: &program.layout.layout,
             is_layout_inferred,
             sites: &program.probe_sites.sites,
+            turn: asked
+                .then(|| messages::turn(self.messages, &program))
+                .flatten(),
         };
         let probe = self.tracer.attach(&target);
         match probe.with_context(|| format!("failed to trace {}", program.shown())) {

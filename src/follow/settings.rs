@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use anyhow::Result;
 use nginx_binary::Options;
 use rustix::thread::CapabilitySet;
 
 use crate::attach::iterator::MappedFiles;
+use crate::attach::kernel;
+use crate::attach::kernel::Kernel;
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::attach::socket_source::SocketSource;
@@ -26,6 +29,13 @@ pub struct FollowSettings {
     pub filter: KernelFilter,
     /// What else BPF reads.
     pub extras: Extras,
+}
+
+impl FollowSettings {
+    /// Returns the kernel, if it has everything that tracing with these settings needs.
+    pub fn check_kernel(&self) -> Result<Kernel> {
+        kernel::check(self.sockets, self.extras.blocked.is_some())
+    }
 }
 
 /// What the user named for reading processes and their files.

@@ -65,6 +65,9 @@ pub struct Ledger {
     pub nameless: AtomicU64,
     /// The number of workers whose places were forgotten, since too many others have places.
     pub forgotten_workers: AtomicU64,
+    /// The number of records of blocked workers that could not be decoded or written. They are no
+    /// requests.
+    pub blocked_unwritten: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
@@ -81,6 +84,11 @@ impl Ledger {
     /// Returns the number of traced processes that have ended.
     pub fn ended_processes(&self) -> u64 {
         self.counters().ended_processes
+    }
+
+    /// Returns the number of records of blocked workers that were lost.
+    pub fn blocked_lost(&self) -> u64 {
+        self.counters().blocked_lost + self.blocked_unwritten.load(Ordering::Relaxed)
     }
 
     /// Reads BPF's counters.

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
+use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Format;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::Redaction;
@@ -24,10 +25,13 @@ use crate::pipeline::ledger::add;
 use crate::pipeline::messages;
 use crate::pipeline::records::Consumer;
 
+/// The encoder of a format.
+type Encoder = dyn Format + Send;
+
 /// Writes records as lines of one format.
 pub struct Lines {
     /// The format of the lines.
-    pub sink: Box<dyn Format + Send>,
+    pub sink: Box<Encoder>,
     /// The output that the lines are written to.
     pub output: Output,
     /// The redaction of query strings.
@@ -66,25 +70,26 @@ impl Lines {
         let (counts, reported) = (self.ledger.counts(), self.reported);
         for (cause, count) in counts.since(&reported) {
             let time = Clock::wall_now();
-            if !self.lost(&Lost { time, count, cause }) {
+            let lost = Lost { time, count, cause };
+            if !self.write_other(|sink, line| sink.lost(line, &lost).is_ok()) {
                 return;
             }
             self.reported.note_reported(cause, count);
         }
     }
 
-    /// Writes the lines that wait, and then one of losses. Returns whether it was written.
-    fn lost(&mut self, lost: &Lost) -> bool {
+    /// Writes the lines that wait, and then one that is not of a request. Returns whether it was written.
+    fn write_other(&mut self, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> bool) -> bool {
         self.write();
         if self.output.is_unread() {
             return false;
         }
-        let line = self.sink.lost(self.output.lines(), lost);
-        self.write_lost() && line.is_ok()
+        let is_whole = encode(&mut *self.sink, self.output.lines());
+        self.write_uncounted() && is_whole
     }
 
-    /// Writes one line of losses, which is not counted as a request. Returns whether it was written.
-    fn write_lost(&mut self) -> bool {
+    /// Writes one line, which is not counted as a request. Returns whether it was written.
+    fn write_uncounted(&mut self) -> bool {
         loop {
             let flushed = self.output.flush(&self.signals, &AtomicU64::new(0));
             if flushed.failure.is_some() {
@@ -94,7 +99,7 @@ impl Lines {
                 return true;
             }
             if self.output.is_unread() {
-                /* The line of losses would be counted as a request that waits for a reader. */
+                /* The line would be counted as a request that waits for a reader. */
                 self.output.lines().clear();
                 return false;
             }
@@ -147,6 +152,12 @@ impl Consumer for Lines {
             self.write();
         }
         Ok(())
+    }
+
+    fn blocked(&mut self, blocked: &Blocked<'_>) {
+        if !self.write_other(|sink, line| sink.blocked(line, blocked).is_ok()) {
+            add(&self.ledger.blocked_unwritten, 1);
+        }
     }
 
     fn flush(&mut self) {

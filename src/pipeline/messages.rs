@@ -77,6 +77,16 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
     }
 }
 
+/// Reports how many records of blocked workers were lost, if any were.
+pub fn blocked_lost(messages: Messages, count: u64) {
+    if count > 0 {
+        messages.print_last(
+            Verbosity::Normal,
+            format_args!("{count} records of blocked workers were lost"),
+        );
+    }
+}
+
 /// Reports that the output was still failing at the end.
 pub fn unwritten(messages: Messages, requests: u64) {
     let plural = if requests == 1 { "" } else { "s" };

@@ -26,7 +26,6 @@ use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 
 use crate::attach::Tracer;
-use crate::attach::kernel;
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::decode::held;
@@ -121,7 +120,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     fence::become_user(settings.user.as_deref())?;
     let ledger = Arc::new(Ledger::default());
     let (mut signals, stopped) = take_over_signals(&ledger, messages)?;
-    let kernel = kernel::check(settings.follow.sockets)?;
+    let kernel = settings.follow.check_kernel()?;
     descriptors::raise_limit();
     let rights = Rights::new(&kernel, settings.output.is_some())?;
     let tracer = Tracer::start(kernel, &settings.follow.filter, &settings.follow.extras)?;
@@ -355,6 +354,7 @@ impl Control {
             self.report_overhead();
         }
         messages::only_counted(self.messages, &self.ledger);
+        messages::blocked_lost(self.messages, self.ledger.blocked_lost());
         let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
         if is_failing {
             let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);

@@ -15,9 +15,12 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
+use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Request;
 use rustix::thread::CapabilitySet;
 
+use crate::bpf::types;
+use crate::decode::blocked;
 use crate::decode::clock::Clock;
 use crate::decode::place;
 use crate::decode::place::Notice;
@@ -45,6 +48,9 @@ pub trait Consumer: Send {
     /// Takes one request, in the order in which they were recorded. Later consumers see the request
     /// as this one has changed it.
     fn request(&mut self, request: &mut Request<'_>) -> Result<()>;
+
+    /// Takes a worker that was blocked.
+    fn blocked(&mut self, _blocked: &Blocked<'_>) {}
 
     /// Called when no further record waits to be handled.
     fn flush(&mut self) {}
@@ -136,6 +142,7 @@ impl RecordThread {
                     }
                 }
                 Ok(Some(Notice::WorkerEnded(pid))) => self.places.ended(pid),
+                Ok(Some(Notice::Blocked(record))) => self.blocked(&record),
                 Ok(None) => match wire::decode(record) {
                     Ok(event) => self.event(&event)?,
                     Err(error) => self.bad_record(error),
@@ -181,6 +188,20 @@ impl RecordThread {
             }
         }
         Ok(())
+    }
+
+    /// Handles the record of a worker that was blocked. No filter is for it.
+    fn blocked(&mut self, record: &types::blocked_record) {
+        if self.ledger.has_ended() {
+            return;
+        }
+        let mut blocked = blocked::blocked(record, self.clock);
+        if let Some(container) = self.containers.container(record.container) {
+            blocked.container = containers::keys(container);
+        }
+        for consumer in &mut self.consumers {
+            consumer.blocked(&blocked);
+        }
     }
 
     /// Returns the request that a record reports. `None` when a filter leaves it out.

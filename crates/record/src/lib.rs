@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub use attempt::Attempt;
+pub use blocked::Blocked;
 pub use container::Container;
 pub use ending::Ending;
 pub use format::Format;
@@ -32,6 +33,7 @@ pub use truncate::append_line;
 pub use waits::Waits;
 
 mod attempt;
+mod blocked;
 mod container;
 mod ending;
 pub mod format;
@@ -52,7 +54,7 @@ mod truncate;
 pub mod values;
 mod waits;
 
-/// One line of the output. `type` is its first key: `request` or `lost`.
+/// One line of the output. `type` is its first key: `request`, `lost` or `blocked`.
 ///
 /// Keys that this version does not know are ignored when a line is read, since keys are added within a
 /// major version. The JSON Schema names all keys, and refuses others.
@@ -63,4 +65,6 @@ pub enum Record<'a> {
     Request(Box<Request<'a>>),
     /// Requests that could not be delivered.
     Lost(Lost),
+    /// A worker that did not come back to its event loop.
+    Blocked(Box<Blocked<'a>>),
 }

@@ -57,6 +57,20 @@ names! {
 }
 
 names! {
+    /// What a blocked worker did, or waited for.
+    pub enum BlockPart {
+        /// It ran on a CPU.
+        OnCpu = "on_cpu",
+        /// It was in a sleep that nothing can interrupt, mostly for a disk.
+        Io = "io",
+        /// It could run, and waited for a CPU.
+        Runqueue = "runqueue",
+        /// It slept otherwise, or was stopped.
+        Sleep = "sleep",
+    }
+}
+
+names! {
     /// What the times of a request count from.
     pub enum Origin {
         /// The moment at which the connection was accepted.

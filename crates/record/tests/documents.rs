@@ -8,9 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::schema::longest;
+use ngx_bpf_record::schema::longest_of;
 use ngx_bpf_record::schema::resolve;
 use ngx_bpf_record::values::Cause;
 use serde::Deserializer;
@@ -71,6 +73,12 @@ fn fields(text: &str) -> String {
         let rows = rows(&definition, name, &keys);
         text = replaced(&text, heading, &columns, rows);
     }
+    let blocked = rows(
+        &definition,
+        "blocked",
+        &keys(&longest_of::<Blocked<'_>>("blocked")),
+    );
+    text = replaced(&text, "blocked", &columns, blocked);
     let mut rows = rows(&definition, "lost", &keys(&lost));
     rows.iter_mut().for_each(|row| row.truncate(3));
     text = replaced(&text, "lost", &columns[..3], rows);
@@ -81,6 +89,7 @@ fn fields(text: &str) -> String {
         ("end", "Side", ["`closed_by`", "what happened"]),
         ("end", "Part", ["`last_phase`", "what happened"]),
         ("lost", "Cause", ["`cause`", "what happened"]),
+        ("blocked", "BlockPart", ["`longest_part`", "what happened"]),
     ] {
         text = replaced(&text, heading, &column, values(&definition, name));
     }

@@ -38,6 +38,7 @@ fn lines(format: &mut dyn Format, records: &str, max: Option<usize>) -> String {
                 append_line(format, &mut lines, &mut request, max).unwrap();
             }
             Record::Lost(lost) => format.lost(&mut lines, &lost).unwrap(),
+            Record::Blocked(blocked) => format.blocked(&mut lines, &blocked).unwrap(),
         }
     }
     String::from_utf8(lines).unwrap()

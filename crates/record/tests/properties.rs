@@ -46,6 +46,7 @@ fn line(format: &mut dyn Format, record: &mut Record<'_>, max: Option<usize>) ->
     match record {
         Record::Request(request) => append_line(format, &mut line, request, max).unwrap(),
         Record::Lost(lost) => format.lost(&mut line, lost).unwrap(),
+        Record::Blocked(blocked) => format.blocked(&mut line, blocked).unwrap(),
     }
     String::from_utf8(line).unwrap()
 }

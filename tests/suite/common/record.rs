@@ -24,6 +24,9 @@ pub const WAITS: [&str; 4] = [
     "upstream_stall_ns",
 ];
 
+/// A worker that was blocked.
+pub type Blocked = ngx_bpf_record::Blocked<'static>;
+
 /// One attempt at an upstream.
 pub type Attempt = ngx_bpf_record::Attempt<'static>;
 
@@ -40,6 +43,8 @@ pub enum Line {
     Request(Record),
     /// A loss.
     Lost(Lost),
+    /// A worker that was blocked.
+    Blocked(Box<Blocked>),
 }
 
 impl Line {
@@ -53,6 +58,7 @@ impl Line {
         match serde_json::from_value(value) {
             Ok(ngx_bpf_record::Record::Request(request)) => Self::Request(Record(request)),
             Ok(ngx_bpf_record::Record::Lost(lost)) => Self::Lost(lost),
+            Ok(ngx_bpf_record::Record::Blocked(blocked)) => Self::Blocked(blocked),
             Err(error) => panic!("{error}: {line}"),
         }
     }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::PATIENCE;
 use super::lines;
 use super::program::kill;
+use super::record::Blocked;
 use super::record::Line;
 use super::record::Lost;
 use super::record::Record;
@@ -279,7 +280,7 @@ impl Ended {
             .into_iter()
             .filter_map(|line| match line {
                 Line::Request(record) => Some(record),
-                Line::Lost(_) => None,
+                Line::Lost(_) | Line::Blocked(_) => None,
             })
             .collect()
     }
@@ -289,8 +290,19 @@ impl Ended {
         self.lines()
             .into_iter()
             .filter_map(|line| match line {
-                Line::Request(_) => None,
+                Line::Request(_) | Line::Blocked(_) => None,
                 Line::Lost(lost) => Some(lost),
+            })
+            .collect()
+    }
+
+    /// Returns the records of blocked workers, in order.
+    pub fn blocked(&self) -> Vec<Blocked> {
+        self.lines()
+            .into_iter()
+            .filter_map(|line| match line {
+                Line::Request(_) | Line::Lost(_) => None,
+                Line::Blocked(blocked) => Some(*blocked),
             })
             .collect()
     }

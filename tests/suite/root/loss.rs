@@ -90,6 +90,7 @@ fn stalled_reader() {
                 assert!(lost.time.ends_with('Z'));
                 reported += lost.count;
             }
+            Line::Blocked(blocked) => panic!("{blocked:?}"),
         }
     }
     assert!(summary.lost > 0, "{summary:?}");

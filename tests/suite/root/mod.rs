@@ -11,6 +11,8 @@ mod asked;
 mod bad_input;
 /// Load balancing.
 mod balancers;
+/// Workers that do not come back to their event loop.
+mod blocked;
 /// The body of a request, and the queue.
 mod bodies;
 /// `proxy_cache`.

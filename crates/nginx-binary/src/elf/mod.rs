@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -271,6 +272,19 @@ impl<'data> Elf<'data> {
                 into.is_some_and(|into| into < section.size())
             };
             section.address() > 0 && is_inside(a) && is_inside(b)
+        })
+    }
+
+    /// Returns the address of a section, as linked. `None` when there is no such section.
+    pub fn section_address(&self, name: &str) -> Option<u64> {
+        Some(self.file.section_by_name(name)?.address())
+    }
+
+    /// Returns the range in the file of each segment, and the address of its first byte, as linked.
+    pub fn mapped(&self) -> impl Iterator<Item = (Range<u64>, u64)> {
+        self.file.segments().map(|segment| {
+            let (start, size) = segment.file_range();
+            (start..start.saturating_add(size), segment.address())
         })
     }
 

@@ -113,6 +113,11 @@ impl Symbols {
         self.0.get(name)
     }
 
+    /// Returns every symbol, with its name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Symbol)> {
+        self.0.iter().map(|(name, symbol)| (name.as_str(), symbol))
+    }
+
     /// Returns the names of the symbols whose range contains an address.
     pub fn covering(&self, address: u64) -> impl Iterator<Item = &str> {
         self.0

@@ -9,76 +9,16 @@ use crate::build;
 use crate::elf::Elf;
 use crate::elf::symbols;
 use crate::elf::symbols::Symbol;
+use crate::sites::probed::PROBED;
+use crate::sites::probed::ProbedFunction;
+use crate::sites::probed::Purpose;
+use crate::sites::probed::QUIC_FRAMES;
 use crate::sites::references::References;
 
 pub mod placement;
+mod probed;
 pub mod references;
 pub mod split;
-
-/// A function that is probed.
-struct ProbedFunction {
-    function: &'static str,
-    /// The number of its arguments that are read, 1 or 2.
-    arguments: usize,
-    /// The BPF program that is attached to it (bpf/ngx.bpf.c).
-    program: &'static str,
-    /// Another function, of which the program needs the address.
-    landmark: Option<&'static str>,
-    purpose: Purpose,
-}
-
-/// The requests that a probe is needed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// Every request.
-    Always,
-    /// Requests of a module. Builds without the module have no such function.
-    Module,
-    /// Responses over HTTP/3. Unless all of these probes can be placed, the responses have no times.
-    Quic,
-}
-
-/// Feature test for `Purpose::Quic`: this symbol appeared in 1.25.4 together with the frame layout in
-/// nginx_headers/nginx.h.
-const QUIC_FRAMES: &str = "ngx_quic_path_limit";
-
-const PROBED: [ProbedFunction; 5] = [
-    ProbedFunction {
-        function: "ngx_http_init_connection",
-        arguments: 1,
-        program: "init_connection",
-        landmark: None,
-        purpose: Purpose::Always,
-    },
-    ProbedFunction {
-        function: "ngx_http_free_request",
-        arguments: 2,
-        program: "free_request",
-        landmark: Some("ngx_http_request_empty_handler"),
-        purpose: Purpose::Always,
-    },
-    ProbedFunction {
-        function: "ngx_http_v2_send_output_queue",
-        arguments: 1,
-        program: "send_output_queue",
-        landmark: None,
-        purpose: Purpose::Module,
-    },
-    ProbedFunction {
-        function: "ngx_quic_output",
-        arguments: 1,
-        program: "quic_output",
-        landmark: None,
-        purpose: Purpose::Quic,
-    },
-    ProbedFunction {
-        function: "ngx_quic_close_connection",
-        arguments: 1,
-        program: "quic_close",
-        landmark: None,
-        purpose: Purpose::Quic,
-    },
-];
 
 /// Returns the names of the symbols that every nginx with http must have.
 pub fn required_symbols() -> Vec<&'static str> {
@@ -180,6 +120,8 @@ pub struct ProbeSites {
     /// Why the times of HTTP/3 responses cannot be measured although this nginx speaks HTTP/3. `None` when
     /// they can be, or when it does not.
     pub http3_unavailable: Option<String>,
+    /// The probe that shows turns of the event loop, or why it has no place.
+    pub turn: Result<ProbeSite, String>,
 }
 
 impl ProbeSites {
@@ -191,16 +133,18 @@ impl ProbeSites {
     /// through is missing or unreferenced, or when its code does not decode.
     pub fn locate(elf: &Elf<'_>) -> Result<Self> {
         let is_expected = |probed: &&ProbedFunction| match probed.purpose {
-            Purpose::Always => true,
+            Purpose::Always | Purpose::Turn => true,
             Purpose::Module => elf.symbol(probed.function).is_some(),
             Purpose::Quic => elf.symbol(QUIC_FRAMES).is_some(),
         };
         let (mut found, mut sites, mut quic) = (Vec::new(), Vec::new(), Vec::new());
+        let mut turn = Err(String::new());
         for probed in PROBED.iter().filter(is_expected) {
             let symbol = elf.symbol(probed.function);
             let symbol = symbol.context("it has no such symbol");
             match symbol.with_context(|| no_place(probed)) {
                 Err(error) if probed.purpose == Purpose::Quic => quic.push(Err(error)),
+                Err(error) if probed.purpose == Purpose::Turn => turn = Err(format!("{error:#}")),
                 symbol => found.push((probed, symbol?)),
             }
         }
@@ -212,6 +156,7 @@ impl ProbeSites {
             let site = site.with_context(|| no_place(probed));
             match probed.purpose {
                 Purpose::Quic => quic.push(site),
+                Purpose::Turn => turn = site.map_err(|error| format!("{error:#}")),
                 Purpose::Always | Purpose::Module => sites.push(site?),
             }
         }
@@ -229,6 +174,7 @@ impl ProbeSites {
         Ok(Self {
             sites,
             http3_unavailable: reason.map(unavailable),
+            turn,
         })
     }
 }

@@ -11,6 +11,7 @@ use serde_json::ser::Formatter;
 
 use super::Format;
 use super::escape::is_unsafe;
+use crate::blocked::Blocked;
 use crate::lost::Lost;
 use crate::request::Request;
 
@@ -32,6 +33,10 @@ impl Format for Json {
 
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
         write_record(line, "lost", lost)
+    }
+
+    fn blocked(&mut self, line: &mut Vec<u8>, blocked: &Blocked<'_>) -> io::Result<()> {
+        write_record(line, "blocked", blocked)
     }
 
     fn width(&self, c: char) -> usize {

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::blocked::Blocked;
 use crate::lost::Lost;
 use crate::request::Request;
 use crate::values::Cut;
@@ -21,6 +22,9 @@ pub trait Format {
 
     /// Appends the line of a loss. Fails when it can't be encoded; then nothing is appended.
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()>;
+
+    /// Appends the line of a blocked worker. Fails when it can't be encoded; then nothing is appended.
+    fn blocked(&mut self, line: &mut Vec<u8>, blocked: &Blocked<'_>) -> io::Result<()>;
 
     /// Returns whether the format writes the text of this key: most write all.
     fn writes(&self, _cut: Cut) -> bool {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Format;
 use super::flat::flatten;
 use super::json;
+use crate::blocked::Blocked;
 use crate::host::host_and_port;
 use crate::host::without_brackets;
 use crate::lost::Lost;
@@ -109,6 +110,12 @@ impl Format for Otel {
 
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
         self.add_keys("lost", lost)?;
+        self.attributes.write(line);
+        Ok(())
+    }
+
+    fn blocked(&mut self, line: &mut Vec<u8>, blocked: &Blocked<'_>) -> io::Result<()> {
+        self.add_keys("blocked", blocked)?;
         self.attributes.write(line);
         Ok(())
     }

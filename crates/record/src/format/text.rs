@@ -10,6 +10,7 @@ use super::Format;
 use super::escape::Escaped;
 use super::escape::is_unsafe;
 use super::flat::flatten;
+use crate::blocked::Blocked;
 use crate::lost::Lost;
 use crate::request::Request;
 use crate::values::Cut;
@@ -55,6 +56,20 @@ impl Format for Text {
 
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {
         writeln!(line, "lost {} requests: {}", lost.count, lost.cause)
+    }
+
+    fn blocked(&mut self, line: &mut Vec<u8>, blocked: &Blocked<'_>) -> io::Result<()> {
+        write!(line, "blocked pid {}", blocked.pid)?;
+        flatten(blocked, &mut |name, value| {
+            if name.ends_with("_ns") || name.ends_with("_requests") {
+                line.extend_from_slice(b", ");
+                line.extend_from_slice(name.as_bytes());
+                line.push(b'=');
+                line.extend_from_slice(value);
+            }
+        })?;
+        line.push(b'\n');
+        Ok(())
     }
 
     fn writes(&self, cut: Cut) -> bool {

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -66,7 +67,8 @@ pub(crate) enum Name {
 /// Returns the keys of a request and of a loss that have a name in OpenTelemetry's conventions.
 pub(crate) fn otel_names() -> HashMap<String, Name> {
     let definition = definition();
-    let records = ["request", "lost"].map(|name| &definition["$defs"][name]["properties"]);
+    let records =
+        ["request", "lost", "blocked"].map(|name| &definition["$defs"][name]["properties"]);
     let keys = records.into_iter().filter_map(Value::as_object).flatten();
     let named = keys.filter_map(|(key, property)| {
         let name = match property.get("x-otel")? {
@@ -80,9 +82,7 @@ pub(crate) fn otel_names() -> HashMap<String, Name> {
 
 /// Returns a request with every key, each with its longest value.
 pub fn longest() -> Request<'static> {
-    let definition = definition();
-    let value = longest_value(&definition, &definition["$defs"]["request"]);
-    let mut request: Request<'static> = serde_json::from_value(value).unwrap_or_default();
+    let mut request: Request<'static> = longest_of("request");
     /* In these forms the values have the most names in OpenTelemetry. */
     let begin_with = |text: &mut Option<std::borrow::Cow<'_, str>>, start: &str| {
         if let Some(text) = text {
@@ -92,6 +92,13 @@ pub fn longest() -> Request<'static> {
     begin_with(&mut request.server_protocol, "HTTP/");
     begin_with(&mut request.request_uri, "?");
     request
+}
+
+/// Returns a record of a type with every key, each with its longest value.
+pub fn longest_of<T: Default + DeserializeOwned>(name: &str) -> T {
+    let definition = definition();
+    let value = longest_value(&definition, &definition["$defs"][name]);
+    serde_json::from_value(value).unwrap_or_default()
 }
 
 /// Returns the longest value that a schema allows.

@@ -10,6 +10,9 @@ use super::definition;
 use super::publish;
 use super::resolve;
 
+/// The types of records.
+const RECORDS: [&str; 3] = ["request", "lost", "blocked"];
+
 /// Returns the JSON Schema of a line of `--format otel`.
 pub fn otel() -> Value {
     let definition = definition();
@@ -18,12 +21,12 @@ pub fn otel() -> Value {
         "title": "A record of ngx-bpf --format otel: one line",
         "description": "docs/otel.md says which key of record.json each one is.",
         "type": "object",
-        "oneOf": [{ "$ref": "#/$defs/request" }, { "$ref": "#/$defs/lost" }],
-        "$defs": {
-            "request": FlatSchema::of(&definition, &definition["$defs"]["request"]),
-            "lost": FlatSchema::of(&definition, &definition["$defs"]["lost"]),
-        },
+        "oneOf": RECORDS.map(|name| json!({ "$ref": format!("#/$defs/{name}") })),
+        "$defs": {},
     });
+    for name in RECORDS {
+        schema["$defs"][name] = FlatSchema::of(&definition, &definition["$defs"][name]);
+    }
     let values = definition["$defs"].as_object().into_iter().flatten();
     for (name, value) in values.filter(|(_, value)| value.get("oneOf").is_some()) {
         schema["$defs"][name] = value.clone();

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Workers that do not come back to their event loop (`--blocked`), and the requests that wait for them.
+
+use std::fs;
+use std::fs::File;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
+
+use ngx_bpf_record::values::BlockPart;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::client::Client;
+use crate::suite::common::delay;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::kill;
+use crate::suite::common::record::Blocked;
+use crate::suite::common::record::Record;
+use crate::suite::common::tool::Ended;
+use crate::suite::common::tool::Tool;
+
+/// How long a test blocks the worker, in milliseconds.
+const BLOCK_MS: u64 = 300;
+
+/// As long as a tick of the kernel's timer may be, in nanoseconds. Waits are measured in ticks.
+const TICK_NS: u64 = 10_000_000;
+
+/// The system call in which a worker waits that writes to a full pipe.
+const WRITE: libc::c_long = libc::SYS_write;
+
+/// A server one of whose locations writes its log to a pipe, which nginx does not do without blocking.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        location / { return 200 'hello\\n'; }
+        location /blocks { access_log {prefix}/pipe; return 200 'hello\\n'; }
+    }";
+
+/// Returns nginx, and the other end of its pipe.
+fn piped() -> (Nginx, File) {
+    let mut pipe = None;
+    let nginx = Nginx::prepared(HTTP, 9, |prefix| pipe = Some(make_pipe(prefix)));
+    (nginx, pipe.unwrap())
+}
+
+/// Makes the pipe, and opens it so that nothing waits for an other end.
+fn make_pipe(prefix: &Path) -> File {
+    let path = prefix.join("pipe");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let mut options = File::options();
+    options.read(true).write(true);
+    options.custom_flags(libc::O_NONBLOCK).open(path).unwrap()
+}
+
+/// Fills the pipe.
+fn fill(mut pipe: &File) {
+    while pipe.write(&[b'\n'; 4096]).is_ok() {}
+    while pipe.write(b"\n").is_ok() {}
+}
+
+/// Takes everything out of the pipe.
+fn drain(mut pipe: &File) {
+    let mut bytes = [0; 4096];
+    while pipe.read(&mut bytes).is_ok() {}
+}
+
+/// Waits until a process is in a system call.
+fn wait_in_call(pid: u32, call: libc::c_long) {
+    let end = Instant::now() + PATIENCE;
+    let in_call = || {
+        let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+        text.split(' ').next() == Some(&call.to_string())
+    };
+    while !in_call() {
+        assert!(Instant::now() < end, "the worker is not blocked");
+        std::thread::yield_now();
+    }
+}
+
+/// Blocks the worker by a request, while another one arrives. Returns the worker.
+fn block(nginx: &Nginx, pipe: &File) -> u32 {
+    let worker = nginx.workers()[0];
+    let mut innocent = Client::connect(nginx.port);
+    innocent.get("/");
+    nginx.wait_logged(1);
+    fill(pipe);
+    Client::connect(nginx.port).get("/blocks");
+    wait_in_call(worker, WRITE);
+    innocent.send("GET /innocent HTTP/1.1\r\nHost: test\r\n\r\n");
+    delay(Duration::from_millis(BLOCK_MS));
+    drain(pipe);
+    innocent.receive();
+    worker
+}
+
+/// Asserts that a time is as long as the worker was blocked, as far as a busy machine keeps to it.
+fn assert_blocked(ns: Option<u64>) {
+    let least = BLOCK_MS * 950_000;
+    assert!(ns.is_some_and(|ns| ns >= least), "{ns:?}");
+}
+
+/// Returns the only request for this uri.
+fn request<'r>(records: &'r [Record], uri: &str) -> &'r Record {
+    let mut all = records.iter();
+    let found = all.find(|record| record.request_uri.as_deref() == Some(uri));
+    found.unwrap_or_else(|| panic!("no {uri}: {records:#?}"))
+}
+
+/// Returns when it began and ended, in nanoseconds since 1970, and asserts that its parts add up.
+fn range(blocked: &Blocked) -> (u64, u64) {
+    let parts = [
+        blocked.on_cpu_ns,
+        blocked.io_ns,
+        blocked.runqueue_ns,
+        blocked.sleep_ns,
+    ];
+    let sum: u64 = parts.into_iter().map(Option::unwrap).sum();
+    assert_eq!(sum, blocked.duration_ns, "{blocked:#?}");
+    let time: jiff::Timestamp = blocked.time.as_deref().unwrap().parse().unwrap();
+    let began = u64::try_from(time.as_nanosecond()).unwrap();
+    (began, began + blocked.duration_ns)
+}
+
+/// Traces until nginx has ended.
+fn ended(nginx: Nginx, tool: Tool) -> Ended {
+    nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    ended
+}
+
+/// Check a worker that is blocked by one request, while another one waits: the record of the worker and
+/// that of the request agree.
+#[test]
+fn innocent_request() {
+    let (nginx, pipe) = piped();
+    let tool = Tool::start(
+        &["--pid", &nginx.pid().to_string(), "--json", "--blocked"],
+        1,
+    );
+    let worker = block(&nginx, &pipe);
+    let ended = ended(nginx, tool);
+    let (blocked, records) = (ended.blocked(), ended.records());
+    let [blocked] = &blocked[..] else {
+        panic!("{blocked:#?}");
+    };
+    assert_eq!(blocked.pid, worker);
+    assert_blocked(Some(blocked.duration_ns));
+    assert_blocked(blocked.sleep_ns);
+    assert_eq!(blocked.longest_part, Some(BlockPart::Sleep), "{blocked:#?}");
+    assert_eq!(blocked.longest_part_ns, blocked.sleep_ns, "{blocked:#?}");
+    let (began, end) = range(blocked);
+    let innocent = request(&records, "/innocent");
+    let waited = innocent.waits.read_wait_ns.unwrap();
+    assert_eq!(blocked.waiting_requests, 1, "{blocked:#?}");
+    assert_eq!(blocked.waiting_ns, blocked.waiting_max_ns);
+    let context = format!("{blocked:#?}\n{innocent:#?}");
+    assert_blocked(Some(waited));
+    /* It was read after the worker came back, and had come when the worker was blocked. */
+    let (read, waited_for_it) = (innocent.first_ns(), blocked.waiting_ns.unwrap());
+    assert!(began < read - waited + TICK_NS && end < read, "{context}");
+    let after = waited.checked_sub(waited_for_it).unwrap();
+    assert!(after <= read - end + TICK_NS, "{context}");
+    /* The one that blocks is answered before it blocks. */
+    let guilty = request(&records, "/blocks");
+    assert_eq!(guilty.waits.read_wait_ns, None);
+    assert!(guilty.first_ns() > began && guilty.first_ns() < end);
+}
+
+/// Check a worker that is stopped: it sleeps, and nothing but that is asked of it.
+#[test]
+fn stopped() {
+    let nginx = Nginx::simple();
+    let tool = Tool::start(
+        &["--pid", &nginx.pid().to_string(), "--json", "--blocked"],
+        1,
+    );
+    let worker = nginx.workers()[0];
+    Client::connect(nginx.port).get("/");
+    kill("STOP", worker);
+    delay(Duration::from_millis(BLOCK_MS));
+    kill("CONT", worker);
+    Client::connect(nginx.port).get("/");
+    let ended = ended(nginx, tool);
+    let blocked = ended.blocked();
+    let [blocked] = &blocked[..] else {
+        panic!("{blocked:#?}");
+    };
+    range(blocked);
+    assert_blocked(blocked.sleep_ns);
+    assert_eq!(blocked.waiting_requests, 0, "{blocked:#?}");
+}
+
+/// Check that idle and busy workers are not blocked, and that a shorter time than the one that was asked for
+/// is not reported.
+#[test]
+fn not_blocked() {
+    let (nginx, pipe) = piped();
+    let args = ["--pid", &nginx.pid().to_string(), "--json", "--blocked=10s"];
+    let tool = Tool::start(&args, 1);
+    block(&nginx, &pipe);
+    let mut client = Client::connect(nginx.port);
+    for _ in 0..1000 {
+        client.get("/");
+    }
+    let ended = ended(nginx, tool);
+    assert_eq!(ended.blocked(), []);
+}
+
+/// Check that nothing is loaded for it, and nothing is kept of it, when it is not asked for.
+#[test]
+fn off() {
+    let (nginx, pipe) = piped();
+    let tool = Tool::trace(nginx.pid());
+    block(&nginx, &pipe);
+    let programs = tool.verified_instructions();
+    assert!(programs.contains_key("free_request"), "{programs:?}");
+    assert!(!programs.contains_key("task_switch") && !programs.contains_key("turn"));
+    let ended = ended(nginx, tool);
+    assert_eq!(ended.blocked(), []);
+}
