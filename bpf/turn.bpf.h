@@ -35,6 +35,12 @@ static __always_inline struct turn *turn_of(struct task_struct *task)
 	return blocked_min_ns ? bpf_task_storage_get(&turns, task, NULL, 0) : NULL;
 }
 
+/* The same of any task of the machine: most are the kernel's own, or idle. */
+static __always_inline struct turn *turn_of_any(struct task_struct *task)
+{
+	return task->mm ? turn_of(task) : NULL;
+}
+
 /* How long a task has waited for a CPU so far, since it was made. */
 static __always_inline __u64 run_delay_of(struct task_struct *task)
 {
@@ -170,7 +176,7 @@ static __always_inline void blocked_submit(struct turn *t)
 /* A task leaves its CPU, and is the current one still. */
 static __always_inline void task_left(void *ctx, struct task_struct *task, bool preempt)
 {
-	struct turn *t = turn_of(task);
+	struct turn *t = turn_of_any(task);
 	__u64 now;
 
 	if (!t)
@@ -204,7 +210,7 @@ static __always_inline void task_left(void *ctx, struct task_struct *task, bool 
  */
 static __always_inline void task_came(struct task_struct *task)
 {
-	struct turn *t = turn_of(task);
+	struct turn *t = turn_of_any(task);
 	__u64 now;
 
 	if (!t)

@@ -44,6 +44,7 @@ pub mod program;
 pub mod role;
 pub mod selection;
 pub mod settings;
+pub mod stacks;
 mod traced;
 
 /// The interval at which `--wait` looks for new masters.

@@ -2,15 +2,17 @@
 //! The services of the machine for this process: stderr, signals, limits, and files that other
 //! users name. This is the lowest layer: every other layer may use it, and it uses none of them.
 
+pub mod code_mappings;
 pub mod confinement;
 pub mod container;
 pub mod descriptors;
 pub mod escape;
 pub mod foreign;
+pub mod kernel_symbols;
 pub mod memory;
 pub mod pid_namespace;
 pub mod privileges;
-mod process_root;
+pub mod process_root;
 pub mod signals;
 pub mod stderr;
 pub mod system_calls;

@@ -49,11 +49,16 @@ impl ProcessRoot {
     /// Reads a small file by its path from the root. `None` when there is no such file, when it is
     /// longer than `max` bytes, or when it can't be read without waiting.
     pub fn read(&self, path: &str, max: usize) -> Option<Vec<u8>> {
-        let file: File = reopen(self.open(path)?.as_fd()).ok()?;
+        let file = self.file(path)?;
         let mut bytes = Vec::new();
         let limit = u64::try_from(max).ok()?.saturating_add(1);
         file.take(limit).read_to_end(&mut bytes).ok()?;
         (bytes.len() <= max).then_some(bytes)
+    }
+
+    /// Opens a regular file for reading, as `read()` does.
+    pub fn file(&self, path: &str) -> Option<File> {
+        reopen(self.open(path)?.as_fd()).ok()
     }
 
     /// Opens a regular file for inspection. One name is opened at a time, so that a file system is

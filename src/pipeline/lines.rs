@@ -11,6 +11,7 @@ use ngx_bpf_record::Format;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::append_blocked;
 use ngx_bpf_record::append_line;
 
 use crate::counts::Counts;
@@ -154,8 +155,9 @@ impl Consumer for Lines {
         Ok(())
     }
 
-    fn blocked(&mut self, blocked: &Blocked<'_>) {
-        if !self.write_other(|sink, line| sink.blocked(line, blocked).is_ok()) {
+    fn blocked(&mut self, blocked: &mut Blocked<'_>) {
+        let max = self.line_bytes_max;
+        if !self.write_other(|sink, line| append_blocked(sink, line, blocked, max).is_ok()) {
             add(&self.ledger.blocked_unwritten, 1);
         }
     }
@@ -185,9 +187,11 @@ impl Consumer for Lines {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
 
+    use ngx_bpf_record::Blocked;
     use ngx_bpf_record::Redaction;
     use ngx_bpf_record::Request;
 
@@ -202,6 +206,31 @@ mod tests {
     use crate::output::OutputFormat;
     use crate::pipeline::ledger::Ledger;
     use crate::pipeline::records::Consumer as _;
+
+    /// Check that the line of a blocked worker is not counted as a request, and that it is counted as lost
+    /// when it can't be written, and not as a lost request.
+    #[test]
+    fn blocked_workers() {
+        for (path, lost) in [("/dev/null", 0), ("/dev/full", 1)] {
+            let mut lines = Lines {
+                sink: output::encoder(OutputFormat::Json),
+                output: Output::open(Some(Path::new(path))).unwrap(),
+                redaction: Redaction::Query,
+                line_bytes_max: None,
+                signals: Signals::default(),
+                ledger: Arc::new(Ledger::default()),
+                reported: Counts::default(),
+                messages: Messages::new(Verbosity::Quiet),
+            };
+            lines.blocked(&mut Blocked::default());
+            lines.finish();
+            let ledger = &lines.ledger;
+            assert_eq!(ledger.blocked_lost(), lost, "{path}");
+            let counts = ledger.counts();
+            assert_eq!((counts.lost(), counts.seen), (0, 0));
+            assert_eq!(ledger.written.load(Ordering::Relaxed), 0);
+        }
+    }
 
     /// Check that requests are redacted, that losses are written once and not counted as written, and
     /// that SIGUSR1 opens the file again after it was moved away.

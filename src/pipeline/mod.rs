@@ -63,6 +63,7 @@ use crate::pipeline::overhead::ReportTimes;
 use crate::pipeline::places::Places;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
+use crate::pipeline::stacks::StackThread;
 
 mod abandoned;
 mod asked;
@@ -76,6 +77,7 @@ mod messages;
 pub mod overhead;
 mod places;
 mod records;
+mod stacks;
 
 /// The interval at which the control checks the traced processes and the counters.
 const TICK: Duration = Duration::from_millis(100);
@@ -133,6 +135,8 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let asked = AskedNames::new(&settings.follow.extras, &settings.headers);
     let output = Output::open(settings.output.as_deref())?;
     let served = metrics::serve(settings.metrics)?;
+    let blocked = settings.follow.extras.blocked;
+    let stacks = blocked.map(|_| StackThread::start(rights.reading));
     let mut control = Control {
         abandoned: AbandonedRequests::new(settings.follow.filter),
         follower: Follower::new(settings.follow, tracer, reading, containers, messages),
@@ -144,22 +148,15 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         messages,
     };
     let (is_unread, is_public) = (output.is_unread(), output.is_public());
-    let lines = Lines {
-        sink: output::encoder(settings.format),
-        output,
-        redaction: settings.redaction,
-        line_bytes_max: settings.line_bytes_max,
-        signals: signals.clone(),
-        ledger: Arc::clone(&ledger),
-        reported: Counts::default(),
-        messages,
-    };
+    let cut = (settings.redaction, settings.line_bytes_max);
+    let lines = lines(settings.format, output, cut, &signals, &ledger, messages);
     let (wants_more, ended) = bounded(0);
     let records = RecordThread {
         filter: settings.filter,
         containers: ContainerKeys::new(numbered),
         asked,
         places: Places::default(),
+        stacks: stacks.transpose()?,
         consumers: consumers(served.requests, lines),
         left: settings.count,
         ledger,
@@ -174,6 +171,27 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     signals.start_clock(settings.duration);
     control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)
+}
+
+/// Returns the consumer that writes lines, which redacts and cuts them.
+fn lines(
+    format: OutputFormat,
+    output: Output,
+    (redaction, line_bytes_max): (Redaction, Option<usize>),
+    signals: &Signals,
+    ledger: &Arc<Ledger>,
+    messages: Messages,
+) -> Lines {
+    Lines {
+        sink: output::encoder(format),
+        output,
+        redaction,
+        line_bytes_max,
+        signals: signals.clone(),
+        ledger: Arc::clone(ledger),
+        reported: Counts::default(),
+        messages,
+    }
 }
 
 /// Returns how processes and their files are read.

@@ -13,6 +13,7 @@ use anyhow::Result;
 use anyhow::anyhow;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
+use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
 use ngx_bpf_record::Blocked;
@@ -39,6 +40,8 @@ use crate::pipeline::ledger::add;
 use crate::pipeline::ledger::is_first;
 use crate::pipeline::places::Places;
 use crate::pipeline::places::WORKERS_MAX;
+use crate::pipeline::stacks::NamedRecord;
+use crate::pipeline::stacks::StackThread;
 
 /// The interval at which the clocks are compared and `Consumer::tick()` is called.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +53,7 @@ pub trait Consumer: Send {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()>;
 
     /// Takes a worker that was blocked.
-    fn blocked(&mut self, _blocked: &Blocked<'_>) {}
+    fn blocked(&mut self, _blocked: &mut Blocked<'_>) {}
 
     /// Called when no further record waits to be handled.
     fn flush(&mut self) {}
@@ -72,6 +75,9 @@ pub struct RecordThread {
     pub asked: AskedNames,
     /// The names in the configuration of the workers that records come from.
     pub places: Places,
+    /// The thread that names the functions on the stacks of blocked workers. `None` when they are not
+    /// asked for.
+    pub stacks: Option<StackThread>,
     /// The consumers. One that changes requests comes last.
     pub consumers: Vec<Box<dyn Consumer>>,
     /// The number of requests until the end (`--count`). `None`: no limit.
@@ -108,6 +114,7 @@ impl RecordThread {
     /// Fails when a batch is corrupt, or a request can't be encoded.
     pub fn handle_all(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
         let result = self.receive_all(batches);
+        self.finish_blocked();
         self.consumers.iter_mut().for_each(|c| c.finish());
         result
     }
@@ -115,13 +122,22 @@ impl RecordThread {
     /// Handles batches until the channel ends.
     fn receive_all(&mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
         let ticks = tick(TICK);
+        let mut named = self.stacks.as_ref().map_or_else(never, StackThread::named);
         loop {
+            let mut is_over = false;
             select! {
                 recv(batches) -> batch => match batch {
                     Ok(batch) => self.batch(&batch, batches.is_empty())?,
                     Err(_) => break,
                 },
+                recv(named) -> record => match record {
+                    Ok(record) => self.named(&record),
+                    Err(_) => is_over = true,
+                },
                 recv(ticks) -> _ => self.tick(),
+            }
+            if is_over {
+                named = never();
             }
             if self.ledger.has_ended() {
                 self.wants_more = None;
@@ -142,7 +158,7 @@ impl RecordThread {
                     }
                 }
                 Ok(Some(Notice::WorkerEnded(pid))) => self.places.ended(pid),
-                Ok(Some(Notice::Blocked(record))) => self.blocked(&record),
+                Ok(Some(Notice::Blocked(record))) => self.blocked(record),
                 Ok(None) => match wire::decode(record) {
                     Ok(event) => self.event(&event)?,
                     Err(error) => self.bad_record(error),
@@ -190,17 +206,47 @@ impl RecordThread {
         Ok(())
     }
 
-    /// Handles the record of a worker that was blocked. No filter is for it.
-    fn blocked(&mut self, record: &types::blocked_record) {
+    /// Takes the record of a worker that was blocked. No filter is for it.
+    fn blocked(&mut self, record: Box<types::blocked_record>) {
+        let stacks = self.stacks.as_mut();
+        if let Some(unnamed) = stacks.and_then(|stacks| stacks.name(record)) {
+            self.consume_blocked(&unnamed);
+        }
+    }
+
+    /// Handles such a record when its stacks have names.
+    fn named(&mut self, named: &NamedRecord) {
+        if let Some(stacks) = &mut self.stacks {
+            stacks.note_done();
+        }
+        self.consume_blocked(named);
+    }
+
+    /// Handles those that the thread of the stacks still has.
+    fn finish_blocked(&mut self) {
+        let rest = self.stacks.as_mut().map(StackThread::rest);
+        for named in rest.into_iter().flatten() {
+            self.named(&named);
+        }
+        if let Some(stacks) = &self.stacks {
+            add(&self.ledger.blocked_unwritten, stacks.waiting());
+        }
+    }
+
+    /// Passes a worker that was blocked to the consumers.
+    fn consume_blocked(&mut self, named: &NamedRecord) {
         if self.ledger.has_ended() {
             return;
         }
+        let record = &named.record;
         let mut blocked = blocked::blocked(record, self.clock);
         if let Some(container) = self.containers.container(record.container) {
             blocked.container = containers::keys(container);
         }
+        blocked.kernel_stack.clone_from(&named.kernel);
+        blocked.user_stack.clone_from(&named.user);
         for consumer in &mut self.consumers {
-            consumer.blocked(&blocked);
+            consumer.blocked(&mut blocked);
         }
     }
 
@@ -260,128 +306,4 @@ fn count_nameless(ledger: &Ledger, messages: Messages) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::Mutex;
-    use std::sync::atomic::Ordering;
-
-    use anyhow::Result;
-    use crossbeam_channel::bounded;
-    use ngx_bpf_record::Request;
-
-    use super::Consumer;
-    use super::RecordThread;
-    use crate::bpf::types::record_kind;
-    use crate::decode::clock::Clock;
-    use crate::decode::examples::ended;
-    use crate::decode::examples::request;
-    use crate::decode::examples::request_in;
-    use crate::decode::examples::unknown_record;
-    use crate::follow::containers::ContainersByNumber;
-    use crate::host::stderr::Messages;
-    use crate::host::stderr::Verbosity;
-    use crate::pipeline::asked::AskedNames;
-    use crate::pipeline::containers::ContainerKeys;
-    use crate::pipeline::filter::TextFilter;
-    use crate::pipeline::ledger::Ledger;
-    use crate::pipeline::places::Places;
-
-    /// A consumer that notes its calls.
-    struct Noted(Arc<Mutex<Vec<String>>>);
-
-    impl Consumer for Noted {
-        fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-            let mut noted = self.0.lock().unwrap();
-            noted.push(format!("pid {}", request.pid));
-            Ok(())
-        }
-    }
-
-    /// Handles these batches. Returns the calls that the consumer noted.
-    fn handled(
-        batches: &[Vec<u8>],
-        left: Option<u64>,
-        ledger: &Arc<Ledger>,
-    ) -> Result<Vec<String>> {
-        let noted = Arc::new(Mutex::new(Vec::new()));
-        let thread = RecordThread {
-            filter: TextFilter::default(),
-            containers: ContainerKeys::new(ContainersByNumber::default()),
-            asked: AskedNames::default(),
-            places: Places::default(),
-            consumers: vec![Box::new(Noted(Arc::clone(&noted)))],
-            left,
-            ledger: Arc::clone(ledger),
-            messages: Messages::new(Verbosity::Quiet),
-            wants_more: None,
-            clock: Clock::now(),
-        };
-        let (sender, receiver) = bounded(batches.len());
-        batches
-            .iter()
-            .for_each(|batch| sender.send(batch.clone()).unwrap());
-        drop(sender);
-        thread.handle_all(&receiver)?;
-        let noted = noted.lock().unwrap();
-        Ok(noted.clone())
-    }
-
-    /// Check that requests arrive in order, and that a record that can't be decoded is counted as lost,
-    /// and stops no other.
-    #[test]
-    fn bad_records() {
-        let batches = [
-            [request(1), unknown_record(), request(2)].concat(),
-            unknown_record(),
-        ];
-        let ledger = Arc::new(Ledger::default());
-        let noted = handled(&batches, None, &ledger).unwrap();
-        assert_eq!(noted, ["pid 1", "pid 2"]);
-        assert_eq!(ledger.bad_records.load(Ordering::Relaxed), 2);
-        assert_eq!(ledger.counts().lost(), 2);
-    }
-
-    /// Check that records of places that can't be decoded are counted, and are no lost requests.
-    #[test]
-    fn bad_notices() {
-        let mut place = ended(7);
-        place[..4].copy_from_slice(&record_kind::RECORD_LOCATION.0.to_ne_bytes());
-        let ledger = Arc::new(Ledger::default());
-        let batches = [[place.clone(), request(1), place].concat()];
-        assert_eq!(handled(&batches, None, &ledger).unwrap(), ["pid 1"]);
-        assert_eq!(ledger.bad_notices.load(Ordering::Relaxed), 2);
-        assert_eq!(ledger.counts().lost(), 0);
-    }
-
-    /// Check that a request whose container is no longer known is passed on and counted.
-    #[test]
-    fn nameless() {
-        let ledger = Arc::new(Ledger::default());
-        let batches = [[request(1), request_in(2, 7)].concat()];
-        assert_eq!(
-            handled(&batches, None, &ledger).unwrap(),
-            ["pid 1", "pid 2"]
-        );
-        assert_eq!(ledger.nameless.load(Ordering::Relaxed), 1);
-        assert_eq!(ledger.counts().lost(), 0);
-    }
-
-    /// Check that requests after the last one of `--count` are late, and not lost.
-    #[test]
-    fn count() {
-        let batches = [[request(1), request(2)].concat(), request(3)];
-        let ledger = Arc::new(Ledger::default());
-        assert_eq!(handled(&batches, Some(1), &ledger).unwrap(), ["pid 1"]);
-        assert!(ledger.has_ended());
-        assert_eq!(ledger.late.load(Ordering::Relaxed), 2);
-        assert_eq!(ledger.counts().lost(), 0);
-    }
-
-    /// Check that a batch that ends within a record is an error.
-    #[test]
-    fn torn_batch() {
-        let good = request(1);
-        let ledger = Arc::new(Ledger::default());
-        assert!(handled(&[good[..good.len() - 1].to_vec()], None, &ledger).is_err());
-    }
-}
+mod tests;

@@ -12,6 +12,9 @@ use super::common::recorded::recorded;
 /// The document.
 const RECIPES: &str = include_str!("../../docs/recipes.md");
 
+/// Records of workers that were blocked.
+const BLOCKED: &str = include_str!("../data/blocked.jsonl");
+
 /// The first section whose lines are those of the bad minute.
 const INCIDENTS: &str = "\n## Who was cut off, and where?\n";
 
@@ -30,7 +33,10 @@ fn commands(part: &'static str) -> impl Iterator<Item = (&'static str, &'static 
 /// their output.
 fn assert_printed(program: &str, path: &Path) {
     let (first, second) = RECIPES.split_once(INCIDENTS).unwrap();
-    for (part, lines) in [(first, recorded()), (second, incidents())] {
+    for (part, lines) in [
+        (first, recorded().to_owned()),
+        (second, incidents().to_owned() + BLOCKED),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("requests.json"), lines).unwrap();
         let imports = commands(first).take_while(|_| part == second).take(1);

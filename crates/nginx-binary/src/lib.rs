@@ -41,6 +41,7 @@ pub mod elf;
 pub mod files;
 pub mod layout;
 pub mod sites;
+pub mod unwind;
 pub mod version;
 
 /// Files that a person names because a binary does not say enough itself.

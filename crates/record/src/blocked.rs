@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::container::Container;
+use crate::limits;
 use crate::values::BlockPart;
 
 /// A worker that did not come back to its event loop for long, so that none of its requests got on.
@@ -37,7 +38,7 @@ pub struct Blocked<'a> {
     #[schemars(extend(
         "x-unit" = "ns",
         "x-source" = "the rest of `duration_ns`",
-        "x-absent" = "the three keys that follow do not add up to less than `duration_ns`"
+        "x-absent" = "the three keys that follow add up to more than `duration_ns`"
     ))]
     pub on_cpu_ns: Option<u64>,
     /// How much of that it was in a sleep that nothing can interrupt (state D): it waited for a disk, for a
@@ -82,6 +83,30 @@ pub struct Blocked<'a> {
         "x-absent" = "`longest_part` is absent"
     ))]
     pub longest_part_ns: Option<u64>,
+    /// Where the worker was in the kernel in that part: the functions, the innermost first, each with the
+    /// distance of the instruction from its begin. It begins with the function that called the scheduler.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::FRAMES_MAX), inner(length(max = limits::FRAME_MAX)), extend(
+        "x-source" = "`bpf_get_stack()` when the worker left its CPU, and `/proc/kallsyms`",
+        "x-absent" = "it was not in the kernel, or ran until it came back to its event loop; the kernel does \
+                      not show its addresses (`kernel.kptr_restrict`, CAP_SYSLOG)"
+    ))]
+    pub kernel_stack: Vec<String>,
+    /// Where it was in nginx, its modules and libraries, likewise, with the name of the file in brackets.
+    /// A function without a symbol has the offset in the file alone. Callers follow only as far as they are
+    /// certain (below).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::FRAMES_MAX), inner(length(max = limits::FRAME_MAX)), extend(
+        "x-source" = "the registers and the stack when the worker left its CPU; the symbols and `.eh_frame` of \
+                      the files in `/proc/PID/maps`",
+        "x-absent" = "it ran until it came back to its event loop, or slept; the worker has ended meanwhile; \
+                      more than 64 such records wait for their symbols"
+    ))]
+    pub user_stack: Vec<String>,
+    /// `true`: the outermost functions were left out, so that the line is no longer than `--max-line`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-source" = "ngx-bpf", "x-absent" = "nothing was left out"))]
+    pub stacks_cut: bool,
     /// How many requests waited for the worker meanwhile: their bytes lay in the socket of the client, or in
     /// that of the upstream, or their connection waited to be accepted. Of HTTP/2 the requests that one read
     /// brings count as one. A wait of less than three ticks of the kernel's timer does not count (as for
@@ -111,4 +136,19 @@ pub struct Blocked<'a> {
     /// The container that nginx runs in.
     #[serde(flatten)]
     pub container: Container<'a>,
+}
+
+impl Blocked<'_> {
+    /// Leaves out the outermost function of the longer stack. Returns false when there is none.
+    pub(crate) fn leave_out(&mut self) -> bool {
+        let (kernel, user) = (&mut self.kernel_stack, &mut self.user_stack);
+        let longer = if kernel.len() > user.len() {
+            kernel
+        } else {
+            user
+        };
+        let has_any = longer.pop().is_some();
+        self.stacks_cut |= has_any;
+        has_any
+    }
 }

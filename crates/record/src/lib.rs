@@ -29,6 +29,7 @@ pub use subrequest::Subrequest;
 pub use tls::Tls;
 pub use trace::Trace;
 pub use truncate::MAX_LINE_MIN;
+pub use truncate::append_blocked;
 pub use truncate::append_line;
 pub use waits::Waits;
 

@@ -49,6 +49,12 @@ pub const SUBREQUESTS_MAX: usize = 8;
 /// The most attempts of a subrequest: the first three and the last.
 pub const SUBREQUEST_UPSTREAMS_MAX: usize = 4;
 
+/// The most functions of a stack: the innermost ones.
+pub const FRAMES_MAX: usize = 32;
+
+/// The most bytes of a function of a stack.
+pub const FRAME_MAX: usize = 416;
+
 /// The digits of `container_id`.
 pub const CONTAINER_ID_MAX: usize = 64;
 

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::io;
 
+use crate::blocked::Blocked;
 use crate::format::Format;
 use crate::request::Request;
 use crate::values::Cut;
@@ -32,6 +33,26 @@ pub fn append_line(
         format.request(lines, request)?;
         let excess = (lines.len() - start).saturating_sub(max.unwrap_or(usize::MAX));
         if excess == 0 || !shorten(format, request, excess) {
+            return Ok(());
+        }
+        lines.truncate(start);
+    }
+}
+
+/// Appends the line of a blocked worker, of at most `max` bytes with its end: its stacks are cut.
+///
+/// Fails when the record can't be encoded.
+pub fn append_blocked(
+    format: &mut dyn Format,
+    lines: &mut Vec<u8>,
+    blocked: &mut Blocked<'_>,
+    max: Option<usize>,
+) -> io::Result<()> {
+    loop {
+        let start = lines.len();
+        format.blocked(lines, blocked)?;
+        let is_short = max.is_none_or(|max| lines.len() - start <= max);
+        if is_short || !blocked.leave_out() {
             return Ok(());
         }
         lines.truncate(start);

@@ -166,9 +166,9 @@ fn kind(definition: &Value, property: &Value) -> String {
             (_, Some(_)) => "string".to_owned(),
             (Some("integer"), _) => "int".to_owned(),
             (Some("boolean"), _) => "bool".to_owned(),
-            (Some("array"), _) => match resolve(definition, &schema["items"]).get("oneOf") {
-                Some(_) => "array of strings".to_owned(),
-                None => "array of objects".to_owned(),
+            (Some("array"), _) => match &resolve(definition, &schema["items"])["type"] {
+                Value::String(kind) if kind == "object" => "array of objects".to_owned(),
+                _ => "array of strings".to_owned(),
             },
             (kind, _) => kind.unwrap().to_owned(),
         },

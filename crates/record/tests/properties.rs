@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use common::Generator;
 use common::Random;
+use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Format;
 use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::Place;
@@ -17,11 +18,13 @@ use ngx_bpf_record::Record;
 use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::Subrequest;
+use ngx_bpf_record::append_blocked;
 use ngx_bpf_record::append_line;
 use ngx_bpf_record::format::escape::is_unsafe;
 use ngx_bpf_record::format::json::Json;
 use ngx_bpf_record::format::otel::Otel;
 use ngx_bpf_record::format::text::Text;
+use ngx_bpf_record::limits;
 use ngx_bpf_record::redact::DEFAULT_KEYS;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::values::Cut;
@@ -62,6 +65,34 @@ fn assert_line(line: &str, validator: Option<&jsonschema::Validator>) {
             panic!("{error}, at {}: {line}", error.instance_path());
         }
     }
+}
+
+/// Check that the line of a blocked worker is no longer than the least limit, in every format, however
+/// long and hostile the names on its stacks are; that it satisfies its schema, and is read as it was written.
+#[test]
+fn blocked_workers() {
+    for (mut format, validator) in formats() {
+        for character in ["\u{1b}", "x"] {
+            let mut blocked: Blocked<'_> = schema::longest_of("blocked");
+            let frame = character.repeat(limits::FRAME_MAX);
+            blocked.kernel_stack = vec![frame.clone(); limits::FRAMES_MAX];
+            blocked.user_stack = vec![frame; limits::FRAMES_MAX];
+            let mut whole = Vec::new();
+            blocked.stacks_cut = false;
+            append_blocked(&mut *format, &mut whole, &mut blocked, None).unwrap();
+            assert_line(std::str::from_utf8(&whole).unwrap(), validator.as_ref());
+            assert!(!blocked.stacks_cut && blocked.user_stack.len() == limits::FRAMES_MAX);
+            let mut cut = Vec::new();
+            append_blocked(&mut *format, &mut cut, &mut blocked, Some(MAX_LINE_MIN)).unwrap();
+            assert!(cut.len() <= MAX_LINE_MIN, "{}", cut.len());
+            assert_line(std::str::from_utf8(&cut).unwrap(), validator.as_ref());
+            assert_eq!(blocked.stacks_cut, whole.len() > MAX_LINE_MIN);
+        }
+    }
+    let blocked: Blocked<'_> = schema::longest_of("blocked");
+    let mut record = Record::Blocked(Box::new(blocked.clone()));
+    let read: Record<'_> = serde_json::from_str(&line(&mut Json, &mut record, None)).unwrap();
+    assert_eq!(read, Record::Blocked(Box::new(blocked)));
 }
 
 /// Check that JSON is read as it was written, and that the lines of each format satisfy its schema.

@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
@@ -14,6 +15,10 @@ use std::time::Instant;
 use ngx_bpf_record::values::BlockPart;
 
 use crate::suite::common::PATIENCE;
+use crate::suite::common::build::REWRITE;
+use crate::suite::common::build::about;
+use crate::suite::common::build::binary;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
@@ -29,15 +34,18 @@ const BLOCK_MS: u64 = 300;
 /// As long as a tick of the kernel's timer may be, in nanoseconds. Waits are measured in ticks.
 const TICK_NS: u64 = 10_000_000;
 
+/// The option of nginx's configure that leaves out patterns.
+const WITHOUT_PATTERNS: &str = "--without-pcre";
+
 /// The system call in which a worker waits that writes to a full pipe.
 const WRITE: libc::c_long = libc::SYS_write;
 
-/// A server one of whose locations writes its log to a pipe, which nginx does not do without blocking.
+/// A server one of whose locations has a log of its own. nginx waits for each write to a log.
 const HTTP: &str = "
     server {
         listen 127.0.0.1:{port};
         location / { return 200 'hello\\n'; }
-        location /blocks { access_log {prefix}/pipe; return 200 'hello\\n'; }
+        location /blocks { access_log {prefix}/log/blocks; return 200 'hello\\n'; }
     }";
 
 /// Returns nginx, and the other end of its pipe.
@@ -49,7 +57,8 @@ fn piped() -> (Nginx, File) {
 
 /// Makes the pipe, and opens it so that nothing waits for an other end.
 fn make_pipe(prefix: &Path) -> File {
-    let path = prefix.join("pipe");
+    let path = prefix.join("log/blocks");
+    fs::create_dir(prefix.join("log")).unwrap();
     let made = Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
     let mut options = File::options();
@@ -69,6 +78,43 @@ fn drain(mut pipe: &File) {
     while pipe.read(&mut bytes).is_ok() {}
 }
 
+/// A file system that can be frozen: whoever writes to it waits as for a disk.
+struct Disk {
+    /// Where it is mounted.
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// Makes one below a folder. `None` when this machine has no such file systems.
+    fn mount(prefix: &Path) -> Option<Self> {
+        let (image, folder) = (prefix.join("image"), prefix.join("log"));
+        File::create(&image).unwrap().set_len(4 << 20).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let is_made = is_done(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).args([&image, &folder]);
+        (is_made && is_done(&mut mount)).then_some(Self { folder })
+    }
+
+    /// Freezes it (`-f`), or ends that (`-u`).
+    fn freeze(&self, how: &str) -> bool {
+        is_done(Command::new("fsfreeze").arg(how).arg(&self.folder))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.freeze("-u");
+        is_done(Command::new("umount").args(["-l", "-d"]).arg(&self.folder));
+    }
+}
+
+/// Returns whether a command does what it is asked for.
+fn is_done(command: &mut Command) -> bool {
+    let output = command.output();
+    output.is_ok_and(|output| output.status.success())
+}
+
 /// Waits until a process is in a system call.
 fn wait_in_call(pid: u32, call: libc::c_long) {
     let end = Instant::now() + PATIENCE;
@@ -82,18 +128,29 @@ fn wait_in_call(pid: u32, call: libc::c_long) {
     }
 }
 
-/// Blocks the worker by a request, while another one arrives. Returns the worker.
-fn block(nginx: &Nginx, pipe: &File) -> u32 {
+/// Waits until the record of a blocked worker is written. Its functions have no names when the worker has
+/// ended by then.
+fn wait_for_record(output: &Path) {
+    let end = Instant::now() + PATIENCE;
+    let is_there = || fs::read_to_string(output).unwrap().contains("\"blocked\"");
+    while !is_there() {
+        assert!(Instant::now() < end, "no record of the blocked worker");
+        std::thread::yield_now();
+    }
+}
+
+/// Blocks the worker by a request between two calls, while another one arrives. Returns the worker.
+fn block(nginx: &Nginx, begin: impl FnOnce(), end: impl FnOnce()) -> u32 {
     let worker = nginx.workers()[0];
     let mut innocent = Client::connect(nginx.port);
     innocent.get("/");
     nginx.wait_logged(1);
-    fill(pipe);
+    begin();
     Client::connect(nginx.port).get("/blocks");
     wait_in_call(worker, WRITE);
     innocent.send("GET /innocent HTTP/1.1\r\nHost: test\r\n\r\n");
     delay(Duration::from_millis(BLOCK_MS));
-    drain(pipe);
+    end();
     innocent.receive();
     worker
 }
@@ -107,7 +164,7 @@ fn assert_blocked(ns: Option<u64>) {
 /// Returns the only request for this uri.
 fn request<'r>(records: &'r [Record], uri: &str) -> &'r Record {
     let mut all = records.iter();
-    let found = all.find(|record| record.request_uri.as_deref() == Some(uri));
+    let found = all.find(|record| record.uri.as_deref() == Some(uri));
     found.unwrap_or_else(|| panic!("no {uri}: {records:#?}"))
 }
 
@@ -126,6 +183,35 @@ fn range(blocked: &Blocked) -> (u64, u64) {
     (began, began + blocked.duration_ns)
 }
 
+/// Asserts that the stacks show where the worker was: in the kernel, and in nginx.
+fn assert_stacks(blocked: &Blocked) {
+    let has = |stack: &[String], part: &str| stack.iter().any(|frame| frame.contains(part));
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    if symbols.starts_with("0000000000000000 ") || symbols.is_empty() {
+        println!("SKIP this kernel: it hides its symbols");
+    } else {
+        assert!(has(&blocked.kernel_stack, "pipe_write+"), "{blocked:#?}");
+        assert!(!has(&blocked.kernel_stack, "__schedule+"), "{blocked:#?}");
+    }
+    let stack = &blocked.user_stack;
+    assert!(!stack.is_empty(), "{blocked:#?}");
+    if !stack[0].ends_with("(libc.so.6)") {
+        println!("SKIP: the C library does not say who calls its functions");
+        return;
+    }
+    assert!(stack[0].contains("write"), "{stack:#?}");
+    let file = binary();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    assert!(has(stack, &format!("({name})")), "{stack:#?}");
+    let bytes = fs::read(&file).unwrap();
+    let function = b"ngx_http_free_request\0";
+    if bytes.windows(function.len()).any(|bytes| bytes == function) {
+        assert!(has(stack, "ngx_http_free_request+"), "{stack:#?}");
+    } else {
+        println!("SKIP: this build has no symbols");
+    }
+}
+
 /// Traces until nginx has ended.
 fn ended(nginx: Nginx, tool: Tool) -> Ended {
     nginx.quit();
@@ -139,12 +225,15 @@ fn ended(nginx: Nginx, tool: Tool) -> Ended {
 #[test]
 fn innocent_request() {
     let (nginx, pipe) = piped();
-    let tool = Tool::start(
-        &["--pid", &nginx.pid().to_string(), "--json", "--blocked"],
-        1,
-    );
-    let worker = block(&nginx, &pipe);
-    let ended = ended(nginx, tool);
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let (pid, path) = (nginx.pid().to_string(), output.path().to_str().unwrap());
+    let args = ["--pid", &pid, "--json", "--blocked", "--output", path];
+    let tool = Tool::start(&args, 1);
+    let worker = block(&nginx, || fill(&pipe), || drain(&pipe));
+    wait_for_record(output.path());
+    let mut ended = ended(nginx, tool);
+    let lines = fs::read_to_string(output.path()).unwrap();
+    ended.stdout = lines.lines().map(str::to_owned).collect();
     let (blocked, records) = (ended.blocked(), ended.records());
     let [blocked] = &blocked[..] else {
         panic!("{blocked:#?}");
@@ -154,6 +243,7 @@ fn innocent_request() {
     assert_blocked(blocked.sleep_ns);
     assert_eq!(blocked.longest_part, Some(BlockPart::Sleep), "{blocked:#?}");
     assert_eq!(blocked.longest_part_ns, blocked.sleep_ns, "{blocked:#?}");
+    assert_stacks(blocked);
     let (began, end) = range(blocked);
     let innocent = request(&records, "/innocent");
     let waited = innocent.waits.read_wait_ns.unwrap();
@@ -170,6 +260,75 @@ fn innocent_request() {
     let guilty = request(&records, "/blocks");
     assert_eq!(guilty.waits.read_wait_ns, None);
     assert!(guilty.first_ns() > began && guilty.first_ns() < end);
+}
+
+/// Check a worker that waits for a file system.
+#[test]
+fn frozen_disk() {
+    let mut disk = None;
+    let prepare = |prefix: &Path| {
+        disk = Disk::mount(prefix);
+        let _ = fs::create_dir(prefix.join("log"));
+    };
+    let nginx = Nginx::prepared(HTTP, 9, prepare);
+    let Some(disk) = disk else {
+        println!("SKIP this machine: it can't mount a file as a file system");
+        return;
+    };
+    let tool = Tool::start(
+        &["--pid", &nginx.pid().to_string(), "--json", "--blocked"],
+        1,
+    );
+    let freeze = || assert!(disk.freeze("-f"));
+    block(&nginx, freeze, || assert!(disk.freeze("-u")));
+    let ended = ended(nginx, tool);
+    let blocked = ended.blocked();
+    let [blocked] = &blocked[..] else {
+        panic!("{blocked:#?}");
+    };
+    range(blocked);
+    assert_blocked(blocked.io_ns);
+    assert_eq!(blocked.longest_part, Some(BlockPart::Io), "{blocked:#?}");
+    assert_eq!(blocked.waiting_requests, 1, "{blocked:#?}");
+}
+
+/// Check a worker that computes: a pattern takes it long.
+#[test]
+fn computing() {
+    if is_built_without(REWRITE) {
+        return;
+    }
+    if about(&binary()).contains(WITHOUT_PATTERNS) {
+        println!("SKIP: this nginx is built without patterns");
+        return;
+    }
+    let nginx = Nginx::with(
+        "server {
+             listen 127.0.0.1:{port};
+             location / { return 200 'hello\\n'; }
+             location /computes { if ($arg_a ~ '^(a+)+$') { return 200 'yes\\n'; } return 200 'no\\n'; }
+         }",
+        9,
+    );
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(&["--pid", &pid, "--json", "--blocked=2ms"], 1);
+    let mut client = Client::connect(nginx.port);
+    client.get("/");
+    assert_eq!(
+        client.get(&format!("/computes?a={}b", "a".repeat(19))).body,
+        b"no\n"
+    );
+    let ended = ended(nginx, tool);
+    let blocked = ended.blocked();
+    blocked.iter().for_each(|blocked| {
+        range(blocked);
+    });
+    let longest = blocked.iter().max_by_key(|blocked| blocked.on_cpu_ns);
+    let longest = longest.expect("a blocked worker");
+    assert!(longest.on_cpu_ns.unwrap() >= 2_000_000, "{blocked:#?}");
+    let computes = request(&ended.records(), "/computes").first_ns();
+    let (began, end) = range(longest);
+    assert!(began < computes && computes < end, "{blocked:#?}");
 }
 
 /// Check a worker that is stopped: it sleeps, and nothing but that is asked of it.
@@ -203,7 +362,7 @@ fn not_blocked() {
     let (nginx, pipe) = piped();
     let args = ["--pid", &nginx.pid().to_string(), "--json", "--blocked=10s"];
     let tool = Tool::start(&args, 1);
-    block(&nginx, &pipe);
+    block(&nginx, || fill(&pipe), || drain(&pipe));
     let mut client = Client::connect(nginx.port);
     for _ in 0..1000 {
         client.get("/");
@@ -217,7 +376,7 @@ fn not_blocked() {
 fn off() {
     let (nginx, pipe) = piped();
     let tool = Tool::trace(nginx.pid());
-    block(&nginx, &pipe);
+    block(&nginx, || fill(&pipe), || drain(&pipe));
     let programs = tool.verified_instructions();
     assert!(programs.contains_key("free_request"), "{programs:?}");
     assert!(!programs.contains_key("task_switch") && !programs.contains_key("turn"));
