@@ -37,8 +37,8 @@ pub struct Ending {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-source" = "what nginx's memory and the sockets show of the request's parts",
-        "x-absent" = "`end` is absent, `ok` or `rejected`; nginx answered with an error of its own; the \
-                      request was in progress when tracing began; it is not certain"
+        "x-absent" = "`end` is absent, `ok` or `rejected`; nginx answered with an error of its own; \
+                      `tunnel`; the request was in progress when tracing began; it is not certain"
     ))]
     pub last_phase: Option<values::Part>,
     /// `true`: the connection became a tunnel with this response (status 101, or CONNECT that was answered

@@ -29,7 +29,8 @@ pub struct Waits {
     pub accept_queue_ns: Option<u64>,
     /// How long bytes of the request's header lay in the socket until nginx read them, because the worker was
     /// busy with something else, or stopped. It is measured in ticks of the kernel's timer (CONFIG_HZ: 4 ms
-    /// at 250), and may be one tick too long or too short. `duration_ns` begins with the read, after it.
+    /// at 250), and may be one tick too long or too short. `duration_ns` begins with the read of the first
+    /// bytes, after their wait; where the header came in parts, the waits of the later ones lie within it.
     /// HTTP/2: the first bytes of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend(

@@ -17,7 +17,8 @@ impl Evidence<'_, '_, '_> {
     /// that is not certain.
     pub fn last_phase(&self, end: End) -> Option<Part> {
         let is_cut = self.has(request_flag::REQUEST_CUT);
-        if self.facts.is_partial() {
+        /* The request and the response of a tunnel were whole before it began. */
+        if self.facts.is_partial() || self.facts.is_tunnel() {
             return None;
         }
         match end {

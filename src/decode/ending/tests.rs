@@ -246,6 +246,23 @@ fn timeouts() {
     }
 }
 
+/// Check a tunnel whose upstream took nothing: its request was whole before it began.
+#[test]
+fn tunnel() {
+    let mut event = request(101, &[R::REQUEST_CUT, R::REQUEST_UPSTREAM]);
+    event.attempts.push(AttemptEvent {
+        record: types::attempt {
+            status: 101,
+            flags: attempt_flag::ATTEMPT_HEADER.0,
+            ..Default::default()
+        },
+        addr: b"127.0.0.1:80",
+    });
+    let found = ending(&Facts(&event), Some(Failure::SendTimeout));
+    assert_eq!(found.timeout, Some(Timeout::UpstreamSend));
+    assert!(found.tunnel && found.last_phase.is_none(), "{found:?}");
+}
+
 /// Check requests without an attempt: only a name that was not resolved is the upstream's failure.
 #[test]
 fn without_attempts() {
