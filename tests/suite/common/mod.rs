@@ -17,6 +17,8 @@ pub mod http2;
 pub mod http3;
 /// A program that looks like nginx.
 pub mod imitation;
+/// What holds for every record.
+pub mod invariants;
 /// The frame of a server that a test writes itself.
 pub mod listener;
 /// Load generators.

@@ -1,24 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Everything at once: every client protocol, several kinds of upstreams, four workers, two
-//! reloads.
+//! reloads, and clients that do random things.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 
 use ngx_bpf_record::values::Alpn;
+use ngx_bpf_record::values::End;
 
 use crate::suite::common::build::is_built_without;
+use crate::suite::common::http3;
+use crate::suite::common::http3::Http3;
+use crate::suite::common::invariants::assert_invariants;
 use crate::suite::common::load::h2load;
 use crate::suite::common::load::protocols;
 use crate::suite::common::load::repeat;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::protocol::Protocol;
+use crate::suite::common::record::Logged;
+use crate::suite::common::record::Record;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+
+/// Clients that do random things.
+mod odd;
 
 /// The least number of requests.
 const REQUESTS: usize = 10_000;
@@ -56,6 +65,8 @@ const HTTP: &str = "
         location /cached/ { proxy_cache cache; proxy_cache_valid 200 1s; proxy_pass http://kept; }
         location /auth/ { auth_request /check; proxy_pass http://kept; }
         location /check { internal; proxy_pass http://kept; }
+        location /refused { proxy_pass http://127.0.0.1:9; }
+        {quic}
     }";
 
 /// The server that speaks TLS to the one above.
@@ -70,6 +81,10 @@ fn send_all(nginx: &Nginx, tls_port: u16) {
         repeat(scope, &protocols, &is_over, |args, base| {
             let _ = h2load(args, base, &URIS, 500, 6).wait();
         });
+        for seed in [1, 2] {
+            let (is_over, port) = (&is_over, nginx.port);
+            scope.spawn(move || odd::send(port, tls_port, seed, is_over));
+        }
         for part in 1..=3 {
             nginx.wait_logged(REQUESTS * part / 3);
             if part < 3 {
@@ -80,33 +95,79 @@ fn send_all(nginx: &Nginx, tls_port: u16) {
     });
 }
 
-/// Check that each of ten thousand requests has one record that equals nginx's log, with its phases
-/// in order.
+/// The servers behind the one that is traced.
+struct Upstreams {
+    plain: Upstream,
+    fastcgi: Upstream,
+    tls: Nginx,
+}
+
+impl Upstreams {
+    fn start() -> Self {
+        let plain = Upstream::start();
+        let tls = [tls::DIRECTIVES, BACKEND].concat();
+        Self {
+            fastcgi: Upstream::speaking(Protocol::Fastcgi),
+            tls: Nginx::prepared(&tls, plain.port, tls::certificate),
+            plain,
+        }
+    }
+
+    /// Starts nginx in front of them. Returns its port for TLS, too. `quic`: more of its server.
+    fn front(&self, workers: usize, quic: &str) -> (Nginx, u16) {
+        let (http, port) = tls::with_port(HTTP);
+        let http = http
+            .replace("{backend}", &self.tls.port.to_string())
+            .replace("{fastcgi}", &self.fastcgi.port.to_string())
+            .replace("{quic}", quic);
+        let config = Config {
+            http: &http,
+            upstream: self.plain.port,
+            workers,
+            ..Config::default()
+        };
+        let nginx = Nginx::prepared_with(&config, tls::certificate);
+        nginx.file("file", b"hello");
+        nginx.file("large", &vec![b'x'; 200_000]);
+        (nginx, port)
+    }
+}
+
+/// Returns whether this nginx lacks a module that the server needs, and then prints SKIP.
+fn is_not_built() -> bool {
+    let modules = ["http_auth_request_module", "http-cache"];
+    modules.into_iter().any(is_built_without)
+}
+
+/// Asserts what holds for each record, and how the requests for `URIS` ended. `odd` clients ask for some of
+/// them, too.
+fn assert_all(records: &[Record], least: usize) {
+    records.iter().for_each(assert_invariants);
+    for uri in URIS {
+        let of = records.iter().filter(|r| r.uri.as_deref() == Some(uri));
+        let of: Vec<_> = of
+            .filter(|r| r.http_host.as_deref() != Some("odd"))
+            .collect();
+        assert!(of.len() >= least, "{uri}");
+        let end = match uri {
+            "/missing" => End::Rejected,
+            _ => End::Ok,
+        };
+        for record in of {
+            assert_eq!(record.ending.end, Some(end), "{record:#?}");
+        }
+    }
+}
+
+/// Check that each of ten thousand requests, some of them random, has one record that equals nginx's log, with
+/// its phases in order, its waits within its time, and its end.
 #[test]
 fn everything_at_once() {
-    if ["http_auth_request_module", "http-cache"]
-        .into_iter()
-        .any(is_built_without)
-    {
+    if is_not_built() {
         return;
     }
-    let upstream = Upstream::start();
-    let fastcgi = Upstream::speaking(Protocol::Fastcgi);
-    let backend = [tls::DIRECTIVES, BACKEND].concat();
-    let back = Nginx::prepared(&backend, upstream.port, tls::certificate);
-    let (http, port) = tls::with_port(HTTP);
-    let http = http
-        .replace("{backend}", &back.port.to_string())
-        .replace("{fastcgi}", &fastcgi.port.to_string());
-    let config = Config {
-        http: &http,
-        upstream: upstream.port,
-        workers: 4,
-        ..Config::default()
-    };
-    let nginx = Nginx::prepared_with(&config, tls::certificate);
-    nginx.file("file", b"hello");
-    nginx.file("large", &vec![b'x'; 200_000]);
+    let upstreams = Upstreams::start();
+    let (nginx, port) = upstreams.front(4, "");
     let tool = Tool::trace(nginx.pid());
     send_all(&nginx, port);
     let logged = nginx.quit();
@@ -116,16 +177,47 @@ fn everything_at_once() {
     let records = ended.records();
     assert_eq!(records.len(), logged.len());
     assert_equal(&records, &logged);
-    let of = |what: &str| {
-        records
-            .iter()
-            .filter(|r| r.uri.as_deref() == Some(what))
-            .count()
-    };
-    for uri in URIS {
-        assert!(of(uri) > REQUESTS / 20, "{uri}");
-    }
+    assert_all(&records, REQUESTS / 20);
+    odd::assert_ends(&records);
     let with_tls = records.iter().filter(|r| r.tls.alpn == Some(Alpn::H2));
     assert!(with_tls.count() > REQUESTS / 10);
-    drop(back);
+    drop(upstreams);
+}
+
+/// Check the same over HTTP/3, where many streams of two connections go on at once. One worker reads all
+/// datagrams. nginx logs a request before its last byte is sent, so that the order of the records differs.
+#[test]
+fn over_http3() {
+    const ROUNDS: usize = 30;
+    if http3::is_missing() || is_not_built() {
+        return;
+    }
+    let upstreams = Upstreams::start();
+    let (nginx, _) = upstreams.front(1, "listen 127.0.0.1:{port} quic; keepalive_requests 1000;");
+    let tool = Tool::trace(nginx.pid());
+    let mut clients = [0, 1].map(|_| Http3::connect(nginx.port));
+    let mut stream = 0;
+    for _ in 0..ROUNDS {
+        let streams: Vec<u64> = (0..).map(|n| stream + 4 * n).take(URIS.len()).collect();
+        for http in &mut clients {
+            for (stream, uri) in streams.iter().zip(URIS) {
+                http.get(*stream, uri);
+            }
+        }
+        for http in &mut clients {
+            http.receive(streams.iter().copied());
+        }
+        stream += 4 * URIS.len() as u64;
+    }
+    clients.into_iter().for_each(Http3::close);
+    let mut logged = nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let mut records = ended.records();
+    assert_eq!(records.len(), 2 * ROUNDS * URIS.len());
+    logged.sort_by_key(Logged::key);
+    records.sort_by_key(Record::key);
+    assert_equal(&records, &logged);
+    assert_all(&records, 2 * ROUNDS);
+    drop(upstreams);
 }

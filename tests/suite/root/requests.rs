@@ -8,6 +8,7 @@ use ngx_bpf_record::values::Failure;
 
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
+use crate::suite::common::invariants::assert_invariants;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
@@ -60,7 +61,7 @@ fn start(workers: usize) -> (Nginx, Upstream) {
 }
 
 /// Calls `requests` while nginx is traced. Returns the records, and asserts that they equal the
-/// access log.
+/// access log, and that all invariants hold.
 pub fn traced(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
     let tool = Tool::trace(nginx.pid());
     requests(&nginx);
@@ -70,6 +71,7 @@ pub fn traced(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
     ended.assert_clean();
     let records = ended.records();
     assert_equal(&records, &logged);
+    records.iter().for_each(assert_invariants);
     records
 }
 
