@@ -65,6 +65,8 @@ mod neighbours;
 mod otel;
 /// Outputs that are full, unread, or belong to another user.
 mod output;
+/// Cases of nginx's own test suite.
+mod outside;
 /// Where in the configuration requests were handled.
 mod places;
 /// The capabilities of the service.
