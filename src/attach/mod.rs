@@ -255,6 +255,15 @@ impl Tracer {
         Ok(tasks.into_iter().map(|task| task.binary).collect())
     }
 
+    /// Returns the pids of the traced processes that live, with the numbers of their binaries.
+    pub fn live_processes(&self) -> Result<Vec<(u32, u32)>> {
+        let tasks = self.tasks.values::<types::traced_task>()?;
+        Ok(tasks
+            .into_iter()
+            .map(|task| (task.pid, task.binary))
+            .collect())
+    }
+
     /// Removes the entries of traced processes that have ended, and returns their requests in flight.
     /// `ended` has what BPF has reported of each.
     pub fn forget_departed(&self, ended: &BTreeMap<u32, EndedProcess>) -> Result<Departed> {

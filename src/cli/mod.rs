@@ -127,6 +127,14 @@ pub enum Subcommands {
     )]
     Check(CheckArgs),
 
+    /// Print the requests that nginx has not ended, and what it does with each; attach nothing to nginx
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 all were read, also where there are none; 1 some nginx could not be read; \
+            2 bad usage."
+    )]
+    Inflight(InflightArgs),
+
     /// Print the struct layout found in an nginx binary or its debug file
     #[command(disable_version_flag = true)]
     Layout {
@@ -185,6 +193,28 @@ pub struct CheckArgs {
     /// Print the details: every feature of the kernel, the build, and where each probe would go
     #[arg(short, long)]
     pub verbose: bool,
+
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+}
+
+/// The options of `inflight`.
+#[derive(Args, Debug)]
+pub struct InflightArgs {
+    #[command(flatten)]
+    pub pids: Pids,
+
+    /// Write JSON lines
+    #[arg(long)]
+    pub json: bool,
+
+    /// Replace the values of these query-string keys by REDACTED ("none" disables it)
+    #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
+    pub redact: Secrets,
+
+    /// Strip query strings
+    #[arg(long, conflicts_with = "redact")]
+    pub no_query: bool,
 
     #[command(flatten)]
     pub layout: LayoutArgs,

@@ -8,6 +8,7 @@ use crate::cli::Cli;
 use crate::cli::Subcommands;
 
 mod check;
+mod inflight;
 mod layout;
 mod manual;
 mod trace;
@@ -19,6 +20,7 @@ pub fn execute(cli: &Cli) -> Result<bool> {
         (Some(what), _) => manual::generate(what).map(|()| true),
         (None, None) => trace::trace(&cli.trace),
         (None, Some(Subcommands::Check(options))) => check::check(options),
+        (None, Some(Subcommands::Inflight(options))) => inflight::inflight(options),
         (None, Some(Subcommands::Layout { file })) => layout::print_layout(file).map(|()| true),
     }
 }

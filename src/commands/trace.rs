@@ -12,6 +12,7 @@ use crate::cli::LayoutArgs;
 use crate::cli::TraceArgs;
 use crate::cli::hint::hints;
 use crate::cli::value::Interval;
+use crate::cli::value::Secrets;
 use crate::follow::containers::ContainerFilter;
 use crate::follow::settings::FollowSettings;
 use crate::follow::settings::ReadingSettings;
@@ -37,10 +38,7 @@ fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
         reading: reading_settings(options),
         filter: text_filter(options),
         headers: header_values(options),
-        redaction: match options.no_query {
-            true => Redaction::Query,
-            false => Redaction::Keys(options.redact.0.clone()),
-        },
+        redaction: redaction(&options.redact, options.no_query),
         format: options.format(),
         output: options.output.clone(),
         line_bytes_max: options.max_line.0,
@@ -80,6 +78,7 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
             headers: header_names(options),
             blocked: options.blocked,
         },
+        redaction: redaction(&options.redact, options.no_query),
     }
 }
 
@@ -121,6 +120,15 @@ fn text_filter(options: &TraceArgs) -> TextFilter {
         uri_prefix: options.uri.clone(),
         host: options.host.clone(),
         failed_only: options.failed,
+    }
+}
+
+/// Returns what is removed from query strings.
+pub fn redaction(secrets: &Secrets, no_query: bool) -> Redaction {
+    if no_query {
+        Redaction::Query
+    } else {
+        Redaction::Keys(secrets.0.clone())
     }
 }
 

@@ -5,6 +5,9 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use anyhow::Result;
+
+use crate::attach::departed::Departed;
 use crate::attach::process_event::ProcessEvent;
 use crate::follow::Follower;
 use crate::follow::processes::NginxProcess;
@@ -29,6 +32,15 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Removes what was kept of processes that have ended, and returns their requests in flight.
+    pub fn forget_departed(&mut self) -> Result<Departed> {
+        self.handle_events();
+        let departed = self.tracer.forget_departed(&self.ended)?;
+        self.ended.clear();
+        self.containers.retain(&departed.containers);
+        Ok(departed)
     }
 
     /// Traces a worker for which BPF had no memory. It has ended if it can't be opened.

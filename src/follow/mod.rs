@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -13,7 +14,6 @@ use nginx_binary::layout::choose::LayoutOrigin;
 
 use crate::attach::ProbeTarget;
 use crate::attach::Tracer;
-use crate::attach::departed::Departed;
 use crate::attach::process_event::EndedProcess;
 use crate::follow::candidate::Candidate;
 use crate::follow::containers::ContainerNumbers;
@@ -37,6 +37,7 @@ pub mod candidate;
 pub mod containers;
 pub mod counters;
 mod events;
+pub mod inflight;
 pub mod lookout;
 pub mod messages;
 pub mod processes;
@@ -90,6 +91,8 @@ pub struct Follower {
     untraced_processes: u64,
     /// The traced processes that have ended and whose entries are not yet removed, by their pids.
     ended: BTreeMap<u32, EndedProcess>,
+    /// The thread that prints the requests in flight, or has printed them.
+    inflight: Option<JoinHandle<()>>,
 }
 
 impl Follower {
@@ -118,6 +121,7 @@ impl Follower {
             has_master: false,
             untraced_processes: 0,
             ended: BTreeMap::new(),
+            inflight: None,
         }
     }
 
@@ -366,15 +370,6 @@ impl Follower {
         let traced = self.attach(program)?;
         release_free_memory();
         self.activate(traced).pop().map_or(Ok(()), Err)
-    }
-
-    /// Removes what was kept of processes that have ended, and returns their requests in flight.
-    pub fn forget_departed(&mut self) -> Result<Departed> {
-        self.handle_events();
-        let departed = self.tracer.forget_departed(&self.ended)?;
-        self.ended.clear();
-        self.containers.retain(&departed.containers);
-        Ok(departed)
     }
 
     /// Returns the traced binaries.

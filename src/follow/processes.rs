@@ -115,6 +115,18 @@ impl NginxProcess {
         Ok(children.filter_map(|pid| Self::hold(pid).ok()).collect())
     }
 
+    /// Returns the pids of the processes that serve requests: its workers, or itself.
+    pub fn serving(&self) -> Vec<u32> {
+        let workers = self
+            .children
+            .iter()
+            .filter(|(_, role)| *role == Role::Worker);
+        match self.role {
+            Some(Role::Worker | Role::Single) => vec![self.pid],
+            Some(Role::Master | Role::Helper) | None => workers.map(|(pid, _)| *pid).collect(),
+        }
+    }
+
     /// Returns whether a child serves requests. The title of a child that was started after the
     /// titles were read is not known: such a child counts if its parent is a master, or if it has
     /// nginx's name.

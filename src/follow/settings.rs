@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use nginx_binary::Options;
+use ngx_bpf_record::Redaction;
 use rustix::thread::CapabilitySet;
 
 use crate::attach::iterator::MappedFiles;
@@ -29,6 +30,8 @@ pub struct FollowSettings {
     pub filter: KernelFilter,
     /// What else BPF reads.
     pub extras: Extras,
+    /// What is removed from the uris of requests in flight.
+    pub redaction: Redaction,
 }
 
 impl FollowSettings {

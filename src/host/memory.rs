@@ -44,8 +44,13 @@ impl ForeignMemory {
     /// Reads a word. `None` when it can't be read, because the process has ended or has nothing there.
     pub fn word(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 8];
-        self.memory.read_exact_at(&mut bytes, address).ok()?;
+        self.read(address, &mut bytes)?;
         Some(u64::from_ne_bytes(bytes))
+    }
+
+    /// Reads bytes. `None` when not all of them can be read.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Option<()> {
+        self.memory.read_exact_at(bytes, address).ok()
     }
 }
 

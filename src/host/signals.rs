@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The signals that this process handles. SIGINT, SIGTERM and SIGHUP ask for the end, SIGUSR1 for a
-//! new output file.
+//! new output file, SIGUSR2 for the requests in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,6 +13,7 @@ use anyhow::Result;
 use crossbeam_channel::Receiver;
 use crossbeam_channel::bounded;
 use signal_hook::consts::SIGUSR1;
+use signal_hook::consts::SIGUSR2;
 use signal_hook::consts::SIGXFSZ;
 
 /// The time after the first signal within which another one counts as the same signal: `timeout`
@@ -31,6 +32,8 @@ pub struct Signals {
     end: Arc<AtomicBool>,
     /// Set by SIGUSR1, cleared when the output is reopened.
     reopen: Arc<AtomicBool>,
+    /// Set by SIGUSR2, cleared when the requests in flight are printed.
+    inflight: Arc<AtomicBool>,
     /// The time at which `--duration` is over. `None` without that option.
     deadline: Option<Instant>,
 }
@@ -58,6 +61,8 @@ impl Signals {
         .context("failed to handle signals")?;
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.reopen))
             .context("failed to handle SIGUSR1")?;
+        signal_hook::flag::register(SIGUSR2, Arc::clone(&signals.inflight))
+            .context("failed to handle SIGUSR2")?;
         /* With a handler, write() returns an error at the limit of the file size (ulimit -f), as on a full
          * disk. */
         signal_hook::flag::register(SIGXFSZ, Arc::default()).context("failed to handle SIGXFSZ")?;
@@ -82,6 +87,11 @@ impl Signals {
     /// Returns whether SIGUSR1 has come since `take_reopen()`.
     pub fn is_reopen_asked(&self) -> bool {
         self.reopen.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether SIGUSR2 has come since the last call.
+    pub fn take_inflight(&self) -> bool {
+        self.inflight.swap(false, Ordering::Relaxed)
     }
 
     /// Returns whether SIGUSR1 has come since the last call.

@@ -281,6 +281,9 @@ impl Control {
             select! {
                 recv(ticks) -> _ => {
                     self.tick();
+                    if signals.take_inflight() {
+                        self.follower.print_inflight();
+                    }
                     /* finish() returns the error of a reader. */
                     if !self.follower.has_work() || self.reader.has_failed() {
                         return;

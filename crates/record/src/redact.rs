@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use crate::inflight::Inflight;
 use crate::request::Request;
 
 /// The keys whose values are redacted by default, as OpenTelemetry's semantic conventions ask for
@@ -45,6 +46,11 @@ impl Redaction {
         for subrequest in &mut request.subrequests {
             self.replace(&mut subrequest.uri, Form::Decoded);
         }
+    }
+
+    /// Redacts the uri of a request that has not ended.
+    pub fn apply_to_inflight(&self, request: &mut Inflight<'_>) {
+        self.replace(&mut request.request_uri, Form::Sent);
     }
 
     /// Redacts a uri.

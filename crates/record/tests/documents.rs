@@ -12,6 +12,7 @@ use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::schema::longest;
+use ngx_bpf_record::schema::longest_inflight;
 use ngx_bpf_record::schema::longest_of;
 use ngx_bpf_record::schema::resolve;
 use ngx_bpf_record::values::Cause;
@@ -93,7 +94,13 @@ fn fields(text: &str) -> String {
     ] {
         text = replaced(&text, heading, &column, values(&definition, name));
     }
-    text
+    let definition = schema::inflight_definition();
+    let mut keys = keys(&longest_inflight());
+    keys.retain(|key| key != "type");
+    let rows = self::rows(&definition, "inflight", &keys);
+    text = replaced(&text, "inflight", &columns, rows);
+    let states = values(&definition, "State");
+    replaced(&text, "inflight", &["`state`", "what nginx does"], states)
 }
 
 /// Returns docs/otel.md with newly generated tables.

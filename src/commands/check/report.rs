@@ -134,14 +134,10 @@ impl ProcessReport {
         let children = process.children.iter();
         let workers = children.filter(|(_, role)| *role == Role::Worker);
         let workers: Vec<u32> = workers.map(|(pid, _)| *pid).collect();
-        let serving = match process.role {
-            Some(Role::Worker | Role::Single) => vec![process.pid],
-            Some(Role::Master | Role::Helper) | None => workers.clone(),
-        };
         Self {
             pid: process.pid,
             workers,
-            serving,
+            serving: process.serving(),
         }
     }
 }

@@ -45,6 +45,8 @@ mod hosts;
 mod http2;
 /// HTTP/3, stream by stream.
 mod http3;
+/// `ngx-bpf inflight`, and SIGUSR2.
+mod inflight;
 /// Files of layouts: what they are checked for, and what messages say to do.
 mod layouts;
 /// Locations: buffers, files, redirects and error pages.

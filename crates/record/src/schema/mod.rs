@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::Record;
+use crate::inflight::Inflight;
 use crate::limits;
 use crate::request::Request;
 
@@ -44,6 +45,26 @@ pub fn definition() -> Value {
     }
     schema["oneOf"] = references.into();
     schema
+}
+
+/// Returns the definition of a line of `ngx-bpf inflight --json` in the same form.
+pub fn inflight_definition() -> Value {
+    let generator = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
+    let mut schema = generator.into_root_schema_for::<Inflight<'_>>().to_value();
+    schema["properties"]["type"] = json!({ "type": "string", "const": "inflight" });
+    normalize(&mut schema);
+    let mut types = schema["$defs"].take();
+    types["inflight"] = schema;
+    json!({ "$defs": types })
+}
+
+/// Returns a request in flight with every key.
+pub fn longest_inflight() -> Inflight<'static> {
+    let definition = inflight_definition();
+    let value = longest_value(&definition, &definition["$defs"]["inflight"]);
+    serde_json::from_value(value).unwrap_or_default()
 }
 
 /// Returns the JSON Schema of a line of `--format json`.

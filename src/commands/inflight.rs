@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf inflight`: prints the requests that have not ended. Nothing is attached to nginx: its memory is only
+//! read.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use anyhow::ensure;
+use ngx_bpf_record::Inflight;
+use ngx_bpf_record::Redaction;
+use ngx_bpf_record::format::json::write_line;
+
+use crate::cli::InflightArgs;
+use crate::commands::trace::layout_options;
+use crate::commands::trace::redaction;
+use crate::follow::candidate::Candidate;
+use crate::follow::inflight;
+use crate::follow::lookout;
+use crate::follow::lookout::End;
+use crate::follow::messages;
+use crate::follow::processes::NginxProcess;
+use crate::follow::program::Program;
+use crate::follow::settings::FileReading;
+use crate::follow::settings::ReadingSettings;
+use crate::host::descriptors;
+use crate::host::pid_namespace;
+use crate::host::stderr::Messages;
+use crate::host::stderr::Verbosity;
+use crate::output;
+
+/// Writes the requests in flight to stdout. Returns false when some nginx could not be read, which was reported.
+pub fn inflight(options: &InflightArgs) -> Result<bool> {
+    let messages = Messages::new(Verbosity::Normal);
+    descriptors::raise_limit();
+    pid_namespace::ensure_proc_is_own()?;
+    let mut programs = Programs::default();
+    let reading = FileReading {
+        settings: ReadingSettings {
+            layout: layout_options(&options.layout),
+            ..ReadingSettings::default()
+        },
+        mapped: None,
+        capabilities: None,
+    };
+    let pids = options.pids.named();
+    let end = lookout::read_all(&pids, &reading, None, |candidate| programs.add(candidate))?;
+    if let End::Blind(error) = end {
+        programs.errors.push(error);
+    }
+    let is_found = !programs.read.is_empty() || !programs.errors.is_empty();
+    ensure!(is_found, messages::none_runs());
+    let redaction = redaction(&options.redact, options.no_query);
+    let requests = programs.requests(&redaction);
+    output::print(&written(&requests, options.json)?)?;
+    for error in &programs.errors {
+        messages.warn(error);
+    }
+    Ok(programs.errors.is_empty())
+}
+
+/// What was read of the nginx that the user asked for.
+#[derive(Default)]
+struct Programs {
+    read: Vec<Program>,
+    errors: Vec<anyhow::Error>,
+}
+
+impl Programs {
+    /// Adds the result of reading a process.
+    fn add(&mut self, candidate: Candidate) {
+        match candidate {
+            Candidate::Gone | Candidate::Unwanted(_) => {}
+            Candidate::Known(process, inode) => {
+                let mut read = self.read.iter_mut();
+                if let Some(program) = read.find(|program| program.inode == inode) {
+                    program.processes.push(process);
+                }
+            }
+            Candidate::New(program) => self.read.push(*program),
+            Candidate::Refused(refused) => self.errors.push(refused.error),
+        }
+    }
+
+    /// Returns the requests of all workers, the oldest first.
+    fn requests(&mut self, redaction: &Redaction) -> Vec<Inflight<'static>> {
+        let mut all = Vec::new();
+        for program in &self.read {
+            let layout = Arc::new(program.layout.layout.clone());
+            for pid in program.processes.iter().flat_map(NginxProcess::serving) {
+                match inflight::read(pid, &layout) {
+                    Ok(requests) => all.extend(requests),
+                    Err(error) => self.errors.push(error),
+                }
+            }
+        }
+        all.iter_mut()
+            .for_each(|request| redaction.apply_to_inflight(request));
+        all.sort_by_key(|request| std::cmp::Reverse(request.age_ms));
+        all
+    }
+}
+
+/// Returns the lines of all requests.
+fn written(requests: &[Inflight<'_>], is_json: bool) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for request in requests {
+        if is_json {
+            write_line(&mut text, request)?;
+        } else {
+            text.extend(format!("{request}\n").into_bytes());
+        }
+    }
+    Ok(text)
+}

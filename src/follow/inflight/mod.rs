@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The requests that a worker of nginx has in flight, read from its memory while it runs. The kernel shows which
+//! `ngx_connection_t` there are (`epoll`), and each leads to its request: that of a client, that of an upstream,
+//! and the streams of HTTP/2 that wait to be sent.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::bounded;
+use jiff::Timestamp;
+use nginx_binary::layout::Layout;
+use ngx_bpf_record::Inflight;
+use ngx_bpf_record::limits;
+
+use crate::host::memory::ForeignMemory;
+use reader::CONNECTION;
+use reader::REQUEST;
+use reader::StructReader;
+use state::Found;
+
+mod epoll;
+mod reader;
+mod report;
+mod state;
+
+/// `r->signature` of every `ngx_http_request_t` that is alive: "HTTP".
+const HTTP_MODULE: u32 = 0x5054_5448;
+
+/// The most frames of an HTTP/2 connection that are looked at.
+const FRAMES_MAX: usize = 1024;
+
+/// `start_sec` and `start_msec` are this many bytes before `http_version`, in all releases.
+const START_SEC: u64 = 24;
+const START_MSEC: u64 = 16;
+
+const H2_CONNECTION: &str = "ngx_http_v2_connection_s";
+const H2_FRAME: &str = "ngx_http_v2_out_frame_s";
+
+/// The time limit for reading one worker. It takes some 10 µs for each connection.
+const TIME: Duration = Duration::from_secs(5);
+
+/// Returns the requests in flight of a worker that runs a binary with this layout. A process can make a read block
+/// for ever, and is then given up.
+///
+/// Fails when it could not be read, or not in time.
+pub fn read(pid: u32, layout: &Arc<Layout>) -> Result<Vec<Inflight<'static>>> {
+    let (sender, result) = bounded(1);
+    let layout = Arc::clone(layout);
+    thread::Builder::new()
+        .name("inflight".to_owned())
+        .spawn(move || {
+            /* Nobody waits for it any more when the receiver is dropped. */
+            let _ = sender.send(read_now(pid, &layout));
+        })
+        .context("failed to start a thread")?;
+    match result.recv_timeout(TIME) {
+        Ok(requests) => requests,
+        Err(RecvTimeoutError::Timeout) => {
+            bail!(
+                "the memory of pid {pid} was not read within {} s",
+                TIME.as_secs()
+            )
+        }
+        Err(RecvTimeoutError::Disconnected) => bail!("failed to read the memory of pid {pid}"),
+    }
+}
+
+/// Does the same without a time limit.
+fn read_now(pid: u32, layout: &Layout) -> Result<Vec<Inflight<'static>>> {
+    let memory = ForeignMemory::open(pid)?;
+    let worker = WorkerMemory {
+        pid,
+        memory: &memory,
+        layout,
+    };
+    worker.requests()
+}
+
+/// A worker whose memory can be read.
+struct WorkerMemory<'a> {
+    pid: u32,
+    memory: &'a ForeignMemory,
+    /// The layout of the binary that it runs.
+    layout: &'a Layout,
+}
+
+impl WorkerMemory<'_> {
+    /// Returns the requests in flight. A request that ends meanwhile may be left out.
+    ///
+    /// Fails when the sockets of the worker can't be listed.
+    fn requests(&self) -> Result<Vec<Inflight<'static>>> {
+        let connections = epoll::registered(self.pid)?;
+        let now = Timestamp::now();
+        let now_ms = u64::try_from(now.as_millisecond())?;
+        let mut found = BTreeMap::new();
+        for connection in connections {
+            self.find(connection, &mut found);
+        }
+        let all = found.into_iter();
+        let mut requests: Vec<_> = all
+            .filter_map(|(main, found)| self.request(main, &found, now_ms))
+            .collect();
+        for request in &mut requests {
+            request.time = format!("{now:.9}");
+        }
+        Ok(requests)
+    }
+
+    fn reader(&self) -> StructReader<'_> {
+        StructReader {
+            memory: self.memory,
+            layout: self.layout,
+        }
+    }
+
+    /// Adds the requests that a connection leads to, by the address of the main request.
+    fn find(&self, connection: u64, found: &mut BTreeMap<u64, Found>) -> Option<()> {
+        let reader = self.reader();
+        let data = reader.pointer(connection, (CONNECTION, "data"))?;
+        let is_client = reader.word(connection, (CONNECTION, "listening"))? != 0;
+        if self.is_request(data) {
+            let main = reader.pointer(data, (REQUEST, "main"))?;
+            let of_main = found.entry(main).or_default();
+            if !is_client {
+                of_main.upstreams.push((data, connection));
+            }
+            return Some(());
+        }
+        /* The first member of an ngx_http_v2_connection_t points back. */
+        if !is_client || reader.word(data, (H2_CONNECTION, "connection"))? != connection {
+            return None;
+        }
+        let mut frame = reader.word(data, (H2_CONNECTION, "last_out"))?;
+        for _ in 0..FRAMES_MAX {
+            if frame == 0 {
+                break;
+            }
+            if let Some(stream) = reader.pointer(frame, (H2_FRAME, "stream")) {
+                let request = reader.pointer(stream, ("ngx_http_v2_stream_s", "request"));
+                if let Some(request) = request.filter(|request| self.is_request(*request)) {
+                    found
+                        .entry(reader.pointer(request, (REQUEST, "main"))?)
+                        .or_default();
+                }
+            }
+            frame = reader.word(frame, (H2_FRAME, "next"))?;
+        }
+        Some(())
+    }
+
+    /// Returns whether a request is at an address.
+    fn is_request(&self, address: u64) -> bool {
+        self.reader().half(address, (REQUEST, "signature")) == Some(HTTP_MODULE)
+    }
+
+    /// Reads a request. `None` when it has ended, or another one has its memory by then.
+    fn request(&self, r: u64, found: &Found, now_ms: u64) -> Option<Inflight<'static>> {
+        let reader = self.reader();
+        let identity = self.identity(r)?;
+        let c = identity.connection;
+        let text = |name, max| reader.text(reader.place(r, (REQUEST, name))?, max);
+        let (state, upstream_addr) = found.state(reader, r, c).unzip();
+        let request = Inflight {
+            pid: self.pid,
+            connection: identity.number,
+            connection_requests: reader.word(c, (CONNECTION, "requests"))?,
+            age_ms: now_ms
+                .checked_sub(identity.start_ms)
+                .filter(|_| identity.start_ms != 0),
+            state,
+            upstream_addr: upstream_addr.flatten(),
+            remote_addr: reader.text(
+                reader.place(c, (CONNECTION, "addr_text"))?,
+                limits::ADDR_MAX,
+            ),
+            server_protocol: text("http_protocol", limits::PROTOCOL_MAX),
+            request_method: text("method_name", limits::METHOD_MAX),
+            request_uri: text("unparsed_uri", limits::URI_MAX),
+            http_host: self.host(r),
+            status: self.status(r),
+            request_size: reader
+                .word(r, (REQUEST, "request_length"))
+                .map(u64::cast_signed)
+                .filter(|size| *size >= 0),
+            response_size: reader.word(c, (CONNECTION, "sent"))?.cast_signed().max(0),
+            ..Default::default()
+        };
+        let is_counted = request.connection_requests != 0;
+        (is_counted && self.identity(r)? == identity).then_some(request)
+    }
+
+    /// Reads what distinguishes a request from any other one that has its memory before or after it.
+    fn identity(&self, r: u64) -> Option<Identity> {
+        let reader = self.reader();
+        if !self.is_request(r) || reader.word(r, (REQUEST, "main"))? != r {
+            return None;
+        }
+        let connection = reader.pointer(r, (REQUEST, "connection"))?;
+        let version = reader.place(r, (REQUEST, "http_version"))?;
+        let seconds = self.memory.word(version.checked_sub(START_SEC)?)?;
+        let millis = self.memory.word(version.checked_sub(START_MSEC)?)?;
+        let start_ms = seconds.checked_mul(1000).filter(|_| millis < 1000);
+        let number = reader.pointer(connection, (CONNECTION, "number"))?;
+        Some(Identity {
+            connection,
+            number,
+            start_ms: start_ms.map_or(0, |start| start.saturating_add(millis)),
+        })
+    }
+
+    /// Reads the value of the header `Host`.
+    fn host(&self, r: u64) -> Option<Cow<'static, str>> {
+        let reader = self.reader();
+        let headers = reader.place(r, (REQUEST, "headers_in"))?;
+        let host = reader.pointer(headers, ("ngx_http_headers_in_t", "host"))?;
+        reader.text(
+            reader.place(host, ("ngx_table_elt_s", "value"))?,
+            limits::HOST_MAX,
+        )
+    }
+
+    /// Reads the status of the response. `None` when there is none yet.
+    fn status(&self, r: u64) -> Option<u32> {
+        let reader = self.reader();
+        let headers = reader.place(r, (REQUEST, "headers_out"))?;
+        let status = reader.word(headers, ("ngx_http_headers_out_t", "status"))?;
+        u32::try_from(status)
+            .ok()
+            .filter(|status| (1..=999).contains(status))
+    }
+}
+
+/// What distinguishes a request from any other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    /// Its `ngx_connection_t`.
+    connection: u64,
+    /// `c->number`
+    number: u64,
+    /// When it began, in milliseconds since 1970. 0: that is not known.
+    start_ms: u64,
+}

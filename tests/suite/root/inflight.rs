@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf inflight`: the requests of an nginx that nothing traces.
+
+use std::process::Command;
+use std::process::Output;
+use std::time::Instant;
+
+use ngx_bpf_record::Inflight;
+use ngx_bpf_record::values::State;
+use rustls::version::TLS13;
+
+use crate::suite::common::PATIENCE;
+use crate::suite::common::client::Client;
+use crate::suite::common::http2;
+use crate::suite::common::http2::Http2;
+use crate::suite::common::http3;
+use crate::suite::common::http3::Http3;
+use crate::suite::common::nginx::Nginx;
+use crate::suite::common::program::kill;
+use crate::suite::common::tls;
+use crate::suite::common::tls::Tls;
+use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::tool::Tool;
+use crate::suite::common::upstream::Upstream;
+
+/// A server with upstreams that answer never, or not to the end.
+const HTTP: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls} ssl http2;
+        location / { return 200 'hello\\n'; }
+        location /up/ { proxy_pass http://127.0.0.1:{upstream}/; }
+        location /stream/ { proxy_pass http://127.0.0.1:{upstream}/; proxy_buffering off; }
+    }";
+
+/// Runs the command for one nginx.
+fn run(nginx: &Nginx, args: &[&str]) -> Output {
+    let pid = nginx.pid().to_string();
+    let mut command = Command::new(PROGRAM);
+    let output = command.args(["inflight", "--pid", &pid]).args(args);
+    output.output().unwrap()
+}
+
+/// Returns the requests in flight.
+fn inflight(nginx: &Nginx) -> Vec<Inflight<'static>> {
+    let output = run(nginx, &["--json"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Waits until the requests in flight have these uris and states, in any order. Returns them in the order of
+/// their uris.
+fn wait_for(nginx: &Nginx, expected: &[(Option<&str>, Option<State>)]) -> Vec<Inflight<'static>> {
+    let end = Instant::now() + PATIENCE;
+    let mut expected: Vec<_> = expected.to_vec();
+    expected.sort();
+    loop {
+        let mut found = inflight(nginx);
+        found.sort_by(|a, b| (&a.request_uri, a.state).cmp(&(&b.request_uri, b.state)));
+        let states = found
+            .iter()
+            .map(|request| (request.request_uri.as_deref(), request.state));
+        if states.eq(expected.iter().copied()) {
+            return found;
+        }
+        assert!(Instant::now() < end, "{expected:?}: {found:#?}");
+    }
+}
+
+/// Sends requests that do not end, each in another state, over HTTP/1 with TLS and without. Returns the clients.
+fn send_all(nginx: &Nginx, port: u16) -> Vec<Client> {
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(nginx.port)).collect();
+    clients.push(
+        Tls::begin(port, &TLS13, &["http/1.1"])
+            .finish()
+            .into_client(),
+    );
+    for (client, request) in clients.iter_mut().zip([
+        "GET /half HTTP/1.1\r\nHost: ",
+        "POST /up/body HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
+        "GET /up/hang?sig=secret HTTP/1.1\r\nHost: b\r\n\r\n",
+        "GET /stream/body-90000000 HTTP/1.1\r\nHost: c\r\n\r\n",
+        "GET /up/head/hang HTTP/1.1\r\nHost: d\r\n\r\n",
+    ]) {
+        client.send(request);
+    }
+    clients
+}
+
+/// Check each state, that what is known of each request is what was sent, and that neither idle connections nor
+/// requests that have ended are listed.
+#[test]
+fn states() {
+    let upstream = Upstream::start();
+    let (http, port) = tls::with_port(HTTP);
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    assert_eq!(inflight(&nginx), []);
+    let mut idle = Client::connect(nginx.port);
+    assert_eq!(idle.get("/").status, 200);
+    let clients = send_all(&nginx, port);
+    let found = wait_for(
+        &nginx,
+        &[
+            (Some("/half"), Some(State::ReadingHeader)),
+            (Some("/stream/body-90000000"), Some(State::Sending)),
+            (Some("/up/body"), Some(State::ReadingBody)),
+            (Some("/up/hang?sig=REDACTED"), Some(State::Waiting)),
+            (Some("/up/head/hang"), Some(State::Receiving)),
+        ],
+    );
+    let worker = nginx.workers()[0];
+    let addr = format!("127.0.0.1:{}", upstream.port);
+    for request in &found {
+        assert_eq!(
+            (request.pid, request.connection_requests),
+            (worker, 1),
+            "{request:#?}"
+        );
+        assert_eq!(request.remote_addr.as_deref(), Some("127.0.0.1"));
+        assert!(
+            request
+                .age_ms
+                .is_some_and(|age| age < PATIENCE.as_millis() as u64)
+        );
+        let is_of_upstream = matches!(request.state, Some(State::Waiting | State::Receiving));
+        let upstream = request.upstream_addr.as_deref();
+        assert_eq!(upstream, is_of_upstream.then_some(&*addr), "{request:#?}");
+    }
+    let hosts: Vec<_> = found
+        .iter()
+        .map(|request| request.http_host.as_deref())
+        .collect();
+    assert_eq!(hosts, [None, Some("c"), Some("a"), Some("b"), Some("d")]);
+    let methods = found
+        .iter()
+        .map(|request| request.request_method.as_deref());
+    assert!(methods.eq(["GET", "GET", "POST", "GET", "GET"].map(Some)));
+    let statuses: Vec<_> = found.iter().map(|request| request.status).collect();
+    assert_eq!(statuses, [None, Some(200), None, None, Some(200)]);
+    assert!(found[1].response_size > 0, "{found:#?}");
+    let text = String::from_utf8(run(&nginx, &[]).stdout).unwrap();
+    let line = format!(", waiting {addr}, client 127.0.0.1, GET, host b, /up/hang?sig=REDACTED, ");
+    assert!(text.contains(&line) && !text.contains("secret"), "{text}");
+    drop(clients);
+    wait_for(&nginx, &[]);
+}
+
+/// Check streams of HTTP/2 that wait for an upstream.
+#[test]
+fn over_http2() {
+    let upstream = Upstream::start();
+    let (http, port) = tls::with_port(HTTP);
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    let stream = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
+    let mut client = Http2::start(stream, 65535);
+    client.send(&[http2::get(1, "/up/hang"), http2::get(3, "/up/hang")].concat());
+    let hanging = (Some("/up/hang"), Some(State::Waiting));
+    let found = wait_for(&nginx, &[hanging, hanging]);
+    let numbers = found.iter().map(|request| request.connection_requests);
+    assert!(
+        numbers.eq([1, 2]) || found[0].connection_requests == 2,
+        "{found:#?}"
+    );
+    assert!(
+        found
+            .iter()
+            .all(|request| request.server_protocol.as_deref() == Some("HTTP/2.0"))
+    );
+    drop(client);
+    wait_for(&nginx, &[]);
+}
+
+/// Check a stream of HTTP/3 that waits for an upstream.
+#[test]
+fn over_http3() {
+    if http3::is_missing() {
+        return;
+    }
+    let upstream = Upstream::start();
+    let http = "server { listen 127.0.0.1:{port} quic; location / { return 200 x; }
+        location /late { proxy_pass http://127.0.0.1:{upstream}/hang; } }";
+    let http = [tls::DIRECTIVES, http].concat();
+    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
+    let mut client = Http3::connect(nginx.port);
+    client.get(0, "/late");
+    let found = wait_for(&nginx, &[(Some("/late"), Some(State::Waiting))]);
+    assert_eq!(
+        found[0].server_protocol.as_deref(),
+        Some("HTTP/3.0"),
+        "{found:#?}"
+    );
+}
+
+/// Check that a worker that is stopped is read as well, and what is not an nginx is an error.
+#[test]
+fn stuck() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location /a { proxy_pass http://127.0.0.1:{upstream}/hang; } }",
+        upstream.port,
+    );
+    let mut client = Client::connect(nginx.port);
+    client.send("GET /a HTTP/1.1\r\nHost: t\r\n\r\n");
+    wait_for(&nginx, &[(Some("/a"), Some(State::Waiting))]);
+    let worker = nginx.workers()[0];
+    kill("STOP", worker);
+    assert_eq!(inflight(&nginx).len(), 1);
+    kill("CONT", worker);
+    let me = std::process::id().to_string();
+    let output = Command::new(PROGRAM)
+        .args(["inflight", "--pid", &me])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        output.stdout.is_empty() && !output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
+
+/// Check that SIGUSR2 makes a tool that traces print the same, and that it goes on.
+#[test]
+fn of_a_running_tool() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(
+        "server { listen 127.0.0.1:{port}; location /a { proxy_pass http://127.0.0.1:{upstream}/hang; } }",
+        upstream.port,
+    );
+    let mut tool = Tool::trace(nginx.pid());
+    let mut client = Client::connect(nginx.port);
+    client.send("GET /a?sig=secret HTTP/1.1\r\nHost: t\r\n\r\n");
+    wait_for(&nginx, &[(Some("/a?sig=REDACTED"), Some(State::Waiting))]);
+    for _ in 0..2 {
+        tool.signal("USR2");
+        tool.wait_for_message("1 request in flight");
+        let line = tool.wait_for_message("waiting");
+        assert!(line.contains(", GET, host t, /a?sig=REDACTED, "), "{line}");
+    }
+    drop(client);
+    drop(nginx.quit());
+    let ended = tool.wait();
+    ended.assert_clean();
+    assert_eq!(ended.records().len(), 1);
+}
