@@ -212,6 +212,8 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->stall_ns = 0;
 	conn->read_wait_ns = 0;
 	conn->subrequests_seen = 0;
+	if (with_tcp)
+		conn->upstream_tcp.cwnd = 0;
 	if (!conn->handshake.is_over)
 		conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
 	conn->handshake.is_over = 1;

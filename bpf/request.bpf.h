@@ -13,6 +13,7 @@
 #include "place.bpf.h"
 #include "round.bpf.h"
 #include "scratch.bpf.h"
+#include "tcp.bpf.h"
 
 /* What ngx_http_free_request() was called with. */
 enum validity {
@@ -111,6 +112,7 @@ static __always_inline bool request_report(struct worker *w, struct scratch *s,
 		request_filtered();
 		return true;
 	}
+	draft_tcp(s, traced);
 	draft_location(w, s);
 	if (d->flags & REQUEST_UPSTREAM) {
 		draft_group(w, s);

@@ -11,6 +11,7 @@
 #include "client.bpf.h"
 #include "http3.bpf.h"
 #include "stall.bpf.h"
+#include "tcp.bpf.h"
 #include "upstream.bpf.h"
 #include "worker.bpf.h"
 
@@ -125,6 +126,7 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 		} else if (ret != -EAGAIN) {
 			upstream_unsent(w, s);
 		}
+		upstream_measure(w, s, sk);
 	} else if (s->kind == SOCKET_CLIENT) {
 		conn = connection_find(w, s->connection);
 		if (!conn)
@@ -157,6 +159,7 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 		s->is_drained = 1;
 	} else if (s->kind == SOCKET_UPSTREAM) {
 		upstream_received(w, s, sk, ret, now);
+		upstream_measure(w, s, sk);
 		if (ret > 0)
 			s->last_ns = now;
 	} else if (s->kind == SOCKET_CLIENT && ret) {
@@ -211,10 +214,12 @@ static __always_inline void socket_closing(struct worker *w, struct sock *sk, in
 
 	if (!s || s->pid != w->pid)
 		return;
-	if (s->kind == SOCKET_UPSTREAM)
+	if (s->kind == SOCKET_UPSTREAM) {
+		upstream_measure(w, s, sk);
 		upstream_closing(w, s);
-	else if (s->kind == SOCKET_CLIENT && state != TCP_CLOSE)
+	} else if (s->kind == SOCKET_CLIENT && state != TCP_CLOSE) {
 		client_closing(w, s);
+	}
 }
 
 /* Whether a socket's change to this state is handled. */

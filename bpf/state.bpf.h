@@ -306,6 +306,7 @@ struct connection {
 	__u16 pad;
 	struct address local;
 	struct address peer;
+	struct tcp_numbers upstream_tcp; /* of the attempt that was seen last, with --tcp */
 };
 
 struct connection_key {

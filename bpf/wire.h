@@ -151,6 +151,15 @@ struct address {
 	__u8 bytes[16]; /* network byte order; the first four for AF_INET */
 };
 
+/* A TCP connection, as the kernel counts over its whole life. */
+struct tcp_numbers {
+	__u64 rwnd_limited_ns; /* how long the peer's window kept it from sending */
+	__u32 srtt_us;	       /* eight times the smoothed round trip; 0: none was measured */
+	__u32 retransmits;     /* segments that were sent again */
+	__u32 cwnd;	       /* the congestion window, in packets; 0: nothing was read */
+	__u32 index;	       /* an upstream's: of the attempt, in r->upstream_states */
+};
+
 /* An attempt at an upstream: times from its socket, and what r->upstream_states has of it. */
 struct attempt {
 	__u64 connect_ns;
@@ -217,6 +226,8 @@ struct request_record {
 	__u64 connection_requests; /* c->requests */
 	__u64 location;		   /* the address of its place; 0: nothing is known of that */
 	__u64 upstream;		   /* the same, of its last upstream */
+	struct tcp_numbers client_tcp;
+	struct tcp_numbers upstream_tcp; /* of the attempt that was seen last */
 	__u32 pid;
 	__u32 flags;	      /* enum request_flag */
 	__u32 status;	      /* as $status; 0: none */

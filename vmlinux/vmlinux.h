@@ -224,6 +224,12 @@ struct inet_connection_sock {
 };
 
 struct tcp_sock {
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 total_retrans;
+	__u32 chrono_start;
+	__u32 chrono_stat[3];
+	__u8 chrono_type; /* a bitfield, and others follow: all bits of its byte */
 	struct {
 		__u64 time;
 	} rcvq_space;

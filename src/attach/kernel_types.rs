@@ -101,9 +101,11 @@ impl KernelStruct {
         (wanted, of): (&Wanted, &str),
     ) {
         for member in ty.iter() {
-            /* BPF reads no bitfield of the kernel. */
-            let MemberAttr::Normal { offset: bits } = member.attr else {
-                continue;
+            /* Of a bitfield BPF reads the byte that it begins, and uses the first bits of that. */
+            let bits = match member.attr {
+                MemberAttr::Normal { offset } => offset,
+                MemberAttr::BitField { offset, .. } if offset % 8 == 0 => offset,
+                MemberAttr::BitField { .. } => continue,
             };
             let offset = offset.saturating_add(bits / 8);
             let Some(ty) = kernel.type_by_id::<BtfType<'_>>(member.ty) else {

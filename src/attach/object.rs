@@ -74,6 +74,8 @@ impl KernelFilter {
 pub struct Extras {
     /// Where servers and groups of upstream servers stand in the configuration.
     pub config_lines: bool,
+    /// Numbers of the TCP connections of a request.
+    pub tcp: bool,
     /// The names of variables, in lower case: at most eight, each of at most 64 bytes.
     pub variables: Vec<String>,
     /// The names of headers, likewise.
@@ -194,6 +196,7 @@ impl ObjectSettings {
         settings.tool_pid = std::process::id();
         settings.tick_ns = tick_ns();
         settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
+        settings.with_tcp = self.extras.tcp;
         settings.config_lines = self.extras.config_lines;
         settings.blocked_min_ns = self.extras.blocked.map_or(0, nonzero_ns);
         (settings.variables, settings.variables_len) = asked(&self.extras.variables);

@@ -69,7 +69,7 @@ mod tests {
             ("task_struct", 9),
             ("sock_common", 7),
             ("sock", 4),
-            ("tcp_sock", 1),
+            ("tcp_sock", 7),
             ("epitem", 2),
             ("pid", 2),
             ("bpf_iter__task_vma", 3),

@@ -46,6 +46,7 @@ fn asked_in_text(options: &TraceArgs) -> Option<String> {
     let adds_headers = options.header.iter().any(|header| header.value.is_none());
     let asked = [
         ("--config-lines", options.config_lines),
+        ("--tcp", options.tcp),
         ("--variable", !options.variable.is_empty()),
         ("--header", adds_headers),
     ];

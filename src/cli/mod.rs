@@ -325,6 +325,11 @@ pub struct TraceArgs {
     )]
     pub blocked: Option<Duration>,
 
+    /// Add to records the round-trip time, the retransmits and the congestion window of the TCP connections of
+    /// their client and their last upstream
+    #[arg(long)]
+    pub tcp: bool,
+
     /// Replace the values of these query-string keys by REDACTED ("none" disables it)
     #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
     pub redact: Secrets,

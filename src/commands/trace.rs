@@ -74,6 +74,7 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
         filter: KernelFilter::new(options.sample, options.min_duration, &statuses),
         extras: Extras {
             config_lines: options.config_lines,
+            tcp: options.tcp,
             variables: options.variable.clone(),
             headers: header_names(options),
             blocked: options.blocked,
@@ -213,11 +214,12 @@ mod tests {
         assert_eq!(containers.pods, pods);
         let settings = parsed(&[
             "--config-lines",
+            "--tcp",
             "--variable=$Request_ID",
             "--header=X-One",
             "--header=x-one=a=b",
         ]);
-        assert!(settings.follow.extras.config_lines);
+        assert!(settings.follow.extras.config_lines && settings.follow.extras.tcp);
         assert_eq!(settings.follow.extras.variables, ["request_id"]);
         assert_eq!(settings.follow.extras.headers, ["x-one"]);
         assert_eq!(settings.headers, [("x-one".to_owned(), "a=b".to_owned())]);

@@ -17,6 +17,7 @@ pub mod ring;
 #[cfg(test)]
 mod round_trip;
 mod status;
+mod tcp;
 pub mod texts;
 mod times;
 mod trace_context;

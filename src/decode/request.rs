@@ -67,6 +67,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         duration_ns: since(first_byte, facts.response_last_ns()),
         elapsed_ns: facts.elapsed_ns(),
         waits: facts.waits(),
+        tcp: facts.tcp(),
         tls: tls(&facts),
         trace: trace(&facts),
         layout: is_inferred.then_some(LayoutSource::Inferred),

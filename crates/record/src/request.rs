@@ -16,6 +16,7 @@ use crate::phases::Phases;
 use crate::place::Place;
 use crate::schema::TIME_PATTERN;
 use crate::subrequest::Subrequest;
+use crate::tcp::Tcp;
 use crate::tls::Tls;
 use crate::trace::Trace;
 use crate::values;
@@ -289,6 +290,13 @@ pub struct Request<'a> {
     /// What the request waited for. Its keys are keys of the request.
     #[serde(flatten)]
     pub waits: Waits,
+    /// The TCP connections of the client and of the last upstream (below), with `--tcp`.
+    #[serde(default, skip_serializing_if = "Tcp::is_empty")]
+    #[schemars(extend(
+        "x-source" = "the kernel's sockets",
+        "x-absent" = "`--tcp` was not given; neither connection is TCP"
+    ))]
+    pub tcp: Tcp,
     /// How the request ended. Its keys are keys of the request.
     #[serde(flatten)]
     pub ending: Ending,

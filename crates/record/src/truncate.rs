@@ -8,6 +8,7 @@ use std::io;
 use crate::blocked::Blocked;
 use crate::format::Format;
 use crate::request::Request;
+use crate::tcp::Tcp;
 use crate::values::Cut;
 
 /// The least limit. Every record fits into a line of this length, in every format, when all texts
@@ -116,8 +117,8 @@ fn texts<'r, 'a>(request: &'r mut Request<'a>) -> Vec<(Cut, &'r mut Cow<'a, str>
         .collect()
 }
 
-/// Leaves out the last subrequest or, when there is none, the last attempt but one, then a name in the
-/// configuration, and the last attempt at last. Returns false when there is nothing to leave out.
+/// Leaves out the last subrequest or, when there is none, the last attempt but one, then `tcp`, then a name in
+/// the configuration, and the last attempt at last. Returns false when there is nothing to leave out.
 fn leave_out(request: &mut Request<'_>) -> bool {
     if request.subrequests.pop().is_some() {
         note(request, Cut::Subrequests);
@@ -126,6 +127,11 @@ fn leave_out(request: &mut Request<'_>) -> bool {
     if let Some(last_but_one) = request.upstreams.len().checked_sub(2) {
         request.upstreams.remove(last_but_one);
         note(request, Cut::Upstreams);
+        return true;
+    }
+    if !request.tcp.is_empty() {
+        request.tcp = Tcp::default();
+        note(request, Cut::Tcp);
         return true;
     }
     if let Some(name) = request.place.leave_out() {

@@ -145,6 +145,8 @@ names! {
         UpstreamName = "upstream_name",
         /// It is left out.
         Config = "config",
+        /// It is left out.
+        Tcp = "tcp",
         /// The end of a value is missing, or all of it is left out.
         Variables = "variables",
         /// The end of a value is missing, or all of it is left out.

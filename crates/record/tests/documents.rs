@@ -66,6 +66,8 @@ fn fields(text: &str) -> String {
         ("phases", "Phases", keys(&request.phases)),
         ("time_ns", "Shares", keys(&request.waits.time_ns)),
         ("config", "Config", keys(&request.place.config)),
+        ("tcp", "Tcp", keys(&request.tcp)),
+        ("tcp.client", "TcpConnection", keys(&request.tcp.client)),
         ("upstreams", "Attempt", keys(&request.upstreams[0])),
         ("subrequests", "Subrequest", keys(&request.subrequests[0])),
     ];

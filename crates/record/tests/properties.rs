@@ -144,9 +144,11 @@ fn cut() {
         Cut::ServerProtocol,
         Cut::UpstreamAddr,
         Cut::Config,
+        Cut::Tcp,
     ];
-    /* It is left out of the longest records only: `truncate::tests::longest_record`. */
+    /* They are left out of the longest records only: `truncate::tests::longest_record`. */
     seen.remove(Cut::Config.name());
+    seen.remove(Cut::Tcp.name());
     let here = Cut::ALL.iter().filter(|cut| !elsewhere.contains(cut));
     assert_eq!(seen, here.map(|cut| cut.name()).collect());
 }
@@ -189,6 +191,8 @@ fn assert_cut(whole: &Request<'_>, cut: &Request<'_>) -> BTreeSet<&'static str> 
         assert!(whole.upstreams.starts_with(kept));
     }
     note("upstreams", whole.upstreams != cut.upstreams);
+    note("tcp", whole.tcp != cut.tcp);
+    assert!(whole.tcp == cut.tcp || cut.tcp.is_empty());
     let noted = |request: &Request<'_>| -> BTreeSet<&'static str> {
         request.truncated.iter().map(|cut| cut.name()).collect()
     };

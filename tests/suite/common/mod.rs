@@ -43,6 +43,8 @@ pub mod server;
 pub mod service;
 /// The project's own sources.
 pub mod sources;
+/// TCP sockets, as the kernel describes them.
+pub mod tcp;
 /// A client that speaks TLS.
 pub mod tls;
 /// The tool under test.

@@ -97,6 +97,8 @@ mod strangers;
 mod subrequests;
 /// Symbols of nginx's functions, and functions that are not used.
 mod symbols;
+/// `--tcp`.
+mod tcp;
 /// Phases, compared with delays that the tests make.
 mod times;
 /// TLS of clients and of upstreams.
