@@ -13,6 +13,8 @@ const volatile bool layout_inferred; /* the layout was inferred from the binary'
 const volatile __u32 pid_namespace;  /* inode of the tool's pid namespace: pids are of this one */
 const volatile __u32 tool_pid;	     /* of the tool itself */
 const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */
+const volatile bool waits_are_known; /* wait_ended is attached wherever it has to be */
+const volatile bool modules_foreign; /* modules are built in that are not nginx's own */
 const volatile __u32 tick_ns; /* of the kernel's timer, by which it notes arrivals; 0: unknown */
 const volatile bool by_descriptor; /* bytes on sockets are seen by system calls */
 const volatile bool never;	   /* false: UPROBE() */

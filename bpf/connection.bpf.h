@@ -210,6 +210,9 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->unsure.last_ns = 0;
 	conn->stall.since_ns = 0;
 	conn->stall_ns = 0;
+	__builtin_memset(conn->waits, 0, sizeof(conn->waits));
+	conn->waited_ns = 0;
+	conn->is_wait_mixed = 0;
 	conn->read_wait_ns = 0;
 	conn->subrequests_seen = 0;
 	if (with_tcp)

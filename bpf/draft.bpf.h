@@ -39,6 +39,9 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 	if (conn->stall.since_ns && OF_CONNECTION(s, buffered) & NGX_CONNECTION_BUFFERED &&
 	    !is_delayed(s))
 		d->client_stall_ns += d->ended_ns - conn->stall.since_ns;
+	__builtin_memcpy(d->waits, conn->waits, sizeof(d->waits));
+	if (conn->is_wait_mixed)
+		d->flags |= REQUEST_WAIT_MIXED;
 	d->established_ns = conn->established_ns;
 	d->accepted_ns = conn->accepted_ns;
 	d->read_wait_ns = conn->read_wait_ns;

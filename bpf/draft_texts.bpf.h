@@ -153,14 +153,12 @@ static __always_inline bool is_of_cache_alone(struct request_record *d)
  */
 static __always_inline void draft_resolved(struct scratch *s, struct line *line)
 {
-	struct ngx_http_upstream_s *u = OF_REQUEST(s, upstream);
-	struct ngx_str_t *resolved = NULL, host = {};
+	struct ngx_str_t *resolved, host = {};
 
 	if (!(s->held.draft.flags & REQUEST_UPSTREAM) || s->held.draft.upstream ||
-	    is_of_cache_alone(&s->held.draft) || NGX_GET_OR(u, upstream, NULL))
+	    is_of_cache_alone(&s->held.draft))
 		return;
-	bpf_probe_read_user(&resolved, sizeof(resolved),
-			    (void *)&u->buffer - NGX_HTTP_UPSTREAM_RESOLVED);
+	resolved = host_of_variable(OF_REQUEST(s, upstream));
 	if (resolved && !bpf_probe_read_user(&host, sizeof(host), resolved) &&
 	    host.len < POINTER_MIN) /* it has no room of its own: a record that is full lacks it */
 		draft_text(s, line, &s->held.draft.texts.resolved, host.data, host.len, HOST_MAX);

@@ -169,12 +169,13 @@ static __always_inline void bodies_received(struct worker *w, struct multiplex *
 }
 
 /*
- * A new entry for a stream of a connection. Not inlined: it is called from where the verifier has
- * much to follow.
+ * A new entry for a stream of a connection, of whose body nothing is known yet. Not inlined: it is
+ * called from where the verifier has much to follow.
  */
-static __noinline struct connection *stream_on(struct worker *w, struct multiplex *m,
-					       struct connection *conn, struct ngx_connection_s *c,
-					       struct ngx_http_request_s *r)
+static __noinline struct connection *stream_early(struct worker *w, struct multiplex *m,
+						  struct connection *conn,
+						  struct ngx_connection_s *c,
+						  struct ngx_http_request_s *r)
 {
 	struct ngx_connection_s *fake = NGX_GET(r, connection);
 	struct connection *stream;
@@ -198,19 +199,65 @@ static __noinline struct connection *stream_on(struct worker *w, struct multiple
 		stream->flags = REQUEST_ADOPTED;
 	stream->is_stream = 1;
 	stream->parent = (__u64)c;
-	if (NGX_GET(r, write_event_handler))
-		stream_body(m, conn, stream, r, fake, number > m->streams);
+	stream->is_early = 1;
 	return stream;
 }
 
-/* The same where only the request is known. */
-static __always_inline struct connection *stream_new(struct worker *w, struct ngx_http_request_s *r)
+/* nginx begins to work on a request, or ends it: its body is looked at for the first time. */
+__noinline int stream_begin(struct worker *w, struct multiplex *m, struct connection *conn,
+			    struct connection *stream, __u64 request)
+{
+	struct ngx_http_request_s *r = (void *)request;
+	struct ngx_connection_s *fake;
+
+	if (!w || !m || !conn || !stream)
+		return 0;
+	stream->is_early = 0;
+	if (!NGX_GET(r, write_event_handler))
+		return 0;
+	fake = NGX_GET(r, connection);
+	stream_body(m, conn, stream, r, fake, NGX_GET(fake, requests) > m->streams);
+	return 0;
+}
+
+/* A new entry for a stream on which nginx begins to work. */
+static __always_inline struct connection *stream_on(struct worker *w, struct multiplex *m,
+						    struct connection *conn,
+						    struct ngx_connection_s *c,
+						    struct ngx_http_request_s *r)
+{
+	struct connection *stream = stream_early(w, m, conn, c, r);
+
+	if (stream)
+		stream_begin(w, m, conn, stream, (__u64)r);
+	return stream;
+}
+
+/*
+ * The same where only the request is known. `is_early`: nginx has not begun to work on it, and may
+ * not have looked at its body.
+ */
+static __always_inline struct connection *stream_new(struct worker *w, struct ngx_http_request_s *r,
+						     bool is_early)
 {
 	struct ngx_connection_s *c = connection_of_stream(r);
 	struct connection *conn = c ? connection_find(w, (__u64)c) : NULL;
 	struct multiplex *m = conn ? multiplex_of(w, conn, c) : NULL;
 
-	return m ? stream_on(w, m, conn, c, r) : NULL;
+	if (!m)
+		return NULL;
+	return is_early ? stream_early(w, m, conn, c, r) : stream_on(w, m, conn, c, r);
+}
+
+/* nginx begins to work on a stream that has had an entry before. */
+static __always_inline void stream_resume(struct worker *w, struct connection *stream,
+					  struct ngx_http_request_s *r)
+{
+	struct connection *conn = connection_find(w, stream->parent);
+	struct multiplex *m = conn ? multiplex_of(w, conn, (void *)stream->parent) : NULL;
+
+	if (m)
+		stream_begin(w, m, conn, stream, (__u64)r);
 }
 
 /* The entry of a request: that of its connection, or of its stream. */
@@ -219,7 +266,11 @@ connection_of(struct worker *w, struct ngx_http_request_s *r, struct ngx_connect
 {
 	struct connection *conn = connection_find(w, (__u64)c);
 
-	return conn ? conn : stream_new(w, r);
+	if (!conn)
+		return stream_new(w, r, false);
+	if (conn->is_early)
+		stream_resume(w, conn, r);
+	return conn;
 }
 
 /* Bytes were read. The streams that nginx has counted by now were made by the reads before. */

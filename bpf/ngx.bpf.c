@@ -11,6 +11,7 @@
 #include "maps.bpf.h"
 #include "request.bpf.h"
 #include "syscall.bpf.h"
+#include "wait.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -22,6 +23,7 @@ const struct ended_record unused_ended_record = {};
 const struct blocked_record unused_blocked_record = {};
 const enum record_kind unused_record_kind = RECORD_REQUEST;
 const enum lost_cause unused_lost_cause = LOST_CAUSES;
+const enum wait_kind unused_wait_kind = WAIT_KINDS;
 const enum request_flag unused_request_flag = REQUEST_ADOPTED;
 const enum attempt_flag unused_attempt_flag = ATTEMPT_SEEN;
 const enum block_part unused_block_part = PART_NONE;
@@ -68,8 +70,9 @@ UPROBE(send_output_queue, streams_output(w, (void *)arg(ctx, cookie, 0)))
 UPROBE(turn, turn_next(w))
 UPROBE(quic_output, w->quic = arg(ctx, cookie, 0))
 UPROBE(quic_close, quic_closed(w, arg(ctx, cookie, 0)))
+UPROBE(wait_ended, request_woken(w, arg(ctx, cookie, 0), cookie >> 8 & 0xff))
 UPROBE(free_request, request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1),
-				   landmark(ctx, cookie)))
+				   landmark(ctx, cookie), PT_REGS_IP(ctx)))
 
 /* Bytes on a socket: `ret` is what send() or recv() returns. */
 static __always_inline int sent(struct sock *sk, int ret)

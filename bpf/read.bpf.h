@@ -78,6 +78,18 @@ static __always_inline bool has_response(struct ngx_http_request_s *r)
 	return NGX_GET(r, headers_out.status) || NGX_GET(r, http_version) == NGX_HTTP_VERSION_9;
 }
 
+/* The host that a variable gave an upstream without a group; NULL: it has none. */
+static __always_inline struct ngx_str_t *host_of_variable(struct ngx_http_upstream_s *u)
+{
+	struct ngx_str_t *resolved = NULL;
+
+	if (NGX_GET_OR(u, upstream, NULL))
+		return NULL;
+	bpf_probe_read_user(&resolved, sizeof(resolved),
+			    (void *)&u->buffer - NGX_HTTP_UPSTREAM_RESOLVED);
+	return resolved;
+}
+
 /* Members of the copy of a header. */
 #define OF_HEADER(elt, member) NGX_IN(elt, (struct ngx_table_elt_s *)NULL, member)
 

@@ -67,7 +67,7 @@ static __always_inline struct connection *request_entry(struct worker *w, struct
 							struct ngx_http_request_s *r,
 							struct ngx_connection_s *c, bool is_http1)
 {
-	struct connection *conn = stream_new(w, r);
+	struct connection *conn = stream_new(w, r, false);
 
 	if (conn)
 		return conn;
@@ -198,6 +198,8 @@ static __always_inline void request_handle(struct worker *w, struct scratch *s,
 		conn = request_entry(w, s, r, c, is_http1);
 	if (is_good && !conn && is_http1)
 		return request_lost(LOST_INFLIGHT_FULL);
+	if (conn && conn->is_early)
+		stream_resume(w, conn, r);
 	if (conn)
 		request_unfollow(w, conn, c);
 	is_good = is_good && request_report(w, s, r, rc, c, conn);
@@ -230,9 +232,10 @@ static __always_inline void request_unhandled(struct worker *w, struct ngx_http_
 /*
  * ngx_http_free_request(r, rc) was entered: all of the request is still there, and is about to be
  * logged. `empty_handler` is the address of ngx_http_request_empty_handler(); 0: not known.
+ * `probe` is that of the probed instruction.
  */
 static __always_inline void request_ended(struct worker *w, struct ngx_http_request_s *r, long rc,
-					  __u64 empty_handler)
+					  __u64 empty_handler, __u64 probe)
 {
 	struct connection *conn = request_sampled(w, r);
 	__u64 now = bpf_ktime_get_ns();
@@ -249,6 +252,7 @@ static __always_inline void request_ended(struct worker *w, struct ngx_http_requ
 	if (!s)
 		return request_unhandled(w, r, now);
 	s->empty_handler = empty_handler;
+	s->probe = probe;
 	request_handle(w, s, r, rc, conn, now);
 	scratch_release(s);
 }

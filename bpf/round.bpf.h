@@ -130,6 +130,8 @@ __noinline int mark_stream(struct worker *w, struct multiplex *m, struct connect
 		return 0;
 	if (!of_stream)
 		of_stream = stream_on(w, m, conn, (void *)c, r);
+	else if (of_stream->is_early)
+		stream_begin(w, m, conn, of_stream, (__u64)r);
 	if (!of_stream)
 		return 0;
 	sent = NGX_GET(fake, sent);

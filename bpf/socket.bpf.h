@@ -148,10 +148,15 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 	struct connection *conn;
 
 	if (is_datagram(sk)) {
-		if (ret > 0)
+		if (ret > 0) {
+			w->answer_sk = (__u64)sk;
+			w->answer_ns = now;
 			datagram_received(w, (__u64)sk, now);
+		}
 		return;
 	}
+	if (ret > 0)
+		w->answer_ns = 0;
 	s = socket_of(w, sk, fd);
 	if (!s)
 		return;

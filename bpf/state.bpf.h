@@ -77,10 +77,14 @@ struct worker {
 	__u32 binary;	 /* user space's number of the file that it executes */
 	__u32 container; /* user space's number of its container; 0: none */
 	__u32 pad;
+	__s32 limiters[2];     /* handlers of limit_req and limit_conn, from the probe in
+				  ngx_http_free_request(); 0: not known */
 	__u64 program;	       /* inode of its executable when it was started; 0: not known */
 	__u64 accepted;	       /* the last ngx_connection_t that was initialised */
 	__u64 plain_recv;      /* c->recv of connections that are not encrypted; 0: not yet seen */
 	__u64 generation;      /* the last number given to a request */
+	__u64 answer_ns;       /* the last read, if it was of a datagram; else 0 */
+	__u64 answer_sk;       /* its socket */
 	__u64 quic;	       /* the ngx_connection_t that sends over QUIC now; 0: none yet */
 	__u64 held_len;	       /* entries of held_requests that are its own */
 	__u64 opening_kept;    /* entries that the walk under way has kept so far */
@@ -140,6 +144,7 @@ _Static_assert(sizeof(struct turn) <= 8000, "kmalloc_nolock() can allocate a tur
 struct scratch {
 	__u64 is_taken;			 /* a run of the program has claimed it: scratch.bpf.h */
 	__u64 empty_handler;		 /* ngx_http_request_empty_handler(); 0: not known */
+	__u64 probe;			 /* the probed instruction of ngx_http_free_request() */
 	__u8 request[REQUEST_BYTES_MAX]; /* copy of the ngx_http_request_t that ends */
 	__u8 connection[CONNECTION_BYTES_MAX]; /* copy of its ngx_connection_t */
 	__u8 state[STATE_BYTES_MAX];	       /* copy of one of its ngx_http_upstream_state_t */
@@ -284,6 +289,8 @@ struct connection {
 	struct unsure unsure;
 	struct stall stall;
 	__u64 stall_ns;		  /* how long the socket took nothing of the response */
+	__u64 waits[WAIT_KINDS];  /* how long nginx made it wait, by enum wait_kind */
+	__u64 waited_ns;	  /* when the last of these waits ended */
 	__u64 parent;		  /* HTTP/2 stream: the ngx_connection_t that it is on */
 	__u64 first_round;	  /* HTTP/2 stream: the round in which its response began */
 	__u64 first_sent;	  /* HTTP/2 stream: its c->sent before that round */
@@ -303,7 +310,8 @@ struct connection {
 	__u16 held;	     /* HTTP/3 connection: its entries of held_requests */
 	__u8 is_followed;    /* HTTP/2 stream: reads check its body */
 	__u8 stage;	     /* HTTP/3 stream: enum stage */
-	__u16 pad;
+	__u8 is_wait_mixed;  /* another's module may have made it wait, too */
+	__u8 is_early;	     /* HTTP/2 stream: its body was not looked at */
 	struct address local;
 	struct address peer;
 	struct tcp_numbers upstream_tcp; /* of the attempt that was seen last, with --tcp */

@@ -5,6 +5,7 @@
 
 #include "attempt.bpf.h"
 #include "outcome.bpf.h"
+#include "wait.bpf.h"
 
 enum {
 	ALERT_BYTES_MAX = 128, /* of a TLS record with an alert, in any cipher */
@@ -48,8 +49,11 @@ static __always_inline void upstream_connecting(struct worker *w, struct socket_
 	s->client = 0;
 	learn_plain_recv(w, (void *)s->connection);
 	a = is_peer(r, s->connection) ? upstream_join(w, s, r) : NULL;
-	if (a)
-		a->connect_ns = now;
+	if (!a)
+		return;
+	if (w->answer_ns && !a->index && !s->subrequest)
+		name_resolved(w, s->client, r, now);
+	a->connect_ns = now;
 }
 
 /*

@@ -89,8 +89,22 @@ enum request_flag {
 	REQUEST_SOCKET_ERROR = 1 << 26, /* the kernel reported an error on the client's socket */
 	REQUEST_UNSENT = 1 << 27,	/* HTTP/3: the end of its response was never sent */
 	REQUEST_UNPROCESSED = 1 << 28,	/* nginx ended it before it had the whole header */
-	REQUEST_ABANDONED = 1 << 29,	/* its worker ended before it did */
+	REQUEST_WAIT_MIXED = 1 << 29,	/* another's module may have made it wait, too */
+	REQUEST_LIMITED = 1 << 30,    /* limit_req or limit_conn handled it last: it was refused */
+	REQUEST_ABANDONED = 1U << 31, /* its worker ended before it did */
 };
+
+/* What nginx itself makes a request wait for. nginx-binary has the first three: sites/waits.rs. */
+enum wait_kind {
+	WAIT_LIMIT_REQ = 0,
+	WAIT_AUTH = 1,
+	WAIT_CACHE_LOCK = 2,
+	WAIT_RESOLVE = 3,
+	WAIT_KINDS = 4, /* a power of two */
+};
+
+/* A wait of which it is not known how long it was. */
+#define WAIT_UNKNOWN (~0ULL)
 
 enum attempt_flag {
 	ATTEMPT_SEEN = 1,     /* its socket was seen: it has times */
@@ -217,6 +231,7 @@ struct request_record {
 	__u64 handshake_last_ns;   /* the last bytes of it were read or sent */
 	__u64 read_wait_ns;	   /* how long bytes of the header lay in the socket */
 	__u64 client_stall_ns;	   /* how long the socket took nothing of the response */
+	__u64 waits[WAIT_KINDS];   /* how long it waited, by enum wait_kind; 0: it did not */
 	__u64 request_spilt;	   /* bytes of the body in a temporary file; 0: none */
 	__u64 response_spilt;	   /* the same of the response */
 	__s64 request_length;	   /* r->request_length */

@@ -69,6 +69,8 @@ static __always_inline void process_forked(struct task_struct *parent, struct ta
 	w->layout = master->layout;
 	w->binary = master->binary;
 	w->container = master->container;
+	w->limiters[0] = master->limiters[0];
+	w->limiters[1] = master->limiters[1];
 	w->program = program_of(child);
 	w->pid = event.pid;
 }

@@ -105,6 +105,13 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_CORE_MAIN_CONF_VARIABLES  96
 #define NGX_HTTP_REQUEST_VARIABLES         64
 
+/*
+ * The same of phase_engine.handlers, an array of ngx_http_phase_handler_t, and of r->phase_handler, the index of
+ * the one that handles the request.
+ */
+#define NGX_HTTP_CORE_MAIN_CONF_HANDLERS   40
+#define NGX_HTTP_REQUEST_PHASE_HANDLER     40
+
 /* v->len and the bits after it: an ngx_http_variable_value_t is this word and a pointer */
 #define NGX_HTTP_VARIABLE_LEN        0x0fffffff
 #define NGX_HTTP_VARIABLE_VALID      0x10000000

@@ -2,6 +2,7 @@
 //! The programs that read nginx's memory, loaded for one layout. All binaries with that layout use
 //! them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
@@ -19,6 +20,7 @@ use libbpf_rs::skel::Skel as _;
 use nginx_binary::layout::Layout;
 use nginx_binary::sites;
 use nginx_binary::sites::ProbeSite;
+use nginx_binary::sites::ProbeSites;
 
 use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
@@ -42,10 +44,14 @@ pub struct LayoutKey {
     pub layout: Layout,
     /// True when the layout was inferred, which each record states.
     pub is_inferred: bool,
-    /// The programs that are attached to nginx's functions.
-    pub programs: Vec<&'static str>,
+    /// The programs that are attached to nginx's functions, some of them to several.
+    pub programs: BTreeSet<&'static str>,
     /// True when these show the sends of HTTP/3.
     pub cover_quic: bool,
+    /// True when they show all that nginx itself makes requests wait for.
+    pub cover_waits: bool,
+    /// True when modules are built in that are not nginx's own.
+    pub has_foreign_modules: bool,
 }
 
 impl LayoutKey {
@@ -53,15 +59,17 @@ impl LayoutKey {
     pub fn new(
         layout: &Layout,
         is_inferred: bool,
-        sites: &[ProbeSite],
+        probes: &ProbeSites,
         turn: Option<&ProbeSite>,
     ) -> Self {
-        let all = sites.iter().chain(turn);
+        let all = probes.sites.iter().chain(turn);
         Self {
             layout: layout.clone(),
             is_inferred,
             programs: all.map(|site| site.program).collect(),
-            cover_quic: sites::cover_quic(sites),
+            cover_quic: sites::cover_quic(&probes.sites),
+            cover_waits: probes.waits_unavailable.is_none(),
+            has_foreign_modules: probes.has_foreign_modules,
         }
     }
 }
@@ -98,6 +106,8 @@ impl Part for LayoutPart<'_> {
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = self.key.is_inferred;
         settings.quic_is_probed = self.key.cover_quic;
+        settings.waits_are_known = self.key.cover_waits;
+        settings.modules_foreign = self.key.has_foreign_modules;
         let shared = self.shared.object.skel.object();
         for mut map in open.open_object_mut().maps_mut() {
             let name = map.name().to_owned();

@@ -20,6 +20,7 @@ use libbpf_rs::libbpf_sys;
 use libbpf_rs::skel::Skel as _;
 use nginx_binary::layout::Layout;
 use nginx_binary::sites::ProbeSite;
+use nginx_binary::sites::ProbeSites;
 use plain::Plain;
 
 use crate::attach::counters::CounterMap;
@@ -76,8 +77,8 @@ pub struct ProbeTarget<'a> {
     pub layout: &'a Layout,
     /// True when the layout was inferred.
     pub is_layout_inferred: bool,
-    /// The places of its uprobes.
-    pub sites: &'a [ProbeSite],
+    /// The places of its uprobes, and what they can't show.
+    pub probes: &'a ProbeSites,
     /// The place of the one that shows turns of the event loop, if it was asked for.
     pub turn: Option<&'a ProbeSite>,
 }
@@ -97,6 +98,8 @@ pub struct Probe {
     layout: Rc<LayoutObject>,
     /// The number by which BPF knows the binary.
     number: u32,
+    /// Where the handlers of `limit_req` and `limit_conn` are: `ProbeSites`.
+    limiters: [i32; 2],
 }
 
 /// Everything that is loaded into the kernel.
@@ -149,7 +152,7 @@ impl Tracer {
         let key = LayoutKey::new(
             target.layout,
             target.is_layout_inferred,
-            target.sites,
+            target.probes,
             target.turn,
         );
         let layout = self.layout(key)?;
@@ -158,8 +161,9 @@ impl Tracer {
             links: Vec::new(),
             layout,
             number: self.binaries,
+            limiters: target.probes.limiters,
         };
-        for site in target.sites.iter().chain(target.turn) {
+        for site in target.probes.sites.iter().chain(target.turn) {
             match probe.layout.attach(target.binary, site) {
                 Ok(link) => probe.links.push(link),
                 Err(error) => {
@@ -220,6 +224,7 @@ impl Tracer {
             container,
             layout: probe.layout.slot,
             binary: probe.number,
+            limiters: probe.limiters,
             ..Default::default()
         };
         /* An entry that BPF has added for a worker must stay. The entry of a master may lack the flag. */

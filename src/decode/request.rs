@@ -123,6 +123,9 @@ fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin:
     request.upstreams = attempts(&event.attempts, around);
     let subrequests = event.subrequests.iter();
     request.subrequests = subrequests.map(|sub| subrequest(sub, around)).collect();
+    if let Some(first) = request.upstreams.first_mut() {
+        first.resolve_ns = request.waits.resolve_ns;
+    }
     let Some(last) = request.last_awaited() else {
         return;
     };

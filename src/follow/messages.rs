@@ -61,7 +61,8 @@ pub fn probes(messages: Messages, sites: &ProbeSites) {
     for site in &sites.sites {
         probe(messages, site);
     }
-    if let Some(lack) = &sites.http3_unavailable {
+    let lacks = [&sites.http3_unavailable, &sites.waits_unavailable];
+    for lack in lacks.into_iter().flatten() {
         messages.print(Verbosity::Verbose, lack);
     }
 }

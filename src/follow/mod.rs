@@ -171,7 +171,7 @@ impl Follower {
             binary: &program.binary,
             layout: &program.layout.layout,
             is_layout_inferred,
-            sites: &program.probe_sites.sites,
+            probes: &program.probe_sites,
             turn: asked
                 .then(|| messages::turn(self.messages, &program))
                 .flatten(),

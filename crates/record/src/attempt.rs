@@ -55,6 +55,14 @@ pub struct Attempt<'a> {
         "x-absent" = "the connection is new, or tracing began after the request before it; nothing was sent"
     ))]
     pub reused_idle_ns: Option<u64>,
+    /// How long a name server took to resolve the name before this attempt: as in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "as in the request",
+        "x-absent" = "it is not the first attempt; the request has no `resolve_ns`; a subrequest"
+    ))]
+    pub resolve_ns: Option<u64>,
     /// As in `phases`, of this attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(

@@ -29,8 +29,12 @@ pub struct Shares {
     /// For nginx: all the rest.
     #[schemars(extend("x-unit" = "ns", "x-source" = "`duration_ns`"))]
     pub nginx: u64,
-    /// For its turn: the request before it on the connection had not ended.
-    #[schemars(extend("x-unit" = "ns", "x-source" = "`queue_ns`"))]
+    /// For what nginx made it wait for: the request before it on the connection, a delay of `limit_req`, a name
+    /// server, the lock of an entry of the cache.
+    #[schemars(extend(
+        "x-unit" = "ns",
+        "x-source" = "`queue_ns`, `limit_req_delay_ns`, `resolve_ns`, `cache_lock_ns`, `wait_ns`"
+    ))]
     pub wait: u64,
 }
 
@@ -88,8 +92,24 @@ impl Shares {
         shares.upstream += refused;
         let response = p.downstream_response_first_byte_time.unwrap_or(last);
         let response = Interval::new(within(response, read), last);
+        let before = Interval::new(read, response.from);
+        shares.move_waits(request, before.length() - busy(&attempts, before));
         shares.move_stalls(request, response, busy(&attempts, response));
         Some(shares)
+    }
+
+    /// Gives `wait` the time of the waits before the response, where nginx had `of_nginx` for itself. A delay by
+    /// `limit_req` comes before nginx reads the body, the others after that.
+    fn move_waits(&mut self, request: &Request<'_>, of_nginx: u64) {
+        let waits = &request.waits;
+        let of = |ns: Option<u64>| ns.unwrap_or_default();
+        let early = of(waits.limit_req_delay_ns).saturating_add(of(waits.wait_ns));
+        let late = of(waits.resolve_ns).saturating_add(of(waits.cache_lock_ns));
+        let from_client = early.min(of(waits.body_read_ns)).min(self.client);
+        let from_nginx = (early - from_client).saturating_add(late).min(of_nginx);
+        self.client -= from_client;
+        self.nginx -= from_nginx;
+        self.wait += from_client + from_nginx;
     }
 
     /// Gives the client the time in which its socket took nothing: of nginx's time in which the response was
@@ -199,6 +219,10 @@ mod tests {
                     body_read_ns: self.maybe(),
                     client_stall_ns: self.maybe(),
                     upstream_stall_ns: self.maybe(),
+                    limit_req_delay_ns: self.maybe(),
+                    resolve_ns: self.maybe(),
+                    cache_lock_ns: self.maybe(),
+                    wait_ns: self.maybe(),
                     ..Default::default()
                 },
                 upstreams: self.attempts(),
@@ -273,5 +297,24 @@ mod tests {
         assert_shares(&request, [420, 420, 0, 60]);
         request.is_body_unknown = true;
         assert_eq!(Shares::of(&request), None);
+    }
+
+    /// Check the waits before the response: they are nginx's time there, and before that a delay is the client's
+    /// while the body was not read.
+    #[test]
+    fn waits() {
+        let mut request = request();
+        request.waits.resolve_ns = Some(20);
+        assert_shares(&request, [140, 350, 330, 80]);
+        request.waits.cache_lock_ns = Some(40);
+        assert_shares(&request, [140, 350, 300, 110]);
+        request.waits.limit_req_delay_ns = Some(70);
+        assert_shares(&request, [70, 350, 300, 180]);
+        request.waits.body_read_ns = None;
+        request.upstreams[0].upstream_connect_time = Some(420);
+        assert_shares(&request, [40, 280, 390, 190]);
+        request.waits.limit_req_delay_ns = None;
+        request.waits.wait_ns = Some(1_000);
+        assert_shares(&request, [40, 280, 300, 280]);
     }
 }

@@ -261,7 +261,7 @@ mod tests {
             );
             if n == 0 {
                 assert!(request.subrequests.is_empty());
-                assert!((1..longest().upstreams.len()).contains(&request.upstreams.len()));
+                assert!(request.upstreams.len() < longest().upstreams.len());
             }
         }
     }

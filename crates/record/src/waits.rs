@@ -67,6 +67,56 @@ pub struct Waits {
         "x-absent" = "there is no body, or it came with the header; one of the two times is absent"
     ))]
     pub body_read_ns: Option<u64>,
+    /// How long `limit_req` delayed the request: from the end of its header to the moment at which nginx went on
+    /// with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the times of `phases`, and `ngx_http_limit_req_delay()`, which runs when the delay is over",
+        "x-absent" = "it was not delayed; the delay came to no end; an attempt at an upstream came before it \
+                      (`error_page`); `wait_ns` has it; `partial`; the build's code does not show the function"
+    ))]
+    pub limit_req_delay_ns: Option<u64>,
+    /// How long the request waited for the subrequest of `auth_request`: from the end of its header, or of the
+    /// delay by `limit_req`, to the end of the subrequest. It contains all that the subrequest waited for; its
+    /// attempts at upstreams are in `subrequests`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the times of `phases`, and `ngx_http_auth_request_done()`, which runs when the subrequest ends",
+        "x-absent" = "there is no `auth_request`; the subrequest did not end; otherwise as for `limit_req_delay_ns`"
+    ))]
+    pub auth_ns: Option<u64>,
+    /// How long the request waited for a name server to resolve the name of its upstream: from the end of its body,
+    /// or of the wait before it, to the first connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the connect that follows a datagram of the name server; `u->resolved`",
+        "x-absent" = "the name was known, or is an address; it was not resolved; the name server answered over TCP; \
+                      HTTP/2 and HTTP/3: the request has a body; otherwise as for `limit_req_delay_ns`"
+    ))]
+    pub resolve_ns: Option<u64>,
+    /// How long the request waited while another one filled the entry of the cache (`proxy_cache_lock`): from
+    /// the end of its body, or of the wait before it, to the last time that nginx looked whether the entry was
+    /// there. nginx looks every 500 ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "the times of `phases`, and `ngx_http_file_cache_lock_wait_handler()`",
+        "x-absent" = "the entry was not locked; the request ended before nginx looked; a subrequest (`slice`); HTTP/2 \
+                      and HTTP/3: the request has a body; otherwise as for `limit_req_delay_ns`"
+    ))]
+    pub cache_lock_ns: Option<u64>,
+    /// The sum of the four keys before, which are absent then: a module that is not nginx's own handles a phase of
+    /// requests (lua, njs), and may have made the request wait as well before one of these waits ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend(
+        "x-unit" = "ns",
+        "x-source" = "as for these keys; the list of modules in the binary, and the handlers of phases",
+        "x-absent" = "no such module is there; the request waited for none of them"
+    ))]
+    pub wait_ns: Option<u64>,
     /// How long the client's socket took nothing although nginx had more of the response for it: each time
     /// from the send that it did not take whole to the next one of which it took bytes, or to the end of
     /// the request. The client reads slowly, or the network is slow. Where `limit_rate` delays nginx while the

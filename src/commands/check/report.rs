@@ -108,6 +108,9 @@ pub struct PlanReport {
     /// The reason why some times could not be measured. `None` when all could be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lack: Option<String>,
+    /// The reason why it could not be measured how long nginx makes requests wait. `None` when it could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// The reason why BPF could not recognize the sockets of workers. `None` when it could.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<String>,
@@ -172,6 +175,7 @@ impl NginxReport {
             },
             probes: program.probe_sites.sites,
             lack: program.probe_sites.http3_unavailable,
+            waits: program.probe_sites.waits_unavailable,
             events: None,
         };
         Self {

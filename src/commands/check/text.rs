@@ -157,7 +157,8 @@ impl PlanReport {
             }
             writeln!(f)?;
         }
-        for lack in [&self.lack, &self.events].into_iter().flatten() {
+        let lacks = [&self.lack, &self.waits, &self.events];
+        for lack in lacks.into_iter().flatten() {
             writeln!(f, "  lacks      {}", Line(lack))?;
         }
         Ok(())

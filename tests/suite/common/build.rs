@@ -16,6 +16,9 @@ pub const WITHOUT_CACHE: &str = "--without-http-cache";
 /// and another one.
 pub const REWRITE: &str = "http_rewrite_module";
 pub const MEMCACHED: &str = "http_memcached_module";
+/// Modules that limit requests, which are built in unless an option leaves them out.
+pub const LIMIT_REQ: &str = "http_limit_req_module";
+pub const LIMIT_CONN: &str = "http_limit_conn_module";
 
 /// The module of HTTP/3, which no Debian before trixie builds in.
 pub const HTTP3: &str = "http_v3_module";
@@ -136,7 +139,9 @@ pub fn is_built_with(module: &str) -> bool {
     let about = about(&binary());
     match module {
         "http-cache" => !about.contains(WITHOUT_CACHE),
-        REWRITE | MEMCACHED => !about.contains(&format!("--without-{module}")),
+        REWRITE | MEMCACHED | LIMIT_REQ | LIMIT_CONN => {
+            !about.contains(&format!("--without-{module}"))
+        }
         _ => about.contains(module),
     }
 }

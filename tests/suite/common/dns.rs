@@ -2,17 +2,26 @@
 //! A name server on a free UDP port. Every name resolves to 127.0.0.1, and has no IPv6 address.
 
 use std::net::UdpSocket;
+use std::time::Duration;
+
+use super::delay;
 
 /// `A`
 const TYPE_A: [u8; 2] = [0, 1];
 
 /// Starts it, and returns its port.
 pub fn start() -> u16 {
+    start_after(Duration::ZERO)
+}
+
+/// Starts one that answers each query after this time, and returns its port.
+pub fn start_after(time: Duration) -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((size, client)) = socket.recv_from(&mut query) {
+            delay(time);
             let _ = socket.send_to(&answer(&query[..size]), client);
         }
     });

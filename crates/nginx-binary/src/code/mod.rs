@@ -18,6 +18,7 @@ use object::elf::R_X86_64_RELATIVE;
 use object::elf::RelocationType;
 
 pub mod arm64;
+pub mod callbacks;
 pub mod dataflow;
 pub mod x86_64;
 

@@ -36,6 +36,8 @@ pub enum SymbolOrigin {
     DebugFile,
     /// `.gnu_debugdata`: a compressed symbol table in the binary (MiniDebugInfo).
     GnuDebugdata,
+    /// None: the code that stores the function's address shows it.
+    Code,
 }
 
 impl SymbolOrigin {
@@ -46,6 +48,7 @@ impl SymbolOrigin {
             Self::Symtab => ".symtab",
             Self::DebugFile => "the debug file",
             Self::GnuDebugdata => ".gnu_debugdata",
+            Self::Code => "its code",
         }
     }
 }

@@ -6,19 +6,23 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::build;
+use crate::code::dataflow;
 use crate::elf::Elf;
 use crate::elf::symbols;
 use crate::elf::symbols::Symbol;
+use crate::sites::probed::END_PROGRAM;
 use crate::sites::probed::PROBED;
 use crate::sites::probed::ProbedFunction;
 use crate::sites::probed::Purpose;
 use crate::sites::probed::QUIC_FRAMES;
 use crate::sites::references::References;
+use crate::sites::waits::WakeUp;
 
 pub mod placement;
 mod probed;
 pub mod references;
 pub mod split;
+pub mod waits;
 
 /// Returns the names of the symbols that every nginx with http must have.
 pub fn required_symbols() -> Vec<&'static str> {
@@ -54,11 +58,15 @@ pub struct ProbeSite {
     pub instruction: String,
     /// The names of the registers that hold the arguments there.
     pub arguments: Vec<String>,
+    /// The address of the instruction, as linked.
+    #[serde(skip)]
+    pub address: u64,
     /// The file offset of the instruction in bytes, which a uprobe is attached to.
     #[serde(skip)]
     pub file_offset: u64,
     /// The registers of the arguments by number, one byte for each argument, and in the upper half the
-    /// distance of the landmark in bytes (0: it has no symbol), as BPF reads them (`bpf/arg.bpf.h`).
+    /// distance of the landmark in bytes (0: it has no symbol), as BPF reads them (`bpf/arg.bpf.h`). Of a wake-up
+    /// the second byte is what the request waits for.
     #[serde(skip)]
     pub cookie: u64,
     /// True when the kernel emulates the instruction. Otherwise it single-steps it, which costs ten
@@ -106,6 +114,36 @@ impl ProbeSite {
             arguments: site.register_names(),
             cookie: site.cookie() | u64::from(distance) << 32,
             instruction: site.mnemonic,
+            address: code.address + site.offset,
+            file_offset: code.file_offset + site.offset,
+            emulated: site.is_emulated,
+        })
+    }
+}
+
+/// The BPF program that is attached to every wake-up.
+const WAKE_UP_PROGRAM: &str = "wait_ended";
+
+impl ProbeSite {
+    /// Places a probe in a function that ends a wait. It has no other symbol than a name.
+    fn of_wake_up(elf: &Elf<'_>, wake_up: WakeUp, references: References) -> Result<Self> {
+        /* It ends somewhere before the next symbol. What follows it may be no code. */
+        let mut code = elf.function_at(wake_up.address)?;
+        let length = dataflow::decodable(elf.machine(), code.address, code.code);
+        code.code = &code.code[..length];
+        let shadowed = elf.may_have_shadow_stack();
+        let site = placement::place_probe(elf.machine(), &code, 1, shadowed)?;
+        Ok(Self {
+            program: WAKE_UP_PROGRAM,
+            function: wake_up.function,
+            symbol: symbols::SymbolOrigin::Code,
+            references,
+            body: None,
+            entry_offset: site.offset,
+            arguments: site.register_names(),
+            cookie: site.cookie() | (wake_up.wait as u64) << 8,
+            instruction: site.mnemonic,
+            address: code.address + site.offset,
             file_offset: code.file_offset + site.offset,
             emulated: site.is_emulated,
         })
@@ -122,6 +160,13 @@ pub struct ProbeSites {
     pub http3_unavailable: Option<String>,
     /// The probe that shows turns of the event loop, or why it has no place.
     pub turn: Result<ProbeSite, String>,
+    /// Why it is not measured how long nginx makes requests wait. `None` when it is.
+    pub waits_unavailable: Option<String>,
+    /// True when modules are built in that are not nginx's own and may make requests wait, too.
+    pub has_foreign_modules: bool,
+    /// The handlers that refuse requests of `limit_req` and `limit_conn`: how many bytes each is from the probe in
+    /// `ngx_http_free_request()`. 0: the build has none, or its code does not show it.
+    pub limiters: [i32; waits::LIMITERS.len()],
 }
 
 impl ProbeSites {
@@ -148,10 +193,15 @@ impl ProbeSites {
                 symbol => found.push((probed, symbol?)),
             }
         }
+        let wake_ups = waits::find(elf);
         let ranges = found.iter().map(|(_, symbol)| symbol);
         let ranges = ranges.map(|symbol| (symbol.address, symbol.range()));
+        let of_wake_ups = wake_ups.iter().flatten().map(|wake_up| wake_up.address);
+        let ranges = ranges.chain(of_wake_ups.map(|address| (address, address..address)));
         let references = references::count_references(elf, &ranges.collect::<Vec<_>>());
-        for ((probed, symbol), references) in found.into_iter().zip(references) {
+        let (referenced, of_wake_ups) = references.split_at(found.len());
+        let wake_ups = wake_ups.and_then(|wake_ups| place_wake_ups(elf, &wake_ups, of_wake_ups));
+        for ((probed, symbol), references) in found.into_iter().zip(referenced.iter().copied()) {
             let site = ProbeSite::locate(elf, probed, symbol, references);
             let site = site.with_context(|| no_place(probed));
             match probed.purpose {
@@ -171,12 +221,47 @@ impl ProbeSites {
             Err(error) => Some(format!("{error:#}")),
         };
         let unavailable = |reason| format!("no times of responses over HTTP/3: {reason}");
+        let (wake_ups, waits_reason) = match wake_ups {
+            Ok(wake_ups) => (wake_ups, None),
+            Err(error) => (Vec::new(), Some(format!("no waits of requests: {error:#}"))),
+        };
+        sites.extend(wake_ups);
+        let limiters = limiters(elf, &sites);
         Ok(Self {
             sites,
             http3_unavailable: reason.map(unavailable),
             turn,
+            waits_unavailable: waits_reason,
+            has_foreign_modules: waits::has_foreign_modules(elf),
+            limiters,
         })
     }
+}
+
+/// Returns the distance from the probe at the end of a request to the handler of each of `LIMITERS`.
+fn limiters(elf: &Elf<'_>, sites: &[ProbeSite]) -> [i32; waits::LIMITERS.len()] {
+    let end = sites.iter().find(|site| site.program == END_PROGRAM);
+    waits::LIMITERS.map(|module| {
+        let places = end.zip(waits::phase_handler(elf, module));
+        places.map_or(0, |(end, handler)| {
+            distance(end.address, handler).cast_signed()
+        })
+    })
+}
+
+/// Places a probe in each wake-up. If one cannot be placed, none is: a wait that is not seen would be taken for a
+/// part of the next one.
+fn place_wake_ups(
+    elf: &Elf<'_>,
+    wake_ups: &[WakeUp],
+    references: &[References],
+) -> Result<Vec<ProbeSite>> {
+    let all = wake_ups.iter().zip(references);
+    all.map(|(wake_up, references)| {
+        let site = ProbeSite::of_wake_up(elf, *wake_up, *references);
+        site.with_context(|| format!("failed to find a place for a probe in {}", wake_up.function))
+    })
+    .collect()
 }
 
 /// Returns the distance of an address from another one as the lower 32 bits of a signed number; 0 when it
@@ -200,134 +285,4 @@ pub fn cover_quic(sites: &[ProbeSite]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::ProbeSites;
-    use crate::built;
-    use crate::elf::Elf;
-
-    /// Locates the probes of a program with this source.
-    fn hooks(source: &str, flags: &str) -> ProbeSites {
-        try_hooks(source, flags).unwrap()
-    }
-
-    fn try_hooks(source: &str, flags: &str) -> anyhow::Result<ProbeSites> {
-        let flags = format!("-O2 -fPIE -pie -rdynamic {flags}");
-        let (_folder, file) = built::compiled(source, &flags);
-        let image = built::image(&file);
-        ProbeSites::locate(&Elf::parse(&image).unwrap())
-    }
-
-    /// Check that the probes of HTTP/3 are left out with a reason unless all can be placed: in nginx before
-    /// 1.25.4, and where a function is unreferenced.
-    #[test]
-    fn http3_unavailable() {
-        let source = "
-            #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"push %rax\"); (void)p; }
-            F(ngx_http_init_connection) F(ngx_http_free_request)
-            #ifdef QUIC
-            F(ngx_quic_run) F(ngx_quic_output) F(ngx_quic_close_connection)
-            #endif
-            #if QUIC > 1
-            F(ngx_quic_path_limit)
-            #endif
-            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request,
-            #if QUIC > 2
-                ngx_quic_close_connection,
-            #endif
-            #if QUIC > 3
-                ngx_quic_output,
-            #endif
-            };
-            int main(void) { return hooks[0] == 0; }";
-        let found = |flag: &str| {
-            let hooks = hooks(source, &format!("-s {flag}"));
-            (
-                hooks.sites.len(),
-                hooks.http3_unavailable.unwrap_or_default(),
-            )
-        };
-        assert_eq!(found("-UQUIC"), (2, String::new()));
-        assert_eq!(found("-DQUIC=4"), (4, String::new()));
-        for (flag, why) in [
-            ("-DQUIC=1", "since nginx 1.25.4"),
-            ("-DQUIC=2", "ngx_quic_output: no code calls it"),
-            ("-DQUIC=3", "ngx_quic_output: no code calls it"),
-        ] {
-            let (sites, http3_unavailable) = found(flag);
-            assert!(
-                sites == 2 && http3_unavailable.contains(why),
-                "{sites}: {http3_unavailable}"
-            );
-        }
-    }
-
-    /// Check that a function without a symbol is an error, or the reason why the times of HTTP/3 are absent.
-    #[test]
-    fn missing() {
-        let source = "
-            #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"nop\"); (void)p; }
-            F(ngx_http_init_connection) F(ngx_quic_path_limit) F(ngx_quic_output)
-            #ifdef WHOLE
-            F(ngx_http_free_request)
-            #else
-            #define ngx_http_free_request ngx_http_init_connection
-            #endif
-            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request, ngx_quic_output };
-            int main(void) { return hooks[0] == 0; }";
-        let error = try_hooks(source, "-s").unwrap_err();
-        let expected =
-            "failed to find a place for a probe in ngx_http_free_request: it has no such symbol";
-        assert_eq!(format!("{error:#}"), expected);
-        let whole = hooks(source, "-s -DWHOLE");
-        assert_eq!(whole.sites.len(), 2);
-        let expected = "no times of responses over HTTP/3: failed to find a place for a probe in \
-                        ngx_quic_close_connection: it has no such symbol";
-        assert_eq!(whole.http3_unavailable.as_deref(), Some(expected));
-    }
-
-    /// Check that the distance of the landmark leads from the probe to it, and is 0 without its symbol.
-    #[test]
-    fn landmark() {
-        let source = "
-            #define F(name) __attribute__((noinline)) void name(void *p) { __asm__(\"nop\"); (void)p; }
-            F(ngx_http_init_connection) F(LANDMARK) F(ngx_http_free_request)
-            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request };
-            int main(void) { return hooks[0] == 0; }";
-        for (name, is_there) in [("ngx_http_request_empty_handler", true), ("other", false)] {
-            let flags = format!("-O2 -fPIE -pie -rdynamic -DLANDMARK={name}");
-            let (_folder, file) = built::compiled(source, &flags);
-            let image = built::image(&file);
-            let elf = Elf::parse(&image).unwrap();
-            let sites = ProbeSites::locate(&elf).unwrap().sites;
-            let address = |name: &str| elf.symbol(name).unwrap().address;
-            for site in sites {
-                let distance = (site.cookie >> 32) as u32;
-                let has_landmark = is_there && site.program == "free_request";
-                assert_eq!(distance != 0, has_landmark, "{}", site.function);
-                if has_landmark {
-                    let probed = address(site.function) + site.entry_offset;
-                    let found = probed.wrapping_add_signed(distance.cast_signed().into());
-                    assert_eq!(found, address(name));
-                }
-            }
-        }
-    }
-
-    /// Check that no probe is placed on a call when the process may have a shadow stack.
-    #[test]
-    fn shadow_stack() {
-        let source = "
-            #define F(name) __asm__(\".globl \" #name \"\\n.type \" #name \", @function\\n\" #name \": \" \\
-                \"sub $8, %rsp\\ncall main\\nadd $8, %rsp\\nret\\n.size \" #name \", . - \" #name); void name(void);
-            F(ngx_http_init_connection) F(ngx_http_free_request)
-            void *hooks[] = { ngx_http_init_connection, ngx_http_free_request };
-            int main(void) { return hooks[0] == 0; }";
-        for (flag, instruction) in [("-fPIE", "call"), ("-Wl,-z,shstk", "sub")] {
-            let hooks = hooks(source, flag);
-            assert_eq!(hooks.sites.len(), 2);
-            for hook in hooks.sites {
-                assert_eq!(hook.instruction, instruction);
-            }
-        }
-    }
-}
+mod tests;

@@ -30,6 +30,9 @@ pub enum Purpose {
 /// nginx_headers/nginx.h.
 pub const QUIC_FRAMES: &str = "ngx_quic_path_limit";
 
+/// The BPF program that runs once a request, at its end.
+pub const END_PROGRAM: &str = "free_request";
+
 pub const PROBED: [ProbedFunction; 6] = [
     ProbedFunction {
         function: "ngx_http_init_connection",
@@ -41,7 +44,7 @@ pub const PROBED: [ProbedFunction; 6] = [
     ProbedFunction {
         function: "ngx_http_free_request",
         arguments: 2,
-        program: "free_request",
+        program: END_PROGRAM,
         landmark: Some("ngx_http_request_empty_handler"),
         purpose: Purpose::Always,
     },

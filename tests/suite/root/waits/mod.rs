@@ -23,6 +23,7 @@ use crate::suite::root::times::post_slowly;
 use crate::suite::root::times::slack;
 
 mod busy;
+mod delays;
 mod stalls;
 
 /// A delay that a test makes, in milliseconds.

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::code::Flow;
 use crate::code::Machine;
 use state::Pointer;
 use state::Pointers;
@@ -90,11 +91,11 @@ pub fn analyze<'data>(
         follow,
         effects: FunctionEffects::default(),
     };
-    let (step, transfer): (graph::Decode, Transfer) = match machine {
-        Machine::X86_64 => (x86_64::step, x86_64::transfer),
-        Machine::Arm64 => (arm64::step, arm64::transfer),
+    let transfer: Transfer = match machine {
+        Machine::X86_64 => x86_64::transfer,
+        Machine::Arm64 => arm64::transfer,
     };
-    let blocks = graph::blocks(code_from, step, address, INSTRUCTIONS_MAX);
+    let blocks = graph::blocks(code_from, decoder(machine), address, INSTRUCTIONS_MAX);
     let mut before: Vec<Option<State>> = vec![None; blocks.len()];
     before[0] = Some(State::at_entry(machine, argument));
     let mut waiting = BTreeSet::from([0]);
@@ -126,6 +127,49 @@ pub fn analyze<'data>(
         }
     }
     analysis.effects
+}
+
+/// Returns the addresses of the functions that the function at `address` calls, as far as its code states them.
+pub fn calls<'data>(
+    machine: Machine,
+    code_from: &dyn Fn(u64) -> Option<&'data [u8]>,
+    address: u64,
+) -> BTreeSet<u64> {
+    let step = decoder(machine);
+    let mut found = BTreeSet::new();
+    for block in graph::blocks(code_from, step, address, INSTRUCTIONS_MAX) {
+        let mut address = block.address;
+        let mut code = code_from(address).unwrap_or_default();
+        for _ in 0..block.length {
+            let Some((bytes, flow)) = step(address, code) else {
+                break;
+            };
+            if let Flow::Call(Some(function)) = flow {
+                found.insert(function);
+            }
+            address += bytes as u64;
+            code = &code[bytes..];
+        }
+    }
+    found
+}
+
+/// Returns how many bytes of the code at an address are instructions, up to the first that is none.
+pub fn decodable(machine: Machine, address: u64, code: &[u8]) -> usize {
+    let step = decoder(machine);
+    let mut length = 0;
+    while let Some((bytes, _)) = step(address + length as u64, &code[length..]) {
+        length += bytes;
+    }
+    length
+}
+
+/// Returns the decoder of a machine's instructions.
+fn decoder(machine: Machine) -> graph::Decode {
+    match machine {
+        Machine::X86_64 => x86_64::step,
+        Machine::Arm64 => arm64::step,
+    }
 }
 
 /// Applies one instruction to the state, and records its effects. Returns its length in bytes.

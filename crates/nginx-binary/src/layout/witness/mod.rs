@@ -4,11 +4,11 @@
 //! to be among those that the function accesses.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::build::directive;
+use crate::code::callbacks;
 use crate::code::dataflow;
 use crate::code::dataflow::FunctionEffects;
 use crate::code::dataflow::MemberByte;
@@ -141,9 +141,6 @@ pub struct Witnesses<'a> {
 /// All that the effects of a function depend on: its address, the struct that its first argument points to,
 /// and the offsets of `POINTERS`.
 type Analysis = (u64, &'static str, PointerOffsets);
-
-/// The most words that a function loads into vector registers of which each is looked up. nginx's have some ten.
-const POOLED_MAX: usize = 64;
 
 /// The offset of each of `POINTERS` in a layout.
 type PointerOffsets = [Option<i64>; POINTERS.len()];
@@ -282,17 +279,12 @@ impl<'a> Witnesses<'a> {
         effects
     }
 
-    /// Returns the functions whose addresses a function computes or loads.
+    /// Returns the functions whose addresses a function computes or loads, without those that several handlers share.
     fn functions(&self, effects: &FunctionEffects) -> impl Iterator<Item = u64> {
-        let constants = effects.constants.iter().filter(|_| self.elf.is_fixed());
-        let pooled = effects.pooled.iter().take(POOLED_MAX);
-        let pooled = pooled.filter_map(|place| self.elf.pointer(*place).ok());
-        let computed = effects.addresses.iter().chain(constants).copied();
-        let addresses: BTreeSet<u64> = computed.chain(pooled).collect();
         let shared = SHARED_CALLBACKS.map(|name| Some(self.elf.symbol(name)?.address));
-        addresses.into_iter().filter(move |address| {
-            !shared.contains(&Some(*address)) && self.elf.code_from(*address).is_some()
-        })
+        callbacks::named_by(self.elf, effects)
+            .into_iter()
+            .filter(move |address| !shared.contains(&Some(*address)))
     }
 }
 

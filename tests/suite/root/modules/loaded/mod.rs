@@ -91,7 +91,8 @@ impl Loaded {
             upstream: upstream.port,
             main: &MODULES.iter().map(load).collect::<String>(),
             http: &format!(
-                "lua_package_path '{unpacked}/usr/share/lua/5.1/?.lua;;';
+                "limit_req_zone $server_port zone=five:64k rate=5r/s;
+                 lua_package_path '{unpacked}/usr/share/lua/5.1/?.lua;;';
                  perl_modules {perl}; js_path {folder}; js_import test from test.js;
                  geoip2 {folder}/geo.mmdb {{ $geoip2_country source=$remote_addr country; }}
                  server {{
@@ -216,6 +217,31 @@ fn scripts() {
         let first = attempt.upstream_response_first_byte_time;
         assert_delay(attempt.upstream_request_last_byte_time, first, 40);
     }
+}
+
+/// Check that the time in which a script makes a request wait has no name: the delay that limit_req adds can't be
+/// distinguished from it.
+#[test]
+fn waits() {
+    let Some(loaded) = Loaded::start(
+        "location /lua { rewrite_by_lua_block { ngx.sleep(0.06) } limit_req zone=five burst=9;
+             proxy_pass http://127.0.0.1:{upstream}/; }
+         limit_req_log_level info;",
+    ) else {
+        return;
+    };
+    let records = answered(
+        loaded,
+        &[("GET /lua", 200, "xxx"), ("GET /lua", 200, "xxx")],
+    );
+    assert_eq!(records[0].waits.wait_ns, None);
+    for record in &records {
+        assert_eq!(record.waits.limit_req_delay_ns, None);
+    }
+    let wait = records[1].waits.wait_ns;
+    assert!(wait > Some(60_000_000), "{wait:?}");
+    let shares = records[1].waits.time_ns.as_ref().unwrap();
+    assert_eq!(Some(shares.wait), wait);
 }
 
 /// Check that connections that a script opens itself (a cosocket of lua, a fetch of njs) are no attempts, and
