@@ -19,6 +19,7 @@ use crate::decode::status::BAD_GATEWAY;
 use crate::decode::status::CLIENT_CLOSED_REQUEST;
 use crate::decode::status::CLOSE;
 use crate::decode::status::GATEWAY_TIME_OUT;
+use crate::decode::status::INTERNAL_SERVER_ERROR;
 use crate::decode::status::REQUEST_TIME_OUT;
 use crate::decode::status::SERVICE_UNAVAILABLE;
 use crate::decode::status::SWITCHING_PROTOCOLS;
@@ -133,9 +134,13 @@ impl Evidence<'_, '_, '_> {
             )
         );
         let is_upstream = self.has(request_flag::REQUEST_UPSTREAM);
+        let is_limited = self.has(request_flag::REQUEST_LIMITED);
         match status {
             _ if is_cached => None,
-            /* It may be that of limit_req or limit_conn. */
+            /* The module itself may have failed. */
+            INTERNAL_SERVER_ERROR if is_limited => None,
+            _ if is_limited => Some(End::Limited),
+            /* It may be that of limit_req or limit_conn, if error_page has redirected the request. */
             TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE => None,
             BAD_GATEWAY | GATEWAY_TIME_OUT if is_upstream => self.unanswered(status),
             SERVER_ERROR.. => Some(End::Error),
@@ -218,7 +223,7 @@ impl Evidence<'_, '_, '_> {
     fn closed_by(&self, end: End) -> Option<Side> {
         match end {
             End::Ok if self.facts.is_tunnel() => self.tunnel_closed_by(),
-            End::Ok => None,
+            End::Ok | End::Limited => None,
             End::ClientClosed | End::ClientReset => Some(Side::Client),
             End::Timeout | End::WorkerExit => Some(Side::Nginx),
             End::UpstreamFailed => match self.failure {

@@ -14,6 +14,7 @@ pub const TOO_MANY_REQUESTS: u32 = 429;
 pub const CLOSE: u32 = 444;
 
 pub const CLIENT_CLOSED_REQUEST: u32 = 499;
+pub const INTERNAL_SERVER_ERROR: u32 = 500;
 pub const BAD_GATEWAY: u32 = 502;
 pub const SERVICE_UNAVAILABLE: u32 = 503;
 pub const GATEWAY_TIME_OUT: u32 = 504;

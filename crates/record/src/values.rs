@@ -203,6 +203,8 @@ names! {
         Timeout = "timeout",
         /// An upstream failed in another way: there was no response (502), or it was cut short.
         UpstreamFailed = "upstream_failed",
+        /// `limit_req` or `limit_conn` refused the request, with whatever status.
+        Limited = "limited",
         /// nginx itself refused the request: it answered with a 4xx of its own, or it closed the connection
         /// without an answer (444).
         Rejected = "rejected",

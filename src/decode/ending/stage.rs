@@ -22,7 +22,7 @@ impl Evidence<'_, '_, '_> {
             return None;
         }
         match end {
-            End::Ok | End::Rejected => None,
+            End::Ok | End::Limited | End::Rejected => None,
             End::UpstreamFailed => self.of_upstream(),
             End::Timeout => match self.timeout() {
                 Some(Timeout::Header) => Some(Part::ClientRequest),

@@ -48,7 +48,7 @@ fn passed(
     ending(&Facts(&event), failure).end
 }
 
-/// Check the answers of nginx itself: those that limits may have caused are not certain.
+/// Check the answers of nginx itself: those of limits, and those that limits may have caused, which are not certain.
 #[test]
 fn own_answers() {
     for (status, expected) in [
@@ -66,6 +66,16 @@ fn own_answers() {
     ] {
         assert_eq!(end(status, &[R::REQUEST_FINISHED]), expected, "{status}");
         assert_eq!(end(status, &[]), None, "{status}");
+    }
+    for (status, expected) in [
+        (429, Some(End::Limited)),
+        (444, Some(End::Limited)),
+        (500, None),
+        (503, Some(End::Limited)),
+        (502, Some(End::Limited)),
+    ] {
+        let limited = [R::REQUEST_FINISHED, R::REQUEST_LIMITED];
+        assert_eq!(end(status, &limited), expected, "{status}");
     }
     let mut cached = request(404, &[R::REQUEST_FINISHED]);
     cached.record.cache_status = 7;

@@ -29,6 +29,8 @@ use clients::send;
 
 /// What clients of HTTP/1 do.
 mod clients;
+/// Requests that limits refuse.
+mod limits;
 /// What clients of HTTP/2 and HTTP/3 do.
 mod streams;
 
