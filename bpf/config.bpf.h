@@ -33,9 +33,10 @@ const volatile __u32 variables_len;
 const volatile struct asked_name variables[ASKED_MAX];
 const volatile __u32 headers_len;
 const volatile struct asked_name headers[ASKED_MAX];
-const volatile bool with_tcp;	     /* numbers of TCP connections */
-const volatile bool config_lines;    /* where servers and groups stand in the configuration */
-const volatile __u64 blocked_min_ns; /* a worker that is away for so long is reported; 0: none */
+const volatile bool with_connections; /* the ends of connections */
+const volatile bool with_tcp;	      /* numbers of TCP connections */
+const volatile bool config_lines;     /* where servers and groups stand in the configuration */
+const volatile __u64 blocked_min_ns;  /* a worker that is away for so long is reported; 0: none */
 
 /* Filters. */
 const volatile __u64 filter_sample;	     /* keep one request in so many; 0 and 1: all */

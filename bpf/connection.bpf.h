@@ -178,7 +178,11 @@ static __always_inline void socket_destroyed(struct socket_state *s, __u64 sk, b
 		return;
 	conn = bpf_map_lookup_elem(&connections, &key);
 	/* Another connection may use the same ngx_connection_t by now. */
-	if (conn && conn->sk == sk && (is_closed || !is_in_flight(conn)))
+	if (!conn || conn->sk != sk)
+		return;
+	if (is_closed)
+		handshake_settle(&conn->handshake);
+	if (is_closed || !is_in_flight(conn))
 		connection_remove(conn, &key);
 }
 

@@ -59,6 +59,7 @@ LAYOUT_PROGRAMS(inet6_recvmsg_layouts);
 LAYOUT_PROGRAMS(unix_recvmsg_layouts);
 LAYOUT_PROGRAMS(syscall_exit_layouts);
 LAYOUT_PROGRAMS(sock_state_layouts);
+LAYOUT_PROGRAMS(sock_end_layouts);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -135,6 +136,15 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } steps SEC(".maps");
+
+/* The ngx_connection_t of accepted sockets, with --connections. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, CONNECTIONS_MAX);
+	__type(key, struct socket_key);
+	__type(value, __u64);
+} accepts SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

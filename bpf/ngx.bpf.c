@@ -34,6 +34,8 @@ const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
 const enum process_event_kind unused_process_event_kind = PROCESS_EXECUTED;
 const struct traced_task unused_traced_task = {};
 const struct mapped_file unused_mapped_file = {};
+const struct connection_record unused_connection_record = {};
+const enum close_state unused_close_state = CLOSE_HANDSHAKE;
 const enum limit unused_limit = ATTEMPTS_MAX;
 
 /*
@@ -65,7 +67,7 @@ const enum limit unused_limit = ATTEMPTS_MAX;
 		return 0;                                                                          \
 	}
 
-UPROBE(init_connection, connection_opened(w, (void *)arg(ctx, cookie, 0)))
+UPROBE(init_connection, client_opened(w, (void *)arg(ctx, cookie, 0)))
 UPROBE(send_output_queue, streams_output(w, (void *)arg(ctx, cookie, 0)))
 UPROBE(turn, turn_next(w))
 UPROBE(quic_output, w->quic = arg(ctx, cookie, 0))
@@ -144,6 +146,9 @@ EVENT("tp_btf/sys_exit", syscall_exit, syscall_kind(regs) != SYSCALL_OTHER,
 
 EVENT("tp_btf/inet_sock_set_state", sock_state, is_state_wanted(newstate),
       state_changed(sk, newstate), struct sock *sk, int oldstate, int newstate)
+
+/* It is attached with --connections only, before sock_destroy, which removes the entry. */
+EVENT("tp_btf/tcp_destroy_sock", sock_end, true, socket_ended(sk), struct sock *sk)
 
 /* The programs of the kernel's events that read no memory of nginx. */
 

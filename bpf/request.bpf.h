@@ -9,6 +9,7 @@
 #include "draft.bpf.h"
 #include "draft_texts.bpf.h"
 #include "draft_upstreams.bpf.h"
+#include "close.bpf.h"
 #include "ending.bpf.h"
 #include "place.bpf.h"
 #include "round.bpf.h"
@@ -142,6 +143,7 @@ static __always_inline void request_retire(struct worker *w, struct connection *
 {
 	if (!conn)
 		return;
+	request_closed(w, conn, now);
 	subrequests_forget(w, conn);
 	if (is_kept && !conn->stream.connection)
 		connection_next_request(w, conn, c, now);

@@ -9,6 +9,7 @@
 #define NGX_BPF_SOCKET_BPF_H
 
 #include "client.bpf.h"
+#include "close.bpf.h"
 #include "http3.bpf.h"
 #include "stall.bpf.h"
 #include "tcp.bpf.h"
@@ -140,6 +141,23 @@ static __always_inline void socket_sent(struct worker *w, struct sock *sk, __u32
 	}
 }
 
+/* A client's connection was read: `ret` is bytes, 0 at its end, or an error. */
+static __always_inline void client_read(struct worker *w, struct socket_state *s,
+					struct connection *conn, struct sock *sk, int ret,
+					__u64 now)
+{
+	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
+
+	if (ret > 0) {
+		client_received(w, conn, c, sk, now);
+		s->is_shaking = conn->handshake.is_tls && !conn->handshake.is_over;
+		return;
+	}
+	if (ret)
+		conn->flags |= REQUEST_SOCKET_ERROR;
+	input_ended(conn, c, now);
+}
+
 /* `ret` is what recv() returned: bytes, 0 at the end of the stream, or an error. */
 static __always_inline void socket_received(struct worker *w, struct sock *sk, __u32 fd, int ret)
 {
@@ -160,6 +178,8 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 	s = socket_of(w, sk, fd);
 	if (!s)
 		return;
+	if (s->is_shaking && ret <= 0 && (conn = connection_find(w, s->connection)))
+		handshake_look(w, &conn->handshake, (void *)s->connection);
 	if (ret == -EAGAIN) {
 		s->is_drained = 1;
 	} else if (s->kind == SOCKET_UPSTREAM) {
@@ -167,12 +187,10 @@ static __always_inline void socket_received(struct worker *w, struct sock *sk, _
 		upstream_measure(w, s, sk);
 		if (ret > 0)
 			s->last_ns = now;
-	} else if (s->kind == SOCKET_CLIENT && ret) {
+	} else if (s->kind == SOCKET_CLIENT && (ret || with_connections)) {
 		conn = connection_find(w, s->connection);
-		if (conn && ret > 0)
-			client_received(w, conn, (void *)s->connection, sk, now);
-		else if (conn)
-			conn->flags |= REQUEST_SOCKET_ERROR;
+		if (conn)
+			client_read(w, s, conn, sk, ret, now);
 	}
 }
 
@@ -203,8 +221,10 @@ static __always_inline void client_closing(struct worker *w, struct socket_state
 	struct connection *conn = connection_find(w, s->connection);
 	struct ngx_connection_s *c = (void *)s->connection;
 
-	if (conn && !(bpf_get_current_task_btf()->flags & PF_EXITING) &&
-	    !is_request(NGX_GET(c, data)))
+	if (!conn || bpf_get_current_task_btf()->flags & PF_EXITING)
+		return;
+	handshake_settle(&conn->handshake);
+	if (!is_request(NGX_GET(c, data)))
 		request_clear(conn);
 }
 
@@ -230,8 +250,10 @@ static __always_inline void socket_closing(struct worker *w, struct sock *sk, in
 /* Whether a socket's change to this state is handled. */
 static __always_inline bool is_state_wanted(int state)
 {
+	if (with_connections && (state == TCP_FIN_WAIT2 || state == TCP_CLOSING))
+		return true;
 	return state == TCP_SYN_SENT ||
-	       (!by_descriptor &&
+	       ((!by_descriptor || with_connections) &&
 		(state == TCP_FIN_WAIT1 || state == TCP_LAST_ACK || state == TCP_CLOSE));
 }
 
@@ -239,9 +261,16 @@ static __always_inline int state_changed(struct sock *sk, int state)
 {
 	struct worker *w = current_storage();
 
-	if (w && state == TCP_SYN_SENT)
+	if (!w)
+		return 0;
+	if (state == TCP_SYN_SENT) {
 		socket_connecting(w, sk);
-	else if (w)
+		return 0;
+	}
+	if (with_connections)
+		client_closed(w, sk, close_state_of_socket(state));
+	/* In the other states nginx has shut it down before, or the client was first. */
+	if (!by_descriptor && state != TCP_FIN_WAIT2 && state != TCP_CLOSING)
 		socket_closing(w, sk, state);
 	return 0;
 }
@@ -259,8 +288,10 @@ static __always_inline void descriptor_closed(struct worker *w, __u32 fd)
 	of_client.connection = s->connection;
 	if (s->kind == SOCKET_UPSTREAM)
 		upstream_closing(w, s);
-	else if (s->kind == SOCKET_CLIENT && (conn = connection_find(w, s->connection)))
+	else if (s->kind == SOCKET_CLIENT && (conn = connection_find(w, s->connection))) {
+		handshake_settle(&conn->handshake);
 		connection_remove(conn, &of_client);
+	}
 	bpf_map_delete_elem(&descriptors, &key);
 }
 

@@ -211,7 +211,15 @@ struct socket_state {
 	__u8 is_unix;
 	__u8 is_http2;	 /* upstream: its first request was HTTP/2 */
 	__u8 is_drained; /* the last read found nothing: nginx had taken all there was */
+	__u8 is_shaking; /* client: its TLS handshake is under way */
+	__u8 pad[3];
+};
+
+/* A socket of a process. */
+struct socket_key {
+	__u32 pid;
 	__u32 pad;
+	__u64 sk;
 };
 
 struct descriptor_key {
@@ -314,6 +322,10 @@ struct connection {
 	__u8 is_early;	     /* HTTP/2 stream: its body was not looked at */
 	struct address local;
 	struct address peer;
+	__u64 number;	      /* with --connections: c->number */
+	__u64 requests;	      /* with --connections: c->requests, when it was last read */
+	__u64 idle_ns;	      /* with --connections: its last request ended */
+	__u64 input_ended_ns; /* with --connections: a read found its end, or failed */
 	struct tcp_numbers upstream_tcp; /* of the attempt that was seen last, with --tcp */
 };
 

@@ -35,4 +35,24 @@ static __always_inline bool is_handshake(struct worker *w, struct handshake *h,
 	return true;
 }
 
+/*
+ * A read of a handshake that is under way has found nothing. It is over if that was the first one
+ * after it.
+ */
+static __always_inline void handshake_look(struct worker *w, struct handshake *h,
+					   struct ngx_connection_s *c)
+{
+	if (w->plain_recv && NGX_GET_OR(c, ssl, NULL) && (__u64)NGX_GET(c, recv) != w->plain_recv)
+		h->is_over = 1;
+}
+
+/* nginx closes a client's connection: a handshake that is not over has failed. */
+static __always_inline void handshake_settle(struct handshake *h)
+{
+	if (!h->is_tls || h->is_over)
+		return;
+	h->is_over = 1;
+	__sync_fetch_and_add(&counters.failed_handshakes, 1);
+}
+
 #endif

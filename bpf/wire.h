@@ -55,6 +55,7 @@ enum record_kind {
 	RECORD_UPSTREAM = 3,	 /* struct place_record: a group of upstream servers */
 	RECORD_WORKER_ENDED = 4, /* struct ended_record */
 	RECORD_BLOCKED = 5,	 /* struct blocked_record */
+	RECORD_CONNECTION = 6,	 /* struct connection_record */
 };
 
 /* Why a request was lost. src/pipeline/ledger.rs names each, and does not compile without it. */
@@ -328,6 +329,38 @@ struct blocked_record {
 	struct snapshot longest;
 };
 
+/* What is known of a connection that has ended. */
+enum close_state {
+	CLOSE_HANDSHAKE = 1,  /* its TLS handshake was not over */
+	CLOSE_SECURE = 2,     /* its TLS handshake was over */
+	CLOSE_READ = 4,	      /* nginx had read something that is not of the handshake */
+	CLOSE_HTTP2 = 8,      /* it is HTTP/2 */
+	CLOSE_IDLE = 16,      /* it waited for its next request */
+	CLOSE_RESET = 32,     /* the kernel had closed it before nginx did */
+	CLOSE_BY_CLIENT = 64, /* the client had closed it before nginx did */
+	CLOSE_UNREAD = 128,   /* nginx closed it although there was more to read */
+};
+
+/* A client's connection has ended, and the record of its last request does not say so. */
+struct connection_record {
+	__u32 kind; /* RECORD_CONNECTION */
+	__u32 size;
+	__u64 closed_ns;	   /* nginx closed it */
+	__u64 established_ns;	   /* as of a request */
+	__u64 accepted_ns;	   /* as of a request */
+	__u64 handshake_first_ns;  /* as of a request */
+	__u64 handshake_last_ns;   /* as of a request */
+	__u64 idle_ns;		   /* its last request ended */
+	__u64 connection;	   /* c->number */
+	__u64 connection_requests; /* c->requests; 0: none, or not known */
+	__u32 pid;
+	__u32 container;
+	__u32 state; /* enum close_state */
+	__u32 flags; /* enum request_flag: what is of a connection */
+	struct address local;
+	struct address peer;
+};
+
 /* Counters since tracing began. */
 struct counters {
 	__u64 seen;
@@ -335,7 +368,10 @@ struct counters {
 	__u64 lost[LOST_CAUSES];
 	__u64 blocked_lost;    /* records of blocked workers for which the ring had no room */
 	__u64 ended_processes; /* traced processes that have ended */
-	__u64 waiting_max;     /* the most bytes that were in the ring buffer */
+	__u64 failed_handshakes;
+	__u64 connections;	/* ends of connections, with --connections */
+	__u64 lost_connections; /* those that are not sent */
+	__u64 waiting_max;	/* the most bytes that were in the ring buffer */
 };
 
 #endif

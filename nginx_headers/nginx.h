@@ -70,6 +70,12 @@ typedef int               ngx_socket_t;
 #define NGX_CONNECTION_ERROR     0x01000
 #define NGX_CONNECTION_CLOSE     0x30000
 
+/*
+ * The bit before reusable, which is 0 when the connection is closed; and so is the one before, of nginx
+ * since 1.23.3.
+ */
+#define NGX_CONNECTION_IDLE      0xc000
+
 /* c->buffered: who holds bytes back that are to be sent */
 #define NGX_CONNECTION_BUFFERED  0xff
 

@@ -14,6 +14,10 @@ pub struct Counts {
     pub lost: [u64; Cause::ALL.len()],
     /// The number of processes that could not be traced.
     pub untraced_processes: u64,
+    /// The number of TLS handshakes of clients that failed.
+    pub failed_handshakes: u64,
+    /// The number of connections that ended without a request and have no record.
+    pub lost_connections: u64,
     /// The most bytes that have waited in the ring buffer.
     pub waiting_max: u64,
 }

@@ -55,8 +55,10 @@ enum {
 	MSG_PEEK = 2,
 	TCP_SYN_SENT = 2,
 	TCP_FIN_WAIT1 = 4,
+	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
+	TCP_CLOSING = 11,
 	EAGAIN = 11,
 	IPPROTO_TCP = 6,
 	SOCK_NOSPACE = 2, /* include/linux/net.h: a bit of socket->flags */

@@ -50,11 +50,12 @@ pub fn forget(
     tasks: &BpfIterator,
     ended: &BTreeMap<u32, EndedProcess>,
 ) -> Result<Departed> {
-    let all: [&dyn MapCore; 4] = [
+    let all: [&dyn MapCore; 5] = [
         &maps.connections,
         &maps.multiplexes,
         &maps.subrequests,
         &maps.quic_streams,
+        &maps.accepts,
     ];
     /* Before the processes are listed: a process that starts later has no entry here. */
     let mut keys: Vec<BTreeSet<Vec<u8>>> = all.iter().map(|map| keys_of(*map)).collect();

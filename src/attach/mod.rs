@@ -70,6 +70,10 @@ unsafe impl Plain for types::worker {}
 // SAFETY: as above.
 unsafe impl Plain for types::turn {}
 
+/// The program for the end of a connection, with its tracepoint. It runs before the one that removes the entry
+/// of the connection.
+const CONNECTION_END: (&str, &str) = ("sock_end", "tcp_destroy_sock");
+
 /// The binary that probes are attached to.
 pub struct ProbeTarget<'a> {
     /// The file that was read. Probes are attached through this descriptor.
@@ -119,7 +123,10 @@ impl Tracer {
     /// Loads and attaches what all binaries share.
     ///
     /// Fails when the kernel refuses an operation; then nothing stays attached.
-    pub fn start(kernel: Kernel, filter: &KernelFilter, extras: &Extras) -> Result<Self> {
+    pub fn start(mut kernel: Kernel, filter: &KernelFilter, extras: &Extras) -> Result<Self> {
+        if extras.connections {
+            kernel.programs.insert(0, CONNECTION_END);
+        }
         let settings = ObjectSettings {
             extras: extras.clone(),
             filter: *filter,
@@ -297,6 +304,11 @@ impl Tracer {
     pub fn ring_buffer(&self) -> Result<MapHandle> {
         let events = &self.shared.object.skel.maps.events;
         MapHandle::try_from(events).context("failed to use the ring buffer")
+    }
+
+    /// Returns whether BPF reports connections that end without a request.
+    pub fn reports_connections(&self) -> bool {
+        self.settings.extras.connections
     }
 
     /// Returns the counters.

@@ -74,6 +74,8 @@ impl KernelFilter {
 pub struct Extras {
     /// Where servers and groups of upstream servers stand in the configuration.
     pub config_lines: bool,
+    /// The ends of connections without a request.
+    pub connections: bool,
     /// Numbers of the TCP connections of a request.
     pub tcp: bool,
     /// The names of variables, in lower case: at most eight, each of at most 64 bytes.
@@ -196,6 +198,7 @@ impl ObjectSettings {
         settings.tool_pid = std::process::id();
         settings.tick_ns = tick_ns();
         settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
+        settings.with_connections = self.extras.connections;
         settings.with_tcp = self.extras.tcp;
         settings.config_lines = self.extras.config_lines;
         settings.blocked_min_ns = self.extras.blocked.map_or(0, nonzero_ns);
@@ -212,6 +215,10 @@ impl ObjectSettings {
         open.maps
             .turns
             .set_autocreate(self.extras.blocked.is_some())
+            .context("failed to configure a map")?;
+        open.maps
+            .accepts
+            .set_autocreate(self.extras.connections)
             .context("failed to configure a map")?;
         let cpus = libbpf_rs::num_possible_cpus().context("failed to count the CPUs")?;
         let scratches = limit::SCRATCH_SPARES.0 + u32::try_from(cpus)?;
@@ -244,6 +251,7 @@ fn preallocate(maps: &mut OpenNgxMaps<'_>) -> Result<()> {
         (&mut maps.multiplexes, limit::PREALLOCATED_MULTIPLEXES),
         (&mut maps.quic_streams, limit::PREALLOCATED_MULTIPLEXES),
         (&mut maps.held_requests, limit::HELD_MAX),
+        (&mut maps.accepts, limit::PREALLOCATED_CONNECTIONS),
         (&mut maps.subrequests, limit::PREALLOCATED_SUBREQUESTS),
     ];
     for (map, entries) in all {

@@ -325,6 +325,11 @@ pub struct TraceArgs {
     )]
     pub blocked: Option<Duration>,
 
+    /// Also write a record for each connection of a client that ends without a request, as with a failed TLS
+    /// handshake, or while it waits for its next request; filters do not apply to these
+    #[arg(long)]
+    pub connections: bool,
+
     /// Add to records the round-trip time, the retransmits and the congestion window of the TCP connections of
     /// their client and their last upstream
     #[arg(long)]

@@ -75,6 +75,7 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
         extras: Extras {
             config_lines: options.config_lines,
             tcp: options.tcp,
+            connections: options.connections,
             variables: options.variable.clone(),
             headers: header_names(options),
             blocked: options.blocked,
@@ -215,11 +216,13 @@ mod tests {
         let settings = parsed(&[
             "--config-lines",
             "--tcp",
+            "--connections",
             "--variable=$Request_ID",
             "--header=X-One",
             "--header=x-one=a=b",
         ]);
         assert!(settings.follow.extras.config_lines && settings.follow.extras.tcp);
+        assert!(settings.follow.extras.connections);
         assert_eq!(settings.follow.extras.variables, ["request_id"]);
         assert_eq!(settings.follow.extras.headers, ["x-one"]);
         assert_eq!(settings.headers, [("x-one".to_owned(), "a=b".to_owned())]);

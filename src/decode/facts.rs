@@ -161,7 +161,7 @@ impl<'a> Facts<'_, 'a> {
 }
 
 /// Returns the address and port of one end of a socket.
-fn address(end: &types::address) -> Option<(IpAddr, u16)> {
+pub fn address(end: &types::address) -> Option<(IpAddr, u16)> {
     let [a, b, c, d, ..] = end.bytes;
     let addr = match end.family {
         AF_INET => Ipv4Addr::new(a, b, c, d).into(),

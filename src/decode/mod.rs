@@ -5,6 +5,7 @@ pub mod abandoned;
 mod attempt;
 pub mod blocked;
 pub mod clock;
+pub mod connection;
 mod ending;
 #[cfg(test)]
 pub mod examples;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Decodes the records that are not of a request: the names of places in the configuration of nginx,
-//! the ends of workers, and workers that were blocked.
+//! the ends of workers and of connections, and workers that were blocked.
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -9,6 +9,7 @@ use plain::Plain;
 use crate::bpf::types;
 use crate::bpf::types::limit;
 use crate::bpf::types::record_kind;
+use crate::decode::connection::ConnectionEvent;
 use crate::decode::texts::WireText;
 use crate::decode::wire;
 
@@ -21,6 +22,8 @@ pub enum Notice<'a> {
     WorkerEnded(u32),
     /// A worker was blocked.
     Blocked(Box<types::blocked_record>),
+    /// A connection has ended.
+    Connection(ConnectionEvent),
 }
 
 /// The names of a location and of its server, or of a group of upstream servers.
@@ -61,6 +64,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Notice<'_>>> {
             Some(Notice::WorkerEnded(record.pid))
         }
         record_kind::RECORD_BLOCKED => Some(Notice::Blocked(Box::new(wire::copy(bytes)?))),
+        record_kind::RECORD_CONNECTION => Some(Notice::Connection(ConnectionEvent::decode(bytes)?)),
         _ => None,
     })
 }

@@ -22,6 +22,10 @@ pub struct OwnMetrics {
     written: Counter,
     /// The number of requests that an option left out.
     filtered: Counter,
+    /// The number of TLS handshakes of clients that failed.
+    failed_handshakes: Counter,
+    /// The number of connections without a request that have no record.
+    lost_connections: Counter,
     /// The number of requests lost, by cause.
     lost: Family<Labels, Counter>,
     /// The number of processes that could not be traced.
@@ -65,6 +69,16 @@ impl OwnMetrics {
                 "Processes that could not be traced",
                 &self.untraced,
             ),
+            (
+                "nginx_tls_handshake_failures",
+                "TLS handshakes of clients that failed",
+                &self.failed_handshakes,
+            ),
+            (
+                "ngx_bpf_connections_lost",
+                "Connections without a request that were lost",
+                &self.lost_connections,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -88,6 +102,8 @@ impl OwnMetrics {
         set(&self.seen, counts.seen);
         set(&self.written, written);
         set(&self.filtered, counts.filtered);
+        set(&self.failed_handshakes, counts.failed_handshakes);
+        set(&self.lost_connections, counts.lost_connections);
         set(&self.untraced, counts.untraced_processes);
         for (cause, count) in counts.by_cause() {
             let labels = vec![("cause", cause.name().to_owned())];

@@ -103,6 +103,8 @@ pub struct Output {
     may_block: bool,
     /// The whole lines that wait.
     waiting: Vec<u8>,
+    /// Whole lines that are not counted as requests, and that nothing here writes.
+    aside: Vec<u8>,
     /// The number of bytes of the first waiting line that were written already.
     torn: usize,
     /// The time at which a reader that does not read is given up. `None` until the end was asked
@@ -130,6 +132,7 @@ impl Output {
             file,
             path,
             waiting: Vec::with_capacity(2 * GATHER_BYTES),
+            aside: Vec::new(),
             torn: 0,
             deadline: None,
         }
@@ -172,9 +175,14 @@ impl Output {
         &mut self.waiting
     }
 
+    /// Returns the buffer for lines that are not counted as requests. Its user writes them as others.
+    pub fn aside(&mut self) -> &mut Vec<u8> {
+        &mut self.aside
+    }
+
     /// Returns whether enough bytes were collected to write them.
     pub fn is_full(&self) -> bool {
-        self.waiting.len() >= GATHER_BYTES
+        self.waiting.len().max(self.aside.len()) >= GATHER_BYTES
     }
 
     /// Writes the lines that wait, and adds each line to `written` when it was written. No line
@@ -340,7 +348,7 @@ pub fn print(text: &[u8]) -> Result<()> {
 }
 
 /// Counts the line ends.
-fn count_lines(bytes: &[u8]) -> u64 {
+pub fn count_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 

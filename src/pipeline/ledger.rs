@@ -68,6 +68,10 @@ pub struct Ledger {
     /// The number of records of blocked workers that could not be decoded or written. They are no
     /// requests.
     pub blocked_unwritten: AtomicU64,
+    /// Connections without a request that were written.
+    pub written_connections: AtomicU64,
+    /// Those that could not be written.
+    pub unwritten_connections: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
@@ -125,6 +129,7 @@ impl Ledger {
         counts.filtered += self.filtered.load(Ordering::Relaxed);
         counts.add_bad_records(self.bad_records.load(Ordering::Relaxed));
         counts.add_unwritten(self.unwritten.load(Ordering::Relaxed));
+        counts.lost_connections += self.unwritten_connections.load(Ordering::Relaxed);
         counts
     }
 
@@ -156,6 +161,8 @@ fn add_counters(counts: &mut Counts, counters: &types::counters) {
     for (cause, count) in COUNTED_BY_BPF.into_iter().zip(counters.lost) {
         counts.lost[cause as usize] += count;
     }
+    counts.failed_handshakes += counters.failed_handshakes;
+    counts.lost_connections += counters.lost_connections;
     counts.waiting_max = counts.waiting_max.max(counters.waiting_max);
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use ngx_bpf_record::Blocked;
+use ngx_bpf_record::Connection;
 use ngx_bpf_record::Format;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::Redaction;
@@ -21,6 +22,7 @@ use crate::host::stderr::Messages;
 use crate::output::Flushed;
 use crate::output::Output;
 use crate::output::WriteFailure;
+use crate::output::count_lines;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
 use crate::pipeline::messages;
@@ -51,6 +53,32 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Writes all lines that wait.
+    fn write_all(&mut self) {
+        self.write();
+        self.write_connections();
+    }
+
+    /// Writes the lines of connections that wait, after those of requests. Where nobody reads a FIFO, they are
+    /// lost.
+    fn write_connections(&mut self) {
+        let mut waiting = std::mem::take(self.output.aside());
+        let count = count_lines(&waiting);
+        if count == 0 {
+            return;
+        }
+        self.write();
+        let ledger = Arc::clone(&self.ledger);
+        let written = &ledger.written_connections;
+        let before = written.load(Ordering::Relaxed);
+        if !self.output.is_unread() {
+            self.output.lines().append(&mut waiting);
+            self.write_aside(written);
+        }
+        let written = written.load(Ordering::Relaxed) - before;
+        add(&ledger.unwritten_connections, count.saturating_sub(written));
+    }
+
     /// Writes the lines that wait. When SIGUSR1 has come, the rest is written to the new file.
     fn write(&mut self) {
         loop {
@@ -86,13 +114,13 @@ impl Lines {
             return false;
         }
         let is_whole = encode(&mut *self.sink, self.output.lines());
-        self.write_uncounted() && is_whole
+        self.write_aside(&AtomicU64::new(0)) && is_whole
     }
 
-    /// Writes one line, which is not counted as a request. Returns whether it was written.
-    fn write_uncounted(&mut self) -> bool {
+    /// Writes lines that are not counted as requests, and adds them to `written`. Returns whether all were written.
+    fn write_aside(&mut self, written: &AtomicU64) -> bool {
         loop {
-            let flushed = self.output.flush(&self.signals, &AtomicU64::new(0));
+            let flushed = self.output.flush(&self.signals, written);
             if flushed.failure.is_some() {
                 return false;
             }
@@ -100,7 +128,7 @@ impl Lines {
                 return true;
             }
             if self.output.is_unread() {
-                /* The line would be counted as a request that waits for a reader. */
+                /* The lines would be counted as requests that wait for a reader. */
                 self.output.lines().clear();
                 return false;
             }
@@ -162,12 +190,23 @@ impl Consumer for Lines {
         }
     }
 
+    fn connection(&mut self, connection: &mut Connection<'_>) -> Result<()> {
+        let lost = self.ledger.counts().lost_connections;
+        let reported = std::mem::replace(&mut self.reported.lost_connections, lost);
+        connection.connections_lost = Some(lost.saturating_sub(reported)).filter(|lost| *lost > 0);
+        self.sink.connection(self.output.aside(), connection)?;
+        if self.output.is_full() {
+            self.write_all();
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) {
-        self.write();
+        self.write_all();
     }
 
     fn tick(&mut self) {
-        self.write();
+        self.write_all();
         if self.output.is_closed() {
             self.ledger.end_here();
         }
@@ -175,7 +214,7 @@ impl Consumer for Lines {
     }
 
     fn finish(&mut self) {
-        self.write();
+        self.write_all();
         if self.output.is_unread() {
             let given_up = self.output.give_up_unread();
             self.count(given_up);

@@ -96,6 +96,17 @@ pub fn unwritten(messages: Messages, requests: u64) {
     );
 }
 
+/// Reports at the end how many records of connections were written, and how many were lost.
+pub fn connections(messages: Messages, ledger: &Ledger) {
+    let written = ledger.written_connections.load(Ordering::Relaxed);
+    let lost = ledger.counts().lost_connections;
+    let plural = if written == 1 { "" } else { "s" };
+    messages.print_last(
+        Verbosity::Normal,
+        format_args!("{written} connection{plural}, {lost} lost"),
+    );
+}
+
 /// Reports the counts at the end: requests seen = written + lost + filtered.
 pub fn finished(messages: Messages, written: u64, counts: &Counts) {
     let (lost, seen, filtered) = (counts.lost(), counts.seen, counts.filtered);

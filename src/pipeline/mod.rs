@@ -381,6 +381,9 @@ impl Control {
             let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);
             messages::unwritten(self.messages, unwritten);
         }
+        if self.follower.tracer().reports_connections() {
+            messages::connections(self.messages, &self.ledger);
+        }
         let written = self.ledger.written.load(Ordering::Relaxed);
         messages::finished(self.messages, written, &self.ledger.counts());
         handled.and(read).map(|()| !is_failing)

@@ -17,12 +17,14 @@ use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
 use ngx_bpf_record::Blocked;
+use ngx_bpf_record::Connection;
 use ngx_bpf_record::Request;
 use rustix::thread::CapabilitySet;
 
 use crate::bpf::types;
 use crate::decode::blocked;
 use crate::decode::clock::Clock;
+use crate::decode::connection::ConnectionEvent;
 use crate::decode::place;
 use crate::decode::place::Notice;
 use crate::decode::request;
@@ -54,6 +56,10 @@ pub trait Consumer: Send {
 
     /// Takes a worker that was blocked.
     fn blocked(&mut self, _blocked: &mut Blocked<'_>) {}
+    /// Takes one connection that ended without a request, likewise.
+    fn connection(&mut self, _: &mut Connection<'_>) -> Result<()> {
+        Ok(())
+    }
 
     /// Called when no further record waits to be handled.
     fn flush(&mut self) {}
@@ -159,6 +165,7 @@ impl RecordThread {
                 }
                 Ok(Some(Notice::WorkerEnded(pid))) => self.places.ended(pid),
                 Ok(Some(Notice::Blocked(record))) => self.blocked(record),
+                Ok(Some(Notice::Connection(event))) => self.connection(&event)?,
                 Ok(None) => match wire::decode(record) {
                     Ok(event) => self.event(&event)?,
                     Err(error) => self.bad_record(error),
@@ -248,6 +255,23 @@ impl RecordThread {
         for consumer in &mut self.consumers {
             consumer.blocked(&mut blocked);
         }
+    }
+
+    /// Handles the record of a connection. The filters are about requests.
+    fn connection(&mut self, event: &ConnectionEvent) -> Result<()> {
+        if self.ledger.has_ended() {
+            return Ok(());
+        }
+        let mut connection = event.connection(self.clock);
+        match self.containers.container(event.0.container) {
+            Some(container) => connection.container = containers::keys(container),
+            None if event.0.container == 0 => {}
+            None => count_nameless(&self.ledger, self.messages),
+        }
+        for consumer in &mut self.consumers {
+            consumer.connection(&mut connection)?;
+        }
+        Ok(())
     }
 
     /// Returns the request that a record reports. `None` when a filter leaves it out.

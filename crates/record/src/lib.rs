@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The public record of ngx-bpf: one [`Request`] for each HTTP request that nginx has ended, and one
-//! [`Lost`] for requests that could not be delivered. Each key is one documented field; serde reads and
+//! The public record of ngx-bpf: one [`Request`] for each HTTP request that nginx has ended, one
+//! [`Connection`] for each connection that ended without a request, and one [`Lost`] for requests that could not be delivered. Each key is one documented field; serde reads and
 //! writes it, and the JSON Schemas and the tables of docs/fields.md and docs/otel.md are generated from
 //! it (`make docs`).
 //!
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 pub use attempt::Attempt;
 pub use blocked::Blocked;
+pub use connection::Connection;
 pub use container::Container;
 pub use ending::Ending;
 pub use format::Format;
@@ -38,6 +39,7 @@ pub use waits::Waits;
 
 mod attempt;
 mod blocked;
+mod connection;
 mod container;
 mod ending;
 pub mod format;
@@ -60,7 +62,7 @@ mod truncate;
 pub mod values;
 mod waits;
 
-/// One line of the output. `type` is its first key: `request`, `lost` or `blocked`.
+/// One line of the output. `type` is its first key: `request`, `connection`, `lost` or `blocked`.
 ///
 /// Keys that this version does not know are ignored when a line is read, since keys are added within a
 /// major version. The JSON Schema names all keys, and refuses others.
@@ -69,6 +71,8 @@ mod waits;
 pub enum Record<'a> {
     /// A request that nginx has ended.
     Request(Box<Request<'a>>),
+    /// A connection that ended without a request.
+    Connection(Box<Connection<'a>>),
     /// Requests that could not be delivered.
     Lost(Lost),
     /// A worker that did not come back to its event loop.

@@ -167,6 +167,44 @@ names! {
 }
 
 names! {
+    /// How far a connection had come that ended without a request.
+    #[derive(Default)]
+    pub enum Stage {
+        /// nginx had accepted it, and read nothing.
+        #[default]
+        Accepted = "accepted",
+        /// nginx was reading the PROXY protocol header, and it is not one.
+        ProxyProtocol = "proxy_protocol",
+        /// The TLS handshake had begun, and was not over.
+        TlsHandshake = "tls_handshake",
+        /// The PROXY protocol header or the TLS handshake was complete, and no request followed.
+        BeforeRequest = "before_request",
+        /// It had had requests, and waited for the next one.
+        Keepalive = "keepalive",
+    }
+}
+
+names! {
+    /// Why a connection ended without a request.
+    pub enum ConnectionEnd {
+        /// The client closed it.
+        ClientClosed = "client_closed",
+        /// The client reset it, or the kernel gave it up.
+        ClientReset = "client_reset",
+        /// A time limit of nginx expired: `client_header_timeout`, or after requests `keepalive_timeout`.
+        Timeout = "timeout",
+        /// The TLS handshake failed, since one of the sides refused what the other one said; or what came later was
+        /// not TLS.
+        TlsError = "tls_error",
+        /// nginx refused what the client sent, which was no PROXY protocol header.
+        Rejected = "rejected",
+        /// nginx closed it, because its worker shuts down (as after a reload), or has no other connection left
+        /// (`worker_connections`).
+        Reclaimed = "reclaimed",
+    }
+}
+
+names! {
     /// Why requests were lost. BPF counts the first four, user space the last, and those records that it
     /// can't decode.
     pub enum Cause {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use ngx_bpf_record::Blocked;
+use ngx_bpf_record::Connection;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::schema::longest;
@@ -68,6 +69,11 @@ fn fields(text: &str) -> String {
         ("config", "Config", keys(&request.place.config)),
         ("tcp", "Tcp", keys(&request.tcp)),
         ("tcp.client", "TcpConnection", keys(&request.tcp.client)),
+        (
+            "connection",
+            "connection",
+            keys(&longest_of::<Connection>("connection")),
+        ),
         ("upstreams", "Attempt", keys(&request.upstreams[0])),
         ("subrequests", "Subrequest", keys(&request.subrequests[0])),
     ];
@@ -91,6 +97,8 @@ fn fields(text: &str) -> String {
         ("end", "Timeout", ["`timeout`", "what happened"]),
         ("end", "Side", ["`closed_by`", "what happened"]),
         ("end", "Part", ["`last_phase`", "what happened"]),
+        ("connection", "Stage", ["`stage`", "what nginx was doing"]),
+        ("connection", "ConnectionEnd", ["`end`", "what happened"]),
         ("lost", "Cause", ["`cause`", "what happened"]),
         ("blocked", "BlockPart", ["`longest_part`", "what happened"]),
     ] {

@@ -37,6 +37,7 @@ fn lines(format: &mut dyn Format, records: &str, max: Option<usize>) -> String {
                 }
                 append_line(format, &mut lines, &mut request, max).unwrap();
             }
+            Record::Connection(connection) => format.connection(&mut lines, &connection).unwrap(),
             Record::Lost(lost) => format.lost(&mut lines, &lost).unwrap(),
             Record::Blocked(blocked) => format.blocked(&mut lines, &blocked).unwrap(),
         }

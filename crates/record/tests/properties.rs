@@ -48,6 +48,7 @@ fn line(format: &mut dyn Format, record: &mut Record<'_>, max: Option<usize>) ->
     let mut line = Vec::new();
     match record {
         Record::Request(request) => append_line(format, &mut line, request, max).unwrap(),
+        Record::Connection(connection) => format.connection(&mut line, connection).unwrap(),
         Record::Lost(lost) => format.lost(&mut line, lost).unwrap(),
         Record::Blocked(blocked) => format.blocked(&mut line, blocked).unwrap(),
     }

@@ -108,14 +108,15 @@ fn assert_ending(ending: &Ending, record: &Record) {
         Some(End::ClientClosed | End::ClientReset) => &[Some(Side::Client)],
         Some(End::Timeout | End::WorkerExit) => &[Some(Side::Nginx)],
         Some(End::UpstreamFailed) => &[None, Some(Side::Nginx), Some(Side::Upstream)],
-        Some(End::Rejected | End::Error) => &[None, Some(Side::Nginx)],
+        Some(End::Limited | End::Rejected | End::Error) => &[None, Some(Side::Nginx)],
     };
     assert!(sides.contains(closed_by), "{record:#?}");
     assert!(
         timeout.is_none() || *end == Some(End::Timeout),
         "{record:#?}"
     );
-    let has_no_part = ending.tunnel || matches!(end, None | Some(End::Ok | End::Rejected));
+    let has_no_part =
+        ending.tunnel || matches!(end, None | Some(End::Ok | End::Limited | End::Rejected));
     assert!(last_phase.is_none() || !has_no_part, "{record:#?}");
     let parts: &[Part] = match timeout {
         None => return,

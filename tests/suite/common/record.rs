@@ -30,6 +30,9 @@ pub type Blocked = ngx_bpf_record::Blocked<'static>;
 /// One attempt at an upstream.
 pub type Attempt = ngx_bpf_record::Attempt<'static>;
 
+/// A connection that ended without a request.
+pub type Connection = ngx_bpf_record::Connection<'static>;
+
 /// What is promised of every record.
 static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
     let schema = include_str!("../../../docs/schema/record.json");
@@ -41,6 +44,8 @@ static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
 pub enum Line {
     /// A request.
     Request(Record),
+    /// A connection that ended without a request.
+    Connection(Box<Connection>),
     /// A loss.
     Lost(Lost),
     /// A worker that was blocked.
@@ -57,6 +62,7 @@ impl Line {
         }
         match serde_json::from_value(value) {
             Ok(ngx_bpf_record::Record::Request(request)) => Self::Request(Record(request)),
+            Ok(ngx_bpf_record::Record::Connection(connection)) => Self::Connection(connection),
             Ok(ngx_bpf_record::Record::Lost(lost)) => Self::Lost(lost),
             Ok(ngx_bpf_record::Record::Blocked(blocked)) => Self::Blocked(blocked),
             Err(error) => panic!("{error}: {line}"),

@@ -18,6 +18,7 @@ use super::PATIENCE;
 use super::lines;
 use super::program::kill;
 use super::record::Blocked;
+use super::record::Connection;
 use super::record::Line;
 use super::record::Lost;
 use super::record::Record;
@@ -280,7 +281,18 @@ impl Ended {
             .into_iter()
             .filter_map(|line| match line {
                 Line::Request(record) => Some(record),
-                Line::Lost(_) | Line::Blocked(_) => None,
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns the records of connections, in order.
+    pub fn connections(&self) -> Vec<Connection> {
+        let lines = self.lines().into_iter();
+        lines
+            .filter_map(|line| match line {
+                Line::Connection(connection) => Some(*connection),
+                _ => None,
             })
             .collect()
     }
@@ -290,8 +302,8 @@ impl Ended {
         self.lines()
             .into_iter()
             .filter_map(|line| match line {
-                Line::Request(_) | Line::Blocked(_) => None,
                 Line::Lost(lost) => Some(lost),
+                _ => None,
             })
             .collect()
     }
@@ -301,8 +313,8 @@ impl Ended {
         self.lines()
             .into_iter()
             .filter_map(|line| match line {
-                Line::Request(_) | Line::Lost(_) => None,
                 Line::Blocked(blocked) => Some(*blocked),
+                _ => None,
             })
             .collect()
     }

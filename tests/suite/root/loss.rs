@@ -85,6 +85,7 @@ fn stalled_reader() {
     for line in lines {
         match line {
             Line::Request(_) => written += 1,
+            Line::Connection(connection) => panic!("{connection:#?}"),
             Line::Lost(lost) => {
                 assert_eq!(lost.cause, Cause::RingFull);
                 assert!(lost.time.ends_with('Z'));

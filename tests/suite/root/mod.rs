@@ -21,6 +21,8 @@ mod cache;
 mod certificates;
 /// `ngx-bpf check`.
 mod check;
+/// `--connections`.
+mod connections;
 /// The container and the pod of nginx.
 mod containers;
 /// `elapsed_ns`, the life of a request.

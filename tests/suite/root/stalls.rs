@@ -131,7 +131,7 @@ fn read_lines(stdout: ChildStdout) -> JoinHandle<Vec<Line>> {
 fn requests(lines: Vec<Line>) -> Vec<Record> {
     let requests = lines.into_iter().filter_map(|line| match line {
         Line::Request(record) => Some(record),
-        Line::Lost(_) | Line::Blocked(_) => None,
+        _ => None,
     });
     requests.collect()
 }

@@ -12,6 +12,7 @@ use serde_json::ser::Formatter;
 use super::Format;
 use super::escape::is_unsafe;
 use crate::blocked::Blocked;
+use crate::connection::Connection;
 use crate::lost::Lost;
 use crate::request::Request;
 
@@ -29,6 +30,10 @@ struct Tagged<'a, T> {
 impl Format for Json {
     fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()> {
         write_record(line, "request", request)
+    }
+
+    fn connection(&mut self, line: &mut Vec<u8>, connection: &Connection<'_>) -> io::Result<()> {
+        write_record(line, "connection", connection)
     }
 
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()> {

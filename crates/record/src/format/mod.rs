@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::blocked::Blocked;
+use crate::connection::Connection;
 use crate::lost::Lost;
 use crate::request::Request;
 use crate::values::Cut;
@@ -19,6 +20,9 @@ pub trait Format {
     /// Appends the line of a request. Fails when the request can't be encoded; then nothing is
     /// appended.
     fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()>;
+
+    /// Appends the line of a connection. Fails when it can't be encoded; then nothing is appended.
+    fn connection(&mut self, line: &mut Vec<u8>, connection: &Connection<'_>) -> io::Result<()>;
 
     /// Appends the line of a loss. Fails when it can't be encoded; then nothing is appended.
     fn lost(&mut self, line: &mut Vec<u8>, lost: &Lost) -> io::Result<()>;

@@ -12,6 +12,7 @@ use super::Format;
 use super::flat::flatten;
 use super::json;
 use crate::blocked::Blocked;
+use crate::connection::Connection;
 use crate::host::host_and_port;
 use crate::host::without_brackets;
 use crate::lost::Lost;
@@ -105,6 +106,12 @@ impl Format for Otel {
             attributes.add("error.type", failure.name())?;
         }
         attributes.write(line);
+        Ok(())
+    }
+
+    fn connection(&mut self, line: &mut Vec<u8>, connection: &Connection<'_>) -> io::Result<()> {
+        self.add_keys("connection", connection)?;
+        self.attributes.write(line);
         Ok(())
     }
 

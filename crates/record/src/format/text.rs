@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One line for each request, for people: accept time, client `=>` upstream, the uri that the
+//! One line for each request, for people, and one for a connection without a request. A request's: accept time, client `=>` upstream, the uri that the
 //! client asked for (`request_uri`), status, sizes, phases.
 
 use std::fmt;
@@ -11,6 +11,7 @@ use super::escape::Escaped;
 use super::escape::is_unsafe;
 use super::flat::flatten;
 use crate::blocked::Blocked;
+use crate::connection::Connection;
 use crate::lost::Lost;
 use crate::request::Request;
 use crate::values::Cut;
@@ -50,6 +51,26 @@ impl Format for Text {
             line.push(b'=');
             line.extend_from_slice(time);
         })?;
+        line.push(b'\n');
+        Ok(())
+    }
+
+    fn connection(&mut self, line: &mut Vec<u8>, connection: &Connection<'_>) -> io::Result<()> {
+        let client = Address(connection.peer_addr.as_deref(), connection.peer_port);
+        let server = Address(connection.server_addr.as_deref(), connection.server_port);
+        write!(line, "connection {client}=>{server}, {}", connection.stage)?;
+        if let Some(end) = connection.end {
+            write!(line, ", {end}")?;
+        }
+        for (name, value) in [
+            ("connection_requests", connection.connection_requests),
+            ("connection_ns", connection.connection_ns),
+            ("idle_ns", connection.idle_ns),
+        ] {
+            if let Some(value) = value {
+                write!(line, ", {name}={value}")?;
+            }
+        }
         line.push(b'\n');
         Ok(())
     }

@@ -85,11 +85,10 @@ pub(crate) enum Name {
     Parts,
 }
 
-/// Returns the keys of a request and of a loss that have a name in OpenTelemetry's conventions.
+/// Returns the keys of records that have a name in OpenTelemetry's conventions.
 pub(crate) fn otel_names() -> HashMap<String, Name> {
     let definition = definition();
-    let records =
-        ["request", "lost", "blocked"].map(|name| &definition["$defs"][name]["properties"]);
+    let records = otel::RECORDS.map(|name| &definition["$defs"][name]["properties"]);
     let keys = records.into_iter().filter_map(Value::as_object).flatten();
     let named = keys.filter_map(|(key, property)| {
         let name = match property.get("x-otel")? {

@@ -11,7 +11,7 @@ use super::publish;
 use super::resolve;
 
 /// The types of records.
-const RECORDS: [&str; 3] = ["request", "lost", "blocked"];
+pub(super) const RECORDS: [&str; 4] = ["request", "connection", "lost", "blocked"];
 
 /// Returns the JSON Schema of a line of `--format otel`.
 pub fn otel() -> Value {

@@ -56,12 +56,12 @@ impl Generator {
         }
     }
 
-    /// Returns a request or, more rarely, a loss.
+    /// Returns a request or, more rarely, another record.
     pub fn record(&mut self) -> Value {
-        let name = if self.random.percent(5) {
-            "lost"
-        } else {
-            "request"
+        let name = match self.random.below(40) {
+            0 | 1 => "lost",
+            2 => "connection",
+            _ => "request",
         };
         let schema = self.definition["$defs"][name].clone();
         self.value(&schema)
