@@ -8,9 +8,9 @@ use ngx_bpf_record::Redaction;
 
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
-use crate::cli::LayoutArgs;
-use crate::cli::TraceArgs;
 use crate::cli::hint::hints;
+use crate::cli::layout::LayoutArgs;
+use crate::cli::trace::TraceArgs;
 use crate::cli::value::Interval;
 use crate::cli::value::Secrets;
 use crate::follow::containers::ContainerFilter;
@@ -226,9 +226,6 @@ mod tests {
         assert_eq!(settings.follow.extras.variables, ["request_id"]);
         assert_eq!(settings.follow.extras.headers, ["x-one"]);
         assert_eq!(settings.headers, [("x-one".to_owned(), "a=b".to_owned())]);
-        let time = |args: &[&str]| parsed(args).follow.extras.blocked;
-        assert_eq!(time(&["--blocked"]), Some(Duration::from_millis(100)));
-        assert_eq!(time(&["--blocked=20ms"]), Some(Duration::from_millis(20)));
         let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
         assert!(matches!(settings.redaction, Redaction::Query));
         let every = ReportTimes::Every(Duration::from_secs(1));
@@ -247,5 +244,14 @@ mod tests {
         assert_eq!((metrics.address.port(), metrics.routes.len()), (9913, 1));
         assert_eq!(settings.overhead, Some(ReportTimes::AtEnd));
         assert_eq!(settings.verbosity, Verbosity::Verbose);
+    }
+
+    /// Check the time of `--blocked`, with its default.
+    #[test]
+    fn blocked() {
+        let time = |args: &[&str]| parsed(args).follow.extras.blocked;
+        assert_eq!(time(&["--blocked"]), Some(Duration::from_millis(100)));
+        assert_eq!(time(&["--blocked=20ms"]), Some(Duration::from_millis(20)));
+        assert_eq!(time(&[]), None);
     }
 }

@@ -55,6 +55,8 @@ fn fields(text: &str) -> String {
         count: 1,
         cause: Cause::RingFull,
     };
+    let connection = keys(&longest_of::<Connection<'_>>("connection"));
+    let blocked = keys(&longest_of::<Blocked<'_>>("blocked"));
     let columns = [
         "key",
         "type, unit, range",
@@ -69,11 +71,8 @@ fn fields(text: &str) -> String {
         ("config", "Config", keys(&request.place.config)),
         ("tcp", "Tcp", keys(&request.tcp)),
         ("tcp.client", "TcpConnection", keys(&request.tcp.client)),
-        (
-            "connection",
-            "connection",
-            keys(&longest_of::<Connection>("connection")),
-        ),
+        ("connection", "connection", connection),
+        ("blocked", "blocked", blocked),
         ("upstreams", "Attempt", keys(&request.upstreams[0])),
         ("subrequests", "Subrequest", keys(&request.subrequests[0])),
     ];
@@ -82,12 +81,6 @@ fn fields(text: &str) -> String {
         let rows = rows(&definition, name, &keys);
         text = replaced(&text, heading, &columns, rows);
     }
-    let blocked = rows(
-        &definition,
-        "blocked",
-        &keys(&longest_of::<Blocked<'_>>("blocked")),
-    );
-    text = replaced(&text, "blocked", &columns, blocked);
     let mut rows = rows(&definition, "lost", &keys(&lost));
     rows.iter_mut().for_each(|row| row.truncate(3));
     text = replaced(&text, "lost", &columns[..3], rows);
