@@ -247,9 +247,14 @@ fn said(nginx: &Nginx) -> BTreeMap<u64, String> {
             let (number, _) = rest.split_once(' ')?;
             number.parse().ok()
         });
-        /* What follows the request's end. */
-        let is_idle = line.contains("keepalive connection") || line.contains("while keepalive");
-        if let Some(number) = number.filter(|_| !is_idle) {
+        /* What follows the end of the request; and 1.18 writes a body of unknown length to a file. */
+        let others = [
+            "keepalive connection",
+            "while keepalive",
+            "buffered to a temporary file",
+        ];
+        let is_other = others.into_iter().any(|other| line.contains(other));
+        if let Some(number) = number.filter(|_| !is_other) {
             *said.entry(number).or_default() += &format!("{line}\n");
         }
     }
