@@ -93,16 +93,21 @@ impl CodeFiles {
 
 /// Opens a file that a process has mapped. `None` when its path leads to another file by now.
 fn open(pid: u32, mapping: &CodeMapping) -> Option<File> {
-    let path = mapping.path.to_str().filter(|path| path.starts_with('/'))?;
-    let opened = ProcessRoot::hold(pid).and_then(|root| root.file(path));
     let is_same = |file: &File| id_of(file) == Some(mapping.id);
-    opened.filter(is_same).or_else(|| {
+    in_root(pid, &mapping.path).filter(is_same).or_else(|| {
         /* It may have been replaced (an upgrade), or be on an overlay. */
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         (program == mapping.path)
             .then(|| foreign::program(pid).ok())
             .flatten()
     })
+}
+
+/// Opens a file by its path in `/proc/PID/maps`, which begins with that of the root folder (chroot).
+fn in_root(pid: u32, path: &Path) -> Option<File> {
+    let folder = std::fs::read_link(format!("/proc/{pid}/root")).ok()?;
+    let path = path.strip_prefix(folder).ok()?.to_str()?;
+    ProcessRoot::hold(pid)?.file(path)
 }
 
 /// Returns the name of a file without its folder.

@@ -233,10 +233,7 @@ impl RecordThread {
     fn finish_blocked(&mut self) {
         let rest = self.stacks.as_mut().map(StackThread::rest);
         for named in rest.into_iter().flatten() {
-            self.named(&named);
-        }
-        if let Some(stacks) = &self.stacks {
-            add(&self.ledger.blocked_unwritten, stacks.waiting());
+            self.consume_blocked(&named);
         }
     }
 

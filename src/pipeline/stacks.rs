@@ -2,6 +2,7 @@
 //! The thread that names the functions on the stacks of blocked workers. It reads files that other users
 //! have named, so that nothing waits for it.
 
+use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -37,13 +38,23 @@ pub struct NamedRecord {
     pub user: Vec<String>,
 }
 
+impl NamedRecord {
+    fn without_names(record: Box<types::blocked_record>) -> Self {
+        Self {
+            record,
+            kernel: Vec::new(),
+            user: Vec::new(),
+        }
+    }
+}
+
 /// The channels to the thread and from it.
 pub struct StackThread {
     /// `None` when no more records follow.
     records: Option<Sender<Box<types::blocked_record>>>,
     named: Receiver<NamedRecord>,
-    /// The number of records that the thread has.
-    waiting: u64,
+    /// Copies of the records that the thread has.
+    waiting: VecDeque<Box<types::blocked_record>>,
 }
 
 impl StackThread {
@@ -70,32 +81,23 @@ impl StackThread {
         Ok(Self {
             records: Some(records),
             named,
-            waiting: 0,
+            waiting: VecDeque::new(),
         })
     }
 
     /// Passes a record to the thread. Returns it without stacks when too many wait.
     pub fn name(&mut self, record: Box<types::blocked_record>) -> Option<NamedRecord> {
-        let sent = self.records.as_ref()?.try_send(record);
-        let Err(error) = sent else {
-            self.waiting += 1;
+        let sent = self.records.as_ref()?.try_send(record.clone());
+        if sent.is_ok() {
+            self.waiting.push_back(record);
             return None;
-        };
-        Some(NamedRecord {
-            record: error.into_inner(),
-            kernel: Vec::new(),
-            user: Vec::new(),
-        })
+        }
+        Some(NamedRecord::without_names(record))
     }
 
-    /// Notes that a record came back.
+    /// Notes that a record came back. They come in order.
     pub fn note_done(&mut self) {
-        self.waiting = self.waiting.saturating_sub(1);
-    }
-
-    /// Returns the number of records that have not come back.
-    pub fn waiting(&self) -> u64 {
-        self.waiting
+        self.waiting.pop_front();
     }
 
     /// Returns the records that the thread is done with.
@@ -103,12 +105,15 @@ impl StackThread {
         self.named.clone()
     }
 
-    /// Returns the rest, for which it does not wait for ever.
+    /// Returns the rest. Those that take too long have no names.
     pub fn rest(&mut self) -> Vec<NamedRecord> {
         self.records = None;
         let end = Instant::now() + GRACE;
         let next = || self.named.recv_deadline(end).ok();
-        std::iter::from_fn(next).collect()
+        let mut rest: Vec<_> = std::iter::from_fn(next).collect();
+        let late = self.waiting.drain(..).skip(rest.len());
+        rest.extend(late.map(NamedRecord::without_names));
+        rest
     }
 }
 

@@ -19,6 +19,7 @@ use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::about;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::is_built_without;
+use crate::suite::common::build::is_script;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
 use crate::suite::common::nginx::Nginx;
@@ -199,7 +200,11 @@ fn assert_stacks(blocked: &Blocked) {
         println!("SKIP: the C library does not say who calls its functions");
         return;
     }
-    assert!(stack[0].contains("write"), "{stack:#?}");
+    if is_script() {
+        println!("SKIP this machine: the files of this nginx are in mounts that only it sees");
+        return;
+    }
+    assert!(has(stack, "write+"), "{stack:#?}");
     let file = binary();
     let name = file.file_name().unwrap().to_str().unwrap();
     assert!(has(stack, &format!("({name})")), "{stack:#?}");
@@ -265,6 +270,10 @@ fn innocent_request() {
 /// Check a worker that waits for a file system.
 #[test]
 fn frozen_disk() {
+    if is_script() {
+        println!("SKIP this machine: this nginx has another root folder, without the file system");
+        return;
+    }
     let mut disk = None;
     let prepare = |prefix: &Path| {
         disk = Disk::mount(prefix);
