@@ -6,6 +6,7 @@
 #ifndef NGX_BPF_ARRIVAL_BPF_H
 #define NGX_BPF_ARRIVAL_BPF_H
 
+#include "config.bpf.h"
 #include "kernel.bpf.h"
 
 enum {

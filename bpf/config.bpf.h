@@ -16,8 +16,9 @@ const volatile bool quic_is_probed;  /* quic_output and quic_close are attached 
 const volatile bool waits_are_known; /* wait_ended is attached wherever it has to be */
 const volatile bool modules_foreign; /* modules are built in that are not nginx's own */
 const volatile __u32 tick_ns; /* of the kernel's timer, by which it notes arrivals; 0: unknown */
-const volatile bool by_descriptor; /* bytes on sockets are seen by system calls */
-const volatile bool never;	   /* false: UPROBE() */
+const volatile bool by_descriptor;  /* bytes on sockets are seen by system calls */
+const volatile bool memory_at_exit; /* process_exit_read is attached */
+const volatile bool never;	    /* false: UPROBE() */
 
 /* What is read only where an option asks for it. */
 struct asked_name {
@@ -91,6 +92,8 @@ enum capacity {
 	QUIC_FRAMES_MAX = 4096,	     /* frames of a send */
 	/* The most steps of a walk: walk.bpf.h. */
 	STEPS_MAX = QUIC_FRAMES_MAX,
+	/* Of Euclid's algorithm: two numbers that have the size of a struct as a factor. */
+	GCD_STEPS = 32,
 	/* Levels of pid namespaces: MAX_PID_NS_LEVEL, and the initial one. */
 	PID_NAMESPACES_MAX = 33,
 	/*

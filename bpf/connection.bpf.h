@@ -35,11 +35,36 @@ static __always_inline struct connection *connection_new(struct worker *w, __u64
 	return conn;
 }
 
+/* Notes where nginx has its connections, of which `c` is one: process_exit_read looks there. */
+static __always_inline void connection_note(struct worker *w, __u64 c)
+{
+	__u64 from = w->connections_from, a, b = w->connections_stride, rest;
+
+	if (!memory_at_exit)
+		return;
+	if (!from)
+		w->connections_from = w->connections_to = from = c;
+	a = c > from ? c - from : from - c;
+	if (c < from)
+		w->connections_from = c;
+	if (c > w->connections_to)
+		w->connections_to = c;
+	if (!a || (b && a % b == 0))
+		return;
+	for (__u32 i = 0; i < GCD_STEPS && b; i++) {
+		rest = a % b;
+		a = b;
+		b = rest;
+	}
+	w->connections_stride = a;
+}
+
 /* The entry of a connection that nginx accepted before tracing began. */
 static __always_inline struct connection *connection_adopt(struct worker *w, __u64 c)
 {
 	struct connection *conn = connection_new(w, c);
 
+	connection_note(w, c);
 	if (conn)
 		conn->flags = REQUEST_ADOPTED;
 	return conn;
@@ -68,6 +93,7 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	struct connection *conn = connection_new(w, (__u64)c);
 
 	w->accepted = (__u64)c;
+	connection_note(w, (__u64)c);
 	learn_plain_recv(w, c);
 	if (!conn)
 		return;

@@ -60,6 +60,9 @@ static __always_inline void draft_state(struct scratch *s, struct attempt *out,
 	out->status = OF_STATE(s, status);
 	if (bpf_core_field_exists(state->bytes_sent))
 		out->bytes_sent = OF_STATE(s, bytes_sent);
+	/* nginx sets it when the attempt ends. */
+	if (s->held.draft.flags & REQUEST_ABANDONED && !out->bytes_sent)
+		out->bytes_sent = -1;
 	if (bpf_core_field_exists(state->bytes_received))
 		out->bytes_received = OF_STATE(s, bytes_received);
 	if (times && out->flags & ATTEMPT_TLS)

@@ -45,6 +45,7 @@ static __always_inline void stream_opened(struct worker *w, struct ngx_connectio
 	key.connection = (__u64)NGX_GET(qs, parent);
 	key.id = NGX_GET(qs, id);
 	parent = quic_parent(w, key.connection);
+	connection_note(w, value);
 	conn = connection_new(w, value);
 	if (!conn || !parent)
 		return;

@@ -60,6 +60,7 @@ LAYOUT_PROGRAMS(unix_recvmsg_layouts);
 LAYOUT_PROGRAMS(syscall_exit_layouts);
 LAYOUT_PROGRAMS(sock_state_layouts);
 LAYOUT_PROGRAMS(sock_end_layouts);
+LAYOUT_PROGRAMS(process_exit_read_layouts);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

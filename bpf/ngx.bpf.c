@@ -7,6 +7,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 
+#include "abandoned.bpf.h"
 #include "arg.bpf.h"
 #include "maps.bpf.h"
 #include "request.bpf.h"
@@ -149,6 +150,29 @@ EVENT("tp_btf/inet_sock_set_state", sock_state, is_state_wanted(newstate),
 
 /* It is attached with --connections only, before sock_destroy, which removes the entry. */
 EVENT("tp_btf/tcp_destroy_sock", sock_end, true, socket_ended(sk), struct sock *sk)
+
+/*
+ * The end of a process, where its memory is still there then: the layout's program reads the
+ * requests in flight. process_exit is attached where it is not.
+ */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit_read, struct task_struct *task)
+{
+	struct worker *w = bpf_task_storage_get(&workers, task, NULL, 0);
+
+	if (w && task->pid == task->tgid && !(w->flags & WORKER_OTHER))
+		bpf_tail_call(ctx, &process_exit_read_layouts, w->layout);
+	process_exited(task);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(process_exit_read_traced, struct task_struct *task)
+{
+	requests_abandoned(task);
+	process_exited(task);
+	return 0;
+}
 
 /* The programs of the kernel's events that read no memory of nginx. */
 

@@ -108,7 +108,10 @@ static __always_inline bool request_report(struct worker *w, struct scratch *s,
 		stream_ended(w, traced, d->bytes_sent);
 	if (traced)
 		draft_connection(s, traced);
-	draft_ending(w, s, traced);
+	if (d->flags & REQUEST_ABANDONED)
+		d->response_last_ns = 0; /* more may have followed */
+	else
+		draft_ending(w, s, traced);
 	if (!has_status(d) || !has_duration(d)) {
 		request_filtered();
 		return true;
@@ -124,7 +127,7 @@ static __always_inline bool request_report(struct worker *w, struct scratch *s,
 		draft_subrequests(w, s, conn);
 	d->kind = RECORD_REQUEST;
 	d->size = sizeof(*d) + s->held.tail_len;
-	parent = conn ? response_awaited(w, conn) : NULL;
+	parent = conn && !(d->flags & REQUEST_ABANDONED) ? response_awaited(w, conn) : NULL;
 	if (parent)
 		response_hold(w, s, conn, parent);
 	else

@@ -77,19 +77,22 @@ struct worker {
 	__u32 binary;	 /* user space's number of the file that it executes */
 	__u32 container; /* user space's number of its container; 0: none */
 	__u32 pad;
-	__s32 limiters[2];     /* handlers of limit_req and limit_conn, from the probe in
-				  ngx_http_free_request(); 0: not known */
-	__u64 program;	       /* inode of its executable when it was started; 0: not known */
-	__u64 accepted;	       /* the last ngx_connection_t that was initialised */
-	__u64 plain_recv;      /* c->recv of connections that are not encrypted; 0: not yet seen */
-	__u64 generation;      /* the last number given to a request */
-	__u64 answer_ns;       /* the last read, if it was of a datagram; else 0 */
-	__u64 answer_sk;       /* its socket */
-	__u64 quic;	       /* the ngx_connection_t that sends over QUIC now; 0: none yet */
-	__u64 held_len;	       /* entries of held_requests that are its own */
-	__u64 opening_kept;    /* entries that the walk under way has kept so far */
-	__u64 opening_evicted; /* entries that have made room for others */
-	__u64 opening_ns;      /* the last datagram */
+	__s32 limiters[2];	/* handlers of limit_req and limit_conn, from the probe in
+				   ngx_http_free_request(); 0: not known */
+	__u64 program;		/* inode of its executable when it was started; 0: not known */
+	__u64 accepted;		/* the last ngx_connection_t that was initialised */
+	__u64 plain_recv;	/* c->recv of connections that are not encrypted; 0: not yet seen */
+	__u64 generation;	/* the last number given to a request */
+	__u64 answer_ns;	/* the last read, if it was of a datagram; else 0 */
+	__u64 answer_sk;	/* its socket */
+	__u64 quic;		/* the ngx_connection_t that sends over QUIC now; 0: none yet */
+	__u64 connections_from; /* the first ngx_connection_t of a client; 0: none was seen */
+	__u64 connections_to;	/* the last one */
+	__u64 connections_stride;	   /* all are a multiple of this apart; 0: there is one */
+	__u64 held_len;			   /* entries of held_requests that are its own */
+	__u64 opening_kept;		   /* entries that the walk under way has kept so far */
+	__u64 opening_evicted;		   /* entries that have made room for others */
+	__u64 opening_ns;		   /* the last datagram */
 	__u8 opening_len[OPENING_ROWS];	   /* entries of each row of `opening` */
 	struct watch opening[OPENING_MAX]; /* HTTP/3 streams with an incomplete header or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];

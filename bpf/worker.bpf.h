@@ -93,8 +93,8 @@ static __always_inline void process_executed(struct task_struct *task)
 
 /*
  * A process ends. User space removes its entries, since to walk whole maps takes too long here, and
- * reports its requests in flight (src/attach/departed.rs). The counter says that the event is
- * there.
+ * reports its requests in flight that abandoned.bpf.h has left (src/attach/departed.rs). The
+ * counter says that the event is there.
  */
 static __always_inline void process_exited(struct task_struct *task)
 {

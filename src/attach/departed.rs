@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The entries of traced processes that have ended. BPF could find them only by walking whole maps,
-//! which takes milliseconds: user space does it instead.
+//! The entries of traced processes that have ended. BPF could find all of them only by walking whole
+//! maps, which takes milliseconds: user space does it instead. Where BPF could still read nginx's memory
+//! (bpf/abandoned.bpf.h), the requests that it has reported have no entry any more.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -64,7 +65,10 @@ pub fn forget(
     let live = tasks.values::<types::traced_task>()?;
     let containers = live.iter().map(|task| task.container).collect();
     let live: BTreeSet<u32> = live.iter().map(|task| task.pid).collect();
-    let departed = |key: &Vec<u8>| pid_of(key).is_some_and(|pid| !live.contains(&pid));
+    /* Until BPF has reported its end, it may be reading the requests in flight of a process itself. */
+    let departed = |key: &Vec<u8>| {
+        pid_of(key).is_some_and(|pid| !live.contains(&pid) && ended.contains_key(&pid))
+    };
     keys.iter_mut().for_each(|keys| keys.retain(departed));
     let connections = keys[0].iter().filter_map(|key| {
         let value = maps.connections.lookup(key, MapFlags::ANY).ok()??;

@@ -12,7 +12,9 @@ use anyhow::bail;
 use anyhow::ensure;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Func;
+use libbpf_rs::btf::types::FuncProto;
 use libbpf_rs::btf::types::Struct;
+use libbpf_rs::btf::types::Typedef;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 
@@ -33,6 +35,9 @@ use crate::attach::storage_trial;
 use crate::attach::trial::Trial;
 use crate::attach::trial::UprobeMethod;
 use crate::bpf::types;
+
+/// The program for the end of a process that still has its memory.
+pub const EXIT_WITH_MEMORY: &str = "process_exit_read";
 
 /// The BTF of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
 const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -205,7 +210,22 @@ pub fn check(sockets: Option<SocketSource>, with_turns: bool) -> Result<Kernel> 
 /// Returns the programs to attach to the kernel, each with the tracepoint or function.
 fn programs(kernel: &Btf<'_>, sockets: SocketSource) -> Vec<(&'static str, &'static str)> {
     let sockets = sockets.programs(kernel);
-    TRACEPOINTS.into_iter().chain(sockets).collect()
+    let tracepoints = TRACEPOINTS
+        .into_iter()
+        .map(|(program, place)| match program {
+            "process_exit" if has_memory_at_exit(kernel) => (EXIT_WITH_MEMORY, place),
+            program => (program, place),
+        });
+    tracepoints.chain(sockets).collect()
+}
+
+/// Returns whether a process still has its memory when the kernel says that it ends: Linux 6.16 has moved the
+/// tracepoint, and given it another argument.
+fn has_memory_at_exit(kernel: &Btf<'_>) -> bool {
+    let tracepoint = kernel.type_by_name::<Typedef<'_>>("btf_trace_sched_process_exit");
+    let prototype = tracepoint.and_then(|tracepoint| tracepoint.next_type()?.next_type());
+    let prototype = prototype.and_then(|prototype| FuncProto::try_from(prototype).ok());
+    prototype.is_some_and(|prototype| prototype.len() == 3)
 }
 
 /// Tries the operations of tracing, with programs that do nothing, and undoes each at once. Returns

@@ -17,6 +17,7 @@ use libbpf_rs::skel::SkelBuilder as _;
 use nginx_binary::layout::Layout;
 use rustix::time::ClockId;
 
+use crate::attach::kernel::EXIT_WITH_MEMORY;
 use crate::attach::kernel::Kernel;
 use crate::attach::program_types;
 use crate::attach::socket_source::SocketSource;
@@ -200,6 +201,8 @@ impl ObjectSettings {
         settings.by_descriptor = self.kernel.sockets == SocketSource::Syscall;
         settings.with_connections = self.extras.connections;
         settings.with_tcp = self.extras.tcp;
+        let mut programs = self.kernel.programs.iter();
+        settings.memory_at_exit = programs.any(|(program, _)| *program == EXIT_WITH_MEMORY);
         settings.config_lines = self.extras.config_lines;
         settings.blocked_min_ns = self.extras.blocked.map_or(0, nonzero_ns);
         (settings.variables, settings.variables_len) = asked(&self.extras.variables);

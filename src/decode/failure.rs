@@ -20,6 +20,8 @@ pub enum Next {
     Redirect,
     /// The end of the request, with this status.
     Answer(u32),
+    /// The end of the worker.
+    Exit,
 }
 
 /// Returns the failure of a response whose status is in `proxy_next_upstream`.
@@ -101,6 +103,9 @@ impl Evidence<'_> {
     /// Returns the failure. `None` when the attempt has not failed, or when the reason is not
     /// certain.
     pub fn failure(&self, next: Next) -> Option<Failure> {
+        if next == Next::Exit {
+            return None;
+        }
         let status = self.event.record.status;
         let stage = self.stage();
         if stage == Stage::Body && next == Next::Attempt {

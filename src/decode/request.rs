@@ -115,7 +115,10 @@ fn add_attempts<'a>(request: &mut Request<'a>, event: &RequestEvent<'a>, origin:
     let is_alone = is_served && cut.count() == 1;
     let around = Around {
         origin,
-        next: Next::Answer(event.record.status),
+        next: match Facts(event).has(request_flag::REQUEST_ABANDONED) {
+            true => Next::Exit,
+            false => Next::Answer(event.record.status),
+        },
         is_connect: Facts(event).is_connect(),
         is_alone,
         answered_ns: Facts(event).answered_ns(),
@@ -148,7 +151,10 @@ fn subrequest<'a>(event: &SubrequestEvent<'a>, around: Around) -> Subrequest<'a>
     let last = tried.iter().map(|a| a.record.response_last_ns).max();
     let status = event.record.status;
     let around = Around {
-        next: Next::Answer(status),
+        next: match around.next {
+            Next::Exit => Next::Exit,
+            _ => Next::Answer(status),
+        },
         is_connect: false,
         answered_ns: None,
         ..around

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Workers that end with requests in flight: each of these has a record that says so.
 
+use std::fs;
+
+use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::Alpn;
 use ngx_bpf_record::values::End;
@@ -145,7 +148,43 @@ fn assert_reported(ended: &Ended, abandoned: &[Record]) {
             (None, None),
             "{record:#?}"
         );
+        /* A stream of HTTP/2 is found by its entry alone. */
+        if has_memory_at_exit() && record.tls.alpn != Some(Alpn::H2) {
+            assert_read(record);
+        }
     }
+}
+
+/// Asserts that a request was read from nginx's memory: half a header, or a request that waits for its upstream.
+fn assert_read(record: &Record) {
+    let (uri, part) = match record.phases.upstream_connect_time {
+        Some(_) => ("/late", Part::UpstreamWait),
+        None => ("/", Part::ClientRequest),
+    };
+    let addr = record.remote_addr.as_deref();
+    assert_eq!(addr, Some("127.0.0.1"), "{record:#?}");
+    assert_eq!(record.request_uri.as_deref(), Some(uri), "{record:#?}");
+    assert_eq!(record.request_method.as_deref(), Some("GET"));
+    assert_eq!(record.ending.last_phase, Some(part), "{record:#?}");
+    assert!(record.connection.is_some() && record.request_size.is_some());
+    let numbers = (record.connection_requests, record.response_size);
+    assert_eq!(numbers, (Some(1), Some(0)), "{record:#?}");
+    let attempts = &record.upstreams;
+    assert_eq!(attempts.len(), usize::from(part == Part::UpstreamWait));
+    let is_known = |attempt: &Attempt<'_>| {
+        let is_sent = attempt.upstream_request_first_byte_time.is_some();
+        attempt.addr.is_some() && is_sent && attempt.failure.is_none()
+    };
+    assert!(attempts.iter().all(is_known), "{record:#?}");
+}
+
+/// Returns whether the kernel keeps the memory of a process until it has said that it ends: since Linux 6.16.
+fn has_memory_at_exit() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split('.')
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(16))
 }
 
 /// Check that requests in flight in a killed worker have records, and that idle connections have none.
@@ -205,6 +244,9 @@ fn killed_with_http3() {
     assert_eq!((abandoned.len(), whole.len()), (1, 1), "{ended:?}");
     assert_eq!(abandoned[0].tls.alpn, Some(Alpn::H3));
     assert!(abandoned[0].elapsed_ns.is_some(), "{abandoned:#?}");
+    if has_memory_at_exit() {
+        assert_read(&abandoned[0]);
+    }
 }
 
 /// Check that a worker that ends after its last request loses none.
