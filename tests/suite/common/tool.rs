@@ -192,13 +192,16 @@ impl Tool {
             .collect()
     }
 
-    /// Returns the number of instructions that the verifier processed in each of its programs.
+    /// Returns the number of instructions that the verifier processed in each of its programs; 0 before
+    /// Linux 5.16, which does not say.
     pub fn verified_instructions(&self) -> BTreeMap<String, u64> {
         let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
         let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
         let programs = infos.filter_map(|text| {
             let value = |key| text.lines().find_map(|line| line.strip_prefix(key));
-            let verified = value("verified_insns:")?.trim().parse().unwrap();
+            value("prog_type:")?;
+            let verified =
+                value("verified_insns:").map_or(0, |count| count.trim().parse().unwrap());
             let program = bpftool(&["prog", "show", "id", value("prog_id:")?.trim()]);
             Some((program["name"].as_str().unwrap().to_owned(), verified))
         });
