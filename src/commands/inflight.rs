@@ -11,19 +11,14 @@ use ngx_bpf_record::Redaction;
 use ngx_bpf_record::format::json::write_line;
 
 use crate::cli::InflightArgs;
-use crate::commands::trace::layout_options;
+use crate::commands::reading;
 use crate::commands::trace::redaction;
 use crate::follow::candidate::Candidate;
 use crate::follow::inflight;
-use crate::follow::lookout;
 use crate::follow::lookout::End;
 use crate::follow::messages;
 use crate::follow::processes::NginxProcess;
 use crate::follow::program::Program;
-use crate::follow::settings::FileReading;
-use crate::follow::settings::ReadingSettings;
-use crate::host::descriptors;
-use crate::host::pid_namespace;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
 use crate::output;
@@ -31,19 +26,9 @@ use crate::output;
 /// Writes the requests in flight to stdout. Returns false when some nginx could not be read, which was reported.
 pub fn inflight(options: &InflightArgs) -> Result<bool> {
     let messages = Messages::new(Verbosity::Normal);
-    descriptors::raise_limit();
-    pid_namespace::ensure_proc_is_own()?;
     let mut programs = Programs::default();
-    let reading = FileReading {
-        settings: ReadingSettings {
-            layout: layout_options(&options.layout),
-            ..ReadingSettings::default()
-        },
-        mapped: None,
-        capabilities: None,
-    };
-    let pids = options.pids.named();
-    let end = lookout::read_all(&pids, &reading, None, |candidate| programs.add(candidate))?;
+    let add = |candidate| programs.add(candidate);
+    let end = reading::read_all(&options.pids, &options.layout, add)?;
     if let End::Blind(error) = end {
         programs.errors.push(error);
     }

@@ -11,6 +11,7 @@ mod check;
 mod inflight;
 mod layout;
 mod manual;
+mod reading;
 mod trace;
 
 /// Runs the command. Returns false when it failed and the error was reported.

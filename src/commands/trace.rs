@@ -3,16 +3,15 @@
 //! layers below, which do not know the command line.
 
 use anyhow::Result;
-use nginx_binary::Options;
 use ngx_bpf_record::Redaction;
 
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::cli::hint::hints;
-use crate::cli::layout::LayoutArgs;
 use crate::cli::trace::TraceArgs;
 use crate::cli::value::Interval;
 use crate::cli::value::Secrets;
+use crate::commands::reading::layout_options;
 use crate::follow::containers::ContainerFilter;
 use crate::follow::settings::FollowSettings;
 use crate::follow::settings::ReadingSettings;
@@ -131,15 +130,6 @@ pub fn redaction(secrets: &Secrets, no_query: bool) -> Redaction {
         Redaction::Query
     } else {
         Redaction::Keys(secrets.0.clone())
-    }
-}
-
-/// Returns the files that the user named for layouts.
-pub fn layout_options(args: &LayoutArgs) -> Options {
-    Options {
-        layout: args.layout.clone(),
-        trust_layout: args.trust_layout,
-        debug_info: args.debug_info.clone(),
     }
 }
 

@@ -55,7 +55,7 @@ impl Facts<'_, '_> {
         nonzero(ns).filter(|ns| *ns != WAIT_UNKNOWN && !is_mixed && !self.is_partial())
     }
 
-    /// Returns how long nginx made the request wait, where a module of somebody else may have done so as well.
+    /// Returns how long nginx made the request wait, where a module that is not its own may have done so as well.
     fn mixed_wait_ns(&self) -> Option<u64> {
         let waits = self.0.record.waits;
         let is_known = !waits.contains(&WAIT_UNKNOWN) && !self.is_partial();
@@ -105,7 +105,7 @@ mod tests {
         ]
     }
 
-    /// Check that each wait has its key, that one of unknown length has none, and that a module of somebody else
+    /// Check that each wait has its key, that one of unknown length has none, and that a module that is not nginx's own
     /// leaves only the sum, if that is known.
     #[test]
     fn waits() {

@@ -59,7 +59,7 @@ impl Lines {
         self.write_connections();
     }
 
-    /// Writes the lines of connections that wait, after those of requests. Where nobody reads a FIFO, they are
+    /// Writes the lines of connections that wait, after those of requests. Where no one reads a FIFO, they are
     /// lost.
     fn write_connections(&mut self) {
         let mut waiting = std::mem::take(self.output.aside());

@@ -172,7 +172,12 @@ fn every_build() {
         let sites = ProbeSites::locate(&elf).unwrap();
         if elf.machine() == Machine::Arm64 {
             assert!(fit.is_full(), "{path:?}: {fit:?}");
-            assert!(sites.sites.iter().all(|site| site.emulated), "{sites:?}");
+            /* Only requests that have waited come to the end of a wait, which may cost them more. */
+            let mut often = sites
+                .sites
+                .iter()
+                .filter(|site| site.program != "wait_ended");
+            assert!(often.all(|site| site.emulated), "{sites:?}");
         }
     }
 }

@@ -10,16 +10,11 @@ use ngx_bpf_record::format::json::write_line;
 
 use crate::attach::kernel::KernelSurvey;
 use crate::cli::CheckArgs;
-use crate::commands::trace::layout_options;
+use crate::commands::reading;
 use crate::follow::candidate::Candidate;
-use crate::follow::lookout;
 use crate::follow::lookout::End;
 use crate::follow::messages;
 use crate::follow::processes::Inode;
-use crate::follow::settings::FileReading;
-use crate::follow::settings::ReadingSettings;
-use crate::host::descriptors;
-use crate::host::pid_namespace;
 use crate::output;
 use report::CheckReport;
 use report::KernelReport;
@@ -35,7 +30,6 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
     let survey = KernelSurvey::read(None)?;
     let mut reason = survey.complaint();
     let is_machine_fit = reason.is_none();
-    descriptors::raise_limit();
     let nginx = match read_all(options) {
         Ok(nginx) => nginx,
         Err(error) => {
@@ -77,20 +71,9 @@ pub fn check(options: &CheckArgs) -> Result<bool> {
 
 /// Reads every nginx that the user asked for. Fails when none is found.
 fn read_all(options: &CheckArgs) -> Result<Vec<NginxReport>> {
-    pid_namespace::ensure_proc_is_own()?;
     let mut found: Vec<(Option<Inode>, NginxReport)> = Vec::new();
-    let reading = FileReading {
-        settings: ReadingSettings {
-            layout: layout_options(&options.layout),
-            ..ReadingSettings::default()
-        },
-        mapped: None,
-        capabilities: None,
-    };
-    let pids = options.pids.named();
-    let end = lookout::read_all(&pids, &reading, None, |candidate| {
-        add(&mut found, candidate)
-    })?;
+    let add = |candidate| add(&mut found, candidate);
+    let end = reading::read_all(&options.pids, &options.layout, add)?;
     if let End::Blind(error) = end {
         return Err(error);
     }

@@ -56,7 +56,7 @@ pub fn read(pid: u32, layout: &Arc<Layout>) -> Result<Vec<Inflight<'static>>> {
     thread::Builder::new()
         .name("inflight".to_owned())
         .spawn(move || {
-            /* Nobody waits for it any more when the receiver is dropped. */
+            /* No one waits for it any more when the receiver is dropped. */
             let _ = sender.send(read_now(pid, &layout));
         })
         .context("failed to start a thread")?;

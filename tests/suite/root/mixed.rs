@@ -95,7 +95,7 @@ fn send_all(nginx: &Nginx, tls_port: u16) {
     });
 }
 
-/// The servers behind the one that is traced.
+/// The upstream servers of the nginx that is traced.
 struct Upstreams {
     plain: Upstream,
     fastcgi: Upstream,

@@ -253,7 +253,6 @@ mod tests {
     use super::phase_handler;
     use crate::built;
     use crate::elf::Elf;
-    use crate::sites::ProbeSites;
 
     /// Builds by several compilers, and of forks without modules of their own.
     const BUILDS: [&str; 17] = [
@@ -297,22 +296,6 @@ mod tests {
                 assert_eq!(phase_handler(&elf, module), known, "{build}: {handler}");
             }
         }
-    }
-
-    /// Check the machine's own nginx, which is stripped, and that it has all modules that make requests wait.
-    #[test]
-    #[ignore = "reads the nginx that make test installs"]
-    fn stripped() {
-        let elf = built::image(std::path::Path::new("/usr/sbin/nginx"));
-        let elf = Elf::parse(&elf).unwrap();
-        assert_eq!(find(&elf).unwrap().len(), 3);
-        assert_eq!(ProbeSites::locate(&elf).unwrap().waits_unavailable, None);
-        assert!(!has_foreign_modules(&elf));
-        assert!(
-            LIMITERS
-                .iter()
-                .all(|module| phase_handler(&elf, module).is_some())
-        );
     }
 
     /// Returns the error of a program that has the symbols of a module, or an empty text.
