@@ -18,22 +18,27 @@ static __always_inline __u64 later(__u64 one, __u64 other)
 	return one > other ? one : other;
 }
 
+/* Whether nginx comes to a wait of this kind when it has had the whole body only. */
+static __always_inline bool is_after_body(enum wait_kind kind)
+{
+	return kind == WAIT_CACHE_LOCK || kind == WAIT_RESOLVE;
+}
+
 /* When the request was last not waiting for nginx, as far as is known; 0: it is not. */
 static __always_inline __u64 wait_from(struct worker *w, struct connection *conn,
 				       enum wait_kind kind)
 {
-	bool is_after_body = kind == WAIT_CACHE_LOCK || kind == WAIT_RESOLVE;
 	__u64 first = request_first_ns(conn), from;
 
 	if (!first || conn->flags & REQUEST_ADOPTED)
 		return 0;
 	from = later(first, later(conn->header_ns, conn->previous_ended_ns));
 	from = later(from, conn->waited_ns);
-	if (is_after_body)
+	if (is_after_body(kind))
 		from = later(from, conn->body_ns);
 	/* The last datagram has completed what was found incomplete when it came. */
 	if (knows_quic() && conn->stage != STAGE_NONE &&
-	    (is_after_body || conn->stage != STAGE_BODY))
+	    (is_after_body(kind) || conn->stage != STAGE_BODY))
 		from = later(from, w->opening_ns);
 	return from;
 }
@@ -90,17 +95,18 @@ static __always_inline bool was_handled_elsewhere(struct worker *w, struct ngx_h
 	return false;
 }
 
-/* A wait has ended at `now`, or goes on after a look at whether it may end. `r` is the main
- * request. */
+/*
+ * A wait has ended at `now`, or goes on after a look at whether it may end. `r` is the main
+ * request.
+ */
 static __always_inline void wait_add(struct worker *w, struct connection *conn,
 				     struct ngx_http_request_s *r, enum wait_kind kind, __u64 now)
 {
 	__u64 from = wait_from(w, conn, kind), *wait = &conn->waits[kind & (WAIT_KINDS - 1)];
-	bool is_after_body = kind == WAIT_CACHE_LOCK || kind == WAIT_RESOLVE;
 
 	conn->waited_ns = now;
 	if (!from || from > now || has_tried_since(conn, from) ||
-	    (is_after_body && has_body_in_frames(conn, r)))
+	    (is_after_body(kind) && has_body_in_frames(conn, r)))
 		*wait = WAIT_UNKNOWN;
 	else if (*wait != WAIT_UNKNOWN)
 		*wait += now - from;
