@@ -83,9 +83,9 @@ impl Client {
         self.0.get_mut().write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends bytes, and ignores that the other side has closed.
-    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.0.get_mut().write_all(bytes.as_ref());
+    /// Sends bytes. Returns whether the other side has not closed meanwhile.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.0.get_mut().write_all(bytes.as_ref()).is_ok()
     }
 
     /// Reads one response. `head`: it answers a HEAD request.

@@ -88,8 +88,10 @@ pub fn send(nginx: &Nginx, row: &Row, connect: Connect, tls: u16, count: usize) 
             client.rest();
         }
         _ => {
-            client.try_send(vec![b'x'; size]);
-            client.receive();
+            /* rustls sends what is left before it reads, so that a response can't be read then. */
+            if client.try_send(vec![b'x'; size]) {
+                client.receive();
+            }
         }
     }
     if way == "slow-body" {

@@ -75,7 +75,9 @@ pub fn send(port: u16, tls_port: u16, seed: u64, is_over: &AtomicBool) {
                 random.pause();
                 client.try_send("def");
             }
-            _ => client.try_send(format!("GET {uri} {end}\r\n")),
+            _ => {
+                client.try_send(format!("GET {uri} {end}\r\n"));
+            }
         }
         client.rest();
     }

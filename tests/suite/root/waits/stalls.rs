@@ -3,11 +3,10 @@
 
 use std::io::Read as _;
 use std::io::Write as _;
+use std::time::Duration;
 
 use rustls::version::TLS13;
 
-use super::DELAY;
-use super::DELAY_MS;
 use super::assert_about;
 use crate::suite::common::client::Client;
 use crate::suite::common::delay;
@@ -19,6 +18,11 @@ use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
+
+/// How long a peer takes nothing, in milliseconds: much longer than nginx needs to fill its socket.
+const DELAY_MS: u64 = 400;
+/// The same.
+const DELAY: Duration = Duration::from_millis(DELAY_MS);
 
 /// More bytes than the buffers of two sockets hold before anything is read.
 const SIZE: usize = 12 << 20;
