@@ -109,6 +109,8 @@ fn keys(value: &Value) -> BTreeSet<String> {
 fn abuse(window: u32, steps: u32, step: impl Fn(u32, &mut Http2)) -> Vec<Record> {
     let upstream = Upstream::start();
     let nginx = Nginx::start(&Config {
+        /* Each stream that is held has a file open. */
+        main: "worker_rlimit_nofile 4096;",
         http: HTTP,
         upstream: upstream.port,
         ..Config::default()
