@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::path::Path;
 
 use anyhow::Result;
 use libbpf_rs::MapCore;
@@ -65,10 +66,16 @@ pub fn forget(
     let live = tasks.values::<types::traced_task>()?;
     let containers = live.iter().map(|task| task.container).collect();
     let live: BTreeSet<u32> = live.iter().map(|task| task.pid).collect();
-    /* Until BPF has reported its end, it may be reading the requests in flight of a process itself. */
-    let departed = |key: &Vec<u8>| {
-        pid_of(key).is_some_and(|pid| !live.contains(&pid) && ended.contains_key(&pid))
-    };
+    let pids: BTreeSet<u32> = keys
+        .iter()
+        .flatten()
+        .filter_map(|key| pid_of(key))
+        .collect();
+    let gone: BTreeSet<u32> = pids
+        .into_iter()
+        .filter(|pid| !live.contains(pid) && (ended.contains_key(pid) || !exists(*pid)))
+        .collect();
+    let departed = |key: &Vec<u8>| pid_of(key).is_some_and(|pid| gone.contains(&pid));
     keys.iter_mut().for_each(|keys| keys.retain(departed));
     let connections = keys[0].iter().filter_map(|key| {
         let value = maps.connections.lookup(key, MapFlags::ANY).ok()??;
@@ -78,13 +85,8 @@ pub fn forget(
     let mut in_flight = in_flight(&entries);
     let first = in_flight.by_ref().take(ABANDONED_MAX);
     let abandoned = first.filter_map(|(key, entry)| {
-        let pid = pid_of(key)?;
-        let unseen = EndedProcess {
-            pid,
-            ..Default::default()
-        };
         Some(Abandoned {
-            process: ended.get(&pid).copied().unwrap_or(unseen),
+            process: process(pid_of(key)?, ended),
             entry: *entry,
         })
     });
@@ -101,6 +103,21 @@ pub fn forget(
         lost,
         containers,
     })
+}
+
+/// Returns what BPF has reported of a process that has ended.
+fn process(pid: u32, ended: &BTreeMap<u32, EndedProcess>) -> EndedProcess {
+    let unseen = EndedProcess {
+        pid,
+        ..Default::default()
+    };
+    ended.get(&pid).copied().unwrap_or(unseen)
+}
+
+/// Returns whether there is a process with this pid. Until it has gone, BPF may be reading its requests in flight
+/// itself. The event of its end is lost when thousands of processes end at once.
+fn exists(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Returns the keys of a map. A map that was not created has none.
