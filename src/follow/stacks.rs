@@ -4,21 +4,20 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
 use nginx_binary::elf::image::Image;
 use nginx_binary::unwind::CodeFile;
 use nginx_binary::unwind::Stack;
+use ngx_bpf_record::limits::FRAMES_MAX;
 
 use crate::host::code_mappings::CodeMapping;
 use crate::host::code_mappings::FileId;
 use crate::host::code_mappings::id_of;
 use crate::host::foreign;
 use crate::host::process_root::ProcessRoot;
-
-/// The most frames that are named.
-const FRAMES_MAX: usize = 32;
 
 /// The most files whose code is kept.
 const FILES_MAX: usize = 16;
@@ -33,9 +32,18 @@ pub struct WorkerStack<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The code of the files that were read.
+/// The code of the files that were read. `None`: it could not be read.
 #[derive(Default)]
-pub struct CodeFiles(HashMap<FileId, Rc<CodeFile>>);
+pub struct CodeFiles(HashMap<FileState, Option<Rc<CodeFile>>>);
+
+/// A file as it is. The number of one that was removed may be given to another one.
+#[derive(PartialEq, Eq, Hash)]
+struct FileState {
+    id: FileId,
+    size: u64,
+    /// When it was last changed: seconds and nanoseconds.
+    changed: (i64, i64),
+}
 
 impl CodeFiles {
     /// Returns the frames of a stack, the innermost first, as far as they are certain. None when the process
@@ -78,16 +86,21 @@ impl CodeFiles {
 
     /// Returns the code of a mapped file.
     fn code(&mut self, pid: u32, mapping: &CodeMapping) -> Option<Rc<CodeFile>> {
-        if let Some(known) = self.0.get(&mapping.id) {
-            return Some(Rc::clone(known));
-        }
-        let image = Image::read(&open(pid, mapping)?).ok()?;
-        let code = Rc::new(CodeFile::read(&image).ok()?);
-        if self.0.len() >= FILES_MAX {
+        let file = open(pid, mapping)?;
+        let metadata = file.metadata().ok()?;
+        let state = FileState {
+            id: mapping.id,
+            size: metadata.len(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        if !self.0.contains_key(&state) && self.0.len() >= FILES_MAX {
             self.0.clear();
         }
-        self.0.insert(mapping.id, Rc::clone(&code));
-        Some(code)
+        let known = self.0.entry(state).or_insert_with(|| {
+            let image = Image::read(&file).ok()?;
+            Some(Rc::new(CodeFile::read(&image).ok()?))
+        });
+        known.clone()
     }
 }
 
