@@ -263,8 +263,8 @@ impl Tracer {
 
     /// Returns the numbers of the binaries that traced processes run.
     pub fn live_binaries(&self) -> Result<BTreeSet<u32>> {
-        let tasks = self.tasks.values::<types::traced_task>()?;
-        Ok(tasks.into_iter().map(|task| task.binary).collect())
+        let processes = self.live_processes()?;
+        Ok(processes.into_iter().map(|(_, binary)| binary).collect())
     }
 
     /// Returns the pids of the traced processes that live, with the numbers of their binaries.

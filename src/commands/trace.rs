@@ -37,7 +37,6 @@ fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
         reading: reading_settings(options),
         filter: text_filter(options),
         headers: header_values(options),
-        redaction: redaction(&options.redact, options.no_query),
         format: options.format(),
         output: options.output.clone(),
         line_bytes_max: options.max_line.0,
@@ -164,7 +163,7 @@ mod tests {
         assert_eq!(settings.follow.filter, KernelFilter::new(None, None, &[]));
         assert!(settings.follow.pids.is_empty() && !settings.follow.wait);
         assert_eq!(settings.follow.extras, Extras::default());
-        assert!(matches!(&settings.redaction, Redaction::Keys(keys) if !keys.is_empty()));
+        assert!(matches!(&settings.follow.redaction, Redaction::Keys(keys) if !keys.is_empty()));
         assert_eq!(settings.format, OutputFormat::Text);
         assert_eq!(settings.line_bytes_max, Some(4095));
         assert_eq!(settings.verbosity, Verbosity::Normal);
@@ -217,7 +216,7 @@ mod tests {
         assert_eq!(settings.follow.extras.headers, ["x-one"]);
         assert_eq!(settings.headers, [("x-one".to_owned(), "a=b".to_owned())]);
         let settings = parsed(&["--no-query", "--self-stats=1s", "-q", "--max-line=none"]);
-        assert!(matches!(settings.redaction, Redaction::Query));
+        assert!(matches!(settings.follow.redaction, Redaction::Query));
         let every = ReportTimes::Every(Duration::from_secs(1));
         assert_eq!(settings.overhead, Some(every));
         assert_eq!(settings.verbosity, Verbosity::Quiet);

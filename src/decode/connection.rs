@@ -106,10 +106,10 @@ impl ConnectionEvent {
         let is_refused = self.is(close_state::CLOSE_READ) || self.is(close_state::CLOSE_UNREAD);
         if is_timeout {
             Some(ConnectionEnd::Timeout)
-        } else if is_tls && self.has(request_flag::REQUEST_BROKEN) && !is_failed {
-            Some(ConnectionEnd::TlsError)
         } else if is_failed {
             Some(ConnectionEnd::ClientReset)
+        } else if is_tls && self.has(request_flag::REQUEST_BROKEN) {
+            Some(ConnectionEnd::TlsError)
         } else if self.has(request_flag::REQUEST_EOF) {
             Some(ConnectionEnd::ClientClosed)
         } else if self.has(request_flag::REQUEST_CLOSED) {

@@ -30,7 +30,7 @@ pub struct FollowSettings {
     pub filter: KernelFilter,
     /// What else BPF reads.
     pub extras: Extras,
-    /// What is removed from the uris of requests in flight.
+    /// The redaction of query strings.
     pub redaction: Redaction,
 }
 

@@ -92,8 +92,6 @@ pub struct TraceSettings {
     pub filter: TextFilter,
     /// The values that headers must have, by their names.
     pub headers: Vec<(String, String)>,
-    /// The redaction of query strings.
-    pub redaction: Redaction,
     /// The format of the lines.
     pub format: OutputFormat,
     /// The file that lines are appended to. `None`: stdout.
@@ -137,6 +135,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let served = metrics::serve(settings.metrics)?;
     let blocked = settings.follow.extras.blocked;
     let stacks = blocked.map(|_| StackThread::start(rights.reading));
+    let redaction = settings.follow.redaction.clone();
     let mut control = Control {
         abandoned: AbandonedRequests::new(settings.follow.filter),
         follower: Follower::new(settings.follow, tracer, reading, containers, messages),
@@ -148,7 +147,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         messages,
     };
     let (is_unread, is_public) = (output.is_unread(), output.is_public());
-    let cut = (settings.redaction, settings.line_bytes_max);
+    let cut = (redaction, settings.line_bytes_max);
     let lines = lines(settings.format, output, cut, &signals, &ledger, messages);
     let (wants_more, ended) = bounded(0);
     let records = RecordThread {

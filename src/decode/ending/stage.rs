@@ -68,12 +68,12 @@ impl Evidence<'_, '_, '_> {
     /// Returns whether the last attempt was sending a body that nginx does not buffer, and that the client
     /// had not sent completely.
     fn is_body_passed_on(&self) -> bool {
-        let is_sending = |last: &&AttemptEvent<'_>| {
+        let is_sending = |last: &AttemptEvent<'_>| {
             last.has(attempt_flag::ATTEMPT_PART)
                 && !last.has(attempt_flag::ATTEMPT_HEADER)
                 && last.record.response_first_ns == 0
         };
-        self.facts.is_body_unknown() && self.last.filter(is_sending).is_some()
+        self.facts.is_body_unknown() && self.last.is_some_and(is_sending)
     }
 
     /// Returns the part that a request had reached whose client left, or that nginx gave up.
