@@ -201,6 +201,20 @@ mod tests {
         );
     }
 
+    /// Check a tunnel through which bytes have passed: its response ended where it began.
+    #[test]
+    fn tunnel() {
+        let mut entry = entry();
+        entry.attempts[0].flags |= attempt_flag::ATTEMPT_TUNNEL.0;
+        let json = json(&entry, WORKER);
+        assert_eq!(
+            (&json["tunnel"], &json["tunnel_ns"], &json["duration_ns"]),
+            (&true.into(), &6_000.into(), &2_000.into())
+        );
+        assert_eq!(json["phases"]["downstream_response_last_byte_time"], 2_500);
+        assert!(json.get("last_phase").is_none());
+    }
+
     /// Check streams, encryption, an upstream over TLS, a first byte that came with the request before, and an
     /// end and a first byte that were not seen.
     #[test]

@@ -96,7 +96,17 @@ impl Facts<'_, '_> {
     pub fn is_tunnel(&self) -> bool {
         let status = self.0.record.status;
         let is_granted = self.is_connect() && (200..300).contains(&status);
-        status == SWITCHING_PROTOCOLS || (is_granted && !self.is_served_as_http())
+        status == SWITCHING_PROTOCOLS
+            || (is_granted && !self.is_served_as_http())
+            || self.is_abandoned_tunnel()
+    }
+
+    /// Returns whether bytes had passed through a tunnel when its worker ended. Where the memory of the worker was
+    /// gone by then, there is no status that shows it.
+    fn is_abandoned_tunnel(&self) -> bool {
+        let last = self.0.attempts.last();
+        self.has(request_flag::REQUEST_ABANDONED)
+            && last.is_some_and(|last| last.has(attempt_flag::ATTEMPT_TUNNEL))
     }
 
     /// Returns whether the client asked for a tunnel to another server.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf inflight`: the requests of an nginx that nothing traces.
 
+use std::io::Write as _;
 use std::process::Command;
 use std::process::Output;
+use std::thread;
 use std::time::Instant;
 
 use ngx_bpf_record::Inflight;
@@ -15,6 +17,8 @@ use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
+use crate::suite::common::listener::listen;
+use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
 use crate::suite::common::tls;
@@ -22,6 +26,8 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::root::tunnels::REQUEST;
+use crate::suite::root::tunnels::SWITCHING;
 
 /// A server with upstreams that answer never, or not to the end.
 const HTTP: &str = "
@@ -146,6 +152,48 @@ fn states() {
     let text = String::from_utf8(run(&nginx, &[]).stdout).unwrap();
     let line = format!(", waiting {addr}, client 127.0.0.1, GET, host b, /up/hang?sig=REDACTED, ");
     assert!(text.contains(&line) && !text.contains("secret"), "{text}");
+    drop(clients);
+    wait_for(&nginx, &[]);
+}
+
+/// Check a connection that has become a tunnel, with TLS and without, before bytes pass through it and after.
+#[test]
+fn tunnels() {
+    let port = listen(|mut stream| {
+        thread::spawn(move || {
+            read_head(&mut stream).unwrap();
+            stream.write_all(SWITCHING.as_bytes()).unwrap();
+            let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
+        });
+    });
+    let (http, tls_port) = tls::with_port(
+        "server { listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl; location / {
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+            proxy_pass http://127.0.0.1:{upstream}; } }",
+    );
+    let nginx = Nginx::prepared(&http, port, tls::certificate);
+    let tls = Tls::begin(tls_port, &TLS13, &["http/1.1"]).finish();
+    let mut clients = [Client::connect(nginx.port), tls.into_client()];
+    for client in &mut clients {
+        client.send(REQUEST);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(client.some());
+        }
+    }
+    let addr = format!("127.0.0.1:{port}");
+    let tunnel = (Some("/"), Some(State::Tunnel));
+    for _ in 0..2 {
+        for request in wait_for(&nginx, &[tunnel, tunnel]) {
+            assert_eq!(request.status, Some(101), "{request:#?}");
+            assert_eq!(request.upstream_addr.as_deref(), Some(&*addr));
+        }
+        for client in &mut clients {
+            client.send("four");
+            assert_eq!(client.some(), b"four");
+        }
+    }
     drop(clients);
     wait_for(&nginx, &[]);
 }

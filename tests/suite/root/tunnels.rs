@@ -27,7 +27,7 @@ use crate::suite::common::record::assert_delay;
 use crate::suite::root::requests::traced;
 
 /// The upstream's answer to an upgrade.
-const SWITCHING: &str =
+pub const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
 /// A server that passes on upgrades.
@@ -37,7 +37,7 @@ const SERVER: &str = "server { listen 127.0.0.1:{port}; location / {
     proxy_pass http://127.0.0.1:{upstream}; } }";
 
 /// A request that asks for an upgrade.
-const REQUEST: &str =
+pub const REQUEST: &str =
     "GET / HTTP/1.1\r\nHost: t\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
 /// Waits 40 ms, switches protocols, waits 40 ms, sends five bytes, reads four, waits 40 ms, sends

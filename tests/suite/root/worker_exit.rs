@@ -28,6 +28,9 @@ use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
+/// Connections that are tunnels by then.
+mod tunnels;
+
 /// A server with an upstream that never answers.
 const HTTP: &str = "
     server {
