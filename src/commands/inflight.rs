@@ -2,8 +2,6 @@
 //! `ngx-bpf inflight`: prints the requests that have not ended. Nothing is attached to nginx: its memory is only
 //! read.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use anyhow::ensure;
 use ngx_bpf_record::Inflight;
@@ -15,6 +13,7 @@ use crate::commands::reading;
 use crate::commands::trace::redaction;
 use crate::follow::candidate::Candidate;
 use crate::follow::inflight;
+use crate::follow::inflight::BinaryFacts;
 use crate::follow::lookout::End;
 use crate::follow::messages;
 use crate::follow::processes::NginxProcess;
@@ -70,9 +69,9 @@ impl Programs {
     fn requests(&mut self, redaction: &Redaction) -> Vec<Inflight<'static>> {
         let mut all = Vec::new();
         for program in &self.read {
-            let layout = Arc::new(program.layout.layout.clone());
+            let binary = BinaryFacts::of(program);
             for pid in program.processes.iter().flat_map(NginxProcess::serving) {
-                match inflight::read(pid, &layout) {
+                match inflight::read(pid, &binary) {
                     Ok(requests) => all.extend(requests),
                     Err(error) => self.errors.push(error),
                 }

@@ -15,6 +15,7 @@ use nginx_binary::counters::CounterPlaces;
 use nginx_binary::elf::image::Image;
 use nginx_binary::files::Files;
 use nginx_binary::layout::choose::ChosenLayout;
+use nginx_binary::pauses::PausePlaces;
 use nginx_binary::sites::ProbeSites;
 
 use crate::attach::program_types;
@@ -42,6 +43,8 @@ pub struct Program {
     pub probe_sites: ProbeSites,
     /// Where its processes have nginx's own counters. `None` when it does not count.
     pub counters: Option<CounterPlaces>,
+    /// The functions that show why nginx makes a request wait.
+    pub pauses: PausePlaces,
     /// Its processes: masters, or workers that were asked for.
     pub processes: Vec<NginxProcess>,
 }
@@ -76,6 +79,7 @@ impl Program {
             layout: read.layout,
             probe_sites: read.probe_sites,
             counters: read.counters,
+            pauses: read.pauses,
             processes: vec![process],
         })
     }

@@ -30,6 +30,7 @@ use crate::layout::choose::LayoutSources;
 use crate::layout::file;
 use crate::layout::remedy;
 use crate::layout::wanted::WantedMembers;
+use crate::pauses::PausePlaces;
 use crate::sites::ProbeSites;
 
 pub mod build;
@@ -40,6 +41,7 @@ pub mod counters;
 pub mod elf;
 pub mod files;
 pub mod layout;
+pub mod pauses;
 pub mod sites;
 pub mod unwind;
 pub mod version;
@@ -67,6 +69,8 @@ pub struct Binary {
     pub probe_sites: ProbeSites,
     /// Where its processes have nginx's own counters. `None` when it does not count.
     pub counters: Option<CounterPlaces>,
+    /// The functions that show why nginx makes a request wait.
+    pub pauses: PausePlaces,
 }
 
 /// The build of nginx that an executable is.
@@ -164,6 +168,7 @@ impl Binary {
             Ok((layout, probe_sites)) => Ok(Self {
                 identity,
                 layout: layout.without_unread(),
+                pauses: PausePlaces::locate(&elf, &probe_sites.sites),
                 probe_sites,
                 counters: CounterPlaces::locate(&elf),
             }),

@@ -42,9 +42,9 @@ pub struct Inflight<'a> {
     /// What nginx does with it (below).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
-        "x-source" = "`r->write_event_handler`, `c->buffered`, `r->request_body`, `r->upstream`",
-        "x-absent" = "nginx waits for something else, or for nothing: `limit_req`, a subrequest, a resolver, \
-                      a disk"
+        "x-source" = "`r->write_event_handler`, `r->phase_handler`, `c->buffered`, `r->request_body`, `r->upstream`",
+        "x-absent" = "nginx waits for something else, or for nothing: a subrequest without an upstream, a \
+                      resolver, a disk"
     ))]
     pub state: Option<values::State>,
     /// The address of the upstream that `state` is about.
@@ -117,7 +117,11 @@ impl fmt::Display for Inflight<'_> {
             None => f.write_str("age unknown")?,
         }
         if let Some(state) = self.state {
-            write!(f, ", {}", state.name().replace('_', " "))?;
+            match state {
+                /* As nginx's own messages and documentation name the directive. */
+                values::State::LimitReqDelay => f.write_str(", limit_req delay")?,
+                _ => write!(f, ", {}", state.name().replace('_', " "))?,
+            }
         }
         let texts = [
             &self.upstream_addr,
@@ -171,6 +175,12 @@ mod tests {
             "12.034s, sending request 127.0.0.1:81, client ::1, GET, host t, /\\x1b[31m, 200, \
              83 bytes read, 9 bytes sent, pid 7, connection 8"
         );
+        let delayed = Inflight {
+            state: Some(State::LimitReqDelay),
+            ..Default::default()
+        };
+        let line = "age unknown, limit_req delay, 0 bytes sent, pid 0, connection 0";
+        assert_eq!(delayed.to_string(), line);
         assert_eq!(
             Inflight::default().to_string(),
             "age unknown, 0 bytes sent, pid 0, connection 0"

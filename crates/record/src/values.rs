@@ -44,6 +44,10 @@ macro_rules! names {
     };
 }
 
+mod state;
+
+pub use state::State;
+
 names! {
     /// `$scheme`
     #[derive(Default)]
@@ -295,28 +299,6 @@ names! {
         BeforeResponse = "before_response",
         /// The client had a part of the response.
         ClientResponse = "client_response",
-    }
-}
-
-names! {
-    /// What nginx does with a request that has not ended.
-    pub enum State {
-        /// nginx has not read the whole header.
-        ReadingHeader = "reading_header",
-        /// nginx has not read the whole body.
-        ReadingBody = "reading_body",
-        /// nginx is connecting to an upstream, or is in the TLS handshake with it.
-        Connecting = "connecting",
-        /// nginx has sent a part of the request to the upstream.
-        SendingRequest = "sending_request",
-        /// The upstream has the request, and nginx has no header of a response.
-        Waiting = "waiting",
-        /// nginx has the header of the upstream's response, and reads more.
-        Receiving = "receiving",
-        /// The client does not take what nginx has to send.
-        Sending = "sending",
-        /// The connection has become a tunnel to an upstream.
-        Tunnel = "tunnel",
     }
 }
 

@@ -16,9 +16,11 @@ use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::bounded;
 use jiff::Timestamp;
 use nginx_binary::layout::Layout;
+use nginx_binary::pauses::PausePlaces;
 use ngx_bpf_record::Inflight;
 use ngx_bpf_record::limits;
 
+use crate::follow::program::Program;
 use crate::host::memory::ForeignMemory;
 use reader::CONNECTION;
 use reader::REQUEST;
@@ -26,6 +28,7 @@ use reader::StructReader;
 use state::Found;
 
 mod epoll;
+mod pause;
 mod reader;
 mod report;
 mod state;
@@ -46,18 +49,35 @@ const H2_FRAME: &str = "ngx_http_v2_out_frame_s";
 /// The time limit for reading one worker. It takes some 10 µs for each connection.
 const TIME: Duration = Duration::from_secs(5);
 
-/// Returns the requests in flight of a worker that runs a binary with this layout. A process can make a read block
-/// for ever, and is then given up.
+/// The facts about a binary by which the memory of its workers is read.
+#[derive(Clone, Debug)]
+pub struct BinaryFacts {
+    layout: Layout,
+    pauses: PausePlaces,
+}
+
+impl BinaryFacts {
+    /// Returns those of a program.
+    pub fn of(program: &Program) -> Arc<Self> {
+        Arc::new(Self {
+            layout: program.layout.layout.clone(),
+            pauses: program.pauses,
+        })
+    }
+}
+
+/// Returns the requests in flight of a worker that runs this binary. A process can make a read block for ever, and is
+/// then given up.
 ///
 /// Fails when it could not be read, or not in time.
-pub fn read(pid: u32, layout: &Arc<Layout>) -> Result<Vec<Inflight<'static>>> {
+pub fn read(pid: u32, binary: &Arc<BinaryFacts>) -> Result<Vec<Inflight<'static>>> {
     let (sender, result) = bounded(1);
-    let layout = Arc::clone(layout);
+    let binary = Arc::clone(binary);
     thread::Builder::new()
         .name("inflight".to_owned())
         .spawn(move || {
             /* No one waits for it any more when the receiver is dropped. */
-            let _ = sender.send(read_now(pid, &layout));
+            let _ = sender.send(read_now(pid, &binary));
         })
         .context("failed to start a thread")?;
     match result.recv_timeout(TIME) {
@@ -73,12 +93,13 @@ pub fn read(pid: u32, layout: &Arc<Layout>) -> Result<Vec<Inflight<'static>>> {
 }
 
 /// Does the same without a time limit.
-fn read_now(pid: u32, layout: &Layout) -> Result<Vec<Inflight<'static>>> {
+fn read_now(pid: u32, binary: &BinaryFacts) -> Result<Vec<Inflight<'static>>> {
     let memory = ForeignMemory::open(pid)?;
     let worker = WorkerMemory {
         pid,
         memory: &memory,
-        layout,
+        layout: &binary.layout,
+        pauses: binary.pauses.in_process(memory.program_headers),
     };
     worker.requests()
 }
@@ -89,6 +110,8 @@ struct WorkerMemory<'a> {
     memory: &'a ForeignMemory,
     /// The layout of the binary that it runs.
     layout: &'a Layout,
+    /// Where it has the functions that show why a request waits.
+    pauses: PausePlaces,
 }
 
 impl WorkerMemory<'_> {
@@ -166,7 +189,7 @@ impl WorkerMemory<'_> {
         let identity = self.identity(r)?;
         let c = identity.connection;
         let text = |name, max| reader.text(reader.place(r, (REQUEST, name))?, max);
-        let (state, upstream_addr) = found.state(reader, r, c).unzip();
+        let (state, upstream_addr) = found.state(reader, &self.pauses, r, c).unzip();
         let request = Inflight {
             pid: self.pid,
             connection: identity.number,

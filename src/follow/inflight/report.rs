@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use nginx_binary::layout::Layout;
 use ngx_bpf_record::Redaction;
 
 use crate::follow::Follower;
 use crate::follow::inflight;
+use crate::follow::inflight::BinaryFacts;
 use crate::follow::role::Role;
 use crate::host::privileges;
 use crate::host::stderr::Messages;
@@ -40,16 +40,15 @@ impl Follower {
 
     /// Starts the thread. It has the rights of a lookout.
     fn start_inflight(&self) -> Result<JoinHandle<()>> {
-        let layouts = self.traced.iter().map(|traced| {
-            let layout = Arc::new(traced.program.layout.layout.clone());
-            (traced.probe.number(), layout)
-        });
-        let layouts: BTreeMap<u32, Arc<Layout>> = layouts.collect();
+        let binaries = self.traced.iter();
+        let binaries =
+            binaries.map(|traced| (traced.probe.number(), BinaryFacts::of(&traced.program)));
+        let binaries: BTreeMap<u32, Arc<BinaryFacts>> = binaries.collect();
         let mut processes = self.tracer.live_processes()?;
         processes.retain(|(pid, _)| !self.is_master(*pid));
         let processes = processes
             .into_iter()
-            .filter_map(|(pid, binary)| Some((pid, Arc::clone(layouts.get(&binary)?))))
+            .filter_map(|(pid, binary)| Some((pid, Arc::clone(binaries.get(&binary)?))))
             .collect();
         let (redaction, messages) = (self.settings.redaction.clone(), self.messages);
         let capabilities = self.reading.capabilities;
@@ -67,10 +66,10 @@ impl Follower {
 }
 
 /// Prints the requests in flight of these processes, the oldest first.
-fn print(processes: Vec<(u32, Arc<Layout>)>, redaction: &Redaction, messages: Messages) {
+fn print(processes: Vec<(u32, Arc<BinaryFacts>)>, redaction: &Redaction, messages: Messages) {
     let mut all = Vec::new();
-    for (pid, layout) in processes {
-        match inflight::read(pid, &layout) {
+    for (pid, binary) in processes {
+        match inflight::read(pid, &binary) {
             Ok(requests) => all.extend(requests),
             Err(error) => messages.warn(&error),
         }

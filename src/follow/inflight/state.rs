@@ -3,9 +3,12 @@
 
 use std::borrow::Cow;
 
+use nginx_binary::pauses::PausePlaces;
 use ngx_bpf_record::limits;
 use ngx_bpf_record::values::State;
 
+use super::pause::Pause;
+use super::pause::pause;
 use super::reader::CONNECTION;
 use super::reader::REQUEST;
 use super::reader::StructReader;
@@ -39,9 +42,21 @@ type StateOfUpstream = (State, Option<Cow<'static, str>>);
 
 impl Found {
     /// Returns the state of the request `r`, whose connection or stream is `c`. `None` when it is not certain.
-    pub fn state(&self, reader: StructReader<'_>, r: u64, c: u64) -> Option<StateOfUpstream> {
-        if reader.word(r, (REQUEST, "write_event_handler"))? == 0 {
+    pub fn state(
+        &self,
+        reader: StructReader<'_>,
+        pauses: &PausePlaces,
+        r: u64,
+        c: u64,
+    ) -> Option<StateOfUpstream> {
+        let handler = reader.word(r, (REQUEST, "write_event_handler"))?;
+        if handler == 0 {
             return Some((State::ReadingHeader, None));
+        }
+        match pause(reader, pauses, r, handler) {
+            Some(Pause::LimitReq) => return Some((State::LimitReqDelay, None)),
+            Some(Pause::Auth) => return Some((State::Auth, self.addr_of_subrequest(reader, r))),
+            None => {}
         }
         let of_main = self.upstreams.iter().find(|(request, _)| *request == r);
         let upstream = of_main.or(self.upstreams.first());
@@ -61,6 +76,16 @@ impl Found {
             return Some((State::Sending, None));
         }
         upstream.or_else(|| is_reading_body(reader, r).then_some((State::ReadingBody, None)))
+    }
+
+    /// Returns the address of the upstream that works for a subrequest of `r`. `None` when there is none, or more
+    /// than one.
+    fn addr_of_subrequest(&self, reader: StructReader<'_>, r: u64) -> Option<Cow<'static, str>> {
+        let mut upstreams = self.upstreams.iter();
+        let (subrequest, _) = upstreams.next().filter(|(request, _)| *request != r)?;
+        let only = upstreams.next().is_none();
+        let (_, addr) = of_upstream(reader, *subrequest).filter(|_| only)?;
+        addr
     }
 }
 

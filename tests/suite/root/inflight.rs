@@ -29,6 +29,9 @@ use crate::suite::common::upstream::Upstream;
 use crate::suite::root::tunnels::REQUEST;
 use crate::suite::root::tunnels::SWITCHING;
 
+/// Requests that nginx itself makes wait.
+mod pauses;
+
 /// A server with upstreams that answer never, or not to the end.
 const HTTP: &str = "
     server {

@@ -72,6 +72,9 @@ pub struct WakeUp {
 /// The modules that refuse requests because there are too many of them.
 pub const LIMITERS: [&str; 2] = ["ngx_http_limit_req_module", "ngx_http_limit_conn_module"];
 
+/// The function in which nginx goes on with a request that `limit_req` has delayed.
+pub const LIMIT_REQ_DELAY: &str = "ngx_http_limit_req_delay";
+
 /// How the address of a wake-up is found.
 struct Search {
     wait: Wait,
@@ -84,7 +87,7 @@ struct Search {
 const SEARCHES: [Search; 3] = [
     Search {
         wait: Wait::LimitReq,
-        function: "ngx_http_limit_req_delay",
+        function: LIMIT_REQ_DELAY,
         symbol: "ngx_http_limit_req_module",
         find: limit_req_delay,
     },
@@ -253,6 +256,7 @@ mod tests {
     use super::phase_handler;
     use crate::built;
     use crate::elf::Elf;
+    use crate::pauses::AUTH_REQUEST;
 
     /// Builds by several compilers, and of forks without modules of their own.
     const BUILDS: [&str; 17] = [
@@ -290,7 +294,7 @@ mod tests {
                 assert_eq!(known, wake_up.address, "{build}: {}", wake_up.function);
             }
             assert!(!has_foreign_modules(&elf), "{build}");
-            for module in LIMITERS {
+            for module in LIMITERS.into_iter().chain([AUTH_REQUEST]) {
                 let handler = module.replace("_module", "_handler");
                 let known = elf.symbol(&handler).map(|symbol| symbol.address);
                 assert_eq!(phase_handler(&elf, module), known, "{build}: {handler}");
