@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The requests that a worker of nginx has in flight, read from its memory while it runs. The kernel shows which
 //! `ngx_connection_t` there are (`epoll`), and each leads to its request: that of a client, that of an upstream,
-//! and the streams of HTTP/2 that wait to be sent.
+//! and those of the streams of HTTP/2.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -32,19 +32,16 @@ mod pause;
 mod reader;
 mod report;
 mod state;
+mod streams;
 
 /// `r->signature` of every `ngx_http_request_t` that is alive: "HTTP".
 const HTTP_MODULE: u32 = 0x5054_5448;
-
-/// The most frames of an HTTP/2 connection that are looked at.
-const FRAMES_MAX: usize = 1024;
 
 /// `start_sec` and `start_msec` are this many bytes before `http_version`, in all releases.
 const START_SEC: u64 = 24;
 const START_MSEC: u64 = 16;
 
 const H2_CONNECTION: &str = "ngx_http_v2_connection_s";
-const H2_FRAME: &str = "ngx_http_v2_out_frame_s";
 
 /// The time limit for reading one worker. It takes some 10 µs for each connection.
 const TIME: Duration = Duration::from_secs(5);
@@ -160,20 +157,8 @@ impl WorkerMemory<'_> {
         if !is_client || reader.word(data, (H2_CONNECTION, "connection"))? != connection {
             return None;
         }
-        let mut frame = reader.word(data, (H2_CONNECTION, "last_out"))?;
-        for _ in 0..FRAMES_MAX {
-            if frame == 0 {
-                break;
-            }
-            if let Some(stream) = reader.pointer(frame, (H2_FRAME, "stream")) {
-                let request = reader.pointer(stream, ("ngx_http_v2_stream_s", "request"));
-                if let Some(request) = request.filter(|request| self.is_request(*request)) {
-                    found
-                        .entry(reader.pointer(request, (REQUEST, "main"))?)
-                        .or_default();
-                }
-            }
-            frame = reader.word(frame, (H2_FRAME, "next"))?;
+        for main in streams::requests(reader, data) {
+            found.entry(main).or_default();
         }
         Some(())
     }

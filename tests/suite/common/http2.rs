@@ -20,6 +20,7 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PRIORITY: u8 = 32;
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE`
 const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -187,6 +188,12 @@ pub fn streams(step: u32) -> impl Iterator<Item = u32> {
 /// Returns a GET request.
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(path))
+}
+
+/// Returns a GET request that depends on another stream, whose response then goes first.
+pub fn get_after(stream: u32, other: u32, path: &str) -> Vec<u8> {
+    let block = [&other.to_be_bytes()[..], &[15], &block(path)].concat();
+    frame(HEADERS, END_STREAM | END_HEADERS | PRIORITY, stream, &block)
 }
 
 /// Returns a GET request with more header fields, which are already encoded.

@@ -13,8 +13,6 @@ use rustls::version::TLS13;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
-use crate::suite::common::http2;
-use crate::suite::common::http2::Http2;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
 use crate::suite::common::listener::listen;
@@ -31,6 +29,8 @@ use crate::suite::root::tunnels::SWITCHING;
 
 /// Requests that nginx itself makes wait.
 mod pauses;
+/// Streams of HTTP/2.
+mod streams;
 
 /// A server with upstreams that answer never, or not to the end.
 const HTTP: &str = "
@@ -198,31 +198,6 @@ fn tunnels() {
         }
     }
     drop(clients);
-    wait_for(&nginx, &[]);
-}
-
-/// Check streams of HTTP/2 that wait for an upstream.
-#[test]
-fn over_http2() {
-    let upstream = Upstream::start();
-    let (http, port) = tls::with_port(HTTP);
-    let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
-    let stream = Tls::begin(port, &TLS13, &["h2"]).finish().into_stream();
-    let mut client = Http2::start(stream, 65535);
-    client.send(&[http2::get(1, "/up/hang"), http2::get(3, "/up/hang")].concat());
-    let hanging = (Some("/up/hang"), Some(State::Waiting));
-    let found = wait_for(&nginx, &[hanging, hanging]);
-    let numbers = found.iter().map(|request| request.connection_requests);
-    assert!(
-        numbers.eq([1, 2]) || found[0].connection_requests == 2,
-        "{found:#?}"
-    );
-    assert!(
-        found
-            .iter()
-            .all(|request| request.server_protocol.as_deref() == Some("HTTP/2.0"))
-    );
-    drop(client);
     wait_for(&nginx, &[]);
 }
 
