@@ -28,6 +28,7 @@ const HTTP: &str = "
         location /429 { limit_req zone=one; limit_req_status 429; }
         location /500 { limit_req zone=one; limit_req_status 500; }
         location /paged { limit_req zone=one; error_page 503 /page; }
+        location /busy { limit_req zone=one; error_page 503 =200 /page; }
         location /page { return 200 'page'; }
         location /returned { limit_req zone=one; return 503; }
         location /none { limit_conn single 1; }
@@ -45,6 +46,7 @@ const ROWS: &str = "
     whole      /429                             429 limited                                        limiting requests
     whole      /500                             500 -                                              limiting requests
     whole      /paged                           503 -                                              limiting requests
+    whole      /busy                            200 ok                                             limiting requests
     whole      /returned                        503 -
     whole      /none                            404 rejected
 ";
