@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counts of the requests that were seen, filtered and lost.
+//! Counts of the requests that were seen, filtered and lost, and of other records.
 
 use ngx_bpf_record::values::Cause;
 
@@ -16,10 +16,33 @@ pub struct Counts {
     pub untraced_processes: u64,
     /// The number of TLS handshakes of clients that failed.
     pub failed_handshakes: u64,
-    /// The number of connections that ended without a request and have no record.
-    pub lost_connections: u64,
+    /// The connections that ended without a request.
+    pub connections: ConnectionCounts,
+    /// The number of records of blocked workers that were lost.
+    pub blocked_lost: u64,
     /// The most bytes that have waited in the ring buffer.
     pub waiting_max: u64,
+}
+
+/// The counts of connections that ended without a request (`--connections`): seen = written + lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// The number that ended.
+    pub seen: u64,
+    /// The number of records written.
+    pub written: u64,
+    /// The number that have no record.
+    pub lost: u64,
+}
+
+impl ConnectionCounts {
+    /// Reduces these counts to those at `moment`, as `Counts::end_at()` does. `late` of the connections that ended later
+    /// were delivered.
+    pub fn end_at(&mut self, moment: &Self, late: u64) {
+        let lost = self.lost.saturating_sub(moment.lost);
+        self.seen = self.seen.saturating_sub(late + lost);
+        self.lost = moment.lost;
+    }
 }
 
 impl Counts {
@@ -72,6 +95,7 @@ impl Counts {
 mod tests {
     use ngx_bpf_record::values::Cause;
 
+    use super::ConnectionCounts;
     use super::Counts;
 
     /// Check that what was counted after the end is subtracted, and that the rest adds up.
@@ -93,6 +117,25 @@ mod tests {
         counts.end_at(&moment, 16);
         assert_eq!((counts.seen, counts.filtered, counts.lost()), (5, 3, 1));
         assert_eq!(counts.seen, 1 + counts.filtered + counts.lost());
+    }
+
+    /// Check the same of connections.
+    #[test]
+    fn connections_end_at() {
+        let moment = ConnectionCounts {
+            seen: 10,
+            written: 0,
+            lost: 2,
+        };
+        let mut counts = ConnectionCounts {
+            seen: 20,
+            written: 6,
+            lost: 5,
+        };
+        /* 15 were delivered: six before the end, and nine after it or unread. */
+        counts.end_at(&moment, 9);
+        assert_eq!((counts.seen, counts.lost), (8, 2));
+        assert_eq!(counts.seen, counts.written + counts.lost);
     }
 
     /// Check that only new losses are reported, by cause.

@@ -24,8 +24,11 @@ pub struct OwnMetrics {
     filtered: Counter,
     /// The number of TLS handshakes of clients that failed.
     failed_handshakes: Counter,
-    /// The number of connections without a request that have no record.
-    lost_connections: Counter,
+    /// The number of connections that ended without a request, of their records that were written, and of those that
+    /// were lost.
+    connections: [Counter; 3],
+    /// The number of records of blocked workers that were lost.
+    blocked_lost: Counter,
     /// The number of requests lost, by cause.
     lost: Family<Labels, Counter>,
     /// The number of processes that could not be traced.
@@ -75,13 +78,14 @@ impl OwnMetrics {
                 &self.failed_handshakes,
             ),
             (
-                "ngx_bpf_connections_lost",
-                "Connections without a request that were lost",
-                &self.lost_connections,
+                "ngx_bpf_blocked_lost",
+                "Records of blocked workers that were lost",
+                &self.blocked_lost,
             ),
         ] {
             registry.register(name, help, counter.clone());
         }
+        self.register_connections(registry);
         let lost = "Requests that were lost";
         registry.register("ngx_bpf_requests_lost", lost, self.lost.clone());
         let binaries = "nginx binaries that are traced";
@@ -96,6 +100,30 @@ impl OwnMetrics {
         );
     }
 
+    /// Registers those of connections.
+    fn register_connections(&self, registry: &mut Registry) {
+        let [seen, written, lost] = &self.connections;
+        for (name, help, counter) in [
+            (
+                "ngx_bpf_connections_seen",
+                "Connections that have ended without a request",
+                seen,
+            ),
+            (
+                "ngx_bpf_connections_written",
+                "Connections without a request that were written",
+                written,
+            ),
+            (
+                "ngx_bpf_connections_lost",
+                "Connections without a request that were lost",
+                lost,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+    }
+
     /// Updates all metrics. `binaries` is the number of binaries that are traced.
     pub fn update(&self, counts: &Counts, written: u64, binaries: usize) {
         let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
@@ -103,7 +131,12 @@ impl OwnMetrics {
         set(&self.written, written);
         set(&self.filtered, counts.filtered);
         set(&self.failed_handshakes, counts.failed_handshakes);
-        set(&self.lost_connections, counts.lost_connections);
+        let connections = counts.connections;
+        let values = [connections.seen, connections.written, connections.lost];
+        for (counter, value) in self.connections.iter().zip(values) {
+            set(counter, value);
+        }
+        set(&self.blocked_lost, counts.blocked_lost);
         set(&self.untraced, counts.untraced_processes);
         for (cause, count) in counts.by_cause() {
             let labels = vec![("cause", cause.name().to_owned())];

@@ -70,8 +70,10 @@ pub struct Ledger {
     pub blocked_unwritten: AtomicU64,
     /// Connections without a request that were written.
     pub written_connections: AtomicU64,
-    /// Those that could not be written.
+    /// Those that could not be written or decoded.
     pub unwritten_connections: AtomicU64,
+    /// Those that came after the end, as `late` has requests.
+    pub late_connections: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
@@ -88,11 +90,6 @@ impl Ledger {
     /// Returns the number of traced processes that have ended.
     pub fn ended_processes(&self) -> u64 {
         self.counters().ended_processes
-    }
-
-    /// Returns the number of records of blocked workers that were lost.
-    pub fn blocked_lost(&self) -> u64 {
-        self.counters().blocked_lost + self.blocked_unwritten.load(Ordering::Relaxed)
     }
 
     /// Reads BPF's counters.
@@ -124,12 +121,16 @@ impl Ledger {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counted_by_bpf();
         if let Some(end) = self.end.get() {
+            let late = self.late_connections.load(Ordering::Relaxed);
+            counts.connections.end_at(&end.connections, late);
             counts.end_at(end, self.late.load(Ordering::Relaxed));
         }
         counts.filtered += self.filtered.load(Ordering::Relaxed);
         counts.add_bad_records(self.bad_records.load(Ordering::Relaxed));
         counts.add_unwritten(self.unwritten.load(Ordering::Relaxed));
-        counts.lost_connections += self.unwritten_connections.load(Ordering::Relaxed);
+        counts.connections.written = self.written_connections.load(Ordering::Relaxed);
+        counts.connections.lost += self.unwritten_connections.load(Ordering::Relaxed);
+        counts.blocked_lost += self.blocked_unwritten.load(Ordering::Relaxed);
         counts
     }
 
@@ -151,6 +152,10 @@ impl Ledger {
         let counts = self.counts();
         let handled = self.written.load(Ordering::Relaxed) + counts.filtered + counts.lost();
         add(&self.bad_records, counts.seen.saturating_sub(handled));
+        let connections = counts.connections;
+        let handled = connections.written + connections.lost;
+        let rest = connections.seen.saturating_sub(handled);
+        add(&self.unwritten_connections, rest);
     }
 }
 
@@ -162,7 +167,9 @@ fn add_counters(counts: &mut Counts, counters: &types::counters) {
         counts.lost[cause as usize] += count;
     }
     counts.failed_handshakes += counters.failed_handshakes;
-    counts.lost_connections += counters.lost_connections;
+    counts.connections.seen += counters.connections;
+    counts.connections.lost += counters.lost_connections;
+    counts.blocked_lost += counters.blocked_lost;
     counts.waiting_max = counts.waiting_max.max(counters.waiting_max);
 }
 

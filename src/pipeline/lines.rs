@@ -76,7 +76,13 @@ impl Lines {
             self.write_aside(written);
         }
         let written = written.load(Ordering::Relaxed) - before;
-        add(&ledger.unwritten_connections, count.saturating_sub(written));
+        let unwritten = count.saturating_sub(written);
+        if unwritten > 0 && self.output.is_closed() {
+            /* As of requests: the reader needs no more. */
+            add(&ledger.late_connections, unwritten);
+            return ledger.end_here();
+        }
+        add(&ledger.unwritten_connections, unwritten);
     }
 
     /// Writes the lines that wait. When SIGUSR1 has come, the rest is written to the new file.
@@ -191,8 +197,8 @@ impl Consumer for Lines {
     }
 
     fn connection(&mut self, connection: &mut Connection<'_>) -> Result<()> {
-        let lost = self.ledger.counts().lost_connections;
-        let reported = std::mem::replace(&mut self.reported.lost_connections, lost);
+        let lost = self.ledger.counts().connections.lost;
+        let reported = std::mem::replace(&mut self.reported.connections.lost, lost);
         connection.connections_lost = Some(lost.saturating_sub(reported)).filter(|lost| *lost > 0);
         self.sink.connection(self.output.aside(), connection)?;
         if self.output.is_full() {
@@ -231,6 +237,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use ngx_bpf_record::Blocked;
+    use ngx_bpf_record::Connection;
     use ngx_bpf_record::Redaction;
     use ngx_bpf_record::Request;
 
@@ -246,10 +253,10 @@ mod tests {
     use crate::pipeline::ledger::Ledger;
     use crate::pipeline::records::Consumer as _;
 
-    /// Check that the line of a blocked worker is not counted as a request, and that it is counted as lost
-    /// when it can't be written, and not as a lost request.
+    /// Check that the lines of a blocked worker and of a connection are not counted as requests, and that they are
+    /// counted as lost when they can't be written, and not as lost requests.
     #[test]
-    fn blocked_workers() {
+    fn no_requests() {
         for (path, lost) in [("/dev/null", 0), ("/dev/full", 1)] {
             let mut lines = Lines {
                 sink: output::encoder(OutputFormat::Json),
@@ -262,10 +269,13 @@ mod tests {
                 messages: Messages::new(Verbosity::Quiet),
             };
             lines.blocked(&mut Blocked::default());
+            lines.connection(&mut Connection::default()).unwrap();
             lines.finish();
             let ledger = &lines.ledger;
-            assert_eq!(ledger.blocked_lost(), lost, "{path}");
+            assert_eq!(ledger.counts().blocked_lost, lost, "{path}");
             let counts = ledger.counts();
+            let connections = (counts.connections.written, counts.connections.lost);
+            assert_eq!(connections, (1 - lost, lost), "{path}");
             assert_eq!((counts.lost(), counts.seen), (0, 0));
             assert_eq!(ledger.written.load(Ordering::Relaxed), 0);
         }

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::attach::object::RING_BYTES;
+use crate::counts::ConnectionCounts;
 use crate::counts::Counts;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
@@ -96,14 +97,17 @@ pub fn unwritten(messages: Messages, requests: u64) {
     );
 }
 
-/// Reports at the end how many records of connections were written, and how many were lost.
-pub fn connections(messages: Messages, ledger: &Ledger) {
-    let written = ledger.written_connections.load(Ordering::Relaxed);
-    let lost = ledger.counts().lost_connections;
+/// Reports the counts of connections at the end: connections seen = written + lost.
+pub fn connections(messages: Messages, counts: &ConnectionCounts) {
+    let ConnectionCounts {
+        seen,
+        written,
+        lost,
+    } = *counts;
     let plural = if written == 1 { "" } else { "s" };
     messages.print_last(
         Verbosity::Normal,
-        format_args!("{written} connection{plural}, {lost} lost"),
+        format_args!("{written} connection{plural}, {lost} lost ({seen} seen)"),
     );
 }
 

@@ -374,17 +374,18 @@ impl Control {
             self.report_overhead();
         }
         messages::only_counted(self.messages, &self.ledger);
-        messages::blocked_lost(self.messages, self.ledger.blocked_lost());
+        let counts = self.ledger.counts();
+        messages::blocked_lost(self.messages, counts.blocked_lost);
         let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
         if is_failing {
             let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);
             messages::unwritten(self.messages, unwritten);
         }
         if self.follower.tracer().reports_connections() {
-            messages::connections(self.messages, &self.ledger);
+            messages::connections(self.messages, &counts.connections);
         }
         let written = self.ledger.written.load(Ordering::Relaxed);
-        messages::finished(self.messages, written, &self.ledger.counts());
+        messages::finished(self.messages, written, &counts);
         handled.and(read).map(|()| !is_failing)
     }
 }

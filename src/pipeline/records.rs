@@ -22,6 +22,7 @@ use ngx_bpf_record::Request;
 use rustix::thread::CapabilitySet;
 
 use crate::bpf::types;
+use crate::bpf::types::record_kind;
 use crate::decode::blocked;
 use crate::decode::clock::Clock;
 use crate::decode::connection::ConnectionEvent;
@@ -170,7 +171,7 @@ impl RecordThread {
                     Ok(event) => self.event(&event)?,
                     Err(error) => self.bad_record(error),
                 },
-                Err(error) => self.bad_notice(error),
+                Err(error) => self.bad_notice(record, error),
             }
         }
         if is_last {
@@ -257,6 +258,7 @@ impl RecordThread {
     /// Handles the record of a connection. The filters are about requests.
     fn connection(&mut self, event: &ConnectionEvent) -> Result<()> {
         if self.ledger.has_ended() {
+            add(&self.ledger.late_connections, 1);
             return Ok(());
         }
         let mut connection = event.connection(self.clock);
@@ -289,9 +291,13 @@ impl RecordThread {
         }
     }
 
-    /// Counts a record of a place or of the end of a worker that can't be decoded. No request is lost. Only the
-    /// first one is reported now.
-    fn bad_notice(&self, error: anyhow::Error) {
+    /// Counts a record of another kind that can't be decoded. No request is lost. Only the first one is reported now.
+    fn bad_notice(&self, record: &[u8], error: anyhow::Error) {
+        match wire::kind(record) {
+            Ok(record_kind::RECORD_CONNECTION) => add(&self.ledger.unwritten_connections, 1),
+            Ok(record_kind::RECORD_BLOCKED) => add(&self.ledger.blocked_unwritten, 1),
+            _ => {}
+        }
         if is_first(&self.ledger.bad_notices) {
             let what = "failed to decode the record of a place; others like it are only counted";
             self.messages.warn(&error.context(what));

@@ -77,16 +77,27 @@ fn bad_records() {
     assert_eq!(ledger.counts().lost(), 2);
 }
 
-/// Check that records of places that can't be decoded are counted, and are no lost requests.
+/// Check that records of other kinds that can't be decoded are counted, and are no lost requests.
 #[test]
 fn bad_notices() {
-    let mut place = ended(7);
-    place[..4].copy_from_slice(&record_kind::RECORD_LOCATION.0.to_ne_bytes());
+    let bad = |kind: record_kind| {
+        let mut record = ended(7);
+        record[..4].copy_from_slice(&kind.0.to_ne_bytes());
+        record
+    };
     let ledger = Arc::new(Ledger::default());
-    let batches = [[place.clone(), request(1), place].concat()];
+    let batches = [[
+        bad(record_kind::RECORD_LOCATION),
+        request(1),
+        bad(record_kind::RECORD_CONNECTION),
+        bad(record_kind::RECORD_BLOCKED),
+    ]
+    .concat()];
     assert_eq!(handled(&batches, None, &ledger).unwrap(), ["pid 1"]);
-    assert_eq!(ledger.bad_notices.load(Ordering::Relaxed), 2);
-    assert_eq!(ledger.counts().lost(), 0);
+    assert_eq!(ledger.bad_notices.load(Ordering::Relaxed), 3);
+    let counts = ledger.counts();
+    assert_eq!((counts.lost(), counts.connections.lost), (0, 1));
+    assert_eq!(counts.blocked_lost, 1);
 }
 
 /// Check that a request whose container is no longer known is passed on and counted.

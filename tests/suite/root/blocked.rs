@@ -50,7 +50,7 @@ const HTTP: &str = "
     }";
 
 /// Returns nginx, and the other end of its pipe.
-fn piped() -> (Nginx, File) {
+pub fn piped() -> (Nginx, File) {
     let mut pipe = None;
     let nginx = Nginx::prepared(HTTP, 9, |prefix| pipe = Some(make_pipe(prefix)));
     (nginx, pipe.unwrap())
@@ -68,13 +68,13 @@ fn make_pipe(prefix: &Path) -> File {
 }
 
 /// Fills the pipe.
-fn fill(mut pipe: &File) {
+pub fn fill(mut pipe: &File) {
     while pipe.write(&[b'\n'; 4096]).is_ok() {}
     while pipe.write(b"\n").is_ok() {}
 }
 
 /// Takes everything out of the pipe.
-fn drain(mut pipe: &File) {
+pub fn drain(mut pipe: &File) {
     let mut bytes = [0; 4096];
     while pipe.read(&mut bytes).is_ok() {}
 }
@@ -141,7 +141,7 @@ fn wait_for_record(output: &Path) {
 }
 
 /// Blocks the worker by a request between two calls, while another one arrives. Returns the worker.
-fn block(nginx: &Nginx, begin: impl FnOnce(), end: impl FnOnce()) -> u32 {
+pub fn block(nginx: &Nginx, begin: impl FnOnce(), end: impl FnOnce()) -> u32 {
     let worker = nginx.workers()[0];
     let mut innocent = Client::connect(nginx.port);
     innocent.get("/");

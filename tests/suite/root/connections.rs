@@ -128,7 +128,7 @@ fn assert_cases(ended: &Ended, seen: &[(u16, Option<u64>)], cases: &[Case]) -> V
         assert!(connection.connection_ns.is_some() && connection.accept_queue_ns.is_some());
     }
     assert_eq!(connections.len(), cases.len(), "{connections:#?}");
-    let last = format!("{} connections, 0 lost", cases.len());
+    let last = format!("{0} connections, 0 lost ({0} seen)", cases.len());
     assert!(
         ended.stderr.iter().any(|line| line.ends_with(&last)),
         "{:?}",

@@ -12,6 +12,9 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Line;
 use crate::suite::common::tool::Tool;
 
+/// Records that are no requests.
+mod others;
+
 /// Starts an nginx that has no access log and answers everything at once.
 fn fast() -> Nginx {
     Nginx::start(&Config {
