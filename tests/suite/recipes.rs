@@ -15,6 +15,10 @@ const RECIPES: &str = include_str!("../../docs/recipes.md");
 /// Records of workers that were blocked.
 const BLOCKED: &str = include_str!("../data/blocked.jsonl");
 
+/// Records of connections, and what nginx has logged of them.
+const CONNECTIONS: &str = include_str!("../data/connections.jsonl");
+const LOG: &str = include_str!("../data/connections.log");
+
 /// The first section whose lines are those of the bad minute.
 const INCIDENTS: &str = "\n## Who was cut off, and where?\n";
 
@@ -35,10 +39,11 @@ fn assert_printed(program: &str, path: &Path) {
     let (first, second) = RECIPES.split_once(INCIDENTS).unwrap();
     for (part, lines) in [
         (first, recorded().to_owned()),
-        (second, incidents().to_owned() + BLOCKED),
+        (second, incidents().to_owned() + BLOCKED + CONNECTIONS),
     ] {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("requests.json"), lines).unwrap();
+        fs::write(folder.path().join("error.log"), LOG).unwrap();
         let imports = commands(first).take_while(|_| part == second).take(1);
         let mut count = 0;
         for (command, printed) in imports.chain(commands(part)) {
