@@ -101,11 +101,13 @@ impl Facts<'_, '_> {
             || self.is_abandoned_tunnel()
     }
 
-    /// Returns whether bytes had passed through a tunnel when its worker ended. Where the memory of the worker was
-    /// gone by then, there is no status that shows it.
+    /// Returns whether bytes had passed through a tunnel when its worker ended, whose memory was gone by then: there is
+    /// no status that shows it.
     fn is_abandoned_tunnel(&self) -> bool {
-        let last = self.0.attempts.last();
+        let (record, last) = (&self.0.record, self.0.attempts.last());
         self.has(request_flag::REQUEST_ABANDONED)
+            && record.status == 0
+            && record.response_first_ns != 0
             && last.is_some_and(|last| last.has(attempt_flag::ATTEMPT_TUNNEL))
     }
 
