@@ -36,7 +36,7 @@ pub struct Inflight<'a> {
     #[schemars(extend(
         "x-unit" = "ms",
         "x-source" = "`r->start_sec`, `r->start_msec`",
-        "x-absent" = "nginx's time is not one of the past"
+        "x-absent" = "nginx's time is not one of the past; freenginx, Tengine"
     ))]
     pub age_ms: Option<u64>,
     /// What nginx does with it (below).

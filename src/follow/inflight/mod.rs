@@ -37,9 +37,11 @@ mod streams;
 /// `r->signature` of every `ngx_http_request_t` that is alive: "HTTP".
 const HTTP_MODULE: u32 = 0x5054_5448;
 
-/// `start_sec` and `start_msec` are this many bytes before `http_version`, in all releases.
+/// `start_sec` and `start_msec` are this many bytes before `http_version`, in all releases. Forks have other members
+/// there (freenginx, Tengine), which are no seconds since 1970 of this century.
 const START_SEC: u64 = 24;
 const START_MSEC: u64 = 16;
+const START_SEC_MIN: u64 = 1_000_000_000;
 
 const H2_CONNECTION: &str = "ngx_http_v2_connection_s";
 
@@ -214,7 +216,8 @@ impl WorkerMemory<'_> {
         let version = reader.place(r, (REQUEST, "http_version"))?;
         let seconds = self.memory.word(version.checked_sub(START_SEC)?)?;
         let millis = self.memory.word(version.checked_sub(START_MSEC)?)?;
-        let start_ms = seconds.checked_mul(1000).filter(|_| millis < 1000);
+        let is_time = seconds >= START_SEC_MIN && millis < 1000;
+        let start_ms = seconds.checked_mul(1000).filter(|_| is_time);
         let number = reader.pointer(connection, (CONNECTION, "number"))?;
         Some(Identity {
             connection,

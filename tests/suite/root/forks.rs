@@ -3,6 +3,9 @@
 
 use std::path::PathBuf;
 
+use ngx_bpf_record::values::State;
+
+use crate::suite::common::PATIENCE;
 use crate::suite::common::build::kept;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
@@ -13,6 +16,7 @@ use crate::suite::common::tool::Tool;
 use crate::suite::common::tool::check;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::common::yard::Yard;
+use crate::suite::root::inflight::wait_for;
 
 /// A server with an upstream.
 const HTTP: &str = "
@@ -72,6 +76,31 @@ fn stripped_builds() {
         assert!(has_started, "{:?}", ended.stderr);
         assert_equal(&ended.records(), &logged);
         assert_eq!(logged.len(), 4, "{name}");
+    }
+}
+
+/// Check a request in flight. Its age is absent where the fork has other members beside the time at which it began.
+#[test]
+fn in_flight() {
+    for (name, ..) in BUILDS {
+        let Some(binary) = stripped(name) else {
+            continue;
+        };
+        let upstream = Upstream::start();
+        let nginx = Nginx::start(&Config {
+            http: HTTP,
+            upstream: upstream.port,
+            binary,
+            ..Config::default()
+        });
+        let mut client = Client::connect(nginx.port);
+        client.send("GET /upstream/hang HTTP/1.1\r\nHost: t\r\n\r\n");
+        let found = wait_for(&nginx, &[(Some("/upstream/hang"), Some(State::Waiting))]);
+        let age = found[0].age_ms;
+        let is_elsewhere = matches!(name, "freenginx" | "tengine");
+        assert_eq!(age.is_none(), is_elsewhere, "{name}: {found:#?}");
+        let most = PATIENCE.as_millis() as u64;
+        assert!(age.is_none_or(|age| age <= most), "{name}: {found:#?}");
     }
 }
 

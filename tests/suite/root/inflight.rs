@@ -64,7 +64,10 @@ fn inflight(nginx: &Nginx) -> Vec<Inflight<'static>> {
 
 /// Waits until the requests in flight have these uris and states, in any order. Returns them in the order of
 /// their uris.
-fn wait_for(nginx: &Nginx, expected: &[(Option<&str>, Option<State>)]) -> Vec<Inflight<'static>> {
+pub fn wait_for(
+    nginx: &Nginx,
+    expected: &[(Option<&str>, Option<State>)],
+) -> Vec<Inflight<'static>> {
     let end = Instant::now() + PATIENCE;
     let mut expected: Vec<_> = expected.to_vec();
     expected.sort();
