@@ -35,6 +35,8 @@ pub struct Config<'a> {
     pub http: &'a str,
     /// The number of workers.
     pub workers: usize,
+    /// The number of connections that each of them may have.
+    pub connections: usize,
     /// The port of the upstream; 0: there is none.
     pub upstream: u16,
     /// The content of the main context.
@@ -54,6 +56,7 @@ impl Default for Config<'_> {
         Self {
             http: "server { listen 127.0.0.1:{port}; location / { return 200 'hello\\n'; } }",
             workers: 1,
+            connections: 512,
             upstream: 9,
             main: "",
             binary: binary(),
@@ -88,10 +91,11 @@ impl Config<'_> {
             .join("\n");
         format!(
             "daemon {};\nworker_processes {};\npid {root}/nginx.pid;\nerror_log stderr info;\n{main}\n\
-             events {{ worker_connections 512; }}\n\
+             events {{ worker_connections {}; }}\n\
              http {{\n{log_format}\naccess_log {root}/access.log truth;\n{temp}\n{http}\n}}\n",
             if self.daemon { "on" } else { "off" },
             self.workers,
+            self.connections,
         )
     }
 }

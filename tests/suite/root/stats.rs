@@ -2,6 +2,7 @@
 //! `--stats`: nginx's own counters, which are an outside witness of how many requests there were.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use rustls::version::TLS13;
 
@@ -9,6 +10,7 @@ use crate::suite::common::build::is_built_with;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::tls;
@@ -149,4 +151,45 @@ fn witness() {
     let ended = tool.wait();
     ended.assert_clean();
     assert_eq!(ended.records().len(), 25);
+}
+
+/// Check that what nginx has accepted and not handled are the connections for which it had none of its
+/// `worker_connections`: one for each such line of its error log, and one for each client that was closed at once.
+#[test]
+fn exhausted() {
+    if !is_built_with(MODULE) {
+        return none_without_module();
+    }
+    let nginx = Nginx::start(&Config {
+        connections: 32,
+        main: "error_log {prefix}/alerts.log alert;",
+        http: "server { listen 127.0.0.1:{port} deferred; location / { return 200; } }",
+        ..Config::default()
+    });
+    let (tool, port) = with_stats(&nginx);
+    /* nginx may close a connection that has sent nothing (ngx_drain_connections()): with `deferred` there is none. */
+    let clients = (0..40).map(|_| {
+        let mut client = Client::connect(nginx.port);
+        client.try_send("GET / HTTP/1.1\r\nHost: t\r\n");
+        client
+    });
+    let mut clients: Vec<_> = clients.collect();
+    wait_for(&line(&nginx, "connections_accepted", 40), || served(port));
+    let log = || fs::read_to_string(nginx.prefix().join("alerts.log")).unwrap();
+    let refused = log()
+        .matches("32 worker_connections are not enough")
+        .count();
+    assert!((8..40).contains(&refused), "{}", log());
+    let handled = 40 - refused as u64;
+    wait_for(&line(&nginx, "connections_handled", handled), || {
+        served(port)
+    });
+    let mut answered = 0;
+    for client in &mut clients {
+        client.try_send("Connection: close\r\n\r\n");
+        answered += u64::from(client.rest().starts_with(b"HTTP/1.1 200"));
+    }
+    assert_eq!(answered, handled);
+    drop(nginx);
+    tool.wait().assert_clean();
 }
