@@ -9,6 +9,7 @@
 
 #include "abandoned.bpf.h"
 #include "arg.bpf.h"
+#include "listen.bpf.h"
 #include "maps.bpf.h"
 #include "request.bpf.h"
 #include "syscall.bpf.h"
@@ -35,6 +36,7 @@ const enum worker_flag unused_worker_flag = WORKER_FOLLOW;
 const enum process_event_kind unused_process_event_kind = PROCESS_EXECUTED;
 const struct traced_task unused_traced_task = {};
 const struct mapped_file unused_mapped_file = {};
+const struct listener unused_listener = {};
 const struct connection_record unused_connection_record = {};
 const enum close_state unused_close_state = CLOSE_HANDSHAKE;
 const enum limit unused_limit = ATTEMPTS_MAX;
@@ -228,5 +230,13 @@ SEC("iter/task_vma")
 int mapped_files(struct bpf_iter__task_vma *ctx)
 {
 	mapping_listed(ctx->meta->seq, ctx->task, ctx->vma);
+	return 0;
+}
+
+/* Only with --metrics, and where the kernel lets a process be chosen. */
+SEC("iter/task_file")
+int listeners(struct bpf_iter__task_file *ctx)
+{
+	listener_listed(ctx->meta->seq, ctx->file);
 	return 0;
 }

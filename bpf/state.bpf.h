@@ -48,6 +48,15 @@ struct mapped_file {
 		      */
 };
 
+/* A listening TCP socket of a process: what the iterator listeners writes. */
+struct listener {
+	__u64 inode; /* of the socket: no other one has it while this one is open */
+	struct address address;
+	__u32 waiting;	   /* connections that wait until they are accepted */
+	__u32 waiting_max; /* when more than these wait, the kernel drops */
+	__u32 drops;	   /* segments that the kernel has dropped since the socket was made */
+};
+
 /* The last read from a datagram socket. */
 struct datagram {
 	__u64 sk;

@@ -58,6 +58,7 @@ enum {
 	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
+	TCP_LISTEN = 10,
 	TCP_CLOSING = 11,
 	EAGAIN = 11,
 	IPPROTO_TCP = 6,
@@ -101,6 +102,7 @@ struct hlist_head {
 };
 
 struct inode {
+	unsigned long i_ino;
 	long long i_size;
 };
 
@@ -172,6 +174,13 @@ struct bpf_iter__task {
 	struct task_struct *task;
 };
 
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
 struct bpf_iter__task_vma {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
@@ -201,6 +210,7 @@ struct sock_common {
 	__be16 skc_dport;
 	__u16 skc_num;
 	unsigned short skc_family;
+	unsigned char skc_state;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 };
@@ -212,6 +222,11 @@ struct sock {
 	struct socket *sk_socket;
 	unsigned short sk_type;
 	__u16 sk_protocol;
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+	struct {
+		int counter;
+	} sk_drops;
 };
 
 struct inet_sock {

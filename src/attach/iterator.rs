@@ -10,6 +10,7 @@ use std::ptr;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::ensure;
 use libbpf_rs::libbpf_sys;
 use plain::Plain;
 use rustix::mm::MapFlags;
@@ -23,6 +24,11 @@ use crate::bpf::types;
 unsafe impl Plain for types::traced_task {}
 // SAFETY: as above.
 unsafe impl Plain for types::mapped_file {}
+// SAFETY: as above.
+unsafe impl Plain for types::listener {}
+
+/// The most listening sockets of a process that are read. Whoever runs an nginx may open any number of them.
+pub const LISTENERS_MAX: usize = 16_384;
 
 /// A program that runs for each object of the kernel of one kind.
 pub struct BpfIterator(OwnedFd);
@@ -52,13 +58,26 @@ impl BpfIterator {
 
     /// Runs the program for all objects, and returns the values that it has written.
     pub fn values<T: Plain + Copy + Default>(&self) -> Result<Vec<T>> {
+        Ok(values_in(&self.bytes(u64::MAX)?))
+    }
+
+    /// Does the same as `values()`. Fails when there are more values than `max`.
+    pub fn at_most<T: Plain + Copy + Default>(&self, max: usize) -> Result<Vec<T>> {
+        let values = values_in(&self.bytes(((max + 1) * size_of::<T>()) as u64)?);
+        ensure!(values.len() <= max, "there are more than {max}");
+        Ok(values)
+    }
+
+    /// Runs the program for all objects, and returns at most `max` bytes of what it has written.
+    fn bytes(&self, max: u64) -> Result<Vec<u8>> {
         // SAFETY: takes a descriptor, returns another one or an error.
         let fd = owned(unsafe { libbpf_sys::bpf_iter_create(self.0.as_raw_fd()) });
         let mut bytes = Vec::new();
         File::from(fd.context("failed to run a BPF iterator")?)
+            .take(max)
             .read_to_end(&mut bytes)
             .context("failed to run a BPF iterator")?;
-        Ok(values_in(&bytes))
+        Ok(bytes)
     }
 }
 

@@ -11,6 +11,7 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 use libbpf_rs::btf::Btf;
+use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::FuncProto;
 use libbpf_rs::btf::types::Struct;
@@ -46,6 +47,12 @@ const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Older kernels print a warning with a stack trace when a uprobe uses a map whose entries are not
 /// allocated beforehand.
 const ALLOCATOR: &str = "bpf_mem_alloc";
+
+/// The enum that only kernels have whose iterators can be limited to the files of one process (Linux 6.1).
+const CHOSEN_TASKS: &str = "bpf_iter_task_type";
+
+/// The members of a listening socket that the metrics show.
+const QUEUE: [&str; 3] = ["sk_ack_backlog", "sk_max_ack_backlog", "sk_drops"];
 
 /// The member in which the kernel counts how long a task has waited for a CPU, with its struct.
 const RUN_DELAY: (&str, &str) = ("sched_info", "run_delay");
@@ -89,6 +96,8 @@ pub struct Kernel {
     pub programs: Vec<(&'static str, &'static str)>,
     /// True when uprobes may use maps whose entries are allocated when they are added.
     pub can_allocate: bool,
+    /// True when the listening sockets of one process can be listed.
+    pub can_list_listeners: bool,
 }
 
 impl KernelSurvey {
@@ -201,6 +210,8 @@ pub fn check(sockets: Option<SocketSource>, with_turns: bool) -> Result<Kernel> 
     Ok(Kernel {
         programs,
         can_allocate: types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some(),
+        can_list_listeners: types.type_by_name::<Enum<'_>>(CHOSEN_TASKS).is_some()
+            && QUEUE.iter().all(|member| named.has("sock", member)),
         types: named,
         sockets,
         method,

@@ -26,6 +26,7 @@ use plain::Plain;
 use crate::attach::counters::CounterMap;
 use crate::attach::departed::Departed;
 use crate::attach::iterator::BpfIterator;
+use crate::attach::iterator::LISTENERS_MAX;
 use crate::attach::iterator::MappedFiles;
 use crate::attach::kernel::Kernel;
 use crate::attach::layout_object::LayoutKey;
@@ -36,6 +37,7 @@ use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
 use crate::attach::process_event::EndedProcess;
 use crate::attach::process_event::ProcessEvent;
+use crate::attach::shared::LISTENERS;
 use crate::attach::shared::MAPPED_FILES;
 use crate::attach::shared::SharedObject;
 use crate::attach::shared::TRACED_TASKS;
@@ -127,8 +129,12 @@ impl Tracer {
         if extras.connections {
             kernel.programs.insert(0, CONNECTION_END);
         }
+        let listeners = extras.listeners && kernel.can_list_listeners;
         let settings = ObjectSettings {
-            extras: extras.clone(),
+            extras: Extras {
+                listeners,
+                ..extras.clone()
+            },
             filter: *filter,
             kernel,
         };
@@ -309,6 +315,16 @@ impl Tracer {
     /// Returns whether BPF reports connections that end without a request.
     pub fn reports_connections(&self) -> bool {
         self.settings.extras.connections
+    }
+
+    /// Returns whether the listening sockets of a process can be read, and are asked for.
+    pub fn reads_listeners(&self) -> bool {
+        self.settings.extras.listeners
+    }
+
+    /// Returns the listening TCP sockets among the open files of a process: none when it has ended.
+    pub fn listeners(&self, pid: u32) -> Result<Vec<types::listener>> {
+        BpfIterator::link(self.shared.iterator(LISTENERS)?, Some(pid))?.at_most(LISTENERS_MAX)
     }
 
     /// Returns the counters.

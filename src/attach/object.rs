@@ -77,6 +77,8 @@ pub struct Extras {
     pub config_lines: bool,
     /// The ends of connections without a request.
     pub connections: bool,
+    /// The queues of listening sockets. They are left out where the kernel can't list those of one process.
+    pub listeners: bool,
     /// Numbers of the TCP connections of a request.
     pub tcp: bool,
     /// The names of variables, in lower case: at most eight, each of at most 64 bytes.

@@ -67,8 +67,8 @@ mod tests {
         let types = kernel_types(&kernel).unwrap();
         for (name, members) in [
             ("task_struct", 9),
-            ("sock_common", 7),
-            ("sock", 4),
+            ("sock_common", 8),
+            ("sock", 7),
             ("tcp_sock", 7),
             ("epitem", 2),
             ("pid", 2),

@@ -19,12 +19,14 @@ use crate::attach::object::ObjectSettings;
 use crate::attach::object::Part;
 use crate::bpf::OpenNgxSkel;
 
-/// The programs that only write what user space asks for.
+/// The programs that only write what user space asks for, and that are always loaded.
 pub const ITERATORS: [&str; 2] = [TRACED_TASKS, MAPPED_FILES];
 /// The iterator of the traced processes.
 pub const TRACED_TASKS: &str = "traced_tasks";
 /// The iterator of the files that this process has mapped.
 pub const MAPPED_FILES: &str = "mapped_files";
+/// The iterator of the listening sockets of a process. It is loaded if these are asked for.
+pub const LISTENERS: &str = "listeners";
 
 /// The end of the name of a map with the programs of all layouts for one event of the kernel.
 pub const LAYOUTS: &str = "_layouts";
@@ -40,12 +42,16 @@ pub struct SharedObject {
 struct SharedPart<'a> {
     /// The programs to attach to the kernel, each with the tracepoint or function.
     programs: &'a [(&'static str, &'static str)],
+    /// True when listening sockets are read.
+    with_listeners: bool,
 }
 
 impl Part for SharedPart<'_> {
     fn has(&self, program: &str) -> bool {
         let mut programs = self.programs.iter();
-        programs.any(|(name, _)| *name == program) || ITERATORS.contains(&program)
+        programs.any(|(name, _)| *name == program)
+            || ITERATORS.contains(&program)
+            || (self.with_listeners && program == LISTENERS)
     }
 
     fn configure(&self, open: &mut OpenNgxSkel<'_>) -> Result<()> {
@@ -66,9 +72,13 @@ impl SharedObject {
     /// Loads the programs for events of the kernel, and attaches them. Nothing is traced yet.
     pub fn attach(settings: &ObjectSettings) -> Result<Self> {
         let programs = &settings.kernel.programs;
+        let part = SharedPart {
+            programs,
+            with_listeners: settings.extras.listeners,
+        };
         let mut shared = Self {
             links: Vec::new(),
-            object: settings.load(&SharedPart { programs }, None)?,
+            object: settings.load(&part, None)?,
         };
         for (name, place) in programs {
             let mut all = shared.object.skel.object().progs_mut();
@@ -126,6 +136,7 @@ mod tests {
 
     use super::ITERATORS;
     use super::LAYOUTS;
+    use super::LISTENERS;
     use super::Part as _;
     use super::SharedPart;
     use crate::bpf::NgxSkelBuilder;
@@ -145,6 +156,7 @@ mod tests {
         ];
         let part = SharedPart {
             programs: &programs,
+            with_listeners: false,
         };
         part.configure(&mut open).unwrap();
         let (mut created, mut others) = (Vec::new(), Vec::new());
@@ -167,5 +179,6 @@ mod tests {
             assert!(names.contains(name) && part.has(name), "{name}");
         }
         assert!(part.has("sock_destroy") && !part.has("sock_recv"));
+        assert!(names.contains(LISTENERS) && !part.has(LISTENERS));
     }
 }

@@ -73,6 +73,7 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
         extras: Extras {
             config_lines: options.config_lines,
             tcp: options.tcp,
+            listeners: options.metrics.is_some(),
             connections: options.connections,
             variables: options.variable.clone(),
             headers: header_names(options),
@@ -233,6 +234,12 @@ mod tests {
         assert_eq!((metrics.address.port(), metrics.routes.len()), (9913, 1));
         assert_eq!(settings.overhead, Some(ReportTimes::AtEnd));
         assert_eq!(settings.verbosity, Verbosity::Verbose);
+    }
+
+    /// Check that the metrics have listening sockets.
+    #[test]
+    fn listeners() {
+        assert!(parsed(&["--metrics=9913"]).follow.extras.listeners);
     }
 
     /// Check the time of `--blocked`, with its default.

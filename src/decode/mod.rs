@@ -9,7 +9,7 @@ pub mod connection;
 mod ending;
 #[cfg(test)]
 pub mod examples;
-mod facts;
+pub mod facts;
 mod failure;
 pub mod held;
 pub mod place;

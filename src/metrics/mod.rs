@@ -22,6 +22,7 @@ use labels::NONE;
 use labels::OTHER;
 use labels::TakenIn;
 use labels::safe_value;
+use listen::ListenMetrics;
 use nginx::NginxMetrics;
 use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
@@ -36,6 +37,7 @@ mod ends;
 mod histograms;
 mod host;
 mod labels;
+pub mod listen;
 pub mod nginx;
 pub mod own;
 mod place;
@@ -69,6 +71,8 @@ pub struct Served {
     pub requests: Option<RequestMetrics>,
     /// Those of nginx itself.
     pub nginx: Option<NginxMetrics>,
+    /// Those of its listening sockets.
+    pub listeners: Option<ListenMetrics>,
 }
 
 /// The labels that requests of one kind have in common.
@@ -180,6 +184,7 @@ pub fn serve(settings: Option<MetricsSettings>) -> Result<Served> {
         nginx: settings
             .stats
             .then(|| NginxMetrics::register(&mut registry)),
+        listeners: Some(ListenMetrics::register(&mut registry)),
     };
     server::start(settings.address, registry)
         .with_context(|| format!("failed to serve metrics at {}", settings.address))?;

@@ -57,6 +57,7 @@ use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::lines::Lines;
+use crate::pipeline::listeners::ListenerExport;
 use crate::pipeline::overhead::Overhead;
 use crate::pipeline::overhead::OverheadMeter;
 use crate::pipeline::overhead::ReportTimes;
@@ -73,6 +74,7 @@ mod fence;
 pub mod filter;
 mod ledger;
 mod lines;
+mod listeners;
 mod messages;
 pub mod overhead;
 mod places;
@@ -143,6 +145,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         ledger: Arc::clone(&ledger),
         own_metrics: served.own,
         counters: served.nginx.map(CounterExport::new),
+        listeners: served.listeners.map(ListenerExport::new),
         meter: settings.overhead.map(OverheadMeter::start).transpose()?,
         messages,
     };
@@ -263,6 +266,8 @@ struct Control {
     own_metrics: Option<OwnMetrics>,
     /// nginx's own counters as metrics.
     counters: Option<CounterExport>,
+    /// The queues of nginx's listening sockets as metrics.
+    listeners: Option<ListenerExport>,
     /// The measurement of the overhead.
     meter: Option<OverheadMeter>,
     /// The requests that were in flight in processes that have ended.
@@ -305,6 +310,9 @@ impl Control {
         self.report_untraced();
         if let Some(counters) = &mut self.counters {
             counters.tick(&self.follower, self.messages);
+        }
+        if let Some(listeners) = &mut self.listeners {
+            listeners.tick(&self.follower, self.messages);
         }
         let counts = self.ledger.counts();
         if let Some(metrics) = &self.own_metrics {

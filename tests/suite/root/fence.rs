@@ -29,7 +29,9 @@ use crate::suite::common::program::open_to_all;
 use crate::suite::common::service::Service;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::root::listeners;
 use crate::suite::root::metrics::served;
+use crate::suite::root::metrics::wait_for;
 
 mod newcomers;
 
@@ -235,6 +237,15 @@ fn assert_works(place: &Place, tool: &mut Tool, nginx: &Nginx) {
     serve();
     wait_lines(&output, 1);
     assert!(served(place.port).contains("\nngx_bpf_requests_seen_total "));
+    if listeners::are_shown() {
+        let queue = listeners::line(
+            "queue_connections",
+            new_master,
+            ("127.0.0.1", nginx.port),
+            0,
+        );
+        wait_for(&queue, || served(place.port));
+    }
     kill("QUIT", new_master);
 }
 

@@ -51,6 +51,8 @@ mod http3;
 mod inflight;
 /// Files of layouts: what they are checked for, and what messages say to do.
 mod layouts;
+/// The queues of listening sockets.
+mod listeners;
 /// Locations: buffers, files, redirects and error pages.
 mod locations;
 /// Loss.
