@@ -29,6 +29,7 @@ use crate::layout::choose::ChosenLayout;
 use crate::layout::choose::LayoutSources;
 use crate::layout::file;
 use crate::layout::remedy;
+use crate::layout::uri_changes;
 use crate::layout::wanted::WantedMembers;
 use crate::pauses::PausePlaces;
 use crate::sites::ProbeSites;
@@ -67,6 +68,8 @@ pub struct Binary {
     pub layout: ChosenLayout,
     /// The instructions that the probes are placed on.
     pub probe_sites: ProbeSites,
+    /// The bits from `r->http_connection` to `r->uri_changes`. `None` when that is not certain.
+    pub uri_changes: Option<u32>,
     /// Where its processes have nginx's own counters. `None` when it does not count.
     pub counters: Option<CounterPlaces>,
     /// The functions that show why nginx makes a request wait.
@@ -162,14 +165,17 @@ impl Binary {
                 files,
             };
             let layout = choose::choose_layout(path, &elf, &identity, sources, wanted)?;
-            Ok((layout, ProbeSites::locate(&elf)?))
+            let build = &identity.build;
+            let uri_changes = uri_changes::locate(&elf, build, &layout.layout)?;
+            Ok((layout, uri_changes, ProbeSites::locate(&elf)?))
         });
         match read {
-            Ok((layout, probe_sites)) => Ok(Self {
+            Ok((layout, uri_changes, probe_sites)) => Ok(Self {
                 identity,
                 layout: layout.without_unread(),
                 pauses: PausePlaces::locate(&elf, &probe_sites.sites),
                 probe_sites,
+                uri_changes,
                 counters: CounterPlaces::locate(&elf),
             }),
             Err(error) => Err(Unsupported {

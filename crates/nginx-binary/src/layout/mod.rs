@@ -25,6 +25,7 @@ pub mod inference;
 mod lines;
 pub mod remedy;
 mod table;
+pub mod uri_changes;
 pub mod variables;
 pub mod wanted;
 pub mod witness;

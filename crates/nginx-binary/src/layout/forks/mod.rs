@@ -242,7 +242,7 @@ impl Forks {
 
 /// Splits the name of a fork into its name and its release. `None` when the release has another form: that of a
 /// candidate (`1.27.1.2rc1`) was not examined.
-fn parse_name(fork: &str) -> Option<(&str, Release)> {
+pub fn parse_name(fork: &str) -> Option<(&str, Release)> {
     let (name, release) = fork.split_once('/')?;
     Some((name, release.parse().ok()?))
 }

@@ -173,6 +173,17 @@ impl<'a> Witnesses<'a> {
         })
     }
 
+    /// Returns whether a function whose first argument is a request accesses less than a pointer's bytes at an
+    /// offset in a request: bits that begin there.
+    pub fn accesses_part(&self, layout: &Layout, function: &str, offset: i64) -> bool {
+        let places: PointerOffsets = std::array::from_fn(|n| offset_in(layout, &[POINTERS[n].0]));
+        let function = self.elf.function(function).ok();
+        function.is_some_and(|function| {
+            let effects = self.effects_of(&places, function.address, REQUEST);
+            effects.narrow.contains(&(REQUEST, offset))
+        })
+    }
+
     /// Returns whether a witness accesses a member at an offset. `None` when the witness is missing.
     fn touches(&self, places: &PointerOffsets, question: Question) -> Option<bool> {
         let (witness, place) = WITNESSES[question.number];
