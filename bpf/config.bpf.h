@@ -10,6 +10,7 @@
 
 /* The verifier knows their values and removes the code that they rule out. */
 const volatile bool layout_inferred; /* the layout was inferred from the binary's code */
+const volatile __u32 uri_changes_at; /* bits from r->http_connection; 0: it is not known */
 const volatile __u32 pid_namespace;  /* inode of the tool's pid namespace: pids are of this one */
 const volatile __u32 tool_pid;	     /* of the tool itself */
 const volatile bool quic_is_probed;  /* quic_output and quic_close are attached */

@@ -165,6 +165,21 @@ static __always_inline bool is_stream_refused(struct scratch *s)
 	return NGX_GET(ev, write) & NGX_EVENT_ERROR;
 }
 
+/*
+ * The number of internal redirects: r->uri_changes counts down from one more than nginx allows. A
+ * value that nginx never has is left to src/decode/facts.rs.
+ */
+static __always_inline __u32 redirects(struct scratch *s)
+{
+	__u32 at = URI_CHANGES_WORD, word;
+
+	if (!uri_changes_at || at > REQUEST_BYTES_MAX - sizeof(word))
+		return 0;
+	word = *(__u32 *)&s->request[at];
+	return NGX_HTTP_MAX_URI_CHANGES + 1 -
+	       (word >> uri_changes_at % 32 & NGX_HTTP_URI_CHANGES_MASK);
+}
+
 /* The members of r and c that are numbers. Returns 0 when one of them could not be read. */
 __noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 {
@@ -188,6 +203,7 @@ __noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 		d->http_version = NGX_HTTP_VERSION_30;
 	d->bytes_sent = OF_CONNECTION(s, sent);
 	d->status = request_status(s, rc);
+	d->redirects = redirects(s);
 	d->connection = OF_CONNECTION(s, number);
 	d->connection_requests = OF_CONNECTION(s, requests);
 	if (layout_inferred)

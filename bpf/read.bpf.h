@@ -55,6 +55,11 @@
 #define OF_REQUEST(s, member) NGX_IN((s)->request, (struct ngx_http_request_s *)NULL, member)
 #define OF_CONNECTION(s, member) NGX_IN((s)->connection, (struct ngx_connection_s *)NULL, member)
 
+/* The offset of the word that has r->uri_changes. Only where uri_changes_at is set. */
+#define URI_CHANGES_WORD                                                                           \
+	(bpf_core_field_offset(struct ngx_http_request_s, http_connection) +                       \
+	 uri_changes_at / 32 * sizeof(__u32))
+
 /* Whether this nginx has QUIC. If not, the verifier removes all code that is for QUIC only. */
 static __always_inline bool knows_quic(void)
 {

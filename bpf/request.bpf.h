@@ -46,10 +46,19 @@ static __always_inline bool is_of_handshake(struct connection *conn, struct ngx_
 	return !NGX_GET(c, requests);
 }
 
+/* Bytes of a request that are copied: up to the last member that is read. */
+static __always_inline __u32 request_bytes(void)
+{
+	__u32 bytes = bpf_core_type_size(struct ngx_http_request_s);
+	__u32 end = URI_CHANGES_WORD + sizeof(__u32);
+
+	return uri_changes_at && end > bytes && end <= REQUEST_BYTES_MAX ? end : bytes;
+}
+
 /* Copies the request, and checks the members that can have a few values only. */
 static __always_inline enum validity request_valid(struct scratch *s, struct ngx_http_request_s *r)
 {
-	if (NGX_COPY(s->request, r))
+	if (bpf_probe_read_user(s->request, request_bytes(), r))
 		return is_request(r) ? REQUEST_BAD : REQUEST_NONE;
 	/* ngx_http_free_request() itself returns at once when the pool is gone. */
 	if (OF_REQUEST(s, signature) != NGX_HTTP_MODULE || !OF_REQUEST(s, pool))

@@ -28,8 +28,8 @@ enum limit {
 	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
 	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
 	/*
-	 * And of the structs that are copied whole. The largest known have 1320, 240 and 112; an
-	 * ngx_http_request_body_t is copied to where a state is.
+	 * And of the structs that are copied whole. The largest known are read up to 1400, 240 and
+	 * 112; an ngx_http_request_body_t is copied to where a state is.
 	 */
 	REQUEST_BYTES_MAX = 2048,
 	CONNECTION_BYTES_MAX = 512,
@@ -259,7 +259,7 @@ struct request_record {
 	__u16 subrequests_len;
 	__u16 subrequests_seen;
 	__u32 container; /* user space's number of its master's container; 0: none */
-	__u32 pad;
+	__u32 redirects; /* internal redirects; 0: none, or it is not known how many */
 };
 
 /*

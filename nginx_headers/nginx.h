@@ -118,6 +118,13 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_CORE_MAIN_CONF_HANDLERS   40
 #define NGX_HTTP_REQUEST_PHASE_HANDLER     40
 
+/*
+ * r->uri_changes: four bits, which begin with one more than this. crates/nginx-binary/src/layout/uri_changes.rs
+ * knows where they are.
+ */
+#define NGX_HTTP_MAX_URI_CHANGES   10
+#define NGX_HTTP_URI_CHANGES_MASK  15
+
 /* v->len and the bits after it: an ngx_http_variable_value_t is this word and a pointer */
 #define NGX_HTTP_VARIABLE_LEN        0x0fffffff
 #define NGX_HTTP_VARIABLE_VALID      0x10000000

@@ -44,6 +44,8 @@ pub struct LayoutKey {
     pub layout: Layout,
     /// True when the layout was inferred, which each record states.
     pub is_inferred: bool,
+    /// The bits from `r->http_connection` to `r->uri_changes`. `None` when that is not certain.
+    pub uri_changes: Option<u32>,
     /// The programs that are attached to nginx's functions, some of them to several.
     pub programs: BTreeSet<&'static str>,
     /// True when these show the sends of HTTP/3.
@@ -59,6 +61,7 @@ impl LayoutKey {
     pub fn new(
         layout: &Layout,
         is_inferred: bool,
+        uri_changes: Option<u32>,
         probes: &ProbeSites,
         turn: Option<&ProbeSite>,
     ) -> Self {
@@ -66,6 +69,7 @@ impl LayoutKey {
         Self {
             layout: layout.clone(),
             is_inferred,
+            uri_changes,
             programs: all.map(|site| site.program).collect(),
             cover_quic: sites::cover_quic(&probes.sites),
             cover_waits: probes.waits_unavailable.is_none(),
@@ -105,6 +109,7 @@ impl Part for LayoutPart<'_> {
         let settings = open.maps.rodata_data.as_deref_mut();
         let settings = settings.context("the BPF object has no settings")?;
         settings.layout_inferred = self.key.is_inferred;
+        settings.uri_changes_at = self.key.uri_changes.unwrap_or_default();
         settings.quic_is_probed = self.key.cover_quic;
         settings.waits_are_known = self.key.cover_waits;
         settings.modules_foreign = self.key.has_foreign_modules;

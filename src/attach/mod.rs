@@ -83,6 +83,8 @@ pub struct ProbeTarget<'a> {
     pub layout: &'a Layout,
     /// True when the layout was inferred.
     pub is_layout_inferred: bool,
+    /// The bits from `r->http_connection` to `r->uri_changes`. `None` when that is not certain.
+    pub uri_changes: Option<u32>,
     /// The places of its uprobes, and what they can't show.
     pub probes: &'a ProbeSites,
     /// The place of the one that shows turns of the event loop, if it was asked for.
@@ -165,6 +167,7 @@ impl Tracer {
         let key = LayoutKey::new(
             target.layout,
             target.is_layout_inferred,
+            target.uri_changes,
             target.probes,
             target.turn,
         );

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
+use ngx_bpf_record::limits;
 use ngx_bpf_record::values::Alpn;
 use ngx_bpf_record::values::CacheStatus;
 use ngx_bpf_record::values::Cut;
@@ -58,6 +59,12 @@ impl<'a> Facts<'_, 'a> {
     /// followed by another request; the number may then be negative, and is `None` here.
     pub fn request_size(&self) -> Option<i64> {
         Some(self.0.record.request_length).filter(|length| *length >= 0)
+    }
+
+    /// Returns the number of internal redirects. `None` when there was none, or when nginx does not count that far.
+    pub fn redirects(&self) -> Option<u8> {
+        let count = u8::try_from(self.0.record.redirects).ok()?;
+        Some(count).filter(|count| (1..=limits::REDIRECTS_MAX).contains(count))
     }
 
     /// Returns the trace that the request belongs to, as its client states it.
@@ -206,6 +213,25 @@ pub mod tests {
         assert_eq!(Facts(&event).request_size(), Some(100));
         event.record.request_length = -1;
         assert_eq!(Facts(&event).request_size(), None);
+    }
+
+    /// Check that a number of redirects that nginx does not count to is not reported: its field of four bits has
+    /// 12 to 15 where BPF counts below 0.
+    #[test]
+    fn redirects() {
+        let mut event = event();
+        for (count, expected) in [
+            (0, None),
+            (1, Some(1)),
+            (11, Some(11)),
+            (12, None),
+            (11_u32.wrapping_sub(12), None),
+            (11_u32.wrapping_sub(15), None),
+            (256 + 3, None),
+        ] {
+            event.record.redirects = count;
+            assert_eq!(Facts(&event).redirects(), expected, "{count}");
+        }
     }
 
     /// Check the addresses of both ends: none for an unknown family, and the client's only where

@@ -53,6 +53,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         uri: texts.uri.lossy(),
         http_host: texts.host.lossy(),
         place: Place {
+            redirects: facts.redirects(),
             upstream_name: texts.resolved.lossy(),
             is_upstream_of_variable: !texts.resolved.bytes.is_empty(),
             ..Default::default()

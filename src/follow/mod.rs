@@ -171,6 +171,7 @@ impl Follower {
             binary: &program.binary,
             layout: &program.layout.layout,
             is_layout_inferred,
+            uri_changes: program.uri_changes,
             probes: &program.probe_sites,
             turn: asked
                 .then(|| messages::turn(self.messages, &program))

@@ -41,6 +41,8 @@ pub struct Program {
     pub layout: ChosenLayout,
     /// Where its probes go.
     pub probe_sites: ProbeSites,
+    /// The bits from `r->http_connection` to `r->uri_changes`. `None` when that is not certain.
+    pub uri_changes: Option<u32>,
     /// Where its processes have nginx's own counters. `None` when it does not count.
     pub counters: Option<CounterPlaces>,
     /// The functions that show why nginx makes a request wait.
@@ -78,6 +80,7 @@ impl Program {
             identity: read.identity,
             layout: read.layout,
             probe_sites: read.probe_sites,
+            uri_changes: read.uri_changes,
             counters: read.counters,
             pauses: read.pauses,
             processes: vec![process],

@@ -28,6 +28,9 @@ pub const PLACE_MAX: usize = 512;
 /// The most bytes of a place in a file: the path, a colon and the line.
 pub const CONFIG_MAX: usize = 510 + ":4294967295".len();
 
+/// The most redirects of a request: NGX_HTTP_MAX_URI_CHANGES, and the one that nginx refuses.
+pub const REDIRECTS_MAX: u8 = 11;
+
 /// The most keys of `variables`, and of `headers`.
 pub const ASKED_MAX: usize = 8;
 

@@ -27,6 +27,15 @@ pub struct Place<'a> {
         "x-otel" = "http.route"
     ))]
     pub location: Option<Cow<'a, str>>,
+    /// The number of internal redirects: how often nginx was made to choose another location (below). It has refused
+    /// the last one of 11.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = limits::REDIRECTS_MAX), extend(
+        "x-source" = "`r->uri_changes`",
+        "x-absent" = "there was none; the release was not examined \
+                      (docs/compatibility.md), or the code of the build does not show the place"
+    ))]
+    pub redirects: Option<u8>,
     /// `$server_name`: the first name of the server that was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::PLACE_MAX), extend(

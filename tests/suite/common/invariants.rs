@@ -4,6 +4,7 @@
 
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::Waits;
+use ngx_bpf_record::limits::REDIRECTS_MAX;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Side;
@@ -34,6 +35,8 @@ pub fn assert_invariants(record: &Record) {
             "{record:#?}"
         );
     }
+    let is_refused = record.place.redirects == Some(REDIRECTS_MAX);
+    assert!(!is_refused || record.status == Some(500), "{record:#?}");
     assert_ending(&record.ending, record);
     if let Some(part) = record.ending.last_phase {
         assert_part(part, record);

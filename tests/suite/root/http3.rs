@@ -24,6 +24,8 @@ use crate::suite::root::times::assert_between;
 use crate::suite::root::trace_context;
 use crate::suite::root::trace_context::assert_tells;
 
+/// Internal redirects.
+mod redirects;
 /// Clients that must not take the room of others.
 mod room;
 

@@ -81,6 +81,8 @@ mod privileges;
 mod processes;
 /// TLS and HTTP/2, with clients that people use.
 mod protocols;
+/// Internal redirects.
+mod redirects;
 /// Every kind of request, compared with nginx's access log.
 mod requests;
 /// An nginx that is started again and again.
