@@ -182,8 +182,10 @@ __noinline int draft_texts(struct worker *w, struct scratch *s)
 	DRAFT_TEXT(s, &line, request_uri, OF_REQUEST(s, unparsed_uri.data),
 		   OF_REQUEST(s, unparsed_uri.len));
 	DRAFT_TEXT(s, &line, uri, OF_REQUEST(s, uri.data), OF_REQUEST(s, uri.len));
-	DRAFT_TEXT(s, &line, protocol, OF_REQUEST(s, http_protocol.data),
-		   OF_REQUEST(s, http_protocol.len));
+	/* That of HTTP/2 is a constant of nginx's, whose page need not be in memory. */
+	if (OF_REQUEST(s, http_version) != NGX_HTTP_VERSION_20)
+		DRAFT_TEXT(s, &line, protocol, OF_REQUEST(s, http_protocol.data),
+			   OF_REQUEST(s, http_protocol.len));
 	DRAFT_TEXT(s, &line, remote_addr, OF_CONNECTION(s, addr_text.data),
 		   OF_CONNECTION(s, addr_text.len));
 	DRAFT_TEXT(s, &line, host, host.data, host.len);

@@ -55,6 +55,14 @@ impl<'a> Facts<'_, 'a> {
             || !is_read
     }
 
+    /// Returns `$server_protocol`. That of HTTP/2 is a constant (`ngx_http_v2_create_stream()`).
+    pub fn server_protocol(&self) -> Option<Cow<'a, str>> {
+        match self.0.record.http_version {
+            HTTP_VERSION_20 => Some("HTTP/2.0".into()),
+            _ => self.0.texts.protocol.lossy(),
+        }
+    }
+
     /// Returns `$request_length`. nginx counts too little when it discards a chunked body that is
     /// followed by another request; the number may then be negative, and is `None` here.
     pub fn request_size(&self) -> Option<i64> {

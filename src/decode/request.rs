@@ -47,7 +47,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         server_addr,
         server_port,
         scheme: facts.scheme(),
-        server_protocol: texts.protocol.lossy(),
+        server_protocol: facts.server_protocol(),
         request_method: texts.method.lossy(),
         request_uri: texts.request_uri.lossy(),
         uri: texts.uri.lossy(),

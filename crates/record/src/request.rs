@@ -121,7 +121,7 @@ pub struct Request<'a> {
     /// `$server_protocol`, as the client wrote it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::PROTOCOL_MAX), extend(
-        "x-source" = "`r->http_protocol`",
+        "x-source" = "`r->http_protocol`, or `r->http_version` of HTTP/2",
         "x-absent" = "the request line was broken, or HTTP/0.9",
         "x-otel" = json!({
             "network.protocol.name": { "type": "string" },
