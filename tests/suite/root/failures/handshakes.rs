@@ -51,7 +51,10 @@ fn plan() -> Plan {
 /// Returns the names of locations of a module whose upstreams have certificates that nginx refuses,
 /// with the port and the directives of each.
 fn refused(module: &str, good: u16, revoked: u16) -> [(&'static str, u16, String); 3] {
-    let ca = format!("{module}_ssl_verify on; {module}_ssl_trusted_certificate {{prefix}}");
+    /* A slow machine needs more time for all these handshakes at once. */
+    let ca = format!(
+        "{module}_connect_timeout 60s; {module}_ssl_verify on; {module}_ssl_trusted_certificate {{prefix}}"
+    );
     let name = format!("{module}_ssl_name");
     [
         ("ca", good, format!("{ca}/other/cert.pem; {name} test;")),

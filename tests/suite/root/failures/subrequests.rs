@@ -110,18 +110,6 @@ fn leave(nginx: &Nginx) {
     }
 }
 
-/// Returns whether the failure of a request is not certain. docs/fields.md gives the reason: the disk
-/// may have been full, or the other response was broken.
-fn is_not_certain(uri: &str) -> bool {
-    let mut places = [
-        "/cached/",
-        "/stored/",
-        "/page.html?one=chunk/wait-30/broken-chunk/wait-1000&two=half",
-    ]
-    .into_iter();
-    places.any(|place| uri.starts_with(place)) && uri.ends_with("/broken-chunk/wait-1000")
-}
-
 /// Check responses that fail after their header and belong to a subrequest (of SSI, mirror, slice
 /// and auth_request), or are written to a file: for the cache, for proxy_store, or because the
 /// client is slow.
@@ -150,7 +138,6 @@ fn subrequests_and_files() {
         leave(nginx);
         nginx.wait_logged(count);
         logged = said(nginx);
-        logged.retain(|uri, _| !is_not_certain(uri));
     });
     assert_eq!(records.len(), count);
     let names = compare(&records, &logged);

