@@ -2,10 +2,12 @@
 //! `ngx-bpf inflight`: prints the requests that have not ended. Nothing is attached to nginx: its memory is only
 //! read.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use anyhow::Result;
 use anyhow::ensure;
 use ngx_bpf_record::Inflight;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::format::json::write_line;
 
 use crate::cli::InflightArgs;
@@ -34,12 +36,10 @@ pub fn inflight(options: &InflightArgs) -> Result<bool> {
     let is_found = !programs.read.is_empty() || !programs.errors.is_empty();
     ensure!(is_found, messages::none_runs());
     let redaction = redaction(&options.redact, options.no_query);
-    let requests = programs.requests(&redaction);
-    output::print(&written(&requests, options.json)?)?;
-    for error in &programs.errors {
-        messages.warn(error);
-    }
-    Ok(programs.errors.is_empty())
+    let reading = inflight::read_all(programs.workers(), &redaction);
+    output::print(&written(&reading.requests, options.json)?)?;
+    let errors = programs.errors.into_iter().chain(reading.errors);
+    Ok(errors.inspect(|error| messages.warn(error)).count() == 0)
 }
 
 /// What was read of the nginx that the user asked for.
@@ -65,22 +65,15 @@ impl Programs {
         }
     }
 
-    /// Returns the requests of all workers, the oldest first.
-    fn requests(&mut self, redaction: &Redaction) -> Vec<Inflight<'static>> {
-        let mut all = Vec::new();
+    /// Returns the workers, each once, with the facts about their binaries.
+    fn workers(&self) -> BTreeMap<u32, Arc<BinaryFacts>> {
+        let mut workers = BTreeMap::new();
         for program in &self.read {
             let binary = BinaryFacts::of(program);
-            for pid in program.processes.iter().flat_map(NginxProcess::serving) {
-                match inflight::read(pid, &binary) {
-                    Ok(requests) => all.extend(requests),
-                    Err(error) => self.errors.push(error),
-                }
-            }
+            let pids = program.processes.iter().flat_map(NginxProcess::serving);
+            workers.extend(pids.map(|pid| (pid, Arc::clone(&binary))));
         }
-        all.iter_mut()
-            .for_each(|request| redaction.apply_to_inflight(request));
-        all.sort_by_key(|request| std::cmp::Reverse(request.age_ms));
-        all
+        workers
     }
 }
 

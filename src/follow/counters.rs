@@ -29,8 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The time limit for reading all of them. It takes 20 µs for each nginx.
 const TIME: Duration = Duration::from_secs(5);
 
-/// The most threads that may hang. The counters are not read any more then.
-const HUNG_MAX: usize = 8;
+/// The most threads that may hang while they read the memory of processes. None is started any more then.
+pub const HUNG_MAX: usize = 8;
 
 /// The values of the counters, in the order of `COUNTERS`.
 pub type CounterValues = [u64; COUNTERS.len()];

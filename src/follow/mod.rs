@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use crate::attach::Tracer;
 use crate::attach::process_event::EndedProcess;
 use crate::follow::candidate::Candidate;
 use crate::follow::containers::ContainerNumbers;
+use crate::follow::inflight::InflightThreads;
 use crate::follow::lookout::Lookout;
 use crate::follow::lookout::News;
 use crate::follow::lookout::Scope;
@@ -91,8 +91,7 @@ pub struct Follower {
     untraced_processes: u64,
     /// The traced processes that have ended and whose entries are not yet removed, by their pids.
     ended: BTreeMap<u32, EndedProcess>,
-    /// The thread that prints the requests in flight, or has printed them.
-    inflight: Option<JoinHandle<()>>,
+    inflight: InflightThreads,
 }
 
 impl Follower {
@@ -121,7 +120,7 @@ impl Follower {
             has_master: false,
             untraced_processes: 0,
             ended: BTreeMap::new(),
-            inflight: None,
+            inflight: InflightThreads::default(),
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Inflight<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "x-source" = "`r->write_event_handler`, `r->phase_handler`, `c->buffered`, `r->request_body`, `r->upstream`",
-        "x-absent" = "nginx waits for something else, or for nothing: a subrequest without an upstream, a \
+        "x-absent" = "nginx waits for something else, or for nothing: `limit_rate`, a subrequest without an upstream, a \
                       resolver, a disk"
     ))]
     pub state: Option<values::State>,

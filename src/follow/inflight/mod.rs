@@ -4,13 +4,17 @@
 //! and those of the streams of HTTP/2.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use crossbeam_channel::RecvTimeoutError;
 use crossbeam_channel::bounded;
@@ -18,6 +22,7 @@ use jiff::Timestamp;
 use nginx_binary::layout::Layout;
 use nginx_binary::pauses::PausePlaces;
 use ngx_bpf_record::Inflight;
+use ngx_bpf_record::Redaction;
 use ngx_bpf_record::limits;
 
 use crate::follow::program::Program;
@@ -65,11 +70,58 @@ impl BinaryFacts {
     }
 }
 
+/// The reading of the requests in flight that SIGUSR2 asks for.
+#[derive(Default)]
+pub struct InflightThreads {
+    /// The last thread that has printed them, or still reads. It returns the workers that were given up.
+    pub thread: Option<JoinHandle<BTreeSet<u32>>>,
+    /// The workers whose memory could not be read in time. A thread hangs in each.
+    pub hung: BTreeSet<u32>,
+}
+
+/// What was read of some workers.
+#[derive(Default)]
+pub struct InflightReading {
+    /// The requests in flight, the oldest first.
+    pub requests: Vec<Inflight<'static>>,
+    /// Why workers could not be read.
+    pub errors: Vec<anyhow::Error>,
+    /// The workers that were given up. A thread hangs in each.
+    pub hung: BTreeSet<u32>,
+}
+
+/// Reads the requests in flight of workers, each with the facts about its binary.
+pub fn read_all(
+    workers: impl IntoIterator<Item = (u32, Arc<BinaryFacts>)>,
+    redaction: &Redaction,
+) -> InflightReading {
+    let mut reading = InflightReading::default();
+    for (pid, binary) in workers {
+        match read(pid, &binary) {
+            Ok(Some(requests)) => reading.requests.extend(requests),
+            Ok(None) => {
+                let seconds = TIME.as_secs();
+                let error = anyhow!("the memory of pid {pid} was not read within {seconds} s");
+                reading.errors.push(error);
+                reading.hung.insert(pid);
+            }
+            Err(error) => reading.errors.push(error),
+        }
+    }
+    for request in &mut reading.requests {
+        redaction.apply_to_inflight(request);
+    }
+    reading
+        .requests
+        .sort_by_key(|request| Reverse(request.age_ms));
+    reading
+}
+
 /// Returns the requests in flight of a worker that runs this binary. A process can make a read block for ever, and is
-/// then given up.
+/// then given up: `None`.
 ///
-/// Fails when it could not be read, or not in time.
-pub fn read(pid: u32, binary: &Arc<BinaryFacts>) -> Result<Vec<Inflight<'static>>> {
+/// Fails when it could not be read.
+fn read(pid: u32, binary: &Arc<BinaryFacts>) -> Result<Option<Vec<Inflight<'static>>>> {
     let (sender, result) = bounded(1);
     let binary = Arc::clone(binary);
     thread::Builder::new()
@@ -80,13 +132,8 @@ pub fn read(pid: u32, binary: &Arc<BinaryFacts>) -> Result<Vec<Inflight<'static>
         })
         .context("failed to start a thread")?;
     match result.recv_timeout(TIME) {
-        Ok(requests) => requests,
-        Err(RecvTimeoutError::Timeout) => {
-            bail!(
-                "the memory of pid {pid} was not read within {} s",
-                TIME.as_secs()
-            )
-        }
+        Ok(requests) => requests.map(Some),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
         Err(RecvTimeoutError::Disconnected) => bail!("failed to read the memory of pid {pid}"),
     }
 }
@@ -199,7 +246,8 @@ impl WorkerMemory<'_> {
                 .word(r, (REQUEST, "request_length"))
                 .map(u64::cast_signed)
                 .filter(|size| *size >= 0),
-            response_size: reader.word(c, (CONNECTION, "sent"))?.cast_signed().max(0),
+            response_size: Some(reader.word(c, (CONNECTION, "sent"))?.cast_signed())
+                .filter(|sent| *sent >= 0)?,
             ..Default::default()
         };
         let is_counted = request.connection_requests != 0;

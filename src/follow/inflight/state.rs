@@ -16,8 +16,14 @@ use super::reader::StructReader;
 /// `c->buffered`: `ngx_http_write_filter()` has bytes that the client does not take.
 const WRITE_BUFFERED: u32 = 0x10;
 
+/// The same of a connection with TLS: the last bytes, which nginx has in a buffer of its own (`ngx_ssl_send_chain()`).
+const SSL_BUFFERED: u32 = 0x01;
+
 /// The same of a stream of HTTP/2: frames of it wait to be sent.
 const V2_BUFFERED: u32 = 0x02;
+
+/// The bit `delayed` of an event: `limit_rate` makes nginx wait.
+const EVENT_DELAYED: u32 = 0x1000;
 
 /// nginx's value for a time that is not known yet: `NGX_MSEC_UNSET`.
 const MSEC_UNSET: u64 = u64::MAX;
@@ -64,15 +70,7 @@ impl Found {
         if matches!(upstream, Some((State::Tunnel, _))) {
             return upstream;
         }
-        let is_stream = reader
-            .word(r, (REQUEST, "stream"))
-            .is_some_and(|stream| stream != 0);
-        let waiting = if is_stream {
-            WRITE_BUFFERED | V2_BUFFERED
-        } else {
-            WRITE_BUFFERED
-        };
-        if reader.half(c, (CONNECTION, "buffered"))? & waiting != 0 {
+        if is_sending(reader, r, c)? {
             return Some((State::Sending, None));
         }
         upstream.or_else(|| is_reading_body(reader, r).then_some((State::ReadingBody, None)))
@@ -89,6 +87,21 @@ impl Found {
     }
 }
 
+/// Returns whether the client, and not `limit_rate`, keeps nginx from sending. `None` when that could not be read.
+fn is_sending(reader: StructReader<'_>, r: u64, c: u64) -> Option<bool> {
+    let stream = reader.pointer(r, (REQUEST, "stream"));
+    let of_connection = if stream.is_some() {
+        V2_BUFFERED
+    } else {
+        SSL_BUFFERED
+    };
+    let has_bytes =
+        reader.half(c, (CONNECTION, "buffered"))? & (WRITE_BUFFERED | of_connection) != 0;
+    let event = reader.pointer(c, (CONNECTION, "write"))?;
+    let is_delayed = reader.half(event, ("ngx_event_s", "write"))? & EVENT_DELAYED != 0;
+    Some(has_bytes && !is_delayed)
+}
+
 /// Returns whether nginx has not read the whole body.
 fn is_reading_body(reader: StructReader<'_>, r: u64) -> bool {
     let body = reader.pointer(r, (REQUEST, "request_body"));
@@ -101,7 +114,7 @@ fn of_upstream(reader: StructReader<'_>, r: u64) -> Option<StateOfUpstream> {
     let u = reader.pointer(r, (REQUEST, "upstream"))?;
     let store = reader.half(u, (UPSTREAM, "store"))?;
     let has_cache = reader.layout.offset(UPSTREAM, "cache_status").is_some();
-    let bits = UpstreamBits::of(store & 0xffff, has_cache);
+    let bits = UpstreamBits::of(store, has_cache);
     let states = reader.pointer(r, (REQUEST, "upstream_states"))?;
     let count = reader
         .word(states, ("ngx_array_t", "nelts"))?

@@ -276,3 +276,36 @@ fn of_a_running_tool() {
     ended.assert_clean();
     assert_eq!(ended.records().len(), 1);
 }
+
+/// Check a response that a client with TLS does not take, and one that `limit_rate` holds back, which does not wait for
+/// the client. Each is listed once, although the master and its worker were asked for.
+#[test]
+fn responses_that_stay() {
+    let http = "
+        output_buffers 1 32k;
+        server {
+            listen 127.0.0.1:{port};
+            listen 127.0.0.1:{tls} ssl;
+            root {prefix}/html;
+            location /paced { limit_rate 1k; }
+        }";
+    let (http, port) = tls::with_port(http);
+    let nginx = Nginx::prepared(&http, 9, tls::certificate);
+    nginx.file("paced", &[b'x'; 100_000]);
+    nginx.file("large", &vec![b'x'; 16 << 20]);
+    let mut paced = Client::connect(nginx.port);
+    paced.send("GET /paced HTTP/1.1\r\nHost: a\r\n\r\n");
+    paced.some();
+    let mut held = Tls::begin(port, &TLS13, &["http/1.1"])
+        .finish()
+        .into_client();
+    held.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let expected = [
+        (Some("/large"), Some(State::Sending)),
+        (Some("/paced"), None),
+    ];
+    wait_for(&nginx, &expected);
+    let worker = nginx.workers()[0].to_string();
+    let output = run(&nginx, &[&worker, "--json"]);
+    assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3);
+}
