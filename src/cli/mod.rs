@@ -14,18 +14,18 @@ use clap::ValueEnum;
 use clap::ValueHint;
 use clap::error::ErrorKind;
 use ngx_bpf_record::limits::ASKED_MAX;
-use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use layout::LayoutArgs;
 use pids::Pids;
+use redaction::RedactionArgs;
 use trace::TraceArgs;
-use value::Secrets;
 
 pub mod asked;
 pub mod complaint;
 pub mod hint;
 pub mod layout;
 pub mod pids;
+pub mod redaction;
 pub mod trace;
 pub mod value;
 
@@ -166,13 +166,8 @@ pub struct InflightArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Replace the values of these query-string keys by REDACTED ("none" disables it)
-    #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
-    pub redact: Secrets,
-
-    /// Strip query strings
-    #[arg(long, conflicts_with = "redact")]
-    pub no_query: bool,
+    #[command(flatten)]
+    pub redaction: RedactionArgs,
 
     #[command(flatten)]
     pub layout: LayoutArgs,

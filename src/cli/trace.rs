@@ -7,18 +7,17 @@ use std::time::Duration;
 use clap::Args;
 use clap::ValueEnum;
 use clap::ValueHint;
-use ngx_bpf_record::redact::DEFAULT_KEYS;
 
 use super::asked;
 use super::asked::HeaderArg;
 use super::layout::LayoutArgs;
 use super::pids::Pids;
+use super::redaction::RedactionArgs;
 use super::value;
 use super::value::DEFAULT_MAX_LINE;
 use super::value::Interval;
 use super::value::ListenAddress;
 use super::value::MaxLine;
-use super::value::Secrets;
 use super::value::StatusRange;
 use crate::attach::socket_source::SocketSource;
 use crate::host::container::PodName;
@@ -140,13 +139,8 @@ pub struct TraceArgs {
     #[arg(long)]
     pub tcp: bool,
 
-    /// Replace the values of these query-string keys by REDACTED ("none" disables it)
-    #[arg(long, value_name = "KEYS", default_value = DEFAULT_KEYS)]
-    pub redact: Secrets,
-
-    /// Strip query strings
-    #[arg(long, conflicts_with = "redact")]
-    pub no_query: bool,
+    #[command(flatten)]
+    pub redaction: RedactionArgs,
 
     /// Shorten the longest strings of a record until its line, with its end, has at most BYTES ("none"
     /// disables it)

@@ -12,7 +12,6 @@ use ngx_bpf_record::format::json::write_line;
 
 use crate::cli::InflightArgs;
 use crate::commands::reading;
-use crate::commands::trace::redaction;
 use crate::follow::candidate::Candidate;
 use crate::follow::inflight;
 use crate::follow::inflight::BinaryFacts;
@@ -35,7 +34,7 @@ pub fn inflight(options: &InflightArgs) -> Result<bool> {
     }
     let is_found = !programs.read.is_empty() || !programs.errors.is_empty();
     ensure!(is_found, messages::none_runs());
-    let redaction = redaction(&options.redact, options.no_query);
+    let redaction = options.redaction.redaction();
     let reading = inflight::read_all(programs.workers(), &redaction);
     output::print(&written(&reading.requests, options.json)?)?;
     let errors = programs.errors.into_iter().chain(reading.errors);

@@ -3,14 +3,12 @@
 //! layers below, which do not know the command line.
 
 use anyhow::Result;
-use ngx_bpf_record::Redaction;
 
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::cli::hint::hints;
 use crate::cli::trace::TraceArgs;
 use crate::cli::value::Interval;
-use crate::cli::value::Secrets;
 use crate::commands::reading::layout_options;
 use crate::follow::containers::ContainerFilter;
 use crate::follow::settings::FollowSettings;
@@ -79,7 +77,7 @@ fn follow_settings(options: &TraceArgs) -> FollowSettings {
             headers: header_names(options),
             blocked: options.blocked,
         },
-        redaction: redaction(&options.redact, options.no_query),
+        redaction: options.redaction.redaction(),
     }
 }
 
@@ -121,15 +119,6 @@ fn text_filter(options: &TraceArgs) -> TextFilter {
         uri_prefix: options.uri.clone(),
         host: options.host.clone(),
         failed_only: options.failed,
-    }
-}
-
-/// Returns what is removed from query strings.
-pub fn redaction(secrets: &Secrets, no_query: bool) -> Redaction {
-    if no_query {
-        Redaction::Query
-    } else {
-        Redaction::Keys(secrets.0.clone())
     }
 }
 

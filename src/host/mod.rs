@@ -6,6 +6,7 @@ pub mod code_mappings;
 pub mod confinement;
 pub mod container;
 pub mod descriptors;
+pub mod epoll_instances;
 pub mod escape;
 pub mod foreign;
 pub mod kernel_symbols;

@@ -15,6 +15,7 @@ use crate::follow::candidate::Candidate;
 use crate::follow::lookout::End;
 use crate::follow::messages;
 use crate::follow::processes::Inode;
+use crate::host::epoll_instances::epoll_instances;
 use crate::output;
 use report::CheckReport;
 use report::KernelReport;
@@ -109,13 +110,7 @@ fn add(found: &mut Vec<(Option<Inode>, NginxReport)>, candidate: Candidate) {
 /// Returns whether a process has no epoll instance, by which BPF recognizes its sockets. False when
 /// the descriptors of the process can't be listed.
 fn is_without_epoll(pid: u32) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
-    };
-    !descriptors
-        .flatten()
-        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
-        .any(|target| target.as_os_str() == "anon_inode:[eventpoll]")
+    epoll_instances(pid).is_ok_and(|mut instances| instances.next().is_none())
 }
 
 /// Returns a remark about workers that use another event method than epoll. `None` when there are

@@ -3,13 +3,14 @@
 //! `ngx_connection_t` with epoll, and the kernel shows it (`fdinfo`).
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::fs::File;
 use std::io::Read as _;
 
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
+
+use crate::host::epoll_instances::epoll_instances;
 
 /// The most bytes of one list that are read. A line has some 90 bytes: these are 370,000 descriptors.
 const LIST_BYTES_MAX: u64 = 32 << 20;
@@ -21,23 +22,17 @@ const INSTANCES_MAX: usize = 8;
 ///
 /// Fails when the descriptors of the process can't be listed, or when it does not use epoll.
 pub fn registered(pid: u32) -> Result<BTreeSet<u64>> {
-    let folder = format!("/proc/{pid}/fd");
-    let descriptors =
-        fs::read_dir(folder).with_context(|| format!("failed to list the sockets of pid {pid}"))?;
-    let is_epoll = |entry: &fs::DirEntry| {
-        let target = fs::read_link(entry.path());
-        target.is_ok_and(|target| target.as_os_str() == "anon_inode:[eventpoll]")
-    };
-    let instances = descriptors.flatten().filter(is_epoll);
-    let instances: Vec<_> = instances.take(INSTANCES_MAX).collect();
+    let instances: Vec<_> = epoll_instances(pid)
+        .with_context(|| format!("failed to list the sockets of pid {pid}"))?
+        .take(INSTANCES_MAX)
+        .collect();
     ensure!(
         !instances.is_empty(),
         "the requests of pid {pid} can't be listed: it does not use epoll"
     );
     let mut addresses = BTreeSet::new();
     for instance in instances {
-        let name = instance.file_name();
-        let path = format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy());
+        let path = format!("/proc/{pid}/fdinfo/{}", instance.display());
         let mut list = String::new();
         let read =
             File::open(path).and_then(|file| file.take(LIST_BYTES_MAX).read_to_string(&mut list));
