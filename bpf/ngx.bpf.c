@@ -217,6 +217,15 @@ int BPF_PROG(task_switch, bool preempt, struct task_struct *prev, struct task_st
 	return 0;
 }
 
+/* Only with --blocked: samples of the workers while they run. */
+SEC("perf_event")
+int sample(void *ctx)
+{
+	if (active)
+		turn_sampled(ctx);
+	return 0;
+}
+
 /* What user space asks for. */
 
 SEC("iter/task")

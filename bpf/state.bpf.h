@@ -140,8 +140,10 @@ struct turn {
 	__u32 has_idled;	/* it waits with epoll */
 	__u32 has_backlog;	/* `blocked` waits for the requests that have waited */
 	__u32 turns;		/* since then */
+	__u64 seen_ns;		/* when `last` was taken of a worker that ran */
+	__u64 is_changing;	/* turn_next() changes this, and may be interrupted by a sample */
 	struct waiters waiters; /* in this turn */
-	struct snapshot last;	/* when it last left its CPU */
+	struct snapshot last;	/* when it last left its CPU, or a sample since then */
 	struct snapshot longest;
 	struct blocked_record blocked;
 };

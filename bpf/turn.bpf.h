@@ -156,11 +156,19 @@ static __always_inline void snapshot_take(void *ctx, struct snapshot *snapshot,
 	stack_copy(snapshot, task);
 }
 
-/* The worker has run until now, and the last snapshot is of that time. */
+/* Since when the current task, which is settled, has run within this turn. */
+static __always_inline __u64 running_since(struct turn *t)
+{
+	return t->came_ns > t->since_ns ? t->came_ns : t->since_ns;
+}
+
+/* The worker has run until now. The last snapshot is of that time, or shows nothing. */
 static __always_inline void part_end_run(struct turn *t, __u64 now)
 {
-	__u64 from = t->came_ns > t->since_ns ? t->came_ns : t->since_ns;
+	__u64 from = running_since(t);
 
+	if (t->seen_ns < from)
+		snapshot_clear(&t->last);
 	if (now > from)
 		part_end(t, PART_CPU, now - from);
 }
@@ -194,14 +202,40 @@ static __always_inline void task_left(void *ctx, struct task_struct *task, bool 
 	}
 	if (!t->since_ns)
 		return;
-	/* Where it goes to sleep does not say where it has run. */
-	if (t->off != OFF_RUNNABLE) {
-		snapshot_clear(&t->last);
+	/*
+	 * Where it goes to sleep does not say where it has run. Where it is preempted does, but is
+	 * often a place that wakes others; so a sample is better.
+	 */
+	if (t->off != OFF_RUNNABLE || t->seen_ns >= running_since(t)) {
+		part_end_run(t, now);
+		snapshot_take(ctx, &t->last, task);
+	} else {
+		snapshot_take(ctx, &t->last, task);
+		t->seen_ns = now;
 		part_end_run(t, now);
 	}
+}
+
+/*
+ * A sample of the current task, which runs. The timer has interrupted it: in nginx, in the kernel,
+ * or in turn_next(), but not in task_left() or task_came(), since these run with interrupts off.
+ */
+static __always_inline void turn_sampled(void *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct turn *t = turn_of(task);
+	__u64 now = bpf_ktime_get_ns(), from;
+
+	if (!t || t->is_changing || !t->since_ns)
+		return;
+	/* What is shorter is not kept. */
+	from = running_since(t);
+	if (now < from || now - from < blocked_min_ns / PARTS_OF_BLOCK)
+		return;
+	/* The last snapshot may be that of how it left its CPU before. */
+	turn_settle(t, task);
 	snapshot_take(ctx, &t->last, task);
-	if (t->off == OFF_RUNNABLE)
-		part_end_run(t, now);
+	t->seen_ns = now;
 }
 
 /*
@@ -244,7 +278,6 @@ static __always_inline void turn_blocked(struct worker *w, struct turn *t, __u64
 
 	if (t->has_backlog)
 		blocked_submit(t);
-	snapshot_clear(&t->last);
 	part_end_run(t, now);
 	b->kind = RECORD_BLOCKED;
 	b->size = sizeof(*b);
@@ -270,12 +303,16 @@ static __always_inline void turn_next(struct worker *w)
 
 	if (!t)
 		return;
+	t->is_changing = 1;
+	barrier();
 	turn_settle(t, task);
 	if (t->since_ns && t->has_idled && now - t->since_ns >= blocked_min_ns && is_serving(w))
 		turn_blocked(w, t, now);
 	else if (t->has_backlog && ++t->turns >= BACKLOG_TURNS_MAX)
 		blocked_submit(t);
 	turn_begin(t, now);
+	barrier();
+	t->is_changing = 0;
 }
 
 /*

@@ -42,6 +42,7 @@ use crate::attach::shared::MAPPED_FILES;
 use crate::attach::shared::SharedObject;
 use crate::attach::shared::TRACED_TASKS;
 use crate::attach::slots::Slots;
+use crate::attach::turns::Turns;
 use crate::bpf::types;
 use crate::bpf::types::limit;
 use crate::host::descriptors;
@@ -66,11 +67,10 @@ pub mod socket_source;
 mod storage_trial;
 mod task_storage;
 pub mod trial;
+mod turns;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
-// SAFETY: as above.
-unsafe impl Plain for types::turn {}
 
 /// The program for the end of a connection, with its tracepoint. It runs before the one that removes the entry
 /// of the connection.
@@ -119,6 +119,8 @@ pub struct Tracer {
     past_runs: BTreeMap<String, ProgramRuns>,
     /// The number of binaries that probes were ever attached to.
     binaries: u32,
+    /// Dropped before the programs that its links run.
+    turns: Turns,
     shared: SharedObject,
     tasks: BpfIterator,
 }
@@ -147,6 +149,7 @@ impl Tracer {
             layouts: Slots::new(),
             past_runs: BTreeMap::new(),
             binaries: 0,
+            turns: Turns::default(),
             shared,
             tasks,
         };
@@ -260,12 +263,7 @@ impl Tracer {
         task_storage::add(update, || descriptors::is_process_alive(pidfd))
             .with_context(|| format!("failed to trace pid {pid}"))?;
         if self.settings.extras.blocked.is_some() {
-            /* If it fails, BPF adds the entry when the next turn of the event loop begins. */
-            let turn = types::turn::default();
-            // SAFETY: `turn` is plain.
-            let value = unsafe { plain::as_bytes(&turn) };
-            let turns = &self.shared.object.skel.maps.turns;
-            let _ = turns.update(&key, value, MapFlags::NO_EXIST);
+            self.turns.watch(&self.shared, pid, pidfd);
         }
         Ok(())
     }
@@ -288,6 +286,7 @@ impl Tracer {
     /// Removes the entries of traced processes that have ended, and returns their requests in flight.
     /// `ended` has what BPF has reported of each.
     pub fn forget_departed(&self, ended: &BTreeMap<u32, EndedProcess>) -> Result<Departed> {
+        self.turns.forget_departed();
         departed::forget(&self.shared.object.skel.maps, &self.tasks, ended)
     }
 
@@ -298,6 +297,7 @@ impl Tracer {
 
     /// Detaches from the kernel's events. Recorded requests are still in the ring buffer.
     pub fn detach_from_kernel(&mut self) {
+        self.turns.detach();
         self.shared.detach();
     }
 

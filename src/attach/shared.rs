@@ -28,6 +28,10 @@ pub const MAPPED_FILES: &str = "mapped_files";
 /// The iterator of the listening sockets of a process. It is loaded if these are asked for.
 pub const LISTENERS: &str = "listeners";
 
+/// The program that takes samples of workers, for which the one for task switches is needed.
+pub const SAMPLE: &str = "sample";
+const TASK_SWITCH: &str = "task_switch";
+
 /// The end of the name of a map with the programs of all layouts for one event of the kernel.
 pub const LAYOUTS: &str = "_layouts";
 
@@ -49,7 +53,12 @@ struct SharedPart<'a> {
 impl Part for SharedPart<'_> {
     fn has(&self, program: &str) -> bool {
         let mut programs = self.programs.iter();
-        programs.any(|(name, _)| *name == program)
+        let needed = if program == SAMPLE {
+            TASK_SWITCH
+        } else {
+            program
+        };
+        programs.any(|(name, _)| *name == needed)
             || ITERATORS.contains(&program)
             || (self.with_listeners && program == LISTENERS)
     }
@@ -138,6 +147,7 @@ mod tests {
     use super::LAYOUTS;
     use super::LISTENERS;
     use super::Part as _;
+    use super::SAMPLE;
     use super::SharedPart;
     use crate::bpf::NgxSkelBuilder;
 
@@ -180,5 +190,6 @@ mod tests {
         }
         assert!(part.has("sock_destroy") && !part.has("sock_recv"));
         assert!(names.contains(LISTENERS) && !part.has(LISTENERS));
+        assert!(names.contains(SAMPLE) && !part.has(SAMPLE));
     }
 }

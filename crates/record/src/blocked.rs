@@ -84,12 +84,14 @@ pub struct Blocked<'a> {
     ))]
     pub longest_part_ns: Option<u64>,
     /// Where the worker was in the kernel in that part: the functions, the innermost first, each with the
-    /// distance of the instruction from its begin. It begins with the function that called the scheduler.
+    /// distance of the instruction from its begin. If it slept, or was preempted, it begins with the function
+    /// that called the scheduler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::FRAMES_MAX), inner(length(max = limits::FRAME_MAX)), extend(
-        "x-source" = "`bpf_get_stack()` when the worker left its CPU, and `/proc/kallsyms`",
-        "x-absent" = "it was not in the kernel, or ran until it came back to its event loop; the kernel does \
-                      not show its addresses (`kernel.kptr_restrict`, CAP_SYSLOG)"
+        "x-source" = "`bpf_get_stack()` when the worker left its CPU, or in a sample while it ran, and \
+                      `/proc/kallsyms`",
+        "x-absent" = "it was not in the kernel; it ran, and no sample was taken (below); the kernel does not \
+                      show its addresses (`kernel.kptr_restrict`, CAP_SYSLOG)"
     ))]
     pub kernel_stack: Vec<String>,
     /// Where it was in nginx, its modules and libraries, likewise, with the name of the file in brackets.
@@ -97,10 +99,10 @@ pub struct Blocked<'a> {
     /// certain (below).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::FRAMES_MAX), inner(length(max = limits::FRAME_MAX)), extend(
-        "x-source" = "the registers and the stack when the worker left its CPU; the symbols and `.eh_frame` of \
-                      the files in `/proc/PID/maps`",
-        "x-absent" = "it ran until it came back to its event loop, or slept; the worker has ended meanwhile; \
-                      more than 64 such records wait for their symbols"
+        "x-source" = "the registers and the stack at the same moment; the symbols and `.eh_frame` of the files \
+                      in `/proc/PID/maps`",
+        "x-absent" = "it ran, and no sample was taken (below); its stack could not be read; the worker has \
+                      ended meanwhile; more than 64 such records wait for their symbols"
     ))]
     pub user_stack: Vec<String>,
     /// `true`: the outermost functions were left out, so that the line is no longer than `--max-line`.

@@ -10,6 +10,7 @@ pub mod cgroup;
 /// A client that sends given bytes.
 pub mod client;
 /// A name server that knows one address.
+pub mod disk;
 pub mod dns;
 /// A client that speaks HTTP/2.
 pub mod http2;
