@@ -9,8 +9,9 @@ pub mod cached;
 pub mod cgroup;
 /// A client that sends given bytes.
 pub mod client;
-/// A name server that knows one address.
+/// A disk that does not answer.
 pub mod disk;
+/// A name server that knows one address.
 pub mod dns;
 /// A client that speaks HTTP/2.
 pub mod http2;

@@ -174,7 +174,8 @@ fn after_requests() {
     let connections = assert_cases(&ended, &seen, &cases);
     for connection in &connections {
         assert_eq!(connection.connection_requests, Some(1), "{connection:#?}");
-        assert!(connection.idle_ns < connection.connection_ns);
+        let idle_ns = connection.idle_ns.unwrap();
+        assert!(Some(idle_ns) < connection.connection_ns, "{connection:#?}");
     }
     let timed = connections
         .iter()

@@ -28,6 +28,7 @@ use crate::suite::common::program::write_program;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::metrics::served;
 use crate::suite::root::metrics::wait_for;
+use crate::suite::root::metrics::with_metrics;
 
 /// The addresses exist when the loopback device is up, which it is only later. The last listener has a socket
 /// for each worker.
@@ -145,13 +146,6 @@ pub fn are_shown() -> bool {
         println!("SKIP this kernel: it can't list the files of one process (before Linux 6.1)");
     }
     is_new
-}
-
-/// Traces an nginx with metrics. Returns their port, too.
-fn with_metrics(nginx: &Nginx) -> (Tool, u16) {
-    let (pid, port) = (nginx.pid().to_string(), free_port());
-    let args = ["--json", "--pid", &pid, "--metrics", &port.to_string()];
-    (Tool::start(&args, 1), port)
 }
 
 /// Check a full queue while the workers are stopped: the metrics have the connections that wait, the backlog,

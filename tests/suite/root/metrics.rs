@@ -60,7 +60,7 @@ pub fn wait_for(line: &str, mut text: impl FnMut() -> String) {
 }
 
 /// Traces an nginx, and serves metrics. Returns their port, too.
-fn with_metrics(nginx: &Nginx) -> (Tool, u16) {
+pub fn with_metrics(nginx: &Nginx) -> (Tool, u16) {
     let (pid, port) = (nginx.pid().to_string(), free_port());
     let args = ["--json", "--pid", &pid, "--metrics", &port.to_string()];
     (Tool::start(&args, 1), port)
@@ -120,7 +120,7 @@ fn scraped() {
     /* A rate needs two points, so the counters change once more. */
     send(&nginx, &["/static", "/status-503", "/refused"]);
     let mut leaving = Client::connect(nginx.port);
-    leaving.send("GET /wait-500 HTTP/1.1\r\nHost: t\r\n\r\n");
+    leaving.send("GET /hang HTTP/1.1\r\nHost: t\r\n\r\n");
     delay(Duration::from_millis(100));
     drop(leaving);
     prometheus.wait_for("sum(nginx_http_requests_total)", "29");

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::build::REWRITE;
-use crate::suite::common::build::is_built_with;
+use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
@@ -87,7 +87,7 @@ fn assert_redirects(nginx: Nginx, expected: &[(&str, Option<u8>, u32)]) {
 }
 
 /// Check each cause, chains of redirects up to the most that nginx allows, the one that it refuses, and that neither
-/// those of subrequests count nor what is no redirect. If nginx has `rewrite`, check that, too.
+/// those of subrequests count nor what is no redirect.
 #[test]
 fn causes() {
     let upstream = Upstream::start();
@@ -131,13 +131,15 @@ fn causes() {
             ("/loop/", Some(11), 500),
         ],
     );
-    if is_built_with(REWRITE) {
-        rewrites();
-    }
 }
 
-/// Checks what `rewrite` redirects: not what it changes before a location is chosen, for which an error page is a redirect all the same.
+/// Check what `rewrite` redirects: not what it changes before a location is chosen, for which an error page is a
+/// redirect all the same.
+#[test]
 fn rewrites() {
+    if is_built_without(REWRITE) {
+        return;
+    }
     let nginx = Nginx::with(REWRITES, 9);
     nginx.file("index.html", b"index\n");
     assert_redirects(

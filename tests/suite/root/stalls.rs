@@ -120,7 +120,7 @@ fn wait_blocked(pipe: &impl AsRawFd) {
 }
 
 /// Reads all lines, in a thread.
-fn read_lines(stdout: ChildStdout) -> JoinHandle<Vec<Line>> {
+pub fn read_lines(stdout: ChildStdout) -> JoinHandle<Vec<Line>> {
     std::thread::spawn(move || {
         let lines = BufReader::new(stdout).lines();
         lines.map(|line| Line::parse(&line.unwrap())).collect()

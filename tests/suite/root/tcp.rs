@@ -208,13 +208,11 @@ fn unreachable_upstream() {
         infos.push(wait_info(worker, None, |info| info.total_retrans > 0));
     });
     assert_eq!(records[0].status, Some(499));
-    let upstream = records[0].tcp.upstream.as_ref();
-    if upstream.unwrap().cwnd == 1 {
-        /* On a slow machine there was a second timeout meanwhile. */
-        infos[0].cwnd = 1;
-    }
-    assert_same(upstream, &infos[0]);
-    assert_eq!(upstream.unwrap().rtt_us, None);
+    let upstream = records[0].tcp.upstream.as_ref().unwrap();
+    /* The kernel may have lost one more by the end, and then sends less at once. */
+    assert!(upstream.retransmits >= Some(infos[0].total_retrans));
+    assert!((1..=infos[0].cwnd).contains(&upstream.cwnd));
+    assert_eq!(upstream.rtt_us, None);
 }
 
 /// Check that unix sockets have no numbers, also after an attempt that has, and that all streams of HTTP/2 have
