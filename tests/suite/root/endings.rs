@@ -56,6 +56,7 @@ const HTTP: &str = "
         location /gone { return 499; }
         location /late { return 408; }
         location /proxied/ { proxy_pass http://127.0.0.1:{upstream}; }
+        location /proxied/deaf { client_body_timeout 60s; proxy_pass http://127.0.0.1:{upstream}; }
         location /whole/ { proxy_ignore_client_abort on; proxy_pass http://127.0.0.1:{upstream}; }
         location /direct/ {
             proxy_buffering off; proxy_request_buffering off; proxy_pass http://127.0.0.1:{upstream};
