@@ -89,6 +89,14 @@ mod tests {
     use crate::decode::facts::Facts;
     use crate::decode::facts::tests::event;
 
+    /// Check that BPF has the same number for a wait of unknown length: all bits are set.
+    #[test]
+    fn unknown_as_in_bpf() {
+        let header = include_str!("../../bpf/wire.h");
+        assert!(header.contains("#define WAIT_UNKNOWN (~0ULL)\n"));
+        assert_eq!(WAIT_UNKNOWN, !0);
+    }
+
     /// Returns the five keys of an event with these waits: of limit_req, auth_request, the cache's lock and the
     /// resolver.
     fn keys(waits: [u64; 4], flags: u32) -> [Option<u64>; 5] {

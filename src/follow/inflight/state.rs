@@ -170,7 +170,29 @@ impl UpstreamBits {
 
 #[cfg(test)]
 mod tests {
+    use super::STORE_BITS;
+    use super::STORE_BITS_NO_CACHE;
     use super::UpstreamBits;
+
+    /// Check that BPF looks for the bits at the same places.
+    #[test]
+    fn same_places_as_in_bpf() {
+        let header = include_str!("../../../nginx_headers/nginx.h");
+        for (name, place) in [
+            ("NGX_HTTP_UPSTREAM_BUFFERING_BIT", STORE_BITS),
+            (
+                "NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE",
+                STORE_BITS_NO_CACHE,
+            ),
+        ] {
+            let definition = ["#define", name, &place.to_string()];
+            let mut lines = header.lines();
+            assert!(
+                lines.any(|line| line.split_whitespace().eq(definition)),
+                "{name}"
+            );
+        }
+    }
 
     /// Check the bits of both orders, with and without a cache.
     #[test]
