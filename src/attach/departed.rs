@@ -14,7 +14,6 @@ use libbpf_rs::MapFlags;
 use plain::Plain;
 
 use crate::attach::iterator::BpfIterator;
-use crate::attach::process_event::EndedProcess;
 use crate::bpf::NgxMaps;
 use crate::bpf::types;
 
@@ -30,8 +29,8 @@ const ABANDONED_MAX: usize = 4096;
 
 /// A request that was in flight in a process that has ended.
 pub struct Abandoned {
-    /// The process.
-    pub process: EndedProcess,
+    /// The process, as BPF has reported its end; `ended_ns` is 0 when that was not seen.
+    pub process: types::process_event,
     /// What BPF has kept of its connection, or of its stream.
     pub entry: types::connection,
 }
@@ -50,7 +49,7 @@ pub struct Departed {
 pub fn forget(
     maps: &NgxMaps<'_>,
     tasks: &BpfIterator,
-    ended: &BTreeMap<u32, EndedProcess>,
+    ended: &BTreeMap<u32, types::process_event>,
 ) -> Result<Departed> {
     let all: [&dyn MapCore; 5] = [
         &maps.connections,
@@ -106,8 +105,8 @@ pub fn forget(
 }
 
 /// Returns what BPF has reported of a process that has ended.
-fn process(pid: u32, ended: &BTreeMap<u32, EndedProcess>) -> EndedProcess {
-    let unseen = EndedProcess {
+fn process(pid: u32, ended: &BTreeMap<u32, types::process_event>) -> types::process_event {
+    let unseen = types::process_event {
         pid,
         ..Default::default()
     };

@@ -35,7 +35,6 @@ use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
-use crate::attach::process_event::EndedProcess;
 use crate::attach::process_event::ProcessEvent;
 use crate::attach::shared::LISTENERS;
 use crate::attach::shared::MAPPED_FILES;
@@ -285,7 +284,7 @@ impl Tracer {
 
     /// Removes the entries of traced processes that have ended, and returns their requests in flight.
     /// `ended` has what BPF has reported of each.
-    pub fn forget_departed(&self, ended: &BTreeMap<u32, EndedProcess>) -> Result<Departed> {
+    pub fn forget_departed(&self, ended: &BTreeMap<u32, types::process_event>) -> Result<Departed> {
         self.turns.forget_departed();
         departed::forget(&self.shared.object.skel.maps, &self.tasks, ended)
     }

@@ -10,7 +10,7 @@ use crate::bpf::types::process_event_kind;
 unsafe impl Plain for types::process_event {}
 
 /// What has become of a traced process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum ProcessEvent {
     /// This pid has executed a program: it is the master of an upgrade, and may have ended.
     Executed(u32),
@@ -20,15 +20,8 @@ pub enum ProcessEvent {
     Ended(EndedProcess),
 }
 
-/// A traced process that has ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EndedProcess {
-    pub pid: u32,
-    /// When it ended: `CLOCK_MONOTONIC` in nanoseconds. 0: that was not seen.
-    pub ended_ns: u64,
-    /// The number of its container; 0: none.
-    pub container: u32,
-}
+/// The end of a traced process: when (`CLOCK_MONOTONIC`, in nanoseconds), and in the container with which number.
+pub type EndedProcess = types::process_event;
 
 impl ProcessEvent {
     /// Reads what BPF has written. `None` when that is too short, or of an unknown kind.
@@ -38,11 +31,7 @@ impl ProcessEvent {
         match process_event_kind(event.kind) {
             process_event_kind::PROCESS_EXECUTED => Some(Self::Executed(event.pid)),
             process_event_kind::PROCESS_UNTRACED => Some(Self::Untraced(event.pid)),
-            process_event_kind::PROCESS_ENDED => Some(Self::Ended(EndedProcess {
-                pid: event.pid,
-                ended_ns: event.ended_ns,
-                container: event.container,
-            })),
+            process_event_kind::PROCESS_ENDED => Some(Self::Ended(event)),
             _ => None,
         }
     }
@@ -50,45 +39,36 @@ impl ProcessEvent {
 
 #[cfg(test)]
 mod tests {
-    use super::EndedProcess;
     use super::ProcessEvent;
     use super::process_event_kind;
     use super::types;
 
+    /// Returns the event of this kind that BPF writes.
+    fn parse(kind: process_event_kind) -> Option<ProcessEvent> {
+        let event = types::process_event {
+            pid: 7,
+            kind: kind.0,
+            ended_ns: 8,
+            container: 9,
+            pad: 0,
+        };
+        // SAFETY: `event` is plain.
+        let bytes = unsafe { plain::as_bytes(&event) };
+        assert!(ProcessEvent::parse(&bytes[1..]).is_none());
+        ProcessEvent::parse(bytes)
+    }
+
     /// Check every kind of event, one of an unknown kind, and bytes that are not a whole event.
     #[test]
     fn process_events() {
-        let ended = EndedProcess {
-            pid: 7,
-            ended_ns: 8,
-            container: 9,
+        let executed = parse(process_event_kind::PROCESS_EXECUTED);
+        assert!(matches!(executed, Some(ProcessEvent::Executed(7))));
+        let untraced = parse(process_event_kind::PROCESS_UNTRACED);
+        assert!(matches!(untraced, Some(ProcessEvent::Untraced(7))));
+        let Some(ProcessEvent::Ended(ended)) = parse(process_event_kind::PROCESS_ENDED) else {
+            panic!("not an event of an end");
         };
-        for (kind, expected) in [
-            (
-                process_event_kind::PROCESS_EXECUTED,
-                Some(ProcessEvent::Executed(7)),
-            ),
-            (
-                process_event_kind::PROCESS_UNTRACED,
-                Some(ProcessEvent::Untraced(7)),
-            ),
-            (
-                process_event_kind::PROCESS_ENDED,
-                Some(ProcessEvent::Ended(ended)),
-            ),
-            (process_event_kind(99), None),
-        ] {
-            let event = types::process_event {
-                pid: 7,
-                kind: kind.0,
-                ended_ns: 8,
-                container: 9,
-                pad: 0,
-            };
-            // SAFETY: `event` is plain.
-            let bytes = unsafe { plain::as_bytes(&event) };
-            assert_eq!(ProcessEvent::parse(bytes), expected);
-            assert_eq!(ProcessEvent::parse(&bytes[1..]), None);
-        }
+        assert_eq!((ended.pid, ended.ended_ns, ended.container), (7, 8, 9));
+        assert!(parse(process_event_kind(99)).is_none());
     }
 }

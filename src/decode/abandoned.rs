@@ -9,19 +9,10 @@ use crate::bpf::types::request_flag;
 use crate::decode::facts::HTTP_VERSION_20;
 use crate::decode::facts::HTTP_VERSION_30;
 
-/// The worker of such a request.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Worker {
-    pub pid: u32,
-    /// When it ended; 0: that was not seen.
-    pub ended_ns: u64,
-    /// The number of its container; 0: none.
-    pub container: u32,
-}
-
 /// Returns the record of a request, by the entry of its connection or stream, in the form in which BPF submits
-/// records. A number that only nginx's memory has is one that it can't be there.
-pub fn record(entry: &types::connection, worker: Worker) -> Vec<u8> {
+/// records. A number that only nginx's memory has is one that it can't be there. `worker` is the event of the worker's
+/// end; its `ended_ns` is 0 when that was not seen.
+pub fn record(entry: &types::connection, worker: &types::process_event) -> Vec<u8> {
     let attempts = attempts(entry);
     let mut flags = entry.flags | request_flag::REQUEST_ABANDONED.0 | request_flag::REQUEST_CUT.0;
     if entry.handshake.is_tls != 0 {
@@ -119,7 +110,6 @@ fn attempt(times: &types::attempt_times) -> types::attempt {
 
 #[cfg(test)]
 mod tests {
-    use super::Worker;
     use super::record;
     use super::types;
     use super::types::attempt_flag;
@@ -128,10 +118,12 @@ mod tests {
     use crate::decode::request::request;
     use crate::decode::wire;
 
-    const WORKER: Worker = Worker {
+    const WORKER: types::process_event = types::process_event {
         pid: 7,
+        kind: 0,
         ended_ns: 9_000,
         container: 0,
+        pad: 0,
     };
 
     /// Returns the entry of a connection with an attempt of its request, and one of the request before.
@@ -161,7 +153,7 @@ mod tests {
     }
 
     /// Returns the JSON of the request of an entry.
-    fn json(entry: &types::connection, worker: Worker) -> serde_json::Value {
+    fn json(entry: &types::connection, worker: &types::process_event) -> serde_json::Value {
         let bytes = record(entry, worker);
         let event = wire::decode(&bytes).unwrap();
         serde_json::to_value(request(&event, Clock::now())).unwrap()
@@ -170,7 +162,7 @@ mod tests {
     /// Check what is known, and that what is not is absent: what nginx's memory had, and what was not over.
     #[test]
     fn known() {
-        let mut json = json(&entry(), WORKER);
+        let mut json = json(&entry(), &WORKER);
         assert!(json["time"].take().is_string());
         assert_eq!(
             json,
@@ -206,7 +198,7 @@ mod tests {
     fn tunnel() {
         let mut entry = entry();
         entry.attempts[0].flags |= attempt_flag::ATTEMPT_TUNNEL.0;
-        let json = json(&entry, WORKER);
+        let json = json(&entry, &WORKER);
         assert_eq!(
             (&json["tunnel"], &json["tunnel_ns"], &json["duration_ns"]),
             (&true.into(), &6_000.into(), &2_000.into())
@@ -222,27 +214,27 @@ mod tests {
         let mut stream = entry();
         stream.is_stream = 1;
         stream.handshake.is_tls = 1;
-        let h2 = json(&stream, WORKER);
+        let h2 = json(&stream, &WORKER);
         assert_eq!(
             (&h2["alpn"], &h2["scheme"]),
             (&"h2".into(), &"https".into())
         );
         stream.stream.connection = 9;
-        assert_eq!(json(&stream, WORKER)["alpn"], "h3");
+        assert_eq!(json(&stream, &WORKER)["alpn"], "h3");
         let mut tickets = entry();
         tickets.attempts[0].flags |= attempt_flag::ATTEMPT_TLS.0;
-        let attempt = &json(&tickets, WORKER)["upstreams"][0];
+        let attempt = &json(&tickets, &WORKER)["upstreams"][0];
         assert!(attempt.get("upstream_response_first_byte_time").is_none());
         let mut pipelined = entry();
         (pipelined.request_first_ns, pipelined.previous_read_ns) = (0, 600);
-        assert_eq!(json(&pipelined, WORKER)["elapsed_ns"], 8_400);
-        let unseen = Worker {
+        assert_eq!(json(&pipelined, &WORKER)["elapsed_ns"], 8_400);
+        let unseen = types::process_event {
             ended_ns: 0,
             ..WORKER
         };
-        assert!(json(&entry(), unseen).get("elapsed_ns").is_none());
+        assert!(json(&entry(), &unseen).get("elapsed_ns").is_none());
         let mut adopted = entry();
         adopted.flags = request_flag::REQUEST_ADOPTED.0;
-        assert_eq!(json(&adopted, WORKER)["partial"], true);
+        assert_eq!(json(&adopted, &WORKER)["partial"], true);
     }
 }

@@ -10,7 +10,6 @@ use crate::attach::object::KernelFilter;
 use crate::bpf::types::request_flag;
 use crate::bpf::types::sample;
 use crate::decode::abandoned;
-use crate::decode::abandoned::Worker;
 use crate::decode::ring::RingReader;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
@@ -53,7 +52,7 @@ impl AbandonedRequests {
                 filtered += 1;
                 continue;
             }
-            let record = record(abandoned);
+            let record = abandoned::record(&abandoned.entry, &abandoned.process);
             if records.len() + record.len() > room {
                 lost += 1;
             } else {
@@ -116,17 +115,6 @@ impl AbandonedRequests {
     }
 }
 
-/// Returns the record of a request.
-fn record(abandoned: &Abandoned) -> Vec<u8> {
-    let process = abandoned.process;
-    let worker = Worker {
-        pid: process.pid,
-        ended_ns: process.ended_ns,
-        container: process.container,
-    };
-    abandoned::record(&abandoned.entry, worker)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -139,7 +127,6 @@ mod tests {
     use crate::attach::departed::Abandoned;
     use crate::attach::departed::Departed;
     use crate::attach::object::KernelFilter;
-    use crate::attach::process_event::EndedProcess;
     use crate::bpf::types;
     use crate::decode::wire;
     use crate::pipeline::ledger::Ledger;
@@ -147,10 +134,10 @@ mod tests {
     /// Returns requests with these marks of the sample, which were in flight for 8 us when their worker ended.
     fn departed(samples: &[u32]) -> Departed {
         let abandoned = samples.iter().map(|mark| Abandoned {
-            process: EndedProcess {
+            process: types::process_event {
                 pid: 7,
                 ended_ns: 9_000,
-                container: 0,
+                ..Default::default()
             },
             entry: types::connection {
                 request_first_ns: 1_000,
