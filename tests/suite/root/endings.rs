@@ -4,9 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
-use std::net::TcpStream;
-use std::os::fd::AsRawFd as _;
 
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::End;
@@ -19,6 +16,7 @@ use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_with;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::http3;
+use crate::suite::common::listener::FullListener;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
@@ -266,18 +264,14 @@ fn said(nginx: &Nginx) -> BTreeMap<u64, String> {
 /// port for TLS, and returns the records and the error log by connection.
 fn with_nginx(http: &str, run: impl FnOnce(&Nginx, u16)) -> (Vec<Record>, BTreeMap<u64, String>) {
     let upstream = Upstream::start();
-    let full = TcpListener::bind("127.0.0.1:0").unwrap();
-    let full_port = full.local_addr().unwrap().port();
-    // SAFETY: the descriptor is a listening socket. From here on one connection may wait.
-    assert_eq!(unsafe { libc::listen(full.as_raw_fd(), 0) }, 0);
-    let _waiting = TcpStream::connect(("127.0.0.1", full_port)).unwrap();
+    let full = FullListener::start();
     let has_http3 = is_built_with(HTTP3_MODULE);
     let quic = if has_http3 {
         "listen 127.0.0.1:{port} quic;"
     } else {
         ""
     };
-    let http = http.replace("{full}", &full_port.to_string());
+    let http = http.replace("{full}", &full.port.to_string());
     let (http, port) = tls::with_port(&http.replace("{quic}", quic));
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     nginx.file("file", b"hello");

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::process::Output;
 use std::thread;
+use std::time::Duration;
 use std::time::Instant;
 
 use ngx_bpf_record::Inflight;
@@ -13,8 +14,10 @@ use rustls::version::TLS13;
 
 use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
+use crate::suite::common::delay;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
+use crate::suite::common::listener::FullListener;
 use crate::suite::common::listener::listen;
 use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
@@ -104,7 +107,7 @@ fn send_all(nginx: &Nginx, port: u16) -> Vec<Client> {
     clients
 }
 
-/// Check each state, that what is known of each request is what was sent, and that neither idle connections nor
+/// Check states, that what is known of each request is what was sent, and that neither idle connections nor
 /// requests that have ended are listed.
 #[test]
 fn states() {
@@ -160,6 +163,48 @@ fn states() {
     assert!(text.contains(&line) && !text.contains("secret"), "{text}");
     drop(clients);
     wait_for(&nginx, &[]);
+}
+
+/// Check requests that have not gone out to their upstream: it takes no connection, or no more of a body. Their age is
+/// that of the requests.
+#[test]
+fn not_sent() {
+    let (upstream, full) = (Upstream::start(), FullListener::start());
+    let http = "
+        client_max_body_size 0;
+        server {
+            listen 127.0.0.1:{port};
+            location /full { proxy_pass http://127.0.0.1:{full}; }
+            location /deaf { proxy_pass http://127.0.0.1:{upstream}; }
+        }";
+    let nginx = Nginx::with(
+        &http.replace("{full}", &full.port.to_string()),
+        upstream.port,
+    );
+    let sent = Instant::now();
+    let mut clients = [(); 2].map(|()| Client::connect(nginx.port));
+    clients[0].send("GET /full HTTP/1.1\r\nHost: a\r\n\r\n");
+    clients[1].send("POST /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 16777216\r\n\r\n");
+    clients[1].send(vec![b'x'; 16 << 20]);
+    wait_for(
+        &nginx,
+        &[
+            (Some("/deaf"), Some(State::SendingRequest)),
+            (Some("/full"), Some(State::Connecting)),
+        ],
+    );
+    delay(Duration::from_millis(100));
+    let found = inflight(&nginx);
+    let most = sent.elapsed().as_millis() as u64 + 1;
+    let addrs = [&full.port, &upstream.port].map(|port| format!("127.0.0.1:{port}"));
+    for request in &found {
+        let age = request.age_ms.unwrap();
+        assert!((99..=most).contains(&age), "{request:#?}");
+        let is_full = request.request_uri.as_deref() == Some("/full");
+        let addr = &addrs[usize::from(!is_full)];
+        assert_eq!(request.upstream_addr.as_ref(), Some(&addr.into()));
+    }
+    assert_eq!(found.len(), 2);
 }
 
 /// Check a connection that has become a tunnel, with TLS and without, before bytes pass through it and after.
