@@ -4,6 +4,9 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
+
+use super::PATIENCE;
 
 /// Copies a program that is then run at once. Another process makes the copy: a process that
 /// another test starts meanwhile would inherit the descriptor that is open for writing, and as long
@@ -28,6 +31,21 @@ pub fn kill(name: &str, pid: u32) {
         .status()
         .unwrap();
     assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// Stops a process. A busy machine may let it run for a while after the signal, and SIGCONT takes back a stop that has
+/// not happened.
+pub fn stop(pid: u32) {
+    kill("STOP", pid);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        if status.contains("\nState:\tT") {
+            return;
+        }
+        assert!(Instant::now() < end, "{status}");
+        std::thread::yield_now();
+    }
 }
 
 /// Lets every user read a file or a folder.

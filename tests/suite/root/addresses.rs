@@ -14,6 +14,7 @@ use crate::suite::common::http2;
 use crate::suite::common::http2::Http2;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
+use crate::suite::common::program::stop;
 use crate::suite::common::record::Record;
 use crate::suite::root::requests::traced;
 
@@ -51,7 +52,7 @@ fn reset_at_once() {
     let records = traced(nginx, |nginx| {
         for n in 0..20 {
             let worker = nginx.workers()[0];
-            kill("STOP", worker);
+            stop(worker);
             let host = ["127.0.0.1", "::1"][n % 2];
             let mut stream = TcpStream::connect((host, port)).unwrap();
             stream

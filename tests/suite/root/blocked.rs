@@ -24,6 +24,7 @@ use crate::suite::common::delay;
 use crate::suite::common::disk::Disk;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
+use crate::suite::common::program::stop;
 use crate::suite::common::record::Blocked;
 use crate::suite::common::record::Record;
 use crate::suite::common::tool::Ended;
@@ -342,7 +343,7 @@ fn stopped() {
     );
     let worker = nginx.workers()[0];
     Client::connect(nginx.port).get("/");
-    kill("STOP", worker);
+    stop(worker);
     delay(Duration::from_millis(BLOCK_MS));
     kill("CONT", worker);
     Client::connect(nginx.port).get("/");

@@ -22,6 +22,7 @@ use crate::suite::common::listener::listen;
 use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
+use crate::suite::common::program::stop;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::PROGRAM;
@@ -282,7 +283,7 @@ fn stuck() {
     client.send("GET /a HTTP/1.1\r\nHost: t\r\n\r\n");
     wait_for(&nginx, &[(Some("/a"), Some(State::Waiting))]);
     let worker = nginx.workers()[0];
-    kill("STOP", worker);
+    stop(worker);
     assert_eq!(inflight(&nginx).len(), 1);
     kill("CONT", worker);
     let me = std::process::id().to_string();

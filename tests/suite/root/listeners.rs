@@ -24,6 +24,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::program::kill;
 use crate::suite::common::program::open_to_all;
+use crate::suite::common::program::stop;
 use crate::suite::common::program::write_program;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::metrics::served;
@@ -174,7 +175,7 @@ fn overflow() {
     }
     assert_eq!(text.matches("nginx_listen_queue_max{").count(), 3, "{text}");
     for worker in nginx.workers() {
-        kill("STOP", worker);
+        stop(worker);
     }
     let waiting = apart.connect("127.0.0.1");
     assert_eq!(waiting.len(), 3);

@@ -21,6 +21,7 @@ use crate::suite::common::patched::version;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::kill;
 use crate::suite::common::program::open_to_all;
+use crate::suite::common::program::stop;
 use crate::suite::common::program::write_program;
 use crate::suite::common::record::Logged;
 use crate::suite::common::record::Record;
@@ -257,7 +258,7 @@ fn untraceable() {
     assert!(warning.contains(&expected), "{warning}");
     assert!(warning.contains("does not fit this binary"), "{warning}");
     /* Both masters serve. The new one is stopped for a moment, so that the old one gets the requests. */
-    kill("STOP", new);
+    stop(new);
     serve();
     kill("CONT", new);
     nginx.signal("WINCH");

@@ -23,6 +23,7 @@ use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::program::kill;
+use crate::suite::common::program::stop;
 use crate::suite::common::record::Record;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
@@ -48,7 +49,7 @@ fn records(upstream: u16, requests: impl FnOnce(&Nginx, u16)) -> Vec<Record> {
 /// Stops the worker for a while, in which `meanwhile` happens.
 fn stopped<T>(nginx: &Nginx, meanwhile: impl FnOnce() -> T) -> T {
     let worker = nginx.workers()[0];
-    kill("STOP", worker);
+    stop(worker);
     let happened = meanwhile();
     delay(DELAY);
     kill("CONT", worker);
