@@ -91,12 +91,11 @@ fn assert_found(found: &Value, nginx: &Nginx) {
     assert_eq!(fit["agree"], fit["asked"]);
     assert!(fit["asked"].as_u64() > Some(25), "{fit}");
     let probes = found["probes"].as_array().unwrap();
+    /* What is found by code is entered only by requests that wait: there the kernel may need a trap more. */
     let of_symbols = probes.iter().filter(|probe| probe["symbol"] != "code");
-    assert_eq!(of_symbols.count(), probes_wanted());
-    assert!(
-        probes.iter().all(|probe| probe["emulated"] == true),
-        "{probes:#?}"
-    );
+    let emulated = of_symbols.map(|probe| probe["emulated"] == true);
+    let emulated: Vec<_> = emulated.collect();
+    assert_eq!(emulated, vec![true; probes_wanted()], "{probes:#?}");
     print_build(found);
 }
 
