@@ -350,13 +350,24 @@ fn churn() {
     kill("INT", pid);
     let ended = tool.wait();
     ended.assert_clean();
+    let ready = ended
+        .stderr
+        .iter()
+        .filter(|line| line.contains("tracing nginx"));
+    let ready: Vec<_> = ready.collect();
+    assert_eq!(ready.len(), 1 + 2 * churn_count(), "{ready:#?}");
     let mut records: BTreeMap<u16, usize> = BTreeMap::new();
     for record in ended.records() {
         *records.entry(record.server_port.unwrap()).or_default() += 1;
     }
     let total: usize = records.values().sum();
     for (port, count) in of_containers {
-        assert_eq!(records.get(&port), Some(&count), "{records:?}");
+        assert_eq!(
+            records.get(&port),
+            Some(&count),
+            "{port} {:#?}",
+            ended.stderr
+        );
     }
     assert_eq!(total - 6 * churn_count(), served);
 }
