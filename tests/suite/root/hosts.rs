@@ -26,6 +26,7 @@ use crate::suite::common::program::open_to_all;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
+use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::yard::Yard;
 use crate::suite::root::check::probes_wanted;
@@ -305,6 +306,23 @@ fn compare_cost(works: &[Work]) {
     );
 }
 
+/// Asserts that each container was reported, and that its requests have their records, by their port. Returns the number
+/// of other records.
+fn assert_containers(ended: &Ended, of_containers: &BTreeMap<u16, usize>) -> usize {
+    let lines = ended.stderr.iter();
+    let ready = lines.filter(|line| line.contains("tracing nginx"));
+    assert_eq!(ready.count(), 1 + 2 * churn_count(), "{:#?}", ended.stderr);
+    let mut records: BTreeMap<u16, usize> = BTreeMap::new();
+    for record in ended.records() {
+        *records.entry(record.server_port.unwrap()).or_default() += 1;
+    }
+    for (port, count) in of_containers {
+        let stderr = &ended.stderr;
+        assert_eq!(records.get(port), Some(count), "{port} {stderr:#?}");
+    }
+    records.values().sum::<usize>() - 6 * churn_count()
+}
+
 /// Check containers that come and go while one nginx is under load. They run three binaries from
 /// overlays over one folder: each has an inode of its own for the mount, and shares the real one.
 /// Nothing of the loaded nginx is lost, everything is freed, and each container's requests have
@@ -350,24 +368,5 @@ fn churn() {
     kill("INT", pid);
     let ended = tool.wait();
     ended.assert_clean();
-    let ready = ended
-        .stderr
-        .iter()
-        .filter(|line| line.contains("tracing nginx"));
-    let ready: Vec<_> = ready.collect();
-    assert_eq!(ready.len(), 1 + 2 * churn_count(), "{ready:#?}");
-    let mut records: BTreeMap<u16, usize> = BTreeMap::new();
-    for record in ended.records() {
-        *records.entry(record.server_port.unwrap()).or_default() += 1;
-    }
-    let total: usize = records.values().sum();
-    for (port, count) in of_containers {
-        assert_eq!(
-            records.get(&port),
-            Some(&count),
-            "{port} {:#?}",
-            ended.stderr
-        );
-    }
-    assert_eq!(total - 6 * churn_count(), served);
+    assert_eq!(assert_containers(&ended, &of_containers), served);
 }
