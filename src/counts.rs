@@ -64,11 +64,7 @@ impl Counts {
         let lost = self.lost().saturating_sub(moment.lost());
         self.seen = self.seen.saturating_sub(late + kept_back + lost);
         (self.filtered, self.lost) = (moment.filtered, moment.lost);
-    }
-
-    /// Adds requests whose loss was reported in the output.
-    pub fn note_reported(&mut self, cause: Cause, count: u64) {
-        self.lost[cause as usize] += count;
+        self.blocked_lost = moment.blocked_lost;
     }
 
     /// Returns the number of lost requests.

@@ -30,7 +30,7 @@ use rustix::event::poll;
 use crate::bpf::types;
 
 /// A batch is sent when it has at least this many bytes.
-const BATCH_BYTES: usize = 64 << 10;
+pub const BATCH_BYTES: usize = 64 << 10;
 
 /// The capacity of a batch: the record that completes it may be as long as one that is held.
 const BATCH_CAPACITY: usize = BATCH_BYTES + size_of::<types::held>();

@@ -2,6 +2,7 @@
 //! The output of records: they are encoded in one of the formats, collected and written, and
 //! writing never delays the end of the program.
 
+use std::collections::VecDeque;
 use std::env;
 use std::fs::File;
 use std::io;
@@ -11,8 +12,6 @@ use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -23,6 +22,7 @@ use ngx_bpf_record::format::json::Json;
 use ngx_bpf_record::format::otel::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::otel::Otel;
 use ngx_bpf_record::format::text::Text;
+use ngx_bpf_record::values::Cause;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -82,13 +82,27 @@ pub enum WriteFailure {
     Failed(io::Error),
 }
 
+/// The record of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineKind {
+    Request,
+    /// A connection without a request. The line reports that so many others were lost.
+    Connection {
+        lost: u64,
+    },
+    Blocked,
+    /// A loss of so many requests.
+    Lost {
+        cause: Cause,
+        count: u64,
+    },
+}
+
 /// The result of writing the lines that waited.
 #[derive(Debug, Default)]
 pub struct Flushed {
-    /// The number of whole lines that were written.
-    pub written: u64,
-    /// The number of lines that were dropped.
-    pub unwritten: u64,
+    /// The lines that were dropped.
+    pub unwritten: VecDeque<LineKind>,
     /// The reason why lines were dropped.
     pub failure: Option<WriteFailure>,
 }
@@ -103,8 +117,8 @@ pub struct Output {
     may_block: bool,
     /// The whole lines that wait.
     waiting: Vec<u8>,
-    /// Whole lines that are not counted as requests, and that nothing here writes.
-    aside: Vec<u8>,
+    /// The kind of each of them.
+    kinds: VecDeque<LineKind>,
     /// The number of bytes of the first waiting line that were written already.
     torn: usize,
     /// The time at which a reader that does not read is given up. `None` until the end was asked
@@ -132,7 +146,7 @@ impl Output {
             file,
             path,
             waiting: Vec::with_capacity(2 * GATHER_BYTES),
-            aside: Vec::new(),
+            kinds: VecDeque::new(),
             torn: 0,
             deadline: None,
         }
@@ -170,25 +184,26 @@ impl Output {
         is_regular && stat.is_some_and(|stat| stat.is_ok_and(|stat| stat.st_mode & 0o004 != 0))
     }
 
-    /// Returns the buffer to which lines are appended.
-    pub fn lines(&mut self) -> &mut Vec<u8> {
-        &mut self.waiting
-    }
-
-    /// Returns the buffer for lines that are not counted as requests. Its user writes them as others.
-    pub fn aside(&mut self) -> &mut Vec<u8> {
-        &mut self.aside
+    /// Appends the one line that `encode` writes, which appends nothing when it fails.
+    pub fn append<E>(
+        &mut self,
+        kind: LineKind,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        encode(&mut self.waiting)?;
+        self.kinds.push_back(kind);
+        Ok(())
     }
 
     /// Returns whether enough bytes were collected to write them.
     pub fn is_full(&self) -> bool {
-        self.waiting.len().max(self.aside.len()) >= GATHER_BYTES
+        self.waiting.len() >= GATHER_BYTES
     }
 
-    /// Writes the lines that wait, and adds each line to `written` when it was written. No line
-    /// waits afterwards, unless the FIFO has no reader yet, or the reader does not read and a new
-    /// file was asked for.
-    pub fn flush(&mut self, signals: &Signals, written: &AtomicU64) -> Flushed {
+    /// Writes the lines that wait, and calls `written` for each line that was written. No line waits
+    /// afterwards, unless the FIFO has no reader yet, or the reader does not read and a new file was
+    /// asked for.
+    pub fn flush(&mut self, signals: &Signals, written: impl FnMut(LineKind)) -> Flushed {
         if self.file.is_none()
             && let Err(error) = self.reopen()
         {
@@ -203,13 +218,12 @@ impl Output {
         let mut bytes = std::mem::take(&mut self.waiting);
         let (end, failure) = self.write(&bytes, self.torn, signals, written);
         let mut flushed = Flushed {
-            written: count_lines(&bytes[..end]),
-            unwritten: 0,
+            unwritten: VecDeque::new(),
             failure,
         };
         self.torn = torn_bytes(&bytes[..end]);
         if flushed.failure.is_some() {
-            flushed.unwritten = count_lines(&bytes) - flushed.written;
+            flushed.unwritten = std::mem::take(&mut self.kinds);
             self.take_back_torn_line(self.torn);
             self.torn = 0;
             bytes.clear();
@@ -227,12 +241,11 @@ impl Output {
 
     /// Drops the lines that wait.
     fn give_up(&mut self, error: io::Error) -> Flushed {
-        let unwritten = count_lines(&self.waiting);
         self.waiting.clear();
+        let unwritten = std::mem::take(&mut self.kinds);
         Flushed {
-            written: 0,
+            failure: (!unwritten.is_empty()).then_some(WriteFailure::Failed(error)),
             unwritten,
-            failure: (unwritten > 0).then_some(WriteFailure::Failed(error)),
         }
     }
 
@@ -255,7 +268,7 @@ impl Output {
         bytes: &[u8],
         start: usize,
         signals: &Signals,
-        written: &AtomicU64,
+        mut written: impl FnMut(LineKind),
     ) -> (usize, Option<WriteFailure>) {
         let mut end = start;
         while end < bytes.len() {
@@ -281,7 +294,9 @@ impl Output {
                     return (end, Some(WriteFailure::Failed(error)));
                 }
                 Ok(n) => {
-                    written.fetch_add(count_lines(&chunk[..n]), Ordering::Relaxed);
+                    let count = count_lines(&chunk[..n]) as usize;
+                    let whole = self.kinds.drain(..count.min(self.kinds.len()));
+                    whole.for_each(&mut written);
                     end += n;
                     self.deadline = None;
                 }
@@ -348,7 +363,7 @@ pub fn print(text: &[u8]) -> Result<()> {
 }
 
 /// Counts the line ends.
-pub fn count_lines(bytes: &[u8]) -> u64 {
+fn count_lines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 

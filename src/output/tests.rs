@@ -8,11 +8,10 @@ use std::io::PipeReader;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::GRACE;
+use super::LineKind;
 use super::Output;
 use super::WriteFailure;
 use crate::host::signals::Signals;
@@ -25,7 +24,8 @@ fn piped() -> (PipeReader, Output) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut output = Output::new(Some(File::from(OwnedFd::from(writer))), None);
     for n in 0..LINES {
-        writeln!(output.lines(), "line {n:05}").unwrap();
+        let encode = |line: &mut Vec<u8>| writeln!(line, "line {n:05}");
+        output.append(LineKind::Request, encode).unwrap();
     }
     (reader, output)
 }
@@ -44,17 +44,16 @@ fn stalled() {
     let (mut reader, mut output) = piped();
     let signals = Signals::default();
     signals.ask_for_end();
-    let (begun, written) = (Instant::now(), AtomicU64::new(0));
-    let flushed = output.flush(&signals, &written);
+    let (begun, mut written) = (Instant::now(), 0);
+    let flushed = output.flush(&signals, |_| written += 1);
     assert!(begun.elapsed() >= GRACE);
     assert!(matches!(flushed.failure, Some(WriteFailure::Stalled)));
-    assert_eq!(flushed.written, written.load(Ordering::Relaxed));
-    assert_eq!(flushed.written + flushed.unwritten, LINES as u64);
+    assert_eq!(written + flushed.unwritten.len(), LINES);
     drop(output);
     let mut text = Vec::new();
     reader.read_to_end(&mut text).unwrap();
     let whole = text.iter().filter(|byte| **byte == b'\n').count();
-    assert_eq!(whole as u64, flushed.written);
+    assert_eq!(whole, written);
 }
 
 /// Check that a new file that is asked for while the reader does not read gets all lines that the
@@ -67,21 +66,22 @@ fn reopened_while_stalled() {
     output.path = Some(path.clone());
     let signals = Signals::default();
     signals.ask_for_reopen();
-    let written = AtomicU64::new(0);
-    let flushed = output.flush(&signals, &written);
-    assert!(flushed.failure.is_none() && flushed.unwritten == 0);
+    let mut written = 0;
+    let flushed = output.flush(&signals, |_| written += 1);
+    assert!(flushed.failure.is_none() && flushed.unwritten.is_empty());
+    let first = written;
     assert!(signals.take_reopen());
     output.reopen().unwrap();
-    output.flush(&signals, &written);
-    assert_eq!(written.load(Ordering::Relaxed), LINES as u64);
+    output.flush(&signals, |_| written += 1);
+    assert_eq!(written, LINES);
     let new = numbers(&fs::read(&path).unwrap());
-    assert_eq!(new.len() as u64, LINES as u64 - flushed.written);
-    assert_eq!(new[0] as u64, flushed.written);
+    assert_eq!(new.len(), LINES - first);
+    assert_eq!(new[0], first);
     drop(output);
     let mut old = Vec::new();
     reader.read_to_end(&mut old).unwrap();
     let end = old.iter().rposition(|byte| *byte == b'\n').unwrap();
-    assert_eq!(numbers(&old[..=end]).len() as u64, flushed.written);
+    assert_eq!(numbers(&old[..=end]).len(), first);
 }
 
 /// Check that writing continues within a line when the same pipe is opened again.
@@ -90,8 +90,8 @@ fn same_pipe_reopened() {
     let (mut reader, mut output) = piped();
     let signals = Signals::default();
     signals.ask_for_reopen();
-    let written = AtomicU64::new(0);
-    output.flush(&signals, &written);
+    let mut written = 0;
+    output.flush(&signals, |_| written += 1);
     assert!(signals.take_reopen());
     output.reopen().unwrap();
     let text = std::thread::spawn(move || {
@@ -99,11 +99,11 @@ fn same_pipe_reopened() {
         reader.read_to_end(&mut text).unwrap();
         text
     });
-    output.flush(&signals, &written);
+    output.flush(&signals, |_| written += 1);
     drop(output);
     let lines = numbers(&text.join().unwrap());
     assert!(lines.into_iter().eq(0..LINES));
-    assert_eq!(written.load(Ordering::Relaxed), LINES as u64);
+    assert_eq!(written, LINES);
 }
 
 /// Check that a closed pipe is noticed, also without a line to write.
@@ -113,9 +113,9 @@ fn closed() {
     assert!(!output.is_closed());
     drop(reader);
     assert!(output.is_closed());
-    let flushed = output.flush(&Signals::default(), &AtomicU64::new(0));
+    let flushed = output.flush(&Signals::default(), |_| ());
     assert!(matches!(flushed.failure, Some(WriteFailure::Closed)));
-    assert_eq!(flushed.unwritten, LINES as u64);
+    assert_eq!(flushed.unwritten.len(), LINES);
 }
 
 /// Check that a torn line is removed, also from a file that is not appended to, and that nothing is

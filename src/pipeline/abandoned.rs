@@ -10,6 +10,7 @@ use crate::attach::object::KernelFilter;
 use crate::bpf::types::request_flag;
 use crate::bpf::types::sample;
 use crate::decode::abandoned;
+use crate::decode::ring::BATCH_BYTES;
 use crate::decode::ring::RingReader;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
@@ -19,8 +20,6 @@ const WAITING_MAX: usize = crate::attach::object::RING_BYTES as usize;
 
 /// The requests that were in flight in processes that have ended.
 pub struct AbandonedRequests {
-    /// The number of traced processes that have ended and whose entries were removed.
-    pub ended_processes: u64,
     /// The filters that run in BPF, which has never seen these requests end.
     filter: KernelFilter,
     /// The number of them that the sample was asked for.
@@ -33,7 +32,6 @@ impl AbandonedRequests {
     /// Creates a queue without any records.
     pub fn new(filter: KernelFilter) -> Self {
         Self {
-            ended_processes: 0,
             filter,
             asked: 0,
             waiting: VecDeque::new(),
@@ -46,23 +44,27 @@ impl AbandonedRequests {
         add(&ledger.abandoned, number);
         let (mut lost, mut filtered) = (departed.lost, 0);
         let room = WAITING_MAX.saturating_sub(self.waiting.iter().map(Vec::len).sum());
-        let mut records = Vec::new();
+        let (mut batch, mut taken) = (Vec::new(), 0);
         for abandoned in &departed.abandoned {
             if !self.lets_through(abandoned) {
                 filtered += 1;
                 continue;
             }
             let record = abandoned::record(&abandoned.entry, &abandoned.process);
-            if records.len() + record.len() > room {
+            if taken + record.len() > room {
                 lost += 1;
-            } else {
-                records.extend(record);
+                continue;
+            }
+            taken += record.len();
+            batch.extend(record);
+            if batch.len() >= BATCH_BYTES {
+                self.waiting.push_back(std::mem::take(&mut batch));
             }
         }
         add(&ledger.unreported, lost);
         add(&ledger.filtered, filtered);
-        if !records.is_empty() {
-            self.waiting.push_back(records);
+        if !batch.is_empty() {
+            self.waiting.push_back(batch);
         }
     }
 

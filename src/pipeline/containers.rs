@@ -22,8 +22,17 @@ impl ContainerKeys {
         }
     }
 
+    /// Returns the keys that name the container with this number: none for 0. `None` when it is no longer
+    /// known.
+    pub fn keys(&mut self, number: u32) -> Option<ngx_bpf_record::Container<'_>> {
+        if number == 0 {
+            return Some(ngx_bpf_record::Container::default());
+        }
+        self.container(number).map(keys)
+    }
+
     /// Returns the container with a number that is not 0. `None` when it is no longer known.
-    pub fn container(&mut self, number: u32) -> Option<&Container> {
+    fn container(&mut self, number: u32) -> Option<&Container> {
         if self.last.as_ref().is_none_or(|(last, _)| *last != number) {
             self.last = Some((number, self.numbered.get(number)?));
         }
@@ -31,8 +40,8 @@ impl ContainerKeys {
     }
 }
 
-/// Returns the keys of a request that name its container.
-pub fn keys<'a>(container: &'a Container) -> ngx_bpf_record::Container<'a> {
+/// Returns the keys that name a container.
+fn keys<'a>(container: &'a Container) -> ngx_bpf_record::Container<'a> {
     let text = |text: &'a Option<String>| text.as_deref().map(Cow::Borrowed);
     ngx_bpf_record::Container {
         container_id: text(&container.id),

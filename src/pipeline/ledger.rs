@@ -13,6 +13,7 @@ use crate::attach::counters::CounterMap;
 use crate::bpf::types;
 use crate::bpf::types::lost_cause;
 use crate::counts::Counts;
+use crate::output::LineKind;
 
 /// The causes that BPF counts, indexed by `enum lost_cause`. A cause of wire.h that is missing here
 /// is a compile error.
@@ -32,6 +33,18 @@ const _: () = {
     }
 };
 
+/// What has become of the records of one kind.
+#[derive(Default)]
+pub struct Outcome {
+    /// The number of those that were written.
+    pub written: AtomicU64,
+    /// The number of those that could not be written.
+    pub unwritten: AtomicU64,
+    /// The number of those that came after the end: after `--count` was reached, or after the reader of
+    /// the output had closed it.
+    pub late: AtomicU64,
+}
+
 /// The counts, shared by the record thread, the control thread, and the handler of signals.
 #[derive(Default)]
 pub struct Ledger {
@@ -46,34 +59,25 @@ pub struct Ledger {
     pub untraced_processes: AtomicU64,
     /// Requests that the records thread has passed to the consumers.
     pub taken: AtomicU64,
-    /// Requests written.
-    pub written: AtomicU64,
+    /// What has become of requests.
+    pub requests: Outcome,
+    /// What has become of connections without a request. Those that could not be decoded count as ones
+    /// that could not be written.
+    pub connections: Outcome,
+    /// The same of blocked workers.
+    pub blocked: Outcome,
     /// The number of requests that the filters on texts left out. BPF counts those that it left
     /// out.
     pub filtered: AtomicU64,
-    /// The number of requests that came after the end: after `--count` was reached, or after the
-    /// reader of the output had closed it.
-    pub late: AtomicU64,
-    /// The number of requests that could not be written.
-    pub unwritten: AtomicU64,
     /// The number of records that could not be decoded.
     pub bad_records: AtomicU64,
-    /// The number of records of places and of ended workers that could not be decoded.
+    /// The number of records that are not of requests and could not be decoded.
     pub bad_notices: AtomicU64,
-    /// The number of requests that were passed on without the keys of their container, which was no
+    /// The number of records that were passed on without the keys of their container, which was no
     /// longer known.
     pub nameless: AtomicU64,
     /// The number of workers whose places were forgotten, since too many others have places.
     pub forgotten_workers: AtomicU64,
-    /// The number of records of blocked workers that could not be decoded or written. They are no
-    /// requests.
-    pub blocked_unwritten: AtomicU64,
-    /// Connections without a request that were written.
-    pub written_connections: AtomicU64,
-    /// Those that could not be written or decoded.
-    pub unwritten_connections: AtomicU64,
-    /// Those that came after the end, as `late` has requests.
-    pub late_connections: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
@@ -107,6 +111,24 @@ impl Ledger {
         counts
     }
 
+    /// Returns what has become of the records that have lines of this kind. `None` for losses, which are
+    /// counted where they happen.
+    pub fn outcome(&self, kind: LineKind) -> Option<&Outcome> {
+        match kind {
+            LineKind::Request => Some(&self.requests),
+            LineKind::Connection { .. } => Some(&self.connections),
+            LineKind::Blocked => Some(&self.blocked),
+            LineKind::Lost { .. } => None,
+        }
+    }
+
+    /// Returns the number of records that could not be written.
+    pub fn unwritten(&self) -> u64 {
+        let outcomes = [&self.requests, &self.connections, &self.blocked];
+        let unwritten = outcomes.map(|outcome| outcome.unwritten.load(Ordering::Relaxed));
+        unwritten.into_iter().sum()
+    }
+
     /// Remembers the counts of this moment: requests that end from now on are no longer counted.
     pub fn end_here(&self) {
         self.end.get_or_init(|| self.counted_by_bpf());
@@ -121,16 +143,16 @@ impl Ledger {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counted_by_bpf();
         if let Some(end) = self.end.get() {
-            let late = self.late_connections.load(Ordering::Relaxed);
+            let late = self.connections.late.load(Ordering::Relaxed);
             counts.connections.end_at(&end.connections, late);
-            counts.end_at(end, self.late.load(Ordering::Relaxed));
+            counts.end_at(end, self.requests.late.load(Ordering::Relaxed));
         }
         counts.filtered += self.filtered.load(Ordering::Relaxed);
         counts.add_bad_records(self.bad_records.load(Ordering::Relaxed));
-        counts.add_unwritten(self.unwritten.load(Ordering::Relaxed));
-        counts.connections.written = self.written_connections.load(Ordering::Relaxed);
-        counts.connections.lost += self.unwritten_connections.load(Ordering::Relaxed);
-        counts.blocked_lost += self.blocked_unwritten.load(Ordering::Relaxed);
+        counts.add_unwritten(self.requests.unwritten.load(Ordering::Relaxed));
+        counts.connections.written = self.connections.written.load(Ordering::Relaxed);
+        counts.connections.lost += self.connections.unwritten.load(Ordering::Relaxed);
+        counts.blocked_lost += self.blocked.unwritten.load(Ordering::Relaxed);
         counts
     }
 
@@ -139,7 +161,7 @@ impl Ledger {
     pub fn counts_at_once(&self) -> Counts {
         let mut counts = self.counts();
         if self.has_ended() {
-            let unwritten = self.unwritten.load(Ordering::Relaxed);
+            let unwritten = self.requests.unwritten.load(Ordering::Relaxed);
             let lost_before = counts.lost().saturating_sub(unwritten);
             counts.seen = self.taken.load(Ordering::Relaxed) + counts.filtered + lost_before;
         }
@@ -150,12 +172,13 @@ impl Ledger {
     /// sums add up.
     pub fn lose_the_rest(&self) {
         let counts = self.counts();
-        let handled = self.written.load(Ordering::Relaxed) + counts.filtered + counts.lost();
+        let written = self.requests.written.load(Ordering::Relaxed);
+        let handled = written + counts.filtered + counts.lost();
         add(&self.bad_records, counts.seen.saturating_sub(handled));
         let connections = counts.connections;
         let handled = connections.written + connections.lost;
         let rest = connections.seen.saturating_sub(handled);
-        add(&self.unwritten_connections, rest);
+        add(&self.connections.unwritten, rest);
     }
 }
 

@@ -2,7 +2,6 @@
 //! The consumer that writes records as lines.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
@@ -19,77 +18,77 @@ use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
+use crate::output;
 use crate::output::Flushed;
+use crate::output::LineKind;
 use crate::output::Output;
+use crate::output::OutputFormat;
 use crate::output::WriteFailure;
-use crate::output::count_lines;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::ledger::add;
 use crate::pipeline::messages;
 use crate::pipeline::records::Consumer;
 
-/// The encoder of a format.
-type Encoder = dyn Format + Send;
-
-/// Writes records as lines of one format.
-pub struct Lines {
-    /// The format of the lines.
-    pub sink: Box<Encoder>,
-    /// The output that the lines are written to.
-    pub output: Output,
+/// The form of the lines.
+pub struct LineSettings {
+    /// The format.
+    pub format: OutputFormat,
     /// The redaction of query strings.
     pub redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
     pub line_bytes_max: Option<usize>,
+}
+
+/// Writes records as lines of one format.
+pub struct Lines {
+    /// The encoder of the format.
+    sink: Box<dyn Format + Send>,
+    settings: LineSettings,
+    /// The output that the lines are written to.
+    output: Output,
     /// The state of the signals. They ask for the end, which a reader that does not read must not
     /// delay, and for a new file.
-    pub signals: Signals,
+    signals: Signals,
     /// The counts of requests.
-    pub ledger: Arc<Ledger>,
-    /// The losses that were written.
-    pub reported: Counts,
+    ledger: Arc<Ledger>,
+    /// The losses that were written, or that lines which wait report.
+    reported: Counts,
     /// The printer of warnings.
-    pub messages: Messages,
+    messages: Messages,
 }
 
 impl Lines {
-    /// Writes all lines that wait.
-    fn write_all(&mut self) {
-        self.write();
-        self.write_connections();
-    }
-
-    /// Writes the lines of connections that wait, after those of requests. Where no one reads a FIFO, they are
-    /// lost.
-    fn write_connections(&mut self) {
-        let mut waiting = std::mem::take(self.output.aside());
-        let count = count_lines(&waiting);
-        if count == 0 {
-            return;
+    /// Creates the consumer that writes to this output.
+    pub fn new(
+        output: Output,
+        settings: LineSettings,
+        signals: &Signals,
+        ledger: &Arc<Ledger>,
+        messages: Messages,
+    ) -> Self {
+        Self {
+            sink: output::encoder(settings.format),
+            settings,
+            output,
+            signals: signals.clone(),
+            ledger: Arc::clone(ledger),
+            reported: Counts::default(),
+            messages,
         }
-        self.write();
-        let ledger = Arc::clone(&self.ledger);
-        let written = &ledger.written_connections;
-        let before = written.load(Ordering::Relaxed);
-        if !self.output.is_unread() {
-            self.output.lines().append(&mut waiting);
-            self.write_aside(written);
-        }
-        let written = written.load(Ordering::Relaxed) - before;
-        let unwritten = count.saturating_sub(written);
-        if unwritten > 0 && self.output.is_closed() {
-            /* As of requests: the reader needs no more. */
-            add(&ledger.late_connections, unwritten);
-            return ledger.end_here();
-        }
-        add(&ledger.unwritten_connections, unwritten);
     }
 
     /// Writes the lines that wait. When SIGUSR1 has come, the rest is written to the new file.
     fn write(&mut self) {
         loop {
-            let flushed = self.output.flush(&self.signals, &self.ledger.written);
-            self.count(flushed);
+            let ledger = &self.ledger;
+            let mut has_written = false;
+            let flushed = self.output.flush(&self.signals, |kind| {
+                if let Some(outcome) = ledger.outcome(kind) {
+                    add(&outcome.written, 1);
+                    has_written = true;
+                }
+            });
+            self.count(flushed, has_written);
             if !self.reopen_if_asked() {
                 return;
             }
@@ -99,46 +98,20 @@ impl Lines {
     /// Writes a line for each cause of new losses, unless the end has come. What can't be written now is
     /// tried again at the next call.
     fn report_losses(&mut self) {
-        if self.ledger.has_ended() {
+        if self.ledger.has_ended() || self.output.is_unread() {
             return;
         }
         let (counts, reported) = (self.ledger.counts(), self.reported);
         for (cause, count) in counts.since(&reported) {
             let time = Clock::wall_now();
             let lost = Lost { time, count, cause };
-            if !self.write_other(|sink, line| sink.lost(line, &lost).is_ok()) {
-                return;
+            let kind = LineKind::Lost { cause, count };
+            let appended = self.output.append(kind, |line| self.sink.lost(line, &lost));
+            if appended.is_ok() {
+                self.reported.lost[cause as usize] += count;
             }
-            self.reported.note_reported(cause, count);
         }
-    }
-
-    /// Writes the lines that wait, and then one that is not of a request. Returns whether it was written.
-    fn write_other(&mut self, encode: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> bool) -> bool {
         self.write();
-        if self.output.is_unread() {
-            return false;
-        }
-        let is_whole = encode(&mut *self.sink, self.output.lines());
-        self.write_aside(&AtomicU64::new(0)) && is_whole
-    }
-
-    /// Writes lines that are not counted as requests, and adds them to `written`. Returns whether all were written.
-    fn write_aside(&mut self, written: &AtomicU64) -> bool {
-        loop {
-            let flushed = self.output.flush(&self.signals, written);
-            if flushed.failure.is_some() {
-                return false;
-            }
-            if !self.reopen_if_asked() {
-                return true;
-            }
-            if self.output.is_unread() {
-                /* The lines would be counted as requests that wait for a reader. */
-                self.output.lines().clear();
-                return false;
-            }
-        }
     }
 
     /// Opens the output again if SIGUSR1 has come. Returns whether it has.
@@ -154,25 +127,38 @@ impl Lines {
         true
     }
 
-    /// Counts the lines that were not written, and reports the first of several failures.
-    fn count(&self, flushed: Flushed) {
+    /// Counts the lines that were not written, and reports the first of several failures. The losses in
+    /// them are to be reported again. `has_written` says that a record was written: a loss alone, which is
+    /// shorter, does not show that the output works again.
+    fn count(&mut self, flushed: Flushed, has_written: bool) {
+        /* The reader needs no more records: the rest is not lost. */
+        let is_closed = matches!(flushed.failure, Some(WriteFailure::Closed));
+        for kind in flushed.unwritten {
+            match kind {
+                LineKind::Connection { lost } => self.reported.connections.lost -= lost,
+                LineKind::Lost { cause, count } => self.reported.lost[cause as usize] -= count,
+                LineKind::Request | LineKind::Blocked => {}
+            }
+            if let Some(outcome) = self.ledger.outcome(kind) {
+                let count = match is_closed {
+                    true => &outcome.late,
+                    false => &outcome.unwritten,
+                };
+                add(count, 1);
+            }
+        }
         let is_failing = &self.ledger.is_output_failing;
         match flushed.failure {
-            /* The reader needs no more requests: the rest is not lost. */
-            Some(WriteFailure::Closed) => {
-                add(&self.ledger.late, flushed.unwritten);
-                self.ledger.end_here();
-            }
-            Some(WriteFailure::Stalled) => add(&self.ledger.unwritten, flushed.unwritten),
+            Some(WriteFailure::Closed) => self.ledger.end_here(),
+            Some(WriteFailure::Stalled) => {}
             Some(WriteFailure::Failed(error)) => {
-                add(&self.ledger.unwritten, flushed.unwritten);
-                if !is_failing.swap(true, Ordering::Relaxed) {
-                    let error = anyhow::Error::from(error).context("failed to write records");
+                let is_known = is_failing.swap(true, Ordering::Relaxed);
+                let error = anyhow::Error::from(error).context("failed to write records");
+                if !is_known {
                     self.messages.warn(&error);
                 }
             }
-            /* When no line was written, it is not known whether the output works again. */
-            None if flushed.written > 0 => is_failing.store(false, Ordering::Relaxed),
+            None if has_written => is_failing.store(false, Ordering::Relaxed),
             None => {}
         }
     }
@@ -180,39 +166,47 @@ impl Lines {
 
 impl Consumer for Lines {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.redaction.apply(request);
-        let lines = self.output.lines();
-        append_line(&mut *self.sink, lines, request, self.line_bytes_max)?;
+        self.settings.redaction.apply(request);
+        self.output.append(LineKind::Request, |line| {
+            append_line(&mut *self.sink, line, request, self.settings.line_bytes_max)
+        })?;
         if self.output.is_full() {
             self.write();
         }
         Ok(())
     }
 
-    fn blocked(&mut self, blocked: &mut Blocked<'_>) {
-        let max = self.line_bytes_max;
-        if !self.write_other(|sink, line| append_blocked(sink, line, blocked, max).is_ok()) {
-            add(&self.ledger.blocked_unwritten, 1);
+    fn blocked(&mut self, blocked: &mut Blocked<'_>) -> Result<()> {
+        self.output.append(LineKind::Blocked, |line| {
+            append_blocked(&mut *self.sink, line, blocked, self.settings.line_bytes_max)
+        })?;
+        if self.output.is_full() {
+            self.write();
         }
+        Ok(())
     }
 
     fn connection(&mut self, connection: &mut Connection<'_>) -> Result<()> {
+        let reported = &mut self.reported.connections.lost;
         let lost = self.ledger.counts().connections.lost;
-        let reported = std::mem::replace(&mut self.reported.connections.lost, lost);
-        connection.connections_lost = Some(lost.saturating_sub(reported)).filter(|lost| *lost > 0);
-        self.sink.connection(self.output.aside(), connection)?;
+        let lost = lost.saturating_sub(*reported);
+        *reported += lost;
+        connection.connections_lost = Some(lost).filter(|lost| *lost > 0);
+        self.output.append(LineKind::Connection { lost }, |line| {
+            self.sink.connection(line, connection)
+        })?;
         if self.output.is_full() {
-            self.write_all();
+            self.write();
         }
         Ok(())
     }
 
     fn flush(&mut self) {
-        self.write_all();
+        self.write();
     }
 
     fn tick(&mut self) {
-        self.write_all();
+        self.write();
         if self.output.is_closed() {
             self.ledger.end_here();
         }
@@ -220,10 +214,10 @@ impl Consumer for Lines {
     }
 
     fn finish(&mut self) {
-        self.write_all();
+        self.write();
         if self.output.is_unread() {
             let given_up = self.output.give_up_unread();
-            self.count(given_up);
+            self.count(given_up, false);
         }
         self.report_losses();
     }
@@ -235,40 +229,48 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
+    use std::thread;
 
     use ngx_bpf_record::Blocked;
     use ngx_bpf_record::Connection;
     use ngx_bpf_record::Redaction;
     use ngx_bpf_record::Request;
+    use rustix::fs::Mode;
 
+    use super::LineSettings;
     use super::Lines;
     use super::add;
-    use crate::counts::Counts;
     use crate::host::signals::Signals;
     use crate::host::stderr::Messages;
     use crate::host::stderr::Verbosity;
-    use crate::output;
     use crate::output::Output;
     use crate::output::OutputFormat;
     use crate::pipeline::ledger::Ledger;
     use crate::pipeline::records::Consumer as _;
+
+    /// Returns the consumer that writes to this file.
+    fn lines_to(path: &Path, signals: &Signals) -> Lines {
+        let settings = LineSettings {
+            format: OutputFormat::Json,
+            redaction: Redaction::Query,
+            line_bytes_max: None,
+        };
+        Lines::new(
+            Output::open(Some(path)).unwrap(),
+            settings,
+            signals,
+            &Arc::new(Ledger::default()),
+            Messages::new(Verbosity::Quiet),
+        )
+    }
 
     /// Check that the lines of a blocked worker and of a connection are not counted as requests, and that they are
     /// counted as lost when they can't be written, and not as lost requests.
     #[test]
     fn no_requests() {
         for (path, lost) in [("/dev/null", 0), ("/dev/full", 1)] {
-            let mut lines = Lines {
-                sink: output::encoder(OutputFormat::Json),
-                output: Output::open(Some(Path::new(path))).unwrap(),
-                redaction: Redaction::Query,
-                line_bytes_max: None,
-                signals: Signals::default(),
-                ledger: Arc::new(Ledger::default()),
-                reported: Counts::default(),
-                messages: Messages::new(Verbosity::Quiet),
-            };
-            lines.blocked(&mut Blocked::default());
+            let mut lines = lines_to(Path::new(path), &Signals::default());
+            lines.blocked(&mut Blocked::default()).unwrap();
             lines.connection(&mut Connection::default()).unwrap();
             lines.finish();
             let ledger = &lines.ledger;
@@ -277,7 +279,8 @@ mod tests {
             let connections = (counts.connections.written, counts.connections.lost);
             assert_eq!(connections, (1 - lost, lost), "{path}");
             assert_eq!((counts.lost(), counts.seen), (0, 0));
-            assert_eq!(ledger.written.load(Ordering::Relaxed), 0);
+            assert_eq!(ledger.requests.written.load(Ordering::Relaxed), 0);
+            assert_eq!(ledger.is_output_failing.load(Ordering::Relaxed), lost > 0);
         }
     }
 
@@ -288,16 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
         let signals = Signals::default();
-        let mut lines = Lines {
-            sink: output::encoder(OutputFormat::Json),
-            output: Output::open(Some(&path)).unwrap(),
-            redaction: Redaction::Query,
-            line_bytes_max: None,
-            signals: signals.clone(),
-            ledger: Arc::new(Ledger::default()),
-            reported: Counts::default(),
-            messages: Messages::new(Verbosity::Quiet),
-        };
+        let mut lines = lines_to(&path, &signals);
         let mut request = Request {
             request_uri: Some("/a?b=secret".into()),
             ..Default::default()
@@ -318,6 +312,49 @@ mod tests {
             "{old}"
         );
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
-        assert_eq!(lines.ledger.written.load(Ordering::Relaxed), 2);
+        assert_eq!(lines.ledger.requests.written.load(Ordering::Relaxed), 2);
+    }
+
+    /// Check that a loss in a line that was not written is reported by the next one that is written.
+    #[test]
+    fn reported_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut lines = lines_to(Path::new("/dev/full"), &Signals::default());
+        add(&lines.ledger.connections.unwritten, 2);
+        lines.connection(&mut Connection::default()).unwrap();
+        lines.tick();
+        assert_eq!(lines.ledger.counts().connections.lost, 3);
+        lines.output = Output::open(Some(&path)).unwrap();
+        lines.connection(&mut Connection::default()).unwrap();
+        lines.connection(&mut Connection::default()).unwrap();
+        lines.finish();
+        let text = fs::read_to_string(&path).unwrap();
+        let reports: Vec<_> = text.matches("\"connections_lost\":3").collect();
+        assert_eq!((reports.len(), text.lines().count()), (1, 2), "{text}");
+        assert!(!lines.ledger.is_output_failing.load(Ordering::Relaxed));
+    }
+
+    /// Check that records of every kind wait until a FIFO is read, and that none is lost.
+    #[test]
+    fn unread() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        let mut lines = lines_to(&path, &Signals::default());
+        lines.request(&mut Request::default()).unwrap();
+        lines.connection(&mut Connection::default()).unwrap();
+        lines.blocked(&mut Blocked::default()).unwrap();
+        lines.tick();
+        let reader = path.clone();
+        let text = thread::spawn(move || fs::read_to_string(reader).unwrap());
+        while lines.output.is_unread() {
+            lines.tick();
+        }
+        lines.finish();
+        assert_eq!(lines.ledger.unwritten(), 0);
+        drop(lines);
+        assert_eq!(text.join().unwrap().lines().count(), 3);
     }
 }

@@ -60,12 +60,9 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
         (&ledger.bad_records, "records could not be decoded"),
         (
             &ledger.bad_notices,
-            "records of places could not be decoded",
+            "records that are not of requests could not be decoded",
         ),
-        (
-            &ledger.nameless,
-            "requests lack the keys of their container",
-        ),
+        (&ledger.nameless, "records lack the keys of their container"),
         (
             &ledger.forgotten_workers,
             "workers had their places forgotten",
@@ -81,19 +78,24 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
 /// Reports how many records of blocked workers were lost, if any were.
 pub fn blocked_lost(messages: Messages, count: u64) {
     if count > 0 {
+        let (plural, were) = if count == 1 {
+            ("", "was")
+        } else {
+            ("s", "were")
+        };
         messages.print_last(
             Verbosity::Normal,
-            format_args!("{count} records of blocked workers were lost"),
+            format_args!("{count} record{plural} of blocked workers {were} lost"),
         );
     }
 }
 
 /// Reports that the output was still failing at the end.
-pub fn unwritten(messages: Messages, requests: u64) {
-    let plural = if requests == 1 { "" } else { "s" };
+pub fn unwritten(messages: Messages, records: u64) {
+    let plural = if records == 1 { "" } else { "s" };
     messages.print_last(
         Verbosity::Quiet,
-        format_args!("the output failed to the end: {requests} request{plural} not written"),
+        format_args!("the output failed to the end: {records} record{plural} not written"),
     );
 }
 

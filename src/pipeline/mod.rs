@@ -22,11 +22,9 @@ use crossbeam_channel::bounded;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 
 use crate::attach::Tracer;
-use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::decode::held;
 use crate::decode::ring::RingReader;
@@ -46,7 +44,6 @@ use crate::metrics;
 use crate::metrics::MetricsSettings;
 use crate::metrics::RequestMetrics;
 use crate::metrics::own::OwnMetrics;
-use crate::output;
 use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::pipeline::abandoned::AbandonedRequests;
@@ -56,6 +53,7 @@ use crate::pipeline::counters::CounterExport;
 use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::lines::LineSettings;
 use crate::pipeline::lines::Lines;
 use crate::pipeline::listeners::ListenerExport;
 use crate::pipeline::overhead::Overhead;
@@ -115,10 +113,22 @@ pub struct TraceSettings {
     pub hints: Vec<String>,
 }
 
+impl TraceSettings {
+    /// Returns the form of the lines.
+    fn lines(&self) -> LineSettings {
+        LineSettings {
+            format: self.format,
+            redaction: self.follow.redaction.clone(),
+            line_bytes_max: self.line_bytes_max,
+        }
+    }
+}
+
 /// Traces until the end is asked for, or no process is left to trace. Returns false when the output
 /// was still failing at the end, which was reported.
 pub fn trace(settings: TraceSettings) -> Result<bool> {
     let messages = Messages::new(settings.verbosity);
+    let line_settings = settings.lines();
     fence::become_user(settings.user.as_deref())?;
     let ledger = Arc::new(Ledger::default());
     let (mut signals, stopped) = take_over_signals(&ledger, messages)?;
@@ -131,15 +141,15 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let selection = Selection::read(&settings.follow, &reading, messages, &signals)?;
     let (reader, batches) = RingReader::start(tracer.ring_buffer()?, privileges::drop_all)?;
     let containers = ContainerNumbers::default();
-    let numbered = containers.numbered();
+    let keys = ContainerKeys::new(containers.numbered());
     let asked = AskedNames::new(&settings.follow.extras, &settings.headers);
     let output = Output::open(settings.output.as_deref())?;
     let served = metrics::serve(settings.metrics)?;
     let blocked = settings.follow.extras.blocked;
     let stacks = blocked.map(|_| StackThread::start(rights.reading));
-    let redaction = settings.follow.redaction.clone();
     let mut control = Control {
         abandoned: AbandonedRequests::new(settings.follow.filter),
+        ended_processes: 0,
         follower: Follower::new(settings.follow, tracer, reading, containers, messages),
         reader,
         ledger: Arc::clone(&ledger),
@@ -150,12 +160,11 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         messages,
     };
     let (is_unread, is_public) = (output.is_unread(), output.is_public());
-    let cut = (redaction, settings.line_bytes_max);
-    let lines = lines(settings.format, output, cut, &signals, &ledger, messages);
+    let lines = Lines::new(output, line_settings, &signals, &ledger, messages);
     let (wants_more, ended) = bounded(0);
     let records = RecordThread {
         filter: settings.filter,
-        containers: ContainerKeys::new(numbered),
+        containers: keys,
         asked,
         places: Places::default(),
         stacks: stacks.transpose()?,
@@ -165,35 +174,14 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         messages,
         wants_more: Some(wants_more),
         clock: Clock::now(),
-    };
-    let records = records.start(batches, rights.writing)?;
+    }
+    .start(batches, rights.writing)?;
     rights.close(messages);
     control.follower.start(selection)?;
     print_hints(&settings.hints, is_unread, is_public, messages);
     signals.start_clock(settings.duration);
     control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)
-}
-
-/// Returns the consumer that writes lines, which redacts and cuts them.
-fn lines(
-    format: OutputFormat,
-    output: Output,
-    (redaction, line_bytes_max): (Redaction, Option<usize>),
-    signals: &Signals,
-    ledger: &Arc<Ledger>,
-    messages: Messages,
-) -> Lines {
-    Lines {
-        sink: output::encoder(format),
-        output,
-        redaction,
-        line_bytes_max,
-        signals: signals.clone(),
-        ledger: Arc::clone(ledger),
-        reported: Counts::default(),
-        messages,
-    }
 }
 
 /// Returns how processes and their files are read.
@@ -215,7 +203,7 @@ fn take_over_signals(ledger: &Arc<Ledger>, messages: Messages) -> Result<(Signal
     let ledger = Arc::clone(ledger);
     privileges::without_capabilities(|| {
         Signals::take_over(move || {
-            let written = ledger.written.load(Ordering::Relaxed);
+            let written = ledger.requests.written.load(Ordering::Relaxed);
             messages::ended_at_once(messages, written, &ledger.counts_at_once());
         })
     })?
@@ -272,6 +260,8 @@ struct Control {
     meter: Option<OverheadMeter>,
     /// The requests that were in flight in processes that have ended.
     abandoned: AbandonedRequests,
+    /// The number of traced processes that have ended and whose entries were removed.
+    ended_processes: u64,
     /// The printer of messages.
     messages: Messages,
 }
@@ -316,7 +306,7 @@ impl Control {
         }
         let counts = self.ledger.counts();
         if let Some(metrics) = &self.own_metrics {
-            let written = self.ledger.written.load(Ordering::Relaxed);
+            let written = self.ledger.requests.written.load(Ordering::Relaxed);
             metrics.update(&counts, written, self.follower.live_binaries());
         }
     }
@@ -325,14 +315,14 @@ impl Control {
     fn forget_departed(&mut self) {
         self.abandoned.offer(&self.reader);
         let ended = self.ledger.ended_processes();
-        if ended == self.abandoned.ended_processes {
+        if ended == self.ended_processes {
             return;
         }
         match self.follower.forget_departed() {
             Ok(departed) => {
                 self.abandoned.take(departed, &self.ledger);
                 self.abandoned.offer(&self.reader);
-                self.abandoned.ended_processes = ended;
+                self.ended_processes = ended;
             }
             Err(error) => self.messages.warn(&error),
         }
@@ -386,13 +376,12 @@ impl Control {
         messages::blocked_lost(self.messages, counts.blocked_lost);
         let is_failing = self.ledger.is_output_failing.load(Ordering::Relaxed);
         if is_failing {
-            let unwritten = self.ledger.unwritten.load(Ordering::Relaxed);
-            messages::unwritten(self.messages, unwritten);
+            messages::unwritten(self.messages, self.ledger.unwritten());
         }
         if self.follower.tracer().reports_connections() {
             messages::connections(self.messages, &counts.connections);
         }
-        let written = self.ledger.written.load(Ordering::Relaxed);
+        let written = self.ledger.requests.written.load(Ordering::Relaxed);
         messages::finished(self.messages, written, &counts);
         handled.and(read).map(|()| !is_failing)
     }

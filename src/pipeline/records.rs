@@ -18,6 +18,7 @@ use crossbeam_channel::select;
 use crossbeam_channel::tick;
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
+use ngx_bpf_record::Container;
 use ngx_bpf_record::Request;
 use rustix::thread::CapabilitySet;
 
@@ -35,7 +36,6 @@ use crate::follow::containers::ENDED_MAX;
 use crate::host::privileges;
 use crate::host::stderr::Messages;
 use crate::pipeline::asked::AskedNames;
-use crate::pipeline::containers;
 use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
@@ -55,8 +55,11 @@ pub trait Consumer: Send {
     /// as this one has changed it.
     fn request(&mut self, request: &mut Request<'_>) -> Result<()>;
 
-    /// Takes a worker that was blocked.
-    fn blocked(&mut self, _blocked: &mut Blocked<'_>) {}
+    /// Takes a worker that was blocked, likewise.
+    fn blocked(&mut self, _: &mut Blocked<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes one connection that ended without a request, likewise.
     fn connection(&mut self, _: &mut Connection<'_>) -> Result<()> {
         Ok(())
@@ -120,10 +123,10 @@ impl RecordThread {
     ///
     /// Fails when a batch is corrupt, or a request can't be encoded.
     pub fn handle_all(mut self, batches: &Receiver<Vec<u8>>) -> Result<()> {
-        let result = self.receive_all(batches);
-        self.finish_blocked();
+        let received = self.receive_all(batches);
+        let finished = self.finish_blocked();
         self.consumers.iter_mut().for_each(|c| c.finish());
-        result
+        received.and(finished)
     }
 
     /// Handles batches until the channel ends.
@@ -138,7 +141,7 @@ impl RecordThread {
                     Err(_) => break,
                 },
                 recv(named) -> record => match record {
-                    Ok(record) => self.named(&record),
+                    Ok(record) => self.named(record)?,
                     Err(_) => is_over = true,
                 },
                 recv(ticks) -> _ => self.tick(),
@@ -165,7 +168,7 @@ impl RecordThread {
                     }
                 }
                 Ok(Some(Notice::WorkerEnded(pid))) => self.places.ended(pid),
-                Ok(Some(Notice::Blocked(record))) => self.blocked(record),
+                Ok(Some(Notice::Blocked(record))) => self.blocked(record)?,
                 Ok(Some(Notice::Connection(event))) => self.connection(&event)?,
                 Ok(None) => match wire::decode(record) {
                     Ok(event) => self.event(&event)?,
@@ -183,18 +186,15 @@ impl RecordThread {
     /// Handles the record of a request.
     fn event(&mut self, event: &RequestEvent<'_>) -> Result<()> {
         if self.ledger.has_ended() {
-            add(&self.ledger.late, 1);
+            add(&self.ledger.requests.late, 1);
             return Ok(());
         }
         let Some(mut request) = self.filtered(event) else {
             add(&self.ledger.filtered, 1);
             return Ok(());
         };
-        match self.containers.container(event.record.container) {
-            Some(container) => request.container = containers::keys(container),
-            None if event.record.container == 0 => {}
-            None => count_nameless(&self.ledger, self.messages),
-        }
+        let container = self.containers.keys(event.record.container);
+        request.container = container.unwrap_or_else(|| nameless(&self.ledger, self.messages));
         self.asked.add(&mut request, &event.texts);
         let record = &event.record;
         self.places
@@ -215,58 +215,57 @@ impl RecordThread {
     }
 
     /// Takes the record of a worker that was blocked. No filter is for it.
-    fn blocked(&mut self, record: Box<types::blocked_record>) {
+    fn blocked(&mut self, record: Box<types::blocked_record>) -> Result<()> {
         let stacks = self.stacks.as_mut();
-        if let Some(unnamed) = stacks.and_then(|stacks| stacks.name(record)) {
-            self.consume_blocked(&unnamed);
+        match stacks.and_then(|stacks| stacks.name(record)) {
+            Some(unnamed) => self.consume_blocked(unnamed),
+            None => Ok(()),
         }
     }
 
     /// Handles such a record when its stacks have names.
-    fn named(&mut self, named: &NamedRecord) {
+    fn named(&mut self, named: NamedRecord) -> Result<()> {
         if let Some(stacks) = &mut self.stacks {
             stacks.note_done();
         }
-        self.consume_blocked(named);
+        self.consume_blocked(named)
     }
 
     /// Handles those that the thread of the stacks still has.
-    fn finish_blocked(&mut self) {
-        let rest = self.stacks.as_mut().map(StackThread::rest);
-        for named in rest.into_iter().flatten() {
-            self.consume_blocked(&named);
+    fn finish_blocked(&mut self) -> Result<()> {
+        if self.ledger.has_ended() {
+            return Ok(());
         }
+        let rest = self.stacks.as_mut().map(StackThread::rest);
+        let mut rest = rest.into_iter().flatten();
+        rest.try_for_each(|named| self.consume_blocked(named))
     }
 
     /// Passes a worker that was blocked to the consumers.
-    fn consume_blocked(&mut self, named: &NamedRecord) {
+    fn consume_blocked(&mut self, named: NamedRecord) -> Result<()> {
         if self.ledger.has_ended() {
-            return;
+            add(&self.ledger.blocked.late, 1);
+            return Ok(());
         }
-        let record = &named.record;
-        let mut blocked = blocked::blocked(record, self.clock);
-        if let Some(container) = self.containers.container(record.container) {
-            blocked.container = containers::keys(container);
-        }
-        blocked.kernel_stack.clone_from(&named.kernel);
-        blocked.user_stack.clone_from(&named.user);
+        let mut blocked = blocked::blocked(&named.record, self.clock);
+        let container = self.containers.keys(named.record.container);
+        blocked.container = container.unwrap_or_else(|| nameless(&self.ledger, self.messages));
+        (blocked.kernel_stack, blocked.user_stack) = (named.kernel, named.user);
         for consumer in &mut self.consumers {
-            consumer.blocked(&mut blocked);
+            consumer.blocked(&mut blocked)?;
         }
+        Ok(())
     }
 
     /// Handles the record of a connection. The filters are about requests.
     fn connection(&mut self, event: &ConnectionEvent) -> Result<()> {
         if self.ledger.has_ended() {
-            add(&self.ledger.late_connections, 1);
+            add(&self.ledger.connections.late, 1);
             return Ok(());
         }
         let mut connection = event.connection(self.clock);
-        match self.containers.container(event.0.container) {
-            Some(container) => connection.container = containers::keys(container),
-            None if event.0.container == 0 => {}
-            None => count_nameless(&self.ledger, self.messages),
-        }
+        let container = self.containers.keys(event.0.container);
+        connection.container = container.unwrap_or_else(|| nameless(&self.ledger, self.messages));
         for consumer in &mut self.consumers {
             consumer.connection(&mut connection)?;
         }
@@ -294,12 +293,12 @@ impl RecordThread {
     /// Counts a record of another kind that can't be decoded. No request is lost. Only the first one is reported now.
     fn bad_notice(&self, record: &[u8], error: anyhow::Error) {
         match wire::kind(record) {
-            Ok(record_kind::RECORD_CONNECTION) => add(&self.ledger.unwritten_connections, 1),
-            Ok(record_kind::RECORD_BLOCKED) => add(&self.ledger.blocked_unwritten, 1),
+            Ok(record_kind::RECORD_CONNECTION) => add(&self.ledger.connections.unwritten, 1),
+            Ok(record_kind::RECORD_BLOCKED) => add(&self.ledger.blocked.unwritten, 1),
             _ => {}
         }
         if is_first(&self.ledger.bad_notices) {
-            let what = "failed to decode the record of a place; others like it are only counted";
+            let what = "failed to decode a record that is not of a request; others like it are only counted";
             self.messages.warn(&error.context(what));
         }
     }
@@ -322,14 +321,15 @@ impl RecordThread {
     }
 }
 
-/// Counts a request whose container is no longer known. Only the first one is reported now.
-fn count_nameless(ledger: &Ledger, messages: Messages) {
+/// Counts a record whose container is no longer known, and returns no keys. Only the first one is reported now.
+fn nameless<'a>(ledger: &Ledger, messages: Messages) -> Container<'a> {
     if is_first(&ledger.nameless) {
         messages.warn(&anyhow!(
-            "a request lacks the keys of its container, since {ENDED_MAX} other containers have ended \
+            "a record lacks the keys of its container, since {ENDED_MAX} other containers have ended \
              before the output took it; others like it are only counted"
         ));
     }
+    Container::default()
 }
 
 #[cfg(test)]

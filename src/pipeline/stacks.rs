@@ -66,6 +66,7 @@ impl StackThread {
         thread::Builder::new()
             .name("stacks".to_owned())
             .spawn(move || {
+                /* If it fails, the main thread reports why. */
                 let _ = privileges::keep_only(kept);
                 let mut stacks = Stacks {
                     kernel,

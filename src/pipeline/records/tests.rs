@@ -120,7 +120,7 @@ fn count() {
     let ledger = Arc::new(Ledger::default());
     assert_eq!(handled(&batches, Some(1), &ledger).unwrap(), ["pid 1"]);
     assert!(ledger.has_ended());
-    assert_eq!(ledger.late.load(Ordering::Relaxed), 2);
+    assert_eq!(ledger.requests.late.load(Ordering::Relaxed), 2);
     assert_eq!(ledger.counts().lost(), 0);
 }
 

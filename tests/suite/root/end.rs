@@ -300,7 +300,7 @@ fn full_disk() {
     assert_eq!(ended.status.code(), Some(1));
     let to_the_end = &ended.stderr[ended.stderr.len() - 2];
     assert!(
-        to_the_end.contains("the output failed to the end: 20 requests not written"),
+        to_the_end.contains("the output failed to the end: 20 records not written"),
         "{ended:?}"
     );
     let complaints = ended

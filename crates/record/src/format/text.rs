@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One line for each request, for people, and one for a connection without a request. A request's: accept time, client `=>` upstream, the uri that the
-//! client asked for (`request_uri`), status, sizes, phases.
+//! One line for each record, for people. That of a request has the accept time, client `=>` upstream, the
+//! uri that the client asked for (`request_uri`), the status, sizes and phases.
 
 use std::fmt;
 use std::io;
