@@ -11,6 +11,7 @@ use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::record::Record;
 use crate::suite::common::tool::Tool;
+use crate::suite::root::requests::traced_with;
 
 /// Variables of every kind. The log of `$request_id` is of requests that have evaluated it before they end.
 const HTTP: &str = "
@@ -25,17 +26,6 @@ const HTTP: &str = "
         location /plain/ { return 200; }
         location /renamed/ { set $later 2; return 200; }
     }";
-
-/// Starts the tool with these options, sends requests, and returns their records.
-fn records(nginx: Nginx, options: &[&str], requests: impl FnOnce(&Nginx)) -> Vec<Record> {
-    let pid = nginx.pid().to_string();
-    let tool = Tool::start(&[&["--pid", &pid, "--json"], options].concat(), 1);
-    requests(&nginx);
-    nginx.quit();
-    let ended = tool.wait();
-    ended.assert_clean();
-    ended.records()
-}
 
 /// Returns a map of texts.
 fn map(values: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -110,7 +100,7 @@ fn variables() {
         }
     };
     let mut ids = String::new();
-    let records = records(nginx, &options, |nginx| {
+    let records = traced_with(nginx, &options, |nginx| {
         ask(nginx);
         add_variables(nginx);
         ask(nginx);
@@ -170,7 +160,7 @@ fn headers() {
         ),
     ];
     let options = ["--header=X-One", "--header=x-two", "--max-line=none"];
-    let records = records(nginx, &options, |nginx| {
+    let records = traced_with(nginx, &options, |nginx| {
         let mut client = Client::connect(nginx.port);
         for (headers, _) in &all {
             client.send(format!("GET / HTTP/1.1\r\nHost: test\r\n{headers}\r\n"));
@@ -217,7 +207,7 @@ fn unusual_headers() {
         let nginx = Nginx::with(&[http, directive, "}"].concat(), 0);
         let names = ["X_One", "last", "___", "X.Two_3", "x^y", "XTwo3"];
         let options = names.map(|name| format!("--header={name}"));
-        let records = records(nginx, &options.each_ref().map(String::as_str), |nginx| {
+        let records = traced_with(nginx, &options.each_ref().map(String::as_str), |nginx| {
             let mut client = Client::connect(nginx.port);
             for count in [0, 175, 176] {
                 let many = "X-Many: 1\r\n".repeat(count);
@@ -248,19 +238,31 @@ fn unusual_headers() {
 #[test]
 fn filter() {
     let nginx = Nginx::simple();
-    let records = records(nginx, &["--header=x-one=a", "--header=x-two"], |nginx| {
-        let mut client = Client::connect(nginx.port);
-        for headers in [
-            "X-One: a\r\nX-Two: t\r\n",
-            "X-One: ab\r\n",
-            "",
-            "X-One: A\r\n",
-            "X-One: a\r\n",
-        ] {
-            client.send(format!("GET / HTTP/1.1\r\nHost: test\r\n{headers}\r\n"));
-            client.receive();
-        }
-    });
+    let pid = nginx.pid().to_string();
+    let options = [
+        "--pid",
+        &pid,
+        "--json",
+        "--header=x-one=a",
+        "--header=x-two",
+    ];
+    let tool = Tool::start(&options, 1);
+    let mut client = Client::connect(nginx.port);
+    for headers in [
+        "X-One: a\r\nX-Two: t\r\n",
+        "X-One: ab\r\n",
+        "",
+        "X-One: A\r\n",
+        "X-One: a\r\n",
+    ] {
+        client.send(format!("GET / HTTP/1.1\r\nHost: test\r\n{headers}\r\n"));
+        client.receive();
+    }
+    drop(client);
+    nginx.quit();
+    let ended = tool.wait();
+    ended.assert_clean();
+    let records = ended.records();
     let found: Vec<_> = asked(&records)
         .into_iter()
         .map(|[_, headers]| headers)

@@ -41,6 +41,16 @@ fn stripped(name: &str) -> Option<PathBuf> {
     kept(&format!("source-{name}/objs/{program}"))
 }
 
+/// Starts a build.
+fn start(binary: PathBuf, upstream: &Upstream) -> Nginx {
+    Nginx::start(&Config {
+        http: HTTP,
+        upstream: upstream.port,
+        binary,
+        ..Config::default()
+    })
+}
+
 /// Check that each build is traced with a layout of the table of which its code shows every member, under the name
 /// of the fork, and that its records are what it logs.
 #[test]
@@ -50,12 +60,7 @@ fn stripped_builds() {
             continue;
         };
         let upstream = Upstream::start();
-        let nginx = Nginx::start(&Config {
-            http: HTTP,
-            upstream: upstream.port,
-            binary,
-            ..Config::default()
-        });
+        let nginx = start(binary, &upstream);
         let pid = nginx.pid();
         let report = check(pid, &[]);
         let found = &report["nginx"][0];
@@ -87,12 +92,7 @@ fn in_flight() {
             continue;
         };
         let upstream = Upstream::start();
-        let nginx = Nginx::start(&Config {
-            http: HTTP,
-            upstream: upstream.port,
-            binary,
-            ..Config::default()
-        });
+        let nginx = start(binary, &upstream);
         let mut client = Client::connect(nginx.port);
         client.send("GET /upstream/hang HTTP/1.1\r\nHost: t\r\n\r\n");
         let found = wait_for(&nginx, &[(Some("/upstream/hang"), Some(State::Waiting))]);

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf inflight`: the requests of an nginx that nothing traces.
 
-use std::io::Write as _;
 use std::process::Command;
 use std::process::Output;
-use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -18,8 +16,6 @@ use crate::suite::common::delay;
 use crate::suite::common::http3;
 use crate::suite::common::http3::Http3;
 use crate::suite::common::listener::FullListener;
-use crate::suite::common::listener::listen;
-use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
 use crate::suite::common::program::stop;
@@ -28,8 +24,9 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
-use crate::suite::root::tunnels::REQUEST;
-use crate::suite::root::tunnels::SWITCHING;
+use crate::suite::root::tunnels::WITH_TLS;
+use crate::suite::root::tunnels::echo;
+use crate::suite::root::tunnels::open;
 
 /// Requests that nginx itself makes wait.
 mod pauses;
@@ -211,29 +208,12 @@ fn not_sent() {
 /// Check a connection that has become a tunnel, with TLS and without, before bytes pass through it and after.
 #[test]
 fn tunnels() {
-    let port = listen(|mut stream| {
-        thread::spawn(move || {
-            read_head(&mut stream).unwrap();
-            stream.write_all(SWITCHING.as_bytes()).unwrap();
-            let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
-        });
-    });
-    let (http, tls_port) = tls::with_port(
-        "server { listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl; location / {
-            proxy_http_version 1.1;
-            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
-            proxy_pass http://127.0.0.1:{upstream}; } }",
-    );
+    let port = echo();
+    let (http, tls_port) = tls::with_port(WITH_TLS);
     let nginx = Nginx::prepared(&http, port, tls::certificate);
     let tls = Tls::begin(tls_port, &TLS13, &["http/1.1"]).finish();
-    let mut clients = [Client::connect(nginx.port), tls.into_client()];
-    for client in &mut clients {
-        client.send(REQUEST);
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.extend(client.some());
-        }
-    }
+    let clients = [Client::connect(nginx.port), tls.into_client()];
+    let mut clients = clients.map(|client| open(client, ""));
     let addr = format!("127.0.0.1:{port}");
     let tunnel = (Some("/"), Some(State::Tunnel));
     for _ in 0..2 {

@@ -63,7 +63,13 @@ fn start(workers: usize) -> (Nginx, Upstream) {
 /// Calls `requests` while nginx is traced. Returns the records, and asserts that they equal the
 /// access log, and that all invariants hold.
 pub fn traced(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
-    let tool = Tool::trace(nginx.pid());
+    traced_with(nginx, &[], requests)
+}
+
+/// Does the same with more options.
+pub fn traced_with(nginx: Nginx, options: &[&str], requests: impl FnOnce(&Nginx)) -> Vec<Record> {
+    let pid = nginx.pid().to_string();
+    let tool = Tool::start(&[&["--pid", &pid, "--json"], options].concat(), 1);
     requests(&nginx);
     let logged = nginx.quit();
     /* The tool ends with the nginx that it traces. */

@@ -27,9 +27,9 @@ use crate::suite::common::tcp::lose;
 use crate::suite::common::tcp::lose_nothing;
 use crate::suite::common::tcp::wait_info;
 use crate::suite::common::tls;
-use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::root::requests::traced;
+use crate::suite::root::requests::traced_with;
 
 /// More bytes than the buffers of two sockets hold before anything is read.
 const SIZE: usize = 12 << 20;
@@ -50,12 +50,7 @@ const HTTP: &str = "
 
 /// Sends requests with `--tcp`, and returns their records.
 fn records(nginx: Nginx, requests: impl FnOnce(&Nginx)) -> Vec<Record> {
-    let tool = Tool::start(&["--pid", &nginx.pid().to_string(), "--json", "--tcp"], 1);
-    requests(&nginx);
-    nginx.quit();
-    let ended = tool.wait();
-    ended.assert_clean();
-    ended.records()
+    traced_with(nginx, &["--tcp"], requests)
 }
 
 /// Asserts that a connection of a record is what the kernel says about nginx's socket.

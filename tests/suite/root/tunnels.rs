@@ -30,6 +30,45 @@ use crate::suite::root::requests::traced;
 pub const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
+/// A server that passes on upgrades, with TLS and without.
+pub const WITH_TLS: &str = "
+    server {
+        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls} ssl;
+        location / {
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+            proxy_pass http://127.0.0.1:{upstream};
+        }
+    }";
+
+/// Starts an upstream that switches protocols, and sends back what it reads. Returns its port.
+pub fn echo() -> u16 {
+    listen(|mut stream| {
+        thread::spawn(move || {
+            read_head(&mut stream).unwrap();
+            stream.write_all(SWITCHING.as_bytes()).unwrap();
+            let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
+        });
+    })
+}
+
+/// Opens a tunnel, and sends `text` through it and back.
+pub fn open(mut client: Client, text: &str) -> Client {
+    client.send(REQUEST);
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        heard.extend(client.some());
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 101 "), "{heard:?}");
+    client.send(text);
+    heard.clear();
+    while heard.len() < text.len() {
+        heard.extend(client.some());
+    }
+    client
+}
+
 /// A server that passes on upgrades.
 const SERVER: &str = "server { listen 127.0.0.1:{port}; location / {
     proxy_http_version 1.1;

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Workers that end while connections are tunnels.
 
-use std::io::Read as _;
-use std::io::Write as _;
-use std::net::TcpStream;
-use std::thread;
-
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Scheme;
@@ -15,8 +10,6 @@ use rustls::version::TLS13;
 use super::has_memory_at_exit;
 use super::kill_worker;
 use crate::suite::common::client::Client;
-use crate::suite::common::listener::listen;
-use crate::suite::common::listener::read_head;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::program::kill;
@@ -26,55 +19,15 @@ use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::tunnels::REQUEST;
-use crate::suite::root::tunnels::SWITCHING;
-
-/// A server that passes on upgrades, with TLS and without.
-const HTTP: &str = "
-    server {
-        listen 127.0.0.1:{port};
-        listen 127.0.0.1:{tls} ssl;
-        location / {
-            proxy_http_version 1.1;
-            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
-            proxy_pass http://127.0.0.1:{upstream};
-        }
-    }";
-
-/// Switches protocols, and sends back what it reads.
-fn echo(mut stream: TcpStream) -> std::io::Result<()> {
-    read_head(&mut stream)?;
-    stream.write_all(SWITCHING.as_bytes())?;
-    let mut bytes = [0; 64];
-    loop {
-        let count = stream.read(&mut bytes)?;
-        if count == 0 {
-            return Ok(());
-        }
-        stream.write_all(&bytes[..count])?;
-    }
-}
-
-/// Opens a tunnel, and sends `text` through it and back.
-fn open(mut client: Client, text: &str) -> Client {
-    client.send(REQUEST);
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"\r\n\r\n") {
-        heard.extend(client.some());
-    }
-    assert!(heard.starts_with(b"HTTP/1.1 101 "), "{heard:?}");
-    client.send(text);
-    heard.clear();
-    while heard.len() < text.len() {
-        heard.extend(client.some());
-    }
-    client
-}
+use crate::suite::root::tunnels::WITH_TLS;
+use crate::suite::root::tunnels::echo;
+use crate::suite::root::tunnels::open;
 
 /// Calls `end`, which ends the only worker, while the worker has three tunnels: two through which bytes have passed,
 /// one of them over TLS, and a silent one. Returns their records, and the nginx.
 fn with_tunnels(main: &str, end: impl FnOnce(&Nginx, Vec<Client>)) -> (Nginx, Vec<Record>) {
-    let upstream = listen(|stream| drop(thread::spawn(move || echo(stream))));
-    let (http, port) = tls::with_port(HTTP);
+    let upstream = echo();
+    let (http, port) = tls::with_port(WITH_TLS);
     let config = Config {
         http: &http,
         upstream,
