@@ -7,7 +7,6 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -31,12 +30,7 @@ use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
 use crate::host::memory::ForeignMemory;
-
-/// The field of `/proc/PID/stat` with the parent's pid, counted from the end of the name.
-const PARENT: usize = 1;
-
-/// The field with the time at which the process was started.
-const STARTED: usize = 19;
+use crate::host::process_stat;
 
 /// A process that was alive when it was opened. `pidfd` shows whether it still is.
 #[derive(Debug)]
@@ -105,7 +99,7 @@ impl NginxProcess {
 
     /// Returns the pid of the process that started it. `None` when it has ended.
     pub fn parent(&self) -> Option<u32> {
-        parent(self.pid)
+        process_stat::parent(self.pid)
     }
 
     /// Opens the current children, without reading their titles.
@@ -154,13 +148,13 @@ impl KnownProcess {
     /// Remembers a process. `None` when it has ended.
     pub fn remember(process: &NginxProcess) -> Option<Self> {
         let pid = process.pid;
-        let started = stat(pid, STARTED)?;
+        let started = process_stat::started(pid)?;
         process.is_alive().then_some(Self { pid, started })
     }
 
     /// Returns whether the process has not ended.
     pub fn is_alive(&self) -> bool {
-        stat(self.pid, STARTED) == Some(self.started)
+        process_stat::started(self.pid) == Some(self.started)
     }
 }
 
@@ -236,7 +230,9 @@ pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
     listed(skip, at, |pid| match Role::current(pid) {
         Role::Master => true,
         /* A process without a title counts if it has nginx's name, unless it is a new child of another nginx. */
-        Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
+        Role::Single => {
+            is_named_nginx(pid) && !process_stat::parent(pid).is_some_and(is_named_nginx)
+        }
         Role::Worker | Role::Helper => false,
     })
 }
@@ -288,7 +284,7 @@ fn listed_children(pid: u32) -> Option<Vec<u32>> {
 /// Returns the children of a process.
 fn children(pid: u32) -> Result<Vec<u32>> {
     let mut pids = pids()?;
-    pids.retain(|child| parent(*child) == Some(pid));
+    pids.retain(|child| process_stat::parent(*child) == Some(pid));
     Ok(pids)
 }
 
@@ -303,34 +299,11 @@ fn pids() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Returns the pid of the parent. `None` when the process has ended.
-fn parent(pid: u32) -> Option<u32> {
-    stat(pid, PARENT)
-}
-
-/// Reads a field of `/proc/PID/stat`. It is counted from the end of the name, which may contain any
-/// bytes.
-fn stat<T: FromStr>(pid: u32, field: usize) -> Option<T> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(field)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::KnownProcess;
     use super::NginxProcess;
     use super::Role;
-    use super::parent;
-
-    /// Check that the parent of this process is the one that the kernel names.
-    #[test]
-    fn own_parent() {
-        assert_eq!(
-            parent(std::process::id()),
-            Some(std::os::unix::process::parent_id())
-        );
-    }
 
     /// Check that a child is found while it lives, and is known to have ended afterwards.
     #[test]

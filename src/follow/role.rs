@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::io::Read as _;
 
+use crate::host::process_stat;
+
 /// The names that titles and `/proc/PID/comm` have: nginx's, which most forks have, and that of Angie.
 pub const NAMES: [&str; 2] = ["nginx", "angie"];
 
@@ -16,7 +18,7 @@ const TITLE_BYTES_MAX: u64 = 64;
 pub enum Role {
     /// Starts the workers.
     Master,
-    /// Serves requests.
+    /// Serves requests, or is a child of a master that has not set its title yet.
     Worker,
     /// Cache manager or loader.
     Helper,
@@ -26,8 +28,21 @@ pub enum Role {
 
 impl Role {
     /// Reads the role of a process. Fails when the process has ended.
+    ///
+    /// A child has the title of its master until it sets its own, at the end of its initialisation
+    /// (`ngx_worker_process_cycle()`). The master of an upgrade is a child of a master as well, but it has
+    /// executed its program; a master that has become a daemon has not, but its parent has ended.
     pub fn read(pid: u32) -> io::Result<Self> {
-        Ok(Self::of_title(&title(pid)?))
+        let role = Self::of_title(&title(pid)?);
+        let is_of_parent = || {
+            let parent = process_stat::parent(pid).and_then(|parent| title(parent).ok());
+            process_stat::is_fork(pid) == Some(true)
+                && parent.is_some_and(|title| Self::of_title(&title) == Self::Master)
+        };
+        Ok(match role {
+            Self::Master if is_of_parent() => Self::Worker,
+            role => role,
+        })
     }
 
     /// Returns the role of a process; of one that has ended, `Single`.
@@ -60,6 +75,13 @@ fn title(pid: u32) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::BufRead as _;
+    use std::io::BufReader;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Child;
+    use std::process::Command;
+    use std::process::Stdio;
+
     use super::Role;
 
     /// Check the titles that nginx and Angie give their processes.
@@ -82,6 +104,34 @@ mod tests {
             ("", Role::Single),
         ] {
             assert_eq!(Role::of_title(title), expected, "{title:?}");
+        }
+    }
+
+    /// Starts a shell with a master's title. Returns it, and the first line that it prints.
+    fn master(script: &str) -> (Child, u32) {
+        let mut shell = Command::new("bash");
+        shell.arg0("nginx: master process x").args(["-c", script]);
+        let shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut shell = shell.unwrap();
+        let mut line = String::new();
+        let mut lines = BufReader::new(shell.stdout.as_mut().unwrap());
+        lines.read_line(&mut line).unwrap();
+        (shell, line.trim().parse().unwrap())
+    }
+
+    /// Check a child of a master that has the title of its master, and one that has executed a program
+    /// with such a title.
+    #[test]
+    fn children() {
+        let fork = "(read line) <&0 & echo $!; wait";
+        let title = "'nginx: master process y'";
+        let exec = format!("(exec -a {title} bash -c 'echo $BASHPID; read line') <&0 & wait");
+        for (script, expected) in [(fork, Role::Worker), (&exec, Role::Master)] {
+            let (mut shell, child) = master(script);
+            assert_eq!(Role::current(shell.id()), Role::Master, "{script}");
+            assert_eq!(Role::current(child), expected, "{script}");
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
         }
     }
 

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod pid_namespace;
 pub mod privileges;
 pub mod process_root;
+pub mod process_stat;
 pub mod signals;
 pub mod stderr;
 pub mod system_calls;

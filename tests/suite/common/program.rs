@@ -37,10 +37,15 @@ pub fn kill(name: &str, pid: u32) {
 /// not happened.
 pub fn stop(pid: u32) {
     kill("STOP", pid);
+    wait_stopped(pid);
+}
+
+/// Waits until a process is stopped, by a signal or by whoever traces it.
+pub fn wait_stopped(pid: u32) {
     let end = Instant::now() + PATIENCE;
     loop {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        if status.contains("\nState:\tT") {
+        if status.contains("\nState:\tT") || status.contains("\nState:\tt") {
             return;
         }
         assert!(Instant::now() < end, "{status}");

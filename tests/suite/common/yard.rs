@@ -79,6 +79,14 @@ impl Yard {
         self.nginx_by(&format!("'{}' \"$@\"", binary.display()))
     }
 
+    /// Starts an nginx with one worker that strace stops in the first call of this system call.
+    pub fn nginx_stopped_in(&self, call: &str) -> Nginx {
+        self.nginx_by(&format!(
+            "strace -D -f -qq -o /dev/null -e trace={call} -e inject={call}:signal=STOP:when=1 '{}' \"$@\"",
+            binary().display()
+        ))
+    }
+
     /// Starts an nginx with one worker in a mount namespace of its own, on an overlay over the folder
     /// of a binary, as in a container.
     pub fn container(&self, binary: &Path) -> Nginx {
