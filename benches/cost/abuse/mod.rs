@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use crate::attach;
+use crate::build_before;
 use idle::Idle;
 
 use crate::common::http3::is_missing;
@@ -112,8 +113,7 @@ const KINDS_OF_HTTP3: &[(&str, Work)] = &[
     ("HTTP/3: resets", http3::resets),
 ];
 
-/// Measures every kind, or those whose name contains `NGX_BPF_BENCH_ABUSE`. `NGX_BPF_BENCH_BEFORE`
-/// names another build of the tool, which is measured in the same rounds.
+/// Measures every kind, or those whose name contains `NGX_BPF_BENCH_ABUSE`.
 pub fn measure() {
     let wanted = std::env::var("NGX_BPF_BENCH_ABUSE").unwrap_or_default();
     let has_http3 = !is_missing();
@@ -125,7 +125,7 @@ pub fn measure() {
         .filter(|(name, _)| name.contains(&wanted))
         .collect();
     let mut programs = vec![None, Some(PROGRAM.to_owned())];
-    programs.extend(std::env::var("NGX_BPF_BENCH_BEFORE").map(Some));
+    programs.extend(build_before().map(Some));
     let mut samples: BTreeMap<(&str, &Option<String>), Vec<f64>> = BTreeMap::new();
     for round in 0..=ROUNDS {
         for program in &programs {
