@@ -11,15 +11,14 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::time::Instant;
 
 use serde_json::Value;
 
-use super::common::PATIENCE;
 use super::common::record::Line;
 use super::common::recorded::fetched;
 use super::common::recorded::incidents;
 use super::common::recorded::recorded;
+use super::common::wait_for;
 
 /// The number of records that each daemon receives.
 const RECORDS: usize = 10_000;
@@ -68,21 +67,19 @@ impl Daemon {
 
     /// Waits until a file has this number of lines, and returns them.
     fn wait_for(&mut self, path: &Path, count: usize) -> Vec<String> {
-        let end = Instant::now() + PATIENCE;
-        loop {
+        wait_for(|| {
             let bytes = fs::read(path).unwrap_or_default();
             let lines = bytes.split_inclusive(|byte| *byte == b'\n');
             if lines.clone().count() >= count && bytes.ends_with(b"\n") {
                 let lines = lines.map(|line| String::from_utf8(line.to_vec()).unwrap());
-                return lines.collect();
+                return Ok(lines.collect());
             }
             assert!(
                 self.child.try_wait().unwrap().is_none(),
                 "the daemon has ended"
             );
-            assert!(Instant::now() < end, "{} of {count}", lines.count());
-            std::thread::yield_now();
-        }
+            Err(format!("{} of {count}", lines.count()))
+        })
     }
 }
 

@@ -56,6 +56,7 @@ pub mod upstream;
 /// Namespaces for one test.
 pub mod yard;
 
+use std::fmt::Debug;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::io::Read;
@@ -82,6 +83,35 @@ pub fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     receiver
+}
+
+/// Repeats an attempt until it has a value, and returns that. Panics with what the last one lacked when that takes
+/// longer than `PATIENCE`.
+pub fn wait_for<T>(mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(lacking) => assert!(Instant::now() < end, "{lacking}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until something is so. Panics with `lacking` in the same way.
+pub fn wait_until(lacking: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(|| is_so().then_some(()).ok_or_else(|| lacking.to_owned()));
+}
+
+/// Waits until a value is right, and returns it. Panics with the value in the same way.
+pub fn wait_right<T: Debug>(mut read: impl FnMut() -> T, is_right: impl Fn(&T) -> bool) -> T {
+    wait_for(|| {
+        let value = read();
+        if is_right(&value) {
+            return Ok(value);
+        }
+        Err(format!("{value:#?}"))
+    })
 }
 
 /// Waits for a time that is an input of a test. It must not be used to wait for an event.

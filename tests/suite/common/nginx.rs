@@ -8,7 +8,6 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -22,6 +21,7 @@ use super::ports::free_port;
 use super::program::kill;
 use super::program::open_to_all;
 use super::record::Logged;
+use super::wait_until;
 
 /// The prefix of AddressSanitizer's reports, in a build that has it.
 const REPORT: &str = "asan";
@@ -286,11 +286,7 @@ impl Nginx {
 
     /// Waits until the access log satisfies a condition.
     fn wait_until(&self, is_there: impl Fn(&[Logged]) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !is_there(&self.logged()) {
-            assert!(Instant::now() < end, "requests are not in the log");
-            std::thread::yield_now();
-        }
+        wait_until("requests are not in the log", || is_there(&self.logged()));
     }
 
     /// Waits until it has ended: until all its processes have, when they are not children of the

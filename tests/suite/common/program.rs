@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs that a test writes, runs and ends.
 
+use super::wait_right;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
-
-use super::PATIENCE;
 
 /// Copies a program that is then run at once. Another process makes the copy: a process that
 /// another test starts meanwhile would inherit the descriptor that is open for writing, and as long
@@ -42,15 +40,10 @@ pub fn stop(pid: u32) {
 
 /// Waits until a process is stopped, by a signal or by whoever traces it.
 pub fn wait_stopped(pid: u32) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        if status.contains("\nState:\tT") || status.contains("\nState:\tt") {
-            return;
-        }
-        assert!(Instant::now() < end, "{status}");
-        std::thread::yield_now();
-    }
+    let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    wait_right(status, |status| {
+        status.contains("\nState:\tT") || status.contains("\nState:\tt")
+    });
 }
 
 /// Lets every user read a file or a folder.

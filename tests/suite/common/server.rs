@@ -7,11 +7,11 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
 
 use super::PATIENCE;
 use super::lines;
 use super::program::open_to_all;
+use super::wait_until;
 
 /// A running server.
 pub struct Server {
@@ -35,15 +35,9 @@ impl Server {
     /// Starts a server, and waits until it listens at a path.
     pub fn at(path: &Path, command: &mut Command) -> Self {
         let server = Self::start(command);
-        let end = Instant::now() + PATIENCE;
-        while UnixStream::connect(path).is_err() {
-            assert!(
-                Instant::now() < end,
-                "no server listens at {}",
-                path.display()
-            );
-            std::thread::yield_now();
-        }
+        wait_until(&format!("no server listens at {}", path.display()), || {
+            UnixStream::connect(path).is_ok()
+        });
         open_to_all(path);
         server
     }

@@ -5,15 +5,13 @@ use std::fs;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::time::Instant;
 
+use super::wait_right;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::PidfdGetfdFlags;
 use rustix::process::pidfd_getfd;
 use rustix::process::pidfd_open;
-
-use super::PATIENCE;
 
 /// `TCP_SYN_SENT`, the state of a socket that connects.
 const SYN_SENT: u8 = 2;
@@ -79,15 +77,8 @@ pub fn wait_info(
     peer: Option<SocketAddr>,
     is_right: impl Fn(&TcpInfo) -> bool,
 ) -> TcpInfo {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let info = find(pid, peer);
-        if let Some(info) = info.filter(&is_right) {
-            return info;
-        }
-        assert!(Instant::now() < end, "{info:?}");
-        std::thread::yield_now();
-    }
+    let is_right = |info: &Option<TcpInfo>| info.as_ref().is_some_and(&is_right);
+    wait_right(|| find(pid, peer), is_right).unwrap()
 }
 
 /// Returns what the kernel says of the socket. The descriptor is closed again at once: nginx's own close would not

@@ -10,7 +10,6 @@ use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
 
 use serde_json::Value;
 
@@ -22,6 +21,7 @@ use super::record::Connection;
 use super::record::Line;
 use super::record::Lost;
 use super::record::Record;
+use super::wait_right;
 
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ngx-bpf");
@@ -144,15 +144,7 @@ impl Tool {
 
     /// Waits until these workers satisfy a condition.
     pub fn wait_known(&self, is_right: impl Fn(&BTreeSet<u32>) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let known = self.known_workers();
-            if is_right(&known) {
-                return;
-            }
-            assert!(Instant::now() < end, "{known:?}");
-            std::thread::yield_now();
-        }
+        wait_right(|| self.known_workers(), is_right);
     }
 
     /// Returns the entries of the one map that has this name, as bpftool shows their types.
@@ -167,11 +159,7 @@ impl Tool {
 
     /// Waits until the map with this name has a number of entries.
     pub fn wait_map(&self, name: &str, count: usize) {
-        let end = Instant::now() + PATIENCE;
-        while self.map_entries(name).len() != count {
-            assert!(Instant::now() < end, "{:?}", self.map_entries(name));
-            std::thread::yield_now();
-        }
+        wait_right(|| self.map_entries(name), |entries| entries.len() == count);
     }
 
     /// Returns the ids of its objects in the kernel: `map`, `prog` or `link`.

@@ -8,17 +8,16 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::PATIENCE;
 use super::build::binary;
 use super::nginx::Config;
 use super::nginx::Nginx;
 use super::program::open_to_all;
 use super::program::write_program;
 use super::tool::Tool;
+use super::wait_for;
 
 /// Pid and mount namespaces, with a `/proc` and a folder.
 pub struct Yard {
@@ -40,17 +39,15 @@ impl Yard {
             .spawn()
             .unwrap();
         let children = format!("/proc/{0}/task/{0}/children", first.id());
-        let end = Instant::now() + PATIENCE;
-        let pid = loop {
-            assert!(Instant::now() < end, "the first process has not started");
+        let child = wait_for(|| {
             let child = fs::read_to_string(&children).unwrap();
-            let child = child.trim();
-            let name = fs::read_to_string(format!("/proc/{child}/comm"));
-            if name.is_ok_and(|name| name.trim() == "cat") {
-                break child.parse().unwrap();
-            }
-            std::thread::yield_now();
-        };
+            let name = fs::read_to_string(format!("/proc/{}/comm", child.trim()));
+            let has_started = name.is_ok_and(|name| name.trim() == "cat");
+            has_started
+                .then_some(child)
+                .ok_or_else(|| "the first process has not started".to_owned())
+        });
+        let pid = child.trim().parse().unwrap();
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
         Self { first, pid, folder }

@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use ngx_bpf_record::values::BlockPart;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::about;
 use crate::suite::common::build::binary;
@@ -29,6 +28,7 @@ use crate::suite::common::record::Blocked;
 use crate::suite::common::record::Record;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_right;
 
 /// How long a test blocks the worker, in milliseconds.
 const BLOCK_MS: u64 = 300;
@@ -82,15 +82,9 @@ pub fn drain(mut pipe: &File) {
 
 /// Waits until a process is in a system call.
 fn wait_in_call(pid: u32, call: libc::c_long) {
-    let end = Instant::now() + PATIENCE;
-    let in_call = || {
-        let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
-        text.split(' ').next() == Some(&call.to_string())
-    };
-    while !in_call() {
-        assert!(Instant::now() < end, "the worker is not blocked");
-        std::thread::yield_now();
-    }
+    let read = || fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+    let call = call.to_string();
+    wait_right(read, |text| text.split(' ').next() == Some(&call));
 }
 
 /// Traces until the record of a blocked worker is written, and nginx has ended. Its functions have no names
@@ -101,11 +95,7 @@ fn until_record(nginx: Nginx, option: &str, requests: impl FnOnce(&Nginx)) -> En
     let tool = Tool::start(&["--pid", &pid, "--json", option, "--output", path], 1);
     requests(&nginx);
     let read = || fs::read_to_string(path).unwrap();
-    let end = Instant::now() + PATIENCE;
-    while !read().contains("\"blocked\"") {
-        assert!(Instant::now() < end, "no record of the blocked worker");
-        std::thread::yield_now();
-    }
+    wait_right(read, |text| text.contains("\"blocked\""));
     let mut ended = ended(nginx, tool);
     ended.stdout = read().lines().map(str::to_owned).collect();
     ended

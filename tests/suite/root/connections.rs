@@ -15,7 +15,7 @@ use crate::suite::common::tls;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::metrics::served;
-use crate::suite::root::metrics::wait_for;
+use crate::suite::root::metrics::wait_line;
 
 use cases::Case;
 use cases::ask_once;
@@ -237,7 +237,7 @@ fn unasked() {
     drop(sent(ports.tls, &hello(50)));
     nginx.wait_for_log("peer closed connection in SSL");
     drop(asked(ports.plain));
-    wait_for("nginx_tls_handshake_failures_total 2", || served(metrics));
+    wait_line("nginx_tls_handshake_failures_total 2", || served(metrics));
     nginx.quit();
     let ended = tool.wait();
     ended.assert_clean();

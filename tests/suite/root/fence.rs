@@ -10,11 +10,9 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::DEBIAN;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
@@ -29,9 +27,11 @@ use crate::suite::common::program::open_to_all;
 use crate::suite::common::service::Service;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_for;
+use crate::suite::common::wait_right;
 use crate::suite::root::listeners;
 use crate::suite::root::metrics::served;
-use crate::suite::root::metrics::wait_for;
+use crate::suite::root::metrics::wait_line;
 
 mod newcomers;
 
@@ -104,19 +104,17 @@ impl Expected {
     /// Waits until all threads have what they must have, since each one drops its own, soon after it was
     /// started.
     fn wait(&self, tool: &Tool) -> Vec<Thread> {
-        let end = Instant::now() + PATIENCE;
-        loop {
+        wait_for(|| {
             let threads = threads(tool.pid());
             let wrong = threads.iter().find(|thread| !self.is_met(thread));
             let names: Vec<_> = threads.iter().map(|thread| thread.value("Name")).collect();
             let mut all = ["records", "collect", "metrics"].iter();
             let are_all_there = all.all(|name| names.contains(name));
             if wrong.is_none() && are_all_there {
-                return threads;
+                return Ok(threads);
             }
-            assert!(Instant::now() < end, "{wrong:?} {names:?}");
-            std::thread::yield_now();
-        }
+            Err(format!("{wrong:?} {names:?}"))
+        })
     }
 
     /// Returns whether a thread has exactly what it must have.
@@ -151,15 +149,9 @@ fn copy_of_unknown_release(to: &Path) {
 
 /// Waits until a file has this number of lines, and returns the last one.
 fn wait_lines(path: &Path, count: usize) -> String {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        if text.matches('\n').count() == count {
-            return text.lines().last().unwrap().to_owned();
-        }
-        assert!(Instant::now() < end, "{} {count} {text}", path.display());
-        std::thread::yield_now();
-    }
+    let read = || fs::read_to_string(path).unwrap_or_default();
+    let text = wait_right(read, |text| text.matches('\n').count() == count);
+    text.lines().last().unwrap().to_owned()
 }
 
 /// A folder with a program that nginx is started from, and one for the output.
@@ -244,7 +236,7 @@ fn assert_works(place: &Place, tool: &mut Tool, nginx: &Nginx) {
             ("127.0.0.1", nginx.port),
             0,
         );
-        wait_for(&queue, || served(place.port));
+        wait_line(&queue, || served(place.port));
     }
     kill("QUIT", new_master);
 }

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Filters: the values of the options mean what users expect.
 
-use std::time::Instant;
-
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
@@ -11,6 +8,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::common::wait_right;
 use crate::suite::root::metrics::served;
 
 /// A server on which every request ends at one script, as in most PHP applications.
@@ -22,8 +20,7 @@ const FRONT_CONTROLLER: &str = "
 /// Waits until the metrics on a port have counts of this number of routes, and returns these, each
 /// with its label.
 fn counted(port: u16, routes: usize) -> Vec<String> {
-    let end = Instant::now() + PATIENCE;
-    loop {
+    let read = || {
         let body = served(port);
         let counts = body.lines().filter_map(|line| {
             let labels = line.strip_prefix("nginx_http_requests_total{")?;
@@ -32,13 +29,11 @@ fn counted(port: u16, routes: usize) -> Vec<String> {
             let (_, count) = rest.rsplit_once("} ").unwrap();
             Some(format!("{route}}} {count}"))
         });
-        let mut counts: Vec<String> = counts.collect();
-        if counts.len() >= routes {
-            counts.sort();
-            return counts;
-        }
-        assert!(Instant::now() < end, "{counts:?}");
-    }
+        counts.collect()
+    };
+    let mut counts: Vec<String> = wait_right(read, |counts: &Vec<_>| counts.len() >= routes);
+    counts.sort();
+    counts
 }
 
 /// Check that `--uri`, `--route` and the line of text use what the client asked for, and not the

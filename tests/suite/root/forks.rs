@@ -16,7 +16,7 @@ use crate::suite::common::tool::Tool;
 use crate::suite::common::tool::check;
 use crate::suite::common::upstream::Upstream;
 use crate::suite::common::yard::Yard;
-use crate::suite::root::inflight::wait_for;
+use crate::suite::root::inflight::wait_states;
 
 /// A server with an upstream.
 const HTTP: &str = "
@@ -95,7 +95,7 @@ fn in_flight() {
         let nginx = start(binary, &upstream);
         let mut client = Client::connect(nginx.port);
         client.send("GET /upstream/hang HTTP/1.1\r\nHost: t\r\n\r\n");
-        let found = wait_for(&nginx, &[(Some("/upstream/hang"), Some(State::Waiting))]);
+        let found = wait_states(&nginx, &[(Some("/upstream/hang"), Some(State::Waiting))]);
         let age = found[0].age_ms;
         let is_elsewhere = matches!(name, "freenginx" | "tengine");
         assert_eq!(age.is_none(), is_elsewhere, "{name}: {found:#?}");

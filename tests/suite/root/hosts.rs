@@ -10,7 +10,6 @@ use std::time::Instant;
 use rustls::version::TLS13;
 use tempfile::TempDir;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::is_script;
 use crate::suite::common::client::Client;
@@ -28,6 +27,7 @@ use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_right;
 use crate::suite::common::yard::Yard;
 use crate::suite::root::check::probes_wanted;
 
@@ -61,15 +61,7 @@ impl Held {
 
 /// Waits until the tool holds what `is_right` says.
 fn wait_held(tool: &Tool, pid: u32, is_right: impl Fn(&Held) -> bool) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let held = Held::by(tool, pid);
-        if is_right(&held) {
-            return;
-        }
-        assert!(Instant::now() < end, "{held:?}");
-        std::thread::yield_now();
-    }
+    wait_right(|| Held::by(tool, pid), is_right);
 }
 
 /// Copies the binary into a folder, so that it has an inode of its own.

@@ -24,6 +24,7 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::common::wait_for;
 use crate::suite::root::tunnels::WITH_TLS;
 use crate::suite::root::tunnels::echo;
 use crate::suite::root::tunnels::open;
@@ -65,24 +66,23 @@ fn inflight(nginx: &Nginx) -> Vec<Inflight<'static>> {
 
 /// Waits until the requests in flight have these uris and states, in any order. Returns them in the order of
 /// their uris.
-pub fn wait_for(
+pub fn wait_states(
     nginx: &Nginx,
     expected: &[(Option<&str>, Option<State>)],
 ) -> Vec<Inflight<'static>> {
-    let end = Instant::now() + PATIENCE;
     let mut expected: Vec<_> = expected.to_vec();
     expected.sort();
-    loop {
+    wait_for(|| {
         let mut found = inflight(nginx);
         found.sort_by(|a, b| (&a.request_uri, a.state).cmp(&(&b.request_uri, b.state)));
         let states = found
             .iter()
             .map(|request| (request.request_uri.as_deref(), request.state));
         if states.eq(expected.iter().copied()) {
-            return found;
+            return Ok(found);
         }
-        assert!(Instant::now() < end, "{expected:?}: {found:#?}");
-    }
+        Err(format!("{expected:?}: {found:#?}"))
+    })
 }
 
 /// Sends requests that do not end, each in another state, over HTTP/1 with TLS and without. Returns the clients.
@@ -116,7 +116,7 @@ fn states() {
     let mut idle = Client::connect(nginx.port);
     assert_eq!(idle.get("/").status, 200);
     let clients = send_all(&nginx, port);
-    let found = wait_for(
+    let found = wait_states(
         &nginx,
         &[
             (Some("/half"), Some(State::ReadingHeader)),
@@ -160,7 +160,7 @@ fn states() {
     let line = format!(", waiting {addr}, client 127.0.0.1, GET, host b, /up/hang?sig=REDACTED, ");
     assert!(text.contains(&line) && !text.contains("secret"), "{text}");
     drop(clients);
-    wait_for(&nginx, &[]);
+    wait_states(&nginx, &[]);
 }
 
 /// Check requests that have not gone out to their upstream: it takes no connection, or no more of a body. Their age is
@@ -184,7 +184,7 @@ fn not_sent() {
     clients[0].send("GET /full HTTP/1.1\r\nHost: a\r\n\r\n");
     clients[1].send("POST /deaf HTTP/1.1\r\nHost: a\r\nContent-Length: 16777216\r\n\r\n");
     clients[1].send(vec![b'x'; 16 << 20]);
-    wait_for(
+    wait_states(
         &nginx,
         &[
             (Some("/deaf"), Some(State::SendingRequest)),
@@ -217,7 +217,7 @@ fn tunnels() {
     let addr = format!("127.0.0.1:{port}");
     let tunnel = (Some("/"), Some(State::Tunnel));
     for _ in 0..2 {
-        for request in wait_for(&nginx, &[tunnel, tunnel]) {
+        for request in wait_states(&nginx, &[tunnel, tunnel]) {
             assert_eq!(request.status, Some(101), "{request:#?}");
             assert_eq!(request.upstream_addr.as_deref(), Some(&*addr));
         }
@@ -227,7 +227,7 @@ fn tunnels() {
         }
     }
     drop(clients);
-    wait_for(&nginx, &[]);
+    wait_states(&nginx, &[]);
 }
 
 /// Check a stream of HTTP/3 that waits for an upstream.
@@ -243,7 +243,7 @@ fn over_http3() {
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     let mut client = Http3::connect(nginx.port);
     client.get(0, "/late");
-    let found = wait_for(&nginx, &[(Some("/late"), Some(State::Waiting))]);
+    let found = wait_states(&nginx, &[(Some("/late"), Some(State::Waiting))]);
     assert_eq!(
         found[0].server_protocol.as_deref(),
         Some("HTTP/3.0"),
@@ -261,7 +261,7 @@ fn stuck() {
     );
     let mut client = Client::connect(nginx.port);
     client.send("GET /a HTTP/1.1\r\nHost: t\r\n\r\n");
-    wait_for(&nginx, &[(Some("/a"), Some(State::Waiting))]);
+    wait_states(&nginx, &[(Some("/a"), Some(State::Waiting))]);
     let worker = nginx.workers()[0];
     stop(worker);
     assert_eq!(inflight(&nginx).len(), 1);
@@ -289,7 +289,7 @@ fn of_a_running_tool() {
     let mut tool = Tool::trace(nginx.pid());
     let mut client = Client::connect(nginx.port);
     client.send("GET /a?sig=secret HTTP/1.1\r\nHost: t\r\n\r\n");
-    wait_for(&nginx, &[(Some("/a?sig=REDACTED"), Some(State::Waiting))]);
+    wait_states(&nginx, &[(Some("/a?sig=REDACTED"), Some(State::Waiting))]);
     for _ in 0..2 {
         tool.signal("USR2");
         tool.wait_for_message("1 request in flight");
@@ -330,7 +330,7 @@ fn responses_that_stay() {
         (Some("/large"), Some(State::Sending)),
         (Some("/paced"), None),
     ];
-    wait_for(&nginx, &expected);
+    wait_states(&nginx, &expected);
     let worker = nginx.workers()[0].to_string();
     let output = run(&nginx, &[&worker, "--json"]);
     assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3);

@@ -28,7 +28,7 @@ use crate::suite::common::program::stop;
 use crate::suite::common::program::write_program;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::metrics::served;
-use crate::suite::root::metrics::wait_for;
+use crate::suite::root::metrics::wait_line;
 use crate::suite::root::metrics::with_metrics;
 
 /// The addresses exist when the loopback device is up, which it is only later. The last listener has a socket
@@ -161,7 +161,7 @@ fn overflow() {
     let (nginx, v4) = (&apart.nginx, ("0.0.0.0", apart.nginx.port));
     let v6 = ("[::]", nginx.port);
     let (tool, port) = with_metrics(nginx);
-    wait_for(&apart.line("queue_max", v4, 2), || served(port));
+    wait_line(&apart.line("queue_max", v4, 2), || served(port));
     let text = served(port);
     for (metric, address, value) in [
         ("queue_max", v6, 3),
@@ -182,20 +182,20 @@ fn overflow() {
     let drops = apart.kernel_count("ListenDrops");
     assert!(drops >= (CLIENTS - waiting.len()) as u64);
     assert_eq!(drops, apart.kernel_count("ListenOverflows"));
-    wait_for(&apart.line("queue_connections", v4, 3), || served(port));
-    wait_for(&apart.line("drops_total", v4, drops), || served(port));
+    wait_line(&apart.line("queue_connections", v4, 3), || served(port));
+    wait_line(&apart.line("drops_total", v4, drops), || served(port));
     let waiting_v6 = apart.connect("[::1]");
     assert_eq!(waiting_v6.len(), 4);
     let drops_v6 = apart.kernel_count("ListenDrops") - drops;
     assert!(drops_v6 >= (CLIENTS - waiting_v6.len()) as u64);
-    wait_for(&apart.line("queue_connections", v6, 4), || served(port));
-    wait_for(&apart.line("drops_total", v6, drops_v6), || served(port));
+    wait_line(&apart.line("queue_connections", v6, 4), || served(port));
+    wait_line(&apart.line("drops_total", v6, drops_v6), || served(port));
     for worker in nginx.workers() {
         kill("CONT", worker);
     }
-    wait_for(&apart.line("queue_connections", v4, 0), || served(port));
-    wait_for(&apart.line("queue_connections", v6, 0), || served(port));
-    wait_for(&apart.line("drops_total", v4, drops), || served(port));
+    wait_line(&apart.line("queue_connections", v4, 0), || served(port));
+    wait_line(&apart.line("queue_connections", v6, 0), || served(port));
+    wait_line(&apart.line("drops_total", v4, drops), || served(port));
     drop((waiting, waiting_v6));
     drop(apart);
     tool.wait().assert_clean();
@@ -222,18 +222,18 @@ fn reload() {
     let (tool, port) = with_metrics(&nginx);
     assert!(is_loaded(&tool));
     let of = |port| line("queue_connections", nginx.pid(), ("127.0.0.1", port), 0);
-    wait_for(&of(second), || served(port));
+    wait_line(&of(second), || served(port));
     remove(
         &nginx.prefix().join("nginx.conf"),
         &format!("listen 127.0.0.1:{second};"),
     );
     nginx.signal("HUP");
     nginx.wait_for_worker();
-    wait_for("one", || {
+    wait_line("one", || {
         let count = served(port).matches("nginx_listen_queue_max{").count();
         if count == 1 { "one" } else { "more" }.to_owned()
     });
-    wait_for(&of(nginx.port), || served(port));
+    wait_line(&of(nginx.port), || served(port));
     drop(nginx);
     tool.wait().assert_clean();
 }

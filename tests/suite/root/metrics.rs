@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use ngx_bpf_record::format::escape::is_unsafe;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::is_built_with;
 use crate::suite::common::client::Client;
 use crate::suite::common::client::Response;
@@ -16,6 +15,7 @@ use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::common::wait_for;
 use prometheus::Prometheus;
 
 /// A Prometheus that scrapes the tool.
@@ -47,16 +47,14 @@ pub fn served(port: u16) -> String {
 }
 
 /// Waits until a text has a line.
-pub fn wait_for(line: &str, mut text: impl FnMut() -> String) {
-    let end = Instant::now() + PATIENCE;
-    loop {
+pub fn wait_line(line: &str, mut text: impl FnMut() -> String) {
+    wait_for(|| {
         let text = text();
         if text.lines().any(|found| found == line) {
-            return;
+            return Ok(());
         }
-        assert!(Instant::now() < end, "no {line}:\n{text}");
-        std::thread::yield_now();
-    }
+        Err(format!("no {line}:\n{text}"))
+    });
 }
 
 /// Traces an nginx, and serves metrics. Returns their port, too.
@@ -148,7 +146,7 @@ fn hostile_names() {
     Client::connect(nginx.port).get("/%E2%80%AE%07%22");
     let labels = r#"location="/\\u{202e}\\x07\"",server_name="a\\x1b[2jb",upstream_name="none""#;
     let line = format!("nginx_http_requests_total{{upstream=\"none\",status=\"4xx\",{labels}}} 1");
-    wait_for(&line, || served(port));
+    wait_line(&line, || served(port));
     assert!(!served(port).chars().any(|c| c != '\n' && is_unsafe(c)));
     if let Some(prometheus) = prometheus {
         prometheus.wait_for(&format!("nginx_http_requests_total{{{labels}}}"), "1");
@@ -162,7 +160,7 @@ fn hostile_names() {
 fn served_to_few() {
     let nginx = Nginx::simple();
     let (tool, port) = with_metrics(&nginx);
-    wait_for("ngx_bpf_traced_binaries 1", || served(port));
+    wait_line("ngx_bpf_traced_binaries 1", || served(port));
     assert!(served(port).ends_with("# EOF\n"));
     assert_eq!(ask(port, "GET /metrics?a=b").status, 200);
     let root = ask(port, "GET /");
@@ -243,7 +241,7 @@ fn no_impossible_series() {
     let nginx = Nginx::with(HTTP, upstream.port);
     let (tool, port) = with_metrics(&nginx);
     Client::connect(nginx.port).get("/static");
-    wait_for(
+    wait_line(
         "nginx_http_requests_total{upstream=\"none\",status=\"2xx\",location=\"/static\",\
          server_name=\"none\",upstream_name=\"none\"} 1",
         || served(port),
@@ -258,7 +256,7 @@ fn no_impossible_series() {
          server_name=\"none\",upstream_name=\"app\"}} 1",
         upstream.port
     );
-    wait_for(&expected, || served(port));
+    wait_line(&expected, || served(port));
     drop(nginx);
     tool.wait().assert_clean();
 }

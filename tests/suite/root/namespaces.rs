@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
@@ -23,6 +21,7 @@ use crate::suite::common::record::Logged;
 use crate::suite::common::record::assert_equal;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_right;
 
 /// An nginx in pid and mount namespaces of its own.
 struct Contained {
@@ -165,12 +164,9 @@ fn from_inside() {
 fn pids_of_pgrep() {
     let contained = Contained::start();
     /* A worker sets its title some time after its master has logged that it was started. */
-    let end = Instant::now() + PATIENCE;
     for worker in contained.nginx.workers() {
         let title = || fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap();
-        while !title().starts_with("nginx: worker") {
-            assert!(Instant::now() < end, "worker {worker} has no title");
-        }
+        wait_right(title, |title| title.starts_with("nginx: worker"));
     }
     let mut served = 0;
     for pids in [

@@ -28,6 +28,7 @@ use crate::suite::common::program::kill;
 use crate::suite::common::program::make_fifo;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_until;
 
 /// Sends requests over one connection.
 fn requests(nginx: &Nginx, count: usize) {
@@ -200,12 +201,11 @@ fn unread_stderr() {
         .unwrap();
     let stdout = lines(child.stdout.take().unwrap());
     let mut served = 0;
-    let end = Instant::now() + PATIENCE;
-    while stdout.try_recv().is_err() {
-        assert!(Instant::now() < end, "nothing is traced");
+    wait_until("nothing is traced", || {
         requests(&nginx, 1);
         served += 1;
-    }
+        stdout.try_recv().is_ok()
+    });
     let asked = Instant::now();
     kill("TERM", child.id());
     assert!(child.wait().unwrap().success());

@@ -14,11 +14,9 @@ use std::path::PathBuf;
 use std::process::ChildStdout;
 use std::process::Command;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::DEBIAN;
 use crate::suite::common::client::Client;
 use crate::suite::common::load::Load;
@@ -34,6 +32,8 @@ use crate::suite::common::record::Line;
 use crate::suite::common::record::Record;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_for;
+use crate::suite::common::wait_right;
 use crate::suite::root::metrics::served;
 
 /// Answers everything at once, and logs nothing.
@@ -103,8 +103,7 @@ fn unread(nginx: &Nginx, args: &[&str]) -> (Tool, ChildStdout) {
 fn wait_blocked(pipe: &impl AsRawFd) {
     /* A pipe may leave the end of a page empty. */
     const ROOM: i32 = 8192;
-    let end = Instant::now() + PATIENCE;
-    loop {
+    wait_for(|| {
         let mut waiting: i32 = 0;
         // SAFETY: the descriptor is open, and the pointer leads to an int that lives until it returns.
         let size = unsafe {
@@ -112,11 +111,10 @@ fn wait_blocked(pipe: &impl AsRawFd) {
             libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ)
         };
         if size > 0 && waiting > size - ROOM {
-            return;
+            return Ok(());
         }
-        assert!(Instant::now() < end, "{waiting} of {size} bytes");
-        std::thread::yield_now();
-    }
+        Err(format!("{waiting} of {size} bytes"))
+    });
 }
 
 /// Reads all lines, in a thread.
@@ -214,20 +212,9 @@ fn metrics_while_blocked() {
         seen.unwrap().parse::<u64>().unwrap()
     };
     /* All of the load is seen some time after it. */
-    let end = Instant::now() + PATIENCE;
-    let wait_for = |is_enough: &dyn Fn(u64) -> bool| {
-        loop {
-            let seen = seen();
-            if is_enough(seen) {
-                return seen;
-            }
-            assert!(Instant::now() < end, "{seen}");
-            std::thread::yield_now();
-        }
-    };
-    let before = wait_for(&|seen| seen > 1000);
+    let before = wait_right(seen, |seen| *seen > 1000);
     assert_eq!(Client::connect(nginx.port).get("/").status, 200);
-    wait_for(&|seen| seen > before);
+    wait_right(seen, |seen| *seen > before);
     let reader = read_lines(stdout);
     drop(nginx);
     let ended = tool.wait();

@@ -17,7 +17,7 @@ use crate::suite::common::tls;
 use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::metrics::served;
-use crate::suite::root::metrics::wait_for;
+use crate::suite::root::metrics::wait_line;
 
 /// The module that counts.
 const MODULE: &str = "http_stub_status_module";
@@ -80,9 +80,9 @@ fn equal_to_page() {
     let mut reading = Client::connect(nginx.port);
     reading.send("GET / HTTP/1.1\r\nHost: ");
     for metric in ["connections_active", "connections_accepted"] {
-        wait_for(&line(&nginx, metric, 4), || served(port));
+        wait_line(&line(&nginx, metric, 4), || served(port));
     }
-    wait_for(&line(&nginx, "connections_reading", 1), || served(port));
+    wait_line(&line(&nginx, "connections_reading", 1), || served(port));
     let mut shown = page(&mut waiting[0]);
     assert_eq!(shown.len(), 7);
     /* The request of the page is over, and its connection waits again. */
@@ -90,10 +90,10 @@ fn equal_to_page() {
     *shown.get_mut("connections_waiting").unwrap() += 1;
     assert_eq!(shown["requests"], 5);
     for (metric, value) in shown {
-        wait_for(&line(&nginx, metric, value), || served(port));
+        wait_line(&line(&nginx, metric, value), || served(port));
     }
     drop((waiting, reading));
-    wait_for(&line(&nginx, "connections_active", 0), || served(port));
+    wait_line(&line(&nginx, "connections_active", 0), || served(port));
     nginx.quit();
     tool.wait().assert_clean();
 }
@@ -103,7 +103,7 @@ fn none_without_module() {
     let nginx = Nginx::simple();
     let (tool, port) = with_stats(&nginx);
     Client::connect(nginx.port).get("/");
-    wait_for("ngx_bpf_requests_seen_total 1", || served(port));
+    wait_line("ngx_bpf_requests_seen_total 1", || served(port));
     assert!(!served(port).contains("nginx_connections_active{"));
     drop(nginx);
     let ended = tool.wait();
@@ -144,9 +144,9 @@ fn witness() {
     h2.send(&[http2::get(1, "/"), http2::get(3, "/x")].concat());
     h2.receive([1, 3]);
     drop((h2, tls, client));
-    wait_for(&line(&nginx, "requests", 25), || served(port));
-    wait_for("ngx_bpf_requests_seen_total 25", || served(port));
-    wait_for("ngx_bpf_requests_written_total 25", || served(port));
+    wait_line(&line(&nginx, "requests", 25), || served(port));
+    wait_line("ngx_bpf_requests_seen_total 25", || served(port));
+    wait_line("ngx_bpf_requests_written_total 25", || served(port));
     drop(nginx);
     let ended = tool.wait();
     ended.assert_clean();
@@ -174,14 +174,14 @@ fn exhausted() {
         client
     });
     let mut clients: Vec<_> = clients.collect();
-    wait_for(&line(&nginx, "connections_accepted", 40), || served(port));
+    wait_line(&line(&nginx, "connections_accepted", 40), || served(port));
     let log = || fs::read_to_string(nginx.prefix().join("alerts.log")).unwrap();
     let refused = log()
         .matches("32 worker_connections are not enough")
         .count();
     assert!((8..40).contains(&refused), "{}", log());
     let handled = 40 - refused as u64;
-    wait_for(&line(&nginx, "connections_handled", handled), || {
+    wait_line(&line(&nginx, "connections_handled", handled), || {
         served(port)
     });
     let mut answered = 0;

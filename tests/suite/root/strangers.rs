@@ -10,7 +10,6 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::client::Client;
 use crate::suite::common::imitation;
 use crate::suite::common::nginx::Nginx;
@@ -21,6 +20,7 @@ use crate::suite::common::service::Service;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_for;
 use crate::suite::common::yard::Yard;
 
 mod names;
@@ -82,14 +82,10 @@ fn beside(yard: &Yard, args: &[&str], come: impl Fn()) -> Ended {
 
 /// Waits until one of these files is there, and returns it.
 fn first_of<const N: usize>(files: [&Path; N]) -> &Path {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(file) = files.into_iter().find(|file| file.exists()) {
-            return file;
-        }
-        assert!(Instant::now() < end, "none of {files:?} has appeared");
-        std::thread::yield_now();
-    }
+    wait_for(|| {
+        let file = files.into_iter().find(|file| file.exists());
+        file.ok_or_else(|| format!("none of {files:?} has appeared"))
+    })
 }
 
 /// Returns the number of lines with this text.

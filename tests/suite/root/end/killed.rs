@@ -2,15 +2,14 @@
 //! What a tool that is killed leaves in the kernel: nothing.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use libbpf_rs::libbpf_sys;
 
-use crate::suite::common::PATIENCE;
 use crate::suite::common::load::Load;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_until;
 
 /// Check that a tool that is killed under load leaves nothing in the kernel, and does not disturb
 /// nginx.
@@ -45,12 +44,9 @@ fn under_load() {
 
 /// Waits until the kernel has freed these objects. It does so shortly after a process has ended.
 fn wait_until_gone(kind: &str, ids: &BTreeSet<String>) {
-    let end = Instant::now() + PATIENCE;
     for id in ids {
-        while is_there(kind, id.parse().unwrap()) {
-            assert!(Instant::now() < end, "{kind} {id} is still there");
-            std::thread::yield_now();
-        }
+        let is_gone = || !is_there(kind, id.parse().unwrap());
+        wait_until(&format!("{kind} {id} is still there"), is_gone);
     }
 }
 

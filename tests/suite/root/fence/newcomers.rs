@@ -6,13 +6,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
 use super::copy_of_unknown_release;
 use super::wait_fenced;
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::DEBIAN;
 use crate::suite::common::build::binary;
 use crate::suite::common::build::build_id;
@@ -25,6 +23,7 @@ use crate::suite::common::program::kill;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_right;
 use crate::suite::common::yard::Yard;
 
 /// The users of the tool: root, and the one that root becomes.
@@ -52,12 +51,7 @@ impl Fenced {
 
     /// Waits until the tool holds no more than this.
     fn wait_freed(&self, expected: [usize; 2]) {
-        let end = Instant::now() + PATIENCE;
-        while self.held() != expected {
-            let held = self.held();
-            assert!(Instant::now() < end, "{held:?}, not {expected:?}");
-            std::thread::yield_now();
-        }
+        wait_right(|| self.held(), |held| *held == expected);
     }
 
     /// Waits until an nginx is traced, and lets it serve one request.

@@ -4,7 +4,7 @@
 use ngx_bpf_record::values::State;
 use rustls::version::TLS13;
 
-use super::wait_for;
+use super::wait_states;
 use crate::suite::common::build::LIMIT_REQ;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
@@ -71,7 +71,7 @@ fn pauses() {
         }
     }
     let addr = format!("127.0.0.1:{}", upstream.port);
-    for request in wait_for(&nginx, &expected) {
+    for request in wait_states(&nginx, &expected) {
         let uri = request.request_uri.as_deref().unwrap();
         let is_local = matches!(uri, "/slow" | "/asks-slowly");
         let upstream = request.upstream_addr.as_deref();
@@ -79,5 +79,5 @@ fn pauses() {
         assert_eq!(request.response_size, 0, "{request:#?}");
     }
     drop((first, clients));
-    wait_for(&nginx, &[]);
+    wait_states(&nginx, &[]);
 }

@@ -8,7 +8,7 @@ use rustls::version::TLS13;
 
 use super::HTTP;
 use super::inflight;
-use super::wait_for;
+use super::wait_states;
 use crate::suite::common::build::LIMIT_REQ;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::http2;
@@ -28,7 +28,7 @@ fn of_upstreams() {
     let mut client = Http2::start(stream, 65535);
     client.send(&[http2::get(1, "/up/hang"), http2::get(3, "/up/hang")].concat());
     let hanging = (Some("/up/hang"), Some(State::Waiting));
-    let found = wait_for(&nginx, &[hanging, hanging]);
+    let found = wait_states(&nginx, &[hanging, hanging]);
     let numbers = found.iter().map(|request| request.connection_requests);
     assert_eq!(BTreeSet::from_iter(numbers), BTreeSet::from([1, 2]));
     assert!(
@@ -37,7 +37,7 @@ fn of_upstreams() {
             .all(|request| request.server_protocol.as_deref() == Some("HTTP/2.0"))
     );
     drop(client);
-    wait_for(&nginx, &[]);
+    wait_states(&nginx, &[]);
 }
 
 /// Starts nginx with the server, and connects to it: with a window of `window` bytes for each stream.
@@ -89,7 +89,7 @@ fn without_upstream() {
     ];
     let header = (None, Some(State::ReadingHeader));
     let expected = [header, sending, sending, limited, limited, reading];
-    let found = wait_for(&nginx, &expected);
+    let found = wait_states(&nginx, &expected);
     let number = found[0].connection;
     for request in found {
         assert_eq!(request.connection, number, "{request:#?}");
@@ -99,16 +99,16 @@ fn without_upstream() {
     }
     client.send(&[rest, http2::window_update(13, 1 << 20)].concat());
     client.receive([13]);
-    wait_for(&nginx, &expected[1..]);
+    wait_states(&nginx, &expected[1..]);
     for stream in [5, 7] {
         client.send(&http2::window_update(stream, 1 << 20));
         client.receive([stream]);
     }
-    wait_for(&nginx, &expected[3..]);
+    wait_states(&nginx, &expected[3..]);
     client.send(&http2::reset(9));
-    wait_for(&nginx, &expected[4..]);
+    wait_states(&nginx, &expected[4..]);
     drop(client);
-    wait_for(&nginx, &[]);
+    wait_states(&nginx, &[]);
 }
 
 /// Check that as many streams as nginx allows are listed, each below the one before it in the tree.
@@ -128,8 +128,8 @@ fn many() {
     client.send(&frames);
     client.ping();
     let sending = (Some("/file"), Some(State::Sending));
-    wait_for(&nginx, &vec![sending; http2::STREAMS as usize]);
+    wait_states(&nginx, &vec![sending; http2::STREAMS as usize]);
     drop(client);
-    wait_for(&nginx, &[]);
+    wait_states(&nginx, &[]);
     assert_eq!(inflight(&nginx), []);
 }

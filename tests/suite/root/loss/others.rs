@@ -6,11 +6,8 @@ use std::net::Shutdown;
 use std::net::TcpStream;
 use std::process::ChildStdout;
 use std::process::Command;
-use std::thread;
-use std::time::Instant;
 
 use super::fast;
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::lines;
@@ -22,6 +19,8 @@ use crate::suite::common::record::Line;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
+use crate::suite::common::wait_right;
+use crate::suite::common::wait_until;
 use crate::suite::root::blocked::block;
 use crate::suite::root::blocked::drain;
 use crate::suite::root::blocked::fill;
@@ -103,13 +102,12 @@ fn connections() {
     let lines = lines(stdout);
     let (mut written, mut tries) = (Vec::new(), 0);
     /* The first that has a record reports the loss, when the ring buffer has room again. */
-    let end = Instant::now() + PATIENCE;
-    while reported(&written) == 0 {
-        assert!(Instant::now() < end, "no record reports the loss");
+    wait_until("no record reports the loss", || {
         drop(TcpStream::connect(("127.0.0.1", nginx.port)).unwrap());
         tries += 1;
         written.extend(lines.try_iter().filter_map(connection));
-    }
+        reported(&written) > 0
+    });
     drop(nginx);
     let ended = tool.wait();
     written.extend(lines.iter().filter_map(connection));
@@ -140,11 +138,7 @@ fn blocked_workers() {
     let before = lost();
     for count in 1..=2 {
         block(&nginx, || fill(&pipe), || drain(&pipe));
-        let end = Instant::now() + PATIENCE;
-        while lost() < before + count {
-            assert!(Instant::now() < end, "{count}");
-            thread::yield_now();
-        }
+        wait_right(lost, |lost| *lost >= before + count);
     }
     let counted = lost();
     let lines = read_lines(stdout);

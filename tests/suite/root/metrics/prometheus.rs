@@ -6,15 +6,15 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
-use std::time::Instant;
 
 use serde_json::Value;
 
 use super::STATS_MODULE;
 use super::ask;
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::is_built_with;
 use crate::suite::common::ports::free_port;
+use crate::suite::common::wait_for;
+use crate::suite::common::wait_until;
 use crate::suite::root::listeners;
 
 /// The alerts.
@@ -61,11 +61,9 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let end = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "Prometheus does not listen");
-            std::thread::yield_now();
-        }
+        wait_until("Prometheus does not listen", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         Some(Self {
             child,
             port,
@@ -87,33 +85,27 @@ impl Prometheus {
 
     /// Waits until a query has this value.
     pub fn wait_for(&self, query: &str, value: &str) {
-        let end = Instant::now() + PATIENCE;
-        loop {
+        wait_for(|| {
             let results = self.query(query);
             let values: Vec<_> = results.iter().map(|result| &result["value"][1]).collect();
             if values == [value] {
-                return;
+                return Ok(());
             }
-            assert!(Instant::now() < end, "{query}: {values:?}");
-            std::thread::yield_now();
-        }
+            Err(format!("{query}: {values:?}"))
+        });
     }
 
     /// Asserts that a query of the dashboard, or of an alert, has a result. A build that does not count has none
     /// of nginx's own counters, and an old kernel does not list sockets.
     fn assert_result(&self, query: &str) {
         let is_of_nginx = query.contains("nginx_connections_") || query.contains("nginx_requests{");
-        let end = Instant::now() + PATIENCE;
-        while self.query(query).is_empty() {
-            if is_of_nginx && !is_built_with(STATS_MODULE) {
-                return;
-            }
-            if query.contains("nginx_listen_") && !listeners::are_shown() {
-                return;
-            }
-            assert!(Instant::now() < end, "no result: {query}");
-            std::thread::yield_now();
-        }
+        let has_none = || {
+            (is_of_nginx && !is_built_with(STATS_MODULE))
+                || (query.contains("nginx_listen_") && !listeners::are_shown())
+        };
+        wait_until(&format!("no result: {query}"), || {
+            !self.query(query).is_empty() || has_none()
+        });
     }
 
     /// Asserts that Prometheus understands every query of the dashboard, and has a result for it.

@@ -15,13 +15,13 @@ use serde_json::Value;
 use super::beside;
 use super::count;
 use super::first_of;
-use crate::suite::common::PATIENCE;
 use crate::suite::common::imitation::compile;
 use crate::suite::common::imitation::objcopy;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::wait_right;
 use crate::suite::common::yard::Yard;
 
 /// Makes a program that passes for an nginx of a known build, and whose debug link names
@@ -70,15 +70,13 @@ fn debug_file_is_link() {
         &["--strip-debug", "--add-gnu-debuglink=nginx.debug", "nginx"],
     );
     yard.stranger(&folder.join("nginx"), &[]);
-    let end = Instant::now() + PATIENCE;
-    let layout = || loop {
-        assert!(Instant::now() < end, "the program is not found");
+    let read = || {
         let output = yard.command(PROGRAM).args(["check", "--json"]).output();
         let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
-        if let Some(layout) = report["nginx"][0]["layout"].as_str() {
-            break layout.to_owned();
-        }
+        let layout = report["nginx"][0]["layout"].as_str();
+        layout.map(str::to_owned)
     };
+    let layout = || wait_right(read, Option::is_some).unwrap();
     assert_eq!(layout(), "dwarf");
     fs::rename(folder.join("nginx.debug"), folder.join("secret")).unwrap();
     symlink("secret", folder.join("nginx.debug")).unwrap();

@@ -6,7 +6,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Instant;
 
 use serde_json::Value;
 
@@ -16,11 +15,11 @@ use super::beside;
 use super::count;
 use super::requests;
 use super::wait_traced;
-use crate::suite::common::PATIENCE;
 use crate::suite::common::build::binary;
 use crate::suite::common::program::copy_program;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::tool::PROGRAM;
+use crate::suite::common::wait_for;
 use crate::suite::common::yard::Yard;
 
 /// A name that clears a terminal, starts a line that looks like the tool's own, turns the direction
@@ -105,18 +104,17 @@ fn hostile_path_in_check() {
     nginx.arg("-p").arg(&prefix).args(["-c", "conf"]);
     yard.start(&mut nginx);
     yard.stranger(&other, &["infinity"]);
-    let end = Instant::now() + PATIENCE;
-    let json = loop {
+    let json = wait_for(|| {
         let output = yard.command(PROGRAM).args(["check", "--json"]).output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let report: Value = serde_json::from_str(&text).unwrap();
         let found = report["nginx"].as_array().unwrap();
         let is_ready = |found: &Value| found["processes"][0]["workers"][0].is_u64();
         if found.len() == 2 && found.iter().any(is_ready) {
-            break text;
+            return Ok(text);
         }
-        assert!(Instant::now() < end, "{report:#}");
-    };
+        Err(format!("{report:#}"))
+    });
     assert!(!json.trim_end().chars().any(is_unsafe), "{json:?}");
     let output = yard.command(PROGRAM).arg("check").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
