@@ -14,7 +14,7 @@ use crate::suite::root::requests::traced;
 
 /// Message of the error log, what nginx was doing, and the name of the failure. The first row that
 /// matches counts.
-const SAID: [(&str, &str, Option<&str>); 30] = [
+const SAID: [(&str, &str, Option<&str>); 31] = [
     (
         "upstream timed out",
         "connecting to upstream",
@@ -50,6 +50,7 @@ const SAID: [(&str, &str, Option<&str>); 30] = [
     ("readv() failed (104", "", Some("reset")),
     ("writev() failed (", "", Some("reset")),
     ("send() failed (", "", Some("reset")),
+    ("SSL_write() failed (104", "", Some("reset")),
     ("upstream rejected request", "", Some("reset")),
     ("upstream sent goaway", "", Some("reset")),
     ("prematurely closed", "", Some("closed")),
