@@ -326,7 +326,8 @@ fn computing() {
     }
     if !are_files_hidden() && has_symbol("ngx_http_regex_exec") {
         let mut stack = longest.user_stack.iter();
-        let is_there = stack.any(|frame| frame.starts_with("ngx_http_regex_exec+"));
+        /* Some builds leave the frame of ngx_http_regex_exec() before they go on in ngx_regex_exec(). */
+        let is_there = stack.any(|frame| frame.contains("regex_exec+"));
         assert!(is_there, "{longest:#?}");
     }
 }
