@@ -9,8 +9,8 @@ PROGRAM := target/release/ngx-bpf
 BUILD_NEEDS := cc:gcc clang:clang pkg-config:pkg-config /usr/include/libelf.h:libelf-dev \
 	/usr/include/zlib.h:zlib1g-dev objcopy:binutils
 DEMO_NEEDS := nginx:nginx curl:curl
-TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client nghttp:nghttp2-client bpftool:bpftool curl:curl openssl:openssl objdump:binutils \
-	strace:strace xz:xz-utils kill:procps \
+TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client nghttp:nghttp2-client bpftool:bpftool curl:curl \
+	openssl:openssl objdump:binutils strace:strace xz:xz-utils kill:procps \
 	/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream \
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \

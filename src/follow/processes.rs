@@ -30,7 +30,7 @@ use crate::host::descriptors;
 use crate::host::escape::Quoted;
 use crate::host::foreign;
 use crate::host::memory::ForeignMemory;
-use crate::host::process_stat;
+use crate::host::process_stat::ProcessStat;
 
 /// A process that was alive when it was opened. `pidfd` shows whether it still is.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl NginxProcess {
 
     /// Returns the pid of the process that started it. `None` when it has ended.
     pub fn parent(&self) -> Option<u32> {
-        process_stat::parent(self.pid)
+        parent(self.pid)
     }
 
     /// Opens the current children, without reading their titles.
@@ -148,13 +148,13 @@ impl KnownProcess {
     /// Remembers a process. `None` when it has ended.
     pub fn remember(process: &NginxProcess) -> Option<Self> {
         let pid = process.pid;
-        let started = process_stat::started(pid)?;
+        let started = ProcessStat::read(pid)?.started;
         process.is_alive().then_some(Self { pid, started })
     }
 
     /// Returns whether the process has not ended.
     pub fn is_alive(&self) -> bool {
-        process_stat::started(self.pid) == Some(self.started)
+        ProcessStat::read(self.pid).is_some_and(|stat| stat.started == self.started)
     }
 }
 
@@ -230,9 +230,7 @@ pub fn running_nginx(skip: &[u32], at: &AtomicU32) -> Result<Vec<u32>> {
     listed(skip, at, |pid| match Role::current(pid) {
         Role::Master => true,
         /* A process without a title counts if it has nginx's name, unless it is a new child of another nginx. */
-        Role::Single => {
-            is_named_nginx(pid) && !process_stat::parent(pid).is_some_and(is_named_nginx)
-        }
+        Role::Single => is_named_nginx(pid) && !parent(pid).is_some_and(is_named_nginx),
         Role::Worker | Role::Helper => false,
     })
 }
@@ -284,8 +282,13 @@ fn listed_children(pid: u32) -> Option<Vec<u32>> {
 /// Returns the children of a process.
 fn children(pid: u32) -> Result<Vec<u32>> {
     let mut pids = pids()?;
-    pids.retain(|child| process_stat::parent(*child) == Some(pid));
+    pids.retain(|child| parent(*child) == Some(pid));
     Ok(pids)
+}
+
+/// Returns the pid of the parent. `None` when the process has ended.
+fn parent(pid: u32) -> Option<u32> {
+    ProcessStat::read(pid).map(|stat| stat.parent)
 }
 
 /// Returns the pids of all processes.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::io::Read as _;
 
-use crate::host::process_stat;
+use crate::host::process_stat::ProcessStat;
 
 /// The names that titles and `/proc/PID/comm` have: nginx's, which most forks have, and that of Angie.
 pub const NAMES: [&str; 2] = ["nginx", "angie"];
@@ -34,13 +34,13 @@ impl Role {
     /// executed its program; a master that has become a daemon has not, but its parent has ended.
     pub fn read(pid: u32) -> io::Result<Self> {
         let role = Self::of_title(&title(pid)?);
-        let is_of_parent = || {
-            let parent = process_stat::parent(pid).and_then(|parent| title(parent).ok());
-            process_stat::is_fork(pid) == Some(true)
-                && parent.is_some_and(|title| Self::of_title(&title) == Self::Master)
+        let has_title_of_parent = || {
+            let stat = ProcessStat::read(pid).filter(|stat| stat.is_fork);
+            let title = stat.and_then(|stat| title(stat.parent).ok());
+            title.is_some_and(|title| Self::of_title(&title) == Self::Master)
         };
         Ok(match role {
-            Self::Master if is_of_parent() => Self::Worker,
+            Self::Master if has_title_of_parent() => Self::Worker,
             role => role,
         })
     }

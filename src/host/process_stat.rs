@@ -2,7 +2,6 @@
 //! What `/proc/PID/stat` says of a process.
 
 use std::fs;
-use std::str::FromStr;
 
 /// The field with the parent's pid, counted from the end of the name.
 const PARENT: usize = 1;
@@ -16,48 +15,49 @@ const STARTED: usize = 19;
 /// The kernel's `PF_FORKNOEXEC` (include/linux/sched.h): set by fork, and cleared by exec.
 const FORKED: u32 = 0x40;
 
-/// Returns the pid of the parent. `None` when the process has ended.
-pub fn parent(pid: u32) -> Option<u32> {
-    field(pid, PARENT)
+/// A process at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// The pid of its parent; 0 when that is in another pid namespace.
+    pub parent: u32,
+    /// The time at which it was started, in the kernel's ticks.
+    pub started: u64,
+    /// True when it still runs the program of the process that forked it, so that it has the title of that one
+    /// until it sets its own.
+    pub is_fork: bool,
 }
 
-/// Returns the time at which the process was started, in the kernel's ticks. `None` when it has ended.
-pub fn started(pid: u32) -> Option<u64> {
-    field(pid, STARTED)
-}
-
-/// Returns whether the process still runs the program of the one that forked it, so that it has the same
-/// title until it sets its own. `None` when it has ended.
-pub fn is_fork(pid: u32) -> Option<bool> {
-    let flags: u32 = field(pid, FLAGS)?;
-    Some(flags & FORKED != 0)
-}
-
-/// Reads a field. It is counted from the end of the name, which may contain any bytes.
-fn field<T: FromStr>(pid: u32, index: usize) -> Option<T> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(index)?.parse().ok()
+impl ProcessStat {
+    /// Reads the fields. They are counted from the end of the name, which may contain any bytes. `None` when
+    /// the process has ended.
+    pub fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let flags: u32 = fields.get(FLAGS)?.parse().ok()?;
+        Some(Self {
+            parent: fields.get(PARENT)?.parse().ok()?,
+            started: fields.get(STARTED)?.parse().ok()?,
+            is_fork: flags & FORKED != 0,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_fork;
-    use super::parent;
-    use super::started;
+    use super::ProcessStat;
 
-    /// Check that the parent of this process is the one that the kernel names.
+    /// Check this process: its parent is the one that the kernel names, and it was executed.
     #[test]
-    fn own_parent() {
-        let expected = std::os::unix::process::parent_id();
-        assert_eq!(parent(std::process::id()), Some(expected));
+    fn own() {
+        let stat = ProcessStat::read(std::process::id()).unwrap();
+        assert_eq!(stat.parent, std::os::unix::process::parent_id());
+        assert!(stat.started > 0 && !stat.is_fork, "{stat:?}");
     }
 
     /// Check a pid that no process has.
     #[test]
     fn no_process() {
-        assert_eq!(parent(4_194_305), None);
-        assert_eq!(started(4_194_305), None);
-        assert_eq!(is_fork(4_194_305), None);
+        assert_eq!(ProcessStat::read(4_194_305), None);
     }
 }

@@ -294,7 +294,7 @@ impl Output {
                     return (end, Some(WriteFailure::Failed(error)));
                 }
                 Ok(n) => {
-                    let count = count_lines(&chunk[..n]) as usize;
+                    let count = count_lines(&chunk[..n]);
                     let whole = self.kinds.drain(..count.min(self.kinds.len()));
                     whole.for_each(&mut written);
                     end += n;
@@ -363,8 +363,8 @@ pub fn print(text: &[u8]) -> Result<()> {
 }
 
 /// Counts the line ends.
-fn count_lines(bytes: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', bytes).count() as u64
+fn count_lines(bytes: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', bytes).count()
 }
 
 /// Counts the bytes after the last line end.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The consumer that writes records as lines.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -77,6 +78,20 @@ impl Lines {
         }
     }
 
+    /// Appends the line of a record, and writes those that wait when they are enough.
+    fn append(
+        &mut self,
+        kind: LineKind,
+        encode: impl FnOnce(&mut dyn Format, &mut Vec<u8>) -> io::Result<()>,
+    ) -> Result<()> {
+        self.output
+            .append(kind, |line| encode(&mut *self.sink, line))?;
+        if self.output.is_full() {
+            self.write();
+        }
+        Ok(())
+    }
+
     /// Writes the lines that wait. When SIGUSR1 has come, the rest is written to the new file.
     fn write(&mut self) {
         loop {
@@ -140,9 +155,10 @@ impl Lines {
                 LineKind::Request | LineKind::Blocked => {}
             }
             if let Some(outcome) = self.ledger.outcome(kind) {
-                let count = match is_closed {
-                    true => &outcome.late,
-                    false => &outcome.unwritten,
+                let count = if is_closed {
+                    &outcome.late
+                } else {
+                    &outcome.unwritten
                 };
                 add(count, 1);
             }
@@ -167,38 +183,27 @@ impl Lines {
 impl Consumer for Lines {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
         self.settings.redaction.apply(request);
-        self.output.append(LineKind::Request, |line| {
-            append_line(&mut *self.sink, line, request, self.settings.line_bytes_max)
-        })?;
-        if self.output.is_full() {
-            self.write();
-        }
-        Ok(())
+        let max = self.settings.line_bytes_max;
+        self.append(LineKind::Request, |sink, line| {
+            append_line(sink, line, request, max)
+        })
     }
 
     fn blocked(&mut self, blocked: &mut Blocked<'_>) -> Result<()> {
-        self.output.append(LineKind::Blocked, |line| {
-            append_blocked(&mut *self.sink, line, blocked, self.settings.line_bytes_max)
-        })?;
-        if self.output.is_full() {
-            self.write();
-        }
-        Ok(())
+        let max = self.settings.line_bytes_max;
+        self.append(LineKind::Blocked, |sink, line| {
+            append_blocked(sink, line, blocked, max)
+        })
     }
 
     fn connection(&mut self, connection: &mut Connection<'_>) -> Result<()> {
-        let reported = &mut self.reported.connections.lost;
         let lost = self.ledger.counts().connections.lost;
-        let lost = lost.saturating_sub(*reported);
-        *reported += lost;
+        let lost = lost.saturating_sub(self.reported.connections.lost);
+        self.reported.connections.lost += lost;
         connection.connections_lost = Some(lost).filter(|lost| *lost > 0);
-        self.output.append(LineKind::Connection { lost }, |line| {
-            self.sink.connection(line, connection)
-        })?;
-        if self.output.is_full() {
-            self.write();
-        }
-        Ok(())
+        self.append(LineKind::Connection { lost }, |sink, line| {
+            sink.connection(line, connection)
+        })
     }
 
     fn flush(&mut self) {

@@ -75,14 +75,15 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
     }
 }
 
+/// Returns the end of a noun of which there are so many.
+fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// Reports how many records of blocked workers were lost, if any were.
 pub fn blocked_lost(messages: Messages, count: u64) {
     if count > 0 {
-        let (plural, were) = if count == 1 {
-            ("", "was")
-        } else {
-            ("s", "were")
-        };
+        let (plural, were) = (plural(count), if count == 1 { "was" } else { "were" });
         messages.print_last(
             Verbosity::Normal,
             format_args!("{count} record{plural} of blocked workers {were} lost"),
@@ -92,7 +93,7 @@ pub fn blocked_lost(messages: Messages, count: u64) {
 
 /// Reports that the output was still failing at the end.
 pub fn unwritten(messages: Messages, records: u64) {
-    let plural = if records == 1 { "" } else { "s" };
+    let plural = plural(records);
     messages.print_last(
         Verbosity::Quiet,
         format_args!("the output failed to the end: {records} record{plural} not written"),
@@ -106,7 +107,7 @@ pub fn connections(messages: Messages, counts: &ConnectionCounts) {
         written,
         lost,
     } = *counts;
-    let plural = if written == 1 { "" } else { "s" };
+    let plural = plural(written);
     messages.print_last(
         Verbosity::Normal,
         format_args!("{written} connection{plural}, {lost} lost ({seen} seen)"),
@@ -116,7 +117,7 @@ pub fn connections(messages: Messages, counts: &ConnectionCounts) {
 /// Reports the counts at the end: requests seen = written + lost + filtered.
 pub fn finished(messages: Messages, written: u64, counts: &Counts) {
     let (lost, seen, filtered) = (counts.lost(), counts.seen, counts.filtered);
-    let plural = if written == 1 { "" } else { "s" };
+    let plural = plural(written);
     messages.print_last(
         Verbosity::Normal,
         format_args!("{written} request{plural}, {lost} lost ({seen} seen, {filtered} filtered)"),
@@ -129,7 +130,7 @@ pub fn ended_at_once(messages: Messages, written: u64, counts: &Counts) {
     let Counts { seen, filtered, .. } = *counts;
     let seen = seen.max(written + filtered);
     let lost = seen - written - filtered;
-    let plural = if written == 1 { "" } else { "s" };
+    let plural = plural(written);
     messages.print_last(
         Verbosity::Quiet,
         format_args!(

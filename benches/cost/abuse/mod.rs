@@ -13,7 +13,6 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use crate::attach;
 use crate::build_before;
 use idle::Idle;
 
@@ -25,6 +24,7 @@ use crate::common::tls;
 use crate::common::tool::PROGRAM;
 use crate::cpu_ns;
 use crate::median;
+use crate::of_build;
 
 /// The rounds, each without tracing and with it.
 const ROUNDS: usize = 7;
@@ -129,10 +129,9 @@ pub fn measure() {
     let mut samples: BTreeMap<(&str, &Option<String>), Vec<f64>> = BTreeMap::new();
     for round in 0..=ROUNDS {
         for program in &programs {
-            let guard = program.as_ref().map(|program| {
-                let file = target.nginx.prefix().join("records.json");
-                attach(program, target.nginx.pid(), &file, &[])
-            });
+            let guard = program
+                .as_ref()
+                .map(|program| of_build(program, &target.nginx, &[]));
             for (name, work) in &kinds {
                 let ns = spent(&target, *work);
                 /* The first round only warms up. */

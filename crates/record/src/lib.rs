@@ -2,8 +2,8 @@
 //! The public records of ngx-bpf: one [`Request`] for each HTTP request that nginx has ended, one
 //! [`Connection`] for each connection that ended without a request, one [`Blocked`] for each time that a
 //! worker was blocked, one [`Inflight`] for each request that has not ended, and one [`Lost`] for requests
-//! that could not be delivered. Each key is one documented field; serde reads and writes it, and the JSON Schemas and the tables of docs/fields.md and docs/otel.md are generated from
-//! it (`make docs`).
+//! that could not be delivered. Each key is one documented field; serde reads and writes it, and the JSON
+//! Schemas and the tables of docs/fields.md and docs/otel.md are generated from it (`make docs`).
 //!
 //! This crate knows neither BPF nor the process that is traced. It builds on any operating system.
 

@@ -21,6 +21,7 @@ use super::ports::free_port;
 use super::program::kill;
 use super::program::open_to_all;
 use super::record::Logged;
+use super::wait_right;
 use super::wait_until;
 
 /// The prefix of AddressSanitizer's reports, in a build that has it.
@@ -271,6 +272,12 @@ impl Nginx {
     pub fn wait_for_worker(&self) -> u32 {
         let line = self.wait_for_log("start worker process ");
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
+    /// Waits until its earlier workers have ended, so that no more than this number is left. A master that has ended
+    /// has none.
+    pub fn wait_workers(&self, most: usize) {
+        wait_right(|| self.workers(), |workers| workers.len() <= most);
     }
 
     /// Waits until this number of requests has been logged. nginx logs a request after the client

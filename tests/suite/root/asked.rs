@@ -64,10 +64,9 @@ fn add_variables(nginx: &Nginx) {
     )
     .unwrap();
     nginx.signal("HUP");
-    let workers = [nginx.wait_for_worker(), nginx.wait_for_worker()];
-    while nginx.workers().len() > workers.len() {
-        std::thread::yield_now();
-    }
+    nginx.wait_for_worker();
+    nginx.wait_for_worker();
+    nginx.wait_workers(2);
 }
 
 /// Check variables of the rewrite module, of a map, and nginx's own, each where it was evaluated and nowhere else;

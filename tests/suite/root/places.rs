@@ -256,10 +256,8 @@ fn config_lines() {
     )
     .unwrap();
     nginx.signal("HUP");
-    let worker = nginx.wait_for_worker();
-    while nginx.workers() != [worker] {
-        std::thread::yield_now();
-    }
+    nginx.wait_for_worker();
+    nginx.wait_workers(1);
     let pid = nginx.pid().to_string();
     let lines = Tool::start(&["--pid", &pid, "--json", "--config-lines"], 1);
     let plain = Tool::trace(nginx.pid());
@@ -334,10 +332,9 @@ fn many_locations_and_reload() {
     };
     ask("");
     rename(&nginx);
-    let workers = [nginx.wait_for_worker(), nginx.wait_for_worker()];
-    while nginx.workers().len() > workers.len() {
-        std::thread::yield_now();
-    }
+    nginx.wait_for_worker();
+    nginx.wait_for_worker();
+    nginx.wait_workers(2);
     ask("new-");
     let logged = nginx.quit();
     let ended = tool.wait();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An nginx that starts: again and again, and slowly.
 
+use std::fs;
 use std::process::Command;
 
 use crate::suite::common::client::Client;
@@ -40,7 +41,7 @@ fn worker_starts() {
     let nginx = yard.nginx_stopped_in("setgid");
     let worker = nginx.workers()[0];
     wait_stopped(worker);
-    let title = |pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    let title = |pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
     assert_eq!(title(worker), title(nginx.pid()));
     let mut tool = yard.tool(&["--wait", "--json"]);
     tool.wait_ready(1);

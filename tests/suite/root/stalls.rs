@@ -178,9 +178,7 @@ fn upgrade_while_blocked() {
     old.nginx.wait_for_log("gracefully shutting down");
     old.nginx.signal("QUIT");
     let mut client = Client::connect(old.nginx.port);
-    while old.nginx.workers().len() > 1 {
-        std::thread::yield_now();
-    }
+    old.nginx.wait_workers(1);
     for n in 0..COUNT {
         assert_eq!(client.get(&format!("/new/{n}")).status, 200);
     }
