@@ -242,6 +242,7 @@ static __always_inline void connection_next_request(struct worker *w, struct con
 	conn->stall_ns = 0;
 	__builtin_memset(conn->waits, 0, sizeof(conn->waits));
 	conn->waited_ns = 0;
+	conn->unresolved = 0;
 	conn->is_wait_mixed = 0;
 	conn->read_wait_ns = 0;
 	conn->subrequests_seen = 0;

@@ -42,6 +42,8 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 	__builtin_memcpy(d->waits, conn->waits, sizeof(d->waits));
 	if (conn->is_wait_mixed)
 		d->flags |= REQUEST_WAIT_MIXED;
+	if (conn->unresolved && conn->unresolved == (__u64)OF_REQUEST(s, upstream))
+		d->flags |= REQUEST_UNRESOLVED;
 	d->established_ns = conn->established_ns;
 	d->accepted_ns = conn->accepted_ns;
 	d->read_wait_ns = conn->read_wait_ns;

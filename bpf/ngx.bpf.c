@@ -75,7 +75,7 @@ UPROBE(send_output_queue, streams_output(w, (void *)arg(ctx, cookie, 0)))
 UPROBE(turn, turn_next(w))
 UPROBE(quic_output, w->quic = arg(ctx, cookie, 0))
 UPROBE(quic_close, quic_closed(w, arg(ctx, cookie, 0)))
-UPROBE(wait_ended, request_woken(w, arg(ctx, cookie, 0), cookie >> 8 & 0xff))
+UPROBE(wait_ended, request_woken(w, arg(ctx, cookie, 0), cookie >> 8 & 0xff, cookie >> 16 & 0xffff))
 UPROBE(free_request, request_ended(w, (void *)arg(ctx, cookie, 0), (long)arg(ctx, cookie, 1),
 				   landmark(ctx, cookie), PT_REGS_IP(ctx)))
 

@@ -313,6 +313,7 @@ struct connection {
 	__u64 stall_ns;		  /* how long the socket took nothing of the response */
 	__u64 waits[WAIT_KINDS];  /* how long nginx made it wait, by enum wait_kind */
 	__u64 waited_ns;	  /* when the last of these waits ended */
+	__u64 unresolved;	  /* r->upstream whose name was not resolved in time; 0: none */
 	__u64 parent;		  /* HTTP/2 stream: the ngx_connection_t that it is on */
 	__u64 first_round;	  /* HTTP/2 stream: the round in which its response began */
 	__u64 first_sent;	  /* HTTP/2 stream: its c->sent before that round */

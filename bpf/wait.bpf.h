@@ -2,10 +2,11 @@
 /*
  * What nginx itself makes a request wait for: a delay of limit_req, the subrequest of auth_request,
  * the lock of an entry of the cache, and a name server. The first three end in a function that is
- * probed and that runs for such requests only; the fourth ends with a connect, right after the
- * answer was read. Nothing runs when a wait begins. But nginx comes to it in the same turn of its
- * loop in which it had all that came before: the header, the body, or the end of another wait.
- * Modules that are not nginx's own may have made the request wait in between.
+ * probed and that runs for such requests only, and so does the fourth when the server has not
+ * answered in time; otherwise it ends with a connect, right after the answer was read. Nothing runs
+ * when a wait begins. But nginx comes to it in the same turn of its loop in which it had all that
+ * came before: the header, the body, or the end of another wait. Modules that are not nginx's own
+ * may have made the request wait in between.
  */
 #ifndef NGX_BPF_WAIT_BPF_H
 #define NGX_BPF_WAIT_BPF_H
@@ -136,18 +137,35 @@ static __always_inline void name_resolved(struct worker *w, __u64 client,
 }
 
 /*
- * A function was entered that ends a wait. Its argument is the request (of auth_request: the
- * subrequest), or an event whose first member points to the request. What a subrequest waits for
- * belongs to auth_request, or does not hold up the main request alone.
+ * The request that waits, from the argument of the function that ends the wait: the request itself
+ * (of auth_request: the subrequest), or an event. The first member of an event points to the
+ * request or, when a name was not resolved, to the resolver's context, which has it at the offset
+ * `data`.
  */
-static __always_inline void request_woken(struct worker *w, __u64 argument, enum wait_kind kind)
+static __always_inline struct ngx_http_request_s *waiting_request(__u64 argument,
+								  enum wait_kind kind, __u32 data)
+{
+	if (kind != WAIT_CACHE_LOCK && kind != WAIT_RESOLVE)
+		return (void *)argument;
+	if (bpf_probe_read_user(&argument, sizeof(argument), (void *)argument))
+		return NULL;
+	if (kind == WAIT_RESOLVE &&
+	    bpf_probe_read_user(&argument, sizeof(argument), (void *)argument + data))
+		return NULL;
+	return (void *)argument;
+}
+
+/*
+ * A function was entered that ends a wait. What a subrequest waits for belongs to auth_request, or
+ * does not hold up the main request alone.
+ */
+static __always_inline void request_woken(struct worker *w, __u64 argument, enum wait_kind kind,
+					  __u32 data)
 {
 	__u64 now = bpf_ktime_get_ns(), c;
-	struct ngx_http_request_s *r = (void *)argument, *main;
+	struct ngx_http_request_s *r = waiting_request(argument, kind, data), *main;
 	struct connection *conn;
 
-	if (kind == WAIT_CACHE_LOCK && bpf_probe_read_user(&r, sizeof(r), (void *)argument))
-		return;
 	if (!request_head(w, r))
 		return;
 	c = (__u64)OF_HEAD(w, connection);
@@ -157,8 +175,11 @@ static __always_inline void request_woken(struct worker *w, __u64 argument, enum
 	conn = connection_find(w, c);
 	if (!conn)
 		conn = stream_new(w, main, true);
-	if (conn)
-		wait_add(w, conn, main, kind, now);
+	if (!conn)
+		return;
+	wait_add(w, conn, main, kind, now);
+	if (kind == WAIT_RESOLVE)
+		conn->unresolved = (__u64)NGX_GET(main, upstream);
 }
 
 #endif

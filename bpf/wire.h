@@ -73,9 +73,10 @@ enum request_flag {
 	REQUEST_UPSTREAM = 8, /* it has r->upstream */
 	REQUEST_HEADER_COMPLETE =
 		16, /* the part of its header that nginx has parsed ends with an empty line */
-	REQUEST_INFERRED = 32,	/* it was read with an inferred layout */
-	REQUEST_BODY = 64,	/* it has a body, which nginx has read or begun to read */
-	REQUEST_UNSERVED = 128, /* nginx has noted that its client's connection failed */
+	REQUEST_INFERRED = 32,	  /* it was read with an inferred layout */
+	REQUEST_BODY = 64,	  /* it has a body, which nginx has read or begun to read */
+	REQUEST_UNSERVED = 128,	  /* nginx has noted that its client's connection failed */
+	REQUEST_UNRESOLVED = 256, /* no name server has resolved the upstream's name in time */
 	/* How it ended: bpf/ending.bpf.h. Without the first two, that is not known. */
 	REQUEST_FINISHED = 1 << 16,	/* nginx has sent the whole response */
 	REQUEST_CUT = 1 << 17,		/* it ended the request before that */
@@ -95,7 +96,7 @@ enum request_flag {
 	REQUEST_ABANDONED = 1U << 31, /* its worker ended before it did */
 };
 
-/* What nginx itself makes a request wait for. nginx-binary has the first three: sites/waits.rs. */
+/* What nginx itself makes a request wait for. nginx-binary has the same: sites/waits.rs. */
 enum wait_kind {
 	WAIT_LIMIT_REQ = 0,
 	WAIT_AUTH = 1,

@@ -152,6 +152,9 @@ impl Evidence<'_, '_, '_> {
     /// `r->upstream` while it serves an error page, which may have given the status: so the upstream
     /// must not have answered.
     fn unanswered(&self, status: u32) -> Option<End> {
+        if self.is_unresolved() {
+            return Some(End::Timeout);
+        }
         let Some(last) = self.last else {
             /* Its name has no address: ngx_http_upstream_resolve_handler(). */
             let is_resolved = !self.facts.0.texts.resolved.bytes.is_empty();
@@ -168,6 +171,11 @@ impl Evidence<'_, '_, '_> {
             GATEWAY_TIME_OUT => Some(End::Timeout),
             _ => None,
         }
+    }
+
+    /// Returns whether nginx has answered since no name server had resolved the name of its upstream in time.
+    fn is_unresolved(&self) -> bool {
+        self.has(request_flag::REQUEST_UNRESOLVED) && self.status() == BAD_GATEWAY
     }
 
     /// Returns the end of a request that nginx cut short because a timer had expired, or because it was
@@ -209,6 +217,9 @@ impl Evidence<'_, '_, '_> {
 
     /// Returns the time limit that has expired. `None` when it is not certain which of them it was.
     fn timeout(&self) -> Option<Timeout> {
+        if self.is_unresolved() {
+            return Some(Timeout::Resolve);
+        }
         if !self.has(request_flag::REQUEST_CUT) || !self.has(request_flag::REQUEST_TIMED_OUT) {
             return self.failure.and_then(of_upstream);
         }

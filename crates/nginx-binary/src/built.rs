@@ -9,6 +9,27 @@ use tempfile::TempDir;
 
 use crate::elf::image::Image;
 
+/// Builds of tests/NGINX by several compilers, and of forks without modules of their own.
+pub const BUILDS: [&str; 17] = [
+    "default",
+    "small",
+    "debug",
+    "unoptimised",
+    "fixed",
+    "compat",
+    "threads",
+    "lto",
+    "bookworm-lto",
+    "mold",
+    "clang",
+    "clang-19-small",
+    "musl",
+    "arm64",
+    "openresty",
+    "kong",
+    "tengine",
+];
+
 /// Returns a file of the cache. Tests that call this are ignored unless `make test-binaries` runs them,
 /// which has made the cache.
 pub fn cached(path: &str) -> PathBuf {

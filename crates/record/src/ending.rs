@@ -21,7 +21,8 @@ pub struct Ending {
     /// Which time limit of nginx expired (below).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
-        "x-source" = "the timers of `c->read` and `c->write`, or the `failure` of the last attempt",
+        "x-source" = "the timers of `c->read` and `c->write`, the `failure` of the last attempt, or \
+                      `ngx_resolver_timeout_handler()`",
         "x-absent" = "`end` is not `timeout`; it is not certain which of them it was"
     ))]
     pub timeout: Option<values::Timeout>,

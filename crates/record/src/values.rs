@@ -274,6 +274,8 @@ names! {
         UpstreamSend = "upstream_send",
         /// The upstream sent nothing for `proxy_read_timeout`.
         UpstreamRead = "upstream_read",
+        /// No name server resolved the name of the upstream within `resolver_timeout`.
+        Resolve = "resolve",
     }
 }
 

@@ -88,12 +88,13 @@ pub struct Waits {
     ))]
     pub auth_ns: Option<u64>,
     /// How long the request waited for a name server to resolve the name of its upstream: from the end of its body,
-    /// or of the wait before it, to the first connect.
+    /// or of the wait before it, to the first connect, or to the end of `resolver_timeout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend(
         "x-unit" = "ns",
-        "x-source" = "the connect that follows a datagram of the name server; `u->resolved`",
-        "x-absent" = "the name was known, or is an address; it was not resolved; the name server answered over TCP; \
+        "x-source" = "the connect that follows a datagram of the name server; `u->resolved`; \
+                      `ngx_resolver_timeout_handler()`",
+        "x-absent" = "the name was known, or is an address; there is no such name; the name server answered over TCP; \
                       HTTP/2 and HTTP/3: the request has a body; otherwise as for `limit_req_delay_ns`"
     ))]
     pub resolve_ns: Option<u64>,

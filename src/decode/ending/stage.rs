@@ -28,6 +28,7 @@ impl Evidence<'_, '_, '_> {
                 Some(Timeout::Header) => Some(Part::ClientRequest),
                 Some(Timeout::Body) => Some(Part::ClientBody),
                 Some(Timeout::Send) => Some(Part::ClientResponse),
+                Some(Timeout::Resolve) => Some(Part::BeforeUpstream),
                 _ => self.of_upstream(),
             },
             _ if is_cut => self.of_client(),

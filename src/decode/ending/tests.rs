@@ -287,6 +287,25 @@ fn without_attempts() {
     }
 }
 
+/// Check that a name that was not resolved in time is the end of the request only if that is what nginx has answered.
+#[test]
+fn unresolved() {
+    let flags = [
+        R::REQUEST_FINISHED,
+        R::REQUEST_UPSTREAM,
+        R::REQUEST_UNRESOLVED,
+    ];
+    for (status, end, timeout) in [
+        (502, End::Timeout, Some(Timeout::Resolve)),
+        (200, End::Ok, None),
+    ] {
+        let mut event = request(status, &flags);
+        event.texts.resolved.bytes = b"host";
+        let found = ending(&Facts(&event), None);
+        assert_eq!((found.end, found.timeout), (Some(end), timeout), "{status}");
+    }
+}
+
 /// Returns how far a request had come whose client left while its body was passed on as it came. Its
 /// upstream took nothing for a time.
 fn passing(http_version: u32, stall_ns: u64) -> Option<Part> {

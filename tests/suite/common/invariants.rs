@@ -144,6 +144,7 @@ fn assert_ending(ending: &Ending, record: &Record) {
         Some(Timeout::Send) => &[Part::ClientResponse],
         Some(Timeout::Connect) => &[Part::UpstreamConnect],
         Some(Timeout::UpstreamSend) => &[Part::UpstreamRequest],
+        Some(Timeout::Resolve) => &[Part::BeforeUpstream],
         Some(Timeout::UpstreamRead) => &[Part::UpstreamWait, Part::UpstreamResponse],
     };
     assert!(
@@ -158,6 +159,8 @@ fn assert_part(part: Part, record: &Record) {
     let (missing, reached) = match part {
         Part::ClientRequest => (p.downstream_request_last_byte_time, true),
         Part::ClientBody => (p.downstream_request_body_last_byte_time, true),
+        /* The last attempt may be that of another location, before a redirect. */
+        Part::BeforeUpstream if record.place.redirects.is_some() => (None, true),
         Part::BeforeUpstream => (p.upstream_connect_time, true),
         Part::UpstreamConnect => (p.upstream_request_first_byte_time, true),
         Part::UpstreamRequest | Part::UpstreamWait => {

@@ -15,6 +15,7 @@ use crate::suite::common::build::HTTP3 as HTTP3_MODULE;
 use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_with;
 use crate::suite::common::build::is_built_without;
+use crate::suite::common::dns;
 use crate::suite::common::http3;
 use crate::suite::common::listener::FullListener;
 use crate::suite::common::nginx::Nginx;
@@ -38,7 +39,7 @@ const HTTP: &str = "
     client_header_timeout 300ms; client_body_timeout 300ms; send_timeout 300ms;
     lingering_timeout 300ms; keepalive_timeout 2s;
     proxy_connect_timeout 300ms; proxy_send_timeout 300ms;
-    resolver 127.0.0.1:9; resolver_timeout 200ms;
+    resolver 127.0.0.1:{dns} ipv6=off; resolver_timeout 200ms;
     server {
         listen 127.0.0.1:{port};
         listen 127.0.0.1:{tls} ssl http2; {quic}
@@ -81,7 +82,11 @@ const HTTP: &str = "
         location /page { error_page 502 /file; proxy_pass http://127.0.0.1:9; }
         location /mended { error_page 502 =200 /file; proxy_pass http://127.0.0.1:9; }
         location /full { proxy_pass http://127.0.0.1:{full}; }
-        location /unresolved { set $name nowhere.test; proxy_pass http://$name; }
+        location /silent/ { set $name silent.test; proxy_pass http://$name; }
+        location /nowhere/ { set $name none.test; proxy_pass http://$name; }
+        location /twice/ { error_page 502 = /silent/; proxy_pass http://127.0.0.1:9; }
+        location /late/nowhere/ { error_page 502 = /nowhere/; set $name silent.test; proxy_pass http://$name; }
+        location /late/mended/ { error_page 502 = /file; set $name silent.test; proxy_pass http://$name; }
     }";
 
 /// A request.
@@ -161,7 +166,11 @@ const HTTP1: &str = "
     whole      /refused                         502 upstream_failed/upstream_connect               (111:
     whole      /page                            502 upstream_failed/upstream_connect               (111:
     whole      /mended                          200 ok                                             (111:
-    whole      /unresolved                      502 upstream_failed/before_upstream                could not be resolved
+    whole      /silent/                         502 timeout/resolve/nginx/before_upstream          could not be resolved (110:
+    whole      /nowhere/                        502 upstream_failed/before_upstream                could not be resolved (3:
+    whole      /twice/                          502 timeout/resolve/nginx/before_upstream          could not be resolved (110:
+    whole      /late/nowhere/                   502 upstream_failed/before_upstream                could not be resolved (3:
+    whole      /late/mended/                    200 ok                                             could not be resolved (110:
     whole      /proxied/close                   502 upstream_failed/upstream/upstream_wait         upstream prematurely closed
     whole      /proxied/reset                   502 upstream_failed/upstream/upstream_wait         (104:
     whole      /proxied/junk                    502 upstream_failed/nginx/upstream_response        invalid header
@@ -205,6 +214,7 @@ const HTTP2: &str = "
     post       /proxied/                        200 ok
     whole      /proxied/status-404              404 ok
     whole      /proxied/close                   502 upstream_failed/upstream/upstream_wait         upstream prematurely closed
+    whole      /silent/                         502 timeout/resolve/nginx/before_upstream          could not be resolved (110:
     whole      /hasty/hang                      504 timeout/upstream_read/nginx/upstream_wait      while reading response header
     whole      /hasty/half-1000/hang            200 timeout/upstream_read/nginx/upstream_response  while reading upstream
     gone       /proxied/hang                    499 client_closed/client/upstream_wait             client prematurely closed
@@ -226,6 +236,7 @@ const HTTP3: &str = "
     whole      /500                             500 error
     whole      /proxied/status-404              404 ok
     whole      /proxied/close                   502 upstream_failed/upstream/upstream_wait         upstream prematurely closed
+    whole      /silent/                         502 timeout/resolve/nginx/before_upstream          could not be resolved (110:
     whole      /hasty/hang                      504 timeout/upstream_read/nginx/upstream_wait      while reading response header
     whole      /hasty/half-1000/hang            200 timeout/upstream_read/nginx/upstream_response  while reading upstream
     gone       /proxied/wait-3000               000 -
@@ -272,6 +283,7 @@ fn with_nginx(http: &str, run: impl FnOnce(&Nginx, u16)) -> (Vec<Record>, BTreeM
         ""
     };
     let http = http.replace("{full}", &full.port.to_string());
+    let http = http.replace("{dns}", &dns::start().to_string());
     let (http, port) = tls::with_port(&http.replace("{quic}", quic));
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     nginx.file("file", b"hello");

@@ -21,6 +21,7 @@ use crate::sites::waits::WakeUp;
 pub mod placement;
 mod probed;
 pub mod references;
+mod resolver;
 pub mod split;
 pub mod waits;
 
@@ -66,7 +67,7 @@ pub struct ProbeSite {
     pub file_offset: u64,
     /// The registers of the arguments by number, one byte for each argument, and in the upper half the
     /// distance of the landmark in bytes (0: it has no symbol), as BPF reads them (`bpf/arg.bpf.h`). Of a wake-up
-    /// the second byte is what the request waits for.
+    /// the second byte is what the request waits for, and the two after it are `WakeUp::context_data`.
     #[serde(skip)]
     pub cookie: u64,
     /// True when the kernel emulates the instruction. Otherwise it single-steps it, which costs ten
@@ -141,7 +142,9 @@ impl ProbeSite {
             body: None,
             entry_offset: site.offset,
             arguments: site.register_names(),
-            cookie: site.cookie() | (wake_up.wait as u64) << 8,
+            cookie: site.cookie()
+                | (wake_up.wait as u64) << 8
+                | u64::from(wake_up.context_data) << 16,
             instruction: site.mnemonic,
             address: code.address + site.offset,
             file_offset: code.file_offset + site.offset,
@@ -193,7 +196,7 @@ impl ProbeSites {
                 symbol => found.push((probed, symbol?)),
             }
         }
-        let wake_ups = waits::find(elf);
+        let wake_ups = wake_ups(elf);
         let ranges = found.iter().map(|(_, symbol)| symbol);
         let ranges = ranges.map(|symbol| (symbol.address, symbol.range()));
         let of_wake_ups = wake_ups.iter().flatten().map(|wake_up| wake_up.address);
@@ -247,6 +250,13 @@ fn limiters(elf: &Elf<'_>, sites: &[ProbeSite]) -> [i32; waits::LIMITERS.len()] 
             distance(end.address, handler).cast_signed()
         })
     })
+}
+
+/// Finds the functions in which nginx goes on with a request that it has made wait.
+fn wake_ups(elf: &Elf<'_>) -> Result<Vec<WakeUp>> {
+    let mut found = waits::find(elf)?;
+    found.extend(resolver::timeout_handler(elf));
+    Ok(found)
 }
 
 /// Places a probe in each wake-up. If one cannot be placed, none is: a wait that is not seen would be taken for a

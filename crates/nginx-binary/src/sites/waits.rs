@@ -29,7 +29,7 @@ const CACHE: i64 = 64;
 /// The least offset of `headers_in`, which `headers_out` follows.
 const HEADERS_IN_MIN: i64 = 96;
 /// The struct of an event. Its first member is `data`.
-const EVENT: &str = "ngx_event_s";
+pub const EVENT: &str = "ngx_event_s";
 
 /// The most modules of a build that are looked at. nginx's own are fewer than 150.
 const MODULES_MAX: u64 = 1024;
@@ -56,6 +56,8 @@ pub enum Wait {
     Auth = 1,
     /// Another request fills the entry of the cache (`proxy_cache_lock`).
     CacheLock = 2,
+    /// A name server resolves the name of the upstream.
+    Resolve = 3,
 }
 
 /// A function that nginx calls when a request may have waited long enough.
@@ -67,6 +69,8 @@ pub struct WakeUp {
     pub function: &'static str,
     /// Its address, as linked.
     pub address: u64,
+    /// Of [`Wait::Resolve`] the offset of `data` in `ngx_resolver_ctx_t`, otherwise 0.
+    pub context_data: u16,
 }
 
 /// The modules that refuse requests because there are too many of them.
@@ -125,6 +129,7 @@ pub fn find(elf: &Elf<'_>) -> Result<Vec<WakeUp>> {
             wait: search.wait,
             function: search.function,
             address,
+            context_data: 0,
         });
     }
     Ok(found)
@@ -258,33 +263,12 @@ mod tests {
     use crate::elf::Elf;
     use crate::pauses::AUTH_REQUEST;
 
-    /// Builds by several compilers, and of forks without modules of their own.
-    const BUILDS: [&str; 17] = [
-        "default",
-        "small",
-        "debug",
-        "unoptimised",
-        "fixed",
-        "compat",
-        "threads",
-        "lto",
-        "bookworm-lto",
-        "mold",
-        "clang",
-        "clang-19-small",
-        "musl",
-        "arm64",
-        "openresty",
-        "kong",
-        "tengine",
-    ];
-
     /// Check that the wake-ups are found where the symbols have them, in builds by several compilers, and that
     /// all their modules are known.
     #[test]
     #[ignore = "reads builds of nginx that make test-binaries makes"]
     fn as_the_symbols_have_it() {
-        for build in BUILDS {
+        for build in built::BUILDS {
             let image = built::image(&built::cached(&format!("source-{build}/objs/nginx")));
             let elf = Elf::parse(&image).unwrap();
             let found = find(&elf).unwrap();
