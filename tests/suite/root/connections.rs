@@ -33,15 +33,16 @@ mod cases;
 
 /// A server for each kind of connection; that with `timed` soon loses patience.
 const HTTP: &str = "
-    server { listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl; return 200; }
+    server { listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl; location / { return 200; } }
     server {
         listen 127.0.0.1:{timed}; listen 127.0.0.1:{timed_tls} ssl;
-        client_header_timeout 200ms; keepalive_timeout 200ms; return 200;
+        client_header_timeout 200ms; keepalive_timeout 200ms; location / { return 200; }
     }
     server {
-        listen 127.0.0.1:{proxy} proxy_protocol; listen 127.0.0.1:{proxy_tls} ssl proxy_protocol; return 200;
+        listen 127.0.0.1:{proxy} proxy_protocol; listen 127.0.0.1:{proxy_tls} ssl proxy_protocol;
+        location / { return 200; }
     }
-    server { listen 127.0.0.1:{http2} http2; return 200; }";
+    server { listen 127.0.0.1:{http2} http2; location / { return 200; } }";
 
 /// The ports of these servers.
 struct Ports {

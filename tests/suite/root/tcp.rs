@@ -220,7 +220,8 @@ fn other_sockets() {
         "location / { }",
         "location / { error_page 502 =200 /path/; proxy_pass http://127.0.0.1:9; }",
     );
-    let http = format!("{http} server {{ listen 127.0.0.1:{port} http2; return 200; }}");
+    let http =
+        format!("{http} server {{ listen 127.0.0.1:{port} http2; location / {{ return 200; }} }}");
     let nginx = Nginx::with(&http, upstream.port);
     Upstream::start_unix(&nginx.prefix().join("upstream.sock"));
     let records = records(nginx, |nginx| {
