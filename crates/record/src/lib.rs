@@ -43,6 +43,7 @@ mod blocked;
 mod connection;
 mod container;
 mod ending;
+pub mod filter;
 pub mod format;
 pub mod host;
 mod inflight;
@@ -50,13 +51,19 @@ pub mod limits;
 mod lost;
 mod phases;
 mod place;
+#[cfg(test)]
+mod random;
+pub mod read;
 pub mod redact;
 mod request;
 pub mod schema;
 mod shares;
 mod spans;
+pub mod statistics;
 mod subrequest;
 mod tcp;
+
+pub mod timeline;
 mod tls;
 mod trace;
 mod truncate;

@@ -287,7 +287,7 @@ names! {
         /// nginx was reading the body.
         ClientBody = "client_body",
         /// nginx had the request, and had not begun to connect to an upstream: it may have been resolving
-        /// its name.
+        /// its name. After an internal redirect this is the upstream of the last location.
         BeforeUpstream = "before_upstream",
         /// nginx was connecting to an upstream, or in the TLS handshake with it.
         UpstreamConnect = "upstream_connect",
