@@ -7,7 +7,13 @@
 
 #![deny(missing_docs)]
 
+pub mod advise;
 pub mod bar;
 pub mod cell;
+pub mod compare;
 pub mod look;
+pub mod pretty;
+pub mod summary;
+pub mod top;
 pub mod units;
+pub mod waterfall;

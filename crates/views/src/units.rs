@@ -90,6 +90,7 @@ pub fn rate(number: u64, seconds: f64) -> String {
     let rate = number as f64 / seconds;
     match () {
         () if !rate.is_finite() => "-".to_owned(),
+        () if number > 0 && rate < 0.005 => "<0.01".to_owned(),
         () if rate < 99.95 => significant(rate),
         () => count(rate.round() as u64),
     }

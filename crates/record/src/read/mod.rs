@@ -14,6 +14,8 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::Record;
+use crate::filter::Filter;
+use crate::redact::Redaction;
 use crate::request::Request;
 use frames::Frames;
 
@@ -87,6 +89,9 @@ pub struct Records<R> {
     source: R,
     line: Vec<u8>,
     unread: Unread,
+    filter: Filter,
+    redaction: Redaction,
+    filtered: u64,
 }
 
 impl<R: BufRead> Records<R> {
@@ -96,7 +101,16 @@ impl<R: BufRead> Records<R> {
             source,
             line: Vec::new(),
             unread: Unread::default(),
+            filter: Filter::default(),
+            redaction: Redaction::Keys(Vec::new()),
+            filtered: 0,
         }
+    }
+
+    /// Leaves out the requests that a filter does not let through, and removes secrets from the others.
+    pub fn chosen(mut self, filter: Filter, redaction: Redaction) -> Self {
+        (self.filter, self.redaction) = (filter, redaction);
+        self
     }
 
     /// Returns the next record. `None` at the end.
@@ -106,11 +120,24 @@ impl<R: BufRead> Records<R> {
     /// Fails when the source can't be read.
     pub fn next_record(&mut self) -> io::Result<Option<Record<'static>>> {
         while next_line(&mut self.source, &mut self.line, &mut self.unread)? {
-            if let Some(record) = parse(&self.line, &mut self.unread) {
-                return Ok(Some(record));
+            let Some(mut record) = parse(&self.line, &mut self.unread) else {
+                continue;
+            };
+            if let Record::Request(request) = &mut record {
+                if !self.filter.lets_through(request) {
+                    self.filtered += 1;
+                    continue;
+                }
+                self.redaction.apply(request);
             }
+            return Ok(Some(record));
         }
         Ok(None)
+    }
+
+    /// Returns the number of requests that the filter has left out so far.
+    pub fn filtered(&self) -> u64 {
+        self.filtered
     }
 
     /// Returns what could not be read so far.

@@ -9,10 +9,15 @@ const DIGITS: u8 = 2;
 /// The longest time that is told apart from longer ones: an hour, in ns. The maximum and the sum are exact.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
-/// Times in nanoseconds, in bounded memory: 37 KiB at most.
+/// The most times that are kept as they are. A histogram needs much more memory than these.
+const FEW_MAX: usize = 128;
+
+/// Times in nanoseconds, in bounded memory: 37 KiB at most, and 8 bytes each while they are few.
 #[derive(Clone, Debug, Default)]
 pub struct Times {
-    /// `None` while it is empty.
+    /// The times while they are few, in any order.
+    few: Vec<u64>,
+    /// All of them, once they are not.
     histogram: Option<Box<Histogram<u64>>>,
     /// The sum of all.
     sum_ns: u128,
@@ -23,6 +28,17 @@ pub struct Times {
 impl Times {
     /// Adds a time.
     pub fn add(&mut self, ns: u64) {
+        self.count_one(ns);
+        self.sum_ns += u128::from(ns);
+        self.max_ns = self.max_ns.max(ns);
+    }
+
+    /// Adds a time to those that are kept, or to the histogram.
+    fn count_one(&mut self, ns: u64) {
+        if self.histogram.is_none() && self.few.len() < FEW_MAX {
+            self.few.push(ns);
+            return;
+        }
         if self.histogram.is_none() {
             /* It grows with its values. */
             self.histogram = Histogram::new(DIGITS).ok().map(|mut new| {
@@ -31,11 +47,11 @@ impl Times {
             });
         }
         if let Some(histogram) = &mut self.histogram {
-            /* It fails beyond the range only, which `auto` extends. */
-            let _ = histogram.record(ns.min(LONGEST_NS));
+            for ns in std::mem::take(&mut self.few).into_iter().chain([ns]) {
+                /* It fails beyond the range only, which `auto` extends. */
+                let _ = histogram.record(ns.min(LONGEST_NS));
+            }
         }
-        self.sum_ns += u128::from(ns);
-        self.max_ns = self.max_ns.max(ns);
     }
 
     /// Adds all times of another one.
@@ -44,8 +60,12 @@ impl Times {
             (Some(ours), Some(theirs)) => {
                 let _ = ours.add(&**theirs);
             }
-            (None, theirs) => self.histogram.clone_from(theirs),
-            (Some(_), None) => {}
+            (None, Some(theirs)) => {
+                self.histogram = Some(theirs.clone());
+                let few = std::mem::take(&mut self.few);
+                few.into_iter().for_each(|ns| self.count_one(ns));
+            }
+            (_, None) => other.few.iter().for_each(|ns| self.count_one(*ns)),
         }
         self.sum_ns += other.sum_ns;
         self.max_ns = self.max_ns.max(other.max_ns);
@@ -53,7 +73,8 @@ impl Times {
 
     /// Returns the number of times.
     pub fn count(&self) -> u64 {
-        self.histogram.as_ref().map_or(0, |known| known.len())
+        let few = self.few.len() as u64;
+        self.histogram.as_ref().map_or(few, |known| known.len())
     }
 
     /// Returns the sum.
@@ -63,22 +84,31 @@ impl Times {
 
     /// Returns the longest. `None` when there is none.
     pub fn max_ns(&self) -> Option<u64> {
-        self.histogram.as_ref().map(|_| self.max_ns)
+        (self.count() > 0).then_some(self.max_ns)
     }
 
     /// Returns the time that this share of all, 0 to 1, did not exceed. `None` when there is none.
     pub fn quantile(&self, share: f64) -> Option<u64> {
-        let known = self.histogram.as_ref()?;
-        Some(known.value_at_quantile(share).min(self.max_ns))
+        if let Some(known) = &self.histogram {
+            return Some(known.value_at_quantile(share).min(self.max_ns));
+        }
+        let mut few = self.few.clone();
+        few.sort_unstable();
+        let place = (share * few.len() as f64).ceil() as usize;
+        few.get(place.saturating_sub(1)).copied()
     }
 
     /// Returns the number of times from one bound up to another one, which is not included, as far as the histogram
     /// distinguishes them.
     pub fn count_between(&self, from: u64, to: u64) -> u64 {
-        let Some(known) = self.histogram.as_ref().filter(|_| to > from) else {
-            return 0;
-        };
-        known.count_between(from.min(LONGEST_NS), (to - 1).min(LONGEST_NS))
+        match &self.histogram {
+            _ if to <= from => 0,
+            Some(known) => known.count_between(from.min(LONGEST_NS), (to - 1).min(LONGEST_NS)),
+            None => {
+                let within = self.few.iter().filter(|ns| (from..to).contains(ns));
+                within.count() as u64
+            }
+        }
     }
 }
 

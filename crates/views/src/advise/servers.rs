@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is collected of the attempts at an upstream server.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+use ngx_bpf_record::Attempt;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::statistics::Rows;
+use ngx_bpf_record::statistics::Times;
+use ngx_bpf_record::statistics::has_failed;
+use ngx_bpf_record::values::Failure;
+
+use crate::advise::not_kept::FREE_NS;
+
+/// The most connections that are known to have become free, and the most early ends that are kept.
+const KEPT_MAX: usize = 256;
+
+/// An upstream server.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// Its group; empty when it is not known.
+    pub group: String,
+    /// Its address.
+    pub addr: String,
+    /// Where its group stands in the configuration.
+    pub config: Option<String>,
+    /// The number of attempts of which it is known whether their connection was kept.
+    pub known: u64,
+    /// The number of those on new connections.
+    pub new: u64,
+    /// New connections although one had just become free.
+    pub avoidable: Avoidable,
+    /// How long the header of the response took, of attempts that did not fail.
+    pub header: Times,
+    /// How long the requests of those took.
+    pub header_elapsed_ns: u128,
+    /// Attempts that were answered, at least in part.
+    pub answered: u64,
+    /// Attempts that were not.
+    pub silent: Silent,
+    /// Kept connections that ended before a byte of the response came, the last ones.
+    pub closed: VecDeque<Closed>,
+    /// The number of all of those.
+    pub closed_count: u64,
+    /// The longest that a kept connection was idle on which a response came.
+    pub idle_max_ns: u64,
+    /// The number of kept connections of which it is known how long they were idle, and on which a response came.
+    pub idle_known: u64,
+    /// When connections became free, with their workers.
+    free: VecDeque<(u32, u64)>,
+}
+
+/// New connections although one had just become free.
+#[derive(Clone, Debug, Default)]
+pub struct Avoidable {
+    /// How long it took to connect, with TLS.
+    pub connect: Times,
+    /// How long the requests took.
+    pub elapsed_ns: u128,
+}
+
+/// Attempts of which no byte of a response came.
+#[derive(Clone, Debug, Default)]
+pub struct Silent {
+    /// How many there were.
+    pub count: u64,
+    /// The number of those that were the last of their request, which failed.
+    pub failed: u64,
+    /// The number of those whose request did not fail.
+    pub hidden: u64,
+    /// How long they took.
+    pub lasted_ns: u128,
+    /// How long the longest took.
+    pub longest_ns: u64,
+    /// Why they failed.
+    pub failures: BTreeMap<Failure, u64>,
+}
+
+/// A kept connection that ended before a byte of the response came.
+#[derive(Clone, Copy, Debug)]
+pub struct Closed {
+    /// How long it had been idle.
+    pub idle_ns: Option<u64>,
+    /// The place of the request on it.
+    pub nth: Option<u64>,
+    /// Whether it was the last attempt of its request, which failed.
+    pub has_failed: bool,
+    /// Whether another attempt followed.
+    pub is_retried: bool,
+    /// How long the attempt took.
+    pub lasted_ns: u64,
+}
+
+/// An attempt in its request.
+struct Try<'r> {
+    request: &'r Request<'r>,
+    attempt: &'r Attempt<'r>,
+    next: Option<&'r Attempt<'r>>,
+    /// Whether the client's response is the one of this attempt.
+    is_answer: bool,
+}
+
+impl Server {
+    /// Adds all attempts of a request, which began at this moment.
+    pub fn add_all(servers: &mut Rows<Self>, request: &Request<'_>, begin: Option<u64>) {
+        let own = &request.upstreams;
+        let answer = own.iter().rposition(|attempt| !attempt.post_action);
+        let group = request.place.upstream_name.as_deref().unwrap_or_default();
+        /* The group is that of the last attempt; after a redirect the others may have had another one. */
+        let is_redirected = request.place.redirects.is_some();
+        for (n, attempt) in own.iter().enumerate() {
+            let is_last = n + 1 == own.len();
+            let is_certain = is_last || !is_redirected;
+            let attempt = Try {
+                request,
+                attempt,
+                next: own.get(n + 1),
+                is_answer: answer == Some(n),
+            };
+            let group = if is_certain { group } else { "" };
+            Self::add_to(servers, group, &attempt, begin);
+        }
+        for sub in &request.subrequests {
+            for (n, attempt) in sub.upstreams.iter().enumerate() {
+                let attempt = Try {
+                    request,
+                    attempt,
+                    next: sub.upstreams.get(n + 1),
+                    is_answer: false,
+                };
+                Self::add_to(servers, "", &attempt, begin);
+            }
+        }
+    }
+
+    /// Adds an attempt to its server.
+    fn add_to(servers: &mut Rows<Self>, group: &str, attempt: &Try<'_>, begin: Option<u64>) {
+        let failure = attempt.attempt.failure;
+        let Some(addr) = attempt.attempt.addr.as_deref() else {
+            return;
+        };
+        if failure == Some(Failure::NoLiveUpstreams) {
+            return;
+        }
+        let server = servers.row(&format!("{group}\t{addr}"));
+        if server.addr.is_empty() {
+            group.clone_into(&mut server.group);
+            addr.clone_into(&mut server.addr);
+        }
+        if !group.is_empty()
+            && let Some(config) = &attempt.request.place.config.upstream
+        {
+            server.config = Some(config.clone().into_owned());
+        }
+        server.add_connection(attempt, begin);
+        server.add_answer(attempt);
+    }
+
+    /// Adds the connection of an attempt: whether it was kept, and whether one had become free.
+    fn add_connection(&mut self, of: &Try<'_>, begin: Option<u64>) {
+        let (request, attempt) = (of.request, of.attempt);
+        let Some(is_reused) = attempt.reused else {
+            return;
+        };
+        self.known += 1;
+        self.new += u64::from(!is_reused);
+        let first = request.phases.downstream_request_first_byte_time;
+        let moment = |time: Option<u64>| begin?.checked_add(time?.checked_sub(first?)?);
+        if let Some(connect) = moment(attempt.upstream_connect_time) {
+            let is_free = |(pid, since): &(u32, u64)| {
+                *pid == request.pid && *since <= connect && connect - since <= FREE_NS
+            };
+            let free = self.free.iter().position(is_free);
+            if let Some(place) = free {
+                self.free.remove(place);
+                self.add_avoidable(of, is_reused);
+            }
+        }
+        let end = moment(attempt.upstream_response_last_byte_time);
+        if let Some(end) = end.filter(|_| attempt.failure.is_none()) {
+            if self.free.len() >= KEPT_MAX {
+                self.free.pop_front();
+            }
+            self.free.push_back((request.pid, end));
+        }
+    }
+
+    /// Adds an attempt before which a connection had become free.
+    fn add_avoidable(&mut self, of: &Try<'_>, is_reused: bool) {
+        let sent = of.attempt.upstream_request_first_byte_time;
+        let connect = of.attempt.upstream_connect_time;
+        let took = sent
+            .zip(connect)
+            .and_then(|(to, from)| to.checked_sub(from));
+        if let Some(took) = took.filter(|_| !is_reused) {
+            self.avoidable.connect.add(took);
+            let elapsed = of.request.elapsed_ns.unwrap_or_default();
+            self.avoidable.elapsed_ns += u128::from(elapsed);
+        }
+    }
+
+    /// Adds whether an attempt was answered, and how soon.
+    fn add_answer(&mut self, of: &Try<'_>) {
+        let attempt = of.attempt;
+        if is_answered(attempt) {
+            self.answered += 1;
+            if let Some(idle) = attempt.reused_idle_ns {
+                self.idle_known += 1;
+                self.idle_max_ns = self.idle_max_ns.max(idle);
+            }
+            if let (Some(ns), None) = (attempt.response_header_ns, attempt.failure) {
+                self.header.add(ns);
+                let elapsed = of.request.elapsed_ns.unwrap_or_default();
+                self.header_elapsed_ns += u128::from(elapsed);
+            }
+            return;
+        }
+        let Some(failure) = attempt.failure.filter(|failure| is_silence(*failure)) else {
+            return;
+        };
+        let is_failure = has_failed(of.request);
+        let has_failed = of.is_answer && is_failure;
+        let lasted_ns = of.lasted().unwrap_or_default();
+        self.silent.count += 1;
+        self.silent.failed += u64::from(has_failed);
+        self.silent.hidden += u64::from(!is_failure);
+        self.silent.lasted_ns += u128::from(lasted_ns);
+        self.silent.longest_ns = self.silent.longest_ns.max(lasted_ns);
+        *self.silent.failures.entry(failure).or_default() += 1;
+        let is_end = matches!(failure, Failure::Closed | Failure::Reset);
+        if is_end && attempt.reused == Some(true) {
+            self.closed_count += 1;
+            if self.closed.len() >= KEPT_MAX {
+                self.closed.pop_front();
+            }
+            self.closed.push_back(Closed {
+                idle_ns: attempt.reused_idle_ns,
+                nth: attempt.connection_requests,
+                has_failed,
+                is_retried: of.next.is_some(),
+                lasted_ns,
+            });
+        }
+    }
+
+    /// Returns how the server is called: its address, and its group where there is one.
+    pub fn name(&self) -> String {
+        if self.group.is_empty() {
+            return self.addr.clone();
+        }
+        format!("{} ({})", self.addr, self.group)
+    }
+}
+
+impl Try<'_> {
+    /// Returns how long the attempt lasted: to the next one, to the response of the client, or to the end. `None` when
+    /// it is not known.
+    fn lasted(&self) -> Option<u64> {
+        let from = self.attempt.upstream_connect_time?;
+        if let Some(next) = self.next {
+            return next.upstream_connect_time?.checked_sub(from);
+        }
+        let phases = &self.request.phases;
+        let end = || {
+            let first = phases.downstream_request_first_byte_time?;
+            first.checked_add(self.request.elapsed_ns?)
+        };
+        let answered = phases.downstream_response_first_byte_time.or_else(end);
+        answered?.checked_sub(from).filter(|_| self.is_answer)
+    }
+}
+
+/// Returns whether a server answered an attempt. Where times are not known (HTTP/3), its status shows it, unless it may
+/// be nginx's own.
+fn is_answered(attempt: &Attempt<'_>) -> bool {
+    let is_own = |status: u32| matches!(status, 502 | 504);
+    let has_status = attempt.status.is_some_and(|status| !is_own(status));
+    attempt.upstream_response_first_byte_time.is_some() || attempt.failure.is_none() && has_status
+}
+
+/// Returns whether a failure is that of a server that does not answer. One that the client's end was, or that the
+/// server's answer was, is not.
+fn is_silence(failure: Failure) -> bool {
+    matches!(
+        failure,
+        Failure::ConnectError
+            | Failure::ConnectTimeout
+            | Failure::TlsError
+            | Failure::TlsTimeout
+            | Failure::SendTimeout
+            | Failure::Timeout
+            | Failure::Closed
+            | Failure::Reset
+    )
+}

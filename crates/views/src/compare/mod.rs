@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two summaries side by side: what moved, and whether it is more than chance.
+//!
+//! The method is that of resampling. If both files were drawn from the same requests, a percentile of a sample of n
+//! requests would be that of all of them at a rank that varies by sqrt(p (1 - p) / n): drawing ranks is the same as
+//! drawing all n requests again, and needs no requests. So pairs of samples are drawn from both files together, of the
+//! sizes that the files have, and a difference counts as more than chance when it is larger than those of 99 in 100
+//! pairs. Requests of one client, or of one moment, are alike, so that this may call a difference more than chance that
+//! is not: the files should be long, and of the same kind of time.
+
+use ngx_bpf_record::read::Unread;
+use ngx_bpf_record::statistics::Group;
+use ngx_bpf_record::statistics::Statistics;
+use ngx_bpf_record::statistics::Times;
+use ngx_bpf_record::timeline::Stage;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cell;
+use crate::compare::chance::Numbers;
+use crate::compare::chance::is_beyond;
+use crate::look::Look;
+use crate::summary::About;
+use crate::summary::numbers::seconds;
+use crate::summary::title;
+use crate::units;
+
+mod chance;
+
+/// The groups that one screen has room for.
+const GROUPS: usize = 8;
+
+/// The columns of a name and of a number.
+const NAME: usize = 24;
+const NUMBER: usize = 11;
+
+/// One of the two.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'s> {
+    /// The file.
+    pub name: &'s str,
+    /// Its statistics.
+    pub statistics: &'s Statistics,
+    /// What could not be read of it.
+    pub unread: Unread,
+}
+
+/// What changed.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Comparison {
+    /// The file before.
+    pub before: String,
+    /// The file after.
+    pub after: String,
+    /// The number of requests in each, then of the lines of each that could not be read.
+    pub requests: [u64; 2],
+    /// Lines and records that could not be read completely.
+    pub unread: [u64; 2],
+    /// Requests that were lost.
+    pub lost: [u64; 2],
+    /// Requests a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<[f64; 2]>,
+    /// Percentiles of `elapsed_ns`, by name.
+    pub elapsed_ns: Vec<Change>,
+    /// The share of requests that failed.
+    pub failed: Change,
+    /// The mean time of a request in each stage, in ns, the largest change first.
+    pub stages: Vec<Change>,
+    /// The 99th percentile of each group, the largest first.
+    pub groups: Vec<Change>,
+}
+
+/// A number in both files.
+#[derive(Clone, Debug, JsonSchema, PartialEq, Serialize)]
+pub struct Change {
+    /// What it is.
+    pub name: String,
+    /// Its value before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<f64>,
+    /// Its value after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<f64>,
+    /// Whether the difference is more than chance. Absent where that was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_than_chance: Option<bool>,
+}
+
+impl Comparison {
+    /// Compares two files.
+    pub fn of(before: &Side<'_>, after: &Side<'_>) -> Self {
+        let sides = [before.statistics, after.statistics];
+        let mut numbers = Numbers::new();
+        let rates = sides.map(|side| {
+            let seconds = seconds(side, &About::default())?;
+            Some(side.all.requests as f64 / seconds)
+        });
+        let rates = match rates {
+            [Some(before), Some(after)] => Some([before, after]),
+            _ => None,
+        };
+        let times = sides.map(|side| &side.all.elapsed);
+        let shares = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
+        Self {
+            before: before.name.to_owned(),
+            after: after.name.to_owned(),
+            requests: sides.map(|side| side.all.requests),
+            unread: [before, after].map(|side| side.unread.lines + side.unread.partly),
+            lost: sides.map(Statistics::lost),
+            requests_per_second: rates,
+            elapsed_ns: shares
+                .into_iter()
+                .map(|(name, share)| quantiles(name, times, share, &mut numbers))
+                .collect(),
+            failed: failures(sides.map(|side| &side.all), &mut numbers),
+            stages: stages(sides),
+            groups: groups(sides, &mut numbers),
+        }
+    }
+
+    /// Returns the screen.
+    pub fn terminal(&self, all: bool, look: Look) -> String {
+        let mut text = String::new();
+        for (name, place) in [(&self.before, 0), (&self.after, 1)] {
+            let line = format!(
+                "{name}: {} requests; lost {}, not read {}",
+                units::count(self.requests[place]),
+                units::count(self.lost[place]),
+                units::count(self.unread[place])
+            );
+            text += &format!("{}\n", cell::at_most(&line, look.width, look));
+        }
+        text += "\n";
+        text += &row("", ["before", "after", "change"], "", look);
+        if let Some([before, after]) = self.requests_per_second {
+            let change = Change {
+                name: "requests/s".to_owned(),
+                before: Some(before),
+                after: Some(after),
+                more_than_chance: None,
+            };
+            text += &change.row(units::significant, look);
+        }
+        let time = |ns: f64| units::time(ns.round() as u64);
+        for change in &self.elapsed_ns {
+            text += &change.row(time, look);
+        }
+        text += &self.failed.row(|share| format!("{share:.2} %"), look);
+        if !self.stages.is_empty() {
+            text += "\nwhat moved, of the mean time of a request\n";
+        }
+        for change in &self.stages {
+            text += &change.row(time, look);
+        }
+        if !self.groups.is_empty() {
+            text += "\np99 by group\n";
+            let most = if all { usize::MAX } else { GROUPS };
+            for change in self.groups.iter().take(most) {
+                text += &change.row(time, look);
+            }
+        }
+        text += "\n*** larger than in 99 of 100 pairs of samples of both files together\n";
+        text
+    }
+}
+
+impl Change {
+    /// Returns the change in per cent. `None` where there was nothing, or is nothing now.
+    fn percent(&self) -> Option<f64> {
+        let (before, after) = (self.before?, self.after?);
+        (before > 0.0).then(|| (after - before) * 100.0 / before)
+    }
+
+    /// Returns its row.
+    fn row(&self, show: impl Fn(f64) -> String, look: Look) -> String {
+        let number = |number: Option<f64>| number.map_or("-".to_owned(), &show);
+        let change = self.percent().map(|percent| format!("{percent:+.1} %"));
+        let mark = match self.more_than_chance {
+            Some(true) => "***",
+            _ => "",
+        };
+        let numbers = [
+            number(self.before),
+            number(self.after),
+            change.unwrap_or_default(),
+        ];
+        row(
+            &self.name,
+            numbers.each_ref().map(String::as_str),
+            mark,
+            look,
+        )
+    }
+}
+
+/// Returns a row.
+fn row(name: &str, numbers: [&str; 3], mark: &str, look: Look) -> String {
+    let mut line = cell::left(name, NAME, look);
+    for number in numbers {
+        line += &cell::right(number, NUMBER, look);
+    }
+    line += &format!("  {mark}");
+    cell::at_most(line.trim_end(), look.width, look) + "\n"
+}
+
+/// Compares a percentile.
+fn quantiles(name: &str, times: [&Times; 2], share: f64, numbers: &mut Numbers) -> Change {
+    let values = times.map(|times| times.quantile(share).map(|ns| ns as f64));
+    let is_more = match values {
+        [Some(before), Some(after)] => {
+            let mut pool = times[0].clone();
+            pool.merge(times[1]);
+            let draw = |numbers: &mut Numbers, count: u64| {
+                let deviation = (share * (1.0 - share) / count as f64).sqrt();
+                let rank = (share + numbers.normal() * deviation).clamp(0.0, 1.0);
+                pool.quantile(rank).unwrap_or_default() as f64
+            };
+            let counts = times.map(Times::count);
+            Some(is_beyond(after - before, || {
+                draw(numbers, counts[0]) - draw(numbers, counts[1])
+            }))
+        }
+        _ => None,
+    };
+    Change {
+        name: name.to_owned(),
+        before: values[0],
+        after: values[1],
+        more_than_chance: is_more,
+    }
+}
+
+/// Compares the share of requests that failed.
+fn failures(groups: [&Group; 2], numbers: &mut Numbers) -> Change {
+    let share = |failed: u64, requests: u64| failed as f64 / requests as f64;
+    let values =
+        groups.map(|group| (group.requests > 0).then(|| share(group.failed, group.requests)));
+    let is_more = match values {
+        [Some(before), Some(after)] => {
+            let [failed, requests] = [
+                groups.map(|group| group.failed).iter().sum(),
+                groups.map(|group| group.requests).iter().sum(),
+            ];
+            let both = share(failed, requests);
+            let counts = groups.map(|group| group.requests as f64);
+            let draw = |numbers: &mut Numbers, count: f64| {
+                both + numbers.normal() * (both * (1.0 - both) / count).sqrt()
+            };
+            Some(is_beyond(after - before, || {
+                draw(numbers, counts[0]) - draw(numbers, counts[1])
+            }))
+        }
+        _ => None,
+    };
+    let [before, after] = values.map(|value| value.map(|share| share * 100.0));
+    Change {
+        name: "failed".to_owned(),
+        before,
+        after,
+        more_than_chance: is_more,
+    }
+}
+
+/// Compares the mean times of the stages. Those that are in neither are left out.
+fn stages(sides: [&Statistics; 2]) -> Vec<Change> {
+    let mean = |side: &Statistics, stage: Stage| {
+        let sum = side.stages[stage as usize].sum_ns();
+        (side.with_stages > 0).then(|| sum as f64 / side.with_stages as f64)
+    };
+    let changes = Stage::ALL.into_iter().map(|stage| Change {
+        name: title(stage).to_owned(),
+        before: mean(sides[0], stage),
+        after: mean(sides[1], stage),
+        more_than_chance: None,
+    });
+    let is_there = |change: &Change| {
+        let mut values = [change.before, change.after].into_iter().flatten();
+        values.any(|ns| ns > 0.0)
+    };
+    let mut changes: Vec<_> = changes.filter(is_there).collect();
+    let moved = |change: &Change| {
+        (change.after.unwrap_or_default() - change.before.unwrap_or_default()).abs()
+    };
+    changes.sort_by(|a, b| moved(b).total_cmp(&moved(a)));
+    changes
+}
+
+/// Compares the groups that are in both.
+fn groups(sides: [&Statistics; 2], numbers: &mut Numbers) -> Vec<Change> {
+    let mut changes: Vec<_> = sides[0]
+        .groups
+        .named()
+        .filter_map(|(name, before)| {
+            let after = sides[1].groups.get(name)?;
+            let times = [&before.elapsed, &after.elapsed];
+            Some(quantiles(name, times, 0.99, numbers))
+        })
+        .collect();
+    changes.sort_by(|a, b| {
+        let value = |change: &Change| change.before.unwrap_or_default();
+        value(b).total_cmp(&value(a)).then(a.name.cmp(&b.name))
+    });
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use ngx_bpf_record::Request;
+    use ngx_bpf_record::read::Unread;
+    use ngx_bpf_record::statistics::GroupKey;
+    use ngx_bpf_record::statistics::Settings;
+    use ngx_bpf_record::statistics::Statistics;
+    use ngx_bpf_record::values::End;
+
+    use super::Comparison;
+    use super::Side;
+    use super::chance::Numbers;
+    use crate::look::Look;
+
+    /// Returns the statistics of so many requests whose times vary around a mean.
+    fn statistics(count: u64, mean_ns: f64, failed: u64, seed: u64) -> Statistics {
+        let mut statistics = Statistics::new(Settings {
+            group: GroupKey::Location,
+            slowest: 0,
+        });
+        let mut numbers = Numbers(seed);
+        for n in 0..count {
+            let ns = mean_ns * (1.0 + numbers.normal() / 4.0).max(0.01);
+            let mut request = Request {
+                status: Some(200),
+                elapsed_ns: Some(ns as u64),
+                ..Default::default()
+            };
+            request.place.location = Some("/a".into());
+            if n < failed {
+                request.ending.end = Some(End::UpstreamFailed);
+            }
+            statistics.request(&request);
+        }
+        statistics
+    }
+
+    /// Compares two of them.
+    fn compared(before: &Statistics, after: &Statistics) -> Comparison {
+        let side = |name, statistics| Side {
+            name,
+            statistics,
+            unread: Unread::default(),
+        };
+        Comparison::of(&side("before.json", before), &side("after.json", after))
+    }
+
+    /// Check that what is the same hardly ever seems to differ, and that what differs does.
+    #[test]
+    fn chance() {
+        let mut wrong = 0;
+        for seed in 1..=10 {
+            let [one, other] = [seed, seed + 1_000].map(|seed| statistics(500, 1e6, 10, seed));
+            let compared = compared(&one, &other);
+            let changes = compared.elapsed_ns.iter().chain([&compared.failed]);
+            wrong += changes
+                .filter(|change| change.more_than_chance == Some(true))
+                .count();
+        }
+        assert!(wrong <= 3, "{wrong} of 40");
+        let [slow, fast] =
+            [(1e6, 50), (8e5, 5)].map(|(mean, failed)| statistics(500, mean, failed, 7));
+        let compared = compared(&slow, &fast);
+        assert!(
+            compared
+                .elapsed_ns
+                .iter()
+                .all(|change| change.more_than_chance == Some(true))
+        );
+        assert_eq!(compared.failed.more_than_chance, Some(true));
+        assert_eq!(compared.groups[0].name, "/a");
+    }
+
+    /// Check the screen.
+    #[test]
+    fn screen() {
+        let [slow, fast] =
+            [(1e6, 50), (8e5, 5)].map(|(mean, failed)| statistics(500, mean, failed, 7));
+        let look = Look {
+            colour: false,
+            ascii: true,
+            width: 80,
+        };
+        insta::assert_snapshot!(compared(&slow, &fast).terminal(false, look));
+        let nothing = statistics(0, 1.0, 0, 1);
+        let text = compared(&nothing, &nothing).terminal(false, look);
+        assert!(
+            !text.contains("NaN") && !text.lines().any(|line| line.ends_with("***")),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table of groups: one row for each location, or whatever requests are grouped by.
+
+use ngx_bpf_record::statistics::Group;
+use ngx_bpf_record::statistics::Statistics;
+
+use crate::bar::bar;
+use crate::cell;
+use crate::look::Look;
+use crate::units;
+
+/// The rows that one screen has room for.
+const ROWS: usize = 10;
+
+/// The columns besides the name.
+const NUMBERS: usize = 63;
+
+/// The least columns of a name.
+const NAME_MIN: usize = 10;
+
+/// The cells of a bar.
+const BAR: u32 = 10;
+
+/// Returns the table, the rows with the most time first. Empty when there is one group only.
+pub fn table(statistics: &Statistics, all: bool, look: Look) -> String {
+    let mut rows: Vec<_> = statistics.groups.named().collect();
+    if rows.len() < 2 {
+        return String::new();
+    }
+    rows.sort_by(|(a, one), (b, other)| {
+        let time = |group: &Group| group.elapsed.sum_ns();
+        time(other).cmp(&time(one)).then(a.cmp(b))
+    });
+    let shown = if all { rows.len() } else { ROWS };
+    let mut rest = statistics.groups.other().cloned().unwrap_or_default();
+    let mut left_out = u64::from(rest.requests > 0);
+    for (_, group) in rows.iter().skip(shown) {
+        rest.merge(group);
+        left_out += 1;
+    }
+    let key = statistics.settings().group.to_string();
+    let head = ["requests", "time", "p50", "p99", "max"];
+    let mut text = "\n".to_owned() + &line(&key, head, "where", "failed", look);
+    let whole = statistics.all.elapsed.sum_ns();
+    for (name, group) in rows.iter().take(shown) {
+        text += &row(name, group, whole, look);
+    }
+    if left_out > 0 {
+        text += &row(&format!("other ({left_out})"), &rest, whole, look);
+    }
+    text
+}
+
+/// Returns the row of a group.
+fn row(name: &str, group: &Group, whole: u128, look: Look) -> String {
+    let at = |share| {
+        let ns = group.elapsed.quantile(share);
+        ns.map(units::short_time).unwrap_or_default()
+    };
+    let numbers = [
+        units::count(group.requests),
+        units::percent(group.elapsed.sum_ns(), whole),
+        at(0.5),
+        at(0.99),
+        at(1.0),
+    ];
+    let failed = match group.failed {
+        0 => String::new(),
+        failed => units::percent(failed.into(), group.requests.into()),
+    };
+    let numbers = numbers.each_ref().map(String::as_str);
+    line(name, numbers, &bar(group.shares, BAR, look), &failed, look)
+}
+
+/// Returns a row. The bar may contain colours.
+fn line(name: &str, numbers: [&str; 5], bar: &str, failed: &str, look: Look) -> String {
+    let columns = look.width.saturating_sub(NUMBERS).max(NAME_MIN);
+    let mut text = cell::left(name, columns, look);
+    for (number, columns) in numbers.into_iter().zip([10, 8, 9, 9, 9]) {
+        text += &cell::right(number, columns, look);
+    }
+    if look.width < NUMBERS + NAME_MIN {
+        return cell::at_most(&text, look.width, look) + "\n";
+    }
+    let is_head = bar.is_ascii() && bar.len() < BAR as usize;
+    let bar = if is_head {
+        cell::left(bar, BAR as usize, look)
+    } else {
+        bar.to_owned()
+    };
+    format!("{text} {bar} {}", cell::right(failed, 6, look))
+        .trim_end()
+        .to_owned()
+        + "\n"
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How requests came to no good end, in sentences: at what age, at which stage, because of whom.
+
+use std::collections::BTreeMap;
+
+use ngx_bpf_record::statistics::Incident;
+use ngx_bpf_record::statistics::IncidentKind;
+use ngx_bpf_record::statistics::Statistics;
+use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Failure;
+use ngx_bpf_record::values::Part;
+use ngx_bpf_record::values::Timeout;
+
+use crate::cell;
+use crate::look::Look;
+use crate::units;
+
+/// The kinds that are shown beside other tables, and alone.
+const FEW: usize = 4;
+const MANY: usize = 12;
+
+/// The share of the ages of 499 that a time limit of clients explains, and how near they are to each other.
+const LIMIT_SHARE: u64 = 80;
+const LIMIT_WIDTH: u64 = 10;
+/// Shorter than this no server closes a connection because it is idle.
+const IDLE_MIN_NS: u64 = 500_000_000;
+
+/// The least number of them.
+const LIMIT_COUNT: u64 = 5;
+
+/// Returns the most frequent kinds.
+pub fn few(statistics: &Statistics, all: bool, look: Look) -> String {
+    let failed = units::count(statistics.all.failed);
+    let mut text = format!("failed ({failed})\n");
+    text += &kinds(statistics, if all { usize::MAX } else { FEW }, look);
+    text
+}
+
+/// Returns all kinds, by status, and where they were.
+pub fn all(statistics: &Statistics, all: bool, look: Look) -> String {
+    let mut text = kinds(statistics, if all { usize::MAX } else { MANY }, look);
+    text += &by_location(statistics, look);
+    text
+}
+
+/// Returns so many kinds.
+fn kinds(statistics: &Statistics, most: usize, look: Look) -> String {
+    let kinds = statistics.incidents.kinds();
+    let mut text = String::new();
+    let mut by_status: BTreeMap<Option<u32>, Vec<_>> = BTreeMap::new();
+    for (kind, incident) in kinds.iter().take(most) {
+        by_status
+            .entry(kind.status)
+            .or_default()
+            .push((kind, incident));
+    }
+    for (status, kinds) in by_status {
+        for (kind, incident) in kinds {
+            let status = status.map_or("-".to_owned(), |status| status.to_string());
+            let head = format!("{status:>4}{:>8}  ", units::count(incident.count));
+            text += &paragraph(&head, &sentence(kind, incident), look);
+            if let Some(limit) = client_limit(kind, incident) {
+                text += &paragraph(&" ".repeat(head.len()), &limit, look);
+            }
+        }
+    }
+    let shown: u64 = kinds
+        .iter()
+        .take(most)
+        .map(|(_, incident)| incident.count)
+        .sum();
+    let rest = statistics.all.failed.saturating_sub(shown);
+    if rest > 0 {
+        let rest = units::count(rest);
+        text += &cell::at_most(
+            &format!("    {rest:>8}  of other kinds (--all)"),
+            look.width,
+            look,
+        );
+        text += "\n";
+    }
+    text
+}
+
+/// Returns how requests of one kind ended.
+fn sentence(kind: &IncidentKind, incident: &Incident) -> String {
+    let at = |share| incident.age.quantile(share).map(units::time);
+    let age = at(0.5).zip(at(1.0)).map(|(half, most)| {
+        if incident.count == 1 {
+            format!(", after {most}")
+        } else {
+            format!(", after {half} (median), {most} at most")
+        }
+    });
+    let tries = match incident.tries_max {
+        0 | 1 => String::new(),
+        tries => format!(", {tries} tries"),
+    };
+    let idle = idle(kind, incident).unwrap_or_default();
+    format!("{}{tries}{}{idle}", what(kind), age.unwrap_or_default())
+}
+
+/// Returns what happened.
+fn what(kind: &IncidentKind) -> String {
+    let upstream = kind.upstream_addr.as_deref().unwrap_or("the upstream");
+    let stage = kind.last_phase.map(|part| stage(part, upstream));
+    match (kind.end, kind.timeout, kind.failure) {
+        (Some(End::ClientClosed | End::ClientReset), _, _) => {
+            let stage = stage.unwrap_or_else(|| "at a stage that is not known".to_owned());
+            format!("the client left {stage}")
+        }
+        (_, Some(timeout), _) => expired(timeout, upstream),
+        (_, _, Some(failure)) => failed(failure, upstream, kind.reused),
+        (Some(End::UpstreamFailed), None, None) => {
+            format!("{upstream}: no connection and no response; its name may not exist")
+        }
+        (Some(End::WorkerExit), _, _) => "the worker ended".to_owned(),
+        (Some(End::Error), _, _) => "nginx itself failed".to_owned(),
+        _ if kind.upstream_addr.is_some() => format!("{upstream} answered so"),
+        _ => "nginx answered so".to_owned(),
+    }
+}
+
+/// Returns how far a request had come whose client left.
+fn stage(part: Part, upstream: &str) -> String {
+    match part {
+        Part::ClientRequest => "while nginx read its header".to_owned(),
+        Part::ClientBody => "while nginx read its body".to_owned(),
+        Part::BeforeUpstream => "before nginx had connected to an upstream".to_owned(),
+        Part::UpstreamConnect => format!("while nginx connected to {upstream}"),
+        Part::UpstreamRequest => format!("while nginx sent the request to {upstream}"),
+        Part::UpstreamWait => format!("while nginx waited for {upstream} to begin its response"),
+        Part::UpstreamResponse => format!("while nginx read the response of {upstream}"),
+        Part::BeforeResponse => "before nginx had answered".to_owned(),
+        Part::ClientResponse => "while nginx sent the response".to_owned(),
+    }
+}
+
+/// Returns which time limit expired.
+fn expired(timeout: Timeout, upstream: &str) -> String {
+    match timeout {
+        Timeout::Header => "client_header_timeout: the header did not come".to_owned(),
+        Timeout::Body => "client_body_timeout: the body stopped coming".to_owned(),
+        Timeout::Send => "send_timeout: the client took nothing of the response".to_owned(),
+        Timeout::Connect => format!("{upstream} did not take the connection in time"),
+        Timeout::UpstreamSend => format!("{upstream} took nothing of the request in time"),
+        Timeout::UpstreamRead => format!("{upstream} sent nothing in time"),
+        Timeout::Resolve => "no name server resolved the upstream's name in time".to_owned(),
+    }
+}
+
+/// Returns why an attempt failed.
+fn failed(failure: Failure, upstream: &str, reused: bool) -> String {
+    let connection = if reused {
+        "a kept connection"
+    } else {
+        "the connection"
+    };
+    match failure {
+        Failure::ConnectError => format!("{upstream} refused the connection, or can't be reached"),
+        Failure::Closed => format!("{upstream} closed {connection}"),
+        Failure::Reset => format!("{upstream} reset {connection}"),
+        Failure::NoLiveUpstreams => "no server of the group was live".to_owned(),
+        other => format!("{upstream}: {other}"),
+    }
+}
+
+/// Returns how long kept connections had been idle on which nothing came.
+fn idle(kind: &IncidentKind, incident: &Incident) -> Option<String> {
+    if !kind.reused || !matches!(kind.failure, Some(Failure::Closed | Failure::Reset)) {
+        return None;
+    }
+    let (least, most) = (incident.idle.quantile(0.0)?, incident.idle.max_ns()?);
+    if least < IDLE_MIN_NS {
+        return None;
+    }
+    let (least, most) = (units::time(least), units::time(most));
+    let idle = if least == most {
+        most
+    } else {
+        format!("{least} to {most}")
+    };
+    Some(format!(
+        "; it had been idle for {idle}: its keep-alive time limit may be shorter than nginx's"
+    ))
+}
+
+/// Returns that clients have a time limit, if most of them left at the same age.
+fn client_limit(kind: &IncidentKind, incident: &Incident) -> Option<String> {
+    let is_client = matches!(kind.end, Some(End::ClientClosed | End::ClientReset));
+    let (age, half) = (&incident.age, incident.age.quantile(0.5)?);
+    if !is_client || age.count() < LIMIT_COUNT {
+        return None;
+    }
+    let width = half / LIMIT_WIDTH;
+    let near = age.count_between(half.saturating_sub(width), half + width);
+    let is_most = near * 100 >= age.count() * LIMIT_SHARE;
+    is_most.then(|| {
+        let (near, count) = (units::count(near), units::count(age.count()));
+        let half = units::time(half);
+        format!("{near} of {count} left at about {half}: a time limit of the client")
+    })
+}
+
+/// Returns the statuses by location.
+fn by_location(statistics: &Statistics, look: Look) -> String {
+    let mut statuses: Vec<u32> = Vec::new();
+    let mut rows: BTreeMap<&str, BTreeMap<u32, u64>> = BTreeMap::new();
+    for (kind, incident) in statistics.incidents.kinds() {
+        let Some(status) = kind.status else {
+            continue;
+        };
+        if !statuses.contains(&status) {
+            statuses.push(status);
+        }
+        for (location, count) in incident.locations.named() {
+            *rows.entry(location).or_default().entry(status).or_default() += count;
+        }
+    }
+    statuses.sort_unstable();
+    let numbers: String = statuses
+        .iter()
+        .map(|status| format!("{status:>8}"))
+        .collect();
+    let columns = look.width.saturating_sub(numbers.len()).clamp(10, 30);
+    let head = cell::left("by location", columns, look) + &numbers;
+    let mut text = format!("\n{}\n", cell::at_most(&head, look.width, look));
+    for (location, counts) in rows {
+        let mut line = cell::left(&format!("  {location}"), columns, look);
+        for status in &statuses {
+            let count = counts.get(status).map(|count| units::count(*count));
+            line += &format!("{:>8}", count.as_deref().unwrap_or("-"));
+        }
+        text += &format!("{}\n", cell::at_most(&line, look.width, look));
+    }
+    text
+}
+
+/// Returns a text after its head, in lines of the screen's width.
+fn paragraph(head: &str, text: &str, look: Look) -> String {
+    let columns = look.width.saturating_sub(head.len()).max(20);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        let word = cell::at_most(word, columns, look);
+        let needed = cell::width(&lines[last], look) + 1 + cell::width(&word, look);
+        if lines[last].is_empty() {
+            lines[last] = word;
+        } else if needed > columns {
+            lines.push(word);
+        } else {
+            lines[last] = format!("{} {word}", lines[last]);
+        }
+    }
+    let indent = " ".repeat(head.len());
+    let heads = [head].into_iter().chain(std::iter::repeat(indent.as_str()));
+    lines
+        .iter()
+        .zip(heads)
+        .map(|(line, head)| cell::at_most(&format!("{head}{line}"), look.width, look) + "\n")
+        .collect()
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf summary`: where the time went, on one screen.
+
+use std::fmt::Write as _;
+
+use ngx_bpf_record::Request;
+use ngx_bpf_record::read::Unread;
+use ngx_bpf_record::statistics::Group;
+use ngx_bpf_record::statistics::Statistics;
+use ngx_bpf_record::statistics::Times;
+use ngx_bpf_record::timeline::Stage;
+
+use crate::cell;
+use crate::look::CLASSES;
+use crate::look::Look;
+use crate::look::name;
+use crate::units;
+
+mod groups;
+mod incidents;
+pub mod numbers;
+
+pub use numbers::Numbers;
+
+/// What a summary is of, besides its records.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Where the records come from: `nginx 1.26.3, pid 5874`, or files.
+    pub source: String,
+    /// How long they were taken. `None` for files: from the first request to the last.
+    pub seconds: Option<f64>,
+    /// The number of requests that a filter left out.
+    pub filtered: u64,
+    /// What could not be read.
+    pub unread: Unread,
+    /// Whether everything is shown, also what one screen has no room for.
+    pub all: bool,
+}
+
+/// The bounds of the histogram's rows, in ns, and the columns of its longest row.
+const DECADES: [u64; 8] = [
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+    1_000_000_000,
+    10_000_000_000,
+];
+const HISTOGRAM: usize = 20;
+
+/// The columns of a label and of a time.
+const LABEL: usize = 24;
+const TIME: usize = 8;
+
+/// The columns that the shares need with their names.
+const NAMED: usize = 76;
+
+/// The slowest requests that are shown, and all of them.
+const SLOWEST: usize = 3;
+
+/// Returns the screen.
+pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
+    let mut text = head(statistics, about, look);
+    if statistics.all.requests == 0 {
+        return text;
+    }
+    if statistics.all.failed == statistics.all.requests {
+        text += "\n";
+        text += &incidents::all(statistics, about.all, look);
+        return text;
+    }
+    if statistics.all.shares.iter().any(|share| *share > 0) {
+        text += &where_line(&statistics.all, look);
+    }
+    text += "\n";
+    text += &elapsed(statistics, look);
+    text += &histogram(&statistics.all.elapsed, look);
+    text += "\n";
+    text += &stages(statistics, about.all, look);
+    text += &groups::table(statistics, about.all, look);
+    text += &slowest(statistics, about.all, look);
+    if statistics.all.failed > 0 {
+        text += "\n";
+        text += &incidents::few(statistics, about.all, look);
+    }
+    if statistics.tunnels.count() > 0 {
+        let (count, most) = (statistics.tunnels.count(), statistics.tunnels.max_ns());
+        let most = most.map(|ns| format!(", up to {}", units::time(ns)));
+        let most = most.unwrap_or_default();
+        let plural = if count == 1 { "" } else { "s" };
+        let count = units::count(count);
+        let line = format!("{count} tunnel{plural} ended{most}: not in these numbers");
+        text += &format!("\n{}\n", cell::at_most(&line, look.width, look));
+    }
+    text
+}
+
+/// Returns the first lines: how much there was, what was lost, and how it ended.
+fn head(statistics: &Statistics, about: &About, look: Look) -> String {
+    let requests = statistics.all.requests;
+    let mut line = format!("{}: {} requests", about.source, units::count(requests));
+    if let Some(seconds) = numbers::seconds(statistics, about) {
+        let rate = units::rate(requests, seconds);
+        let window = units::time((seconds * 1e9) as u64);
+        let _ = write!(line, " in {window}, {rate}/s");
+    }
+    let lost = units::count(statistics.lost());
+    let _ = write!(line, "; lost {lost}");
+    if about.filtered > 0 {
+        let _ = write!(line, ", filtered {}", units::count(about.filtered));
+    }
+    let mut text = look.strong(&cell::at_most(&line, look.width, look)) + "\n";
+    let Unread { lines, partly } = about.unread;
+    if lines > 0 {
+        let line = format!("{} lines are no records of ngx-bpf", units::count(lines));
+        text += &format!("{}\n", cell::at_most(&line, look.width, look));
+    }
+    if partly > 0 {
+        let line = format!(
+            "{} records have values that this version does not know",
+            units::count(partly)
+        );
+        text += &format!("{}\n", cell::at_most(&line, look.width, look));
+    }
+    if requests > 0 {
+        text += &format!(
+            "{}\n",
+            cell::at_most(&statuses(statistics), look.width, look)
+        );
+    }
+    text
+}
+
+/// Returns how many requests have each kind of status, and those statuses that say what went wrong.
+fn statuses(statistics: &Statistics) -> String {
+    let kinds = statistics.all.statuses.iter().enumerate();
+    let kinds = kinds.filter(|(_, count)| **count > 0);
+    let parts = kinds.map(|(digit, count)| {
+        if digit == 0 {
+            return format!("no status {}", units::count(*count));
+        }
+        let named = [499, 500, 502, 503, 504].into_iter();
+        let named = named.filter(|status| *status as usize / 100 == digit);
+        let named = named.filter_map(|status| {
+            let count = statistics.statuses.get(&status)?;
+            Some(format!("{status}: {}", units::count(*count)))
+        });
+        let named: Vec<_> = named.collect();
+        let named = match named.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", named.join(", ")),
+        };
+        format!("{digit}xx {}{named}", units::count(*count))
+    });
+    parts.collect::<Vec<_>>().join("  ")
+}
+
+/// Returns for whom requests waited, in shares that add up to 100 %.
+fn where_line(all: &Group, look: Look) -> String {
+    let percents = units::percents(&all.shares);
+    let has_names = look.width >= NAMED;
+    let parts = CLASSES.into_iter().zip(percents).map(|(class, percent)| {
+        let glyph = look.of_class(class, &look.glyph(class).to_string());
+        match has_names {
+            true => format!("{glyph} {} {percent} %", name(class)),
+            false => format!("{glyph} {percent} %"),
+        }
+    });
+    format!("where  {}\n", parts.collect::<Vec<_>>().join("   "))
+}
+
+/// Returns the percentiles of all requests. The maximum stands with its request.
+fn elapsed(statistics: &Statistics, look: Look) -> String {
+    let times = &statistics.all.elapsed;
+    let shares = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+    let is_told = |(_, share): &(&str, f64)| times.count() as f64 * (1.0 - share) >= 1.0;
+    let shares = shares.into_iter().filter(is_told);
+    let shares = shares.filter_map(|(name, share)| {
+        let ns = times.quantile(share)?;
+        Some(format!("{name} {}", units::time(ns)))
+    });
+    let most = times.max_ns().map(|ns| format!("max {}", units::time(ns)));
+    let parts: Vec<_> = shares.chain(most).collect();
+    let id = statistics.slowest.requests().next().and_then(id);
+    let id = id.map(|id| format!(" ({id})")).unwrap_or_default();
+    let line = format!("elapsed  {}", parts.join("  "));
+    let has_room = cell::width(&line, look) + id.len() <= look.width;
+    let id = if has_room { id.as_str() } else { "" };
+    cell::at_most(&format!("{line}{id}"), look.width, look) + "\n"
+}
+
+/// Returns the name by which `waterfall --id` finds a request.
+pub fn id(request: &Request<'_>) -> Option<String> {
+    let (connection, number) = (request.connection?, request.connection_requests?);
+    Some(format!("{}/{connection}/{number}", request.pid))
+}
+
+/// Returns the histogram by powers of ten, without empty rows at its ends.
+fn histogram(times: &Times, look: Look) -> String {
+    let from = [0].into_iter().chain(DECADES);
+    let to = DECADES.into_iter().chain([u64::MAX]);
+    let rows = from.zip(to);
+    let rows: Vec<_> = rows
+        .map(|(from, to)| (from, times.count_between(from, to)))
+        .collect();
+    let first = rows.iter().position(|(_, count)| *count > 0);
+    let last = rows.iter().rposition(|(_, count)| *count > 0);
+    let most = rows
+        .iter()
+        .map(|(_, count)| *count)
+        .max()
+        .unwrap_or(1)
+        .max(1);
+    let mut text = String::new();
+    for (from, count) in &rows[first.unwrap_or(0)..last.map_or(0, |last| last + 1)] {
+        let cells = (u128::from(*count) * HISTOGRAM as u128).div_ceil(u128::from(most)) as usize;
+        let bar = if *count > 0 && *count * 100 < most {
+            ".".to_owned()
+        } else {
+            "#".repeat(cells)
+        };
+        let begin = match from {
+            0 => "below 1 us".to_owned(),
+            from => format!("{} {}", round(*from).0, round(*from).1),
+        };
+        let line = format!(
+            "{}  {}  {}",
+            cell::right(&begin, 10, look),
+            cell::left(&bar, HISTOGRAM, look),
+            cell::right(&units::count(*count), 12, look)
+        );
+        text += &format!("{}\n", cell::at_most(&line, look.width, look));
+    }
+    text
+}
+
+/// Returns the number and the unit of a power of ten.
+fn round(ns: u64) -> (u64, &'static str) {
+    match ns {
+        0..1_000_000 => (ns / 1_000, "us"),
+        1_000_000..1_000_000_000 => (ns / 1_000_000, "ms"),
+        _ => (ns / 1_000_000_000, "s"),
+    }
+}
+
+/// Returns what a stage is called on a screen.
+pub const fn title(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Queue => "queue (pipelined)",
+        Stage::ClientRequest => "request header",
+        Stage::LimitReqDelay => "limit_req delay",
+        Stage::Auth => "auth_request",
+        Stage::ClientBody => "request body",
+        Stage::CacheLock => "cache lock",
+        Stage::Resolve => "name server",
+        Stage::Wait => "waits in modules",
+        Stage::Nginx => "nginx itself",
+        Stage::Subrequest => "subrequest's upstream",
+        Stage::UpstreamConnect => "upstream connect",
+        Stage::UpstreamRequest => "upstream request",
+        Stage::UpstreamWait => "upstream wait",
+        Stage::UpstreamResponse => "upstream response",
+        Stage::ClientResponse => "response to client",
+    }
+}
+
+/// Returns the table of stages. Their shares add up to 100 %; what came before the request, or lies within another
+/// stage, has none.
+fn stages(statistics: &Statistics, all: bool, look: Look) -> String {
+    if statistics.with_stages == 0 {
+        return String::new();
+    }
+    let sums: Vec<u128> = statistics.stages.iter().map(Times::sum_ns).collect();
+    let percents = units::percents(&sums);
+    let mut text = row(
+        "stage",
+        "share",
+        ["p50", "p90", "p99", "max"],
+        "requests",
+        look,
+    );
+    let before = [
+        ("accept queue", &statistics.accept_queue),
+        ("TLS handshake", &statistics.handshake),
+        ("unread in the socket", &statistics.read_wait),
+    ];
+    for (label, times) in before {
+        if times.count() > 0 {
+            text += &times_row(label, "", times, look);
+        }
+    }
+    let stages = Stage::ALL.into_iter().zip(&statistics.stages).zip(percents);
+    for ((stage, times), percent) in stages {
+        let is_shown = all || percent > 0 || times.count() * 100 >= statistics.with_stages;
+        if times.count() > 0 && is_shown {
+            text += &times_row(title(stage), &format!("{percent} %"), times, look);
+        }
+    }
+    text
+}
+
+/// Returns the row of some times.
+fn times_row(label: &str, share: &str, times: &Times, look: Look) -> String {
+    let at = |share| times.quantile(share).map(units::time).unwrap_or_default();
+    let most = times.max_ns().map(units::time).unwrap_or_default();
+    let [p50, p90, p99] = [at(0.5), at(0.9), at(0.99)];
+    let count = units::count(times.count());
+    row(label, share, [&p50, &p90, &p99, &most], &count, look)
+}
+
+/// Returns a row of the table of stages.
+fn row(label: &str, share: &str, times: [&str; 4], count: &str, look: Look) -> String {
+    let mut line = format!(
+        "{}{}",
+        cell::left(label, LABEL - 2, look),
+        cell::right(share, 6, look)
+    );
+    for time in times {
+        line += &format!("  {}", cell::right(time, TIME, look));
+    }
+    line += &cell::right(count, 9, look);
+    cell::at_most(line.trim_end(), look.width, look) + "\n"
+}
+
+/// Returns the slowest requests, each with what finds it again.
+fn slowest(statistics: &Statistics, all: bool, look: Look) -> String {
+    let most = if all { usize::MAX } else { SLOWEST };
+    let mut text = String::from("\nslowest\n");
+    for request in statistics.slowest.requests().take(most) {
+        let elapsed = request.elapsed_ns.map(units::time).unwrap_or_default();
+        let status = request.status.map_or("-".to_owned(), |s| s.to_string());
+        let method = request.request_method.as_deref().unwrap_or("-");
+        let uri = request.request_uri.as_deref().unwrap_or("-");
+        let upstream = request.upstream_addr.as_deref().unwrap_or_default();
+        let line = format!(
+            "{}  {} {}  {}  {}",
+            cell::right(&elapsed, TIME, look),
+            cell::left(&status, 3, look),
+            cell::left(&format!("{method} {uri}"), 34, look),
+            cell::left(&id(request).unwrap_or_default(), 14, look),
+            upstream
+        );
+        text += &format!("{}\n", cell::at_most(line.trim_end(), look.width, look));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
