@@ -79,8 +79,9 @@ check: build-deps check-deps ## Check format and lints, run the tests without ro
 	$(CARGO) test --locked --workspace -- --skip root::
 
 .PHONY: docs
-docs: ## Write what docs/ says of every key (both schemas, two tables), and the expected lines of formats
+docs: ## Write what docs/ says of every key (all schemas, two tables), and the expected lines of formats
 	UPDATE_DOCS=1 $(CARGO) test --locked --package ngx-bpf-record --test documents --test formats
+	UPDATE_DOCS=1 $(CARGO) test --locked --package ngx-bpf-views --test documents
 
 .PHONY: test
 # Tests that lack something on this machine are skipped with the reason (77); .ci/run treats that as a failure.
@@ -127,8 +128,11 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DOC)/examples $(DOC)/schema
+		$(DESTDIR)$(PREFIX)/lib/systemd/system $(DOC)/examples $(DOC)/schema $(DOC)/advise
 	$(GENERATE) --generate man | gzip -9n >$(DESTDIR)$(PREFIX)/share/man/man8/ngx-bpf.8.gz
+	for command in advise check inflight layout summary top waterfall; do \
+		$(GENERATE) --generate "man-$$command" | gzip -9n >"$(DESTDIR)$(PREFIX)/share/man/man8/ngx-bpf-$$command.8.gz"; \
+	done
 	$(GENERATE) --generate bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ngx-bpf
 	$(GENERATE) --generate zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ngx-bpf
 	$(GENERATE) --generate fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ngx-bpf.fish
@@ -140,6 +144,7 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	gzip -9n <CHANGELOG.md >$(DOC)/changelog.gz
 	install -m 644 README.md docs/*.md $(DOC)
 	install -m 644 docs/schema/* $(DOC)/schema
+	install -m 644 docs/advise/* $(DOC)/advise
 	install -m 644 packaging/copyright $(DOC)/copyright
 	install -m 644 packaging/examples/* packaging/grafana/* packaging/kubernetes/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples

@@ -9,10 +9,14 @@ use clap::Parser as _;
 use ngx_bpf::cli::Cli;
 use ngx_bpf::cli::complaint;
 use ngx_bpf::commands;
+use ngx_bpf::commands::ending::Ending;
 use ngx_bpf::host::stderr;
 
 /// The exit code when something could not be done.
 const FAILED: u8 = 1;
+
+/// The exit code when `advise` has found something.
+const FOUND: u8 = 3;
 
 /// The exit code when the command line could not be understood.
 const BAD_USAGE: u8 = 2;
@@ -30,8 +34,9 @@ fn main() -> ExitCode {
         }
     };
     match commands::execute(&cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
+        Ok(Ending::Fine) => ExitCode::SUCCESS,
+        Ok(Ending::Failed) => ExitCode::from(FAILED),
+        Ok(Ending::Found) => ExitCode::from(FOUND),
         Err(error) => {
             stderr::print_error(format_args!("{error:#}"));
             ExitCode::from(FAILED)

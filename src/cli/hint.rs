@@ -19,7 +19,7 @@ pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if let Some(uri) = &options.uri {
+    if let Some(uri) = &options.choice.uri {
         if uri.contains('*') {
             hints.push(format!(
                 "--uri takes a prefix, not a pattern: {uri:?} matches only URIs that contain this \"*\""
@@ -31,7 +31,12 @@ pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
             ));
         }
     }
-    if options.status.iter().any(|range| range.first > STATUS_MAX) {
+    if options
+        .choice
+        .status
+        .iter()
+        .any(|range| range.first > STATUS_MAX)
+    {
         hints.push(format!(
             "HTTP has no status above {STATUS_MAX}: only a \"return\" or an unusual upstream sends one"
         ));
@@ -43,15 +48,23 @@ pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
 
 /// Returns a hint when keys were asked for that lines of text do not have.
 fn asked_in_text(options: &TraceArgs) -> Option<String> {
-    let adds_headers = options.header.iter().any(|header| header.value.is_none());
+    let adds_headers = options
+        .choice
+        .header
+        .iter()
+        .any(|header| header.value.is_none());
     let asked = [
-        ("--config-lines", options.config_lines),
-        ("--tcp", options.tcp),
-        ("--variable", !options.variable.is_empty()),
+        ("--config-lines", options.choice.config_lines),
+        ("--tcp", options.choice.tcp),
+        ("--variable", !options.choice.variable.is_empty()),
         ("--header", adds_headers),
     ];
     let (option, _) = asked.into_iter().find(|(_, is_given)| *is_given)?;
-    (options.format() == OutputFormat::Text).then(|| {
+    let is_text = matches!(
+        options.format(false),
+        OutputFormat::Text | OutputFormat::Pretty
+    );
+    is_text.then(|| {
         format!("{option} adds nothing to lines of text: --json and --format otel have its keys")
     })
 }
@@ -59,6 +72,7 @@ fn asked_in_text(options: &TraceArgs) -> Option<String> {
 /// Returns a hint when a header must have two values at once.
 fn contradicting_headers(options: &TraceArgs) -> Option<String> {
     let values = options
+        .choice
         .header
         .iter()
         .filter_map(|header| Some((&header.name, header.value.as_ref()?)));

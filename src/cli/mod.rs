@@ -19,8 +19,13 @@ use layout::LayoutArgs;
 use pids::Pids;
 use redaction::RedactionArgs;
 use trace::TraceArgs;
+use view::AdviseArgs;
+use view::SummaryArgs;
+use view::TopArgs;
+use view::WaterfallArgs;
 
 pub mod asked;
+pub mod choice;
 pub mod complaint;
 pub mod hint;
 pub mod layout;
@@ -28,6 +33,7 @@ pub mod pids;
 pub mod redaction;
 pub mod trace;
 pub mod value;
+pub mod view;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -68,10 +74,10 @@ impl Cli {
     /// Returns the command line, unless its options do not go together: one that may be repeated was
     /// repeated too often, or one about metrics is there without metrics.
     pub fn checked(self) -> Result<Self, clap::Error> {
-        let names = self.trace.header.iter().map(|header| &header.name);
+        let names = self.trace.choice.header.iter().map(|header| &header.name);
         let headers = names.collect::<BTreeSet<_>>().len();
         for (option, count) in [
-            ("--variable", self.trace.variable.len()),
+            ("--variable", self.trace.choice.variable.len()),
             ("--header", headers),
         ] {
             if count > ASKED_MAX {
@@ -102,6 +108,20 @@ impl Cli {
 pub enum Generate {
     /// The man page, in roff
     Man,
+    /// The man page of `ngx-bpf advise`
+    ManAdvise,
+    /// The man page of `ngx-bpf check`
+    ManCheck,
+    /// The man page of `ngx-bpf inflight`
+    ManInflight,
+    /// The man page of `ngx-bpf layout`
+    ManLayout,
+    /// The man page of `ngx-bpf summary`
+    ManSummary,
+    /// The man page of `ngx-bpf top`
+    ManTop,
+    /// The man page of `ngx-bpf waterfall`
+    ManWaterfall,
     /// Completions for bash
     Bash,
     /// Completions for zsh
@@ -129,8 +149,39 @@ pub enum Subcommands {
     )]
     Inflight(InflightArgs),
 
+    /// Show where the time of requests went: of those that are traced until the end, or of recorded ones
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 ended as asked; 1 failed; 2 bad usage."
+    )]
+    Summary(Box<SummaryArgs>),
+
+    /// Show each part of the time of one request, or of the slowest ones
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 ended as asked; 1 failed, or there is no such request; 2 bad usage."
+    )]
+    Waterfall(Box<WaterfallArgs>),
+
+    /// Show what happens now, or replay recorded requests
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 ended as asked; 1 failed, or stdout is no terminal; 2 bad usage."
+    )]
+    Top(Box<TopArgs>),
+
+    /// Say what could be changed, and why: of an nginx that is traced until the end, or of recorded requests
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 nothing was found; 1 failed; 2 bad usage; 3 something was found."
+    )]
+    Advise(Box<AdviseArgs>),
+
     /// Print the struct layout found in an nginx binary or its debug file
-    #[command(disable_version_flag = true)]
+    #[command(
+        disable_version_flag = true,
+        after_help = "Exit status: 0 it was printed; 1 failed; 2 bad usage."
+    )]
     Layout {
         /// An nginx binary; its debug file is found where gdb finds it
         #[arg(value_hint = ValueHint::FilePath)]

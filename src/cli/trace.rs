@@ -2,96 +2,33 @@
 //! The options of tracing.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use clap::ValueEnum;
 use clap::ValueHint;
 
-use super::asked;
-use super::asked::HeaderArg;
-use super::layout::LayoutArgs;
-use super::pids::Pids;
-use super::redaction::RedactionArgs;
-use super::value;
+use super::choice::ChoiceArgs;
 use super::value::DEFAULT_MAX_LINE;
 use super::value::Interval;
 use super::value::ListenAddress;
 use super::value::MaxLine;
-use super::value::StatusRange;
-use crate::attach::socket_source::SocketSource;
-use crate::host::container::PodName;
 use crate::metrics::route::Route;
 use crate::output::OutputFormat;
 
 /// The options of tracing.
 #[derive(Args, Debug)]
 pub struct TraceArgs {
-    #[command(flatten)]
-    pub pids: Pids,
-
-    /// Also trace nginx instances that start later; keep running when none is left
-    #[arg(long, conflicts_with = "pid")]
-    pub wait: bool,
-
-    /// Trace only nginx in this container: its id, or at least the first 12 characters of it; may be
-    /// repeated
-    #[arg(long, value_name = "ID", value_parser = value::container_id)]
-    pub container: Vec<String>,
-
-    /// Trace only nginx in this pod of Kubernetes: its name, or its namespace, a slash and its name; may
-    /// be repeated
-    #[arg(long, value_name = "NAME", value_parser = value::pod)]
-    pub pod: Vec<PodName>,
-
     /// Write JSON lines; the same as --format json
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Write records in this format [default: text]
+    /// Write records in this format [default: pretty on a terminal, text elsewhere]
     #[arg(long, value_name = "FORMAT", value_enum)]
     format: Option<FormatArg>,
 
     /// Append to FILE instead of stdout; SIGUSR1 reopens it
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
-
-    /// Stop after TIME
-    #[arg(short, long, value_name = "TIME", value_parser = value::time)]
-    pub duration: Option<Duration>,
-
-    /// Stop after N requests
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub count: Option<u64>,
-
-    /// Write only requests that took at least TIME
-    #[arg(long, value_name = "TIME", value_parser = value::time)]
-    pub min_duration: Option<Duration>,
-
-    /// Write only requests with these statuses: 404, 5xx, 500-503
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub status: Vec<StatusRange>,
-
-    /// Write only requests with these methods, in upper or lower case
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = value::method)]
-    pub method: Vec<String>,
-
-    /// Write only requests whose URI begins with PREFIX, as the client sent it, before any rewrite
-    #[arg(long, value_name = "PREFIX")]
-    pub uri: Option<String>,
-
-    /// Write only requests with this Host, in upper or lower case, with any port
-    #[arg(long, value_name = "NAME", value_parser = value::host)]
-    pub host: Option<String>,
-
-    /// Write only requests that failed: with a status of 400 or more, with a failed attempt at an
-    /// upstream, also in a subrequest, or because their worker ended
-    #[arg(long)]
-    pub failed: bool,
-
-    /// Write only one request in N
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub sample: Option<u64>,
 
     /// Report tracing overhead on stderr at exit, and every TIME if given (measuring adds some overhead)
     #[arg(
@@ -102,45 +39,6 @@ pub struct TraceArgs {
         default_missing_value = ""
     )]
     pub self_stats: Option<Interval>,
-
-    /// Add the value of nginx's variable NAME to records, if nginx has evaluated it by the end of the request;
-    /// up to eight times
-    #[arg(long, value_name = "NAME", value_parser = asked::variable)]
-    pub variable: Vec<String>,
-
-    /// Add the request header NAME to records, and with a VALUE write only requests that have it with this
-    /// value; up to eight names
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub header: Vec<HeaderArg>,
-
-    /// Add to records where their server, and their group of upstream servers, stand in the configuration
-    #[arg(long)]
-    pub config_lines: bool,
-
-    /// Also write a record each time that a worker did not come back to its event loop for at least TIME,
-    /// so that all of its requests waited [default TIME: 100ms]
-    #[arg(
-        long,
-        value_name = "TIME",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "100ms",
-        value_parser = value::time
-    )]
-    pub blocked: Option<Duration>,
-
-    /// Also write a record for each connection of a client that ends without a request, as with a failed TLS
-    /// handshake, or while it waits for its next request; filters do not apply to these
-    #[arg(long)]
-    pub connections: bool,
-
-    /// Add to records the round-trip time, the retransmits and the congestion window of the TCP connections of
-    /// their client and their last upstream
-    #[arg(long)]
-    pub tcp: bool,
-
-    #[command(flatten)]
-    pub redaction: RedactionArgs,
 
     /// Shorten the longest strings of a record until its line, with its end, has at most BYTES ("none"
     /// disables it)
@@ -161,34 +59,22 @@ pub struct TraceArgs {
     #[arg(long)]
     pub stats: bool,
 
-    /// Become user NAME before anything is opened, and keep only the capabilities that tracing needs
-    #[arg(long, value_name = "NAME", value_hint = ValueHint::Username)]
-    pub user: Option<String>,
-
     #[command(flatten)]
-    pub layout: LayoutArgs,
-
-    /// Take the bytes on sockets from this source, for tests
-    #[arg(long, value_name = "SOURCE", value_parser = value::socket_source, hide = true)]
-    pub sockets: Option<SocketSource>,
-
-    /// Print more on stderr
-    #[arg(short, long, conflicts_with = "quiet")]
-    pub verbose: bool,
-
-    /// Print only errors on stderr
-    #[arg(short, long)]
-    pub quiet: bool,
+    pub choice: ChoiceArgs,
 }
 
 impl TraceArgs {
-    /// Returns the format of the records: text unless the user chose another.
-    pub fn format(&self) -> OutputFormat {
+    /// Returns the format of the records. Unless the user chose one, it is that for people where stdout is a terminal and
+    /// takes them, and text elsewhere.
+    pub fn format(&self, is_terminal: bool) -> OutputFormat {
         match self.format {
             _ if self.json => OutputFormat::Json,
             Some(FormatArg::Json) => OutputFormat::Json,
             Some(FormatArg::Otel) => OutputFormat::Otel,
-            Some(FormatArg::Text) | None => OutputFormat::Text,
+            Some(FormatArg::Text) => OutputFormat::Text,
+            Some(FormatArg::Pretty) => OutputFormat::Pretty,
+            None if is_terminal && self.output.is_none() => OutputFormat::Pretty,
+            None => OutputFormat::Text,
         }
     }
 
@@ -201,8 +87,10 @@ impl TraceArgs {
 /// The values of `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FormatArg {
-    /// One line for people
+    /// One line, with all times
     Text,
+    /// One line for people at a terminal
+    Pretty,
     /// One JSON object per line
     Json,
     /// One flat JSON object per line, with OpenTelemetry's names

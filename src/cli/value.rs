@@ -13,6 +13,7 @@ use anyhow::ensure;
 use jiff::SignedDuration;
 use ngx_bpf_record::MAX_LINE_MIN;
 use ngx_bpf_record::host::host_and_port;
+use ngx_bpf_views::advise::RULES;
 
 use crate::attach::socket_source::SocketSource;
 use crate::host::container::PodName;
@@ -33,6 +34,26 @@ impl FromStr for Interval {
         );
         Ok(Self(every))
     }
+}
+
+/// Parses how many times as fast a file is replayed.
+pub fn speed(text: &str) -> Result<f64> {
+    let speed: f64 = text.parse()?;
+    ensure!(
+        speed.is_finite() && speed >= 0.001,
+        "it is less than 0.001, or no number"
+    );
+    Ok(speed)
+}
+
+/// Parses the name of a rule of `advise`.
+pub fn rule(text: &str) -> Result<&'static str> {
+    let known = RULES.iter().find(|rule| rule.name == text);
+    let rule = known.with_context(|| {
+        let names: Vec<_> = RULES.iter().map(|rule| rule.name).collect();
+        format!("it is none of {}", names.join(", "))
+    })?;
+    Ok(rule.name)
 }
 
 /// The shortest interval, which is the interval at which counters are read.

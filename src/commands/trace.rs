@@ -4,122 +4,47 @@
 
 use anyhow::Result;
 
-use crate::attach::object::Extras;
-use crate::attach::object::KernelFilter;
 use crate::cli::hint::hints;
 use crate::cli::trace::TraceArgs;
 use crate::cli::value::Interval;
-use crate::commands::reading::layout_options;
-use crate::follow::containers::ContainerFilter;
-use crate::follow::settings::FollowSettings;
-use crate::follow::settings::ReadingSettings;
-use crate::host::stderr::Verbosity;
+use crate::commands::choice;
+use crate::host::terminal;
 use crate::metrics::MetricsSettings;
 use crate::output;
 use crate::pipeline;
 use crate::pipeline::TraceSettings;
-use crate::pipeline::filter::TextFilter;
 use crate::pipeline::overhead::ReportTimes;
+use crate::pipeline::sink::LineOutput;
+use crate::pipeline::sink::Sink;
 
 /// Traces until the end. Returns false when the output was still failing at the end, which was
 /// reported.
 pub fn trace(options: &TraceArgs) -> Result<bool> {
     let hints = hints(options, output::is_stdout_pipe());
-    pipeline::trace(settings(options, hints))
+    pipeline::trace(settings(options, hints, terminal::is_stdout()))
 }
 
-/// Converts options to settings.
-fn settings(options: &TraceArgs, hints: Vec<String>) -> TraceSettings {
-    TraceSettings {
-        follow: follow_settings(options),
-        reading: reading_settings(options),
-        filter: text_filter(options),
-        headers: header_values(options),
-        format: options.format(),
+/// Converts options to settings. `is_terminal` says whether stdout is one.
+fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> TraceSettings {
+    let sink = Sink::Lines(LineOutput {
+        format: options.format(is_terminal),
         output: options.output.clone(),
         line_bytes_max: options.max_line.0,
-        duration: options.duration,
-        count: options.count,
-        overhead: options.self_stats.map(|Interval(time)| match time {
-            Some(time) => ReportTimes::Every(time),
-            None => ReportTimes::AtEnd,
-        }),
-        user: options.user.clone(),
-        metrics: options.metrics.map(|address| MetricsSettings {
-            address: address.0,
-            routes: options.route.clone(),
-            stats: options.stats,
-        }),
-        verbosity: match (options.quiet, options.verbose) {
-            (true, _) => Verbosity::Quiet,
-            (_, true) => Verbosity::Verbose,
-            _ => Verbosity::Normal,
-        },
-        hints,
-    }
-}
-
-/// Returns the settings that choose what is traced.
-fn follow_settings(options: &TraceArgs) -> FollowSettings {
-    let statuses = options.status.iter();
-    let statuses: Vec<_> = statuses.map(|range| range.first..=range.last).collect();
-    FollowSettings {
-        pids: options.pids.named(),
-        wait: options.wait,
-        sockets: options.sockets,
-        filter: KernelFilter::new(options.sample, options.min_duration, &statuses),
-        extras: Extras {
-            config_lines: options.config_lines,
-            tcp: options.tcp,
-            listeners: options.metrics.is_some(),
-            connections: options.connections,
-            variables: options.variable.clone(),
-            headers: header_names(options),
-            blocked: options.blocked,
-        },
-        redaction: options.redaction.redaction(),
-    }
-}
-
-/// Returns the names of the headers that the user named, each once.
-fn header_names(options: &TraceArgs) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for header in &options.header {
-        if !names.contains(&header.name) {
-            names.push(header.name.clone());
-        }
-    }
-    names
-}
-
-/// Returns the headers that must have a value.
-fn header_values(options: &TraceArgs) -> Vec<(String, String)> {
-    let headers = options.header.iter();
-    headers
-        .filter_map(|header| Some((header.name.clone(), header.value.clone()?)))
-        .collect()
-}
-
-/// Returns what the user named for reading processes and their files.
-fn reading_settings(options: &TraceArgs) -> ReadingSettings {
-    ReadingSettings {
-        layout: layout_options(&options.layout),
-        containers: ContainerFilter {
-            ids: options.container.clone(),
-            pods: options.pod.clone(),
-        },
-        counters: options.stats,
-    }
-}
-
-/// Returns the filters on texts.
-fn text_filter(options: &TraceArgs) -> TextFilter {
-    TextFilter {
-        methods: options.method.clone(),
-        uri_prefix: options.uri.clone(),
-        host: options.host.clone(),
-        failed_only: options.failed,
-    }
+    });
+    let mut settings = choice::settings(&options.choice, sink);
+    settings.overhead = options.self_stats.map(|Interval(time)| match time {
+        Some(time) => ReportTimes::Every(time),
+        None => ReportTimes::AtEnd,
+    });
+    settings.metrics = options.metrics.map(|address| MetricsSettings {
+        address: address.0,
+        routes: options.route.clone(),
+        stats: options.stats,
+    });
+    settings.follow.extras.listeners = options.metrics.is_some();
+    settings.reading.counters = options.stats;
+    settings.hints = hints;
+    settings
 }
 
 #[cfg(test)]
@@ -138,12 +63,22 @@ mod tests {
     use crate::output::OutputFormat;
     use crate::pipeline::TraceSettings;
     use crate::pipeline::overhead::ReportTimes;
+    use crate::pipeline::sink::LineOutput;
+    use crate::pipeline::sink::Sink;
 
     /// Returns the settings of a command line.
     fn parsed(args: &[&str]) -> TraceSettings {
         let args = ["ngx-bpf"].iter().chain(args);
         let cli = Cli::try_parse_from(args).unwrap();
-        settings(&cli.trace, Vec::new())
+        settings(&cli.trace, Vec::new(), false)
+    }
+
+    /// Returns where lines go.
+    fn lines(settings: &TraceSettings) -> &LineOutput {
+        match &settings.sink {
+            Sink::Lines(lines) => lines,
+            Sink::View(_) => panic!("it is a view"),
+        }
     }
 
     /// Check that without options every request passes, and that only records are written.
@@ -154,8 +89,8 @@ mod tests {
         assert!(settings.follow.pids.is_empty() && !settings.follow.wait);
         assert_eq!(settings.follow.extras, Extras::default());
         assert!(matches!(&settings.follow.redaction, Redaction::Keys(keys) if !keys.is_empty()));
-        assert_eq!(settings.format, OutputFormat::Text);
-        assert_eq!(settings.line_bytes_max, Some(4095));
+        assert_eq!(lines(&settings).format, OutputFormat::Text);
+        assert_eq!(lines(&settings).line_bytes_max, Some(4095));
         assert_eq!(settings.verbosity, Verbosity::Normal);
         assert!(settings.metrics.is_none() && settings.overhead.is_none());
         assert!(settings.user.is_none());
@@ -167,7 +102,7 @@ mod tests {
     fn options() {
         let settings = parsed(&["-p=7,8", "--format=otel", "-n3", "-d2s"]);
         assert_eq!(settings.follow.pids, [7, 8]);
-        assert_eq!(settings.format, OutputFormat::Otel);
+        assert_eq!(lines(&settings).format, OutputFormat::Otel);
         assert_eq!(settings.count, Some(3));
         assert_eq!(settings.duration, Some(Duration::from_secs(2)));
         let settings = parsed(&["--sample=10", "--min-duration=1ms", "--status=404,5xx"]);
@@ -210,7 +145,7 @@ mod tests {
         let every = ReportTimes::Every(Duration::from_secs(1));
         assert_eq!(settings.overhead, Some(every));
         assert_eq!(settings.verbosity, Verbosity::Quiet);
-        assert_eq!(settings.line_bytes_max, None);
+        assert_eq!(lines(&settings).line_bytes_max, None);
         let settings = parsed(&[
             "--metrics=9913",
             "--route=a=/x*",

@@ -36,6 +36,7 @@ use crate::host::usage::release_free_memory;
 pub mod candidate;
 pub mod containers;
 pub mod counters;
+pub mod description;
 mod events;
 pub mod inflight;
 pub mod lookout;

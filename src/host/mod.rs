@@ -18,4 +18,5 @@ pub mod process_stat;
 pub mod signals;
 pub mod stderr;
 pub mod system_calls;
+pub mod terminal;
 pub mod usage;

@@ -79,6 +79,11 @@ impl Signals {
         self.end.load(Ordering::Relaxed) || self.deadline.is_some_and(|end| Instant::now() >= end)
     }
 
+    /// Asks for the end, as SIGTERM does.
+    pub fn end(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
     /// Returns the time at which `--duration` is over. `None` without that option.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline

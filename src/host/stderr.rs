@@ -6,6 +6,8 @@
 use std::fmt::Display;
 use std::io;
 use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +24,12 @@ const LINE_BYTES: usize = 4096;
 
 /// The text at the end of a line that was cut.
 const CUT: &str = " ...";
+
+/// The most lines that are held back.
+const HELD_MAX: usize = 1_000;
+
+/// The lines that are held back. `None`: none are.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
 /// The number of lines that were dropped since the last line that was written.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
@@ -81,15 +89,51 @@ pub fn print_error(text: impl Display) {
     print_line(Line(text), Patience::Long);
 }
 
+/// Holds all lines back: something else has the terminal.
+pub fn hold() {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.get_or_insert_default();
+}
+
+/// Prints the lines that were held back, and no longer holds any back.
+pub fn release() {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    for line in held.into_iter().flatten() {
+        write(&line, Patience::Long);
+    }
+}
+
+/// Keeps a line if lines are held back, and returns whether it did. Of too many the last ones are dropped.
+fn keep(line: &str) -> bool {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(held) = held.as_mut() else {
+        return false;
+    };
+    if held.len() < HELD_MAX {
+        held.push(line.to_owned());
+    } else {
+        LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+    }
+    true
+}
+
 /// Writes one line, and before it the number of lines that were dropped. A pipe that was closed is
 /// not a failure.
 pub fn print_line(what: impl Display, patience: Patience) {
+    let line = what.to_string();
+    if !keep(&line) {
+        write(&line, patience);
+    }
+}
+
+/// Writes a line.
+fn write(line: &str, patience: Patience) {
     let mut text = String::new();
     let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
     if left_out > 0 {
         text = format!("ngx-bpf: {left_out} lines before this one were left out: no one read\n");
     }
-    text += &format!("ngx-bpf: {what}");
+    text += &format!("ngx-bpf: {line}");
     if text.len() >= LINE_BYTES {
         let mut end = LINE_BYTES - CUT.len() - 1;
         while !text.is_char_boundary(end) {

@@ -8,7 +8,6 @@
 //! own metrics. Two threads read what other users can make hang: `lookout` reads processes and their
 //! files, and `counters` nginx's own counters.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -30,6 +29,7 @@ use crate::decode::held;
 use crate::decode::ring::RingReader;
 use crate::follow::Follower;
 use crate::follow::containers::ContainerNumbers;
+use crate::follow::description;
 use crate::follow::selection::Selection;
 use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
@@ -39,13 +39,12 @@ use crate::host::privileges;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
+use crate::host::terminal;
 use crate::host::usage::Usage;
 use crate::metrics;
 use crate::metrics::MetricsSettings;
 use crate::metrics::RequestMetrics;
 use crate::metrics::own::OwnMetrics;
-use crate::output::Output;
-use crate::output::OutputFormat;
 use crate::pipeline::abandoned::AbandonedRequests;
 use crate::pipeline::asked::AskedNames;
 use crate::pipeline::containers::ContainerKeys;
@@ -53,8 +52,6 @@ use crate::pipeline::counters::CounterExport;
 use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
-use crate::pipeline::lines::LineSettings;
-use crate::pipeline::lines::Lines;
 use crate::pipeline::listeners::ListenerExport;
 use crate::pipeline::overhead::Overhead;
 use crate::pipeline::overhead::OverheadMeter;
@@ -62,6 +59,7 @@ use crate::pipeline::overhead::ReportTimes;
 use crate::pipeline::places::Places;
 use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
+use crate::pipeline::sink::Sink;
 use crate::pipeline::stacks::StackThread;
 
 mod abandoned;
@@ -77,10 +75,15 @@ mod messages;
 pub mod overhead;
 mod places;
 mod records;
+pub mod sink;
 mod stacks;
+pub mod view;
 
 /// The interval at which the control checks the traced processes and the counters.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Takes a description of what is traced, and what says that the end is asked for.
+pub type Started = Box<dyn FnOnce(String, Signals) -> Result<()> + Send>;
 
 /// The settings of tracing and of the output.
 pub struct TraceSettings {
@@ -92,12 +95,8 @@ pub struct TraceSettings {
     pub filter: TextFilter,
     /// The values that headers must have, by their names.
     pub headers: Vec<(String, String)>,
-    /// The format of the lines.
-    pub format: OutputFormat,
-    /// The file that lines are appended to. `None`: stdout.
-    pub output: Option<PathBuf>,
-    /// The longest line in bytes, its end included. `None`: any length.
-    pub line_bytes_max: Option<usize>,
+    /// What takes the records.
+    pub sink: Sink,
     /// The time after which tracing ends.
     pub duration: Option<Duration>,
     /// The number of requests after which tracing ends; at least 1.
@@ -108,33 +107,23 @@ pub struct TraceSettings {
     pub user: Option<String>,
     /// The settings of the metrics. `None` when they are not served.
     pub metrics: Option<MetricsSettings>,
+    /// Gets a description of what is traced, when tracing has begun.
+    pub started: Option<Started>,
     pub verbosity: Verbosity,
     /// Hints about the settings, printed when tracing has begun.
     pub hints: Vec<String>,
-}
-
-impl TraceSettings {
-    /// Returns the form of the lines.
-    fn lines(&self) -> LineSettings {
-        LineSettings {
-            format: self.format,
-            redaction: self.follow.redaction.clone(),
-            line_bytes_max: self.line_bytes_max,
-        }
-    }
 }
 
 /// Traces until the end is asked for, or no process is left to trace. Returns false when the output
 /// was still failing at the end, which was reported.
 pub fn trace(settings: TraceSettings) -> Result<bool> {
     let messages = Messages::new(settings.verbosity);
-    let line_settings = settings.lines();
     fence::become_user(settings.user.as_deref())?;
     let ledger = Arc::new(Ledger::default());
     let (mut signals, stopped) = take_over_signals(&ledger, messages)?;
     let kernel = settings.follow.check_kernel()?;
     descriptors::raise_limit();
-    let rights = Rights::new(&kernel, settings.output.is_some())?;
+    let rights = Rights::new(&kernel, settings.sink.is_file())?;
     let tracer = Tracer::start(kernel, &settings.follow.filter, &settings.follow.extras)?;
     ledger.count_from(tracer.counters()?);
     let reading = file_reading(settings.reading, &tracer, &rights)?;
@@ -143,10 +132,10 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let containers = ContainerNumbers::default();
     let keys = ContainerKeys::new(containers.numbered());
     let asked = AskedNames::new(&settings.follow.extras, &settings.headers);
-    let output = Output::open(settings.output.as_deref())?;
+    let redaction = settings.follow.redaction.clone();
+    let (sink, state) = settings.sink.open(redaction, &signals, &ledger, messages)?;
     let served = metrics::serve(settings.metrics)?;
-    let blocked = settings.follow.extras.blocked;
-    let stacks = blocked.map(|_| StackThread::start(rights.reading));
+    let stacks = (settings.follow.extras.blocked).map(|_| StackThread::start(rights.reading));
     let mut control = Control {
         abandoned: AbandonedRequests::new(settings.follow.filter),
         ended_processes: 0,
@@ -159,8 +148,6 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         meter: settings.overhead.map(OverheadMeter::start).transpose()?,
         messages,
     };
-    let (is_unread, is_public) = (output.is_unread(), output.is_public());
-    let lines = Lines::new(output, line_settings, &signals, &ledger, messages);
     let (wants_more, ended) = bounded(0);
     let records = RecordThread {
         filter: settings.filter,
@@ -168,7 +155,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         asked,
         places: Places::default(),
         stacks: stacks.transpose()?,
-        consumers: consumers(served.requests, lines),
+        consumers: consumers(served.requests, sink),
         left: settings.count,
         ledger,
         messages,
@@ -178,8 +165,14 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     .start(batches, rights.writing)?;
     rights.close(messages);
     control.follower.start(selection)?;
-    print_hints(&settings.hints, is_unread, is_public, messages);
+    sink::print_hints(&settings.hints, state, messages);
     signals.start_clock(settings.duration);
+    if let Some(started) = settings.started {
+        started(
+            description::of(control.follower.programs()),
+            signals.clone(),
+        )?;
+    }
     control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)
 }
@@ -204,15 +197,16 @@ fn take_over_signals(ledger: &Arc<Ledger>, messages: Messages) -> Result<(Signal
     privileges::without_capabilities(|| {
         Signals::take_over(move || {
             let written = ledger.requests.written.load(Ordering::Relaxed);
+            terminal::restore();
             messages::ended_at_once(messages, written, &ledger.counts_at_once());
         })
     })?
 }
 
-/// Returns the consumers of requests. Lines come last, because they redact and cut the requests.
-fn consumers(metrics: Option<RequestMetrics>, lines: Lines) -> Vec<Box<dyn Consumer>> {
+/// Returns the consumers of requests. The sink comes last, because it changes the requests.
+fn consumers(metrics: Option<RequestMetrics>, sink: Box<dyn Consumer>) -> Vec<Box<dyn Consumer>> {
     let metrics = metrics.map(|metrics| Box::new(metrics) as Box<dyn Consumer>);
-    metrics.into_iter().chain([Box::new(lines) as _]).collect()
+    metrics.into_iter().chain([sink]).collect()
 }
 
 impl Consumer for RequestMetrics {
@@ -223,22 +217,6 @@ impl Consumer for RequestMetrics {
 
     fn tick(&mut self) {
         Self::tick(self);
-    }
-}
-
-/// Prints hints about the settings and the output.
-fn print_hints(hints: &[String], is_unread: bool, is_public: bool, messages: Messages) {
-    for hint in hints {
-        messages.print(Verbosity::Normal, hint);
-    }
-    if is_unread {
-        messages::unread(messages);
-    }
-    if is_public {
-        messages.print(
-            Verbosity::Normal,
-            "everybody may read the output, and requests may hold secrets",
-        );
     }
 }
 

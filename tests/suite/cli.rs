@@ -105,7 +105,7 @@ fn complaints() {
             &["chekc"],
             "there is no command \"chekc\": did you mean \"check\"?",
         ),
-        (&["--format", "yaml"], "(it takes text, json, otel)"),
+        (&["--format", "yaml"], "(it takes text, pretty, json, otel)"),
         (&["--format", "jsn"], ": did you mean \"json\"?"),
         (
             &["--route", "a=/"],
@@ -152,6 +152,17 @@ fn complaints() {
         assert!(stderr.ends_with("; try \"ngx-bpf --help\"\n"), "{stderr}");
     }
 }
+
+/// All commands.
+const COMMANDS: [&str; 7] = [
+    "advise",
+    "check",
+    "inflight",
+    "layout",
+    "summary",
+    "top",
+    "waterfall",
+];
 
 /// An option for tests. Help and man page must not have it; clap's completions may.
 const HIDDEN: &str = "sockets";
@@ -201,14 +212,23 @@ fn options(text: &str, mark: &str) -> BTreeSet<String> {
 /// exit status and every key of a record.
 #[test]
 fn generated() {
-    let help: Vec<String> = [&["--help"][..], &["check", "--help"], &["layout", "--help"]]
+    let commands = COMMANDS.map(|command| vec![command, "--help"]);
+    let help: Vec<String> = [vec!["--help"]]
         .iter()
+        .chain(&commands)
         .map(|args| String::from_utf8(run(args).stdout).unwrap())
         .collect();
     let expected = options(&help.concat(), "--");
     assert!(expected.contains("min-duration") && expected.contains("generate"));
     let page = generate("man").replace("\\-", "-");
-    assert_eq!(options(&page, "--"), expected);
+    let pages = COMMANDS.map(|command| generate(&format!("man-{command}")).replace("\\-", "-"));
+    assert_eq!(options(&(page.clone() + &pages.concat()), "--"), expected);
+    for (command, page_of) in COMMANDS.into_iter().zip(&pages) {
+        assert!(page.contains(&format!("ngx-bpf-{command}(8)")), "{command}");
+        let help = String::from_utf8(run(&[command, "--help"]).stdout).unwrap();
+        assert_eq!(options(page_of, "--"), options(&help, "--"), "{command}");
+        assert!(page_of.contains("\n\\fB2\\fR\n"), "{command}");
+    }
     for shell in ["bash", "zsh"] {
         let mut completed = options(&generate(shell), "--");
         completed.remove(HIDDEN);

@@ -25,3 +25,4 @@ mod schema;
 mod sizes;
 /// What the tables of docs/compatibility.md say of a run.
 mod verdict;
+mod views;

@@ -37,6 +37,13 @@ const EXIT_STATUS: &str = "Exit status: ";
 pub fn generate(what: Generate) -> Result<()> {
     let text = match what {
         Generate::Man => page().context("failed to make the man page")?,
+        Generate::ManAdvise => page_of("advise")?,
+        Generate::ManCheck => page_of("check")?,
+        Generate::ManInflight => page_of("inflight")?,
+        Generate::ManLayout => page_of("layout")?,
+        Generate::ManSummary => page_of("summary")?,
+        Generate::ManTop => page_of("top")?,
+        Generate::ManWaterfall => page_of("waterfall")?,
         Generate::Bash => completions(Shell::Bash),
         Generate::Zsh => completions(Shell::Zsh),
         Generate::Fish => completions(Shell::Fish),
@@ -68,10 +75,7 @@ fn page() -> io::Result<Vec<u8>> {
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
     paragraphs(&notes).to_writer(&mut text)?;
-    heading("SH", "COMMANDS").to_writer(&mut text)?;
-    for subcommand in commands(&command) {
-        subcommand_section(subcommand, &mut text)?;
-    }
+    commands_section(&command).to_writer(&mut text)?;
     exit_status_section(&exit_status).to_writer(&mut text)?;
     heading("SH", "RECORDS").to_writer(&mut text)?;
     markdown::to_roff(FIELDS, "SS").to_writer(&mut text)?;
@@ -128,25 +132,65 @@ fn paragraphs(text: &str) -> Roff {
     roff
 }
 
-/// Writes the description and the options of a command.
-fn subcommand_section(command: &Command, text: &mut Vec<u8>) -> io::Result<()> {
-    let man = Man::new(command.clone());
-    heading("SS", command.get_name()).to_writer(text)?;
-    let mut section = Vec::new();
-    man.render_description_section(&mut section)?;
-    man.render_options_section(&mut section)?;
-    /* Without the headings of a whole man page, its sections are paragraphs. */
-    for line in section.split_inclusive(|byte| *byte == b'\n') {
-        if !line.starts_with(b".SH") {
-            text.extend_from_slice(line);
-        }
+/// Returns the section with an entry for each command, which has a page of its own.
+fn commands_section(command: &Command) -> Roff {
+    let mut roff = heading("SH", "COMMANDS");
+    for command in commands(command) {
+        let (name, about) = (command.get_name(), command.get_about());
+        roff.control("TP", []);
+        roff.text([bold(name)]);
+        let about = about.map(ToString::to_string).unwrap_or_default();
+        roff.text([roman(format!(
+            "{about}. See ngx-bpf-{name}({}).",
+            SECTION.0
+        ))]);
     }
+    roff
+}
+
+/// Returns the man page of a command.
+fn page_of(name: &str) -> Result<Vec<u8>> {
+    let mut all = Cli::command();
+    all.build();
+    let command = all
+        .find_subcommand(name)
+        .context("there is no such command")?;
+    let page = command_page(command);
+    page.with_context(|| format!("failed to make the man page of {name}"))
+}
+
+/// Returns the man page of a command of this definition.
+fn command_page(command: &Command) -> io::Result<Vec<u8>> {
+    let man = Man::new(command.clone())
+        .title(format!("ngx-bpf-{}", command.get_name()))
+        .section(SECTION.0)
+        .manual(SECTION.1);
     let (notes, exit_status) = notes(command);
-    paragraphs(&notes).to_writer(text)?;
-    if exit_status.is_empty() {
-        return Ok(());
-    }
-    paragraphs(&format!("{EXIT_STATUS}{exit_status}")).to_writer(text)
+    let mut text = Vec::new();
+    man.render_title(&mut text)?;
+    let mut name = heading("SH", "NAME");
+    let about = command.get_about().map(ToString::to_string);
+    name.text([roman(format!(
+        "ngx-bpf-{} - {}",
+        command.get_name(),
+        about.unwrap_or_default()
+    ))]);
+    name.to_writer(&mut text)?;
+    let mut synopsis = heading("SH", "SYNOPSIS");
+    let usage = command.clone().render_usage().to_string();
+    synopsis.text([roman(usage.trim_start_matches("Usage: "))]);
+    synopsis.to_writer(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    paragraphs(&notes).to_writer(&mut text)?;
+    exit_status_section(&exit_status).to_writer(&mut text)?;
+    let mut see = heading("SH", "SEE ALSO");
+    see.text([
+        bold("ngx-bpf"),
+        roman("(8), and in /usr/share/doc/ngx-bpf views.md and fields.md."),
+    ]);
+    see.to_writer(&mut text)?;
+    Ok(ascii(&String::from_utf8_lossy(&text)))
 }
 
 /// Returns the section with an entry for each exit code.

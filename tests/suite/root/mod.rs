@@ -122,6 +122,8 @@ mod unknown_build;
 mod upgrade;
 /// Upstreams: attempts, retries, failures.
 mod upstreams;
+/// The commands that show records.
+mod views;
 /// What a request waited for.
 mod waits;
 /// strace as an outside witness.

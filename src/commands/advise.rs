@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf advise`: findings, each with what, why and evidence. It changes nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use ngx_bpf_record::Record;
+use ngx_bpf_record::format::json::write_line;
+use ngx_bpf_views::advise;
+use ngx_bpf_views::advise::Advisor;
+use ngx_bpf_views::advise::RULES;
+use ngx_bpf_views::units;
+
+use crate::cli::view::AdviseArgs;
+use crate::commands::ending::Ending;
+use crate::commands::live;
+use crate::commands::recorded;
+use crate::host::terminal;
+use crate::output;
+
+/// How long a worker is away from its event loop before that is reported, unless `--blocked` says otherwise.
+const BLOCKED: Duration = Duration::from_millis(100);
+
+/// The records, and how many requests there were.
+struct Seen {
+    advisor: Advisor,
+    requests: u64,
+}
+
+impl Seen {
+    /// Creates it without a record.
+    fn new() -> Self {
+        Self {
+            advisor: Advisor::new(),
+            requests: 0,
+        }
+    }
+
+    /// Adds a record.
+    fn add(&mut self, record: &Record<'_>) {
+        self.requests += u64::from(matches!(record, Record::Request(_)));
+        self.advisor.record(record);
+    }
+}
+
+/// Prints the findings.
+pub fn advise(options: &AdviseArgs) -> Result<Ending> {
+    if let Some(rule) = options.explain {
+        let text = advise::explain(rule).unwrap_or_default();
+        output::print(text.as_bytes())?;
+        return Ok(Ending::Fine);
+    }
+    let files = &options.view.files;
+    let (seen, source, is_fine) = if files.is_empty() {
+        let (seen, traced, is_fine) = trace(options)?;
+        let lasted = u64::try_from(traced.lasted.as_nanos()).unwrap_or(u64::MAX);
+        let source = format!("{}, {}", traced.name, units::time(lasted));
+        (seen, source, is_fine)
+    } else {
+        let mut seen = Seen::new();
+        let unread = recorded::each(files, &options.view.choice, |record| seen.add(record))?;
+        let mut source = recorded::names(files);
+        let lines = unread.lines + unread.partly;
+        if lines > 0 {
+            source += &format!(" ({} lines were not read)", units::count(lines));
+        }
+        (seen, source, true)
+    };
+    let is_found = print(options, &seen, &source)?;
+    Ok(match (is_fine, is_found) {
+        (false, _) => Ending::Failed,
+        (true, true) => Ending::Found,
+        (true, false) => Ending::Fine,
+    })
+}
+
+/// Traces until the end, with what the rules look at.
+fn trace(options: &AdviseArgs) -> Result<(Seen, live::Traced, bool)> {
+    live::trace_with(&options.view.choice, Seen::new(), Seen::add, |settings| {
+        let extras = &mut settings.follow.extras;
+        extras.config_lines = true;
+        extras.blocked.get_or_insert(BLOCKED);
+    })
+}
+
+/// Prints what the options ask for. Returns whether something was found.
+fn print(options: &AdviseArgs, seen: &Seen, source: &str) -> Result<bool> {
+    let is_asked = |rule: &str| options.rule.is_empty() || options.rule.contains(&rule);
+    let mut findings = seen.advisor.findings();
+    findings.retain(|finding| is_asked(finding.rule));
+    if options.json {
+        let mut lines = Vec::new();
+        for finding in &findings {
+            write_line(&mut lines, finding)?;
+        }
+        output::print(&lines)?;
+        return Ok(!findings.is_empty());
+    }
+    let is_asked_about = |about: &str| {
+        let mut asked = RULES.iter().filter(|rule| is_asked(rule.name));
+        asked.any(|rule| rule.about == about)
+    };
+    let mut fine = seen.advisor.fine();
+    fine.retain(|about| is_asked_about(about));
+    let requests = units::count(seen.requests);
+    let head = format!(
+        "{source}: {requests} requests; {} rules looked, {} found",
+        findings.len() + fine.len(),
+        findings.len()
+    );
+    let look = terminal::look(options.view.ascii);
+    let text = advise::terminal(&findings, &fine, &head, look);
+    output::print(text.as_bytes())?;
+    Ok(!findings.is_empty())
+}

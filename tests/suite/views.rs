@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The commands that show records, on recorded ones: without root and without nginx.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::common::sources::project;
+use super::common::tool::PROGRAM;
+
+/// Returns the path of a recorded file.
+fn recorded(name: &str) -> PathBuf {
+    project().join("tests/data").join(name)
+}
+
+/// Runs a command with this input and returns its output.
+fn run(args: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(PROGRAM)
+        .args(args)
+        .env("LANG", "C.UTF-8")
+        .env_remove("LC_ALL")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    /* The program may end before it has read everything. */
+    let _ = writer.join().unwrap();
+    output
+}
+
+/// Returns the text of a command that succeeds and says nothing.
+fn text(args: &[&str], input: &[u8]) -> String {
+    let output = run(args, input);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+    assert!(stderr.is_empty(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns the numbers of a summary.
+fn numbers(args: &[&str], input: &[u8]) -> Value {
+    let text = text(&[&["summary", "--json"], args].concat(), input);
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Returns the line of the error of a command that fails.
+fn error(args: &[&str]) -> String {
+    let output = run(args, b"");
+    assert_eq!(output.status.code(), Some(1), "{args:?}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
+}
+
+/// Check that files and stdin, compressed or not, give the same numbers, and that several files are added up.
+#[test]
+fn sources() {
+    let file = recorded("incidents.jsonl");
+    let path = file.to_str().unwrap();
+    let bytes = fs::read(&file).unwrap();
+    let known = numbers(&[path], b"");
+    assert_eq!(known["requests"], 75);
+    let folder = tempfile::tempdir().unwrap();
+    for (program, name) in [("gzip", "a.gz"), ("xz", "a.xz")] {
+        let packed = folder.path().join(name);
+        let output = Command::new(program).arg("-c").arg(&file).output().unwrap();
+        fs::write(&packed, output.stdout).unwrap();
+    }
+    let packed = folder.path().join("a.gz");
+    let from_stdin = numbers(&["-"], &bytes);
+    for other in [from_stdin, numbers(&[packed.to_str().unwrap()], b"")] {
+        for key in ["requests", "statuses", "elapsed_ns", "stages", "incidents"] {
+            assert_eq!(other[key], known[key], "{key}");
+        }
+    }
+    let twice = numbers(&[path, path], b"");
+    assert_eq!(twice["requests"], 150);
+    /* xz is no format that is read: its lines are counted. */
+    let packed = folder.path().join("a.xz");
+    let unknown = numbers(&[packed.to_str().unwrap()], b"");
+    assert_eq!(unknown["requests"], 0);
+    assert!(unknown["unread_lines"].as_u64() > Some(0));
+}
+
+/// Check the numbers of a summary against those that jq computes over the same file.
+#[test]
+fn numbers_of_jq() {
+    let file = recorded("incidents.jsonl");
+    let known = numbers(&["--group", "status", file.to_str().unwrap()], b"");
+    let filter = "map(select(.type == \"request\" and (.tunnel | not)) | .elapsed_ns) | sort
+        | [length, add, .[length * 0.5 | ceil - 1], .[length * 0.9 | ceil - 1], max]";
+    let output = Command::new("jq")
+        .args(["-s", "-c", filter])
+        .arg(&file)
+        .output();
+    let output = output.expect("jq is installed by make test");
+    let exact: Vec<u64> = serde_json::from_slice(&output.stdout).unwrap();
+    let times = &known["elapsed_ns"];
+    let found = ["count", "sum", "p50", "p90", "max"].map(|key| times[key].as_u64().unwrap());
+    assert_eq!(
+        [found[0], found[1], found[4]],
+        [exact[0], exact[1], exact[4]]
+    );
+    for n in [2, 3] {
+        assert!(
+            found[n] >= exact[n] && found[n] - exact[n] <= exact[n] / 100,
+            "{found:?} {exact:?}"
+        );
+    }
+    let groups = known["groups"].as_array().unwrap();
+    for group in groups.iter().filter(|group| group["name"] != "(none)") {
+        let name = group["name"].as_str().unwrap();
+        assert_eq!(group["requests"], known["statuses"][name], "{name}");
+    }
+}
+
+/// Check that filters choose among recorded requests, and that those that were left out are counted.
+#[test]
+fn filters() {
+    let file = recorded("incidents.jsonl");
+    let path = file.to_str().unwrap();
+    for (option, requests) in [
+        ("--status=499,502,504", 11),
+        ("--uri=/reports/", 10),
+        ("--method=post", 15),
+        ("--min-duration=100ms", 14),
+        ("--host=none.example", 0),
+    ] {
+        let numbers = numbers(&[option, path], b"");
+        assert_eq!(numbers["requests"], requests, "{option}");
+        assert_eq!(numbers["filtered"], 75 - requests, "{option}");
+    }
+    let failed = text(&["summary", "--status=499", path], b"");
+    assert!(
+        failed.contains("the client left while nginx waited for"),
+        "{failed}"
+    );
+}
+
+/// Check that secrets in query strings are not shown.
+#[test]
+fn redacted() {
+    let line = br#"{"type":"request","pid":1,"scheme":"http","status":200,"request_uri":"/a?sig=hidden","elapsed_ns":5}"#;
+    for args in [&["summary", "-"][..], &["summary", "--json", "-"]] {
+        let text = text(args, line);
+        assert!(
+            text.contains("sig=REDACTED") && !text.contains("hidden"),
+            "{text}"
+        );
+    }
+}
+
+/// Check that what can't be read, or has no meaning here, is an error that says what to do.
+#[test]
+fn errors() {
+    let file = recorded("incidents.jsonl");
+    let path = file.to_str().unwrap();
+    for (args, expected) in [
+        (&["summary", "/nowhere"][..], "failed to open \"/nowhere\""),
+        (&["summary", "/"], "failed to open \"/\""),
+        (&["summary", "--tcp", path], "--tcp is for tracing"),
+        (
+            &["summary", "--duration=1s", path],
+            "--duration is for tracing",
+        ),
+        (
+            &["summary", "--compare", path, "/nowhere"],
+            "failed to open \"/nowhere\"",
+        ),
+    ] {
+        let line = error(args);
+        assert!(line.contains(expected), "{line}");
+    }
+    let output = run(&["summary", "--group", "uri", path], b"");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// Check that a comparison of a file with itself finds nothing, and that one with another file does.
+#[test]
+fn compared() {
+    let [one, other] = ["incidents.jsonl", "records.jsonl"].map(recorded);
+    let [one, other] = [one.to_str().unwrap(), other.to_str().unwrap()];
+    let compared = |other: &str| -> Value {
+        let text = text(&["summary", "--json", "--compare", one, other], b"");
+        serde_json::from_str(&text).unwrap()
+    };
+    let same = compared(one);
+    for change in same["elapsed_ns"].as_array().unwrap() {
+        assert_eq!(change["more_than_chance"], false, "{change}");
+    }
+    let differs = compared(other);
+    assert_eq!(differs["failed"]["more_than_chance"], true);
+    let screen = text(&["summary", "--compare", one, other], b"");
+    assert!(screen.contains("99 of 100"), "{screen}");
+}
+
+/// Check that the JSON of summaries is as their schemas say.
+#[test]
+fn schemas() {
+    let file = recorded("incidents.jsonl");
+    let path = file.to_str().unwrap();
+    for (name, args) in [
+        ("summary", &["summary", "--json", path][..]),
+        (
+            "comparison",
+            &["summary", "--json", "--compare", path, path],
+        ),
+    ] {
+        let schema = project().join("docs/schema").join(format!("{name}.json"));
+        let schema: Value = serde_json::from_str(&fs::read_to_string(schema).unwrap()).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let value: Value = serde_json::from_str(&text(args, b"")).unwrap();
+        let errors: Vec<_> = validator
+            .iter_errors(&value)
+            .map(|e| e.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+    }
+}
+
+/// Check the waterfall of the slowest request, of one by its id, and of several in a file of each format.
+#[test]
+fn waterfall() {
+    let file = recorded("incidents.jsonl");
+    let path = file.to_str().unwrap();
+    let screen = text(&["waterfall", path], b"");
+    assert!(screen.contains("id 7955/30/1"), "{screen}");
+    assert_eq!(screen, text(&["waterfall", "--id", "7955/30/1", path], b""));
+    assert!(error(&["waterfall", "--id", "1/2/3", path]).contains("no request has this id"));
+    assert!(error(&["waterfall", "/dev/null"]).contains("there is no request"));
+    let folder = tempfile::tempdir().unwrap();
+    let [html, trace, har] = ["a.html", "a.trace", "a.har"].map(|name| folder.path().join(name));
+    let printed = text(
+        &[
+            "waterfall",
+            "--slowest=5",
+            "--html",
+            html.to_str().unwrap(),
+            "--trace",
+            trace.to_str().unwrap(),
+            "--har",
+            har.to_str().unwrap(),
+            path,
+        ],
+        b"",
+    );
+    assert!(printed.is_empty(), "{printed}");
+    let page = fs::read_to_string(html).unwrap();
+    assert!(page.contains("7955/30/1") && page.contains("<svg"));
+    let har: Value = serde_json::from_str(&fs::read_to_string(har).unwrap()).unwrap();
+    assert_eq!(har["log"]["entries"].as_array().unwrap().len(), 5);
+    let trace: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
+    assert!(trace["traceEvents"].as_array().unwrap().len() > 5);
+    let error = error(&["waterfall", "--html", "/nowhere/a", path]);
+    assert!(error.contains("failed to write \"/nowhere/a\""), "{error}");
+}
+
+/// Check the findings of recorded requests, the choice of a rule, and the exit status.
+#[test]
+fn advise() {
+    let file = recorded("incidents.jsonl");
+    let path = file.to_str().unwrap();
+    let found = run(&["advise", path], b"");
+    assert_eq!(found.status.code(), Some(3));
+    let screen = String::from_utf8(found.stdout).unwrap();
+    assert!(
+        screen.contains("closes kept connections too early"),
+        "{screen}"
+    );
+    let one = run(&["advise", "--json", "--rule=keepalive_race", path], b"");
+    assert_eq!(one.status.code(), Some(3));
+    let finding: Value = serde_json::from_slice(&one.stdout).unwrap();
+    assert_eq!(finding["rule"], "keepalive_race");
+    assert_eq!(finding["subject"], "127.0.0.1:9421");
+    let none = run(&["advise", "--json", "--rule=tunnels", path], b"");
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(0), 0));
+    let page = text(&["advise", "--explain", "keepalive_race"], b"");
+    assert!(page.starts_with("# "), "{page}");
+    assert_eq!(
+        run(&["advise", "--rule", "nosuch", path], b"")
+            .status
+            .code(),
+        Some(2)
+    );
+}
