@@ -44,6 +44,7 @@ mod connection;
 mod container;
 mod ending;
 pub mod filter;
+mod flat;
 pub mod format;
 pub mod host;
 mod inflight;

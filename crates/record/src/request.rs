@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
 
@@ -29,7 +28,7 @@ use crate::waits::Waits;
 /// or the kernel has the value, `x-absent` when the key is not there, `x-otel` the name that OpenTelemetry
 /// has for it (an object of names and their schemas where the value becomes several), `x-otel-note`, and
 /// `x-cut` that `--max-line` shortens the text.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, JsonSchema, PartialEq, Eq, Serialize)]
 #[schemars(deny_unknown_fields)]
 pub struct Request<'a> {
     /// When nginx read the first byte of the request.
