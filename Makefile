@@ -15,7 +15,7 @@ TEST_NEEDS := nginx:nginx wrk:wrk h2load:nghttp2-client nghttp:nghttp2-client bp
 	/usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
 	fcgiwrap:fcgiwrap uwsgi:uwsgi-core /usr/lib/uwsgi/plugins/python3_plugin.so:uwsgi-plugin-python3 \
 	memcached:memcached /usr/lib/python3/dist-packages/grpc:python3-grpcio \
-	rsyslogd:rsyslog prometheus:prometheus jq:jq sqlite3:sqlite3 \
+	rsyslogd:rsyslog prometheus:prometheus jq:jq sqlite3:sqlite3 tmux:tmux gzip:gzip \
 	/usr/share/doc/python3-venv:python3-venv
 BENCH_NEEDS := bpftrace:bpftrace
 GUEST_NEEDS := cpio:cpio

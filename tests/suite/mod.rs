@@ -23,6 +23,7 @@ mod root;
 mod schema;
 /// The sizes of files and functions.
 mod sizes;
+mod top;
 /// What the tables of docs/compatibility.md say of a run.
 mod verdict;
 mod views;

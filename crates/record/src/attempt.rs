@@ -20,7 +20,8 @@ pub struct Attempt<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ADDR_MAX), extend(
         "x-source" = "`u->state->peer`",
-        "x-absent" = "nginx had not chosen a server"
+        "x-absent" = "nginx had not chosen a server; the worker was shut down at once, and its C library had given that memory \
+                      back (musl)"
     ))]
     pub addr: Option<Cow<'a, str>>,
     /// The status, as in `$upstream_status`. It is 502 or 504 from nginx itself when no response came.

@@ -240,7 +240,7 @@ pub struct Request<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::ADDR_MAX), extend(
         "x-source" = "`u->state->peer`",
-        "x-absent" = "the request had no upstream"
+        "x-absent" = "the request had no upstream; otherwise as for `addr` in `upstreams`"
     ))]
     pub upstream_addr: Option<Cow<'a, str>>,
     /// When the connection was accepted. HTTP/3: when its first datagram was read.

@@ -40,6 +40,7 @@ pub mod record;
 /// Recorded lines.
 pub mod recorded;
 /// A real server from a Debian package.
+pub mod screen;
 pub mod server;
 /// The service, without systemd.
 pub mod service;

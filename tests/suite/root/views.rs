@@ -9,6 +9,7 @@ use crate::suite::common::build::REWRITE;
 use crate::suite::common::build::is_built_without;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Nginx;
+use crate::suite::common::screen::Screen;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
@@ -99,6 +100,33 @@ fn summary_screen() {
         screen.lines().all(|line| line.chars().count() <= 80),
         "{screen}"
     );
+}
+
+/// Check the screen of an nginx that is traced: its row, the way to one request, suspending, and leaving.
+#[test]
+fn top() {
+    if is_built_without(REWRITE) {
+        return;
+    }
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let screen = Screen::open(100, 30);
+    screen.line(&format!("$P top --pid {}", nginx.pid()));
+    screen.wait_for("lost 0");
+    let mut client = Client::connect(nginx.port);
+    assert_eq!(client.get("/slow/wait-200").status, 200);
+    screen.wait_for("/slow/");
+    screen.keys(&["Enter"]);
+    screen.wait_for("/slow/wait-200");
+    screen.keys(&["Enter"]);
+    screen.wait_for("wait for header");
+    screen.keys(&["C-z"]);
+    screen.wait_for("Stopped");
+    screen.line("clear; fg");
+    screen.wait_for("wait for header");
+    screen.keys(&["q"]);
+    screen.wait_for("1 request, 0 lost (1 seen, 0 filtered)");
+    screen.assert_restored();
 }
 
 /// Check the lines for people against what was sent.

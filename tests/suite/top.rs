@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ngx-bpf top` on a real terminal, with recorded requests.
+
+use std::process::Command;
+use std::process::Stdio;
+
+use super::common::screen::Screen;
+use super::common::sources::project;
+use super::common::tool::PROGRAM;
+
+/// Starts a replay that is over soon.
+fn replay(screen: &Screen) {
+    let file = project().join("tests/data/incidents.jsonl");
+    screen.line(&format!("$P top --speed 1000 {}", file.display()));
+    screen.wait_for("LOCATION");
+    screen.wait_for("/reports/");
+}
+
+/// Check the keys of the main views, and that the terminal is as before when the user leaves.
+#[test]
+fn keys() {
+    let screen = Screen::open(80, 24);
+    replay(&screen);
+    screen.wait_for("lost 0");
+    screen.keys(&["u"]);
+    screen.wait_for("UPSTREAM / SERVER");
+    screen.keys(&["t"]);
+    screen.wait_for("STATUS");
+    screen.keys(&["l"]);
+    screen.wait_for("LOCATION");
+    screen.keys(&["/"]);
+    screen.line("reports");
+    screen.wait(|seen| seen.contains("/reports/ ") && !seen.contains("/downloads/ "));
+    screen.keys(&["Enter"]);
+    screen.wait_for("requests that were kept");
+    screen.keys(&["Enter"]);
+    screen.wait_for("(worker/connection/request)");
+    screen.keys(&["Enter"]);
+    screen.wait_for("\"request_uri\"");
+    screen.keys(&["q"]);
+    screen.assert_restored();
+}
+
+/// Check that the screen follows the size of the terminal, down to what hardly anything has room in.
+#[test]
+fn resized() {
+    let screen = Screen::open(120, 40);
+    replay(&screen);
+    for (columns, rows) in [(40, 10), (20, 4), (80, 24)] {
+        screen.resize(columns, rows);
+        screen.wait(|seen| {
+            let lines: Vec<&str> = seen.lines().collect();
+            let is_whole = lines.len() <= usize::from(rows);
+            is_whole
+                && lines
+                    .first()
+                    .is_some_and(|line| line.starts_with("ngx-bpf top"))
+        });
+    }
+    screen.wait_for("LOCATION");
+    screen.keys(&["q"]);
+    screen.assert_restored();
+}
+
+/// Check that Ctrl-Z gives the terminal back, and that the screen is there again after that.
+#[test]
+fn suspended() {
+    let screen = Screen::open(80, 24);
+    replay(&screen);
+    screen.keys(&["C-z"]);
+    screen.wait_for("Stopped");
+    screen.line("clear; fg");
+    screen.wait_for("LOCATION");
+    screen.keys(&["C-c"]);
+    screen.assert_restored();
+}
+
+/// Check that signals which end the program give the terminal back.
+#[test]
+fn killed() {
+    for signal in ["TERM", "HUP", "INT"] {
+        let screen = Screen::open(80, 24);
+        screen.line("echo $$ >shell");
+        replay(&screen);
+        let shell = std::fs::read_to_string(screen.path("shell")).unwrap();
+        let mut command = Command::new("pkill");
+        command.args([&format!("-{signal}"), "--parent", shell.trim()]);
+        assert!(command.status().unwrap().success(), "{signal}");
+        screen.wait(|seen| !seen.contains("LOCATION"));
+        screen.assert_restored();
+    }
+}
+
+/// Check that a pipe is shown as it comes, and that its reader need not be at a terminal.
+#[test]
+fn piped() {
+    let screen = Screen::open(80, 24);
+    let file = project().join("tests/data/incidents.jsonl");
+    screen.line(&format!("cat {} | $P top -", file.display()));
+    screen.wait_for("/reports/");
+    screen.keys(&["q"]);
+    screen.assert_restored();
+}
+
+/// Check that without a terminal there is an error that names the command that needs none.
+#[test]
+fn no_terminal() {
+    let file = project().join("tests/data/incidents.jsonl");
+    let mut command = Command::new(PROGRAM);
+    command.arg("top").arg(file).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("stdout is no terminal: ngx-bpf summary"),
+        "{stderr}"
+    );
+}
