@@ -25,5 +25,6 @@ mod schema;
 mod sizes;
 mod top;
 /// What the tables of docs/compatibility.md say of a run.
+mod tutorial;
 mod verdict;
 mod views;

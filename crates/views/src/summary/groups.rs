@@ -2,6 +2,7 @@
 //! The table of groups: one row for each location, or whatever requests are grouped by.
 
 use ngx_bpf_record::statistics::Group;
+use ngx_bpf_record::statistics::GroupKey;
 use ngx_bpf_record::statistics::Statistics;
 
 use crate::bar::bar;
@@ -21,10 +22,11 @@ const NAME_MIN: usize = 10;
 /// The cells of a bar.
 const BAR: u32 = 10;
 
-/// Returns the table, the rows with the most time first. Empty when there is one group only.
+/// Returns the table, the rows with the most time first. Empty when all requests are of one location.
 pub fn table(statistics: &Statistics, all: bool, look: Look) -> String {
     let mut rows: Vec<_> = statistics.groups.named().collect();
-    if rows.len() < 2 {
+    let is_asked = statistics.settings().group != GroupKey::Location;
+    if rows.len() < 2 && !is_asked {
         return String::new();
     }
     rows.sort_by(|(a, one), (b, other)| {
