@@ -5,6 +5,8 @@
 mod abuse;
 /// The client's address.
 mod addresses;
+/// Findings, each provoked.
+mod advise;
 /// What options ask for.
 mod asked;
 /// Bad input: one line, the right exit code, nginx untouched.
