@@ -21,7 +21,7 @@ BENCH_NEEDS := bpftrace:bpftrace
 GUEST_NEEDS := cpio:cpio
 # For tests that read builds of nginx.
 READ_NEEDS := llvm-objdump:llvm strip:binutils
-CHECK_NEEDS := clang-format:clang-format
+CHECK_NEEDS := clang-format:clang-format tmux:tmux jq:jq gzip:gzip
 
 PACKAGE_NEEDS := dpkg-shlibdeps:dpkg-dev ldd:libc-bin readelf:binutils
 # crun runs the image; seccomp.json is the profile that it runs it with.

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
 use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -30,6 +32,10 @@ use crate::host::stderr;
 use crate::host::terminal;
 use crate::pipeline;
 use crate::pipeline::sink::Sink;
+
+/// How long the screen has to end, and how often it is looked whether it has.
+const GRACE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The screen, and its clock.
 #[derive(Clone)]
@@ -82,8 +88,12 @@ fn recorded(options: &TopArgs) -> Result<()> {
         .name("replay".to_owned())
         .spawn(move || replay(&mut records, &reader.top, &reader.pace))
         .context("failed to start a thread")?;
-    let shown = run(&screen.top, &screen.pace, &|| signals.is_end_asked());
-    shown.context("failed to show the screen")?;
+    let (shown, asked) = (screen.clone(), signals.clone());
+    let shown = thread::Builder::new()
+        .name("screen".to_owned())
+        .spawn(move || Ok(run(&shown.top, &shown.pace, &|| asked.is_end_asked())?))
+        .context("failed to start a thread")?;
+    finish(shown, &signals)?;
     /* One that waits for a pipe ends with the process. */
     if reader.is_finished() {
         reader.join().map_err(|_| anyhow!("a thread panicked"))??;
@@ -94,7 +104,7 @@ fn recorded(options: &TopArgs) -> Result<()> {
 /// Traces, and shows what comes.
 fn live(options: &TopArgs) -> Result<bool> {
     let screen = screen(options, String::new(), Pace::live());
-    let shown: Arc<Mutex<Option<JoinHandle<Result<()>>>>> = Arc::default();
+    let shown: Arc<Mutex<Option<(JoinHandle<Result<()>>, Signals)>>> = Arc::default();
     let (to, pace) = (Arc::clone(&screen.top), Arc::clone(&screen.pace));
     let view = move |record: &Record<'_>| {
         let now = pace.now().unwrap_or_default();
@@ -108,8 +118,8 @@ fn live(options: &TopArgs) -> Result<bool> {
     }
     let (begun, of_start) = (screen.clone(), Arc::clone(&shown));
     settings.started = Some(Box::new(move |name, signals| {
-        let thread = show(begun, name, signals)?;
-        *of_start.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        let thread = show(begun, name, signals.clone())?;
+        *of_start.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread, signals));
         Ok(())
     }));
     /* Later this process can open nothing. */
@@ -117,12 +127,29 @@ fn live(options: &TopArgs) -> Result<bool> {
     let ended = pipeline::trace(settings);
     let top = &screen.top;
     top.lock().unwrap_or_else(PoisonError::into_inner).end(None);
-    let thread = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(thread) = thread {
-        let shown = thread.join().map_err(|_| anyhow!("a thread panicked"));
-        shown?.context("failed to show the screen")?;
+    let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((thread, signals)) = shown {
+        finish(thread, &signals)?;
     }
     ended
+}
+
+/// Waits until the screen has ended. When the end is asked for it has a second: a terminal that has gone may never let
+/// it go.
+fn finish(thread: JoinHandle<Result<()>>, signals: &Signals) -> Result<()> {
+    let mut asked = None;
+    while !thread.is_finished() {
+        if signals.is_end_asked() {
+            let asked = *asked.get_or_insert_with(Instant::now);
+            if asked.elapsed() > GRACE {
+                terminal::restore();
+                return Ok(());
+            }
+        }
+        thread::park_timeout(LOOK);
+    }
+    let shown = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
+    shown.context("failed to show the screen")
 }
 
 /// Starts the thread of the screen, without capabilities. When it ends, the end of tracing is asked for.

@@ -4,9 +4,11 @@
 use std::process::Command;
 use std::process::Stdio;
 
+use super::common::program::kill;
 use super::common::screen::Screen;
 use super::common::sources::project;
 use super::common::tool::PROGRAM;
+use super::common::wait_until;
 
 /// Starts a replay that is over soon.
 fn replay(screen: &Screen) {
@@ -19,7 +21,9 @@ fn replay(screen: &Screen) {
 /// Check the keys of the main views, and that the terminal is as before when the user leaves.
 #[test]
 fn keys() {
-    let screen = Screen::open(80, 24);
+    let Some(screen) = Screen::open(80, 24) else {
+        return;
+    };
     replay(&screen);
     screen.wait_for("lost 0");
     screen.keys(&["u"]);
@@ -44,7 +48,9 @@ fn keys() {
 /// Check that the screen follows the size of the terminal, down to what hardly anything has room in.
 #[test]
 fn resized() {
-    let screen = Screen::open(120, 40);
+    let Some(screen) = Screen::open(120, 40) else {
+        return;
+    };
     replay(&screen);
     for (columns, rows) in [(40, 10), (20, 4), (80, 24)] {
         screen.resize(columns, rows);
@@ -65,7 +71,9 @@ fn resized() {
 /// Check that Ctrl-Z gives the terminal back, and that the screen is there again after that.
 #[test]
 fn suspended() {
-    let screen = Screen::open(80, 24);
+    let Some(screen) = Screen::open(80, 24) else {
+        return;
+    };
     replay(&screen);
     screen.keys(&["C-z"]);
     screen.wait_for("Stopped");
@@ -79,22 +87,44 @@ fn suspended() {
 #[test]
 fn killed() {
     for signal in ["TERM", "HUP", "INT"] {
-        let screen = Screen::open(80, 24);
+        let Some(screen) = Screen::open(80, 24) else {
+            return;
+        };
         screen.line("echo $$ >shell");
         replay(&screen);
         let shell = std::fs::read_to_string(screen.path("shell")).unwrap();
-        let mut command = Command::new("pkill");
-        command.args([&format!("-{signal}"), "--parent", shell.trim()]);
-        assert!(command.status().unwrap().success(), "{signal}");
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        let children = std::fs::read_to_string(children).unwrap();
+        kill(signal, children.trim().parse().unwrap());
         screen.wait(|seen| !seen.contains("LOCATION"));
         screen.assert_restored();
     }
 }
 
+/// Check that the program ends when its terminal goes.
+#[test]
+fn hung_up() {
+    let Some(screen) = Screen::open(80, 24) else {
+        return;
+    };
+    screen.line("echo $$ >shell");
+    replay(&screen);
+    let shell = std::fs::read_to_string(screen.path("shell")).unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+    let child = std::fs::read_to_string(children).unwrap();
+    drop(screen);
+    let program = format!("/proc/{}/exe", child.trim());
+    wait_until("the program to end", || {
+        std::fs::read_link(&program).is_err()
+    });
+}
+
 /// Check that a pipe is shown as it comes, and that its reader need not be at a terminal.
 #[test]
 fn piped() {
-    let screen = Screen::open(80, 24);
+    let Some(screen) = Screen::open(80, 24) else {
+        return;
+    };
     let file = project().join("tests/data/incidents.jsonl");
     screen.line(&format!("cat {} | $P top -", file.display()));
     screen.wait_for("/reports/");

@@ -16,8 +16,12 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Opens a window of this size.
-    pub fn open(columns: u16, rows: u16) -> Self {
+    /// Opens a window of this size. `None` where there is no tmux; then it prints SKIP.
+    pub fn open(columns: u16, rows: u16) -> Option<Self> {
+        if Command::new("tmux").arg("-V").output().is_err() {
+            println!("SKIP this machine: tmux is not installed");
+            return None;
+        }
         let screen = Self {
             folder: TempDir::new().unwrap(),
         };
@@ -37,7 +41,7 @@ impl Screen {
         ]);
         screen.wait_for("$");
         screen.line("stty -g >before");
-        screen
+        Some(screen)
     }
 
     /// Runs a command of tmux, with a server of its own.

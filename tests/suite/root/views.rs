@@ -108,9 +108,11 @@ fn top() {
     if is_built_without(REWRITE) {
         return;
     }
+    let Some(screen) = Screen::open(100, 30) else {
+        return;
+    };
     let upstream = Upstream::start();
     let nginx = Nginx::with(HTTP, upstream.port);
-    let screen = Screen::open(100, 30);
     screen.line(&format!("$P top --pid {}", nginx.pid()));
     screen.wait_for("lost 0");
     let mut client = Client::connect(nginx.port);

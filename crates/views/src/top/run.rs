@@ -17,6 +17,7 @@ use super::keys::Asked;
 use super::pace::Pace;
 use super::pace::written;
 use super::terminal::Terminal;
+use super::terminal::wait_for_input;
 
 /// The least time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
@@ -59,9 +60,8 @@ fn show(top: &Mutex<Top>, pace: &Pace, is_end_asked: &dyn Fn() -> bool) -> io::R
             }
             next = Instant::now() + FRAME;
         }
-        let mut wait = next.saturating_duration_since(Instant::now());
-        while event::poll(wait)? {
-            wait = Duration::ZERO;
+        wait_for_input(next.saturating_duration_since(Instant::now()))?;
+        while event::poll(Duration::ZERO)? {
             let asked = handle(&event::read()?, top, pace)?;
             match asked {
                 Asked::Nothing => {}

@@ -147,6 +147,39 @@ pub fn restore() {
     }
 }
 
+/// Waits for input, but no longer than this.
+///
+/// # Errors
+///
+/// Fails when the terminal has gone: crossterm reads its end again and again, and never returns.
+#[cfg(unix)]
+pub fn wait_for_input(most: Duration) -> io::Result<()> {
+    use rustix::event::PollFd;
+    use rustix::event::PollFlags;
+    use rustix::event::Timespec;
+    use rustix::event::poll;
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::IN)];
+    let most = Timespec {
+        tv_sec: most.as_secs().cast_signed(),
+        tv_nsec: most.subsec_nanos().into(),
+    };
+    match poll(&mut fds, Some(&most)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+        return Err(io::Error::other("the terminal has gone"));
+    }
+    Ok(())
+}
+
+/// Waits for input, but no longer than this.
+#[cfg(not(unix))]
+pub fn wait_for_input(most: Duration) -> io::Result<()> {
+    event::poll(most).map(|_| ())
+}
+
 /// Prepares the reading of keys. A process that will give up to open files and sockets calls this before.
 ///
 /// # Errors
