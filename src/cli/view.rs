@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use clap::Args;
@@ -96,10 +97,11 @@ impl FromStr for RequestId {
         let [pid, connection, number] = parts.as_slice() else {
             bail!("not three numbers, separated by \"/\"");
         };
+        let wrong = || "not three numbers, separated by \"/\"";
         Ok(Self {
-            pid: pid.parse()?,
-            connection: connection.parse()?,
-            number: number.parse()?,
+            pid: pid.parse().with_context(wrong)?,
+            connection: connection.parse().with_context(wrong)?,
+            number: number.parse().with_context(wrong)?,
         })
     }
 }

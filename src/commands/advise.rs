@@ -25,6 +25,7 @@ const BLOCKED: Duration = Duration::from_millis(100);
 struct Seen {
     advisor: Advisor,
     requests: u64,
+    lost: u64,
 }
 
 impl Seen {
@@ -33,12 +34,16 @@ impl Seen {
         Self {
             advisor: Advisor::new(),
             requests: 0,
+            lost: 0,
         }
     }
 
     /// Adds a record.
     fn add(&mut self, record: &Record<'_>) {
         self.requests += u64::from(matches!(record, Record::Request(_)));
+        if let Record::Lost(lost) = record {
+            self.lost = self.lost.saturating_add(lost.count);
+        }
         self.advisor.record(record);
     }
 }
@@ -60,9 +65,10 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
         let mut seen = Seen::new();
         let unread = recorded::each(files, &options.view.choice, |record| seen.add(record))?;
         let mut source = recorded::names(files);
-        let lines = unread.lines + unread.partly;
-        if lines > 0 {
-            source += &format!(" ({} lines were not read)", units::count(lines));
+        for (count, what) in [(unread.lines, "not read"), (unread.partly, "read in part")] {
+            if count > 0 {
+                source += &format!(" (lines {what}: {})", units::count(count));
+            }
         }
         (seen, source, true)
     };
@@ -102,9 +108,9 @@ fn print(options: &AdviseArgs, seen: &Seen, source: &str) -> Result<bool> {
     };
     let mut fine = seen.advisor.fine();
     fine.retain(|about| is_asked_about(about));
-    let requests = units::count(seen.requests);
+    let (requests, lost) = (units::count(seen.requests), units::count(seen.lost));
     let head = format!(
-        "{source}: {requests} requests; {} rules looked, {} found",
+        "{source}: {requests} requests, {lost} lost; {} rules looked, {} found",
         findings.len() + fine.len(),
         findings.len()
     );

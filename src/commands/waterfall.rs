@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf waterfall`: one request, or the slowest ones, with each part of its time.
 
+use std::fs;
 use std::fs::File;
+use std::fs::FileType;
+use std::io;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -48,6 +52,8 @@ impl Chosen {
             return;
         };
         match self {
+            /* A tunnel takes as long as its client likes. */
+            Self::Slowest(_) if request.ending.tunnel => {}
             Self::Slowest(slowest) => slowest.add(request),
             Self::Named(id, found) => {
                 let numbers = (request.connection, request.connection_requests);
@@ -124,10 +130,15 @@ fn save(path: &Path, text: &[u8]) -> Result<()> {
     written.with_context(|| format!("failed to write {path:?}"))
 }
 
-/// Creates a file, or empties it.
-fn create(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
+/// Creates a file. One that is there, or a link, is removed; what else is there is written to.
+fn create(path: &Path) -> io::Result<File> {
+    let is_replaced = |kind: FileType| kind.is_file() || kind.is_symlink();
     let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path)
+    match path.symlink_metadata() {
+        Ok(known) if is_replaced(known.file_type()) => fs::remove_file(path)?,
+        Ok(_) => return options.write(true).open(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    options.write(true).create_new(true).mode(0o600).open(path)
 }

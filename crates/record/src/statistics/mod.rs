@@ -115,7 +115,7 @@ impl Statistics {
         match record {
             Record::Request(request) => self.request(request),
             Record::Connection(_) => self.connection(),
-            Record::Lost(lost) => *self.lost.entry(lost.cause).or_default() += lost.count,
+            Record::Lost(lost) => self.lose(lost.cause, lost.count),
             Record::Blocked(blocked) => self.blocked(blocked),
         }
     }
@@ -238,14 +238,22 @@ impl Statistics {
             self.extend_window(first, last);
         }
         for (cause, count) in &from.lost {
-            *self.lost.entry(*cause).or_default() += count;
+            self.lose(*cause, *count);
         }
         self.connections += from.connections;
     }
 
+    /// Adds requests that were lost. A file may say anything.
+    fn lose(&mut self, cause: Cause, count: u64) {
+        let known = self.lost.entry(cause).or_default();
+        *known = known.saturating_add(count);
+    }
+
     /// Returns the number of requests that were lost.
     pub fn lost(&self) -> u64 {
-        self.lost.values().sum()
+        self.lost
+            .values()
+            .fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 

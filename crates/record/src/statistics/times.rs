@@ -90,6 +90,9 @@ impl Times {
     /// Returns the time that this share of all, 0 to 1, did not exceed. `None` when there is none.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         if let Some(known) = &self.histogram {
+            if share >= 1.0 {
+                return Some(self.max_ns);
+            }
             return Some(known.value_at_quantile(share).min(self.max_ns));
         }
         let mut few = self.few.clone();

@@ -99,7 +99,7 @@ impl Worker {
         if blocked.duration_ns > self.longest.0 {
             self.longest = (blocked.duration_ns, blocked.time.clone());
         }
-        self.waiting += blocked.waiting_requests;
+        self.waiting = self.waiting.saturating_add(blocked.waiting_requests);
         self.waiting_ns += u128::from(blocked.waiting_ns.unwrap_or_default());
         let longest = blocked.waiting_max_ns.unwrap_or_default();
         self.waiting_max_ns = self.waiting_max_ns.max(longest);

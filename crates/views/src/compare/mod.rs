@@ -27,6 +27,9 @@ use crate::units;
 
 mod chance;
 
+/// The requests that must lie beyond a percentile, or have failed: of fewer, the place of one is chance.
+const BEYOND_MIN: f64 = 5.0;
+
 /// The groups that one screen has room for.
 const GROUPS: usize = 8;
 
@@ -160,7 +163,7 @@ impl Comparison {
                 text += &change.row(time, look);
             }
         }
-        text += "\n*** larger than in 99 of 100 pairs of samples of both files together\n";
+        text += "\n*** larger than in 99 of 100 pairs of samples of both files together; no mark\n    where fewer than 5 requests lie beyond a percentile\n";
         text
     }
 }
@@ -207,8 +210,9 @@ fn row(name: &str, numbers: [&str; 3], mark: &str, look: Look) -> String {
 /// Compares a percentile.
 fn quantiles(name: &str, times: [&Times; 2], share: f64, numbers: &mut Numbers) -> Change {
     let values = times.map(|times| times.quantile(share).map(|ns| ns as f64));
+    let has_enough = |times: &Times| times.count() as f64 * share.min(1.0 - share) >= BEYOND_MIN;
     let is_more = match values {
-        [Some(before), Some(after)] => {
+        [Some(before), Some(after)] if times.into_iter().all(has_enough) => {
             let mut pool = times[0].clone();
             pool.merge(times[1]);
             let draw = |numbers: &mut Numbers, count: u64| {
@@ -236,8 +240,12 @@ fn failures(groups: [&Group; 2], numbers: &mut Numbers) -> Change {
     let share = |failed: u64, requests: u64| failed as f64 / requests as f64;
     let values =
         groups.map(|group| (group.requests > 0).then(|| share(group.failed, group.requests)));
+    let has_enough = |group: &Group| {
+        let least = group.failed.min(group.requests - group.failed);
+        least as f64 >= BEYOND_MIN
+    };
     let is_more = match values {
-        [Some(before), Some(after)] => {
+        [Some(before), Some(after)] if groups.into_iter().any(has_enough) => {
             let [failed, requests] = [
                 groups.map(|group| group.failed).iter().sum(),
                 groups.map(|group| group.requests).iter().sum(),
@@ -305,94 +313,4 @@ fn groups(sides: [&Statistics; 2], numbers: &mut Numbers) -> Vec<Change> {
 }
 
 #[cfg(test)]
-mod tests {
-    use ngx_bpf_record::Request;
-    use ngx_bpf_record::read::Unread;
-    use ngx_bpf_record::statistics::GroupKey;
-    use ngx_bpf_record::statistics::Settings;
-    use ngx_bpf_record::statistics::Statistics;
-    use ngx_bpf_record::values::End;
-
-    use super::Comparison;
-    use super::Side;
-    use super::chance::Numbers;
-    use crate::look::Look;
-
-    /// Returns the statistics of so many requests whose times vary around a mean.
-    fn statistics(count: u64, mean_ns: f64, failed: u64, seed: u64) -> Statistics {
-        let mut statistics = Statistics::new(Settings {
-            group: GroupKey::Location,
-            slowest: 0,
-        });
-        let mut numbers = Numbers(seed);
-        for n in 0..count {
-            let ns = mean_ns * (1.0 + numbers.normal() / 4.0).max(0.01);
-            let mut request = Request {
-                status: Some(200),
-                elapsed_ns: Some(ns as u64),
-                ..Default::default()
-            };
-            request.place.location = Some("/a".into());
-            if n < failed {
-                request.ending.end = Some(End::UpstreamFailed);
-            }
-            statistics.request(&request);
-        }
-        statistics
-    }
-
-    /// Compares two of them.
-    fn compared(before: &Statistics, after: &Statistics) -> Comparison {
-        let side = |name, statistics| Side {
-            name,
-            statistics,
-            unread: Unread::default(),
-        };
-        Comparison::of(&side("before.json", before), &side("after.json", after))
-    }
-
-    /// Check that what is the same hardly ever seems to differ, and that what differs does.
-    #[test]
-    fn chance() {
-        let mut wrong = 0;
-        for seed in 1..=10 {
-            let [one, other] = [seed, seed + 1_000].map(|seed| statistics(500, 1e6, 10, seed));
-            let compared = compared(&one, &other);
-            let changes = compared.elapsed_ns.iter().chain([&compared.failed]);
-            wrong += changes
-                .filter(|change| change.more_than_chance == Some(true))
-                .count();
-        }
-        assert!(wrong <= 3, "{wrong} of 40");
-        let [slow, fast] =
-            [(1e6, 50), (8e5, 5)].map(|(mean, failed)| statistics(500, mean, failed, 7));
-        let compared = compared(&slow, &fast);
-        assert!(
-            compared
-                .elapsed_ns
-                .iter()
-                .all(|change| change.more_than_chance == Some(true))
-        );
-        assert_eq!(compared.failed.more_than_chance, Some(true));
-        assert_eq!(compared.groups[0].name, "/a");
-    }
-
-    /// Check the screen.
-    #[test]
-    fn screen() {
-        let [slow, fast] =
-            [(1e6, 50), (8e5, 5)].map(|(mean, failed)| statistics(500, mean, failed, 7));
-        let look = Look {
-            colour: false,
-            ascii: true,
-            width: 80,
-        };
-        insta::assert_snapshot!(compared(&slow, &fast).terminal(false, look));
-        let nothing = statistics(0, 1.0, 0, 1);
-        let text = compared(&nothing, &nothing).terminal(false, look);
-        assert!(
-            !text.contains("NaN") && !text.lines().any(|line| line.ends_with("***")),
-            "{text}"
-        );
-    }
-}
+mod tests;

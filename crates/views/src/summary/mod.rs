@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::read::Unread;
 use ngx_bpf_record::statistics::Group;
+use ngx_bpf_record::statistics::GroupKey;
 use ngx_bpf_record::statistics::Statistics;
 use ngx_bpf_record::statistics::Times;
 use ngx_bpf_record::timeline::Stage;
@@ -69,6 +70,9 @@ pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
     if statistics.all.failed == statistics.all.requests {
         text += "\n";
         text += &incidents::all(statistics, about.all, look);
+        if statistics.settings().group != GroupKey::Location {
+            text += &groups::table(statistics, about.all, look);
+        }
         return text;
     }
     if statistics.all.shares.iter().any(|share| *share > 0) {
@@ -100,7 +104,7 @@ pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
 /// Returns the first lines: how much there was, what was lost, and how it ended.
 fn head(statistics: &Statistics, about: &About, look: Look) -> String {
     let requests = statistics.all.requests;
-    let mut line = format!("{}: {} requests", about.source, units::count(requests));
+    let mut line = format!(": {} requests", units::count(requests));
     if let Some(seconds) = numbers::seconds(statistics, about) {
         let rate = units::rate(requests, seconds);
         let window = units::time((seconds * 1e9) as u64);
@@ -111,6 +115,9 @@ fn head(statistics: &Statistics, about: &About, look: Look) -> String {
     if about.filtered > 0 {
         let _ = write!(line, ", filtered {}", units::count(about.filtered));
     }
+    /* The name gives way to the losses. */
+    let rest = look.width.saturating_sub(cell::width(&line, look));
+    let line = cell::at_most(&about.source, rest, look) + &line;
     let mut text = look.strong(&cell::at_most(&line, look.width, look)) + "\n";
     let Unread { lines, partly } = about.unread;
     if lines > 0 {

@@ -127,7 +127,7 @@ impl Top {
     pub fn record(&mut self, record: &Record<'_>, at: Duration) {
         match record {
             Record::Request(_) => self.requests += 1,
-            Record::Lost(lost) => self.lost += lost.count,
+            Record::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
             Record::Connection(_) | Record::Blocked(_) => {}
         }
         self.window.add(record, at);

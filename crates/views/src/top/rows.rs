@@ -105,7 +105,7 @@ impl Worker {
     /// Adds a time in which it was blocked.
     pub fn blocked(&mut self, blocked: &Blocked<'_>) {
         self.blocked.add(blocked.duration_ns);
-        self.waiting += blocked.waiting_requests;
+        self.waiting = self.waiting.saturating_add(blocked.waiting_requests);
         let longest = Longest {
             ns: blocked.duration_ns,
             time: blocked.time.clone(),
