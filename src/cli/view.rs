@@ -69,7 +69,7 @@ pub struct WaterfallArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub html: Option<PathBuf>,
 
-    /// Write a trace in Chrome's format, as https://ui.perfetto.dev opens it, to FILE
+    /// Write a trace in Chrome's format, as ui.perfetto.dev opens it, to FILE
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub trace: Option<PathBuf>,
 

@@ -37,6 +37,9 @@ use crate::pipeline::sink::Sink;
 const GRACE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The thread of the screen, and what asks it to end.
+type Shown = (JoinHandle<Result<()>>, Signals);
+
 /// The screen, and its clock.
 #[derive(Clone)]
 struct Screen {
@@ -104,7 +107,7 @@ fn recorded(options: &TopArgs) -> Result<()> {
 /// Traces, and shows what comes.
 fn live(options: &TopArgs) -> Result<bool> {
     let screen = screen(options, String::new(), Pace::live());
-    let shown: Arc<Mutex<Option<(JoinHandle<Result<()>>, Signals)>>> = Arc::default();
+    let shown: Arc<Mutex<Option<Shown>>> = Arc::default();
     let (to, pace) = (Arc::clone(&screen.top), Arc::clone(&screen.pace));
     let view = move |record: &Record<'_>| {
         let now = pace.now().unwrap_or_default();

@@ -41,6 +41,10 @@ macro_rules! keys {
         }
 
         impl<'a> From<Flat<'a>> for Request<'a> {
+            #[expect(
+                clippy::needless_update,
+                reason = "one of the structs has a member that is no key"
+            )]
             fn from(flat: Flat<'a>) -> Self {
                 Self {
                     $($own: flat.$own,)+
