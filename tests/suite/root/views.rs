@@ -69,7 +69,7 @@ fn summary() {
     let groups = numbers["groups"].as_array().unwrap();
     assert_eq!(groups[0]["name"], "/slow/");
     let wait = numbers["stages"]["upstream_wait"]["max"].as_u64().unwrap();
-    assert!((200_000_000..400_000_000).contains(&wait), "{wait}");
+    assert!((200_000_000..1_000_000_000).contains(&wait), "{wait}");
     assert_eq!(numbers["slowest"][0]["request_uri"], "/slow/wait-200");
     let incident = &numbers["incidents"][0];
     assert_eq!(
