@@ -154,7 +154,14 @@ impl Comparison {
             text += "\nwhat moved, of the mean time of a request\n";
         }
         for change in &self.stages {
-            text += &change.row(time, look);
+            let mut stages = Stage::ALL.into_iter();
+            let stage = stages.find(|stage| stage.name() == change.name);
+            let name = stage.map_or_else(|| change.name.clone(), |stage| title(stage).to_owned());
+            text += &Change {
+                name,
+                ..change.clone()
+            }
+            .row(time, look);
         }
         if !self.groups.is_empty() {
             text += "\np99 by group\n";
@@ -277,7 +284,7 @@ fn stages(sides: [&Statistics; 2]) -> Vec<Change> {
         (side.with_stages > 0).then(|| sum as f64 / side.with_stages as f64)
     };
     let changes = Stage::ALL.into_iter().map(|stage| Change {
-        name: title(stage).to_owned(),
+        name: stage.name().to_owned(),
         before: mean(sides[0], stage),
         after: mean(sides[1], stage),
         more_than_chance: None,

@@ -35,11 +35,12 @@ pub fn table(statistics: &Statistics, all: bool, look: Look) -> String {
     });
     let shown = if all { rows.len() } else { ROWS };
     let mut rest = statistics.groups.other().cloned().unwrap_or_default();
-    let mut left_out = u64::from(rest.requests > 0);
-    for (_, group) in rows.iter().skip(shown) {
-        rest.merge(group);
-        left_out += 1;
-    }
+    /* How many groups found no room in the statistics is not known. */
+    let is_countless = rest.requests > 0;
+    let left_out = rows.len().saturating_sub(shown);
+    rows.iter()
+        .skip(shown)
+        .for_each(|(_, group)| rest.merge(group));
     let key = statistics.settings().group.to_string();
     let head = ["requests", "time", "p50", "p99", "max"];
     let mut text = "\n".to_owned() + &line(&key, head, "where", "failed", look);
@@ -47,7 +48,9 @@ pub fn table(statistics: &Statistics, all: bool, look: Look) -> String {
     for (name, group) in rows.iter().take(shown) {
         text += &row(name, group, whole, look);
     }
-    if left_out > 0 {
+    if is_countless {
+        text += &row("other", &rest, whole, look);
+    } else if left_out > 0 {
         text += &row(&format!("other ({left_out})"), &rest, whole, look);
     }
     text
