@@ -142,7 +142,7 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -D -m 644 packaging/ngx-bpf.logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/ngx-bpf
 	install -D -m 644 packaging/layouts/README $(DESTDIR)$(PREFIX)/share/ngx-bpf/layouts/README
 	gzip -9n <CHANGELOG.md >$(DOC)/changelog.gz
-	install -m 644 README.md docs/*.md $(DOC)
+	install -m 644 README.md docs/*.md docs/*.svg $(DOC)
 	install -m 644 docs/schema/* $(DOC)/schema
 	install -m 644 docs/advise/* $(DOC)/advise
 	install -m 644 packaging/copyright $(DOC)/copyright

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The options that choose what is traced and reported, whatever is done with it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
@@ -130,4 +131,53 @@ pub struct ChoiceArgs {
     /// Print only errors on stderr
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+impl ChoiceArgs {
+    /// Returns the statuses that pass; empty for any.
+    pub fn statuses(&self) -> Vec<RangeInclusive<u32>> {
+        let ranges = self.status.iter();
+        ranges.map(|range| range.first..=range.last).collect()
+    }
+
+    /// Returns the names of the headers that the user named, each once.
+    pub fn header_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for header in &self.header {
+            if !names.contains(&header.name) {
+                names.push(header.name.clone());
+            }
+        }
+        names
+    }
+
+    /// Returns the headers that must have a value.
+    pub fn header_values(&self) -> Vec<(String, String)> {
+        let headers = self.header.iter();
+        headers
+            .filter_map(|header| Some((header.name.clone(), header.value.clone()?)))
+            .collect()
+    }
+
+    /// Returns an option that only tracing has, if one was given.
+    pub fn only_for_tracing(&self) -> Option<&'static str> {
+        let adds_headers = self.header.iter().any(|header| header.value.is_none());
+        let given = [
+            ("--wait", self.wait),
+            ("--duration", self.duration.is_some()),
+            ("--count", self.count.is_some()),
+            ("--sample", self.sample.is_some()),
+            ("--variable", !self.variable.is_empty()),
+            ("--header NAME", adds_headers),
+            ("--config-lines", self.config_lines),
+            ("--blocked", self.blocked.is_some()),
+            ("--connections", self.connections),
+            ("--tcp", self.tcp),
+            ("--user", self.user.is_some()),
+            ("--layout", self.layout.layout.is_some()),
+            ("--debug-info", self.layout.debug_info.is_some()),
+        ];
+        let mut given = given.into_iter().filter(|(_, is_given)| *is_given);
+        given.next().map(|(option, _)| option)
+    }
 }

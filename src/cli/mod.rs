@@ -3,7 +3,6 @@
 //! `commands::trace` converts it to the settings of the layers below. Parsing does not access the
 //! machine.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -22,6 +21,7 @@ use trace::TraceArgs;
 use view::AdviseArgs;
 use view::SummaryArgs;
 use view::TopArgs;
+use view::ViewArgs;
 use view::WaterfallArgs;
 
 pub mod asked;
@@ -74,11 +74,11 @@ impl Cli {
     /// Returns the command line, unless its options do not go together: one that may be repeated was
     /// repeated too often, or one about metrics is there without metrics.
     pub fn checked(self) -> Result<Self, clap::Error> {
-        let names = self.trace.choice.header.iter().map(|header| &header.name);
-        let headers = names.collect::<BTreeSet<_>>().len();
+        let view = self.command.as_ref().and_then(Subcommands::view);
+        let choice = view.map_or(&self.trace.choice, |view| &view.choice);
         for (option, count) in [
-            ("--variable", self.trace.choice.variable.len()),
-            ("--header", headers),
+            ("--variable", choice.variable.len()),
+            ("--header", choice.header_names().len()),
         ] {
             if count > ASKED_MAX {
                 let message = format!(
@@ -87,6 +87,13 @@ impl Cli {
                 );
                 return Err(Self::command().error(ErrorKind::TooManyValues, message));
             }
+        }
+        let is_read = self.command.as_ref().is_some_and(Subcommands::reads_files);
+        if let Some(option) = choice.only_for_tracing().filter(|_| is_read) {
+            let message = format!(
+                "\"{option}\" is for tracing, and records are read from files: leave it out, or leave the files out"
+            );
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         for (option, is_given) in [
             ("--route", !self.trace.route.is_empty()),
@@ -187,6 +194,25 @@ pub enum Subcommands {
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+}
+
+impl Subcommands {
+    /// Returns the options of a command that shows records.
+    fn view(&self) -> Option<&ViewArgs> {
+        match self {
+            Self::Advise(options) => Some(&options.view),
+            Self::Summary(options) => Some(&options.view),
+            Self::Top(options) => Some(&options.view),
+            Self::Waterfall(options) => Some(&options.view),
+            Self::Check(_) | Self::Inflight(_) | Self::Layout { .. } => None,
+        }
+    }
+
+    /// Returns whether records are read from files.
+    fn reads_files(&self) -> bool {
+        let is_compared = matches!(self, Self::Summary(options) if !options.compare.is_empty());
+        is_compared || self.view().is_some_and(|view| !view.files.is_empty())
+    }
 }
 
 /// The options of `check`.

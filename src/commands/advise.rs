@@ -57,7 +57,10 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
     }
     let files = &options.view.files;
     let (seen, source, is_fine) = if files.is_empty() {
-        let (seen, traced, is_fine) = trace(options)?;
+        let (mut seen, traced, is_fine) = trace(options)?;
+        if let Some(count) = traced.listen_overflows {
+            seen.advisor.set_listen_overflows(count);
+        }
         let lasted = u64::try_from(traced.lasted.as_nanos()).unwrap_or(u64::MAX);
         let source = format!("{}, {}", traced.name, units::time(lasted));
         (seen, source, is_fine)
@@ -82,7 +85,7 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
 
 /// Traces until the end, with what the rules look at.
 fn trace(options: &AdviseArgs) -> Result<(Seen, live::Traced, bool)> {
-    live::trace_with(&options.view.choice, Seen::new(), Seen::add, |settings| {
+    live::trace(&options.view.choice, Seen::new(), Seen::add, |settings| {
         let extras = &mut settings.follow.extras;
         extras.config_lines = true;
         extras.blocked.get_or_insert(BLOCKED);

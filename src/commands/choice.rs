@@ -2,6 +2,8 @@
 //! Converts the options that choose what is traced to the settings of the layers below, which do not know the command
 //! line.
 
+use ngx_bpf_record::statistics::GroupKey;
+
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
 use crate::cli::choice::ChoiceArgs;
@@ -20,7 +22,7 @@ pub fn settings(choice: &ChoiceArgs, sink: Sink) -> TraceSettings {
         follow: follow_settings(choice),
         reading: reading_settings(choice),
         filter: text_filter(choice),
-        headers: header_values(choice),
+        headers: choice.header_values(),
         sink,
         duration: choice.duration,
         count: choice.count,
@@ -37,45 +39,34 @@ pub fn settings(choice: &ChoiceArgs, sink: Sink) -> TraceSettings {
     }
 }
 
+/// Makes records have what they are grouped by.
+pub fn ask_for(settings: &mut TraceSettings, key: &GroupKey) {
+    if let GroupKey::Variable(name) = key {
+        let variables = &mut settings.follow.extras.variables;
+        if !variables.contains(name) {
+            variables.push(name.clone());
+        }
+    }
+}
+
 /// Returns the settings that choose what is traced.
 fn follow_settings(choice: &ChoiceArgs) -> FollowSettings {
-    let statuses = choice.status.iter();
-    let statuses: Vec<_> = statuses.map(|range| range.first..=range.last).collect();
     FollowSettings {
         pids: choice.pids.named(),
         wait: choice.wait,
         sockets: choice.sockets,
-        filter: KernelFilter::new(choice.sample, choice.min_duration, &statuses),
+        filter: KernelFilter::new(choice.sample, choice.min_duration, &choice.statuses()),
         extras: Extras {
             config_lines: choice.config_lines,
             tcp: choice.tcp,
             listeners: false,
             connections: choice.connections,
             variables: choice.variable.clone(),
-            headers: header_names(choice),
+            headers: choice.header_names(),
             blocked: choice.blocked,
         },
         redaction: choice.redaction.redaction(),
     }
-}
-
-/// Returns the names of the headers that the user named, each once.
-fn header_names(choice: &ChoiceArgs) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for header in &choice.header {
-        if !names.contains(&header.name) {
-            names.push(header.name.clone());
-        }
-    }
-    names
-}
-
-/// Returns the headers that must have a value.
-fn header_values(choice: &ChoiceArgs) -> Vec<(String, String)> {
-    let headers = choice.header.iter();
-    headers
-        .filter_map(|header| Some((header.name.clone(), header.value.clone()?)))
-        .collect()
 }
 
 /// Returns what the user named for reading processes and their files.

@@ -14,6 +14,7 @@ use ngx_bpf_record::Record;
 
 use crate::cli::choice::ChoiceArgs;
 use crate::commands::choice;
+use crate::host::listen_overflows::ListenOverflows;
 use crate::pipeline;
 use crate::pipeline::TraceSettings;
 use crate::pipeline::sink::Sink;
@@ -24,43 +25,53 @@ pub struct Traced {
     pub name: String,
     /// How long it was traced.
     pub lasted: Duration,
+    /// How often an accept queue was full meanwhile, in the network namespaces of the nginx that were there at the
+    /// beginning. `None` when that can't be read.
+    pub listen_overflows: Option<u64>,
 }
 
-/// Traces until the end, and adds each record to the sum. Returns false besides when tracing failed at its end, which was
-/// reported.
+/// What is known when tracing has begun.
+struct Start {
+    name: String,
+    at: Instant,
+    queues: Option<ListenOverflows>,
+}
+
+/// Traces until the end, with settings that `change` adds to those of the options, and adds each record to the sum.
+/// Returns false besides when tracing failed at its end, which was reported.
 pub fn trace<S: Send + 'static>(
-    choice: &ChoiceArgs,
-    sum: S,
-    add: fn(&mut S, &Record<'_>),
-) -> Result<(S, Traced, bool)> {
-    trace_with(choice, sum, add, |_| {})
-}
-
-/// The same with other settings than the options give.
-pub fn trace_with<S: Send + 'static>(
     choice: &ChoiceArgs,
     sum: S,
     add: fn(&mut S, &Record<'_>),
     change: impl FnOnce(&mut TraceSettings),
 ) -> Result<(S, Traced, bool)> {
     let sum = Arc::new(Mutex::new(sum));
-    let started = Arc::new(Mutex::new((String::new(), Instant::now())));
+    let started = Arc::new(Mutex::new(None));
     let (to, begun) = (Arc::clone(&sum), Arc::clone(&started));
     let view = move |record: &Record<'_>| add(&mut locked(&to), record);
     let mut settings = choice::settings(choice, Sink::View(Box::new(view)));
-    settings.started = Some(Box::new(move |name, _| {
-        *locked(&begun) = (name, Instant::now());
+    settings.started = Some(Box::new(move |traced| {
+        *locked(&begun) = Some(Start {
+            queues: ListenOverflows::of(&traced.pids),
+            name: traced.name,
+            at: Instant::now(),
+        });
         Ok(())
     }));
     change(&mut settings);
     let ended = pipeline::trace(settings)?;
-    let (name, begun) = locked(&started).clone();
+    let start = locked(&started).take();
+    let start = start.ok_or_else(|| anyhow!("tracing has not begun"))?;
     /* Detaching takes some time, in which nothing is seen. */
-    let lasted = begun.elapsed();
-    let lasted = lasted.min(choice.duration.unwrap_or(lasted));
+    let lasted = start.at.elapsed();
+    let traced = Traced {
+        name: start.name,
+        lasted: lasted.min(choice.duration.unwrap_or(lasted)),
+        listen_overflows: start.queues.and_then(|queues| queues.since()),
+    };
     let sum = Arc::into_inner(sum).ok_or_else(|| anyhow!("a thread still adds records"))?;
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((sum, Traced { name, lasted }, ended))
+    Ok((sum, traced, ended))
 }
 
 /// Locks what one thread only changes at a time.

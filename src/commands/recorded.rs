@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use anyhow::ensure;
 use ngx_bpf_record::Record;
+use ngx_bpf_record::filter::Choice;
 use ngx_bpf_record::filter::Filter;
 use ngx_bpf_record::read;
 use ngx_bpf_record::read::Records;
@@ -18,48 +18,27 @@ use ngx_bpf_record::statistics::Statistics;
 
 use crate::cli::choice::ChoiceArgs;
 
-/// The filter of these options. Fails when an option has no meaning for records that exist already.
-pub fn filter(choice: &ChoiceArgs) -> Result<Filter> {
-    let adds_headers = choice.header.iter().any(|header| header.value.is_none());
-    for (option, is_given) in [
-        ("--wait", choice.wait),
-        ("--duration", choice.duration.is_some()),
-        ("--count", choice.count.is_some()),
-        ("--sample", choice.sample.is_some()),
-        ("--variable", !choice.variable.is_empty()),
-        ("--header without a value", adds_headers),
-        ("--config-lines", choice.config_lines),
-        ("--blocked", choice.blocked.is_some()),
-        ("--connections", choice.connections),
-        ("--tcp", choice.tcp),
-        ("--user", choice.user.is_some()),
-    ] {
-        ensure!(
-            !is_given,
-            "{option} is for tracing, and the records of a file are there already: leave it out, or leave the \
-             files out"
-        );
-    }
+/// Returns what these options choose.
+fn chosen(choice: &ChoiceArgs) -> Choice {
     let min_ns = choice.min_duration.map(|min| min.as_nanos());
-    let headers = choice.header.iter();
     let pods = choice.pod.iter();
-    let statuses = choice.status.iter();
-    Ok(Filter {
-        pids: choice.pids.named(),
-        statuses: statuses.map(|range| range.first..=range.last).collect(),
-        min_ns: min_ns.map(|ns| u64::try_from(ns).unwrap_or(u64::MAX)),
-        methods: choice.method.clone(),
-        uri_prefix: choice.uri.clone(),
-        host: choice.host.clone(),
-        failed_only: choice.failed,
-        headers: headers
-            .filter_map(|header| Some((header.name.clone(), header.value.clone()?)))
-            .collect(),
-        containers: choice.container.clone(),
-        pods: pods
-            .map(|pod| (pod.namespace.clone(), pod.name.clone()))
-            .collect(),
-    })
+    Choice {
+        filter: Filter {
+            pids: choice.pids.named(),
+            statuses: choice.statuses(),
+            min_ns: min_ns.map(|ns| u64::try_from(ns).unwrap_or(u64::MAX)),
+            methods: choice.method.clone(),
+            uri_prefix: choice.uri.clone(),
+            host: choice.host.clone(),
+            failed_only: choice.failed,
+            headers: choice.header_values(),
+            containers: choice.container.clone(),
+            pods: pods
+                .map(|pod| (pod.namespace.clone(), pod.name.clone()))
+                .collect(),
+        },
+        redaction: choice.redaction.redaction(),
+    }
 }
 
 /// Returns the names of files for a screen.
@@ -85,8 +64,7 @@ pub struct Recorded {
 
 /// Sums up the records of files that a filter lets through.
 pub fn statistics(files: &[PathBuf], choice: &ChoiceArgs, settings: &Settings) -> Result<Recorded> {
-    let filter = filter(choice)?;
-    let redaction = choice.redaction.redaction();
+    let choice = chosen(choice);
     let empty = || (Statistics::new(settings.clone()), 0_u64);
     let mut failed = None;
     let sources = files.iter().map(|file| {
@@ -97,14 +75,11 @@ pub fn statistics(files: &[PathBuf], choice: &ChoiceArgs, settings: &Settings) -
         opened
     });
     let folded = read::fold(sources, empty, |(statistics, filtered), mut record| {
-        if let Record::Request(request) = &mut record {
-            if !filter.lets_through(request) {
-                *filtered += 1;
-                return;
-            }
-            redaction.apply(request);
+        if choice.take(&mut record) {
+            statistics.add(&record);
+        } else {
+            *filtered += 1;
         }
-        statistics.add(&record);
     });
     let what = failed.as_deref().map_or_else(
         || format!("failed to read {}", names(files)),
@@ -123,17 +98,17 @@ pub fn statistics(files: &[PathBuf], choice: &ChoiceArgs, settings: &Settings) -
     })
 }
 
-/// The records of a source that a filter lets through.
-pub type Chosen = Records<Box<dyn BufRead + Send>>;
-
 /// Opens files, one after another, as one source.
-pub fn open(files: &[PathBuf], choice: &ChoiceArgs) -> Result<Chosen> {
+pub fn open(
+    files: &[PathBuf],
+    choice: &ChoiceArgs,
+) -> Result<Records<impl BufRead + Send + use<>>> {
     let mut all: Box<dyn BufRead + Send> = Box::new(std::io::empty());
     for file in files {
         let source = read::open(file).with_context(|| format!("failed to open {file:?}"))?;
         all = Box::new(all.chain(source));
     }
-    Ok(Records::new(all).chosen(filter(choice)?, choice.redaction.redaction()))
+    Ok(Records::new(all).chosen(chosen(choice)))
 }
 
 /// Passes the records of files on that a filter lets through, in order. Returns what could not be read.

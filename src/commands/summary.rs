@@ -3,7 +3,6 @@
 
 use anyhow::Result;
 use ngx_bpf_record::format::json::write_line;
-use ngx_bpf_record::statistics::GroupKey;
 use ngx_bpf_record::statistics::Settings;
 use ngx_bpf_record::statistics::Statistics;
 use ngx_bpf_views::compare;
@@ -12,6 +11,7 @@ use ngx_bpf_views::summary::About;
 use ngx_bpf_views::summary::Numbers;
 
 use crate::cli::view::SummaryArgs;
+use crate::commands::choice;
 use crate::commands::live;
 use crate::commands::recorded;
 use crate::host::terminal;
@@ -52,11 +52,9 @@ fn settings(options: &SummaryArgs) -> Settings {
 /// Traces until the end, and prints the summary.
 fn live(options: &SummaryArgs) -> Result<bool> {
     let sum = Statistics::new(settings(options));
-    let choice = &options.view.choice;
-    let (statistics, traced, ended) = live::trace_with(choice, sum, Statistics::add, |settings| {
-        if let GroupKey::Variable(name) = &options.group {
-            settings.follow.extras.variables.push(name.clone());
-        }
+    let args = &options.view.choice;
+    let (statistics, traced, ended) = live::trace(args, sum, Statistics::add, |settings| {
+        choice::ask_for(settings, &options.group);
     })?;
     let about = About {
         source: traced.name,

@@ -14,7 +14,6 @@ use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::ensure;
 use ngx_bpf_record::Record;
-use ngx_bpf_record::statistics::GroupKey;
 use ngx_bpf_views::top::Pace;
 use ngx_bpf_views::top::Settings;
 use ngx_bpf_views::top::Top;
@@ -116,13 +115,11 @@ fn live(options: &TopArgs) -> Result<bool> {
             .record(record, now);
     };
     let mut settings = choice::settings(&options.view.choice, Sink::View(Box::new(view)));
-    if let GroupKey::Variable(name) = &options.group {
-        settings.follow.extras.variables.push(name.clone());
-    }
+    choice::ask_for(&mut settings, &options.group);
     let (begun, of_start) = (screen.clone(), Arc::clone(&shown));
-    settings.started = Some(Box::new(move |name, signals| {
-        let thread = show(begun, name, signals.clone())?;
-        *of_start.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread, signals));
+    settings.started = Some(Box::new(move |traced| {
+        let thread = show(begun, traced.name, traced.signals.clone())?;
+        *of_start.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread, traced.signals));
         Ok(())
     }));
     /* Later this process can open nothing. */

@@ -79,8 +79,12 @@ impl Chosen {
 pub fn waterfall(options: &WaterfallArgs) -> Result<bool> {
     let files = &options.view.files;
     let (chosen, ended) = if files.is_empty() {
-        let (chosen, _, ended) =
-            live::trace(&options.view.choice, Chosen::of(options), Chosen::add)?;
+        let (chosen, _, ended) = live::trace(
+            &options.view.choice,
+            Chosen::of(options),
+            Chosen::add,
+            |_| {},
+        )?;
         (chosen, ended)
     } else {
         let mut chosen = Chosen::of(options);

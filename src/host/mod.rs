@@ -10,6 +10,7 @@ pub mod epoll_instances;
 pub mod escape;
 pub mod foreign;
 pub mod kernel_symbols;
+pub mod listen_overflows;
 pub mod memory;
 pub mod pid_namespace;
 pub mod privileges;

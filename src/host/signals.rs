@@ -107,11 +107,6 @@ impl Signals {
 
 #[cfg(test)]
 impl Signals {
-    /// Asks for the end, as SIGINT does.
-    pub fn ask_for_end(&self) {
-        self.end.store(true, Ordering::Relaxed);
-    }
-
     /// Asks for a new output file, as SIGUSR1 does.
     pub fn ask_for_reopen(&self) {
         self.reopen.store(true, Ordering::Relaxed);

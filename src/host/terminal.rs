@@ -22,7 +22,7 @@ pub fn look(ascii: bool) -> Look {
     Look {
         colour: is_stdout() && !is_dumb && !is_set("NO_COLOR"),
         ascii: ascii || !is_utf8(),
-        width: columns().unwrap_or(COLUMNS),
+        width: columns(),
     }
 }
 
@@ -31,10 +31,11 @@ pub fn restore() {
     ngx_bpf_views::top::restore();
 }
 
-/// Returns the columns of the terminal. `None` where stdout is none.
-fn columns() -> Option<usize> {
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+/// Returns the columns of the terminal: 80 where stdout is not a terminal.
+pub fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    let known = size.filter(|size| size.ws_col > 0);
+    known.map_or(COLUMNS, |size| usize::from(size.ws_col))
 }
 
 /// Returns whether the locale has UTF-8: the first of these variables that is set decides.

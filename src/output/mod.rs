@@ -3,7 +3,6 @@
 //! writing never delays the end of the program.
 
 use std::collections::VecDeque;
-use std::env;
 use std::fs::File;
 use std::io;
 use std::io::Seek as _;
@@ -17,14 +16,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use jiff::tz::TimeZone;
-use ngx_bpf_record::Format;
-use ngx_bpf_record::format::json::Json;
-use ngx_bpf_record::format::otel::KNOWN_METHODS_VARIABLE;
-use ngx_bpf_record::format::otel::Otel;
-use ngx_bpf_record::format::text::Text;
 use ngx_bpf_record::values::Cause;
-use ngx_bpf_views::pretty::Pretty;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -32,32 +24,12 @@ use rustix::event::poll;
 use rustix::fs::FileType;
 
 use crate::host::signals::Signals;
-use crate::host::terminal;
+
+pub use encoder::OutputFormat;
+pub use encoder::encoder;
 
 mod destination;
-
-/// The formats of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// One line, with all times.
-    Text,
-    /// One line for people at a terminal.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-    /// One flat JSON object a line, with the names of OpenTelemetry.
-    Otel,
-}
-
-/// Returns the encoder of a format.
-pub fn encoder(format: OutputFormat) -> Box<dyn Format + Send> {
-    match format {
-        OutputFormat::Json => Box::new(Json),
-        OutputFormat::Otel => Box::new(Otel::new(env::var(KNOWN_METHODS_VARIABLE).ok())),
-        OutputFormat::Text => Box::new(Text),
-        OutputFormat::Pretty => Box::new(Pretty::new(|| terminal::look(false), TimeZone::system())),
-    }
-}
+mod encoder;
 
 /// The number of collected bytes from which on they are written, although more records wait.
 const GATHER_BYTES: usize = 64 << 10;

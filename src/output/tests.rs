@@ -43,7 +43,7 @@ fn numbers(text: &[u8]) -> Vec<usize> {
 fn stalled() {
     let (mut reader, mut output) = piped();
     let signals = Signals::default();
-    signals.ask_for_end();
+    signals.end();
     let (begun, mut written) = (Instant::now(), 0);
     let flushed = output.flush(&signals, |_| written += 1);
     assert!(begun.elapsed() >= GRACE);

@@ -3,13 +3,10 @@
 //! filters by numbers (status, duration, sampling): see `attach::object::KernelFilter`.
 
 use ngx_bpf_record::Request;
-use ngx_bpf_record::host::host_and_port;
-use ngx_bpf_record::values::End;
+use ngx_bpf_record::filter::has_failed;
+use ngx_bpf_record::host::has_name;
 
 use crate::decode::texts::Texts;
-
-/// The lowest status that counts as a failure.
-const STATUS_FAILED: u32 = 400;
 
 /// Filters on a request. It passes when it passes every filter that is set.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +33,7 @@ impl TextFilter {
         };
         let is_host = |name: &str| {
             let host = texts.host.lossy();
-            host.is_some_and(|host| host_and_port(&host).0.eq_ignore_ascii_case(name))
+            host.is_some_and(|host| has_name(&host, name))
         };
         (self.methods.is_empty() || self.methods.iter().any(is_method))
             && self.uri_prefix.as_deref().is_none_or(begins_with)
@@ -47,15 +44,6 @@ impl TextFilter {
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
         !self.failed_only || has_failed(request)
     }
-}
-
-/// Returns whether the client got an error or, since the worker had ended, nothing, or an attempt at an
-/// upstream failed, even if another server answered instead.
-fn has_failed(request: &Request<'_>) -> bool {
-    let mut attempts = request.all_attempts();
-    request.status.is_some_and(|status| status >= STATUS_FAILED)
-        || request.ending.end == Some(End::WorkerExit)
-        || attempts.any(|attempt| attempt.failure.is_some())
 }
 
 #[cfg(test)]

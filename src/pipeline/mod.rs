@@ -82,8 +82,30 @@ pub mod view;
 /// The interval at which the control checks the traced processes and the counters.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Takes a description of what is traced, and what says that the end is asked for.
-pub type Started = Box<dyn FnOnce(String, Signals) -> Result<()> + Send>;
+/// What is traced when tracing has begun.
+pub struct Begun {
+    /// A description of it.
+    pub name: String,
+    /// The pids of its masters, and of workers that were asked for.
+    pub pids: Vec<u32>,
+    /// What says that the end is asked for.
+    pub signals: Signals,
+}
+
+impl Begun {
+    /// Describes what a follower traces.
+    fn of(follower: &Follower, signals: Signals) -> Self {
+        let processes = follower.programs().flat_map(|program| &program.processes);
+        Self {
+            name: description::of(follower.programs()),
+            pids: processes.map(|process| process.pid).collect(),
+            signals,
+        }
+    }
+}
+
+/// Takes what is traced, once.
+pub type Started = Box<dyn FnOnce(Begun) -> Result<()> + Send>;
 
 /// The settings of tracing and of the output.
 pub struct TraceSettings {
@@ -107,7 +129,7 @@ pub struct TraceSettings {
     pub user: Option<String>,
     /// The settings of the metrics. `None` when they are not served.
     pub metrics: Option<MetricsSettings>,
-    /// Gets a description of what is traced, when tracing has begun.
+    /// Gets what is traced, when tracing has begun.
     pub started: Option<Started>,
     pub verbosity: Verbosity,
     /// Hints about the settings, printed when tracing has begun.
@@ -168,10 +190,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     sink::print_hints(&settings.hints, state, messages);
     signals.start_clock(settings.duration);
     if let Some(started) = settings.started {
-        started(
-            description::of(control.follower.programs()),
-            signals.clone(),
-        )?;
+        started(Begun::of(&control.follower, signals.clone()))?;
     }
     control.run_until_end(&signals, &stopped, &ended);
     control.finish(records)

@@ -78,7 +78,7 @@ impl Sink {
 /// What is to be said of the output when tracing has begun.
 #[derive(Clone, Copy, Default)]
 pub struct OutputState {
-    /// It is a FIFO that nobody reads.
+    /// It is a FIFO without a reader.
     is_unread: bool,
     /// Everybody may read it.
     is_public: bool,

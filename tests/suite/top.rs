@@ -10,21 +10,22 @@ use super::common::sources::project;
 use super::common::tool::PROGRAM;
 use super::common::wait_until;
 
-/// Starts a replay that is over soon.
-fn replay(screen: &Screen) {
+/// Opens a window with a replay that is over soon. `None` where there is no tmux; then it prints SKIP.
+fn replay(columns: u16, rows: u16) -> Option<Screen> {
+    let screen = Screen::open(columns, rows)?;
     let file = project().join("tests/data/incidents.jsonl");
     screen.line(&format!("$P top --speed 1000 {}", file.display()));
     screen.wait_for("LOCATION");
     screen.wait_for("/reports/");
+    Some(screen)
 }
 
 /// Check the keys of the main views, and that the terminal is as before when the user leaves.
 #[test]
 fn keys() {
-    let Some(screen) = Screen::open(80, 24) else {
+    let Some(screen) = replay(80, 24) else {
         return;
     };
-    replay(&screen);
     screen.wait_for("lost 0");
     screen.keys(&["u"]);
     screen.wait_for("UPSTREAM / SERVER");
@@ -48,10 +49,9 @@ fn keys() {
 /// Check that the screen follows the size of the terminal, down to what hardly anything has room in.
 #[test]
 fn resized() {
-    let Some(screen) = Screen::open(120, 40) else {
+    let Some(screen) = replay(120, 40) else {
         return;
     };
-    replay(&screen);
     for (columns, rows) in [(40, 10), (20, 4), (80, 24)] {
         screen.resize(columns, rows);
         screen.wait(|seen| {
@@ -71,10 +71,9 @@ fn resized() {
 /// Check that Ctrl-Z gives the terminal back, and that the screen is there again after that.
 #[test]
 fn suspended() {
-    let Some(screen) = Screen::open(80, 24) else {
+    let Some(screen) = replay(80, 24) else {
         return;
     };
-    replay(&screen);
     screen.keys(&["C-z"]);
     screen.wait_for("Stopped");
     screen.line("clear; fg");
@@ -87,15 +86,10 @@ fn suspended() {
 #[test]
 fn killed() {
     for signal in ["TERM", "HUP", "INT"] {
-        let Some(screen) = Screen::open(80, 24) else {
+        let Some(screen) = replay(80, 24) else {
             return;
         };
-        screen.line("echo $$ >shell");
-        replay(&screen);
-        let shell = std::fs::read_to_string(screen.path("shell")).unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
-        let children = std::fs::read_to_string(children).unwrap();
-        kill(signal, children.trim().parse().unwrap());
+        kill(signal, screen.child());
         screen.wait(|seen| !seen.contains("LOCATION"));
         screen.assert_restored();
     }
@@ -104,17 +98,12 @@ fn killed() {
 /// Check that the program ends when its terminal goes.
 #[test]
 fn hung_up() {
-    let Some(screen) = Screen::open(80, 24) else {
+    let Some(screen) = replay(80, 24) else {
         return;
     };
-    screen.line("echo $$ >shell");
-    replay(&screen);
-    let shell = std::fs::read_to_string(screen.path("shell")).unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", shell.trim());
-    let child = std::fs::read_to_string(children).unwrap();
+    let program = format!("/proc/{}/exe", screen.child());
     drop(screen);
-    let program = format!("/proc/{}/exe", child.trim());
-    wait_until("the program to end", || {
+    wait_until("the program has not ended", || {
         std::fs::read_link(&program).is_err()
     });
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::elf::image::Image;
 
 /// Builds of tests/NGINX by several compilers, and of forks without modules of their own.
-pub const BUILDS: [&str; 17] = [
+const BUILDS: [&str; 17] = [
     "default",
     "small",
     "debug",
@@ -29,6 +29,12 @@ pub const BUILDS: [&str; 17] = [
     "kong",
     "tengine",
 ];
+
+/// Returns these builds, each with its name.
+pub fn builds() -> impl Iterator<Item = (&'static str, Image)> {
+    let read = |build| image(&cached(&format!("source-{build}/objs/nginx")));
+    BUILDS.into_iter().map(move |build| (build, read(build)))
+}
 
 /// Returns a file of the cache. Tests that call this are ignored unless `make test-binaries` runs them,
 /// which has made the cache.

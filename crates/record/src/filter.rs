@@ -3,7 +3,9 @@
 
 use std::ops::RangeInclusive;
 
-use crate::host::host_and_port;
+use crate::Record;
+use crate::host::has_name;
+use crate::redact::Redaction;
 use crate::request::Request;
 use crate::values::End;
 
@@ -45,7 +47,7 @@ impl Filter {
         };
         let is_host = |name: &str| {
             let host = request.http_host.as_deref();
-            host.is_some_and(|host| host_and_port(host).0.eq_ignore_ascii_case(name))
+            host.is_some_and(|host| has_name(host, name))
         };
         let is_method = |method: &String| request.request_method.as_deref() == Some(method);
         let begins = |prefix: &str| {
@@ -79,6 +81,36 @@ impl Filter {
         };
         (self.containers.is_empty() || self.containers.iter().any(is_id))
             && (self.pods.is_empty() || self.pods.iter().any(is_pod))
+    }
+}
+
+/// What is read of records: the requests that pass a filter, without secrets.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The filter.
+    pub filter: Filter,
+    /// What is removed from the requests that pass it.
+    pub redaction: Redaction,
+}
+
+impl Choice {
+    /// Chooses all records, as they are.
+    pub fn all() -> Self {
+        Self {
+            filter: Filter::default(),
+            redaction: Redaction::Keys(Vec::new()),
+        }
+    }
+
+    /// Returns whether a record passes, and then removes its secrets. Filters are about requests only.
+    pub fn take(&self, record: &mut Record<'_>) -> bool {
+        if let Record::Request(request) = record {
+            if !self.filter.lets_through(request) {
+                return false;
+            }
+            self.redaction.apply(request);
+        }
+        true
     }
 }
 

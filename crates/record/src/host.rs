@@ -10,6 +10,11 @@ pub fn host_and_port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Returns whether a `Host` has this name, with any port, in upper or lower case.
+pub fn has_name(host: &str, name: &str) -> bool {
+    host_and_port(host).0.eq_ignore_ascii_case(name)
+}
+
 /// Returns the address within the brackets of IPv6, or the name itself when it has none.
 pub fn without_brackets(name: &str) -> &str {
     name.strip_prefix('[')

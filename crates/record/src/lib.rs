@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub use attempt::Attempt;
+pub use attempt::Tried;
 pub use blocked::Blocked;
 pub use connection::Connection;
 pub use container::Container;

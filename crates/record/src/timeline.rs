@@ -41,7 +41,7 @@ pub enum Stage {
     Resolve,
     /// It waited for several of these, or for a module that is not nginx's own.
     Wait,
-    /// nginx had it, and waited for nobody else that is known.
+    /// nginx had it, and is not known to have waited for anything.
     Nginx,
     /// A subrequest waited for an upstream.
     Subrequest,

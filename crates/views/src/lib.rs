@@ -10,6 +10,7 @@
 pub mod advise;
 pub mod bar;
 pub mod cell;
+mod clock;
 pub mod compare;
 pub mod look;
 pub mod pretty;
@@ -17,3 +18,4 @@ pub mod summary;
 pub mod top;
 pub mod units;
 pub mod waterfall;
+mod words;

@@ -85,6 +85,12 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// Returns a number with the word for it, which takes an `s` where there is not one.
+pub fn counted(number: u64, word: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{} {word}{end}", count(number))
+}
+
 /// Returns a rate in events a second: `1,842` or `0.12`.
 pub fn rate(number: u64, seconds: f64) -> String {
     let rate = number as f64 / seconds;

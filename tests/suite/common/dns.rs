@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A name server on a free UDP port. Every name resolves to 127.0.0.1, and has no IPv6 address; but of `silent.test` it
-//! says nothing, and that there is no `none.test`.
+//! A name server on a free UDP port. Every name resolves to 127.0.0.1, and has no IPv6 address; but it does not
+//! answer for `silent.test`, and answers that there is no `none.test`.
 
 use std::net::UdpSocket;
 use std::time::Duration;

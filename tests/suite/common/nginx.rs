@@ -18,6 +18,7 @@ use super::build::about;
 use super::build::binary;
 use super::lines;
 use super::ports::free_port;
+use super::program::children;
 use super::program::kill;
 use super::program::open_to_all;
 use super::record::Logged;
@@ -231,12 +232,7 @@ impl Nginx {
 
     /// Returns the pids of its workers. There are none when the master has ended.
     pub fn workers(&self) -> Vec<u32> {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = fs::read_to_string(children).unwrap_or_default();
-        children
-            .split_whitespace()
-            .map(|pid| pid.parse().unwrap())
-            .collect()
+        children(self.pid())
     }
 
     /// Writes a file below its root.

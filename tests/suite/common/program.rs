@@ -46,6 +46,16 @@ pub fn wait_stopped(pid: u32) {
     });
 }
 
+/// Returns the pids of the children of a process. There are none when it has ended.
+pub fn children(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    children
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
 /// Lets every user read a file or a folder.
 pub fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;

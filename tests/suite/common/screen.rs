@@ -2,11 +2,11 @@
 //! A terminal: a shell in a window of tmux, which a test types into and looks at.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::program::children;
 use super::tool::PROGRAM;
 use super::wait_right;
 
@@ -92,13 +92,14 @@ impl Screen {
     pub fn assert_restored(&self) {
         self.line("clear; stty -g >after; echo back again");
         self.wait(|seen| seen.lines().any(|line| line == "back again"));
-        let read = |name| fs::read_to_string(self.path(name)).unwrap();
+        let read = |name| fs::read_to_string(self.folder.path().join(name)).unwrap();
         assert_eq!(read("before"), read("after"));
     }
 
-    /// Returns the path of a file in the folder of the shell.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// Returns the pid of the program that the shell runs.
+    pub fn child(&self) -> u32 {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        children(shell.trim().parse().unwrap())[0]
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 use super::lines;
+use super::program::children;
 use super::program::kill;
 use super::record::Blocked;
 use super::record::Connection;
@@ -22,6 +23,7 @@ use super::record::Line;
 use super::record::Lost;
 use super::record::Record;
 use super::wait_right;
+use super::wait_until;
 
 /// The program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ngx-bpf");
@@ -129,9 +131,16 @@ impl Tool {
 
     /// Returns the tool's pid when another program has started it.
     pub fn child(&self) -> u32 {
-        let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).unwrap();
-        children.trim().parse().unwrap()
+        children(self.pid())[0]
+    }
+
+    /// Waits until it has opened a file whose path ends so.
+    pub fn wait_opened(&self, path: &str) {
+        wait_until(&format!("the tool has not opened {path}"), || {
+            let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+            let mut links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+            links.any(|link| link.ends_with(path))
+        });
     }
 
     /// Returns the workers of the connections that it keeps in the kernel.

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::build::binary;
 use super::nginx::Config;
 use super::nginx::Nginx;
+use super::program::children;
 use super::program::open_to_all;
 use super::program::write_program;
 use super::tool::Tool;
@@ -38,16 +39,14 @@ impl Yard {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let children = format!("/proc/{0}/task/{0}/children", first.id());
-        let child = wait_for(|| {
-            let child = fs::read_to_string(&children).unwrap();
-            let name = fs::read_to_string(format!("/proc/{}/comm", child.trim()));
-            let has_started = name.is_ok_and(|name| name.trim() == "cat");
-            has_started
-                .then_some(child)
-                .ok_or_else(|| "the first process has not started".to_owned())
+        let pid = wait_for(|| {
+            let has_started = |child: &u32| {
+                let name = fs::read_to_string(format!("/proc/{child}/comm"));
+                name.is_ok_and(|name| name.trim() == "cat")
+            };
+            let child = children(first.id()).into_iter().find(has_started);
+            child.ok_or_else(|| "the first process has not started".to_owned())
         });
-        let pid = child.trim().parse().unwrap();
         let folder = TempDir::new().unwrap();
         open_to_all(folder.path());
         Self { first, pid, folder }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf advise` on a real nginx: each rule is provoked, and a healthy server gives no finding. Two rules are not
-//! here: `tunnels` needs ten minutes, and records do not show what `listen_overflow` needs.
+//! here: `tunnels` needs ten minutes, and `listen_overflow` a network namespace, which `listeners` has.
 
 use std::net::Shutdown;
 use std::net::TcpStream;
@@ -109,8 +109,11 @@ fn healthy() {
         get(nginx, "/", 500);
         get(nginx, "/race/", 200);
     });
-    /* A busy machine itself lets requests wait. */
-    findings.retain(|finding| finding["rule"] != "worker_blocked");
+    /* A busy machine itself lets requests wait, and other tests fill queues of the same network namespace. */
+    findings.retain(|finding| {
+        let rule = finding["rule"].as_str().unwrap();
+        !["worker_blocked", "listen_overflow"].contains(&rule)
+    });
     assert!(findings.is_empty(), "{findings:#?}");
 }
 

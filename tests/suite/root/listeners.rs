@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use libbpf_rs::btf::Btf;
@@ -26,6 +27,7 @@ use crate::suite::common::program::kill;
 use crate::suite::common::program::open_to_all;
 use crate::suite::common::program::stop;
 use crate::suite::common::program::write_program;
+use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::root::metrics::served;
 use crate::suite::root::metrics::wait_line;
@@ -199,6 +201,42 @@ fn overflow() {
     drop((waiting, waiting_v6));
     drop(apart);
     tool.wait().assert_clean();
+}
+
+/// Check that `advise` counts what did not fit into a queue, of which nginx itself sees nothing, and that it finds
+/// nothing before.
+#[test]
+fn advised() {
+    let apart = Apart::start(free_port());
+    let pid = apart.nginx.pid().to_string();
+    let options = ["advise", "--rule", "listen_overflow", "--pid", &pid];
+    let fill = || {
+        let workers = apart.nginx.workers();
+        workers.iter().for_each(|worker| stop(*worker));
+        drop(apart.connect("127.0.0.1"));
+        workers.iter().for_each(|worker| kill("CONT", *worker));
+    };
+    let advise = |fill: &dyn Fn()| {
+        let mut tool = Tool::spawn(Command::new(PROGRAM).args(options));
+        tool.read_stdout();
+        tool.wait_ready(1);
+        tool.wait_opened("net/netstat");
+        fill();
+        let ended = tool.stop();
+        (ended.status.code(), ended.stdout.join("\n"))
+    };
+    fill();
+    let before = apart.kernel_count("ListenOverflows");
+    assert!(before > 0);
+    let (status, found) = advise(&|| {});
+    assert_eq!(status, Some(0), "{found}");
+    let is_fine = "looked at and fine: overflows of accept queues";
+    assert!(found.contains(is_fine), "{found}");
+    let (status, found) = advise(&fill);
+    let count = apart.kernel_count("ListenOverflows") - before;
+    assert_eq!(status, Some(3), "{found}");
+    let evidence = format!("the kernel dropped {count} connection attempts");
+    assert!(found.contains(&evidence), "{found}");
 }
 
 /// Check that a listener that a reload removes has no series any more, that the others keep theirs, and that

@@ -11,6 +11,8 @@ use crate::elf::Elf;
 use crate::sites::waits::EVENT;
 use crate::sites::waits::Wait;
 use crate::sites::waits::WakeUp;
+use crate::sites::waits::effects_on;
+use crate::sites::waits::only;
 
 /// The function that begins with a name. It calls `ngx_resolver_set_timeout()` by way of `ngx_resolve_name_locked()`.
 const BEGIN: &str = "ngx_resolve_name";
@@ -25,6 +27,7 @@ const DATA_FROM_HANDLER: i64 = 8;
 /// Finds it. `None` when the binary's code does not show it, or shows several.
 pub fn timeout_handler(elf: &Elf<'_>) -> Option<WakeUp> {
     let code_from = |address| elf.code_from(address);
+    let effects = |function| effects_on(elf, function, EVENT, CONTEXT);
     let begin = elf.symbol(BEGIN)?.address;
     let called = |function: &u64| dataflow::calls(elf.machine(), &code_from, *function);
     let mut functions = BTreeSet::from([begin]);
@@ -33,40 +36,27 @@ pub fn timeout_handler(elf: &Elf<'_>) -> Option<WakeUp> {
     }
     let stored: BTreeSet<u64> = functions
         .into_iter()
-        .flat_map(|function| callbacks::named_by(elf, &effects(elf, function)))
+        .flat_map(|function| callbacks::named_by(elf, &effects(function)))
         .collect();
-    let mut found = stored.into_iter().filter_map(|address| {
-        let context_data = data_of(&effects(elf, address).touched)?;
+    only(stored.into_iter().filter_map(|address| {
+        let context_data = data_of(&effects(address).touched)?;
         Some(WakeUp {
             wait: Wait::Resolve,
             function: "ngx_resolver_timeout_handler",
             address,
             context_data,
         })
-    });
-    found.next().filter(|_| found.next().is_none())
-}
-
-/// Returns the effects of a function whose first argument is an event of the resolver.
-fn effects(elf: &Elf<'_>, function: u64) -> dataflow::FunctionEffects {
-    let code_from = |address| elf.code_from(address);
-    let follow = |member| (member == (EVENT, 0)).then_some(CONTEXT);
-    dataflow::analyze(elf.machine(), &code_from, function, EVENT, &follow)
+    }))
 }
 
 /// Returns the offset of `ctx->data` if a function that accesses these members is the one. It sets `ctx->state`, and
 /// calls `ctx->handler`, which is further back.
 fn data_of(touched: &BTreeSet<MemberByte>) -> Option<u16> {
-    let mut touched = touched.iter().copied();
-    let [first, second, (CONTEXT, handler)] = [touched.next()?, touched.next()?, touched.next()?]
-    else {
+    let touched: Vec<MemberByte> = touched.iter().copied().collect();
+    let [(EVENT, 0), (CONTEXT, STATE), (CONTEXT, handler)] = touched[..] else {
         return None;
     };
-    let is_alone = touched.next().is_none();
-    let is_it = is_alone && [first, second] == [(EVENT, 0), (CONTEXT, STATE)] && handler > STATE;
-    is_it
-        .then(|| u16::try_from(handler + DATA_FROM_HANDLER).ok())
-        .flatten()
+    u16::try_from(handler.checked_add(DATA_FROM_HANDLER)?).ok()
 }
 
 #[cfg(test)]
@@ -79,8 +69,7 @@ mod tests {
     #[test]
     #[ignore = "reads builds of nginx that make test-binaries makes"]
     fn as_the_symbols_have_it() {
-        for build in built::BUILDS {
-            let image = built::image(&built::cached(&format!("source-{build}/objs/nginx")));
+        for (build, image) in built::builds() {
             let elf = Elf::parse(&image).unwrap();
             let found = timeout_handler(&elf).unwrap_or_else(|| panic!("{build}: it is not found"));
             let known = elf.symbol(found.function).unwrap().address;

@@ -91,8 +91,7 @@ struct Search {
 impl Search {
     /// Returns the address that the code shows. `None` when it shows none, or several.
     fn in_code(&self, elf: &Elf<'_>, symbol: u64) -> Option<u64> {
-        let mut addresses = (self.find)(elf, symbol).into_iter();
-        addresses.next().filter(|_| addresses.next().is_none())
+        only((self.find)(elf, symbol).into_iter())
     }
 }
 
@@ -185,8 +184,12 @@ fn is_own(name: &[u8]) -> bool {
 /// Returns the function that a module adds to nginx's phases. `None` when the build lacks the module, or when its code
 /// does not show one.
 pub fn phase_handler(elf: &Elf<'_>, module: &str) -> Option<u64> {
-    let mut handlers = phase_handlers(elf, elf.symbol(module)?.address).into_iter();
-    handlers.next().filter(|_| handlers.next().is_none())
+    only(phase_handlers(elf, elf.symbol(module)?.address).into_iter())
+}
+
+/// Returns what was found if it is one thing only.
+pub fn only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// Returns the functions that a module adds to nginx's phases, which its `postconfiguration` does.
@@ -254,10 +257,21 @@ fn cache_lock_wait(elf: &Elf<'_>, open: u64) -> BTreeSet<u64> {
     stored.into_iter().filter(is_wait).collect()
 }
 
-/// Returns the effects of a function whose first argument points to the struct `argument`.
+/// Returns the effects of a function whose first argument points to the struct `argument`, where `ev->data` of an event
+/// points to a request.
 fn effects(elf: &Elf<'_>, function: u64, argument: &'static str) -> FunctionEffects {
+    effects_on(elf, function, argument, REQUEST)
+}
+
+/// Does the same where `ev->data` points to the struct `data`.
+pub fn effects_on(
+    elf: &Elf<'_>,
+    function: u64,
+    argument: &'static str,
+    data: &'static str,
+) -> FunctionEffects {
     let code_from = |address| elf.code_from(address);
-    let follow = |member| (member == (EVENT, 0)).then_some(REQUEST);
+    let follow = |member| (member == (EVENT, 0)).then_some(data);
     dataflow::analyze(elf.machine(), &code_from, function, argument, &follow)
 }
 
@@ -277,8 +291,7 @@ mod tests {
     #[test]
     #[ignore = "reads builds of nginx that make test-binaries makes"]
     fn as_the_symbols_have_it() {
-        for build in built::BUILDS {
-            let image = built::image(&built::cached(&format!("source-{build}/objs/nginx")));
+        for (build, image) in built::builds() {
             let elf = Elf::parse(&image).unwrap();
             for search in &SEARCHES {
                 let symbol = elf.symbol(search.symbol).unwrap().address;

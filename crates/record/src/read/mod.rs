@@ -14,8 +14,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::Record;
-use crate::filter::Filter;
-use crate::redact::Redaction;
+use crate::filter::Choice;
 use crate::request::Request;
 use frames::Frames;
 
@@ -89,9 +88,7 @@ pub struct Records<R> {
     source: R,
     line: Vec<u8>,
     unread: Unread,
-    filter: Filter,
-    redaction: Redaction,
-    filtered: u64,
+    choice: Choice,
 }
 
 impl<R: BufRead> Records<R> {
@@ -101,15 +98,13 @@ impl<R: BufRead> Records<R> {
             source,
             line: Vec::new(),
             unread: Unread::default(),
-            filter: Filter::default(),
-            redaction: Redaction::Keys(Vec::new()),
-            filtered: 0,
+            choice: Choice::all(),
         }
     }
 
-    /// Leaves out the requests that a filter does not let through, and removes secrets from the others.
-    pub fn chosen(mut self, filter: Filter, redaction: Redaction) -> Self {
-        (self.filter, self.redaction) = (filter, redaction);
+    /// Leaves out the records that are not chosen.
+    pub fn chosen(mut self, choice: Choice) -> Self {
+        self.choice = choice;
         self
     }
 
@@ -120,24 +115,13 @@ impl<R: BufRead> Records<R> {
     /// Fails when the source can't be read.
     pub fn next_record(&mut self) -> io::Result<Option<Record<'static>>> {
         while next_line(&mut self.source, &mut self.line, &mut self.unread)? {
-            let Some(mut record) = parse(&self.line, &mut self.unread) else {
-                continue;
-            };
-            if let Record::Request(request) = &mut record {
-                if !self.filter.lets_through(request) {
-                    self.filtered += 1;
-                    continue;
-                }
-                self.redaction.apply(request);
+            if let Some(mut record) = parse(&self.line, &mut self.unread)
+                && self.choice.take(&mut record)
+            {
+                return Ok(Some(record));
             }
-            return Ok(Some(record));
         }
         Ok(None)
-    }
-
-    /// Returns the number of requests that the filter has left out so far.
-    pub fn filtered(&self) -> u64 {
-        self.filtered
     }
 
     /// Returns what could not be read so far.
@@ -187,7 +171,7 @@ fn next_line(
     }
 }
 
-/// Returns the record of a line. `None` when it is none; then it is counted, unless it is blank.
+/// Returns the record of a line. `None` when it is not a record; then it is counted, unless it is blank.
 fn parse(line: &[u8], unread: &mut Unread) -> Option<Record<'static>> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return None;
@@ -211,7 +195,11 @@ fn parse(line: &[u8], unread: &mut Unread) -> Option<Record<'static>> {
     }
 }
 
-/// Returns the part of a request that this version knows. `None` when it is no request, or has no pid.
+/// Keys without which a record is not read: every version writes them.
+const REQUIRED: [&str; 2] = ["pid", "scheme"];
+
+/// Returns the part of a request that this version knows. `None` when it is not a request, or lacks a key of
+/// `REQUIRED`. Each other key is tried alone, since a hostile line may have very many.
 fn known_part(line: &[u8]) -> Option<Record<'static>> {
     let Value::Object(keys) = serde_json::from_slice(line).ok()? else {
         return None;
@@ -219,21 +207,22 @@ fn known_part(line: &[u8]) -> Option<Record<'static>> {
     if keys.get("type")?.as_str()? != "request" {
         return None;
     }
-    let required = |name: &str| keys.get(name).map(|value| (name.to_owned(), value.clone()));
-    let mut known: Map<String, Value> = required("pid").into_iter().collect();
-    /* A record always has it; the views do not look at it. */
-    known.insert("scheme".to_owned(), Value::from("http"));
-    Request::deserialize(&Value::Object(known.clone())).ok()?;
+    let mut known = Map::new();
+    for name in REQUIRED {
+        known.insert(name.to_owned(), keys.get(name)?.clone());
+    }
+    let mut tried = known.clone();
     for (name, value) in keys {
-        let before = known.insert(name.clone(), value);
-        if Request::deserialize(&Value::Object(known.clone())).is_err() {
-            match before {
-                Some(before) => known.insert(name, before),
-                None => known.remove(&name),
-            };
+        if REQUIRED.contains(&name.as_str()) {
+            continue;
+        }
+        tried.insert(name.clone(), value);
+        let is_read = Request::deserialize(&tried).is_ok();
+        if let Some(value) = tried.remove(&name).filter(|_| is_read) {
+            known.insert(name, value);
         }
     }
-    let request = Request::deserialize(&Value::Object(known)).ok()?;
+    let request = Request::deserialize(&known).ok()?;
     Some(Record::Request(Box::new(request)))
 }
 

@@ -99,6 +99,18 @@ fn other_versions() {
     assert_eq!(pids(bytes), (vec![5], expected));
 }
 
+/// Check that a line with very many unknown keys is read at once.
+#[test]
+fn many_keys() {
+    let keys: String = (0..60_000).map(|n| format!(",\"k{n}\":{n}")).collect();
+    let text = line(1, &(keys + ",\"status\":\"many\""));
+    let expected = Unread {
+        lines: 0,
+        partly: 1,
+    };
+    assert_eq!(pids(text.into_bytes()), (vec![1], expected));
+}
+
 /// Check that a line without an end does not fill the memory, and does not hide the next one.
 #[test]
 fn long_lines() {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is counted of requests that have something in common.
 
-use crate::attempt::Attempt;
+use std::collections::BTreeMap;
+
+use crate::attempt::Tried;
 use crate::request::Request;
 use crate::shares::Shares;
 use crate::statistics::times::Times;
@@ -20,12 +22,12 @@ pub struct Group {
     pub requests: u64,
     /// The sums of the shares in `time_ns`: client, nginx, upstream, wait.
     pub shares: [u128; 4],
-    /// The number of requests by the first digit of their status; 0: without a status.
+    /// The number of requests by the first digit of their status of three digits.
     pub statuses: [u64; 10],
+    /// The number of requests without a status.
+    pub without_status: u64,
     /// The number of those that failed: see [`has_failed`].
     pub failed: u64,
-    /// Bytes sent to clients.
-    pub bytes: u64,
 }
 
 impl Group {
@@ -46,11 +48,11 @@ impl Group {
             let sums = self.shares.iter_mut().zip(shares);
             sums.for_each(|(sum, share)| *sum += share);
         }
-        let digit = request.status.unwrap_or_default() / 100;
-        self.statuses[(digit as usize).min(9)] += 1;
+        match request.status {
+            Some(status) => self.statuses[(status as usize / 100).min(9)] += 1,
+            None => self.without_status += 1,
+        }
         self.failed += u64::from(has_failed(request));
-        let bytes = request.response_size.unwrap_or_default();
-        self.bytes += u64::try_from(bytes).unwrap_or_default();
     }
 
     /// Adds all requests of another group.
@@ -61,13 +63,13 @@ impl Group {
         sums.for_each(|(sum, share)| *sum += share);
         let counts = self.statuses.iter_mut().zip(other.statuses);
         counts.for_each(|(sum, count)| *sum += count);
+        self.without_status += other.without_status;
         self.failed += other.failed;
-        self.bytes += other.bytes;
     }
 }
 
-/// Returns whether a request failed: its status is 500 or above, or it has none, or it came to no good end (`end` is
-/// neither `ok` nor `rejected` nor `limited`).
+/// Returns whether a request failed: its status is 500 or above, or it has no status, or its `end` is neither `ok` nor
+/// `rejected` nor `limited`.
 pub fn has_failed(request: &Request<'_>) -> bool {
     let is_good = matches!(
         request.ending.end,
@@ -96,7 +98,7 @@ pub struct Peer {
     /// How long the response took, from its first byte to its last.
     pub read: Times,
     /// Why attempts failed, and how often.
-    pub failures: std::collections::BTreeMap<Failure, u64>,
+    pub failures: BTreeMap<Failure, u64>,
     /// The number of attempts that another one followed.
     pub retried: u64,
     /// The begin of the last request with an attempt that did not fail.
@@ -104,8 +106,18 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Returns the name of the row of an upstream.
+    pub fn row_name(tried: &Tried<'_, '_>) -> String {
+        format!("{}\t{}", tried.group, tried.addr())
+    }
+
     /// Adds an attempt of a request.
-    pub fn add(&mut self, request: &Request<'_>, attempt: &Attempt<'_>, is_retried: bool) {
+    pub fn add(&mut self, request: &Request<'_>, tried: &Tried<'_, '_>) {
+        let attempt = tried.attempt;
+        if self.tries == 0 {
+            tried.group.clone_into(&mut self.group);
+            tried.addr().clone_into(&mut self.addr);
+        }
         self.tries += 1;
         if let Some(reused) = attempt.reused {
             self.kept_known += 1;
@@ -129,7 +141,7 @@ impl Peer {
         if let Some(ns) = read {
             self.read.add(ns);
         }
-        self.retried += u64::from(is_retried);
+        self.retried += u64::from(tried.is_retried);
         match attempt.failure {
             Some(failure) => *self.failures.entry(failure).or_default() += 1,
             None => self.last_success = self.last_success.take().max(request.time.clone()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that came to no good end, by what was the matter.
+//! Requests that failed, by the reason.
 
 use std::collections::HashMap;
 

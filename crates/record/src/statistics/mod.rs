@@ -65,12 +65,14 @@ pub struct Statistics {
     pub peers: Rows<Peer>,
     /// The statuses.
     pub statuses: BTreeMap<u32, u64>,
-    /// What came to no good end.
+    /// Requests that failed, by the reason.
     pub incidents: Incidents,
     /// The slowest requests.
     pub slowest: Slowest,
-    /// How long tunnels lived that have ended.
-    pub tunnels: Times,
+    /// The number of tunnels that have ended.
+    pub tunnels: u64,
+    /// How long those lived of which it is known.
+    pub tunnel_times: Times,
     /// The time of the first request, and of the last one.
     pub window: Option<(String, String)>,
     /// Requests that were lost, by cause.
@@ -97,7 +99,8 @@ impl Statistics {
             peers: Rows::new(ROWS_MAX),
             statuses: BTreeMap::new(),
             incidents: Incidents::default(),
-            tunnels: Times::default(),
+            tunnels: 0,
+            tunnel_times: Times::default(),
             window: None,
             lost: BTreeMap::new(),
             connections: 0,
@@ -126,8 +129,10 @@ impl Statistics {
             self.extend_window(time, time);
         }
         if request.ending.tunnel {
-            self.tunnels
-                .add(request.ending.tunnel_ns.unwrap_or_default());
+            self.tunnels += 1;
+            if let Some(ns) = request.ending.tunnel_ns {
+                self.tunnel_times.add(ns);
+            }
             return;
         }
         self.all.add(request);
@@ -148,7 +153,10 @@ impl Statistics {
         self.groups
             .row(key.as_deref().unwrap_or("(none)"))
             .add(request);
-        self.add_attempts(request);
+        for tried in request.tried() {
+            let row = self.peers.row(&Peer::row_name(&tried));
+            row.add(request, &tried);
+        }
         self.incidents.add(request);
         self.slowest.add(request);
     }
@@ -179,24 +187,6 @@ impl Statistics {
             .for_each(|(times, sum)| times.add(sum));
     }
 
-    /// Adds the attempts at upstreams, of subrequests as well.
-    fn add_attempts(&mut self, request: &Request<'_>) {
-        let group = request.place.upstream_name.as_deref().unwrap_or_default();
-        let own = (group, &request.upstreams);
-        let of_subrequests = request.subrequests.iter().map(|sub| ("", &sub.upstreams));
-        for (group, attempts) in [own].into_iter().chain(of_subrequests) {
-            for (n, attempt) in attempts.iter().enumerate() {
-                let addr = attempt.addr.as_deref().unwrap_or_default();
-                let row = self.peers.row(&format!("{group}\t{addr}"));
-                if row.tries == 0 {
-                    row.group = group.to_owned();
-                    row.addr = addr.to_owned();
-                }
-                row.add(request, attempt, n + 1 < attempts.len());
-            }
-        }
-    }
-
     /// Makes the window contain a part of the time.
     fn extend_window(&mut self, from: &str, to: &str) {
         match &mut self.window {
@@ -222,7 +212,7 @@ impl Statistics {
             (&mut self.accept_queue, &from.accept_queue),
             (&mut self.handshake, &from.handshake),
             (&mut self.read_wait, &from.read_wait),
-            (&mut self.tunnels, &from.tunnels),
+            (&mut self.tunnel_times, &from.tunnel_times),
             (&mut self.blocked, &from.blocked),
         ] {
             to.merge(from);
@@ -240,6 +230,7 @@ impl Statistics {
         for (cause, count) in &from.lost {
             self.lose(*cause, *count);
         }
+        self.tunnels += from.tunnels;
         self.connections += from.connections;
     }
 
@@ -247,6 +238,16 @@ impl Statistics {
     fn lose(&mut self, cause: Cause, count: u64) {
         let known = self.lost.entry(cause).or_default();
         *known = known.saturating_add(count);
+    }
+
+    /// Returns the groups, those with the most time first.
+    pub fn groups_by_time(&self) -> Vec<(&str, &Group)> {
+        let mut groups: Vec<_> = self.groups.named().collect();
+        groups.sort_by(|(a, one), (b, other)| {
+            let time = |group: &Group| group.elapsed.sum_ns();
+            time(other).cmp(&time(one)).then(a.cmp(b))
+        });
+        groups
     }
 
     /// Returns the number of requests that were lost.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Rows by name, of which there are only so many: what does not fit is counted together.
+//! A bounded number of rows by name: what does not fit is counted together.
 
 use std::collections::HashMap;
 

@@ -13,7 +13,7 @@ pub struct Slowest {
 }
 
 impl Slowest {
-    /// Creates it for so many requests.
+    /// Creates an empty list that keeps this number of requests.
     pub fn new(max: usize) -> Self {
         Self {
             requests: Vec::new(),
@@ -21,9 +21,11 @@ impl Slowest {
         }
     }
 
-    /// Adds a request if it is one of the slowest.
+    /// Adds a request if it is one of the slowest. One without `elapsed_ns` is not.
     pub fn add(&mut self, request: &Request<'_>) {
-        let ns = request.elapsed_ns.unwrap_or_default();
+        let Some(ns) = request.elapsed_ns else {
+            return;
+        };
         let is_full = self.requests.len() >= self.max;
         let least = self.requests.last().map_or(0, |(least, _)| *least);
         if self.max == 0 || is_full && ns <= least {

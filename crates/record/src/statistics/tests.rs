@@ -129,7 +129,7 @@ fn tunnels() {
     request.ending.tunnel_ns = Some(5);
     statistics.request(&request);
     assert_eq!(
-        (statistics.all.requests, statistics.tunnels.count()),
+        (statistics.all.requests, statistics.tunnel_times.count()),
         (0, 1)
     );
 }

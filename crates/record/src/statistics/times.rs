@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 /// The significant digits of the histograms: a percentile is at most 1 % above the exact one.
 const DIGITS: u8 = 2;
 
-/// The longest time that is told apart from longer ones: an hour, in ns. The maximum and the sum are exact.
+/// The longest time that the histograms distinguish, in ns: an hour. The maximum and the sum are exact.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
 /// The most times that are kept as they are. A histogram needs much more memory than these.

@@ -13,11 +13,13 @@ use crate::advise::rule::NOTICED_NS;
 use crate::advise::rule::Rule;
 use crate::advise::rule::SHARE;
 use crate::advise::rule::SHARE_FROM;
-use crate::advise::rule::counted;
+use crate::advise::rule::enough;
 use crate::advise::rule::is_share;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::rule::part_of;
+use crate::advise::rule::spread;
+use crate::units::counted;
 use crate::units::time;
 
 /// Connections that wait for long.
@@ -65,27 +67,20 @@ pub const OVERFLOW: Rule = Rule {
 
 /// Returns the findings about long waits.
 fn find_waits(collected: &Collected) -> Option<Vec<Finding>> {
-    let listeners = collected
-        .listeners
-        .rows
-        .named()
-        .map(|(_, listener)| listener);
-    let enough: Vec<&Listener> = listeners
-        .filter(|listener| listener.accept.count() >= MANY)
-        .collect();
-    let is_found = |listener: &&&Listener| {
+    let rows = &collected.listeners.rows;
+    let enough = enough(rows, |listener| listener.accept.count() >= MANY)?;
+    let is_found = |listener: &&Listener| {
         let all = u128::from(listener.accept.count());
         is_share(u128::from(listener.long), all, SHARE)
             && listener.long_ns >= u128::from(NOTICED_NS)
     };
-    let found = enough.iter().filter(is_found);
-    (!enough.is_empty()).then(|| found.map(|listener| finding(listener)).collect())
+    let found = enough.into_iter().filter(is_found);
+    Some(found.map(finding).collect())
 }
 
 /// Returns the finding of a listener.
 fn finding(listener: &Listener) -> Finding {
     let waits = &listener.accept;
-    let of = |share| time(waits.quantile(share).unwrap_or_default());
     Finding {
         rule: QUEUE.name,
         subject: listener.name.clone(),
@@ -96,12 +91,7 @@ fn finding(listener: &Listener) -> Finding {
                 part_of(listener.long, waits.count(), "connection"),
                 time(LONG_NS)
             ),
-            format!(
-                "all of them: p50 {}, p99 {}, max {}",
-                of(0.5),
-                of(0.99),
-                time(waits.max_ns().unwrap_or_default())
-            ),
+            format!("all of them: {}", spread(waits)),
         ],
         requests: Some(listener.long),
         failed: 0,
@@ -155,7 +145,7 @@ mod tests {
     use crate::advise::samples::found;
     use crate::advise::samples::found_in;
 
-    /// Returns requests of so many connections, of which some waited for so long.
+    /// Returns requests on connections of their own, of which the first ones waited for `ns`.
     fn requests(number: u64, long: u64, ns: u64) -> Vec<Sample> {
         (0..number)
             .map(|n| {

@@ -9,11 +9,12 @@ use crate::advise::rule::Least;
 use crate::advise::rule::NOTICED_FROM;
 use crate::advise::rule::NOTICED_NS;
 use crate::advise::rule::Rule;
-use crate::advise::rule::counted;
+use crate::advise::rule::enough;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::rule::total;
 use crate::units::count;
+use crate::units::counted;
 use crate::units::significant;
 
 /// The least number of requests at the listener.
@@ -51,20 +52,11 @@ pub const RULE: Rule = Rule {
 
 /// Returns the findings.
 fn find(collected: &Collected) -> Option<Vec<Finding>> {
-    let listeners = collected
-        .listeners
-        .rows
-        .named()
-        .map(|(_, listener)| listener);
-    let enough: Vec<&Listener> = listeners
-        .filter(|listener| listener.workers.len() > 1)
-        .filter(|listener| {
-            let requests = listener.workers.values().map(|share| share.requests);
-            requests.sum::<u64>() >= REQUESTS
-        })
-        .collect();
-    let found = enough.iter().filter_map(|listener| finding(listener));
-    (!enough.is_empty()).then(|| found.collect())
+    let enough = enough(&collected.listeners.rows, |listener| {
+        let requests = listener.workers.values().map(|share| share.requests);
+        listener.workers.len() > 1 && requests.sum::<u64>() >= REQUESTS
+    })?;
+    Some(enough.into_iter().filter_map(finding).collect())
 }
 
 /// Returns the finding of a listener.
@@ -113,8 +105,8 @@ fn finding(listener: &Listener) -> Option<Finding> {
     })
 }
 
-/// Returns the sentences about the busiest worker, and about so many others with so many requests and connections
-/// together, for each of which requests waited so long at most.
+/// Returns the sentences about the busiest worker and the others: their number, their requests and connections
+/// together, and the longest time that requests waited for one of them.
 fn evidence(
     busiest: &Share,
     number: u64,
@@ -124,7 +116,7 @@ fn evidence(
 ) -> Vec<String> {
     let average = |sum: u64| significant(sum as f64 / number as f64);
     let of_others = match waited {
-        0 => "nobody waited for the others".to_owned(),
+        0 => "no request waited for the others".to_owned(),
         ns => format!("for each of the others {} at most", total(ns)),
     };
     vec![
@@ -161,7 +153,7 @@ mod tests {
     use crate::advise::samples::Sample;
     use crate::advise::samples::found;
 
-    /// Returns requests of four workers, of which the first has so many of a hundred, and lets them wait for so long.
+    /// Returns requests of four workers. The first has `share` percent of them, and lets one in ten wait for `wait_ns`.
     fn requests(share: u64, wait_ns: u64) -> Vec<Sample> {
         (0..2_000)
             .map(|n| {
@@ -195,7 +187,7 @@ mod tests {
             finding.evidence,
             [
                 "1,400 requests on 360 new connections; 3 other workers of the same time: 200 and 46.7 on average",
-                "140 waited for it, together 2.80 s; nobody waited for the others",
+                "140 waited for it, together 2.80 s; no request waited for the others",
             ]
         );
         assert_eq!(
@@ -204,7 +196,7 @@ mod tests {
         );
     }
 
-    /// Check that equal workers, unequal ones for which nobody waits, and those of before and after a reload are no
+    /// Check that equal workers, unequal ones for which no request waits, and those of before and after a reload are no
     /// finding.
     #[test]
     fn silent() {

@@ -10,13 +10,14 @@ use crate::advise::rule::Least;
 use crate::advise::rule::NOTICED_FROM;
 use crate::advise::rule::NOTICED_NS;
 use crate::advise::rule::Rule;
-use crate::advise::rule::counted;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::rule::part_of;
+use crate::advise::rule::spread;
 use crate::advise::rule::total;
 use crate::advise::workers::Place;
 use crate::advise::workers::Worker;
+use crate::units::counted;
 use crate::units::time;
 
 /// The least number of requests that waited.
@@ -122,7 +123,6 @@ fn describe(place: &Place) -> Option<String> {
 /// Returns the finding of a worker for which requests waited, without a record that says why.
 fn with_waits(pid: &str, worker: &Worker) -> Finding {
     let waits = &worker.waits;
-    let of = |share| time(waits.quantile(share).unwrap_or_default());
     Finding {
         rule: RULE.name,
         subject: format!("worker {pid}"),
@@ -132,12 +132,7 @@ fn with_waits(pid: &str, worker: &Worker) -> Finding {
                 "the bytes of {} lay in the socket until the worker came to them",
                 part_of(waits.count(), worker.requests, "request")
             ),
-            format!(
-                "together {}: p50 {}, max {}",
-                total(waits.sum_ns()),
-                of(0.5),
-                time(waits.max_ns().unwrap_or_default())
-            ),
+            format!("together {}: {}", total(waits.sum_ns()), spread(waits)),
         ],
         requests: Some(waits.count()),
         failed: 0,
@@ -249,13 +244,13 @@ mod tests {
             findings[0].evidence,
             [
                 "the bytes of 10 of 100 requests (10 %) lay in the socket until the worker came to them",
-                "together 212 ms: p50 20.0 ms, max 32.0 ms",
+                "together 212 ms: p50 20.0 ms, p99 32.0 ms, max 32.0 ms",
             ]
         );
         assert_eq!(findings[0].lost_ns, Some(212_000_000));
     }
 
-    /// Check that a block for which nobody waited, two requests, and short waits are no finding.
+    /// Check that a blocked worker for which no request waited, two requests, and short waits are no finding.
     #[test]
     fn silent() {
         assert!(found_in(RULE.name, &[blocked(0, 0)]).is_empty());

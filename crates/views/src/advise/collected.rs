@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is collected of records for the rules: by upstream server, location, worker and listener, of each so many at
-//! most.
+//! What is collected of records for the rules: by upstream server, location, worker and listener. The number of
+//! each is bounded.
 
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::statistics::Rows;
 
-use crate::advise::clock::nanoseconds;
 use crate::advise::listeners::Listeners;
 use crate::advise::locations::Location;
 use crate::advise::servers::Server;
 use crate::advise::workers::Worker;
+use crate::clock::since_epoch;
 
 /// The most upstream servers, and the most locations. Both are those of a configuration, which has fewer.
 const ROWS_MAX: usize = 128;
@@ -54,7 +54,8 @@ impl Default for Collected {
 impl Collected {
     /// Adds a request.
     pub fn request(&mut self, request: &Request<'_>) {
-        let begin = request.time.as_deref().and_then(nanoseconds);
+        let begin = request.time.as_deref().and_then(since_epoch);
+        let begin = begin.and_then(|time| u64::try_from(time.as_nanos()).ok());
         if let Some(begin) = begin {
             let (first, last) = self.window.unwrap_or((begin, begin));
             self.window = Some((first.min(begin), last.max(begin)));

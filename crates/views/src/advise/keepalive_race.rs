@@ -6,12 +6,12 @@ use crate::advise::collected::Collected;
 use crate::advise::rule::FEW;
 use crate::advise::rule::Least;
 use crate::advise::rule::Rule;
-use crate::advise::rule::counted;
 use crate::advise::rule::is_share;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::servers::Closed;
 use crate::advise::servers::Server;
+use crate::units::counted;
 use crate::units::time;
 
 /// The least number of attempts that failed.
@@ -205,7 +205,7 @@ mod tests {
     use crate::advise::samples::Sample;
     use crate::advise::samples::found;
 
-    /// Returns requests on kept connections: idle for so long, and whether they were closed.
+    /// Returns requests on kept connections, each with its idle time and whether the connection was closed.
     fn requests(of: &[(u64, bool)]) -> Vec<Sample> {
         let sample = |(n, (idle, is_closed)): (usize, &(u64, bool))| {
             let mut sample = Sample::at_ms(n as u64 * 10).upstream("app", "10.0.2.9:80", 300_000);

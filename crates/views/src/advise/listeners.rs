@@ -20,7 +20,7 @@ const WORKERS_MAX: usize = 256;
 /// The most clients whose handshakes are known. Others are never taken for clients that come again.
 const CLIENTS_MAX: usize = 4096;
 
-/// The longest address of a client, in bytes. A longer one is none.
+/// The longest address of a client, in bytes. A client with a longer one is never known.
 const CLIENT_BYTES_MAX: usize = 128;
 
 /// From how long on a wait to be accepted is long.

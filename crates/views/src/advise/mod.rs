@@ -15,7 +15,6 @@ use collected::Collected;
 mod accept;
 mod balance;
 mod blocked;
-mod clock;
 mod collected;
 mod keepalive_race;
 mod listeners;

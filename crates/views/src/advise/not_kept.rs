@@ -12,11 +12,11 @@ use crate::advise::rule::MANY;
 use crate::advise::rule::MANY_FROM;
 use crate::advise::rule::Rule;
 use crate::advise::rule::SHARE;
-use crate::advise::rule::counted;
 use crate::advise::rule::is_share;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::rule::part_of;
+use crate::units::counted;
 use crate::units::percent;
 use crate::units::rate;
 use crate::units::time;
@@ -155,7 +155,7 @@ impl Group {
             advice: vec![
                 "keepalive 32; in the `upstream` block".to_owned(),
                 "proxy_http_version 1.1; and proxy_set_header Connection \"\"; (fastcgi_keep_conn on; for FastCGI)".to_owned(),
-                "nginx before 1.29.7 keeps none unless told so; later ones do: see whether the server closes them".to_owned(),
+                "nginx before 1.29.7 keeps none by default; later releases do: see whether the server closes them".to_owned(),
             ],
             config: self.config.clone(),
         }

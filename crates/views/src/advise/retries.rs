@@ -7,9 +7,9 @@ use crate::advise::locations::Location;
 use crate::advise::rule::FEW;
 use crate::advise::rule::Least;
 use crate::advise::rule::Rule;
-use crate::advise::rule::counted;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
+use crate::units::counted;
 
 /// The least number of requests.
 const REPEATED: u64 = 1;

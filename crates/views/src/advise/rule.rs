@@ -3,9 +3,14 @@
 
 use std::fmt;
 
+use ngx_bpf_record::statistics::Rows;
+use ngx_bpf_record::statistics::Times;
+
 use crate::advise::Finding;
 use crate::advise::collected::Collected;
+use crate::advise::locations::Location;
 use crate::units::count;
+use crate::units::counted;
 use crate::units::percent;
 use crate::units::time;
 
@@ -99,15 +104,45 @@ pub(super) const fn least(least: Least, what: &'static str, from: &'static str) 
     Threshold { least, what, from }
 }
 
+/// Returns the rows that have enough to look at. `None` when none has.
+pub(super) fn enough<T>(rows: &Rows<T>, has_enough: impl Fn(&T) -> bool) -> Option<Vec<&T>>
+where
+    T: Clone + Default,
+{
+    let rows = rows.named().map(|(_, row)| row);
+    let enough: Vec<&T> = rows.filter(|row| has_enough(row)).collect();
+    (!enough.is_empty()).then_some(enough)
+}
+
+/// Returns the findings about the locations where something happened to [`FEW`] requests and to [`SHARE`] percent of
+/// them. `finding` returns `None` where it is none for another reason. Returns `None` when there are too few requests to look at.
+pub(super) fn in_locations(
+    collected: &Collected,
+    happened: impl Fn(&Location) -> u64,
+    finding: impl Fn(&Location) -> Option<Finding>,
+) -> Option<Vec<Finding>> {
+    if collected.requests < FEW {
+        return None;
+    }
+    let found = collected.locations.named().filter_map(|(_, location)| {
+        let count = happened(location);
+        let is_often = is_share(u128::from(count), u128::from(location.requests), SHARE);
+        if count < FEW || !is_often {
+            return None;
+        }
+        Some(Finding {
+            subject: location.subject(),
+            requests: Some(count),
+            config: location.config.clone(),
+            ..finding(location)?
+        })
+    });
+    Some(found.collect())
+}
+
 /// Returns whether a part is at least this share, in percent, of the whole.
 pub(super) fn is_share(part: u128, whole: u128, least: u64) -> bool {
     part.saturating_mul(100) >= whole.saturating_mul(u128::from(least))
-}
-
-/// Returns a number with the word for it, which takes an `s` where there is not one.
-pub(super) fn counted(number: u64, word: &str) -> String {
-    let end = if number == 1 { "" } else { "s" };
-    format!("{} {word}{end}", count(number))
 }
 
 /// Returns a part of a whole as a number and a share: `12 of 40 requests (30 %)`.
@@ -119,6 +154,19 @@ pub(super) fn part_of(part: u64, whole: u64, word: &str) -> String {
 /// Returns a sum of times as that of a finding. `None` when nothing was measured.
 pub(super) fn lost(ns: u128) -> Option<u64> {
     (ns > 0).then(|| u64::try_from(ns).unwrap_or(u64::MAX))
+}
+
+/// Returns how long it took for people: `p50 1.20 ms, p99 4.00 ms, max 5.10 ms`. Empty when nothing was measured.
+pub(super) fn spread(times: &Times) -> String {
+    let all = [
+        ("p50", times.quantile(0.5)),
+        ("p99", times.quantile(0.99)),
+        ("max", times.max_ns()),
+    ];
+    let known = all
+        .into_iter()
+        .filter_map(|(name, ns)| Some(format!("{name} {}", time(ns?))));
+    Vec::from_iter(known).join(", ")
 }
 
 /// Returns a sum of times for people.

@@ -13,7 +13,7 @@ use crate::advise::Finding;
 pub struct Sample(pub Request<'static>);
 
 impl Sample {
-    /// Creates a request that began so many ms after midnight, took 0.1 ms, and had no upstream.
+    /// Creates a request that began at this time after midnight, took 0.1 ms, and had no upstream.
     pub fn at_ms(ms: u64) -> Self {
         let mut sample = Self(Request {
             pid: 100,
@@ -54,7 +54,7 @@ impl Sample {
         phases.downstream_response_last_byte_time = Some(1_000 + ns);
     }
 
-    /// Adds an attempt at an upstream on a kept connection, that took so long.
+    /// Adds an attempt at an upstream on a kept connection, which took `ns`.
     pub fn upstream(mut self, group: &'static str, addr: &'static str, ns: u64) -> Self {
         let before = self.0.elapsed_ns.unwrap();
         let from = 1_000 + before;

@@ -5,6 +5,7 @@ use crate::advise::Finding;
 use crate::advise::collected::Collected;
 use crate::advise::rule::Least;
 use crate::advise::rule::Rule;
+use crate::advise::rule::enough;
 use crate::advise::rule::is_share;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
@@ -43,16 +44,14 @@ pub const RULE: Rule = Rule {
 
 /// Returns the findings.
 fn find(collected: &Collected) -> Option<Vec<Finding>> {
-    let servers = collected.servers.named().map(|(_, server)| server);
-    let enough: Vec<&Server> = servers
-        .filter(|server| server.answered + server.silent.count >= TRIES)
-        .collect();
-    let is_silent = |server: &&&Server| {
-        let tries = server.answered + server.silent.count;
-        is_share(u128::from(server.silent.count), u128::from(tries), SILENT)
+    let tries = |server: &Server| server.answered + server.silent.count;
+    let enough = enough(&collected.servers, |server| tries(server) >= TRIES)?;
+    let is_silent = |server: &&Server| {
+        let silent = u128::from(server.silent.count);
+        is_share(silent, u128::from(tries(server)), SILENT)
     };
-    let found = enough.iter().filter(is_silent);
-    (!enough.is_empty()).then(|| found.map(|server| finding(server)).collect())
+    let found = enough.into_iter().filter(is_silent);
+    Some(found.map(finding).collect())
 }
 
 /// Returns the finding of a server.
@@ -107,7 +106,7 @@ mod tests {
     use crate::advise::samples::Sample;
     use crate::advise::samples::found;
 
-    /// Returns requests of which the first attempt gets no answer, and the second one does or there is none.
+    /// Returns requests of which the first attempt gets no answer, and the second one, if there is one, does.
     fn requests(number: u64, is_hidden: impl Fn(u64) -> bool) -> Vec<Sample> {
         (0..number)
             .map(|n| {

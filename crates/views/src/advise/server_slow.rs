@@ -10,12 +10,12 @@ use crate::advise::collected::Collected;
 use crate::advise::rule::Least;
 use crate::advise::rule::Rule;
 use crate::advise::rule::SHARE;
-use crate::advise::rule::counted;
 use crate::advise::rule::is_share;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::servers::Server;
 use crate::units::count;
+use crate::units::counted;
 use crate::units::significant;
 use crate::units::time;
 
@@ -129,7 +129,7 @@ mod tests {
     use crate::advise::samples::Sample;
     use crate::advise::samples::found;
 
-    /// Returns requests in turn at three servers of a group, of which the first takes so long.
+    /// Returns requests in turn at three servers of a group, of which the first takes `ns`.
     fn requests(number: u64, ns: impl Fn(u64) -> u64) -> Vec<Sample> {
         let servers = ["10.0.1.4:80", "10.0.1.5:80", "10.0.1.6:80"];
         (0..number)

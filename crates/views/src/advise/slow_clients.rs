@@ -11,12 +11,12 @@ use crate::advise::rule::Least;
 use crate::advise::rule::Rule;
 use crate::advise::rule::SHARE;
 use crate::advise::rule::SHARE_FROM;
-use crate::advise::rule::is_share;
+use crate::advise::rule::in_locations;
 use crate::advise::rule::least;
 use crate::advise::rule::part_of;
+use crate::advise::rule::spread;
 use crate::advise::rule::total;
 use crate::units::count;
-use crate::units::time;
 
 /// The least sum of times.
 const HELD_NS: u64 = 1_000_000_000;
@@ -55,43 +55,24 @@ pub const RULE: Rule = Rule {
 
 /// Returns the findings.
 fn find(collected: &Collected) -> Option<Vec<Finding>> {
-    if collected.requests < FEW {
-        return None;
-    }
-    let locations = collected.locations.named().map(|(_, location)| location);
-    let found = locations.filter(|location| is_found(location));
-    Some(found.map(finding).collect())
-}
-
-/// Returns whether the clients of a location are slow.
-fn is_found(location: &Location) -> bool {
-    let slow = &location.stalled.times;
-    slow.count() >= FEW
-        && is_share(
-            u128::from(slow.count()),
-            u128::from(location.requests),
-            SHARE,
-        )
-        && slow.sum_ns() >= u128::from(HELD_NS)
+    let slow = |location: &Location| location.stalled.times.count();
+    in_locations(collected, slow, |location| {
+        let sum_ns = location.stalled.times.sum_ns();
+        (sum_ns >= u128::from(HELD_NS)).then(|| finding(location))
+    })
 }
 
 /// Returns the finding of a location. The time is not one that nginx could save: none is lost.
 fn finding(location: &Location) -> Finding {
     let stalled = &location.stalled;
     let slow = &stalled.times;
-    let of = |share| time(slow.quantile(share).unwrap_or_default());
     let mut evidence = vec![
         format!(
             "{} to slow clients; their sockets were full for {} together",
             part_of(slow.count(), location.requests, "response"),
             total(slow.sum_ns())
         ),
-        format!(
-            "of one: p50 {}, p99 {}, max {}",
-            of(0.5),
-            of(0.99),
-            time(slow.max_ns().unwrap_or_default())
-        ),
+        format!("of one: {}", spread(slow)),
     ];
     for (number, held) in [
         (stalled.with_file, "held a temporary file"),
@@ -103,18 +84,14 @@ fn finding(location: &Location) -> Finding {
     }
     Finding {
         rule: RULE.name,
-        subject: location.subject(),
         title: format!("{}: slow clients hold buffers", location.subject()),
         evidence,
-        requests: Some(slow.count()),
-        failed: 0,
-        lost_ns: None,
         advice: vec![
             "smaller responses: gzip on; expires; sizes of images".to_owned(),
             "proxy_buffering on; where an upstream's connection is held".to_owned(),
             "send_timeout, which ends a client that takes nothing at all".to_owned(),
         ],
-        config: location.config.clone(),
+        ..Default::default()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::advise::rule::Rule;
 use crate::advise::rule::SHARE;
 use crate::advise::rule::SHARE_FROM;
 use crate::advise::rule::Threshold;
-use crate::advise::rule::is_share;
+use crate::advise::rule::in_locations;
 use crate::advise::rule::least;
 use crate::advise::rule::part_of;
 use crate::units::count;
@@ -40,7 +40,7 @@ pub const REQUEST: Rule = Rule {
     verb: "look",
     thresholds: &THRESHOLDS,
     page: include_str!("../../../../docs/advise/request_spill.md"),
-    find: |collected| find(collected, |location| &location.request_spill, of_request),
+    find: |collected| find(collected, |location| &location.request_spill, of_requests),
 };
 
 /// Responses of upstreams.
@@ -51,95 +51,67 @@ pub const RESPONSE: Rule = Rule {
     verb: "look",
     thresholds: &THRESHOLDS,
     page: include_str!("../../../../docs/advise/response_spill.md"),
-    find: |collected| find(collected, |location| &location.response_spill, of_response),
+    find: |collected| find(collected, |location| &location.response_spill, of_responses),
 };
 
 /// Returns the findings about one kind of temporary files.
 fn find(
     collected: &Collected,
     spill: fn(&Location) -> &Spill,
-    finding: fn(&Location, &Spill) -> Finding,
+    finding: fn(&Location) -> Finding,
 ) -> Option<Vec<Finding>> {
-    if collected.requests < FEW {
-        return None;
-    }
-    let locations = collected.locations.named().map(|(_, location)| location);
-    let is_found = |location: &&Location| {
-        let (count, all) = (spill(location).count, location.requests);
-        count >= FEW && is_share(u128::from(count), u128::from(all), SHARE)
-    };
-    let found = locations.filter(is_found);
-    Some(
-        found
-            .map(|location| finding(location, spill(location)))
-            .collect(),
-    )
-}
-
-/// Returns the sentence about the sizes of temporary files.
-fn sizes(spill: &Spill) -> String {
-    let all = u64::try_from(spill.bytes).unwrap_or(u64::MAX);
-    format!("{} in all; the largest {}", size(all), size(spill.largest))
-}
-
-/// Returns the finding about bodies of requests.
-fn of_request(location: &Location, spill: &Spill) -> Finding {
-    Finding {
-        rule: REQUEST.name,
-        subject: location.subject(),
-        title: format!(
-            "{}: bodies of requests go to temporary files",
-            location.subject()
-        ),
-        evidence: vec![
+    let with_sizes = |location: &Location| {
+        let spill = spill(location);
+        let mut finding = finding(location);
+        let all = u64::try_from(spill.bytes).unwrap_or(u64::MAX);
+        let sizes = [
             format!(
                 "{} with a temporary file",
                 part_of(spill.count, location.requests, "request")
             ),
-            sizes(spill),
-        ],
-        requests: Some(spill.count),
-        failed: 0,
-        lost_ns: None,
+            format!("{} in all; the largest {}", size(all), size(spill.largest)),
+        ];
+        finding.evidence.splice(..0, sizes);
+        Some(finding)
+    };
+    in_locations(collected, |location| spill(location).count, with_sizes)
+}
+
+/// Returns the part of a finding that only bodies of requests have.
+fn of_requests(location: &Location) -> Finding {
+    Finding {
+        rule: REQUEST.name,
+        title: format!(
+            "{}: bodies of requests go to temporary files",
+            location.subject()
+        ),
         advice: vec![
             "client_body_buffer_size (8k or 16k), if most bodies are little larger".to_owned(),
             "proxy_request_buffering off; if the upstream can read as slowly as clients send"
                 .to_owned(),
             "client_body_temp_path on a fast disk or in memory".to_owned(),
         ],
-        config: location.config.clone(),
+        ..Default::default()
     }
 }
 
-/// Returns the finding about responses.
-fn of_response(location: &Location, spill: &Spill) -> Finding {
-    let mut evidence = vec![
-        format!(
-            "{} with a temporary file",
-            part_of(spill.count, location.requests, "request")
-        ),
-        sizes(spill),
-    ];
-    if spill.with_stall > 0 {
-        evidence.push(format!(
-            "of {} the client's socket was full meanwhile",
-            count(spill.with_stall)
-        ));
-    }
+/// Returns the part of a finding that only responses have.
+fn of_responses(location: &Location) -> Finding {
+    let with_stall = location.response_spill.with_stall;
+    let stalls = (with_stall > 0).then(|| {
+        let number = count(with_stall);
+        format!("of {number} the client's socket was full meanwhile")
+    });
     Finding {
         rule: RESPONSE.name,
-        subject: location.subject(),
         title: format!("{}: responses go to temporary files", location.subject()),
-        evidence,
-        requests: Some(spill.count),
-        failed: 0,
-        lost_ns: None,
+        evidence: stalls.into_iter().collect(),
         advice: vec![
             "proxy_buffers (8 of 4k or 8k), if most responses are little larger".to_owned(),
             "proxy_max_temp_file_size 0; lets the upstream wait for the client instead".to_owned(),
             "proxy_temp_path on a fast disk or in memory".to_owned(),
         ],
-        config: location.config.clone(),
+        ..Default::default()
     }
 }
 

@@ -3,10 +3,10 @@
 
 use crate::advise::Finding;
 use crate::advise::RULES;
-use crate::advise::rule::counted;
 use crate::cell::at_most;
 use crate::cell::width;
 use crate::look::Look;
+use crate::units::counted;
 use crate::units::time;
 
 /// The columns before what belongs to a finding, and before its advice.
@@ -152,7 +152,7 @@ fn cost(finding: &Finding) -> String {
     format!("costs {}", parts.join(", "))
 }
 
-/// Divides a text at its spaces into lines of so many columns. A word that is longer is a line of its own, which is cut
+/// Divides a text at its spaces into lines of this width. A word that is longer is a line of its own, which is cut
 /// when it is shown.
 fn wrap(text: &str, columns: usize, look: Look) -> Vec<String> {
     let columns = columns.max(LEAST);

@@ -9,6 +9,7 @@ use crate::advise::rule::Least;
 use crate::advise::rule::MANY;
 use crate::advise::rule::MANY_FROM;
 use crate::advise::rule::Rule;
+use crate::advise::rule::enough;
 use crate::advise::rule::is_share;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
@@ -60,16 +61,10 @@ pub const RULE: Rule = Rule {
 
 /// Returns the findings.
 fn find(collected: &Collected) -> Option<Vec<Finding>> {
-    let listeners = collected
-        .listeners
-        .rows
-        .named()
-        .map(|(_, listener)| listener);
-    let enough: Vec<&Listener> = listeners
-        .filter(|listener| listener.tls.handshakes.count() >= MANY)
-        .collect();
-    let found = enough.iter().filter(|listener| is_found(&listener.tls));
-    (!enough.is_empty()).then(|| found.map(|listener| finding(listener)).collect())
+    let has_enough = |listener: &Listener| listener.tls.handshakes.count() >= MANY;
+    let enough = enough(&collected.listeners.rows, has_enough)?.into_iter();
+    let found = enough.filter(|listener| is_found(&listener.tls));
+    Some(found.map(finding).collect())
 }
 
 /// Returns whether handshakes cost too much.
@@ -135,7 +130,7 @@ mod tests {
     use crate::advise::samples::Sample;
     use crate::advise::samples::found;
 
-    /// Returns requests of so many clients, each with so many requests on a connection.
+    /// Returns requests of clients that send `kept` requests on each connection.
     fn requests(number: u64, clients: u64, kept: u64, elapsed_ns: u64) -> Vec<Sample> {
         (0..number)
             .map(|n| {

@@ -6,9 +6,10 @@ use crate::advise::collected::Collected;
 use crate::advise::locations::Location;
 use crate::advise::rule::Least;
 use crate::advise::rule::Rule;
-use crate::advise::rule::counted;
+use crate::advise::rule::enough;
 use crate::advise::rule::least;
 use crate::units::count;
+use crate::units::counted;
 use crate::units::time;
 
 /// The least number of tunnels that lived for long.
@@ -27,7 +28,7 @@ pub const RULE: Rule = Rule {
         least(
             Least::Count(TUNNELS),
             "tunnels of the location that lived for long",
-            "so many are on several workers, so that all of those live on",
+            "they are spread over several workers, and all of those live on",
         ),
         least(
             Least::Time(LONG_NS),
@@ -41,12 +42,9 @@ pub const RULE: Rule = Rule {
 
 /// Returns the findings.
 fn find(collected: &Collected) -> Option<Vec<Finding>> {
-    let locations = collected.locations.named().map(|(_, location)| location);
-    let enough: Vec<&Location> = locations
-        .filter(|location| location.tunnels.count() >= TUNNELS)
-        .collect();
-    let found = enough.iter().filter_map(|location| finding(location));
-    (!enough.is_empty()).then(|| found.collect())
+    let has_enough = |location: &Location| location.tunnels.count() >= TUNNELS;
+    let enough = enough(&collected.locations, has_enough)?;
+    Some(enough.into_iter().filter_map(finding).collect())
 }
 
 /// Returns the finding of a location. Requests lose no time by it.
@@ -82,8 +80,8 @@ fn finding(location: &Location) -> Option<Finding> {
         failed: 0,
         lost_ns: None,
         advice: vec![
-            "worker_shutdown_timeout, which ends them so long after a reload".to_owned(),
-            "proxy_read_timeout, which ends them after so long without a byte".to_owned(),
+            "worker_shutdown_timeout, which ends them that time after a reload".to_owned(),
+            "proxy_read_timeout, which ends them after that time without a byte".to_owned(),
         ],
         config: location.config.clone(),
     })
@@ -97,7 +95,7 @@ mod tests {
 
     const MINUTE: u64 = 60_000_000_000;
 
-    /// Returns tunnels that lived for so many minutes.
+    /// Returns tunnels that lived for these times, in minutes.
     fn tunnels(minutes: impl Iterator<Item = u64>) -> Vec<Sample> {
         minutes
             .map(|minutes| {

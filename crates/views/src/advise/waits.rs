@@ -15,12 +15,12 @@ use crate::advise::rule::Rule;
 use crate::advise::rule::SHARE;
 use crate::advise::rule::SHARE_FROM;
 use crate::advise::rule::Threshold;
-use crate::advise::rule::is_share;
+use crate::advise::rule::in_locations;
 use crate::advise::rule::least;
 use crate::advise::rule::lost;
 use crate::advise::rule::part_of;
+use crate::advise::rule::spread;
 use crate::advise::rule::total;
-use crate::units::time;
 
 /// The thresholds of both rules.
 const THRESHOLDS: [Threshold; 3] = [
@@ -65,44 +65,19 @@ fn find(
     waits: fn(&Location) -> &Times,
     finding: fn(&Location) -> Finding,
 ) -> Option<Vec<Finding>> {
-    if collected.requests < FEW {
-        return None;
-    }
-    let locations = collected.locations.named().map(|(_, location)| location);
-    let is_found = |location: &&Location| {
-        let waits = waits(location);
-        waits.count() >= FEW
-            && is_share(
-                u128::from(waits.count()),
-                u128::from(location.requests),
-                SHARE,
-            )
-            && waits.sum_ns() >= u128::from(NOTICED_NS)
-    };
-    let found = locations.filter(is_found);
-    let with_waits = |location: &Location| {
-        let waits = waits(location);
-        Finding {
-            subject: location.subject(),
-            requests: Some(waits.count()),
-            lost_ns: lost(waits.sum_ns()),
-            config: location.config.clone(),
+    let with_time = |location: &Location| {
+        let sum_ns = waits(location).sum_ns();
+        (sum_ns >= u128::from(NOTICED_NS)).then(|| Finding {
+            lost_ns: lost(sum_ns),
             ..finding(location)
-        }
+        })
     };
-    Some(found.map(with_waits).collect())
+    in_locations(collected, |location| waits(location).count(), with_time)
 }
 
 /// Returns the sentence about how long requests waited.
 fn lengths(waits: &Times) -> String {
-    let of = |share| time(waits.quantile(share).unwrap_or_default());
-    format!(
-        "together {}: p50 {}, p99 {}, max {}",
-        total(waits.sum_ns()),
-        of(0.5),
-        of(0.99),
-        time(waits.max_ns().unwrap_or_default())
-    )
+    format!("together {}: {}", total(waits.sum_ns()), spread(waits))
 }
 
 /// Returns the part of a finding that only delays have.
@@ -120,7 +95,7 @@ fn of_limit_req(location: &Location) -> Finding {
         ],
         advice: vec![
             "burst= and nodelay, or delay=, of limit_req".to_owned(),
-            "rate= of limit_req_zone, and its key: many clients behind one address share it"
+            "rate= of limit_req_zone, and its key: clients that share one address share it"
                 .to_owned(),
         ],
         ..Default::default()
@@ -152,7 +127,7 @@ mod tests {
     use crate::advise::samples::Sample;
     use crate::advise::samples::found;
 
-    /// Returns requests of which some waited for so long, for both.
+    /// Returns requests of which some waited for `ns`, for both.
     fn requests(number: u64, waited: u64, ns: u64) -> Vec<Sample> {
         (0..number)
             .map(|n| {

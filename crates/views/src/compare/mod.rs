@@ -20,10 +20,9 @@ use crate::cell;
 use crate::compare::chance::Numbers;
 use crate::compare::chance::is_beyond;
 use crate::look::Look;
-use crate::summary::About;
-use crate::summary::numbers::seconds;
-use crate::summary::title;
+use crate::summary::numbers::window;
 use crate::units;
+use crate::words;
 
 mod chance;
 
@@ -96,7 +95,7 @@ impl Comparison {
         let sides = [before.statistics, after.statistics];
         let mut numbers = Numbers::new();
         let rates = sides.map(|side| {
-            let seconds = seconds(side, &About::default())?;
+            let seconds = window(side)?;
             Some(side.all.requests as f64 / seconds)
         });
         let rates = match rates {
@@ -127,8 +126,8 @@ impl Comparison {
         let mut text = String::new();
         for (name, place) in [(&self.before, 0), (&self.after, 1)] {
             let line = format!(
-                "{name}: {} requests; lost {}, not read {}",
-                units::count(self.requests[place]),
+                "{name}: {}; lost {}, not read completely {}",
+                units::counted(self.requests[place], "request"),
                 units::count(self.lost[place]),
                 units::count(self.unread[place])
             );
@@ -156,7 +155,10 @@ impl Comparison {
         for change in &self.stages {
             let mut stages = Stage::ALL.into_iter();
             let stage = stages.find(|stage| stage.name() == change.name);
-            let name = stage.map_or_else(|| change.name.clone(), |stage| title(stage).to_owned());
+            let name = stage.map_or_else(
+                || change.name.clone(),
+                |stage| words::title(stage).to_owned(),
+            );
             text += &Change {
                 name,
                 ..change.clone()

@@ -12,7 +12,7 @@ use super::Side;
 use super::chance::Numbers;
 use crate::look::Look;
 
-/// Returns the statistics of so many requests whose times vary around a mean.
+/// Returns the statistics of requests whose times vary around a mean.
 fn statistics(count: u64, mean_ns: f64, failed: u64, seed: u64) -> Statistics {
     let mut statistics = Statistics::new(Settings {
         group: GroupKey::Location,
@@ -88,7 +88,7 @@ fn screen() {
     );
 }
 
-/// Check that nothing counts as more than chance where there are too few requests to tell.
+/// Check that no difference counts as more than chance where there are too few requests.
 #[test]
 fn few() {
     let [one, other] = [(1e6, 1), (9e6, 3)].map(|(mean, seed)| statistics(9, mean, 1, seed));

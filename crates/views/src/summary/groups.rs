@@ -24,15 +24,11 @@ const BAR: u32 = 10;
 
 /// Returns the table, the rows with the most time first. Empty when all requests are of one location.
 pub fn table(statistics: &Statistics, all: bool, look: Look) -> String {
-    let mut rows: Vec<_> = statistics.groups.named().collect();
+    let rows = statistics.groups_by_time();
     let is_asked = statistics.settings().group != GroupKey::Location;
     if rows.len() < 2 && !is_asked {
         return String::new();
     }
-    rows.sort_by(|(a, one), (b, other)| {
-        let time = |group: &Group| group.elapsed.sum_ns();
-        time(other).cmp(&time(one)).then(a.cmp(b))
-    });
     let shown = if all { rows.len() } else { ROWS };
     let mut rest = statistics.groups.other().cloned().unwrap_or_default();
     /* How many groups found no room in the statistics is not known. */

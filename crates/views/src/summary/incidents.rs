@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How requests came to no good end, in sentences: at what age, at which stage, because of whom.
+//! Why requests failed, in sentences: at what age, at which stage, because of which server.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use ngx_bpf_record::statistics::Statistics;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
 use ngx_bpf_record::values::Part;
-use ngx_bpf_record::values::Timeout;
 
 use crate::cell;
 use crate::look::Look;
 use crate::units;
+use crate::words;
 
 /// The kinds that are shown beside other tables, and alone.
 const FEW: usize = 4;
@@ -43,7 +43,7 @@ pub fn all(statistics: &Statistics, all: bool, look: Look) -> String {
     text
 }
 
-/// Returns so many kinds.
+/// Returns the most frequent kinds, this number of them at most.
 fn kinds(statistics: &Statistics, most: usize, look: Look) -> String {
     let kinds = statistics.incidents.kinds();
     let mut text = String::new();
@@ -103,65 +103,25 @@ fn sentence(kind: &IncidentKind, incident: &Incident) -> String {
 /// Returns what happened.
 fn what(kind: &IncidentKind) -> String {
     let upstream = kind.upstream_addr.as_deref().unwrap_or("the upstream");
-    let stage = kind.last_phase.map(|part| stage(part, upstream));
-    match (kind.end, kind.timeout, kind.failure) {
-        (Some(End::ClientClosed | End::ClientReset), _, _) => {
-            let stage = stage.unwrap_or_else(|| "at a stage that is not known".to_owned());
-            format!("the client left {stage}")
+    let phase = kind.last_phase.map(|part| words::doing(part, upstream));
+    match (kind.end, kind.failure, kind.timeout) {
+        (Some(End::ClientClosed | End::ClientReset), _, _) => match phase {
+            Some(phase) => format!("the client left; {phase}"),
+            None => "the client left".to_owned(),
+        },
+        (_, Some(failure), _) => {
+            let has_header = kind.last_phase == Some(Part::UpstreamResponse);
+            let what = words::failed(failure, kind.reused, has_header);
+            format!("{upstream} {what}")
         }
-        (_, Some(timeout), _) => expired(timeout, upstream),
-        (_, _, Some(failure)) => failed(failure, upstream, kind.reused),
+        (_, None, Some(timeout)) => words::expired(timeout).to_owned(),
         (Some(End::UpstreamFailed), None, None) => {
-            format!("{upstream}: no connection and no response; its name may not exist")
+            "the name of the upstream was not resolved, or the upstream gave no response".to_owned()
         }
-        (Some(End::WorkerExit), _, _) => "the worker ended".to_owned(),
-        (Some(End::Error), _, _) => "nginx itself failed".to_owned(),
-        _ if kind.upstream_addr.is_some() => format!("{upstream} answered so"),
-        _ => "nginx answered so".to_owned(),
-    }
-}
-
-/// Returns how far a request had come whose client left.
-fn stage(part: Part, upstream: &str) -> String {
-    match part {
-        Part::ClientRequest => "while nginx read its header".to_owned(),
-        Part::ClientBody => "while nginx read its body".to_owned(),
-        Part::BeforeUpstream => "before nginx had connected to an upstream".to_owned(),
-        Part::UpstreamConnect => format!("while nginx connected to {upstream}"),
-        Part::UpstreamRequest => format!("while nginx sent the request to {upstream}"),
-        Part::UpstreamWait => format!("while nginx waited for {upstream} to begin its response"),
-        Part::UpstreamResponse => format!("while nginx read the response of {upstream}"),
-        Part::BeforeResponse => "before nginx had answered".to_owned(),
-        Part::ClientResponse => "while nginx sent the response".to_owned(),
-    }
-}
-
-/// Returns which time limit expired.
-fn expired(timeout: Timeout, upstream: &str) -> String {
-    match timeout {
-        Timeout::Header => "client_header_timeout: the header did not come".to_owned(),
-        Timeout::Body => "client_body_timeout: the body stopped coming".to_owned(),
-        Timeout::Send => "send_timeout: the client took nothing of the response".to_owned(),
-        Timeout::Connect => format!("{upstream} did not take the connection in time"),
-        Timeout::UpstreamSend => format!("{upstream} took nothing of the request in time"),
-        Timeout::UpstreamRead => format!("{upstream} sent nothing in time"),
-        Timeout::Resolve => "no name server resolved the upstream's name in time".to_owned(),
-    }
-}
-
-/// Returns why an attempt failed.
-fn failed(failure: Failure, upstream: &str, reused: bool) -> String {
-    let connection = if reused {
-        "a kept connection"
-    } else {
-        "the connection"
-    };
-    match failure {
-        Failure::ConnectError => format!("{upstream} refused the connection, or can't be reached"),
-        Failure::Closed => format!("{upstream} closed {connection}"),
-        Failure::Reset => format!("{upstream} reset {connection}"),
-        Failure::NoLiveUpstreams => "no server of the group was live".to_owned(),
-        other => format!("{upstream}: {other}"),
+        (Some(End::WorkerExit), None, None) => "the worker ended".to_owned(),
+        (Some(End::Error), None, None) => "nginx itself failed".to_owned(),
+        _ if kind.upstream_addr.is_some() => format!("{upstream} answered with this status"),
+        _ => "nginx answered with this status".to_owned(),
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use ngx_bpf_record::Request;
 use ngx_bpf_record::read::Unread;
 use ngx_bpf_record::statistics::Group;
 use ngx_bpf_record::statistics::GroupKey;
@@ -16,6 +15,8 @@ use crate::look::CLASSES;
 use crate::look::Look;
 use crate::look::name;
 use crate::units;
+use crate::waterfall;
+use crate::words;
 
 mod groups;
 mod incidents;
@@ -89,13 +90,12 @@ pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
         text += "\n";
         text += &incidents::few(statistics, about.all, look);
     }
-    if statistics.tunnels.count() > 0 {
-        let (count, most) = (statistics.tunnels.count(), statistics.tunnels.max_ns());
+    if statistics.tunnels > 0 {
+        let most = statistics.tunnel_times.max_ns();
         let most = most.map(|ns| format!(", up to {}", units::time(ns)));
         let most = most.unwrap_or_default();
-        let plural = if count == 1 { "" } else { "s" };
-        let count = units::count(count);
-        let line = format!("{count} tunnel{plural} ended{most}: not in these numbers");
+        let tunnels = units::counted(statistics.tunnels, "tunnel");
+        let line = format!("{tunnels} ended{most}: not in these numbers");
         text += &format!("\n{}\n", cell::at_most(&line, look.width, look));
     }
     text
@@ -104,7 +104,7 @@ pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
 /// Returns the first lines: how much there was, what was lost, and how it ended.
 fn head(statistics: &Statistics, about: &About, look: Look) -> String {
     let requests = statistics.all.requests;
-    let mut line = format!(": {} requests", units::count(requests));
+    let mut line = format!(": {}", units::counted(requests, "request"));
     if let Some(seconds) = numbers::seconds(statistics, about) {
         let rate = units::rate(requests, seconds);
         let window = units::time((seconds * 1e9) as u64);
@@ -121,14 +121,12 @@ fn head(statistics: &Statistics, about: &About, look: Look) -> String {
     let mut text = look.strong(&cell::at_most(&line, look.width, look)) + "\n";
     let Unread { lines, partly } = about.unread;
     if lines > 0 {
-        let line = format!("{} lines are no records of ngx-bpf", units::count(lines));
+        let line = format!("not records of ngx-bpf: {}", units::counted(lines, "line"));
         text += &format!("{}\n", cell::at_most(&line, look.width, look));
     }
     if partly > 0 {
-        let line = format!(
-            "{} records have values that this version does not know",
-            units::count(partly)
-        );
+        let partly = units::counted(partly, "record");
+        let line = format!("read in part, since this version does not know some values: {partly}");
         text += &format!("{}\n", cell::at_most(&line, look.width, look));
     }
     if requests > 0 {
@@ -145,9 +143,6 @@ fn statuses(statistics: &Statistics) -> String {
     let kinds = statistics.all.statuses.iter().enumerate();
     let kinds = kinds.filter(|(_, count)| **count > 0);
     let parts = kinds.map(|(digit, count)| {
-        if digit == 0 {
-            return format!("no status {}", units::count(*count));
-        }
         let named = [499, 500, 502, 503, 504].into_iter();
         let named = named.filter(|status| *status as usize / 100 == digit);
         let named = named.filter_map(|status| {
@@ -161,7 +156,9 @@ fn statuses(statistics: &Statistics) -> String {
         };
         format!("{digit}xx {}{named}", units::count(*count))
     });
-    parts.collect::<Vec<_>>().join("  ")
+    let without = statistics.all.without_status;
+    let without = (without > 0).then(|| format!("no status {}", units::count(without)));
+    parts.chain(without).collect::<Vec<_>>().join("  ")
 }
 
 /// Returns for whom requests waited, in shares that add up to 100 %.
@@ -190,18 +187,12 @@ fn elapsed(statistics: &Statistics, look: Look) -> String {
     });
     let most = times.max_ns().map(|ns| format!("max {}", units::time(ns)));
     let parts: Vec<_> = shares.chain(most).collect();
-    let id = statistics.slowest.requests().next().and_then(id);
+    let id = statistics.slowest.requests().next().map(waterfall::id);
     let id = id.map(|id| format!(" ({id})")).unwrap_or_default();
     let line = format!("elapsed  {}", parts.join("  "));
     let has_room = cell::width(&line, look) + id.len() <= look.width;
     let id = if has_room { id.as_str() } else { "" };
     cell::at_most(&format!("{line}{id}"), look.width, look) + "\n"
-}
-
-/// Returns the name by which `waterfall --id` finds a request.
-pub fn id(request: &Request<'_>) -> Option<String> {
-    let (connection, number) = (request.connection?, request.connection_requests?);
-    Some(format!("{}/{connection}/{number}", request.pid))
 }
 
 /// Returns the histogram by powers of ten, without empty rows at its ends.
@@ -252,27 +243,6 @@ fn round(ns: u64) -> (u64, &'static str) {
     }
 }
 
-/// Returns what a stage is called on a screen.
-pub const fn title(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Queue => "queue (pipelined)",
-        Stage::ClientRequest => "request header",
-        Stage::LimitReqDelay => "limit_req delay",
-        Stage::Auth => "auth_request",
-        Stage::ClientBody => "request body",
-        Stage::CacheLock => "cache lock",
-        Stage::Resolve => "name server",
-        Stage::Wait => "waits in modules",
-        Stage::Nginx => "nginx itself",
-        Stage::Subrequest => "subrequest's upstream",
-        Stage::UpstreamConnect => "upstream connect",
-        Stage::UpstreamRequest => "upstream request",
-        Stage::UpstreamWait => "upstream wait",
-        Stage::UpstreamResponse => "upstream response",
-        Stage::ClientResponse => "response to client",
-    }
-}
-
 /// Returns the table of stages. Their shares add up to 100 %; what came before the request, or lies within another
 /// stage, has none.
 fn stages(statistics: &Statistics, all: bool, look: Look) -> String {
@@ -302,7 +272,7 @@ fn stages(statistics: &Statistics, all: bool, look: Look) -> String {
     for ((stage, times), percent) in stages {
         let is_shown = all || percent > 0 || times.count() * 100 >= statistics.with_stages;
         if times.count() > 0 && is_shown {
-            text += &times_row(title(stage), &format!("{percent} %"), times, look);
+            text += &times_row(words::title(stage), &format!("{percent} %"), times, look);
         }
     }
     text
@@ -346,7 +316,7 @@ fn slowest(statistics: &Statistics, all: bool, look: Look) -> String {
             cell::right(&elapsed, TIME, look),
             cell::left(&status, 3, look),
             cell::left(&format!("{method} {uri}"), 34, look),
-            cell::left(&id(request).unwrap_or_default(), 14, look),
+            cell::left(&waterfall::id(request), 14, look),
             upstream
         );
         text += &format!("{}\n", cell::at_most(line.trim_end(), look.width, look));

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::statistics::Group;
 use ngx_bpf_record::statistics::Incident;
@@ -20,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::About;
+use crate::clock::since_epoch;
 
 /// The numbers of a summary. A key whose value does not exist is not there.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -64,12 +64,14 @@ pub struct Numbers<'s> {
     /// The requests of all groups for which there was no room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_groups: Option<GroupNumbers>,
-    /// What came to no good end, the most frequent first.
+    /// Requests that failed, by the reason, the most frequent first.
     pub incidents: Vec<IncidentNumbers<'s>>,
     /// The slowest requests: their records.
     #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     pub slowest: Vec<&'s Request<'static>>,
-    /// `tunnel_ns` of the tunnels that have ended.
+    /// The number of tunnels that have ended.
+    pub tunnels: u64,
+    /// `tunnel_ns` of those of which it is known.
     pub tunnel_ns: TimeNumbers,
     /// Connections that ended without a request, with `--connections`.
     pub connections: u64,
@@ -170,7 +172,7 @@ impl GroupNumbers {
     }
 }
 
-/// Requests that came to the same bad end.
+/// Requests that failed for the same reason.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct IncidentNumbers<'s> {
     /// `status`
@@ -222,12 +224,7 @@ impl<'s> IncidentNumbers<'s> {
 impl<'s> Numbers<'s> {
     /// Returns all numbers.
     pub fn of(statistics: &'s Statistics, about: &'s About) -> Self {
-        let mut groups: Vec<_> = statistics.groups.named().collect();
-        groups.sort_by(|(a, one), (b, other)| {
-            let time = |group: &Group| group.elapsed.sum_ns();
-            time(other).cmp(&time(one)).then(a.cmp(b))
-        });
-        let groups = groups.into_iter();
+        let groups = statistics.groups_by_time().into_iter();
         let incidents = statistics.incidents.kinds().into_iter();
         let statuses = statistics.statuses.iter();
         let stages = Stage::ALL.into_iter().zip(&statistics.stages);
@@ -265,7 +262,8 @@ impl<'s> Numbers<'s> {
                 .map(|(kind, incident)| IncidentNumbers::of(kind, incident))
                 .collect(),
             slowest: statistics.slowest.requests().collect(),
-            tunnel_ns: (&statistics.tunnels).into(),
+            tunnels: statistics.tunnels,
+            tunnel_ns: (&statistics.tunnel_times).into(),
             connections: statistics.connections,
             blocked_ns: (&statistics.blocked).into(),
         }
@@ -274,13 +272,14 @@ impl<'s> Numbers<'s> {
 
 /// Returns how long the records were taken. `None` when that is not known, or no time at all.
 pub fn seconds(statistics: &Statistics, about: &About) -> Option<f64> {
-    let of_window = || {
-        let (first, last) = statistics.window.as_ref()?;
-        let (first, last): (Timestamp, Timestamp) = (first.parse().ok()?, last.parse().ok()?);
-        Some(last.duration_since(first).as_secs_f64())
-    };
-    about
-        .seconds
-        .or_else(of_window)
-        .filter(|seconds| *seconds > 0.0)
+    let known = about.seconds.filter(|seconds| *seconds > 0.0);
+    known.or_else(|| window(statistics))
+}
+
+/// Returns the seconds from the first request to the last. `None` when a time can't be read, and of one request.
+pub fn window(statistics: &Statistics) -> Option<f64> {
+    let (first, last) = statistics.window.as_ref()?;
+    let seconds = since_epoch(last)?.checked_sub(since_epoch(first)?)?;
+    let seconds = seconds.as_secs_f64();
+    (seconds > 0.0).then_some(seconds)
 }

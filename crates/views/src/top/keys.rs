@@ -136,7 +136,7 @@ impl Top {
         }
     }
 
-    /// Selects what is so many rows further down, or up.
+    /// Selects the row this number of rows further down; up if it is negative.
     fn move_by(&mut self, by: isize) {
         if let Some(opened) = &mut self.opened {
             opened.move_by(by);

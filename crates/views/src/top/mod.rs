@@ -22,8 +22,6 @@ use window::Window;
 
 pub use keys::Asked;
 pub use pace::Pace;
-pub use pace::delay_until;
-pub use pace::written;
 pub use run::replay;
 pub use run::run;
 pub use svg::svg;
@@ -69,9 +67,7 @@ pub struct Top {
     window: Window,
     /// What is shown instead of the window while the screen is frozen.
     frozen: Option<Box<Window>>,
-    /// The requests since the beginning, tunnels included.
-    requests: u64,
-    /// Those that were lost since the beginning.
+    /// The requests that were lost since the beginning.
     lost: u64,
     unread: Unread,
     /// Whether no more records come, and why that is a failure.
@@ -109,7 +105,6 @@ impl Top {
             window: Window::new(keys),
             settings,
             frozen: None,
-            requests: 0,
             lost: 0,
             unread: Unread::default(),
             ended: None,
@@ -125,19 +120,11 @@ impl Top {
 
     /// Adds a record that was written at this time, which counts from 1970. The window moves to it.
     pub fn record(&mut self, record: &Record<'_>, at: Duration) {
-        match record {
-            Record::Request(_) => self.requests += 1,
-            Record::Lost(lost) => self.lost = self.lost.saturating_add(lost.count),
-            Record::Connection(_) | Record::Blocked(_) => {}
+        if let Record::Lost(lost) = record {
+            self.lost = self.lost.saturating_add(lost.count);
         }
         self.window.add(record, at);
         self.is_changed |= self.frozen.is_none();
-    }
-
-    /// Adds requests that were lost and of which no record says so.
-    pub fn lose(&mut self, count: u64) {
-        self.lost += count;
-        self.is_changed |= count > 0;
     }
 
     /// Sets what could not be read so far.
@@ -160,16 +147,6 @@ impl Top {
     pub fn end(&mut self, failure: Option<String>) {
         self.ended = Some(failure);
         self.is_changed = true;
-    }
-
-    /// Returns the number of requests since the beginning, also of those that the window has no longer.
-    pub fn requests(&self) -> u64 {
-        self.requests
-    }
-
-    /// Returns the number of requests that were lost since the beginning.
-    pub fn lost(&self) -> u64 {
-        self.lost
     }
 
     /// Returns whether the screen differs from the one that was drawn last, and regards it as drawn.

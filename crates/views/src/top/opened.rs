@@ -68,7 +68,7 @@ impl Opened {
         }
     }
 
-    /// Selects a request that is so many further down, or up.
+    /// Selects the request this number of rows further down; up if it is negative.
     pub fn move_by(&mut self, by: isize) {
         let table = self.table();
         self.selection.move_by(&table.shown(""), by);

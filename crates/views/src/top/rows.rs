@@ -127,7 +127,7 @@ impl Worker {
         self.group.merge(&from.group);
         self.read_wait.merge(&from.read_wait);
         self.blocked.merge(&from.blocked);
-        self.waiting += from.waiting;
+        self.waiting = self.waiting.saturating_add(from.waiting);
         if let Some(longest) = &from.longest {
             self.keep(longest);
         }

@@ -13,7 +13,7 @@ use ratatui::style::Modifier;
 const CELL: (f64, f64) = (8.4, 17.0);
 const MARGIN: f64 = 10.0;
 
-/// The colours of texts, and of what is behind them.
+/// The colours of texts, and of the background.
 const TEXT: &str = "#d8dee4";
 const GROUND: &str = "#0d1117";
 
@@ -65,7 +65,7 @@ fn row(svg: &mut String, cells: &[&Cell], y: u16) {
     }
 }
 
-/// Returns the colour of a cell's text, that of what is behind it, and whether it is bold.
+/// Returns the colours of a cell's text and background, and whether it is bold.
 fn look(cell: &Cell) -> (&'static str, &'static str, bool) {
     let text = match cell.fg {
         Color::Cyan => "#39c5cf",

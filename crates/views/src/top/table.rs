@@ -204,7 +204,7 @@ impl Selection {
         place.unwrap_or(self.at.min(rows.len().saturating_sub(1)))
     }
 
-    /// Selects the row that is so many rows further down, or up.
+    /// Selects the row this number of rows further down; up if it is negative.
     pub fn move_by(&mut self, rows: &[(&Row, bool)], by: isize) {
         let last = rows.len().saturating_sub(1);
         self.at = self.place(rows).saturating_add_signed(by).min(last);

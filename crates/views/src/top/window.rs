@@ -112,7 +112,11 @@ impl Slice {
         let worker = self.workers.row(&request.pid.to_string());
         worker.what.request(request);
         worker.keep(&mut line);
-        self.add_attempts(request, &mut line);
+        for tried in request.tried() {
+            let row = self.peers.row(&Peer::row_name(&tried));
+            row.what.add(request, &tried);
+            row.keep(&mut line);
+        }
         let is_early = at < self.latest_at.saturating_add(LATEST_EVERY);
         if self.latest.len() < LATEST_FREE || !is_early {
             self.latest_at = at;
@@ -120,25 +124,6 @@ impl Slice {
         }
         if self.latest.len() > LATEST_MAX {
             self.latest.pop_front();
-        }
-    }
-
-    /// Adds the attempts at upstreams, of subrequests as well. The group of an upstream of a subrequest is not known.
-    fn add_attempts(&mut self, request: &Request<'_>, line: &mut Line<'_>) {
-        let group = request.place.upstream_name.as_deref().unwrap_or_default();
-        let own = (group, &request.upstreams);
-        let of_subrequests = request.subrequests.iter().map(|sub| ("", &sub.upstreams));
-        for (group, attempts) in [own].into_iter().chain(of_subrequests) {
-            for (n, attempt) in attempts.iter().enumerate() {
-                let addr = attempt.addr.as_deref().unwrap_or_default();
-                let row = self.peers.row(&format!("{group}\t{addr}"));
-                if row.what.tries == 0 {
-                    group.clone_into(&mut row.what.group);
-                    addr.clone_into(&mut row.what.addr);
-                }
-                row.what.add(request, attempt, n + 1 < attempts.len());
-                row.keep(line);
-            }
         }
     }
 }

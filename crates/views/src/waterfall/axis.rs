@@ -11,7 +11,7 @@ const UNITS: [(&str, u64, u64); 6] = [
     ("ns", 1, 0),
 ];
 
-/// Returns the marks of an axis that ends at this moment: each with its moment and label. There are at most so many, and
+/// Returns the marks of an axis that ends at this moment: each with its moment and label. There are `most` at most, and
 /// the first is 0.
 pub fn marks(end: u64, most: usize) -> Vec<(u64, String)> {
     let unit = UNITS.into_iter().find(|(.., least)| end >= *least);
@@ -50,7 +50,7 @@ fn step(end: u64, most: usize, mut decimal: u64) -> u64 {
     }
 }
 
-/// Returns the cells from and to which a bar goes on an axis of so many: one at least, none beyond the end.
+/// Returns the cells from and to which a bar goes on an axis of `columns` cells: one at least, none beyond the end.
 pub fn cells(from: u64, to: u64, end: u64, columns: usize) -> (usize, usize) {
     let exact = |at: u64| at as f64 * columns as f64 / end.max(1) as f64;
     let from = (exact(from) as usize).min(columns.saturating_sub(1));

@@ -2,11 +2,11 @@
 //! Requests as an HTTP Archive (HAR 1.2).
 
 use ngx_bpf_record::Request;
+use ngx_bpf_record::timeline::timeline;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::waterfall::id;
-use crate::waterfall::rows::segments;
 use crate::waterfall::timings::Timings;
 use crate::waterfall::url;
 
@@ -49,7 +49,7 @@ fn entry(request: &Request<'_>) -> Option<Value> {
     if let Some(connection) = request.connection {
         entry["connection"] = Value::from(format!("{}/{connection}", request.pid));
     }
-    if let Some(segments) = segments(request) {
+    if let Some(segments) = timeline(request) {
         let segments = segments.iter().map(|segment| {
             let mut part = json!({
                 "stage": segment.stage,

@@ -3,6 +3,7 @@
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::timeline::Class;
+use ngx_bpf_record::timeline::timeline;
 
 use crate::look;
 use crate::units;
@@ -15,6 +16,7 @@ use crate::waterfall::section;
 use crate::waterfall::section::Bars;
 use crate::waterfall::section::escaped;
 use crate::waterfall::total;
+use crate::words;
 
 /// What a browser may load: nothing, except for the styles in the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
@@ -137,11 +139,8 @@ fn bars(request: &Request<'_>, from: u64, end: u64) -> String {
     };
     match rows.end {
         Some(_) => {
-            for segment in crate::waterfall::rows::segments(request)
-                .into_iter()
-                .flatten()
-            {
-                let name = crate::waterfall::words::stage(segment.stage);
+            for segment in timeline(request).into_iter().flatten() {
+                let name = words::stage(segment.stage);
                 add(
                     name,
                     Some(segment.stage.class()),

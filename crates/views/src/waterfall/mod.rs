@@ -23,7 +23,6 @@ mod timings;
 mod trace;
 mod url;
 mod why;
-mod words;
 
 /// Returns the id of a request, `PID/CONNECTION/NUMBER`; `-` stands for a number that is not known.
 pub fn id(request: &Request<'_>) -> String {

@@ -13,7 +13,7 @@ use ngx_bpf_record::values::Part;
 
 use crate::units;
 use crate::waterfall::total;
-use crate::waterfall::words;
+use crate::words;
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Span {
     pub from: u64,
     /// When it ended. `None` when that is not known.
     pub to: Option<u64>,
-    /// For whom the request waited. `None` of a tunnel, in which nobody waits.
+    /// For whom the request waited. `None` of a tunnel, which is no wait.
     pub class: Option<Class>,
 }
 
@@ -69,7 +69,7 @@ pub struct Rows {
 pub fn rows(request: &Request<'_>) -> Rows {
     let mut rows = Vec::new();
     let first = request.phases.downstream_request_first_byte_time;
-    let segments = segments(request);
+    let segments = timeline(request);
     let (end, note) = match &segments {
         Some(segments) => {
             add_segments(&mut rows, request, segments);
@@ -101,22 +101,6 @@ pub fn rows(request: &Request<'_>) -> Rows {
         }
     }
     Rows { rows, end, note }
-}
-
-/// Returns the segments of a request as they are shown. The timeline gives nginx the time in which the body did not come
-/// whole: `last_phase` says that nginx waited for the client.
-pub fn segments(request: &Request<'_>) -> Option<Vec<Segment>> {
-    let mut segments = timeline(request)?;
-    let is_body = request.ending.last_phase == Some(Part::ClientBody);
-    let answered = request.phases.downstream_response_first_byte_time;
-    if let Some(last) = segments.last_mut()
-        && is_body
-        && answered.is_none()
-        && last.stage == Stage::Nginx
-    {
-        last.stage = Stage::ClientBody;
-    }
-    Some(segments)
 }
 
 /// Returns the part of a request's time after its timeline, from the last byte of the response to the end: its name,

@@ -133,7 +133,7 @@ impl Columns {
         }
     }
 
-    /// Returns a time at the right of so many columns.
+    /// Returns a time, aligned to the right in this number of columns.
     fn time(&self, ns: u64, columns: usize) -> String {
         let text = if self.look.width < SPACIOUS {
             units::short_time(ns)

@@ -5,10 +5,10 @@ use ngx_bpf_record::Request;
 use ngx_bpf_record::timeline::Class;
 use ngx_bpf_record::timeline::Segment;
 use ngx_bpf_record::timeline::Stage;
+use ngx_bpf_record::timeline::timeline;
 
 use crate::waterfall::rows::Span;
 use crate::waterfall::rows::after;
-use crate::waterfall::rows::segments;
 
 /// The timings of a request in nanoseconds. They add up to its time, without `ssl`, which is a part of `connect`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Timings {
 impl Timings {
     /// Returns the timings of a request, as far as they are known.
     pub fn of(request: &Request<'_>) -> Self {
-        match segments(request) {
+        match timeline(request) {
             Some(segments) => Self::of_segments(request, &segments),
             None => Self::of_phases(request),
         }

@@ -5,6 +5,7 @@ use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::timeline::Segment;
 use ngx_bpf_record::timeline::Stage;
+use ngx_bpf_record::timeline::timeline;
 use ngx_bpf_record::values::Cut;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
@@ -15,16 +16,15 @@ use ngx_bpf_record::values::Timeout;
 use crate::units;
 use crate::waterfall::rows::after;
 use crate::waterfall::rows::name;
-use crate::waterfall::rows::segments;
 use crate::waterfall::total;
-use crate::waterfall::words;
+use crate::words;
 
 /// The status of a request whose connection nginx closed without an answer.
 const NO_ANSWER: u32 = 444;
 
 /// Returns the causes that a record shows, each as one sentence.
 pub fn why(request: &Request<'_>) -> Vec<String> {
-    let segments = segments(request).unwrap_or_default();
+    let segments = timeline(request).unwrap_or_default();
     let mut sentences: Vec<String> = Vec::new();
     let attempts = request.upstreams.iter().enumerate();
     for (n, attempt) in attempts {
@@ -33,7 +33,11 @@ pub fn why(request: &Request<'_>) -> Vec<String> {
     for sub in &request.subrequests {
         let failed = sub.upstreams.iter().filter_map(|attempt| {
             let (server, failure) = (server(attempt), attempt.failure?);
-            let what = words::failed(attempt, failure);
+            let what = words::failed(
+                failure,
+                attempt.reused == Some(true),
+                attempt.response_header_ns.is_some(),
+            );
             Some(format!("Of a subrequest: {server} {what}."))
         });
         sentences.extend(failed);
@@ -74,7 +78,11 @@ fn of_attempt(
         ns => format!(" ({})", part(request, ns)),
     };
     let server = server(attempt);
-    let what = words::failed(attempt, failure);
+    let what = words::failed(
+        failure,
+        attempt.reused == Some(true),
+        attempt.response_header_ns.is_some(),
+    );
     if request.upstreams.len() == 1 {
         return Some(format!("{server} {what}{lasted}."));
     }

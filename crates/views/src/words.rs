@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the names in records mean, in words.
 
-use ngx_bpf_record::Attempt;
 use ngx_bpf_record::timeline::Stage;
 use ngx_bpf_record::values::Failure;
 use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Timeout;
 
-/// Returns the name of a stage, for a row.
+/// Returns the name of a stage, for a row below its attempt.
 pub const fn stage(stage: Stage) -> &'static str {
     match stage {
         Stage::Queue => "request before it",
@@ -28,6 +27,27 @@ pub const fn stage(stage: Stage) -> &'static str {
     }
 }
 
+/// Returns the name of a stage, for a row of many requests.
+pub const fn title(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Queue => "queue (pipelined)",
+        Stage::ClientRequest => "request header",
+        Stage::LimitReqDelay => "limit_req delay",
+        Stage::Auth => "auth_request",
+        Stage::ClientBody => "request body",
+        Stage::CacheLock => "cache lock",
+        Stage::Resolve => "name server",
+        Stage::Wait => "waits in modules",
+        Stage::Nginx => "nginx itself",
+        Stage::Subrequest => "subrequest's upstream",
+        Stage::UpstreamConnect => "upstream connect",
+        Stage::UpstreamRequest => "upstream request",
+        Stage::UpstreamWait => "upstream wait",
+        Stage::UpstreamResponse => "upstream response",
+        Stage::ClientResponse => "response to client",
+    }
+}
+
 /// Returns what happened in a stage, as the end of a sentence. The stages of an attempt name its server.
 pub fn happened(stage: Stage, server: &str) -> String {
     let text = match stage {
@@ -44,8 +64,7 @@ pub fn happened(stage: Stage, server: &str) -> String {
             "it waited for limit_req, auth_request, a name server or a cache lock, or for a module that is not nginx's own"
         }
         Stage::Nginx => {
-            "nginx had it and waited for nobody that is known: it computes, reads a disk, obeys limit_rate, or a module \
-             waits"
+            "nginx had it and is not known to have waited: it computes, reads a disk, obeys limit_rate, or a module waits"
         }
         Stage::Subrequest => "a subrequest waited for its upstream",
         Stage::ClientResponse => "nginx sent the response to the client",
@@ -59,9 +78,9 @@ pub fn happened(stage: Stage, server: &str) -> String {
     text.to_owned()
 }
 
-/// Returns why an attempt failed, as a sentence whose subject is the server.
-pub fn failed(attempt: &Attempt<'_>, failure: Failure) -> &'static str {
-    let has_header = attempt.response_header_ns.is_some();
+/// Returns why an attempt failed, as a sentence whose subject is the server. `is_reused` says that the connection was
+/// kept, `has_header` that the header of the response was whole.
+pub const fn failed(failure: Failure, is_reused: bool, has_header: bool) -> &'static str {
     match failure {
         Failure::ConnectError => "refused the connection, or can't be reached",
         Failure::ConnectTimeout => "did not accept the connection within proxy_connect_timeout",
@@ -74,7 +93,7 @@ pub fn failed(attempt: &Attempt<'_>, failure: Failure) -> &'static str {
         Failure::Timeout if has_header => "sent no more of its response for proxy_read_timeout",
         Failure::Timeout => "sent no response within proxy_read_timeout",
         Failure::Closed if has_header => "closed the connection before its response was complete",
-        Failure::Closed if attempt.reused == Some(true) => {
+        Failure::Closed if is_reused => {
             "closed the kept connection and sent no whole header of a response"
         }
         Failure::Closed => "closed the connection and sent no whole header of a response",
