@@ -88,7 +88,12 @@ impl Cli {
                 return Err(Self::command().error(ErrorKind::TooManyValues, message));
             }
         }
-        let is_read = self.command.as_ref().is_some_and(Subcommands::reads_files);
+        let files = || self.command.iter().flat_map(Subcommands::files);
+        if files().filter(|file| view::is_stdin(file)).count() > 1 {
+            let message = "stdin (\"-\") can be read only once: name it once";
+            return Err(Self::command().error(ErrorKind::TooManyValues, message));
+        }
+        let is_read = files().next().is_some();
         if let Some(option) = choice.only_for_tracing().filter(|_| is_read) {
             let message = format!(
                 "\"{option}\" is for tracing, and records are read from files: leave it out, or leave the files out"
@@ -208,10 +213,14 @@ impl Subcommands {
         }
     }
 
-    /// Returns whether records are read from files.
-    fn reads_files(&self) -> bool {
-        let is_compared = matches!(self, Self::Summary(options) if !options.compare.is_empty());
-        is_compared || self.view().is_some_and(|view| !view.files.is_empty())
+    /// Returns the files that records are read from.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let compared = match self {
+            Self::Summary(options) => options.compare.as_slice(),
+            _ => &[],
+        };
+        let files = self.view().into_iter().flat_map(|view| &view.files);
+        files.chain(compared)
     }
 }
 

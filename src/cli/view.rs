@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The options of the commands that show records to people.
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,6 +14,11 @@ use ngx_bpf_record::statistics::GroupKey;
 
 use super::choice::ChoiceArgs;
 use super::value;
+
+/// Returns whether a file is stdin.
+pub fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
 
 /// The records, and how they are shown.
 #[derive(Args, Debug)]

@@ -67,6 +67,7 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
     } else {
         let mut seen = Seen::new();
         let unread = recorded::each(files, &options.view.choice, |record| seen.add(record))?;
+        seen.lost = seen.lost.saturating_add(unread.lost);
         let mut source = recorded::names(files);
         for (count, what) in [(unread.lines, "not read"), (unread.partly, "read in part")] {
             if count > 0 {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Records from files, for the commands that show records. Nothing is attached, and no privilege is needed.
 
+use std::io;
 use std::io::BufRead;
 use std::io::Read as _;
+use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -17,6 +19,9 @@ use ngx_bpf_record::statistics::Settings;
 use ngx_bpf_record::statistics::Statistics;
 
 use crate::cli::choice::ChoiceArgs;
+use crate::cli::view::is_stdin;
+use crate::host::signals::Signals;
+use crate::host::stdin::Stdin;
 
 /// Returns what these options choose.
 fn chosen(choice: &ChoiceArgs) -> Choice {
@@ -43,14 +48,30 @@ fn chosen(choice: &ChoiceArgs) -> Choice {
 
 /// Returns the names of files for a screen.
 pub fn names(files: &[PathBuf]) -> String {
-    let name = |file: &PathBuf| match file.to_str() {
-        Some("-") => "stdin".to_owned(),
-        _ => file.display().to_string(),
+    let name = |file: &PathBuf| match is_stdin(file) {
+        true => "stdin".to_owned(),
+        false => file.display().to_string(),
     };
     match files {
         [file] => name(file),
         [first, rest @ ..] => format!("{} and {} more", name(first), rest.len()),
         [] => String::new(),
+    }
+}
+
+/// Takes over the signals that end the reading of stdin. Where it is not read, a signal ends the process as usual.
+fn signals(files: &[PathBuf]) -> Result<Signals> {
+    if !files.iter().any(|file| is_stdin(file)) {
+        return Ok(Signals::default());
+    }
+    Signals::take_over(|| {}).map(|(signals, _)| signals)
+}
+
+/// Opens a file.
+fn source(file: &Path, signals: &Signals) -> io::Result<Box<dyn BufRead + Send>> {
+    match is_stdin(file) {
+        true => read::decompressed(Stdin::new(signals.clone())),
+        false => read::open(file),
     }
 }
 
@@ -67,8 +88,9 @@ pub fn statistics(files: &[PathBuf], choice: &ChoiceArgs, settings: &Settings) -
     let choice = chosen(choice);
     let empty = || (Statistics::new(settings.clone()), 0_u64);
     let mut failed = None;
+    let signals = signals(files)?;
     let sources = files.iter().map(|file| {
-        let opened = read::open(file);
+        let opened = source(file, &signals);
         if opened.is_err() {
             failed = Some(file.clone());
         }
@@ -98,14 +120,15 @@ pub fn statistics(files: &[PathBuf], choice: &ChoiceArgs, settings: &Settings) -
     })
 }
 
-/// Opens files, one after another, as one source.
+/// Opens files, one after another, as one source. The signals end the reading of stdin.
 pub fn open(
     files: &[PathBuf],
     choice: &ChoiceArgs,
+    signals: &Signals,
 ) -> Result<Records<impl BufRead + Send + use<>>> {
     let mut all: Box<dyn BufRead + Send> = Box::new(std::io::empty());
     for file in files {
-        let source = read::open(file).with_context(|| format!("failed to open {file:?}"))?;
+        let source = source(file, signals).with_context(|| format!("failed to open {file:?}"))?;
         all = Box::new(all.chain(source));
     }
     Ok(Records::new(all).chosen(chosen(choice)))
@@ -117,7 +140,7 @@ pub fn each(
     choice: &ChoiceArgs,
     mut pass_on: impl FnMut(&Record<'_>),
 ) -> Result<Unread> {
-    let mut records = open(files, choice)?;
+    let mut records = open(files, choice, &signals(files)?)?;
     let failed = || format!("failed to read {}", names(files));
     while let Some(record) = records.next_record().with_context(failed)? {
         pass_on(&record);

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::ensure;
+use jiff::tz::TimeZone;
 use ngx_bpf_record::Record;
 use ngx_bpf_views::top::Pace;
 use ngx_bpf_views::top::Settings;
@@ -23,6 +24,7 @@ use ngx_bpf_views::top::run;
 use ngx_bpf_views::waterfall;
 
 use crate::cli::view::TopArgs;
+use crate::cli::view::is_stdin;
 use crate::commands::choice;
 use crate::commands::recorded;
 use crate::host::privileges;
@@ -65,6 +67,7 @@ fn screen(options: &TopArgs, title: String, pace: Pace) -> Screen {
         title,
         group: Some(options.group.clone()),
         look: terminal::look(options.view.ascii),
+        zone: TimeZone::system(),
         waterfall: waterfall::terminal,
     });
     Screen {
@@ -76,15 +79,15 @@ fn screen(options: &TopArgs, title: String, pace: Pace) -> Screen {
 /// Shows recorded requests, at the pace at which they came.
 fn recorded(options: &TopArgs) -> Result<()> {
     let files = &options.view.files;
-    let mut records = recorded::open(files, &options.view.choice)?;
+    let (signals, _stopped) = Signals::take_over(terminal::restore)?;
+    let mut records = recorded::open(files, &options.view.choice, &signals)?;
     /* What comes through a pipe comes now. */
-    let is_piped = files.iter().any(|file| file.as_os_str() == "-");
+    let is_piped = files.iter().any(|file| is_stdin(file));
     let pace = match is_piped {
         true => Pace::live(),
         false => Pace::replay(options.speed),
     };
     let screen = screen(options, recorded::names(files), pace);
-    let (signals, _stopped) = Signals::take_over(terminal::restore)?;
     let reader = screen.clone();
     let reader = thread::Builder::new()
         .name("replay".to_owned())

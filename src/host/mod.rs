@@ -18,6 +18,7 @@ pub mod process_root;
 pub mod process_stat;
 pub mod signals;
 pub mod stderr;
+pub mod stdin;
 pub mod system_calls;
 pub mod terminal;
 pub mod usage;

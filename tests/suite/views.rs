@@ -11,8 +11,10 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use super::common::program::kill;
 use super::common::sources::project;
 use super::common::tool::PROGRAM;
+use super::common::wait_until;
 
 /// Returns the path of a recorded file.
 fn recorded(name: &str) -> PathBuf {
@@ -214,8 +216,60 @@ fn errors() {
             assert!(line.contains(&expected), "{line}");
         }
     }
+    for args in [
+        &["top", "-", path, "-"][..],
+        &["summary", "--compare", "-", "-"],
+    ] {
+        let line = error(2, args);
+        assert!(
+            line.contains("stdin (\"-\") can be read only once"),
+            "{line}"
+        );
+    }
     let line = error(2, &["summary", "--group", "uri", path]);
     assert!(line.contains("--group"), "{line}");
+}
+
+/// Check that Ctrl-C ends the reading of stdin, and that what has come by then is shown.
+#[test]
+fn interrupted() {
+    let records = fs::read(recorded("incidents.jsonl")).unwrap();
+    let expected = numbers(&["-"], &records);
+    let mut child = Command::new(PROGRAM)
+        .args(["summary", "--json", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&records).unwrap();
+    wait_until("it does not read", || {
+        rustix::io::ioctl_fionread(&stdin).unwrap() == 0
+    });
+    kill("INT", child.id());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown, expected);
+}
+
+/// Check that one screen has room for a summary, unless all of it is asked for.
+#[test]
+fn one_screen() {
+    let file = recorded("incidents.jsonl");
+    let file = file.to_str().unwrap();
+    for args in [
+        &["summary", file][..],
+        &["summary", "--status", "400-599", file],
+    ] {
+        let shown = text(args, b"");
+        assert!(shown.lines().count() <= 24, "{shown}");
+        let all = text(&[args, &["--all"]].concat(), b"");
+        assert!(all.lines().count() >= shown.lines().count(), "{all}");
+        let is_cut = shown.ends_with("--all shows the rest\n");
+        assert_eq!(is_cut, all != shown, "{shown}");
+        assert!(!all.contains("--all"), "{all}");
+    }
 }
 
 /// Check that a comparison of a file with itself finds nothing, and that one with another file does.

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// Returns the time from 1970 to a moment in the form of records: `2026-11-26T20:04:11.183529112Z`. `None` when the text
 /// is no moment, or one before 1970.
@@ -12,11 +14,32 @@ pub fn since_epoch(time: &str) -> Option<Duration> {
     Duration::try_from(time.as_duration()).ok()
 }
 
+/// Returns the time of day, `21:04:17`, of a time from 1970. Empty where that is too far away to have one.
+pub fn time_of_day(since_epoch: Duration, zone: &TimeZone) -> String {
+    let time = SignedDuration::try_from(since_epoch).and_then(Timestamp::from_duration);
+    let time = time.map(|time| time.to_zoned(zone.clone()));
+    let time = time.map(|time| time.strftime("%H:%M:%S").to_string());
+    time.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use jiff::tz::TimeZone;
+    use jiff::tz::offset;
+
     use super::since_epoch;
+    use super::time_of_day;
+
+    /// Check times of day here and elsewhere.
+    #[test]
+    fn times_of_day() {
+        let at = Duration::from_secs(1_795_762_098);
+        assert_eq!(time_of_day(at, &TimeZone::UTC), "06:48:18");
+        assert_eq!(time_of_day(at, &TimeZone::fixed(offset(2))), "08:48:18");
+        assert_eq!(time_of_day(Duration::MAX, &TimeZone::UTC), "");
+    }
 
     /// Check moments against `date`, and texts that are none.
     #[test]

@@ -62,6 +62,7 @@ fn picture() {
         title: "incidents.jsonl".to_owned(),
         group: None,
         look,
+        zone: jiff::tz::TimeZone::UTC,
         waterfall: waterfall::terminal,
     });
     let file = Path::new(ROOT).join("tests/data/incidents.jsonl");

@@ -90,6 +90,8 @@ impl Screen {
 
     /// Asserts that the shell has the terminal again, as it was.
     pub fn assert_restored(&self) {
+        /* What is typed before that is dropped with the program's own input. */
+        self.wait(|seen| seen.trim_end().ends_with('$'));
         self.line("clear; stty -g >after; echo back again");
         self.wait(|seen| seen.lines().any(|line| line == "back again"));
         let read = |name| fs::read_to_string(self.folder.path().join(name)).unwrap();

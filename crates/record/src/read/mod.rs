@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads the lines of `ngx-bpf --json`: from files, also ones that gzip or zstd has compressed, and from stdin.
+//! Reads the lines of `ngx-bpf --json`, also ones that gzip or zstd has compressed.
 //! A line of another version is read as far as it goes. What can't be read is counted.
 
 use std::fs::File;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -43,6 +44,8 @@ pub struct Unread {
     pub lines: u64,
     /// Records of which some keys have values that this version does not know.
     pub partly: u64,
+    /// Requests that were lost for a cause that this version does not know.
+    pub lost: u64,
 }
 
 impl Unread {
@@ -50,27 +53,30 @@ impl Unread {
     pub fn merge(&mut self, other: Self) {
         self.lines += other.lines;
         self.partly += other.partly;
+        self.lost = self.lost.saturating_add(other.lost);
     }
 }
 
-/// Opens a file of records, compressed or not. `-` is stdin.
+/// Opens a file of records, compressed or not.
 ///
 /// # Errors
 ///
 /// Fails when it can't be opened or read.
 pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
-    if path.as_os_str() == "-" {
-        return decompressed(BufReader::with_capacity(BLOCK_BYTES, io::stdin()));
-    }
     let file = File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
-    decompressed(BufReader::with_capacity(BLOCK_BYTES, file))
+    decompressed(file)
 }
 
 /// Returns what these bytes contain, decompressed if they are compressed.
-fn decompressed(mut bytes: impl BufRead + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+///
+/// # Errors
+///
+/// Fails when they can't be read.
+pub fn decompressed(bytes: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+    let mut bytes = BufReader::with_capacity(BLOCK_BYTES, bytes);
     let begin = bytes.fill_buf()?;
     if begin.starts_with(&GZIP) {
         let decoder = MultiGzDecoder::new(bytes);
@@ -185,7 +191,16 @@ fn parse(line: &[u8], unread: &mut Unread) -> Option<Record<'static>> {
     match record {
         Ok(record) => Some(record),
         Err(_) => {
-            let known = known_part(line);
+            let Ok(Value::Object(keys)) = serde_json::from_slice(line) else {
+                unread.lines += 1;
+                return None;
+            };
+            if let Some(count) = lost_otherwise(&keys) {
+                unread.partly += 1;
+                unread.lost = unread.lost.saturating_add(count);
+                return None;
+            }
+            let known = known_part(keys);
             match known {
                 Some(_) => unread.partly += 1,
                 None => unread.lines += 1,
@@ -195,15 +210,18 @@ fn parse(line: &[u8], unread: &mut Unread) -> Option<Record<'static>> {
     }
 }
 
+/// Returns how many requests were lost, of a record of a loss whose cause this version does not know.
+fn lost_otherwise(keys: &Map<String, Value>) -> Option<u64> {
+    let is_lost = keys.get("type")?.as_str()? == "lost" && keys.get("cause")?.is_string();
+    keys.get("count")?.as_u64().filter(|_| is_lost)
+}
+
 /// Keys without which a record is not read: every version writes them.
 const REQUIRED: [&str; 2] = ["pid", "scheme"];
 
 /// Returns the part of a request that this version knows. `None` when it is not a request, or lacks a key of
 /// `REQUIRED`. Each other key is tried alone, since a hostile line may have very many.
-fn known_part(line: &[u8]) -> Option<Record<'static>> {
-    let Value::Object(keys) = serde_json::from_slice(line).ok()? else {
-        return None;
-    };
+fn known_part(keys: Map<String, Value>) -> Option<Record<'static>> {
     if keys.get("type")?.as_str()? != "request" {
         return None;
     }

@@ -80,6 +80,7 @@ fn other_versions() {
     let expected = Unread {
         lines: 4,
         partly: 2,
+        lost: 0,
     };
     assert_eq!(
         pids(text.clone().into_bytes()),
@@ -95,8 +96,28 @@ fn other_versions() {
     let expected = Unread {
         lines: 1,
         partly: 0,
+        lost: 0,
     };
     assert_eq!(pids(bytes), (vec![5], expected));
+}
+
+/// Check that losses for a cause of another version are counted.
+#[test]
+fn unknown_causes() {
+    let loss = |count: &str| format!("{{\"type\":\"lost\",\"count\":{count},\"cause\":\"new\"}}\n");
+    let text = [
+        loss("3"),
+        loss("18446744073709551615"),
+        loss("-1"),
+        line(1, ""),
+    ]
+    .concat();
+    let expected = Unread {
+        lines: 1,
+        partly: 2,
+        lost: u64::MAX,
+    };
+    assert_eq!(pids(text.into_bytes()), (vec![1], expected));
 }
 
 /// Check that a line with very many unknown keys is read at once.
@@ -107,6 +128,7 @@ fn many_keys() {
     let expected = Unread {
         lines: 0,
         partly: 1,
+        lost: 0,
     };
     assert_eq!(pids(text.into_bytes()), (vec![1], expected));
 }
@@ -119,6 +141,7 @@ fn long_lines() {
     let expected = Unread {
         lines: 2,
         partly: 0,
+        lost: 0,
     };
     assert_eq!(pids(text.into_bytes()), (vec![1, 2], expected));
 }

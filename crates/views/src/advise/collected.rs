@@ -68,7 +68,7 @@ impl Collected {
             return;
         }
         self.requests += 1;
-        Server::add_all(&mut self.servers, request, begin);
+        Server::add_all(&mut self.servers, request, self.requests, begin);
         let worker = self.workers.row(&request.pid.to_string());
         worker.request(request);
         self.listeners.request(request, begin);

@@ -103,7 +103,7 @@ fn finding(server: &Server) -> Option<Finding> {
             server.name()
         ),
         evidence,
-        requests: Some(server.closed_count),
+        requests: Some(server.closed_requests.count),
         failed,
         lost_ns: lost(lasted),
         advice: vec![common.advice()],

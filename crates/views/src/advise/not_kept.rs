@@ -67,6 +67,7 @@ struct Group {
     known: u64,
     new: u64,
     connect: Times,
+    requests: u64,
     elapsed_ns: u128,
 }
 
@@ -87,6 +88,7 @@ fn find(collected: &Collected) -> Option<Vec<Finding>> {
         group.known += server.known;
         group.new += server.new;
         group.connect.merge(&server.avoidable.connect);
+        group.requests += server.avoidable.requests.count;
         group.elapsed_ns += server.avoidable.elapsed_ns;
     }
     let enough: Vec<_> = groups
@@ -149,7 +151,7 @@ impl Group {
             subject: name.clone(),
             title: format!("{subject}: connections are not kept"),
             evidence,
-            requests: Some(connect.count()),
+            requests: Some(self.requests),
             failed: 0,
             lost_ns: lost(connect.sum_ns()),
             advice: vec![

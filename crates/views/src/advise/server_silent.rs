@@ -71,7 +71,8 @@ fn finding(server: &Server) -> Finding {
     if silent.longest_ns > 0 {
         evidence.push(format!("the longest took {}", time(silent.longest_ns)));
     }
-    let otherwise = silent.count - silent.failed - silent.hidden;
+    let failed = silent.failed + silent.hidden;
+    let otherwise = silent.requests.count.saturating_sub(failed);
     let ends = [
         (silent.failed, "failed by it"),
         (otherwise, "failed after it"),
@@ -87,7 +88,7 @@ fn finding(server: &Server) -> Finding {
         subject: server.addr.clone(),
         title: format!("{} answers nothing", server.name()),
         evidence,
-        requests: Some(silent.count),
+        requests: Some(silent.requests.count),
         failed: silent.failed,
         lost_ns: lost(silent.lasted_ns),
         advice: vec![

@@ -112,7 +112,7 @@ fn finding(server: &Server, group: &[&Server]) -> Option<Finding> {
             ),
             format!("its median is {ratio} times theirs"),
         ],
-        requests: Some(own.count()),
+        requests: Some(server.header_requests.count),
         failed: 0,
         lost_ns: lost(lost_ns),
         advice: vec![

@@ -16,6 +16,23 @@ use crate::advise::not_kept::FREE_NS;
 /// The most connections that are known to have become free, and the most early ends that are kept.
 const KEPT_MAX: usize = 256;
 
+/// Counts requests, each once, however many of its attempts are added.
+#[derive(Clone, Debug, Default)]
+pub struct Requests {
+    pub count: u64,
+    /// The last one, by its place among all.
+    last: Option<u64>,
+}
+
+impl Requests {
+    /// Adds an attempt of a request. Returns whether it is the first one of it.
+    fn add(&mut self, of: &Try<'_>) -> bool {
+        let is_first = self.last.replace(of.nth) != Some(of.nth);
+        self.count += u64::from(is_first);
+        is_first
+    }
+}
+
 /// An upstream server.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
@@ -33,7 +50,9 @@ pub struct Server {
     pub avoidable: Avoidable,
     /// How long the header of the response took, of attempts that did not fail.
     pub header: Times,
-    /// How long the requests of those took.
+    /// The requests of those.
+    pub header_requests: Requests,
+    /// How long they took, counted for each attempt.
     pub header_elapsed_ns: u128,
     /// Attempts that were answered, at least in part.
     pub answered: u64,
@@ -41,8 +60,9 @@ pub struct Server {
     pub silent: Silent,
     /// Kept connections that ended before a byte of the response came, the last ones.
     pub closed: VecDeque<Closed>,
-    /// The number of all of those.
+    /// The number of all of those, and their requests.
     pub closed_count: u64,
+    pub closed_requests: Requests,
     /// The longest that a kept connection was idle on which a response came.
     pub idle_max_ns: u64,
     /// The number of kept connections of which it is known how long they were idle, and on which a response came.
@@ -56,7 +76,9 @@ pub struct Server {
 pub struct Avoidable {
     /// How long it took to connect, with TLS.
     pub connect: Times,
-    /// How long the requests took.
+    /// The requests.
+    pub requests: Requests,
+    /// How long they took, counted for each attempt.
     pub elapsed_ns: u128,
 }
 
@@ -65,9 +87,11 @@ pub struct Avoidable {
 pub struct Silent {
     /// How many there were.
     pub count: u64,
-    /// The number of those that were the last of their request, which failed.
+    /// Their requests.
+    pub requests: Requests,
+    /// The number of requests of which one was the last attempt, and which failed.
     pub failed: u64,
-    /// The number of those whose request did not fail.
+    /// The number of requests that did not fail.
     pub hidden: u64,
     /// How long they took.
     pub lasted_ns: u128,
@@ -94,6 +118,8 @@ pub struct Closed {
 
 /// An attempt in its request.
 struct Try<'r> {
+    /// The place of the request among all.
+    nth: u64,
     request: &'r Request<'r>,
     attempt: &'r Attempt<'r>,
     next: Option<&'r Attempt<'r>>,
@@ -102,8 +128,8 @@ struct Try<'r> {
 }
 
 impl Server {
-    /// Adds all attempts of a request, which began at this moment.
-    pub fn add_all(servers: &mut Rows<Self>, request: &Request<'_>, begin: Option<u64>) {
+    /// Adds all attempts of a request: the nth of all, which began at this moment.
+    pub fn add_all(servers: &mut Rows<Self>, request: &Request<'_>, nth: u64, begin: Option<u64>) {
         let own = &request.upstreams;
         let answer = own.iter().rposition(|attempt| !attempt.post_action);
         let group = request.place.upstream_name.as_deref().unwrap_or_default();
@@ -113,6 +139,7 @@ impl Server {
             let is_last = n + 1 == own.len();
             let is_certain = is_last || !is_redirected;
             let attempt = Try {
+                nth,
                 request,
                 attempt,
                 next: own.get(n + 1),
@@ -124,6 +151,7 @@ impl Server {
         for sub in &request.subrequests {
             for (n, attempt) in sub.upstreams.iter().enumerate() {
                 let attempt = Try {
+                    nth,
                     request,
                     attempt,
                     next: sub.upstreams.get(n + 1),
@@ -195,6 +223,7 @@ impl Server {
             .and_then(|(to, from)| to.checked_sub(from));
         if let Some(took) = took.filter(|_| !is_reused) {
             self.avoidable.connect.add(took);
+            self.avoidable.requests.add(of);
             let elapsed = of.request.elapsed_ns.unwrap_or_default();
             self.avoidable.elapsed_ns += u128::from(elapsed);
         }
@@ -211,6 +240,7 @@ impl Server {
             }
             if let (Some(ns), None) = (attempt.response_header_ns, attempt.failure) {
                 self.header.add(ns);
+                self.header_requests.add(of);
                 let elapsed = of.request.elapsed_ns.unwrap_or_default();
                 self.header_elapsed_ns += u128::from(elapsed);
             }
@@ -222,15 +252,17 @@ impl Server {
         let is_failure = has_failed(of.request);
         let has_failed = of.is_answer && is_failure;
         let lasted_ns = of.lasted().unwrap_or_default();
+        let is_first = self.silent.requests.add(of);
         self.silent.count += 1;
         self.silent.failed += u64::from(has_failed);
-        self.silent.hidden += u64::from(!is_failure);
+        self.silent.hidden += u64::from(is_first && !is_failure);
         self.silent.lasted_ns += u128::from(lasted_ns);
         self.silent.longest_ns = self.silent.longest_ns.max(lasted_ns);
         *self.silent.failures.entry(failure).or_default() += 1;
         let is_end = matches!(failure, Failure::Closed | Failure::Reset);
         if is_end && attempt.reused == Some(true) {
             self.closed_count += 1;
+            self.closed_requests.add(of);
             if self.closed.len() >= KEPT_MAX {
                 self.closed.pop_front();
             }

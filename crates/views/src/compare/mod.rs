@@ -47,6 +47,13 @@ pub struct Side<'s> {
     pub unread: Unread,
 }
 
+impl Side<'_> {
+    /// Returns the number of requests that were lost, for whatever cause.
+    fn lost(&self) -> u64 {
+        self.statistics.lost().saturating_add(self.unread.lost)
+    }
+}
+
 /// What changed.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct Comparison {
@@ -109,7 +116,7 @@ impl Comparison {
             after: after.name.to_owned(),
             requests: sides.map(|side| side.all.requests),
             unread: [before, after].map(|side| side.unread.lines + side.unread.partly),
-            lost: sides.map(Statistics::lost),
+            lost: [before.lost(), after.lost()],
             requests_per_second: rates,
             elapsed_ns: shares
                 .into_iter()

@@ -10,9 +10,6 @@ use crate::cell;
 use crate::look::Look;
 use crate::units;
 
-/// The rows that one screen has room for.
-const ROWS: usize = 10;
-
 /// The columns besides the name.
 const NUMBERS: usize = 63;
 
@@ -22,14 +19,20 @@ const NAME_MIN: usize = 10;
 /// The cells of a bar.
 const BAR: u32 = 10;
 
-/// Returns the table, the rows with the most time first. Empty when all requests are of one location.
-pub fn table(statistics: &Statistics, all: bool, look: Look) -> String {
+/// Returns the table, the rows with the most time first, this number of them at most. Empty when all requests are of one
+/// location.
+pub fn table(statistics: &Statistics, most: usize, look: Look) -> String {
     let rows = statistics.groups_by_time();
     let is_asked = statistics.settings().group != GroupKey::Location;
     if rows.len() < 2 && !is_asked {
         return String::new();
     }
-    let shown = if all { rows.len() } else { ROWS };
+    /* One more is no shorter than a row for the rest. */
+    let shown = if rows.len() <= most.saturating_add(1) {
+        rows.len()
+    } else {
+        most
+    };
     let mut rest = statistics.groups.other().cloned().unwrap_or_default();
     /* How many groups found no room in the statistics is not known. */
     let is_countless = rest.requests > 0;

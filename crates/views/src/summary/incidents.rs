@@ -10,14 +10,14 @@ use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
 use ngx_bpf_record::values::Part;
 
+use super::room::Room;
 use crate::cell;
 use crate::look::Look;
 use crate::units;
 use crate::words;
 
-/// The kinds that are shown beside other tables, and alone.
-const FEW: usize = 4;
-const MANY: usize = 12;
+/// How many times as many kinds there is room for where there is no other table.
+const ALONE: usize = 3;
 
 /// The share of the ages of 499 that a time limit of clients explains, and how near they are to each other.
 const LIMIT_SHARE: u64 = 80;
@@ -28,19 +28,19 @@ const IDLE_MIN_NS: u64 = 500_000_000;
 /// The least number of them.
 const LIMIT_COUNT: u64 = 5;
 
-/// Returns the most frequent kinds.
-pub fn few(statistics: &Statistics, all: bool, look: Look) -> String {
+/// Returns the most frequent kinds, below their number. Empty when nothing failed, or there is no room.
+pub fn few(statistics: &Statistics, most: usize, look: Look) -> String {
+    if statistics.all.failed == 0 || most == 0 {
+        return String::new();
+    }
     let failed = units::count(statistics.all.failed);
-    let mut text = format!("failed ({failed})\n");
-    text += &kinds(statistics, if all { usize::MAX } else { FEW }, look);
-    text
+    format!("\nfailed ({failed})\n") + &kinds(statistics, most, look)
 }
 
-/// Returns all kinds, by status, and where they were.
-pub fn all(statistics: &Statistics, all: bool, look: Look) -> String {
-    let mut text = kinds(statistics, if all { usize::MAX } else { MANY }, look);
-    text += &by_location(statistics, look);
-    text
+/// Returns the kinds, by status, and where they were.
+pub fn all(statistics: &Statistics, room: Room, look: Look) -> String {
+    let kinds = kinds(statistics, room.failed.saturating_mul(ALONE).max(1), look);
+    kinds + &by_location(statistics, room.groups, look)
 }
 
 /// Returns the most frequent kinds, this number of them at most.
@@ -72,11 +72,7 @@ fn kinds(statistics: &Statistics, most: usize, look: Look) -> String {
     let rest = statistics.all.failed.saturating_sub(shown);
     if rest > 0 {
         let rest = units::count(rest);
-        text += &cell::at_most(
-            &format!("    {rest:>8}  of other kinds (--all)"),
-            look.width,
-            look,
-        );
+        text += &cell::at_most(&format!("    {rest:>8}  of other kinds"), look.width, look);
         text += "\n";
     }
     text
@@ -162,8 +158,8 @@ fn client_limit(kind: &IncidentKind, incident: &Incident) -> Option<String> {
     })
 }
 
-/// Returns the statuses by location.
-fn by_location(statistics: &Statistics, look: Look) -> String {
+/// Returns the statuses by location, this number of them at most, those with the most first.
+fn by_location(statistics: &Statistics, most: usize, look: Look) -> String {
     let mut statuses: Vec<u32> = Vec::new();
     let mut rows: BTreeMap<&str, BTreeMap<u32, u64>> = BTreeMap::new();
     for (kind, incident) in statistics.incidents.kinds() {
@@ -185,7 +181,9 @@ fn by_location(statistics: &Statistics, look: Look) -> String {
     let columns = look.width.saturating_sub(numbers.len()).clamp(10, 30);
     let head = cell::left("by location", columns, look) + &numbers;
     let mut text = format!("\n{}\n", cell::at_most(&head, look.width, look));
-    for (location, counts) in rows {
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.values().sum::<u64>()));
+    for (location, counts) in rows.into_iter().take(most) {
         let mut line = cell::left(&format!("  {location}"), columns, look);
         for status in &statuses {
             let count = counts.get(status).map(|count| units::count(*count));

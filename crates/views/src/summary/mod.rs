@@ -21,8 +21,10 @@ use crate::words;
 mod groups;
 mod incidents;
 pub mod numbers;
+mod room;
 
 pub use numbers::Numbers;
+use room::Room;
 
 /// What a summary is of, besides its records.
 #[derive(Clone, Debug, Default)]
@@ -59,20 +61,22 @@ const TIME: usize = 8;
 /// The columns that the shares need with their names.
 const NAMED: usize = 76;
 
-/// The slowest requests that are shown, and all of them.
-const SLOWEST: usize = 3;
-
-/// Returns the screen.
+/// Returns the summary: everything, or what one screen has room for.
 pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
+    room::fitted(about.all, |room| screen(statistics, about, room, look))
+}
+
+/// Returns the summary, each part with as many rows as there is room for.
+fn screen(statistics: &Statistics, about: &About, room: Room, look: Look) -> String {
     let mut text = head(statistics, about, look);
     if statistics.all.requests == 0 {
         return text;
     }
     if statistics.all.failed == statistics.all.requests {
         text += "\n";
-        text += &incidents::all(statistics, about.all, look);
+        text += &incidents::all(statistics, room, look);
         if statistics.settings().group != GroupKey::Location {
-            text += &groups::table(statistics, about.all, look);
+            text += &groups::table(statistics, room.groups, look);
         }
         return text;
     }
@@ -81,24 +85,27 @@ pub fn terminal(statistics: &Statistics, about: &About, look: Look) -> String {
     }
     text += "\n";
     text += &elapsed(statistics, look);
-    text += &histogram(&statistics.all.elapsed, look);
-    text += "\n";
-    text += &stages(statistics, about.all, look);
-    text += &groups::table(statistics, about.all, look);
-    text += &slowest(statistics, about.all, look);
-    if statistics.all.failed > 0 {
-        text += "\n";
-        text += &incidents::few(statistics, about.all, look);
+    if room.histogram {
+        text += &histogram(&statistics.all.elapsed, look);
     }
-    if statistics.tunnels > 0 {
-        let most = statistics.tunnel_times.max_ns();
-        let most = most.map(|ns| format!(", up to {}", units::time(ns)));
-        let most = most.unwrap_or_default();
-        let tunnels = units::counted(statistics.tunnels, "tunnel");
-        let line = format!("{tunnels} ended{most}: not in these numbers");
-        text += &format!("\n{}\n", cell::at_most(&line, look.width, look));
+    text += &stages(statistics, room.stages, look);
+    text += &groups::table(statistics, room.groups, look);
+    text += &slowest(statistics, room.slowest, look);
+    text += &incidents::few(statistics, room.failed, look);
+    text + &tunnels(statistics, look)
+}
+
+/// Returns the line of the tunnels.
+fn tunnels(statistics: &Statistics, look: Look) -> String {
+    if statistics.tunnels == 0 {
+        return String::new();
     }
-    text
+    let most = statistics.tunnel_times.max_ns();
+    let most = most.map(|ns| format!(", up to {}", units::time(ns)));
+    let tunnels = units::counted(statistics.tunnels, "tunnel");
+    let most = most.unwrap_or_default();
+    let line = format!("{tunnels} ended{most}: not in these numbers");
+    format!("\n{}\n", cell::at_most(&line, look.width, look))
 }
 
 /// Returns the first lines: how much there was, what was lost, and how it ended.
@@ -110,7 +117,7 @@ fn head(statistics: &Statistics, about: &About, look: Look) -> String {
         let window = units::time((seconds * 1e9) as u64);
         let _ = write!(line, " in {window}, {rate}/s");
     }
-    let lost = units::count(statistics.lost());
+    let lost = units::count(statistics.lost().saturating_add(about.unread.lost));
     let _ = write!(line, "; lost {lost}");
     if about.filtered > 0 {
         let _ = write!(line, ", filtered {}", units::count(about.filtered));
@@ -119,7 +126,7 @@ fn head(statistics: &Statistics, about: &About, look: Look) -> String {
     let rest = look.width.saturating_sub(cell::width(&line, look));
     let line = cell::at_most(&about.source, rest, look) + &line;
     let mut text = look.strong(&cell::at_most(&line, look.width, look)) + "\n";
-    let Unread { lines, partly } = about.unread;
+    let Unread { lines, partly, .. } = about.unread;
     if lines > 0 {
         let line = format!("not records of ngx-bpf: {}", units::counted(lines, "line"));
         text += &format!("{}\n", cell::at_most(&line, look.width, look));
@@ -243,37 +250,33 @@ fn round(ns: u64) -> (u64, &'static str) {
     }
 }
 
-/// Returns the table of stages. Their shares add up to 100 %; what came before the request, or lies within another
-/// stage, has none.
-fn stages(statistics: &Statistics, all: bool, look: Look) -> String {
-    if statistics.with_stages == 0 {
+/// Returns the table of the stages that took the most time, this number of them at most, in the order in which a request
+/// passes them. The shares of all add up to 100 %; what came before the request, or lies within another stage, has none.
+fn stages(statistics: &Statistics, most: usize, look: Look) -> String {
+    if statistics.with_stages == 0 || most == 0 {
         return String::new();
     }
-    let sums: Vec<u128> = statistics.stages.iter().map(Times::sum_ns).collect();
-    let percents = units::percents(&sums);
-    let mut text = row(
-        "stage",
-        "share",
-        ["p50", "p90", "p99", "max"],
-        "requests",
-        look,
-    );
     let before = [
         ("accept queue", &statistics.accept_queue),
         ("TLS handshake", &statistics.handshake),
         ("unread in the socket", &statistics.read_wait),
     ];
-    for (label, times) in before {
-        if times.count() > 0 {
-            text += &times_row(label, "", times, look);
-        }
-    }
-    let stages = Stage::ALL.into_iter().zip(&statistics.stages).zip(percents);
-    for ((stage, times), percent) in stages {
-        let is_shown = all || percent > 0 || times.count() * 100 >= statistics.with_stages;
-        if times.count() > 0 && is_shown {
-            text += &times_row(words::title(stage), &format!("{percent} %"), times, look);
-        }
+    let before = before.map(|(label, times)| (label, String::new(), times));
+    let sums: Vec<u128> = statistics.stages.iter().map(Times::sum_ns).collect();
+    let stages = Stage::ALL.into_iter().zip(&statistics.stages);
+    let stages = stages.zip(units::percents(&sums));
+    let stages = stages
+        .map(|((stage, times), percent)| (words::title(stage), format!("{percent} %"), times));
+    let rows = before.into_iter().chain(stages);
+    let rows: Vec<_> = rows.filter(|(.., times)| times.count() > 0).collect();
+    let mut sums: Vec<_> = rows.iter().map(|(.., times)| times.sum_ns()).collect();
+    sums.sort_unstable_by(|one, other| other.cmp(one));
+    let least = sums.get(most - 1).copied().unwrap_or_default();
+    let percentiles = ["p50", "p90", "p99", "max"];
+    let mut text = "\n".to_owned() + &row("stage", "share", percentiles, "requests", look);
+    let shown = rows.iter().filter(|(.., times)| times.sum_ns() >= least);
+    for (label, share, times) in shown.take(most) {
+        text += &times_row(label, share, times, look);
     }
     text
 }
@@ -301,9 +304,11 @@ fn row(label: &str, share: &str, times: [&str; 4], count: &str, look: Look) -> S
     cell::at_most(line.trim_end(), look.width, look) + "\n"
 }
 
-/// Returns the slowest requests, each with what finds it again.
-fn slowest(statistics: &Statistics, all: bool, look: Look) -> String {
-    let most = if all { usize::MAX } else { SLOWEST };
+/// Returns the slowest requests, this number of them at most, each with what finds it again.
+fn slowest(statistics: &Statistics, most: usize, look: Look) -> String {
+    if most == 0 {
+        return String::new();
+    }
     let mut text = String::from("\nslowest\n");
     for request in statistics.slowest.requests().take(most) {
         let elapsed = request.elapsed_ns.map(units::time).unwrap_or_default();

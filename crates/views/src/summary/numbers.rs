@@ -33,6 +33,8 @@ pub struct Numbers<'s> {
     pub seconds: Option<f64>,
     /// Requests that were lost, by cause.
     pub lost: BTreeMap<Cause, u64>,
+    /// Requests that were lost for a cause that this version does not know.
+    pub lost_otherwise: u64,
     /// Requests that a filter left out.
     pub filtered: u64,
     /// Lines that are no records.
@@ -233,6 +235,7 @@ impl<'s> Numbers<'s> {
             requests: statistics.all.requests,
             seconds: seconds(statistics, about),
             lost: statistics.lost.clone(),
+            lost_otherwise: about.unread.lost,
             filtered: about.filtered,
             unread_lines: about.unread.lines,
             partly_read: about.unread.partly,

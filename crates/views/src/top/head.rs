@@ -9,7 +9,6 @@ use ratatui::text::Line;
 use ratatui::text::Span;
 
 use super::Top;
-use super::pace::time_of_day;
 use super::paint::fitting;
 use super::paint::of_class;
 use super::rows::Worker;
@@ -18,6 +17,7 @@ use super::views::View;
 use super::window::Totals;
 use super::window::Window;
 use crate::cell;
+use crate::clock::time_of_day;
 use crate::look::CLASSES;
 use crate::look::Look;
 use crate::look::name;
@@ -38,9 +38,9 @@ pub fn title(top: &Top, width: usize) -> String {
     };
     let at_right = [
         state.to_owned(),
-        format!("lost {}", units::count(top.lost)),
+        format!("lost {}", units::count(top.lost())),
         format!("window {seconds} s"),
-        time_of_day(window.now()),
+        time_of_day(window.now(), &top.settings.zone),
     ];
     let right = fitting(&at_right, width.saturating_sub(TITLE_MIN + 2), look);
     let room = width.saturating_sub(cell::width(&right, look));

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::read::Unread;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub group: Option<GroupKey>,
     /// What the terminal can do. Its width is not used: the screen has that of its frame.
     pub look: Look,
+    /// Where the time of day is shown for.
+    pub zone: TimeZone,
     /// Returns the waterfall of a request, without colours; its width is that of the look.
     pub waterfall: fn(&Request<'_>, Look) -> String,
 }
@@ -125,6 +128,11 @@ impl Top {
         }
         self.window.add(record, at);
         self.is_changed |= self.frozen.is_none();
+    }
+
+    /// Returns the number of requests that were lost, for whatever cause.
+    fn lost(&self) -> u64 {
+        self.lost.saturating_add(self.unread.lost)
     }
 
     /// Sets what could not be read so far.

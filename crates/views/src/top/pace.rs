@@ -42,13 +42,6 @@ pub fn written(record: &Record<'_>) -> Option<Duration> {
     since_epoch(time)?.checked_add(Duration::from_nanos(ns.unwrap_or_default()))
 }
 
-/// Returns the time of day, in UTC: `21:04:17Z`.
-pub fn time_of_day(since_epoch: Duration) -> String {
-    let seconds = since_epoch.as_secs() % 86_400;
-    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}Z", seconds % 60)
-}
-
 /// The clock of a screen, which the thread that draws shares with the one that brings records.
 pub struct Pace {
     clock: Mutex<Clock>,
@@ -64,6 +57,9 @@ struct Clock {
     /// What it shows at `started`. `None` before the first record of a replay.
     first: Option<Duration>,
     started: Instant,
+    /// How far a replay has come: the time of the record that is next, or was the last one. It shows nothing later, also
+    /// where its speed is more than the reader of records can do.
+    reached: Option<Duration>,
     /// When it was stopped.
     stopped: Option<Instant>,
     is_over: bool,
@@ -77,7 +73,8 @@ impl Clock {
             .unwrap_or(now)
             .saturating_duration_since(self.started);
         let passed = Duration::try_from_secs_f64(passed.as_secs_f64() * self.speed);
-        self.first?.checked_add(passed.unwrap_or(Duration::MAX))
+        let now = self.first?.saturating_add(passed.unwrap_or(Duration::MAX));
+        Some(self.reached.map_or(now, |reached| now.min(reached)))
     }
 
     /// Stops it, or lets it go on from where it stands.
@@ -115,6 +112,7 @@ impl Pace {
                 is_replay,
                 first,
                 started: Instant::now(),
+                reached: None,
                 stopped: None,
                 is_over: false,
             }),
@@ -149,6 +147,8 @@ impl Pace {
                 clock.first = Some(this);
                 clock.started = now;
             }
+            let reached = clock.reached.map_or(this, |reached| reached.max(this));
+            clock.reached = Some(reached);
             if clock.stopped.is_some() {
                 let woken = self.changed.wait(clock);
                 clock = woken.unwrap_or_else(PoisonError::into_inner);
@@ -160,7 +160,7 @@ impl Pace {
             clock.first = Some(first);
             let delay = delay_until(first, this, clock.speed, clock.started, now);
             if delay.is_zero() {
-                return Some(shown.max(this));
+                return Some(reached);
             }
             let woken = self.changed.wait_timeout(clock, delay);
             clock = woken.unwrap_or_else(PoisonError::into_inner).0;
@@ -191,7 +191,6 @@ mod tests {
 
     use super::Pace;
     use super::delay_until;
-    use super::time_of_day;
     use super::written;
     use ngx_bpf_record::Record;
     use ngx_bpf_record::Request;
@@ -219,7 +218,7 @@ mod tests {
         assert_eq!(longest, Duration::MAX);
     }
 
-    /// Check that a record counts when its request ended, and the time of day.
+    /// Check that a record counts when its request ended.
     #[test]
     fn times() {
         let request = Request {
@@ -227,8 +226,8 @@ mod tests {
             elapsed_ns: Some(2_000_000_000),
             ..Default::default()
         };
-        let at = written(&Record::Request(Box::new(request))).unwrap();
-        assert_eq!(time_of_day(at), "01:02:05Z");
+        let at = written(&Record::Request(Box::new(request)));
+        assert_eq!(at, Some(Duration::from_secs(86_400 + 3_725)));
         assert_eq!(written(&Record::Request(Box::default())), None);
     }
 
@@ -249,6 +248,17 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), None);
         });
         assert_eq!(pace.wait_for(None), None);
+    }
+
+    /// Check that a replay that is faster than its reader shows no later time than that of its records.
+    #[test]
+    fn fast() {
+        let pace = Pace::replay(1e12);
+        let at = |seconds| Some(Duration::from_secs(seconds));
+        for (written, shown) in [(100, 100), (107, 107), (103, 107)] {
+            assert_eq!(pace.wait_for(at(written)), at(shown));
+            assert_eq!(pace.now(), at(shown));
+        }
     }
 
     /// Check that a long pause between records is cut short, and that a live screen does not wait.
