@@ -123,6 +123,10 @@ bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs
 	tests/builds/run --fetch symbols compat
 	$(CARGO) bench --locked --bench cost
 
+.PHONY: bench-views
+bench-views: build-deps test-deps ## Measure the commands that show records, on a million of them
+	$(CARGO) bench --locked --bench views
+
 .PHONY: install
 install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
 	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf

@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use clap::ValueHint;
 use clap::error::ErrorKind;
 use ngx_bpf_record::limits::ASKED_MAX;
+use ngx_bpf_record::statistics::GroupKey;
 
 use layout::LayoutArgs;
 use pids::Pids;
@@ -76,8 +77,13 @@ impl Cli {
     pub fn checked(self) -> Result<Self, clap::Error> {
         let view = self.command.as_ref().and_then(Subcommands::view);
         let choice = view.map_or(&self.trace.choice, |view| &view.choice);
+        let is_grouped = match self.command.as_ref().and_then(Subcommands::group) {
+            Some(GroupKey::Variable(name)) => !choice.variable.contains(name),
+            _ => false,
+        };
+        let variables = choice.variable.len() + usize::from(is_grouped);
         for (option, count) in [
-            ("--variable", choice.variable.len()),
+            ("--variable", variables),
             ("--header", choice.header_names().len()),
         ] {
             if count > ASKED_MAX {
@@ -210,6 +216,15 @@ impl Subcommands {
             Self::Top(options) => Some(&options.view),
             Self::Waterfall(options) => Some(&options.view),
             Self::Check(_) | Self::Inflight(_) | Self::Layout { .. } => None,
+        }
+    }
+
+    /// Returns what requests are grouped by.
+    fn group(&self) -> Option<&GroupKey> {
+        match self {
+            Self::Summary(options) => Some(&options.group),
+            Self::Top(options) => Some(&options.group),
+            _ => None,
         }
     }
 

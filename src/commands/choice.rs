@@ -2,7 +2,9 @@
 //! Converts the options that choose what is traced to the settings of the layers below, which do not know the command
 //! line.
 
+use ngx_bpf_record::limits::ASKED_MAX;
 use ngx_bpf_record::statistics::GroupKey;
+use ngx_bpf_record::statistics::INGRESS_SERVICE;
 
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
@@ -41,11 +43,15 @@ pub fn settings(choice: &ChoiceArgs, sink: Sink) -> TraceSettings {
 
 /// Makes records have what they are grouped by.
 pub fn ask_for(settings: &mut TraceSettings, key: &GroupKey) {
-    if let GroupKey::Variable(name) = key {
-        let variables = &mut settings.follow.extras.variables;
-        if !variables.contains(name) {
-            variables.push(name.clone());
-        }
+    let name = match key {
+        GroupKey::Variable(name) => name,
+        /* The services of a pod stand below it. */
+        GroupKey::Pod => INGRESS_SERVICE,
+        _ => return,
+    };
+    let variables = &mut settings.follow.extras.variables;
+    if !variables.iter().any(|asked| asked == name) && variables.len() < ASKED_MAX {
+        variables.push(name.to_owned());
     }
 }
 

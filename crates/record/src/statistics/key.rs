@@ -52,11 +52,21 @@ const NAMES: [(&str, GroupKey); 11] = [
     ("pod", GroupKey::Pod),
 ];
 
+/// The variable in which ingress-nginx has the service of Kubernetes that a request goes to.
+pub const INGRESS_SERVICE: &str = "proxy_upstream_name";
+
 /// What stands before the name of a variable.
 const VARIABLE: &str = "variable:";
 
 /// The digits of a container's id that are shown.
 const ID_DIGITS: usize = 12;
+
+/// Returns the service that a request goes to: that of its ingress, or else the group of its upstream.
+pub fn service<'r>(request: &'r Request<'_>) -> Option<Cow<'r, str>> {
+    let service = request.place.variables.get(INGRESS_SERVICE);
+    let service = service.or(request.place.upstream_name.as_ref());
+    service.map(|service| Cow::Borrowed(&**service))
+}
 
 impl GroupKey {
     /// Returns the value of this key. `None` when the request has none.

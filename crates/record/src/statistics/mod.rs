@@ -11,6 +11,8 @@ pub use incident::Incident;
 pub use incident::IncidentKind;
 pub use incident::Incidents;
 pub use key::GroupKey;
+pub use key::INGRESS_SERVICE;
+pub use key::service;
 pub use rows::Rows;
 pub use slowest::Slowest;
 pub use slowest::owned;

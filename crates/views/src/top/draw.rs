@@ -127,6 +127,11 @@ impl Top {
                 canvas.line(&Line::styled(" slowest in the window", paint::strong()));
                 paint_rows(canvas, &slowest, &slowest.shown(""), None);
             }
+            Some(Notes::Services(services)) => {
+                canvas.text("");
+                paint_heading(canvas, &services, "SERVICE OF THE POD");
+                paint_rows(canvas, &services, &services.shown(""), None);
+            }
             Some(Notes::Lines(lines)) => {
                 canvas.text("");
                 let lines = lines.iter();

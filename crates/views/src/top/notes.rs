@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What stands below the rows, if there is room: the slowest requests, or more about the selected row.
 
+use ngx_bpf_record::statistics::GroupKey;
+
 use super::Top;
 use super::head::most;
 use super::table::Row;
 use super::table::Table;
 use super::tables;
 use super::views::View;
+use super::window::NONE;
 use super::window::Totals;
 use crate::units;
 
@@ -17,6 +20,8 @@ const SLOWEST: usize = 8;
 pub enum Notes {
     /// The slowest requests.
     Slowest(Table),
+    /// The services of a pod, below a heading.
+    Services(Table),
     /// Sentences.
     Lines(Vec<String>),
 }
@@ -25,6 +30,16 @@ pub enum Notes {
 pub fn notes(top: &Top, totals: &Totals, selected: Option<&Row>) -> Notes {
     let id = selected.map_or("", |row| row.id.as_str());
     match top.view {
+        View::Group(key) if top.shown().keys().get(key) == Some(&GroupKey::Pod) && id != NONE => {
+            Notes::Services(Table {
+                columns: &tables::GROUPS,
+                rows: tables::groups(&top.shown().services(id), top.shown().seconds()),
+                order: super::table::Order {
+                    column: 1,
+                    is_descending: true,
+                },
+            })
+        }
         View::Group(_) => Notes::Slowest(Table {
             columns: &tables::REQUESTS,
             rows: tables::requests(totals.slowest.requests().take(SLOWEST)),

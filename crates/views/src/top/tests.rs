@@ -170,6 +170,30 @@ fn views() {
     insta::assert_snapshot!("view_worker_selected", drawn(&top, 80, 24));
 }
 
+/// Check that the services of the selected pod stand below the pods: those of its ingress, or else its upstreams.
+#[test]
+fn services() {
+    let mut top = empty(LOOK, Some(GroupKey::Pod));
+    for (n, record) in recorded(&["records.jsonl"]).into_iter().enumerate() {
+        let Record::Request(mut request) = record else {
+            continue;
+        };
+        let pods = ["ingress-6c9-x7", "ingress-6c9-x7", "shop-7d4b9-2xk"];
+        request.container.pod = Some(pods[n % 3].into());
+        request.container.namespace = Some("shop".into());
+        request.place.upstream_name = Some("backend".into());
+        let service = ["shop-orders-8080", "shop-\u{1b}users\t8080"][n % 2];
+        if n % 3 < 2 {
+            let variables = &mut request.place.variables;
+            variables.insert("proxy_upstream_name".into(), service.into());
+        }
+        top.record(&Record::Request(request), BEGIN);
+    }
+    insta::assert_snapshot!("services", drawn(&top, 80, 24));
+    press(&mut top, "Down");
+    insta::assert_snapshot!("services_of_another", drawn(&top, 80, 24));
+}
+
 /// Returns the names of the rows, in their order.
 fn names(top: &Top) -> Vec<String> {
     let table = top.table();

@@ -13,6 +13,7 @@ use ngx_bpf_record::statistics::GroupKey;
 use ngx_bpf_record::statistics::Peer;
 use ngx_bpf_record::statistics::Rows;
 use ngx_bpf_record::statistics::Slowest;
+use ngx_bpf_record::statistics::service;
 
 use super::rows::Line;
 use super::rows::Row;
@@ -37,6 +38,9 @@ const SLOWEST: usize = 8;
 const LATEST_MAX: usize = 50;
 const LATEST_FREE: usize = 25;
 const LATEST_EVERY: Duration = Duration::from_millis(60);
+
+/// What stands between the pod and the service of a row; no name of a pod has it.
+const BETWEEN: char = '\t';
 
 /// The row of requests that have no value for a key.
 pub const NONE: &str = "(none)";
@@ -75,6 +79,8 @@ struct Slice {
     groups: Vec<Rows<Row<Group>>>,
     workers: Rows<Row<Worker>>,
     peers: Rows<Row<Peer>>,
+    /// The requests by pod and service: see [`Window::services`].
+    services: Rows<Row<Group>>,
     /// Some of the latest requests, and when the last one came.
     latest: VecDeque<Arc<str>>,
     latest_at: Duration,
@@ -89,6 +95,7 @@ impl Slice {
             groups: vec![Rows::new(ROWS_MAX); keys],
             workers: Rows::new(ROWS_MAX),
             peers: Rows::new(ROWS_MAX),
+            services: Rows::new(ROWS_MAX),
             latest: VecDeque::new(),
             latest_at: begin,
         }
@@ -115,6 +122,13 @@ impl Slice {
         for tried in request.tried() {
             let row = self.peers.row(&Peer::row_name(&tried));
             row.what.add(request, &tried);
+            row.keep(&mut line);
+        }
+        if let Some(pod) = GroupKey::Pod.of(request) {
+            let service = service(request);
+            let name = format!("{pod}{BETWEEN}{}", service.as_deref().unwrap_or(NONE));
+            let row = self.services.row(&name);
+            row.what.add(request);
             row.keep(&mut line);
         }
         let is_early = at < self.latest_at.saturating_add(LATEST_EVERY);
@@ -256,6 +270,22 @@ impl Window {
     /// Returns the rows of upstreams.
     pub fn peers(&self) -> Rows<Row<Peer>> {
         merged(self.slices.iter().map(|slice| &slice.peers), Peer::merge)
+    }
+
+    /// Returns the rows of the services of a pod.
+    pub fn services(&self, pod: &str) -> Rows<Row<Group>> {
+        let rows = self.slices.iter().map(|slice| &slice.services);
+        let all = merged(rows, Group::merge);
+        let mut own = Rows::<Row<Group>>::new(ROWS_MAX);
+        for (name, row) in all.named() {
+            let service = name
+                .strip_prefix(pod)
+                .and_then(|name| name.strip_prefix(BETWEEN));
+            if let Some(service) = service {
+                own.row(service).clone_from(row);
+            }
+        }
+        own
     }
 
     /// Returns the requests that were kept as they are, in any order, some more than once: the latest, the slowest,
