@@ -32,6 +32,7 @@ pub fn settings(choice: &ChoiceArgs, sink: Sink) -> TraceSettings {
         user: choice.user.clone(),
         metrics: None,
         started: None,
+        inflight: None,
         verbosity: match (choice.quiet, choice.verbose) {
             (true, _) => Verbosity::Quiet,
             (_, true) => Verbosity::Verbose,

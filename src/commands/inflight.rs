@@ -9,6 +9,7 @@ use anyhow::Result;
 use anyhow::ensure;
 use ngx_bpf_record::Inflight;
 use ngx_bpf_record::format::json::write_line;
+use ngx_bpf_views::inflight as inflight_view;
 
 use crate::cli::InflightArgs;
 use crate::commands::reading;
@@ -21,6 +22,7 @@ use crate::follow::processes::NginxProcess;
 use crate::follow::program::Program;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
+use crate::host::terminal;
 use crate::output;
 
 /// Writes the requests in flight to stdout. Returns false when some nginx could not be read, which was reported.
@@ -36,7 +38,11 @@ pub fn inflight(options: &InflightArgs) -> Result<bool> {
     ensure!(is_found, messages::none_runs());
     let redaction = options.redaction.redaction();
     let reading = inflight::read_all(programs.workers(), &redaction);
-    output::print(&written(&reading.requests, options.json)?)?;
+    let text = match !options.json && terminal::is_stdout() {
+        true => inflight_view::terminal(&reading.requests, terminal::look(false)).into_bytes(),
+        false => written(&reading.requests, options.json)?,
+    };
+    output::print(&text)?;
     let errors = programs.errors.into_iter().chain(reading.errors);
     Ok(errors.inspect(|error| messages.warn(error)).count() == 0)
 }

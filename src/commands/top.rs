@@ -18,6 +18,7 @@ use ngx_bpf_record::Record;
 use ngx_bpf_views::top::Pace;
 use ngx_bpf_views::top::Settings;
 use ngx_bpf_views::top::Top;
+use ngx_bpf_views::top::Wishes;
 use ngx_bpf_views::top::prepare;
 use ngx_bpf_views::top::replay;
 use ngx_bpf_views::top::run;
@@ -68,6 +69,7 @@ fn screen(options: &TopArgs, title: String, pace: Pace) -> Screen {
         group: Some(options.group.clone()),
         look: terminal::look(options.view.ascii),
         zone: TimeZone::system(),
+        has_inflight: options.view.files.is_empty(),
         waterfall: waterfall::terminal,
     });
     Screen {
@@ -96,7 +98,14 @@ fn recorded(options: &TopArgs) -> Result<()> {
     let (shown, asked) = (screen.clone(), signals.clone());
     let shown = thread::Builder::new()
         .name("screen".to_owned())
-        .spawn(move || Ok(run(&shown.top, &shown.pace, &|| asked.is_end_asked())?))
+        .spawn(move || {
+            let wishes = Wishes {
+                is_end_asked: &|| asked.is_end_asked(),
+                /* A file has no requests in flight. */
+                read_inflight: &|| {},
+            };
+            Ok(run(&shown.top, &shown.pace, &wishes)?)
+        })
         .context("failed to start a thread")?;
     finish(shown, &signals)?;
     /* One that waits for a pipe ends with the process. */
@@ -120,6 +129,11 @@ fn live(options: &TopArgs) -> Result<bool> {
     let mut settings = choice::settings(&options.view.choice, Sink::View(Box::new(view)));
     choice::ask_for(&mut settings, &options.group);
     let (begun, of_start) = (screen.clone(), Arc::clone(&shown));
+    let inflight_to = Arc::clone(&screen.top);
+    settings.inflight = Some(Arc::new(move |requests| {
+        let mut top = inflight_to.lock().unwrap_or_else(PoisonError::into_inner);
+        top.set_inflight(requests);
+    }));
     settings.started = Some(Box::new(move |traced| {
         let thread = show(begun, traced.name, traced.signals.clone())?;
         *of_start.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread, traced.signals));
@@ -165,7 +179,11 @@ fn show(screen: Screen, name: String, signals: Signals) -> Result<JoinHandle<Res
             top.set_title(name);
         }
         stderr::hold();
-        let shown = run(&screen.top, &screen.pace, &|| signals.is_end_asked());
+        let wishes = Wishes {
+            is_end_asked: &|| signals.is_end_asked(),
+            read_inflight: &|| signals.ask_for_inflight(),
+        };
+        let shown = run(&screen.top, &screen.pace, &wishes);
         stderr::release();
         signals.end();
         shown.map_err(anyhow::Error::from)

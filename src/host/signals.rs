@@ -94,6 +94,11 @@ impl Signals {
         self.reopen.load(Ordering::Relaxed)
     }
 
+    /// Asks for the requests in flight, as SIGUSR2 does.
+    pub fn ask_for_inflight(&self) {
+        self.inflight.store(true, Ordering::Relaxed);
+    }
+
     /// Returns whether SIGUSR2 has come since the last call.
     pub fn take_inflight(&self) -> bool {
         self.inflight.swap(false, Ordering::Relaxed)

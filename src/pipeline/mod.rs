@@ -30,6 +30,7 @@ use crate::decode::ring::RingReader;
 use crate::follow::Follower;
 use crate::follow::containers::ContainerNumbers;
 use crate::follow::description;
+use crate::follow::inflight::InflightTo;
 use crate::follow::selection::Selection;
 use crate::follow::settings::FileReading;
 use crate::follow::settings::FollowSettings;
@@ -131,6 +132,8 @@ pub struct TraceSettings {
     pub metrics: Option<MetricsSettings>,
     /// Gets what is traced, when tracing has begun.
     pub started: Option<Started>,
+    /// Takes the requests in flight, when they are asked for. `None`: they are printed.
+    pub inflight: Option<InflightTo>,
     pub verbosity: Verbosity,
     /// Hints about the settings, printed when tracing has begun.
     pub hints: Vec<String>,
@@ -161,7 +164,8 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let mut control = Control {
         abandoned: AbandonedRequests::new(settings.follow.filter),
         ended_processes: 0,
-        follower: Follower::new(settings.follow, tracer, reading, containers, messages),
+        follower: Follower::new(settings.follow, tracer, reading, containers, messages)
+            .with_inflight(settings.inflight),
         reader,
         ledger: Arc::clone(&ledger),
         own_metrics: served.own,

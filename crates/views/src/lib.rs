@@ -12,6 +12,7 @@ pub mod bar;
 pub mod cell;
 mod clock;
 pub mod compare;
+pub mod inflight;
 pub mod look;
 pub mod pretty;
 pub mod summary;

@@ -63,6 +63,7 @@ fn picture() {
         group: None,
         look,
         zone: jiff::tz::TimeZone::UTC,
+        has_inflight: true,
         waterfall: waterfall::terminal,
     });
     let file = Path::new(ROOT).join("tests/data/incidents.jsonl");

@@ -70,9 +70,14 @@ impl BinaryFacts {
     }
 }
 
+/// Takes requests in flight, the oldest first.
+pub type InflightTo = Arc<dyn Fn(Vec<Inflight<'static>>) + Send + Sync>;
+
 /// The reading of the requests in flight that SIGUSR2 asks for.
 #[derive(Default)]
 pub struct InflightThreads {
+    /// Takes them. `None`: they are printed.
+    pub to: Option<InflightTo>,
     /// The last thread that has printed them, or still reads. It returns the workers that were given up.
     pub thread: Option<JoinHandle<BTreeSet<u32>>>,
     /// The workers whose memory could not be read in time. A thread hangs in each.

@@ -10,18 +10,25 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::ensure;
-use ngx_bpf_record::Redaction;
+use ngx_bpf_record::Inflight;
 
 use crate::follow::Follower;
 use crate::follow::counters::HUNG_MAX;
 use crate::follow::inflight;
 use crate::follow::inflight::BinaryFacts;
+use crate::follow::inflight::InflightTo;
 use crate::follow::role::Role;
 use crate::host::privileges;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
 
 impl Follower {
+    /// Passes requests in flight on, instead of printing them.
+    pub fn with_inflight(mut self, to: Option<InflightTo>) -> Self {
+        self.inflight.to = to;
+        self
+    }
+
     /// Prints the requests in flight on stderr, unless that is still being done.
     pub fn print_inflight(&mut self) {
         match self.inflight.thread.take() {
@@ -67,9 +74,9 @@ impl Follower {
         let processes = processes
             .into_iter()
             .filter_map(|(pid, binary)| Some((pid, Arc::clone(binaries.get(&binary)?))))
-            .collect();
+            .collect::<Vec<_>>();
         let (redaction, messages) = (self.settings.redaction.clone(), self.messages);
-        let capabilities = self.reading.capabilities;
+        let (capabilities, to) = (self.reading.capabilities, self.inflight.to.clone());
         thread::Builder::new()
             .name("inflight".to_owned())
             .spawn(move || {
@@ -77,30 +84,29 @@ impl Follower {
                     /* If it fails, reading does, and says why. */
                     let _ = privileges::keep_only(capabilities);
                 }
-                print(processes, &redaction, messages)
+                let reading = inflight::read_all(processes, &redaction);
+                for error in &reading.errors {
+                    messages.warn(error);
+                }
+                match to {
+                    Some(to) => to(reading.requests),
+                    None => print(&reading.requests, messages),
+                }
+                reading.hung
             })
             .context("failed to start a thread")
     }
 }
 
-/// Prints the requests in flight of these processes, the oldest first. Returns those that were given up.
-fn print(
-    processes: Vec<(u32, Arc<BinaryFacts>)>,
-    redaction: &Redaction,
-    messages: Messages,
-) -> BTreeSet<u32> {
-    let reading = inflight::read_all(processes, redaction);
-    for error in &reading.errors {
-        messages.warn(error);
-    }
-    let count = reading.requests.len();
+/// Prints requests in flight.
+fn print(requests: &[Inflight<'_>], messages: Messages) {
+    let count = requests.len();
     let plural = if count == 1 { "" } else { "s" };
     messages.print(
         Verbosity::Quiet,
         format_args!("{count} request{plural} in flight"),
     );
-    for request in reading.requests {
+    for request in requests {
         messages.print(Verbosity::Quiet, request);
     }
-    reading.hung
 }

@@ -13,6 +13,7 @@ use crate::suite::common::screen::Screen;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::common::wait_until;
 
 /// A server with one location that waits, and one that fails.
 const HTTP: &str = "
@@ -128,6 +129,39 @@ fn top() {
     screen.wait_for("wait for header");
     screen.keys(&["q"]);
     screen.wait_for("1 request, 0 lost (1 seen, 0 filtered)");
+    screen.assert_restored();
+}
+
+/// Check the screen of requests in flight, that of the command and that of `top`, with a request that hangs.
+#[test]
+fn in_flight() {
+    let Some(screen) = Screen::open(100, 30) else {
+        return;
+    };
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let mut client = Client::connect(nginx.port);
+    client.send("GET /slow/hang HTTP/1.1\r\nHost: a\r\n\r\n");
+    let pid = nginx.pid();
+    let row = format!("waiting 127.0.0.1:{} ", upstream.port);
+    let is_shown = |seen: &String| {
+        let mut lines = seen.lines();
+        seen.contains("1 request in flight")
+            && lines.any(|line| line.contains(&row) && line.ends_with("GET /slow/hang"))
+            && seen.contains("by state   waiting 1")
+    };
+    wait_until("it does not hang", || {
+        screen.line(&format!("clear; $P inflight --pid {pid}"));
+        screen.wait_for("by worker");
+        is_shown(&screen.seen())
+    });
+    screen.line(&format!("clear; $P top --pid {pid}"));
+    screen.wait_for("LOCATION");
+    screen.keys(&["i"]);
+    screen.wait(is_shown);
+    screen.keys(&["Escape"]);
+    screen.wait(|seen| seen.contains("LOCATION") && !seen.contains("by state"));
+    screen.keys(&["q"]);
     screen.assert_restored();
 }
 

@@ -41,7 +41,7 @@ const HEADING_FROM: u16 = 3;
 const NOTES_MIN: usize = 3;
 
 /// The keys that the help has, but those of the views.
-const HELP: [(&str, &str); 10] = [
+const HELP: [(&str, &str); 11] = [
     (
         "Up Down j k",
         "select a row; PageUp, PageDown, Home, End as well",
@@ -52,6 +52,10 @@ const HELP: [(&str, &str); 10] = [
     ("s", "sort by the next column"),
     ("/", "only rows that contain a text"),
     ("p", "freeze; records are counted all the same"),
+    (
+        "i",
+        "the requests in flight; again: read anew (while tracing)",
+    ),
     ("Tab", "the next view"),
     ("Ctrl-Z Ctrl-L", "suspend; draw anew"),
     ("q Ctrl-C", "leave"),
@@ -76,6 +80,10 @@ impl Top {
         canvas.line(&Line::styled(title, paint::strong()));
         match &self.opened {
             _ if self.is_help => self.paint_help(&mut canvas),
+            _ if self.hanging.is_some() => {
+                let hanging = self.hanging.iter();
+                hanging.for_each(|hanging| hanging.paint(&mut canvas));
+            }
             Some(opened) => self.paint_opened(&mut canvas, opened),
             None => self.paint_view(&mut canvas, area.height),
         }

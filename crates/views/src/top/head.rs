@@ -185,6 +185,7 @@ pub fn keys(top: &Top, width: usize) -> String {
         return cell::at_most(&typed, width, look);
     }
     let parts = match &top.opened {
+        _ if top.hanging.is_some() => ["i again", "Esc back", "q quit"].map(str::to_owned).into(),
         Some(opened) => opened_keys(opened.depth),
         None => view_keys(top),
     };
@@ -202,7 +203,9 @@ fn view_keys(top: &Top) -> Vec<String> {
     let views = views::all(top.shown().keys());
     let shown = views.iter().filter(|(_, _, view)| *view != top.view);
     let names = shown.take(4).map(|(key, name, _)| format!("{key} {name}"));
-    let others = ["Enter requests", "/ filter", "s sort", "p freeze", "q quit"];
+    let inflight = top.settings.has_inflight.then_some("i in flight");
+    let first = ["Enter requests", "/ filter"].into_iter();
+    let others = first.chain(inflight).chain(["s sort", "p freeze", "q quit"]);
     names.chain(others.map(str::to_owned)).collect()
 }
 

@@ -28,6 +28,8 @@ pub enum Asked {
     Suspend,
     /// To draw everything anew.
     Redraw,
+    /// To read the requests in flight.
+    Inflight,
 }
 
 impl Top {
@@ -59,6 +61,10 @@ impl Top {
         match key.code {
             KeyCode::Char('q') => return Asked::Leave,
             KeyCode::Esc | KeyCode::Backspace => return self.back(key.code == KeyCode::Esc),
+            KeyCode::Char('i') if self.settings.has_inflight => {
+                self.ask_inflight();
+                return Asked::Inflight;
+            }
             KeyCode::Char('?') => self.is_help = true,
             KeyCode::Char('p') => self.freeze(),
             KeyCode::Enter => self.enter(),
@@ -77,7 +83,7 @@ impl Top {
 
     /// Does what a key asks that is of the views only.
     fn view_key(&mut self, code: KeyCode) {
-        if self.opened.is_some() {
+        if self.opened.is_some() || self.hanging.is_some() {
             return;
         }
         let views = views::all(self.shown().keys());
@@ -114,7 +120,8 @@ impl Top {
 
     /// Goes back by one step. At the first one, Esc first takes the filter away, and then leaves.
     fn back(&mut self, is_escape: bool) -> Asked {
-        if let Some(opened) = &mut self.opened {
+        if self.hanging.take().is_some() {
+        } else if let Some(opened) = &mut self.opened {
             if !opened.back() {
                 self.opened = None;
             }
@@ -129,6 +136,7 @@ impl Top {
     /// Opens what is selected.
     fn enter(&mut self) {
         match &mut self.opened {
+            _ if self.hanging.is_some() => {}
             Some(opened) => {
                 opened.open();
             }
@@ -138,6 +146,10 @@ impl Top {
 
     /// Selects the row this number of rows further down; up if it is negative.
     fn move_by(&mut self, by: isize) {
+        if let Some(hanging) = &mut self.hanging {
+            hanging.move_by(by);
+            return;
+        }
         if let Some(opened) = &mut self.opened {
             opened.move_by(by);
             return;
@@ -151,6 +163,7 @@ impl Top {
     /// Moves by a page: of rows, or of a text.
     fn page(&mut self, by: isize) {
         match &mut self.opened {
+            _ if self.hanging.is_some() => self.move_by(by),
             Some(opened) if opened.depth != Depth::Requests => {
                 opened.scroll = opened.scroll.saturating_add_signed(by);
             }
@@ -160,6 +173,9 @@ impl Top {
 
     /// Sorts by a column, which counts from 1; the same again: reversed. Without one, by the next column.
     fn sort(&mut self, digit: Option<u32>) {
+        if self.hanging.is_some() {
+            return;
+        }
         let columns = match &self.opened {
             Some(opened) => opened.table().columns,
             None => self.table().columns,

@@ -14,6 +14,7 @@ use ngx_bpf_record::read::Unread;
 use ngx_bpf_record::statistics::GroupKey;
 
 use crate::look::Look;
+use hanging::Hanging;
 use opened::Opened;
 use table::Order;
 use table::Selection;
@@ -23,6 +24,7 @@ use window::Window;
 
 pub use keys::Asked;
 pub use pace::Pace;
+pub use run::Wishes;
 pub use run::replay;
 pub use run::run;
 pub use svg::svg;
@@ -30,6 +32,7 @@ pub use terminal::prepare;
 pub use terminal::restore;
 
 mod draw;
+mod hanging;
 mod head;
 mod keys;
 mod notes;
@@ -59,6 +62,8 @@ pub struct Settings {
     pub look: Look,
     /// Where the time of day is shown for.
     pub zone: TimeZone,
+    /// Whether nginx can be asked for its requests in flight: it is traced now.
+    pub has_inflight: bool,
     /// Returns the waterfall of a request, without colours; its width is that of the look.
     pub waterfall: fn(&Request<'_>, Look) -> String,
 }
@@ -83,6 +88,7 @@ pub struct Top {
     typing: Option<String>,
     is_help: bool,
     opened: Option<Opened>,
+    hanging: Option<Hanging>,
     /// Whether something is to be drawn.
     is_changed: bool,
 }
@@ -117,6 +123,7 @@ impl Top {
             typing: None,
             is_help: false,
             opened: None,
+            hanging: None,
             is_changed: true,
         }
     }

@@ -28,6 +28,14 @@ fn lock(top: &Mutex<Top>) -> io::Result<MutexGuard<'_, Top>> {
     locked.map_err(|_| io::Error::other("the thread that reads records panicked"))
 }
 
+/// What the screen asks of its caller.
+pub struct Wishes<'a> {
+    /// Returns whether the caller wants the screen to end.
+    pub is_end_asked: &'a dyn Fn() -> bool,
+    /// Makes the caller read the requests in flight, for [`Top::set_inflight`].
+    pub read_inflight: &'a dyn Fn(),
+}
+
 /// Shows the screen until a key asks to leave, or the caller does: it looks at `is_end_asked` at least ten times a
 /// second. Draws ten times a second at most, and only what has changed. On return the terminal is as before, and the
 /// pace has ended, so that a replay does as well.
@@ -35,14 +43,15 @@ fn lock(top: &Mutex<Top>) -> io::Result<MutexGuard<'_, Top>> {
 /// # Errors
 ///
 /// Fails when stdout is no terminal, or has gone, and when another thread has panicked.
-pub fn run(top: &Mutex<Top>, pace: &Pace, is_end_asked: &dyn Fn() -> bool) -> io::Result<()> {
-    let shown = show(top, pace, is_end_asked);
+pub fn run(top: &Mutex<Top>, pace: &Pace, wishes: &Wishes<'_>) -> io::Result<()> {
+    let shown = show(top, pace, wishes);
     pace.end();
     shown
 }
 
 /// Shows the screen until the end is asked.
-fn show(top: &Mutex<Top>, pace: &Pace, is_end_asked: &dyn Fn() -> bool) -> io::Result<()> {
+fn show(top: &Mutex<Top>, pace: &Pace, wishes: &Wishes<'_>) -> io::Result<()> {
+    let is_end_asked = wishes.is_end_asked;
     let mut terminal = Terminal::enter()?;
     let mut next = Instant::now();
     while !is_end_asked() {
@@ -68,6 +77,7 @@ fn show(top: &Mutex<Top>, pace: &Pace, is_end_asked: &dyn Fn() -> bool) -> io::R
                 Asked::Leave => return Ok(()),
                 Asked::Suspend => terminal.suspend()?,
                 Asked::Redraw => terminal.renew()?,
+                Asked::Inflight => (wishes.read_inflight)(),
             }
             if is_end_asked() {
                 return Ok(());

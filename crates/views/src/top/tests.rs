@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use ngx_bpf_record::Inflight;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::read::Records;
 use ngx_bpf_record::statistics::GroupKey;
 use ngx_bpf_record::values::Cause;
+use ngx_bpf_record::values::State;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -54,6 +56,7 @@ fn empty(look: Look, group: Option<GroupKey>) -> Top {
         group,
         look,
         zone: jiff::tz::TimeZone::UTC,
+        has_inflight: true,
         waterfall,
     })
 }
@@ -192,6 +195,34 @@ fn services() {
     insta::assert_snapshot!("services", drawn(&top, 80, 24));
     press(&mut top, "Down");
     insta::assert_snapshot!("services_of_another", drawn(&top, 80, 24));
+}
+
+/// Check that the requests in flight take the place of a view until the user goes back, and that a replay has none.
+#[test]
+fn in_flight() {
+    let mut top = full(LOOK);
+    let requests = vec![Inflight {
+        time: "2026-11-26T06:48:30.120000000Z".to_owned(),
+        pid: 5_875,
+        age_ms: Some(12_400),
+        state: Some(State::Waiting),
+        upstream_addr: Some("10.0.1.4:8080".into()),
+        request_method: Some("GET".into()),
+        request_uri: Some("/orders/\u{1b}7".into()),
+        ..Default::default()
+    }];
+    let view = drawn(&top, 80, 24).to_string();
+    top.set_inflight(requests.clone());
+    assert_eq!(drawn(&top, 80, 24).to_string(), view);
+    assert_eq!(press(&mut top, "i"), Asked::Inflight);
+    assert!(line(drawn(&top, 80, 24).buffer(), 1).contains("is being read"));
+    top.set_inflight(requests);
+    insta::assert_snapshot!("in_flight", drawn(&top, 80, 24));
+    assert_eq!(press(&mut top, "Enter 3 i"), Asked::Inflight);
+    press(&mut top, "Esc");
+    assert_eq!(drawn(&top, 80, 24).to_string(), view);
+    top.settings.has_inflight = false;
+    assert_eq!(press(&mut top, "i"), Asked::Nothing);
 }
 
 /// Returns the names of the rows, in their order.
