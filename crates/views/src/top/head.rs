@@ -205,7 +205,9 @@ fn view_keys(top: &Top) -> Vec<String> {
     let names = shown.take(4).map(|(key, name, _)| format!("{key} {name}"));
     let inflight = top.settings.has_inflight.then_some("i in flight");
     let first = ["Enter requests", "/ filter"].into_iter();
-    let others = first.chain(inflight).chain(["s sort", "p freeze", "q quit"]);
+    let others = first
+        .chain(inflight)
+        .chain(["s sort", "p freeze", "q quit"]);
     names.chain(others.map(str::to_owned)).collect()
 }
 

@@ -188,7 +188,7 @@ fn longest(request: &Request<'_>, segments: &[Segment]) -> Option<String> {
         return Some(of_the_rest(request, later));
     }
     let happened = words::happened(longest.stage, &attempt.map(server).unwrap_or_default());
-    let more = more(request, longest.stage, attempt);
+    let more = more(request, longest, attempt);
     let part = part(request, ns);
     let is_most = ns.saturating_mul(2) >= total(request)?;
     let subject = if is_most { "Most" } else { "The longest part" };
@@ -207,9 +207,15 @@ fn of_the_rest(request: &Request<'_>, ns: u64) -> String {
     }
 }
 
-/// Returns what more is known of a stage.
-fn more(request: &Request<'_>, stage: Stage, attempt: Option<&Attempt<'_>>) -> String {
-    let waits = &request.waits;
+/// Returns what more is known of a part of the time.
+fn more(request: &Request<'_>, segment: &Segment, attempt: Option<&Attempt<'_>>) -> String {
+    let (waits, stage) = (&request.waits, segment.stage);
+    let by_nginx = waits.time_ns.map_or(0, |shares| shares.nginx);
+    let is_paced = by_nginx > segment.length() / 2 && waits.client_stall_ns.is_none();
+    if stage == Stage::ClientResponse && is_paced {
+        return "; the client took all of it at once: nginx itself set the pace (limit_rate?)"
+            .to_owned();
+    }
     let tls = attempt.and_then(|attempt| attempt.upstream_tls_ns);
     let (text, ns) = match stage {
         Stage::ClientResponse => (
