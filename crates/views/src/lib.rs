@@ -12,6 +12,8 @@ pub mod bar;
 pub mod cell;
 mod clock;
 pub mod compare;
+#[cfg(test)]
+mod hostile;
 pub mod look;
 pub mod pretty;
 pub mod summary;
