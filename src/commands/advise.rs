@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf advise`: findings, each with what, why and evidence. It changes nothing.
 
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use anyhow::Result;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::format::json::write_line;
@@ -15,8 +18,10 @@ use crate::cli::view::AdviseArgs;
 use crate::commands::ending::Ending;
 use crate::commands::live;
 use crate::commands::recorded;
+use crate::follow::old_workers::OldWorkers;
 use crate::host::terminal;
 use crate::output;
+use crate::pipeline::Started;
 
 /// How long a worker is away from its event loop before that is reported, unless `--blocked` says otherwise.
 const BLOCKED: Duration = Duration::from_millis(100);
@@ -26,6 +31,8 @@ struct Seen {
     advisor: Advisor,
     requests: u64,
     lost: u64,
+    /// The workers that shut down while they are traced. It is empty for files.
+    old_workers: Arc<OnceLock<OldWorkers>>,
 }
 
 impl Seen {
@@ -35,12 +42,19 @@ impl Seen {
             advisor: Advisor::new(),
             requests: 0,
             lost: 0,
+            old_workers: Arc::default(),
         }
     }
 
     /// Adds a record.
     fn add(&mut self, record: &Record<'_>) {
-        self.requests += u64::from(matches!(record, Record::Request(_)));
+        if let Record::Request(request) = record {
+            self.requests += 1;
+            let old = self.old_workers.get();
+            if let Some(since) = old.and_then(|old| old.old_for(request.pid)) {
+                self.advisor.ended_in_old_worker(request, since);
+            }
+        }
         if let Record::Lost(lost) = record {
             self.lost = self.lost.saturating_add(lost.count);
         }
@@ -86,10 +100,23 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
 
 /// Traces until the end, with what the rules look at.
 fn trace(options: &AdviseArgs) -> Result<(Seen, live::Traced, bool)> {
-    live::trace(&options.view.choice, Seen::new(), Seen::add, |settings| {
+    let seen = Seen::new();
+    let old_workers = Arc::clone(&seen.old_workers);
+    live::trace(&options.view.choice, seen, Seen::add, |settings| {
         let extras = &mut settings.follow.extras;
         extras.config_lines = true;
         extras.blocked.get_or_insert(BLOCKED);
+        settings.started = Some(watched(old_workers, settings.started.take()));
+    })
+}
+
+/// Returns what begins to look for old workers when tracing has begun, and then does what it did before.
+fn watched(old_workers: Arc<OnceLock<OldWorkers>>, started: Option<Started>) -> Started {
+    Box::new(move |begun| {
+        let watched = OldWorkers::watch(begun.pids.clone());
+        let watched = watched.context("failed to start a thread that looks for old workers")?;
+        let _ = old_workers.set(watched);
+        started.map_or(Ok(()), |started| started(begun))
     })
 }
 

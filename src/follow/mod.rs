@@ -41,6 +41,7 @@ mod events;
 pub mod inflight;
 pub mod lookout;
 pub mod messages;
+pub mod old_workers;
 pub mod processes;
 pub mod program;
 pub mod role;

@@ -63,6 +63,11 @@ impl Role {
     }
 }
 
+/// Returns whether the title of a worker says that it is shutting down. Reading it may block for ever.
+pub fn is_shutting_down(pid: u32) -> bool {
+    title(pid).is_ok_and(|title| title.contains(": worker process is shutting down"))
+}
+
 /// Reads the beginning of a process's command line. The process decides on its length, which may be
 /// gigabytes (`PR_SET_MM_MAP`).
 fn title(pid: u32) -> io::Result<String> {

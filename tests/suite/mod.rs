@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The suites.
 
+/// The page of a waterfall in a browser.
+mod browser;
 /// The command line, its messages, and the man page.
 mod cli;
 /// What the tests share.
 mod common;
+/// Summaries, compared with DuckDB.
+mod duckdb;
+/// HTTP archives, and their schema.
+mod har;
 /// The files that `make install` installs.
 mod installed;
 /// The manifest for Kubernetes, compared with the service unit.
@@ -24,6 +30,8 @@ mod schema;
 /// The sizes of files and functions.
 mod sizes;
 mod top;
+/// Traces for viewers, and the schema of their format.
+mod trace_events;
 /// What the tables of docs/compatibility.md say of a run.
 mod tutorial;
 mod verdict;

@@ -1,10 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ngx-bpf top` on a real terminal, with recorded requests.
 
+use std::env;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::thread;
+
+use jiff::tz::TimeZone;
+use ngx_bpf_record::read::Records;
+use ngx_bpf_views::look::Look;
+use ngx_bpf_views::top::Pace;
+use ngx_bpf_views::top::Settings;
+use ngx_bpf_views::top::Top;
+use ngx_bpf_views::top::Wishes;
+use ngx_bpf_views::top::run;
 
 use super::common::program::kill;
+use super::common::recorded::incidents;
 use super::common::screen::Screen;
 use super::common::sources::project;
 use super::common::tool::PROGRAM;
@@ -93,6 +106,72 @@ fn killed() {
         screen.wait(|seen| !seen.contains("LOCATION"));
         screen.assert_restored();
     }
+}
+
+/// The variable that makes the test below the program that it looks at, and the thread that panics there.
+const PANICS: &str = "NGX_BPF_TEST_PANICS";
+
+/// Check that a panic gives the terminal back before its message is written, and ends the program: one of the thread that
+/// draws, and one of another thread. The program is this test, with a screen whose waterfall panics.
+#[test]
+fn panicked() {
+    if let Some(which) = env::var_os(PANICS) {
+        return show(which == "another");
+    }
+    let own = env::current_exe().unwrap();
+    for which in ["screen", "another"] {
+        let Some(screen) = Screen::open(100, 30) else {
+            return;
+        };
+        let program = format!("{} --exact suite::top::panicked --nocapture", own.display());
+        screen.line(&format!(
+            "{PANICS}={which} RUST_BACKTRACE=0 {program}; echo status $?"
+        ));
+        screen.wait_for("LOCATION");
+        screen.keys(&["Enter"]);
+        screen.wait_for("requests that were kept");
+        screen.keys(&["Enter"]);
+        screen.wait_for("status 101");
+        let seen = screen.seen();
+        /* In raw mode each line would begin where the one before it ends. */
+        let begins = |text: &str| seen.lines().any(|line| line.starts_with(text));
+        assert!(begins("thread '") && begins("nothing is shown"), "{seen}");
+        assert!(begins("status 101") && !seen.contains("LOCATION"), "{seen}");
+        screen.assert_restored();
+    }
+}
+
+/// Shows recorded requests. The waterfall of one panics, in a thread that has the screen or in another one.
+fn show(is_in_another: bool) {
+    let mut top = Top::new(Settings {
+        title: "a test".to_owned(),
+        group: None,
+        look: Look {
+            colour: true,
+            ascii: false,
+            width: 100,
+        },
+        zone: TimeZone::UTC,
+        has_inflight: false,
+        waterfall: match is_in_another {
+            false => |_, _| panic!("nothing is shown"),
+            true => |_, _| {
+                let panicking = thread::spawn(|| panic!("nothing is shown"));
+                panicking.join().unwrap_err();
+                "the other thread has panicked".to_owned()
+            },
+        },
+    });
+    let pace = Pace::live();
+    let mut records = Records::new(incidents().as_bytes());
+    while let Some(record) = records.next_record().unwrap() {
+        top.record(&record, pace.now().unwrap());
+    }
+    let wishes = Wishes {
+        is_end_asked: &|| false,
+        read_inflight: &|| {},
+    };
+    run(&Mutex::new(top), &pace, &wishes).unwrap();
 }
 
 /// Check that the program ends when its terminal goes.

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
 
+use ngx_bpf_record::format::escape::is_unsafe;
 use serde_json::Value;
 
 use super::common::program::kill;
@@ -159,6 +160,63 @@ fn redacted() {
             text.contains("sig=REDACTED") && !text.contains("hidden"),
             "{text}"
         );
+    }
+}
+
+/// Check that no command writes a byte of a hostile record that a terminal obeys, and that each line fits.
+#[test]
+fn hostile() {
+    let file = fs::read_to_string(recorded("incidents.jsonl")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("requests\u{1b}[31m.json");
+    for text in [
+        "\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\u{90}q\u{9c}\u{7f}\r\n\t\0",
+        "\u{202e}evil\u{2066}\u{200b}\u{feff}\u{2028}a\u{301}\u{301}",
+        "漢字👍\u{1f3fd}👩\u{200d}👧🇩🇪\u{644}\u{627}",
+    ] {
+        let lines = file.lines().map(|line| {
+            let mut record: Value = serde_json::from_str(line).unwrap();
+            fill(&mut record, text);
+            record.to_string() + "\n"
+        });
+        fs::write(&path, lines.collect::<String>()).unwrap();
+        let path = path.to_str().unwrap();
+        for args in [
+            &["summary", path][..],
+            &["summary", "--all", "--group=peer", path],
+            &["summary", "--status=499,502,504", path],
+            &["summary", "--compare", path, path],
+            &["waterfall", "--slowest=100", path],
+            &["advise", path],
+            &["summary", "--ascii", path],
+            &["waterfall", "--ascii", path],
+        ] {
+            let output = run(args, b"");
+            assert!(output.stderr.is_empty(), "{args:?} {output:?}");
+            let screen = String::from_utf8(output.stdout).unwrap();
+            assert!(screen.lines().count() > 3, "{args:?} {screen}");
+            let is_bad =
+                |c: char| is_unsafe(c) && c != '\n' || matches!(c, '\u{200b}'..='\u{200d}');
+            assert_eq!(screen.find(is_bad), None, "{args:?} {screen:?}");
+            assert!(!args.contains(&"--ascii") || screen.is_ascii(), "{screen}");
+        }
+    }
+}
+
+/// Replaces each text of a record that a client or an upstream may choose by this one, and makes uris long.
+fn fill(record: &mut Value, text: &str) {
+    for (key, value) in record.as_object_mut().unwrap() {
+        let is_long = key.ends_with("uri");
+        let is_name = key.ends_with("addr") || key.ends_with("name") || key.ends_with("host");
+        match value {
+            Value::String(value) if is_long => *value = text.repeat(4_096 / text.len()),
+            Value::String(value) if is_name || key == "location" => text.clone_into(value),
+            Value::Array(values) => {
+                let objects = values.iter_mut().filter(|value| value.is_object());
+                objects.for_each(|object| fill(object, text));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Texts in cells of a screen: escaped, cut, and padded. Their width is that of a terminal.
 
+use std::ops::RangeInclusive;
+
 use ngx_bpf_record::format::escape::is_unsafe;
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::look::Look;
+
+/// The least columns of the lines of a paragraph.
+const PARAGRAPH_MIN: usize = 20;
 
 /// Returns a text that takes exactly these columns, from the left.
 pub fn left(text: &str, columns: usize, look: Look) -> String {
@@ -27,6 +32,55 @@ pub fn at_most(text: &str, columns: usize, look: Look) -> String {
 /// Returns the columns that a text takes when it is escaped.
 pub fn width(text: &str, look: Look) -> usize {
     text.chars().map(|c| shown(c, look).1).sum()
+}
+
+/// Returns a text after its head, in lines of the screen's width.
+pub fn paragraph(head: &str, text: &str, look: Look) -> String {
+    let columns = look.width.saturating_sub(head.len()).max(PARAGRAPH_MIN);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        let word = at_most(word, columns, look);
+        let needed = width(&lines[last], look) + 1 + width(&word, look);
+        if lines[last].is_empty() {
+            lines[last] = word;
+        } else if needed > columns {
+            lines.push(word);
+        } else {
+            lines[last] = format!("{} {word}", lines[last]);
+        }
+    }
+    let indent = " ".repeat(head.len());
+    let heads = [head].into_iter().chain(std::iter::repeat(indent.as_str()));
+    lines
+        .iter()
+        .zip(heads)
+        .map(|(line, head)| at_most(&format!("{head}{line}"), look.width, look) + "\n")
+        .collect()
+}
+
+/// Returns parts after their head, with two spaces between them, in as many lines as they need.
+pub fn list(head: &str, parts: &[String], look: Look) -> String {
+    let mut lines = vec![head.to_owned()];
+    let mut taken = head.len();
+    for (n, part) in parts.iter().enumerate() {
+        let gap = if taken == head.len() { "" } else { "  " };
+        let needed = gap.len() + width(part, look);
+        if n > 0 && taken + needed > look.width {
+            lines.push(" ".repeat(head.len()));
+            taken = head.len();
+        }
+        let gap = if taken == head.len() { "" } else { gap };
+        taken += gap.len() + width(part, look);
+        if let Some(line) = lines.last_mut() {
+            *line += gap;
+            *line += part;
+        }
+    }
+    let lines = lines.iter();
+    lines
+        .map(|line| at_most(line, look.width, look) + "\n")
+        .collect()
 }
 
 /// Cuts a text to these columns, and returns it with the columns that it takes.
@@ -54,12 +108,15 @@ fn cut(text: &str, columns: usize, look: Look) -> (String, usize) {
     (cut, taken)
 }
 
-/// Returns how a character is shown, and its columns. What may change the state of a terminal, or takes no column of its
-/// own, is escaped.
+/// The characters that give an emoji before them a colour of skin: they take two columns alone, and none after it.
+const SKIN_TONES: RangeInclusive<char> = '\u{1f3fb}'..='\u{1f3ff}';
+
+/// Returns how a character is shown, and its columns. What may change the state of a terminal, or may take no column of
+/// its own, is escaped.
 fn shown(c: char, look: Look) -> (String, usize) {
     let width = c.width().unwrap_or_default();
     let is_foreign = look.ascii && !c.is_ascii();
-    if is_unsafe(c) || width == 0 || is_foreign {
+    if is_unsafe(c) || width == 0 || SKIN_TONES.contains(&c) || is_foreign {
         let escaped = match u32::from(c) {
             code @ 0..=0xff => format!("\\x{code:02x}"),
             code => format!("\\u{{{code:x}}}"),
@@ -72,6 +129,10 @@ fn shown(c: char, look: Look) -> (String, usize) {
 
 #[cfg(test)]
 mod tests {
+    use ratatui::style::Style;
+    use ratatui::text::Span;
+    use unicode_width::UnicodeWidthStr as _;
+
     use super::at_most;
     use super::left;
     use super::right;
@@ -121,5 +182,22 @@ mod tests {
         }
         assert_eq!(left("漢字", 3, LOOK), "漢…");
         assert_eq!(left("漢字", 2, LOOK), "… ");
+    }
+
+    /// Check that no two characters of a text take fewer columns, or more, than each of them: what a terminal makes one
+    /// of would move the columns after it.
+    #[test]
+    fn joined() {
+        /* Ideographs and private characters do not join. */
+        let all = (0..0x3400).chain(0xa000..0xac00).chain(0xf900..0x20000);
+        for c in all.chain(0xe0000..0xe0200).filter_map(char::from_u32) {
+            let (cell, columns) = super::shown(c, LOOK);
+            for before in ["a", "👍", "🇩", "\u{915}"] {
+                let text = Span::raw(format!("{before}{cell}"));
+                let graphemes = text.styled_graphemes(Style::new());
+                let taken: usize = graphemes.map(|part| part.symbol.width()).sum();
+                assert_eq!(taken, before.width() + columns, "{before}{c:?}");
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ pub mod bar;
 pub mod cell;
 mod clock;
 pub mod compare;
+#[cfg(test)]
+mod hostile;
 pub mod inflight;
 pub mod look;
 pub mod pretty;

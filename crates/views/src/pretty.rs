@@ -176,12 +176,18 @@ mod tests {
     use jiff::tz::TimeZone;
     use ngx_bpf_record::Attempt;
     use ngx_bpf_record::Format as _;
+    use ngx_bpf_record::Record;
     use ngx_bpf_record::Request;
     use ngx_bpf_record::Shares;
     use ngx_bpf_record::values::End;
 
     use super::Pretty;
     use crate::cell;
+    use crate::hostile::TEXTS;
+    use crate::hostile::check;
+    use crate::hostile::fill;
+    use crate::hostile::looks;
+    use crate::hostile::others;
     use crate::look::Look;
 
     /// Returns a look of this width without colour.
@@ -239,6 +245,15 @@ mod tests {
             assert_eq!(line, expected);
             assert_eq!(cell::width(line.trim_end(), look(width)), width);
         }
+        let wide = line(&request(), look(120));
+        assert!(wide.ends_with("1.93 s ▓████████▒\n"), "{wide}");
+        assert_eq!(cell::width(wide.trim_end(), look(120)), 120);
+        let ascii = Look {
+            ascii: true,
+            ..look(80)
+        };
+        let letters = line(&request(), ascii);
+        assert!(letters.ends_with("  1.93 s nuuuuuuuuw\n"), "{letters}");
         let unknown = Request::default();
         let expected = "!                 - -       (no request line)\n";
         assert_eq!(line(&unknown, look(80)), expected);
@@ -258,14 +273,27 @@ mod tests {
         assert!(line(&request, coloured).starts_with("\x1b[31m!r 20:"));
     }
 
-    /// Check that a hostile request writes no control byte, and keeps to the width.
+    /// Check that hostile records write no control byte, and keep to the width.
     #[test]
     fn hostile() {
-        let mut request = request();
-        request.request_uri = Some(format!("/\x1b[2J\u{202e}{}", "漢".repeat(2_000)).into());
-        request.request_method = Some("\x07\x07\x07\x07".into());
-        let line = line(&request, look(80));
-        assert!(!line.trim_end().chars().any(char::is_control), "{line:?}");
-        assert_eq!(cell::width(line.trim_end(), look(80)), 80, "{line}");
+        for text in TEXTS {
+            let mut request = request();
+            fill(&mut request, text);
+            for look in looks(&[40, 80, 120]) {
+                let mut pretty = Pretty::new(|| look, TimeZone::UTC);
+                let mut lines = Vec::new();
+                pretty.request(&mut lines, &request).unwrap();
+                for other in others(text) {
+                    match other {
+                        Record::Blocked(blocked) => pretty.blocked(&mut lines, &blocked).unwrap(),
+                        Record::Connection(other) => pretty.connection(&mut lines, &other).unwrap(),
+                        _ => panic!("{other:?}"),
+                    }
+                }
+                let lines = String::from_utf8(lines).unwrap();
+                assert_eq!(lines.matches('\n').count(), 3, "{lines:?}");
+                check(&lines, look);
+            }
+        }
     }
 }

@@ -88,10 +88,10 @@ impl Screen {
         self.wait(|seen| seen.contains(text));
     }
 
-    /// Asserts that the shell has the terminal again, as it was.
+    /// Waits until the shell runs no program any more, and asserts that it has the terminal again, as it was.
     pub fn assert_restored(&self) {
-        /* What is typed before that is dropped with the program's own input. */
-        self.wait(|seen| seen.trim_end().ends_with('$'));
+        /* A program that has not ended yet would read what is typed. */
+        wait_right(|| self.children(), Vec::is_empty);
         self.line("clear; stty -g >after; echo back again");
         self.wait(|seen| seen.lines().any(|line| line == "back again"));
         let read = |name| fs::read_to_string(self.folder.path().join(name)).unwrap();
@@ -100,8 +100,13 @@ impl Screen {
 
     /// Returns the pid of the program that the shell runs.
     pub fn child(&self) -> u32 {
+        self.children()[0]
+    }
+
+    /// Returns the pids of the programs that the shell runs.
+    fn children(&self) -> Vec<u32> {
         let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
-        children(shell.trim().parse().unwrap())[0]
+        children(shell.trim().parse().unwrap())
     }
 }
 

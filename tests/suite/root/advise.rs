@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ngx-bpf advise` on a real nginx: each rule is provoked, and a healthy server gives no finding. Two rules are not
-//! here: `tunnels` needs ten minutes, and `listen_overflow` a network namespace, which `listeners` has.
+//! `ngx-bpf advise` on a real nginx: each rule is provoked, and a healthy server gives no finding. One rule is not here:
+//! `listen_overflow` needs a network namespace, which `listeners` has.
 
+use std::fs;
 use std::net::Shutdown;
 use std::net::TcpStream;
 use std::process::Command;
@@ -25,6 +26,9 @@ use crate::suite::common::tls::Tls;
 use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::common::wait_until;
+use crate::suite::root::tunnels::echo;
+use crate::suite::root::tunnels::open;
 
 /// A server with a location for each rule, and one that is healthy.
 const HTTP: &str = "
@@ -50,6 +54,10 @@ const HTTP: &str = "
         location /upload/ { proxy_pass http://unkept/; }
         location /large/ { proxy_pass http://unkept/; }
         location /limited { limit_req zone=slow burst=90; }
+        location /tunnel/ {
+            proxy_pass http://127.0.0.1:{echo}; proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+        }
         location /named/ { set $name $arg_n.test; proxy_pass http://$name:{upstream}; }
     }";
 
@@ -57,7 +65,8 @@ const HTTP: &str = "
 fn found(run: impl FnOnce(&Nginx, u16)) -> Vec<Value> {
     let upstream = Upstream::start();
     let dns = dns::start_after(Duration::from_millis(10));
-    let (http, port) = tls::with_port(&HTTP.replace("{dns}", &dns.to_string()));
+    let http = HTTP.replace("{dns}", &dns.to_string());
+    let (http, port) = tls::with_port(&http.replace("{echo}", &echo().to_string()));
     let nginx = Nginx::prepared(&http, upstream.port, tls::certificate);
     nginx.file("limited", b"limited");
     let pid = nginx.pid().to_string();
@@ -99,6 +108,12 @@ fn get(nginx: &Nginx, uri: &str, count: usize) {
     }
 }
 
+/// Opens tunnels.
+fn tunnels(nginx: &Nginx) -> Vec<Client> {
+    let opened = (0..12).map(|_| open(Client::connect(nginx.port), "/tunnel/", "text"));
+    opened.collect()
+}
+
 /// Check that nothing is found where nothing is the matter.
 #[test]
 fn healthy() {
@@ -108,6 +123,10 @@ fn healthy() {
     let mut findings = found(|nginx, _| {
         get(nginx, "/", 500);
         get(nginx, "/race/", 200);
+        drop(tunnels(nginx));
+        /* This reload takes no worker from a tunnel. */
+        nginx.wait_logged(712);
+        nginx.signal("HUP");
     });
     /* A busy machine itself lets requests wait, and other tests fill queues of the same network namespace. */
     findings.retain(|finding| {
@@ -233,4 +252,30 @@ fn waits() {
     assert_found(&findings, "accept_queue", "");
     let blocked = assert_found(&findings, "worker_blocked", "");
     assert!(blocked["requests"].as_u64() >= Some(3), "{blocked:#?}");
+}
+
+/// Check tunnels that hold a worker after a reload: most of them end while others hold it.
+#[test]
+fn old_workers() {
+    if is_not_built() {
+        return;
+    }
+    let findings = found(|nginx, _| {
+        let mut opened = tunnels(nginx);
+        let old = nginx.workers()[0];
+        nginx.signal("HUP");
+        wait_until("the worker does not shut down", || {
+            let title = fs::read(format!("/proc/{old}/cmdline")).unwrap();
+            String::from_utf8_lossy(&title).contains("shutting down")
+        });
+        /* The threshold, and twice the interval at which titles are read. */
+        delay(Duration::from_secs(12));
+        opened.truncate(1);
+        nginx.wait_logged(11);
+        assert!(fs::exists(format!("/proc/{old}")).unwrap());
+    });
+    let found = assert_found(&findings, "tunnels", "/tunnel/");
+    /* The last one may end while the tool does. */
+    assert!(found["requests"].as_u64() >= Some(11), "{found:#?}");
+    assert_eq!(found["lost_ns"], Value::Null, "{found:#?}");
 }

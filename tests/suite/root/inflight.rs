@@ -213,7 +213,7 @@ fn tunnels() {
     let nginx = Nginx::prepared(&http, port, tls::certificate);
     let tls = Tls::begin(tls_port, &TLS13, &["http/1.1"]).finish();
     let clients = [Client::connect(nginx.port), tls.into_client()];
-    let mut clients = clients.map(|client| open(client, ""));
+    let mut clients = clients.map(|client| open(client, "/", ""));
     let addr = format!("127.0.0.1:{port}");
     let tunnel = (Some("/"), Some(State::Tunnel));
     for _ in 0..2 {

@@ -53,9 +53,9 @@ pub fn echo() -> u16 {
     })
 }
 
-/// Opens a tunnel, and sends `text` through it and back.
-pub fn open(mut client: Client, text: &str) -> Client {
-    client.send(REQUEST);
+/// Opens a tunnel by a request for this uri, and sends `text` through it and back.
+pub fn open(mut client: Client, uri: &str, text: &str) -> Client {
+    client.send(REQUEST.replacen('/', uri, 1));
     let mut heard = Vec::new();
     while !heard.ends_with(b"\r\n\r\n") {
         heard.extend(client.some());

@@ -2,6 +2,8 @@
 //! What is collected of records for the rules: by upstream server, location, worker and listener. The number of
 //! each is bounded.
 
+use std::time::Duration;
+
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::statistics::Rows;
@@ -60,10 +62,7 @@ impl Collected {
             let (first, last) = self.window.unwrap_or((begin, begin));
             self.window = Some((first.min(begin), last.max(begin)));
         }
-        let location = request.place.location.as_deref().unwrap_or_default();
-        let server = request.place.server_name.as_deref().unwrap_or_default();
-        let location = self.locations.row(&format!("{server}\t{location}"));
-        location.add(request);
+        self.location(request).add(request);
         if request.ending.tunnel {
             return;
         }
@@ -72,6 +71,21 @@ impl Collected {
         let worker = self.workers.row(&request.pid.to_string());
         worker.request(request);
         self.listeners.request(request, begin);
+    }
+
+    /// Adds that a request ended in a worker that had been shutting down for at least this long.
+    pub fn ended_in_old_worker(&mut self, request: &Request<'_>, since: Duration) {
+        if request.ending.tunnel {
+            let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+            self.location(request).outlived.add(ns);
+        }
+    }
+
+    /// Returns the location of a request.
+    fn location(&mut self, request: &Request<'_>) -> &mut Location {
+        let location = request.place.location.as_deref().unwrap_or_default();
+        let server = request.place.server_name.as_deref().unwrap_or_default();
+        self.locations.row(&format!("{server}\t{location}"))
     }
 
     /// Adds a worker that was blocked.

@@ -49,6 +49,8 @@ pub struct Location {
     pub repeated: Repeated,
     /// How long tunnels lived.
     pub tunnels: Times,
+    /// How long workers had been shutting down when tunnels ended in them.
+    pub outlived: Times,
 }
 
 /// Temporary files.

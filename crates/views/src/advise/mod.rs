@@ -2,7 +2,10 @@
 //! Findings: what to change, why, and what it costs as it is. A rule looks at what the records show and at nothing
 //! else, and stays silent below its thresholds. Nothing is ever changed.
 
+use std::time::Duration;
+
 use ngx_bpf_record::Record;
+use ngx_bpf_record::Request;
 use serde::Serialize;
 
 pub use rule::Least;
@@ -122,6 +125,12 @@ impl Advisor {
     /// `nginx_listen_drops_total` is not the same: it counts segments that are dropped for other reasons as well.
     pub fn set_listen_overflows(&mut self, count: u64) {
         self.collected.listen_overflows = Some(count);
+    }
+
+    /// Adds that a request ended in a worker that had been shutting down for at least this long. Records do not have it:
+    /// it is the title of the worker's process.
+    pub fn ended_in_old_worker(&mut self, request: &Request<'_>, since: Duration) {
+        self.collected.ended_in_old_worker(request, since);
     }
 
     /// Returns what was found, the most expensive first: by requests that failed, then by the time that was lost, then

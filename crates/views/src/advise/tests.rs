@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::format::json::write_line;
 use ngx_bpf_record::read;
@@ -16,6 +15,12 @@ use super::RULES;
 use super::explain;
 use super::samples::Sample;
 use super::terminal;
+use crate::hostile::TEXTS;
+use crate::hostile::check;
+use crate::hostile::fill;
+use crate::hostile::looks;
+use crate::hostile::others;
+use crate::hostile::plain;
 use crate::look::Look;
 
 const LOOK: Look = Look {
@@ -45,34 +50,27 @@ fn screen(file: &str, look: Look) -> String {
     terminal(&advisor.findings(), &advisor.fine(), &head, look)
 }
 
-/// Check the screens of recorded input.
+/// Check the screens of recorded input: at each width, with letters and with glyphs. Colours only repeat what is there
+/// without them.
 #[test]
 fn recorded() {
-    for file in ["records.jsonl", "incidents.jsonl", "blocked.jsonl"] {
-        insta::assert_snapshot!(file.replace('.', "_"), screen(file, LOOK));
+    for (file, widths) in [
+        ("records.jsonl", &[80][..]),
+        ("incidents.jsonl", &[40, 80, 120]),
+        ("blocked.jsonl", &[80]),
+    ] {
+        for look in looks(widths) {
+            let shown = screen(file, look);
+            check(&shown, look);
+            let kind = if look.ascii { "_ascii" } else { "" };
+            let name = format!("{}_{}{kind}", file.trim_end_matches(".jsonl"), look.width);
+            insta::assert_snapshot!(name, plain(&shown));
+        }
     }
-}
-
-/// Check that no line of a screen is wider than the terminal.
-#[test]
-fn widths() {
-    for width in [20, 40, 80, 120] {
-        let look = Look { width, ..LOOK };
-        let shown = screen("records.jsonl", look);
-        assert!(shown.lines().all(|line| line.len() <= width), "{shown}");
-    }
-}
-
-/// Returns a name that would change a terminal.
-fn hostile(n: usize) -> String {
-    format!(
-        "\x1b[31m\x07\u{9b}2J\u{202e}\n\r{n} \u{200b}漢字{}",
-        "x".repeat(n % 300)
-    )
 }
 
 /// Returns records that have hostile texts wherever there are texts.
-fn hostile_records() -> Vec<Record<'static>> {
+fn hostile_records(text: &'static str) -> Vec<Record<'static>> {
     let mut records = Vec::new();
     for n in 0..400_usize {
         let mut sample = Sample::at_ms(n as u64);
@@ -81,18 +79,8 @@ fn hostile_records() -> Vec<Record<'static>> {
             .upstream("x", "z", 1_000_000);
         sample.fail(0, Failure::Closed, 502);
         sample.attempt(0).reused_idle_ns = Some(5);
-        let text = hostile(n % 3);
-        for attempt in &mut sample.0.upstreams {
-            attempt.addr = Some(text.clone().into());
-        }
         let request = &mut sample.0;
-        request.upstream_addr = Some(text.clone().into());
-        request.place.upstream_name = Some(text.clone().into());
-        request.place.location = Some(text.clone().into());
-        request.place.server_name = Some(text.clone().into());
-        request.place.config.server = Some(text.clone().into());
-        request.place.config.upstream = Some(text.clone().into());
-        request.server_addr = Some(text.clone().into());
+        fill(request, text);
         request.request_method = Some("POST".into());
         request.waits.accept_queue_ns = Some(1_000_000_000);
         request.waits.limit_req_delay_ns = Some(1_000_000_000);
@@ -100,48 +88,29 @@ fn hostile_records() -> Vec<Record<'static>> {
         request.waits.client_stall_ns = Some(1_000_000_000);
         records.push(sample.record());
     }
-    records.push(Record::Blocked(Box::new(Blocked {
-        time: Some(hostile(1)),
-        waiting_requests: 9,
-        waiting_ns: Some(1_000_000_000),
-        longest_part: Some(ngx_bpf_record::values::BlockPart::Sleep),
-        longest_part_ns: Some(1),
-        kernel_stack: vec![hostile(1)],
-        user_stack: vec![hostile(2)],
-        ..Default::default()
-    })));
+    records.extend(others(text));
     records
 }
 
 /// Check that hostile names print no control byte, and break no column.
 #[test]
 fn hostile_names() {
-    let mut advisor = Advisor::new();
-    hostile_records()
-        .iter()
-        .for_each(|record| advisor.record(record));
-    let findings = advisor.findings();
-    let rules: BTreeSet<_> = findings.iter().map(|finding| finding.rule).collect();
-    assert!(rules.len() >= 7, "{rules:?}");
-    for (ascii, width) in [(false, 80), (true, 80), (true, 40)] {
-        let look = Look {
-            ascii,
-            width,
-            ..LOOK
-        };
-        let shown = terminal(&findings, &[], &hostile(1), look);
-        for line in shown.lines() {
-            assert!(
-                !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
-                "{line:?}"
-            );
-            assert!(crate::cell::width(line, look) <= width, "{line:?}");
+    for text in TEXTS {
+        let mut advisor = Advisor::new();
+        hostile_records(text)
+            .iter()
+            .for_each(|record| advisor.record(record));
+        let findings = advisor.findings();
+        let rules: BTreeSet<_> = findings.iter().map(|finding| finding.rule).collect();
+        assert!(rules.len() >= 7, "{rules:?}");
+        for look in looks(&[20, 40, 80, 120]) {
+            check(&terminal(&findings, &[], text, look), look);
         }
+        let mut json = Vec::new();
+        write_line(&mut json, &findings).unwrap();
+        let json = String::from_utf8(json).unwrap();
+        assert!(!json.trim_end().chars().any(char::is_control));
     }
-    let mut json = Vec::new();
-    write_line(&mut json, &findings).unwrap();
-    let json = String::from_utf8(json).unwrap();
-    assert!(!json.trim_end().chars().any(char::is_control));
 }
 
 /// Check that any number of names takes only so much memory.

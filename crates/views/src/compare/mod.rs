@@ -32,9 +32,24 @@ const BEYOND_MIN: f64 = 5.0;
 /// The groups that one screen has room for.
 const GROUPS: usize = 8;
 
-/// The columns of a name and of a number.
+/// The columns of a name, of a number, and of the mark.
 const NAME: usize = 24;
 const NUMBER: usize = 11;
+const MARK: usize = 5;
+
+/// The columns of a number on a narrow screen.
+const NARROW: usize = 7;
+
+/// From how many per cent on a change has no decimals, and is not said exactly.
+const ROUND: f64 = 100.0;
+const PERCENT_MAX: f64 = 9_999.0;
+
+/// The least columns of a file's name.
+const FILE_MIN: usize = 8;
+
+/// What the mark means.
+const LEGEND: &str = "larger than in 99 of 100 pairs of samples of both files together; no mark where fewer than 5 \
+    requests lie beyond a percentile";
 
 /// One of the two.
 #[derive(Clone, Copy, Debug)]
@@ -128,17 +143,24 @@ impl Comparison {
         }
     }
 
+    /// Returns the line of a file. Its name gives way to what was lost.
+    fn head(&self, name: &str, place: usize, look: Look) -> String {
+        let requests = units::counted(self.requests[place], "request");
+        let mut line = format!(": {requests}; lost {}", units::count(self.lost[place]));
+        if self.unread[place] > 0 {
+            let unread = units::count(self.unread[place]);
+            line += &format!(", not read completely {unread}");
+        }
+        let rest = look.width.saturating_sub(cell::width(&line, look));
+        let name = cell::at_most(name, rest.max(FILE_MIN), look);
+        cell::at_most(&(name + &line), look.width, look) + "\n"
+    }
+
     /// Returns the screen.
     pub fn terminal(&self, all: bool, look: Look) -> String {
         let mut text = String::new();
         for (name, place) in [(&self.before, 0), (&self.after, 1)] {
-            let line = format!(
-                "{name}: {}; lost {}, not read completely {}",
-                units::counted(self.requests[place], "request"),
-                units::count(self.lost[place]),
-                units::count(self.unread[place])
-            );
-            text += &format!("{}\n", cell::at_most(&line, look.width, look));
+            text += &self.head(name, place, look);
         }
         text += "\n";
         text += &row("", ["before", "after", "change"], "", look);
@@ -157,7 +179,7 @@ impl Comparison {
         }
         text += &self.failed.row(|share| format!("{share:.2} %"), look);
         if !self.stages.is_empty() {
-            text += "\nwhat moved, of the mean time of a request\n";
+            text += "\nwhat moved, mean time of a request\n";
         }
         for change in &self.stages {
             let mut stages = Stage::ALL.into_iter();
@@ -179,8 +201,8 @@ impl Comparison {
                 text += &change.row(time, look);
             }
         }
-        text += "\n*** larger than in 99 of 100 pairs of samples of both files together; no mark\n    where fewer than 5 requests lie beyond a percentile\n";
-        text
+        text += "\n";
+        text + &cell::paragraph("*** ", LEGEND, look)
     }
 }
 
@@ -194,7 +216,11 @@ impl Change {
     /// Returns its row.
     fn row(&self, show: impl Fn(f64) -> String, look: Look) -> String {
         let number = |number: Option<f64>| number.map_or("-".to_owned(), &show);
-        let change = self.percent().map(|percent| format!("{percent:+.1} %"));
+        let change = self.percent().map(|percent| match percent {
+            percent if percent > PERCENT_MAX => format!(">{PERCENT_MAX} %"),
+            percent if percent >= ROUND => format!("{percent:+.0} %"),
+            percent => format!("{percent:+.1} %"),
+        });
         let mark = match self.more_than_chance {
             Some(true) => "***",
             _ => "",
@@ -213,11 +239,18 @@ impl Change {
     }
 }
 
-/// Returns a row.
+/// Returns a row. On a narrow screen the name gives way to the numbers.
 fn row(name: &str, numbers: [&str; 3], mark: &str, look: Look) -> String {
-    let mut line = cell::left(name, NAME, look);
+    let is_narrow = look.width < NAME + 3 * NUMBER + MARK;
+    let of_number = if is_narrow { NARROW } else { NUMBER };
+    let of_name = look.width.saturating_sub(3 * of_number + MARK);
+    let mut line = cell::left(name, of_name.min(NAME), look);
     for number in numbers {
-        line += &cell::right(number, NUMBER, look);
+        let number = match is_narrow {
+            true => number.replace(' ', ""),
+            false => number.to_owned(),
+        };
+        line += &cell::right(&number, of_number, look);
     }
     line += &format!("  {mark}");
     cell::at_most(line.trim_end(), look.width, look) + "\n"

@@ -10,7 +10,11 @@ use ngx_bpf_record::values::End;
 use super::Comparison;
 use super::Side;
 use super::chance::Numbers;
-use crate::look::Look;
+use crate::hostile::TEXTS;
+use crate::hostile::check;
+use crate::hostile::fill;
+use crate::hostile::looks;
+use crate::hostile::plain;
 
 /// Returns the statistics of requests whose times vary around a mean.
 fn statistics(count: u64, mean_ns: f64, failed: u64, seed: u64) -> Statistics {
@@ -70,22 +74,56 @@ fn chance() {
     assert_eq!(compared.groups[0].name, "/a");
 }
 
-/// Check the screen.
+/// Check the screen at each width, with letters and with glyphs. Colours only repeat what is there without them.
 #[test]
 fn screen() {
     let [slow, fast] = [(1e6, 50), (8e5, 5)].map(|(mean, failed)| statistics(500, mean, failed, 7));
-    let look = Look {
-        colour: false,
-        ascii: true,
-        width: 80,
-    };
-    insta::assert_snapshot!(compared(&slow, &fast).terminal(false, look));
     let nothing = statistics(0, 1.0, 0, 1);
-    let text = compared(&nothing, &nothing).terminal(false, look);
-    assert!(
-        !text.contains("NaN") && !text.lines().any(|line| line.ends_with("***")),
-        "{text}"
-    );
+    for look in looks(&[40, 80, 120]) {
+        let text = compared(&slow, &fast).terminal(false, look);
+        check(&text, look);
+        let kind = if look.ascii { "_ascii" } else { "" };
+        insta::assert_snapshot!(format!("screen_{}{kind}", look.width), plain(&text));
+        let text = compared(&nothing, &nothing).terminal(false, look);
+        check(&text, look);
+        assert!(
+            !text.contains("NaN") && !text.lines().any(|line| line.ends_with("***")),
+            "{text}"
+        );
+    }
+}
+
+/// Check the screen of recorded requests, which has stages.
+#[test]
+fn recorded() {
+    let [before, after] = ["records.jsonl", "incidents.jsonl"]
+        .map(|name| crate::summary::tests::recorded(name, "status").0);
+    for look in looks(&[40, 80, 120]) {
+        let text = compared(&before, &after).terminal(true, look);
+        check(&text, look);
+        let kind = if look.ascii { "_ascii" } else { "" };
+        insta::assert_snapshot!(format!("recorded_{}{kind}", look.width), plain(&text));
+    }
+}
+
+/// Check that names of files and of groups break no column and control no terminal.
+#[test]
+fn hostile() {
+    for text in TEXTS {
+        let mut statistics = statistics(3, 1e6, 1, 1);
+        let mut request = Request::default();
+        fill(&mut request, text);
+        request.elapsed_ns = Some(5);
+        statistics.request(&request);
+        let side = Side {
+            name: text,
+            statistics: &statistics,
+            unread: Unread::default(),
+        };
+        for look in looks(&[20, 40, 80, 120]) {
+            check(&Comparison::of(&side, &side).terminal(true, look), look);
+        }
+    }
 }
 
 /// Check that no difference counts as more than chance where there are too few requests.

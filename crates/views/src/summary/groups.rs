@@ -10,7 +10,10 @@ use crate::cell;
 use crate::look::Look;
 use crate::units;
 
-/// The columns besides the name.
+/// The columns of the numbers: requests, time, p50, p99, max.
+const COLUMNS: [usize; 5] = [10, 8, 9, 9, 9];
+
+/// The columns besides the name, with the bar and the share that failed.
 const NUMBERS: usize = 63;
 
 /// The least columns of a name.
@@ -76,15 +79,24 @@ fn row(name: &str, group: &Group, whole: u128, look: Look) -> String {
     line(name, numbers, &bar(group.shares, BAR, look), &failed, look)
 }
 
-/// Returns a row. The bar may contain colours.
+/// Returns a row. The bar may contain colours. On a narrow screen there are only the first numbers, as many as have room.
 fn line(name: &str, numbers: [&str; 5], bar: &str, failed: &str, look: Look) -> String {
-    let columns = look.width.saturating_sub(NUMBERS).max(NAME_MIN);
-    let mut text = cell::left(name, columns, look);
-    for (number, columns) in numbers.into_iter().zip([10, 8, 9, 9, 9]) {
+    let is_narrow = look.width < NUMBERS + NAME_MIN;
+    let mut rest = match is_narrow {
+        true => look.width,
+        false => look.width + COLUMNS.iter().sum::<usize>() - NUMBERS,
+    };
+    let mut text = String::new();
+    for (number, columns) in numbers.into_iter().zip(COLUMNS) {
+        if rest < NAME_MIN + columns {
+            break;
+        }
+        rest -= columns;
         text += &cell::right(number, columns, look);
     }
-    if look.width < NUMBERS + NAME_MIN {
-        return cell::at_most(&text, look.width, look) + "\n";
+    let text = cell::left(name, rest, look) + &text;
+    if is_narrow {
+        return text.trim_end().to_owned() + "\n";
     }
     let is_head = bar.is_ascii() && bar.len() < BAR as usize;
     let bar = if is_head {

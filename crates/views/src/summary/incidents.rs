@@ -58,9 +58,9 @@ fn kinds(statistics: &Statistics, most: usize, look: Look) -> String {
         for (kind, incident) in kinds {
             let status = status.map_or("-".to_owned(), |status| status.to_string());
             let head = format!("{status:>4}{:>8}  ", units::count(incident.count));
-            text += &paragraph(&head, &sentence(kind, incident), look);
+            text += &cell::paragraph(&head, &sentence(kind, incident), look);
             if let Some(limit) = client_limit(kind, incident) {
-                text += &paragraph(&" ".repeat(head.len()), &limit, look);
+                text += &cell::paragraph(&" ".repeat(head.len()), &limit, look);
             }
         }
     }
@@ -192,29 +192,4 @@ fn by_location(statistics: &Statistics, most: usize, look: Look) -> String {
         text += &format!("{}\n", cell::at_most(&line, look.width, look));
     }
     text
-}
-
-/// Returns a text after its head, in lines of the screen's width.
-fn paragraph(head: &str, text: &str, look: Look) -> String {
-    let columns = look.width.saturating_sub(head.len()).max(20);
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let last = lines.len() - 1;
-        let word = cell::at_most(word, columns, look);
-        let needed = cell::width(&lines[last], look) + 1 + cell::width(&word, look);
-        if lines[last].is_empty() {
-            lines[last] = word;
-        } else if needed > columns {
-            lines.push(word);
-        } else {
-            lines[last] = format!("{} {word}", lines[last]);
-        }
-    }
-    let indent = " ".repeat(head.len());
-    let heads = [head].into_iter().chain(std::iter::repeat(indent.as_str()));
-    lines
-        .iter()
-        .zip(heads)
-        .map(|(line, head)| cell::at_most(&format!("{head}{line}"), look.width, look) + "\n")
-        .collect()
 }

@@ -54,9 +54,28 @@ const DECADES: [u64; 8] = [
 ];
 const HISTOGRAM: usize = 20;
 
-/// The columns of a label and of a time.
-const LABEL: usize = 24;
+/// The columns of a row of the histogram besides its bar.
+const BESIDE: usize = 26;
+
+/// The columns of a label, of a share, of a time, and of a number of requests.
+const LABEL: usize = 22;
+const SHARE: usize = 6;
 const TIME: usize = 8;
+const COUNT: usize = 9;
+
+/// The columns of the table of stages. A narrower screen has fewer columns.
+const STAGES: usize = LABEL + SHARE + 4 * (2 + TIME) + COUNT;
+
+/// The columns of a label and of a time on a narrow screen.
+const LABEL_MIN: usize = 20;
+const TIME_MIN: usize = 7;
+
+/// The least columns of the name of the records, and what a request is asked for has at least and at most.
+const SOURCE_MIN: usize = 8;
+const ASKED: (usize, usize) = (10, 34);
+
+/// The columns of a line of the slowest requests besides what was asked for, with its id.
+const OF_SLOWEST: usize = 30;
 
 /// The columns that the shares need with their names.
 const NAMED: usize = 76;
@@ -124,7 +143,10 @@ fn head(statistics: &Statistics, about: &About, look: Look) -> String {
     }
     /* The name gives way to the losses. */
     let rest = look.width.saturating_sub(cell::width(&line, look));
-    let line = cell::at_most(&about.source, rest, look) + &line;
+    let line = match rest < SOURCE_MIN {
+        true => line.trim_start_matches(": ").to_owned(),
+        false => cell::at_most(&about.source, rest, look) + &line,
+    };
     let mut text = look.strong(&cell::at_most(&line, look.width, look)) + "\n";
     let Unread { lines, partly, .. } = about.unread;
     if lines > 0 {
@@ -137,16 +159,13 @@ fn head(statistics: &Statistics, about: &About, look: Look) -> String {
         text += &format!("{}\n", cell::at_most(&line, look.width, look));
     }
     if requests > 0 {
-        text += &format!(
-            "{}\n",
-            cell::at_most(&statuses(statistics), look.width, look)
-        );
+        text += &cell::list("", &statuses(statistics), look);
     }
     text
 }
 
 /// Returns how many requests have each kind of status, and those statuses that say what went wrong.
-fn statuses(statistics: &Statistics) -> String {
+fn statuses(statistics: &Statistics) -> Vec<String> {
     let kinds = statistics.all.statuses.iter().enumerate();
     let kinds = kinds.filter(|(_, count)| **count > 0);
     let parts = kinds.map(|(digit, count)| {
@@ -165,21 +184,29 @@ fn statuses(statistics: &Statistics) -> String {
     });
     let without = statistics.all.without_status;
     let without = (without > 0).then(|| format!("no status {}", units::count(without)));
-    parts.chain(without).collect::<Vec<_>>().join("  ")
+    parts.chain(without).collect()
 }
 
 /// Returns for whom requests waited, in shares that add up to 100 %.
 fn where_line(all: &Group, look: Look) -> String {
     let percents = units::percents(&all.shares);
     let has_names = look.width >= NAMED;
-    let parts = CLASSES.into_iter().zip(percents).map(|(class, percent)| {
-        let glyph = look.of_class(class, &look.glyph(class).to_string());
-        match has_names {
-            true => format!("{glyph} {} {percent} %", name(class)),
-            false => format!("{glyph} {percent} %"),
+    let mut line = cell::at_most("where", look.width, look);
+    let mut taken = line.len();
+    for (n, (class, percent)) in CLASSES.into_iter().zip(percents).enumerate() {
+        let gap = if n == 0 { 2 } else { 3 };
+        let text = match has_names {
+            true => format!(" {} {percent} %", name(class)),
+            false => format!(" {percent} %"),
+        };
+        taken += gap + 1 + text.len();
+        if taken > look.width {
+            break;
         }
-    });
-    format!("where  {}\n", parts.collect::<Vec<_>>().join("   "))
+        let glyph = look.of_class(class, &look.glyph(class).to_string());
+        line += &format!("{}{glyph}{text}", " ".repeat(gap));
+    }
+    line + "\n"
 }
 
 /// Returns the percentiles of all requests. The maximum stands with its request.
@@ -193,13 +220,12 @@ fn elapsed(statistics: &Statistics, look: Look) -> String {
         Some(format!("{name} {}", units::time(ns)))
     });
     let most = times.max_ns().map(|ns| format!("max {}", units::time(ns)));
-    let parts: Vec<_> = shares.chain(most).collect();
+    let mut parts: Vec<_> = shares.chain(most).collect();
     let id = statistics.slowest.requests().next().map(waterfall::id);
-    let id = id.map(|id| format!(" ({id})")).unwrap_or_default();
-    let line = format!("elapsed  {}", parts.join("  "));
-    let has_room = cell::width(&line, look) + id.len() <= look.width;
-    let id = if has_room { id.as_str() } else { "" };
-    cell::at_most(&format!("{line}{id}"), look.width, look) + "\n"
+    if let (Some(id), Some(most)) = (id, parts.last_mut()) {
+        *most += &format!(" ({id})");
+    }
+    cell::list("elapsed  ", &parts, look)
 }
 
 /// Returns the histogram by powers of ten, without empty rows at its ends.
@@ -218,11 +244,12 @@ fn histogram(times: &Times, look: Look) -> String {
         .max()
         .unwrap_or(1)
         .max(1);
+    let columns = look.width.saturating_sub(BESIDE).min(HISTOGRAM);
     let mut text = String::new();
     for (from, count) in &rows[first.unwrap_or(0)..last.map_or(0, |last| last + 1)] {
-        let cells = (u128::from(*count) * HISTOGRAM as u128).div_ceil(u128::from(most)) as usize;
+        let cells = (u128::from(*count) * columns as u128).div_ceil(u128::from(most)) as usize;
         let bar = if *count > 0 && *count * 100 < most {
-            ".".to_owned()
+            ".".repeat(columns.min(1))
         } else {
             "#".repeat(cells)
         };
@@ -233,7 +260,7 @@ fn histogram(times: &Times, look: Look) -> String {
         let line = format!(
             "{}  {}  {}",
             cell::right(&begin, 10, look),
-            cell::left(&bar, HISTOGRAM, look),
+            cell::left(&bar, columns, look),
             cell::right(&units::count(*count), 12, look)
         );
         text += &format!("{}\n", cell::at_most(&line, look.width, look));
@@ -283,24 +310,32 @@ fn stages(statistics: &Statistics, most: usize, look: Look) -> String {
 
 /// Returns the row of some times.
 fn times_row(label: &str, share: &str, times: &Times, look: Look) -> String {
-    let at = |share| times.quantile(share).map(units::time).unwrap_or_default();
-    let most = times.max_ns().map(units::time).unwrap_or_default();
+    let show = match look.width < STAGES {
+        true => units::short_time,
+        false => units::time,
+    };
+    let at = |share| times.quantile(share).map(show).unwrap_or_default();
+    let most = times.max_ns().map(show).unwrap_or_default();
     let [p50, p90, p99] = [at(0.5), at(0.9), at(0.99)];
     let count = units::count(times.count());
     row(label, share, [&p50, &p90, &p99, &most], &count, look)
 }
 
-/// Returns a row of the table of stages.
+/// Returns a row of the table of stages. On a narrow screen it has the median and the 99th percentile only.
 fn row(label: &str, share: &str, times: [&str; 4], count: &str, look: Look) -> String {
-    let mut line = format!(
-        "{}{}",
-        cell::left(label, LABEL - 2, look),
-        cell::right(share, 6, look)
-    );
-    for time in times {
-        line += &format!("  {}", cell::right(time, TIME, look));
+    let is_narrow = look.width < STAGES;
+    let of_label = if is_narrow { LABEL_MIN } else { LABEL };
+    let mut line = cell::left(label, of_label, look) + &cell::right(share, SHARE, look);
+    if is_narrow {
+        for time in [times[0], times[2]] {
+            line += &cell::right(time, TIME_MIN, look);
+        }
+    } else {
+        for time in times {
+            line += &format!("  {}", cell::right(time, TIME, look));
+        }
+        line += &cell::right(count, COUNT, look);
     }
-    line += &cell::right(count, 9, look);
     cell::at_most(line.trim_end(), look.width, look) + "\n"
 }
 
@@ -309,6 +344,11 @@ fn slowest(statistics: &Statistics, most: usize, look: Look) -> String {
     if most == 0 {
         return String::new();
     }
+    let (least, most_columns) = ASKED;
+    let columns = look
+        .width
+        .saturating_sub(OF_SLOWEST)
+        .clamp(least, most_columns);
     let mut text = String::from("\nslowest\n");
     for request in statistics.slowest.requests().take(most) {
         let elapsed = request.elapsed_ns.map(units::time).unwrap_or_default();
@@ -320,7 +360,7 @@ fn slowest(statistics: &Statistics, most: usize, look: Look) -> String {
             "{}  {} {}  {}  {}",
             cell::right(&elapsed, TIME, look),
             cell::left(&status, 3, look),
-            cell::left(&format!("{method} {uri}"), 34, look),
+            cell::left(&format!("{method} {uri}"), columns, look),
             cell::left(&waterfall::id(request), 14, look),
             upstream
         );
@@ -330,4 +370,4 @@ fn slowest(statistics: &Statistics, most: usize, look: Look) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

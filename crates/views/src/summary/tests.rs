@@ -4,14 +4,22 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use ngx_bpf_record::Attempt;
+use ngx_bpf_record::Request;
 use ngx_bpf_record::read::Records;
 use ngx_bpf_record::statistics::Settings;
 use ngx_bpf_record::statistics::Statistics;
+use ngx_bpf_record::values::Failure;
 
 use super::About;
 use super::Numbers;
 use super::terminal;
-use crate::cell;
+use crate::hostile::TEXTS;
+use crate::hostile::check;
+use crate::hostile::fill;
+use crate::hostile::looks;
+use crate::hostile::others;
+use crate::hostile::plain;
 use crate::look::Look;
 
 /// Returns the statistics of a recorded file, by this key.
@@ -43,22 +51,26 @@ fn look(width: usize, ascii: bool) -> Look {
     }
 }
 
-/// Check the screens of recorded requests.
+/// Check the screens of recorded requests: at each width, with letters and with glyphs. Colours only repeat what is there
+/// without them.
 #[test]
 fn screens() {
-    for (name, group, width, ascii) in [
-        ("records.jsonl", "location", 80, false),
-        ("incidents.jsonl", "peer", 80, true),
-        ("incidents.jsonl", "location", 120, false),
-        ("incidents.jsonl", "location", 40, true),
+    for (name, group, width) in [
+        ("records.jsonl", "location", 80),
+        ("incidents.jsonl", "peer", 80),
+        ("incidents.jsonl", "location", 120),
+        ("incidents.jsonl", "location", 80),
+        ("incidents.jsonl", "location", 40),
     ] {
         let (statistics, about) = recorded(name, group);
-        let text = terminal(&statistics, &about, look(width, ascii));
-        for line in text.lines() {
-            assert!(cell::width(line, look(width, ascii)) <= width, "{line}");
+        for look in looks(&[width]) {
+            let text = terminal(&statistics, &about, look);
+            check(&text, look);
+            let kind = if look.ascii { "_ascii" } else { "" };
+            let snapshot = format!("{}_{group}_{width}{kind}", name.trim_end_matches(".jsonl"));
+            insta::assert_snapshot!(snapshot, plain(&text));
+            assert!(look.colour || !text.contains('\x1b'));
         }
-        let snapshot = format!("{}_{group}_{width}", name.trim_end_matches(".jsonl"));
-        insta::assert_snapshot!(snapshot, text);
     }
 }
 
@@ -77,7 +89,14 @@ fn failures() {
             failed.add(&record);
         }
     }
-    insta::assert_snapshot!(terminal(&failed, &about, look(80, true)));
+    for look in looks(&[40, 80, 120]) {
+        let text = terminal(&failed, &about, look);
+        check(&text, look);
+        if !look.colour {
+            let kind = if look.ascii { "_ascii" } else { "" };
+            insta::assert_snapshot!(format!("failures_{}{kind}", look.width), text);
+        }
+    }
 }
 
 /// Check that nothing is made up where there are no records.
@@ -110,4 +129,45 @@ fn numbers() {
         numbers["slowest"][0]["elapsed_ns"],
         numbers["elapsed_ns"]["max"]
     );
+}
+
+/// Check that texts of records break no column and control no terminal, whatever requests are grouped by, and when all
+/// of them failed.
+#[test]
+fn hostile() {
+    for text in TEXTS {
+        for (group, status) in [
+            ("location", 200),
+            ("peer", 200),
+            ("container", 200),
+            ("method", 502),
+        ] {
+            let mut statistics = Statistics::new(Settings {
+                group: group.parse().unwrap(),
+                slowest: 10,
+            });
+            for n in 0..3 {
+                let mut request = Request {
+                    status: Some(status),
+                    elapsed_ns: Some(n * 1_000_000),
+                    upstreams: vec![Attempt {
+                        failure: Some(Failure::Closed),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                };
+                fill(&mut request, text);
+                statistics.request(&request);
+            }
+            others(text).iter().for_each(|other| statistics.add(other));
+            let about = About {
+                source: text.to_owned(),
+                all: true,
+                ..About::default()
+            };
+            for look in looks(&[20, 40, 80, 120]) {
+                check(&terminal(&statistics, &about, look), look);
+            }
+        }
+    }
 }

@@ -37,6 +37,9 @@ const BLANK_FROM: u16 = 14;
 const KEYS_FROM: u16 = 4;
 const HEADING_FROM: u16 = 3;
 
+/// From how many lines on a waterfall has all of its facts above its bars, and the help has blank lines.
+const FACTS_FROM: usize = 12;
+
 /// The least lines of notes, with the blank one above them.
 const NOTES_MIN: usize = 3;
 
@@ -48,6 +51,7 @@ const HELP: [(&str, &str); 11] = [
     ),
     ("Enter", "open: its requests, one waterfall, its JSON"),
     ("Backspace Esc", "back"),
+    ("q Ctrl-C", "leave"),
     ("1 to 9", "sort by a column; again: reversed"),
     ("s", "sort by the next column"),
     ("/", "only rows that contain a text"),
@@ -58,7 +62,6 @@ const HELP: [(&str, &str); 11] = [
     ),
     ("Tab", "the next view"),
     ("Ctrl-Z Ctrl-L", "suspend; draw anew"),
-    ("q Ctrl-C", "leave"),
 ];
 
 impl Top {
@@ -167,9 +170,14 @@ impl Top {
         }
         let (look, width) = (canvas.look(), canvas.width());
         let text = opened.text(self.settings.waterfall, Look { width, ..look });
+        /* On a low screen its first line is followed by its bars: the facts between them are in its JSON. */
+        let is_low = opened.depth == Depth::Waterfall && canvas.left() < FACTS_FROM;
+        let blank = text.lines().position(str::is_empty).filter(|_| is_low);
         let lines: Vec<String> = text
             .lines()
-            .flat_map(|line| wrapped(line, width, look))
+            .enumerate()
+            .filter(|(n, _)| *n == 0 || blank.is_none_or(|blank| *n > blank))
+            .flat_map(|(_, line)| wrapped(line, width, look))
             .collect();
         let first = opened.scroll.min(lines.len().saturating_sub(canvas.left()));
         for line in lines.iter().skip(first) {
@@ -183,15 +191,27 @@ impl Top {
         let views = views::all(self.shown().keys());
         let views = views.iter().map(|(key, name, _)| format!("{key} {name}"));
         let views: Vec<String> = views.collect();
-        canvas.text("");
-        for half in views.chunks(5) {
-            canvas.text(&format!(" {}", half.join("  ")));
-        }
-        canvas.text("");
+        let has_blanks = canvas.left() >= FACTS_FROM;
+        let blank = |canvas: &mut Canvas<'_>| {
+            if has_blanks {
+                canvas.text("");
+            }
+        };
+        blank(canvas);
+        let views = cell::list(
+            " ",
+            &views,
+            Look {
+                width: canvas.width(),
+                ..look
+            },
+        );
+        views.lines().for_each(|line| canvas.text(line));
+        blank(canvas);
         for (key, what) in HELP {
             canvas.text(&format!(" {} {what}", cell::left(key, 14, look)));
         }
-        canvas.text("");
+        blank(canvas);
         canvas.text(" Times are from the first byte of a request to its end. Requests are counted");
         canvas.text(" when they end, tunnels (101) apart. lost: since the beginning.");
     }

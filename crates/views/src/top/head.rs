@@ -218,7 +218,7 @@ fn opened_keys(depth: super::opened::Depth) -> Vec<String> {
         super::opened::Depth::Waterfall => ("Enter JSON", "Space more"),
         super::opened::Depth::Json => ("", "Space more"),
     };
-    let parts = [enter, "Up/Down another", page, "Esc back", "q quit"];
+    let parts = [enter, page, "Up/Down another", "Esc back", "q quit"];
     parts.map(str::to_owned).into()
 }
 

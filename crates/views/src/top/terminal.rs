@@ -5,6 +5,7 @@
 use std::io;
 use std::io::BufWriter;
 use std::io::Stdout;
+use std::io::Write;
 use std::panic;
 use std::sync::Once;
 use std::sync::atomic::AtomicBool;
@@ -32,9 +33,29 @@ const STOPPING: Duration = Duration::from_millis(50);
 /// Whether the terminal is set up for the screen.
 static IS_SET_UP: AtomicBool = AtomicBool::new(false);
 
+/// What a frame is written to. When the terminal was given back, by another thread that panics, the rest of the frame goes
+/// nowhere: it would be written over the message.
+struct Output(Stdout);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        /* Whoever gives the terminal back writes to stdout after that, and waits for this lock. */
+        let mut stdout = self.0.lock();
+        if IS_SET_UP.load(Ordering::SeqCst) {
+            stdout.write_all(bytes)?;
+            stdout.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The terminal, set up for the screen.
 pub struct Terminal {
-    terminal: ratatui::Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    terminal: ratatui::Terminal<CrosstermBackend<BufWriter<Output>>>,
 }
 
 impl Terminal {
@@ -46,7 +67,7 @@ impl Terminal {
     pub fn enter() -> io::Result<Self> {
         restore_before_panics();
         set_up()?;
-        let output = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
+        let output = BufWriter::with_capacity(FRAME_BYTES, Output(io::stdout()));
         match ratatui::Terminal::new(CrosstermBackend::new(output)) {
             Ok(terminal) => Ok(Self { terminal }),
             Err(error) => {

@@ -30,6 +30,7 @@ use super::replay;
 use crate::look::Look;
 
 mod model;
+mod screens;
 
 /// 2026-11-27, 06:48:00.
 const BEGIN: Duration = Duration::from_secs(1_795_762_080);
@@ -123,49 +124,9 @@ fn line(buffer: &Buffer, y: u16) -> String {
     cells.collect()
 }
 
-/// Check the screen at each size, with and without colours and glyphs.
+/// Check screens of a selected row.
 #[test]
-fn sizes() {
-    for (width, height) in [(80, 24), (120, 40), (40, 10)] {
-        for (kind, look) in [
-            ("glyphs", LOOK),
-            (
-                "ascii",
-                Look {
-                    ascii: true,
-                    ..LOOK
-                },
-            ),
-            (
-                "colour",
-                Look {
-                    colour: true,
-                    ..LOOK
-                },
-            ),
-        ] {
-            let name = format!("location_{width}x{height}_{kind}");
-            insta::assert_snapshot!(name, drawn(&full(look), width, height));
-        }
-    }
-}
-
-/// Check each of the other views.
-#[test]
-fn views() {
-    for (key, name) in [
-        ("u", "upstream"),
-        ("t", "status"),
-        ("w", "worker"),
-        ("h", "host"),
-        ("c", "client"),
-        ("n", "container"),
-        ("d", "pod"),
-    ] {
-        let mut top = full(LOOK);
-        press(&mut top, key);
-        insta::assert_snapshot!(format!("view_{name}"), drawn(&top, 80, 24));
-    }
+fn selections() {
     let mut top = full(LOOK);
     press(&mut top, "u Down Down");
     insta::assert_snapshot!("view_upstream_selected", drawn(&top, 80, 24));
@@ -300,17 +261,27 @@ fn frozen() {
 fn opened() {
     let mut top = full(LOOK);
     press(&mut top, "/ reports Enter Enter");
-    insta::assert_snapshot!("opened_requests", drawn(&top, 80, 24));
+    assert!(
+        drawn(&top, 80, 24)
+            .to_string()
+            .contains("location /reports/: 10 requests")
+    );
     press(&mut top, "Down Enter");
-    insta::assert_snapshot!("opened_waterfall", drawn(&top, 80, 24));
+    assert!(
+        drawn(&top, 80, 24)
+            .to_string()
+            .contains("waterfall of /reports/")
+    );
     press(&mut top, "Enter");
-    insta::assert_snapshot!("opened_json", drawn(&top, 80, 24));
+    assert!(
+        drawn(&top, 80, 24)
+            .to_string()
+            .contains("\"type\": \"request\"")
+    );
     press(&mut top, "PageDown Enter");
     assert!(!drawn(&top, 80, 24).to_string().contains("\"type\""));
     press(&mut top, "Backspace Esc Backspace");
     assert!(drawn(&top, 80, 24).to_string().contains(">/reports/"));
-    press(&mut top, "?");
-    insta::assert_snapshot!("help", drawn(&top, 80, 24));
 }
 
 /// Check that colours and modifiers are where glyphs say the same, and that there is no colour without them.

@@ -23,6 +23,9 @@ const MARKS_MAX: usize = 6;
 /// The part of the axis, in per cent, after which a label has no room.
 const LABEL_MAX: f64 = 92.0;
 
+/// The same on a narrow screen.
+const NARROW_MAX: f64 = 80.0;
+
 /// The least width of a bar, in per cent.
 const BAR_MIN: f64 = 0.3;
 
@@ -76,7 +79,12 @@ pub fn scale(end: u64) -> String {
         let x = percent(at, end);
         svg += &format!("<line x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"4\" y2=\"18\"/>");
         if x <= LABEL_MAX {
-            svg += &format!("<text x=\"{x:.2}%\" dx=\"3\" y=\"13\">{label}</text>");
+            let class = if x > NARROW_MAX {
+                " class=\"late\""
+            } else {
+                ""
+            };
+            svg += &format!("<text{class} x=\"{x:.2}%\" dx=\"3\" y=\"13\">{label}</text>");
         }
     }
     svg + "</svg>"

@@ -210,7 +210,7 @@ fn of_the_rest(request: &Request<'_>, ns: u64) -> String {
 /// Returns what more is known of a part of the time.
 fn more(request: &Request<'_>, segment: &Segment, attempt: Option<&Attempt<'_>>) -> String {
     let (waits, stage) = (&request.waits, segment.stage);
-    let by_nginx = waits.time_ns.map_or(0, |shares| shares.nginx);
+    let by_nginx = waits.time_ns.as_ref().map_or(0, |shares| shares.nginx);
     let is_paced = by_nginx > segment.length() / 2 && waits.client_stall_ns.is_none();
     if stage == Stage::ClientResponse && is_paced {
         return "; the client took all of it at once: nginx itself set the pace (limit_rate?)"

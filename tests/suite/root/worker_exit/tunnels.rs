@@ -38,9 +38,9 @@ fn with_tunnels(main: &str, end: impl FnOnce(&Nginx, Vec<Client>)) -> (Nginx, Ve
     let tool = Tool::trace(nginx.pid());
     let tls = Tls::begin(port, &TLS13, &["http/1.1"]).finish();
     let clients = vec![
-        open(Client::connect(nginx.port), "four"),
-        open(tls.into_client(), "four"),
-        open(Client::connect(nginx.port), ""),
+        open(Client::connect(nginx.port), "/", "four"),
+        open(tls.into_client(), "/", "four"),
+        open(Client::connect(nginx.port), "/", ""),
     ];
     end(&nginx, clients);
     let ended = tool.stop();

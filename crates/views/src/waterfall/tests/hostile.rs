@@ -3,94 +3,33 @@
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::Shares;
-use ngx_bpf_record::values::CacheStatus;
 
 use super::slow;
 use super::tunnel;
-use crate::cell;
+use crate::hostile::TEXTS;
+use crate::hostile::check;
+use crate::hostile::fill;
+use crate::hostile::looks;
 use crate::look::Look;
 use crate::waterfall::har;
 use crate::waterfall::html;
 use crate::waterfall::terminal;
 use crate::waterfall::trace;
 
-/// What a terminal or a browser must not obey.
-const HOSTILE: [&str; 7] = [
-    "\x1b[2J\x1b]0;title\x07\x1b[31m",
-    "\u{202e}evil\u{2066}\u{200b}\u{feff}",
-    "漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字",
-    "<script>alert(1)</script>",
-    "\"'><img src=x onerror=alert(1)>&lt;",
-    "a\u{301}\u{301}\u{301}\r\n\t\0\u{9b}31m",
-    "]]></style></svg><svg onload=alert(1)>",
-];
-
 /// Returns a request whose texts are all this one.
 fn hostile(text: &'static str) -> Request<'static> {
     let mut request = slow();
-    let long = format!("/{}", text.repeat(4_096 / text.len()));
-    request.request_uri = Some(long.into());
-    for value in [
-        &mut request.remote_addr,
-        &mut request.server_protocol,
-        &mut request.request_method,
-        &mut request.http_host,
-        &mut request.upstream_addr,
-        &mut request.place.location,
-        &mut request.place.server_name,
-        &mut request.place.upstream_name,
-        &mut request.trace.trace_id,
-        &mut request.container.pod,
-        &mut request.subrequests[0].uri,
-    ] {
-        *value = Some(text.into());
-    }
-    let of_subrequest = &mut request.subrequests[0].upstreams;
-    for attempt in request.upstreams.iter_mut().chain(of_subrequest) {
-        attempt.addr = Some(text.into());
-    }
-    request.place.variables.insert(text.into(), text.into());
-    request.place.headers.insert(text.into(), text.into());
-    request.upstream_cache_status = Some(CacheStatus::Miss);
+    fill(&mut request, text);
     request
 }
 
 /// Check that no line is wider than the terminal, and that no control byte is printed but those of colours.
 #[test]
 fn at_a_terminal() {
-    for text in HOSTILE {
-        for width in [1, 20, 40, 41, 59, 60, 80, 120, 300] {
-            for (colour, ascii) in [(false, false), (false, true), (true, false)] {
-                let look = Look {
-                    colour,
-                    ascii,
-                    width,
-                };
-                check(&terminal(&hostile(text), look), look);
-            }
+    for text in TEXTS {
+        for look in looks(&[1, 20, 40, 41, 59, 60, 80, 120, 300]) {
+            check(&terminal(&hostile(text), look), look);
         }
-    }
-}
-
-/// Checks the lines of a screen.
-fn check(screen: &str, look: Look) {
-    let codes = [
-        "\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[34m", "\x1b[35m", "\x1b[36m",
-    ];
-    let screen = match look.colour {
-        true => codes
-            .iter()
-            .fold(screen.to_owned(), |screen, code| screen.replace(code, "")),
-        false => screen.to_owned(),
-    };
-    for line in screen.lines() {
-        assert!(!line.chars().any(char::is_control), "{line:?}");
-        assert!(cell::width(line, look) <= look.width, "{line:?}");
-        assert!(!look.ascii || line.is_ascii(), "{line:?}");
-        assert!(
-            !line.contains(['\u{202e}', '\u{2066}', '\u{200b}']),
-            "{line:?}"
-        );
     }
 }
 
@@ -99,7 +38,7 @@ fn check(screen: &str, look: Look) {
 fn in_a_page() {
     let plain = html(&[slow(), slow()]);
     let tags = |page: &str, name: &str| page.matches(name).count();
-    for text in HOSTILE {
+    for text in TEXTS {
         let page = html(&[hostile(text), hostile(text)]);
         for name in [
             "<script",
@@ -131,7 +70,7 @@ fn in_a_page() {
 /// Check that names in a trace, and the URL of an archive, have nothing that a terminal or a browser obeys.
 #[test]
 fn in_files() {
-    for text in HOSTILE {
+    for text in TEXTS {
         let requests = [hostile(text)];
         let trace = trace(&requests).to_string();
         let archive = har(&requests);

@@ -47,6 +47,7 @@ fn widths() {
     assert_snapshot!("slow_80", terminal(&request, look(80, false)));
     assert_snapshot!("slow_80_ascii", terminal(&request, look(80, true)));
     assert_snapshot!("slow_120", terminal(&request, look(120, false)));
+    assert_snapshot!("slow_120_ascii", terminal(&request, look(120, true)));
     assert_snapshot!("slow_40", terminal(&request, look(40, false)));
     assert_snapshot!("slow_40_ascii", terminal(&request, look(40, true)));
 }
