@@ -24,6 +24,8 @@ use view::TopArgs;
 use view::ViewArgs;
 use view::WaterfallArgs;
 
+use crate::output::OutputFormat;
+
 pub mod asked;
 pub mod choice;
 pub mod complaint;
@@ -95,6 +97,7 @@ impl Cli {
             );
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
+        self.check_spans()?;
         for (option, is_given) in [
             ("--route", !self.trace.route.is_empty()),
             ("--stats", self.trace.stats),
@@ -107,6 +110,31 @@ impl Cli {
             }
         }
         Ok(self)
+    }
+
+    /// Fails for options that spans have no use for, or that only spans have.
+    fn check_spans(&self) -> Result<(), clap::Error> {
+        let has_spans = self.trace.format(false) == OutputFormat::Otlp;
+        let choice = &self.trace.choice;
+        let message = if !has_spans && self.trace.service.is_some() {
+            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\""
+                .to_owned()
+        } else {
+            let others = [
+                ("--connections", choice.connections),
+                ("--blocked", choice.blocked.is_some()),
+            ];
+            let mut others = others
+                .into_iter()
+                .filter(|(_, is_given)| has_spans && *is_given);
+            let Some((option, _)) = others.next() else {
+                return Ok(());
+            };
+            format!(
+                "\"{option}\" asks for records that are no spans: leave it out, or write \"--json\""
+            )
+        };
+        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
     }
 }
 

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use clap::ValueHint;
 
 use super::choice::ChoiceArgs;
+use super::value;
 use super::value::DEFAULT_MAX_LINE;
 use super::value::Interval;
 use super::value::ListenAddress;
@@ -25,6 +26,14 @@ pub struct TraceArgs {
     /// Write records in this format [default: pretty on a terminal, text elsewhere]
     #[arg(long, value_name = "FORMAT", value_enum)]
     format: Option<FormatArg>,
+
+    /// In spans, call the service NAME [default: the name of the request's server, else nginx]
+    #[arg(long, value_name = "NAME", value_parser = value::service)]
+    pub service: Option<String>,
+
+    /// Write only requests whose client states a trace (a traceparent header)
+    #[arg(long)]
+    pub traced_only: bool,
 
     /// Append to FILE instead of stdout; SIGUSR1 reopens it
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -71,6 +80,7 @@ impl TraceArgs {
             _ if self.json => OutputFormat::Json,
             Some(FormatArg::Json) => OutputFormat::Json,
             Some(FormatArg::Otel) => OutputFormat::Otel,
+            Some(FormatArg::Otlp) => OutputFormat::Otlp,
             Some(FormatArg::Text) => OutputFormat::Text,
             Some(FormatArg::Pretty) => OutputFormat::Pretty,
             None if is_terminal && self.output.is_none() => OutputFormat::Pretty,
@@ -95,4 +105,6 @@ pub enum FormatArg {
     Json,
     /// One flat JSON object per line, with OpenTelemetry's names
     Otel,
+    /// OpenTelemetry's spans: one ExportTraceServiceRequest per line, of many requests
+    Otlp,
 }

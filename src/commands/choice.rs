@@ -88,5 +88,7 @@ fn text_filter(choice: &ChoiceArgs) -> TextFilter {
         uri_prefix: choice.uri.clone(),
         host: choice.host.clone(),
         failed_only: choice.failed,
+        traced_only: false,
+        spans_only: false,
     }
 }

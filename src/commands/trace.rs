@@ -11,6 +11,7 @@ use crate::commands::choice;
 use crate::host::terminal;
 use crate::metrics::MetricsSettings;
 use crate::output;
+use crate::output::OutputFormat;
 use crate::pipeline;
 use crate::pipeline::TraceSettings;
 use crate::pipeline::overhead::ReportTimes;
@@ -26,8 +27,10 @@ pub fn trace(options: &TraceArgs) -> Result<bool> {
 
 /// Converts options to settings. `is_terminal` says whether stdout is one.
 fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> TraceSettings {
+    let format = options.format(is_terminal);
     let sink = Sink::Lines(LineOutput {
-        format: options.format(is_terminal),
+        format,
+        service: options.service.clone(),
         output: options.output.clone(),
         line_bytes_max: options.max_line.0,
     });
@@ -41,6 +44,8 @@ fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> Trace
         routes: options.route.clone(),
         stats: options.stats,
     });
+    settings.filter.traced_only = options.traced_only;
+    settings.filter.spans_only = format == OutputFormat::Otlp;
     settings.follow.extras.listeners = options.metrics.is_some();
     settings.reading.counters = options.stats;
     settings.hints = hints;

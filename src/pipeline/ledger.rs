@@ -115,7 +115,7 @@ impl Ledger {
     /// counted where they happen.
     pub fn outcome(&self, kind: LineKind) -> Option<&Outcome> {
         match kind {
-            LineKind::Request => Some(&self.requests),
+            LineKind::Requests(_) => Some(&self.requests),
             LineKind::Connection { .. } => Some(&self.connections),
             LineKind::Blocked => Some(&self.blocked),
             LineKind::Lost { .. } => None,

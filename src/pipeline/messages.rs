@@ -3,6 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+use ngx_bpf_record::values::Cause;
+
 use crate::attach::object::RING_BYTES;
 use crate::counts::ConnectionCounts;
 use crate::counts::Counts;
@@ -73,6 +75,16 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
             messages.print_last(Verbosity::Normal, format_args!("{count} {what}"));
         }
     }
+}
+
+/// Reports the first loss of a cause, where the output has no lines for losses.
+pub fn lost(messages: Messages, cause: Cause) {
+    messages.print(
+        Verbosity::Normal,
+        format_args!(
+            "requests were lost ({cause}): they have no spans; the last message has their number"
+        ),
+    );
 }
 
 /// Returns the end of a noun of which there are so many.

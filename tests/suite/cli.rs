@@ -72,6 +72,8 @@ fn bad_usage() {
         &["--max-line", "0"],
         &["--max-line", "1024"],
         &["--max-line", "4k"],
+        &["--format", "otlp", "--connections"],
+        &["--format", "otlp", "--service", ""],
         &["--metrics", "host:1"],
         &["--metrics", "0"],
         &["--route", "a=/"],
@@ -105,7 +107,10 @@ fn complaints() {
             &["chekc"],
             "there is no command \"chekc\": did you mean \"check\"?",
         ),
-        (&["--format", "yaml"], "(it takes text, pretty, json, otel)"),
+        (
+            &["--format", "yaml"],
+            "(it takes text, pretty, json, otel, otlp)",
+        ),
         (&["--format", "jsn"], ": did you mean \"json\"?"),
         (
             &["--route", "a=/"],
@@ -144,13 +149,35 @@ fn complaints() {
             "cannot be used multiple times",
         ),
     ] {
-        let output = run(args);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains(expected), "{args:?}: {stderr}");
-        assert!(stderr.ends_with("; try \"ngx-bpf --help\"\n"), "{stderr}");
+        assert_complaint(args, expected);
     }
+}
+
+/// Check the same of options about spans that do not go together with others.
+#[test]
+fn spans() {
+    for (args, expected) in [
+        (
+            &["--service", "shop"][..],
+            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\"",
+        ),
+        (
+            &["--format=otlp", "--blocked=1s"],
+            "\"--blocked\" asks for records that are no spans: leave it out, or write \"--json\"",
+        ),
+    ] {
+        assert_complaint(args, expected);
+    }
+}
+
+/// Asserts that options are bad usage, and what the message says.
+fn assert_complaint(args: &[&str], expected: &str) {
+    let output = run(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(expected), "{args:?}: {stderr}");
+    assert!(stderr.ends_with("; try \"ngx-bpf --help\"\n"), "{stderr}");
 }
 
 /// All commands.

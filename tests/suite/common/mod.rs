@@ -46,6 +46,8 @@ pub mod server;
 pub mod service;
 /// The project's own sources.
 pub mod sources;
+/// Spans, as they are decoded.
+pub mod spans;
 /// TCP sockets, as the kernel describes them.
 pub mod tcp;
 /// A client that speaks TLS.

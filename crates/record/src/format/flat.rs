@@ -21,7 +21,17 @@ use super::json::write_value;
 ///
 /// Fails when a value has a form that records do not have: a tuple, bytes, an enum with data.
 pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io::Result<()> {
+    flatten_some(object, |_| true, leaf)
+}
+
+/// Does the same with those members of `object` whose names are wanted.
+pub fn flatten_some(
+    object: &impl Serialize,
+    is_wanted: fn(&str) -> bool,
+    leaf: &mut dyn FnMut(&str, &[u8]),
+) -> io::Result<()> {
     let mut flat = Flat {
+        is_wanted,
         path: String::new(),
         value: Vec::new(),
         is_item: false,
@@ -33,6 +43,8 @@ pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io
 
 /// The state of the walk through a record.
 struct Flat<'f> {
+    /// Returns whether a member of the record itself is wanted, by its name.
+    is_wanted: fn(&str) -> bool,
     /// The path of the current value: the names of the members that contain it, with dots.
     path: String,
     /// The JSON of the current value, or the beginning of that of an array of plain values.
@@ -128,6 +140,9 @@ impl SerializeStruct for &mut Flat<'_> {
         key: &'static str,
         value: &T,
     ) -> Result<(), Error> {
+        if self.path.is_empty() && !(self.is_wanted)(key) {
+            return Ok(());
+        }
         self.below(key, false, value)
     }
 
@@ -153,6 +168,10 @@ impl SerializeMap for &mut Flat<'_> {
         self.is_name = true;
         key.serialize(&mut **self)?;
         self.is_name = false;
+        if len == 0 && !(self.is_wanted)(&self.path) {
+            self.path.clear();
+            return Ok(());
+        }
         self.at_path(len, false, value)
     }
 
