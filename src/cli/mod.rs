@@ -24,8 +24,6 @@ use view::TopArgs;
 use view::ViewArgs;
 use view::WaterfallArgs;
 
-use crate::output::OutputFormat;
-
 pub mod asked;
 pub mod choice;
 pub mod complaint;
@@ -114,10 +112,11 @@ impl Cli {
 
     /// Fails for options that spans have no use for, or that only spans have.
     fn check_spans(&self) -> Result<(), clap::Error> {
-        let has_spans = self.trace.format(false) == OutputFormat::Otlp;
+        let has_spans = self.trace.writes_only_spans(false);
+        let has_service = has_spans || self.trace.otlp.is_some();
         let choice = &self.trace.choice;
-        let message = if !has_spans && self.trace.service.is_some() {
-            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\""
+        let message = if !has_service && self.trace.service.is_some() {
+            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\" or \"--otlp URL\""
                 .to_owned()
         } else {
             let others = [
@@ -131,7 +130,7 @@ impl Cli {
                 return Ok(());
             };
             format!(
-                "\"{option}\" asks for records that are no spans: leave it out, or write \"--json\""
+                "\"{option}\" asks for records that are no spans: leave it out, or write \"--json\" as well"
             )
         };
         Err(Self::command().error(ErrorKind::ArgumentConflict, message))

@@ -14,6 +14,7 @@ use super::value::Interval;
 use super::value::ListenAddress;
 use super::value::MaxLine;
 use crate::metrics::route::Route;
+use crate::otlp::Endpoint;
 use crate::output::OutputFormat;
 
 /// The options of tracing.
@@ -26,6 +27,11 @@ pub struct TraceArgs {
     /// Write records in this format [default: pretty on a terminal, text elsewhere]
     #[arg(long, value_name = "FORMAT", value_enum)]
     format: Option<FormatArg>,
+
+    /// Send requests as spans, and all records as log records, to a receiver of OTLP by HTTP, such as an OpenTelemetry
+    /// Collector: http://HOST:4318. Lines are written only where --output, --json or --format asks for them
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub otlp: Option<Endpoint>,
 
     /// In spans, call the service NAME [default: the name of the request's server, else nginx]
     #[arg(long, value_name = "NAME", value_parser = value::service)]
@@ -85,6 +91,19 @@ impl TraceArgs {
             Some(FormatArg::Pretty) => OutputFormat::Pretty,
             None if is_terminal && self.output.is_none() => OutputFormat::Pretty,
             None => OutputFormat::Text,
+        }
+    }
+
+    /// Returns whether records are written as lines.
+    pub fn writes_lines(&self) -> bool {
+        self.otlp.is_none() || self.output.is_some() || !self.is_format_open()
+    }
+
+    /// Returns whether nothing but spans is written or sent, or lines have nothing else.
+    pub fn writes_only_spans(&self, is_terminal: bool) -> bool {
+        match (self.writes_lines(), &self.otlp) {
+            (false, Some(endpoint)) => endpoint.logs().is_none(),
+            _ => self.format(is_terminal) == OutputFormat::Otlp,
         }
     }
 

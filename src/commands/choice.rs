@@ -17,13 +17,14 @@ use crate::pipeline::filter::TextFilter;
 use crate::pipeline::sink::Sink;
 
 /// Converts these options. Metrics and the overhead are not asked for.
-pub fn settings(choice: &ChoiceArgs, sink: Sink) -> TraceSettings {
+pub fn settings(choice: &ChoiceArgs, sink: Option<Sink>) -> TraceSettings {
     TraceSettings {
         follow: follow_settings(choice),
         reading: reading_settings(choice),
         filter: text_filter(choice),
         headers: choice.header_values(),
         sink,
+        delivery: None,
         duration: choice.duration,
         count: choice.count,
         overhead: None,

@@ -27,6 +27,7 @@ use crate::host::signals::Signals;
 
 pub use encoder::Encoder;
 pub use encoder::OutputFormat;
+pub use encoder::identity;
 
 mod destination;
 mod encoder;

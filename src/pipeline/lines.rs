@@ -27,8 +27,9 @@ use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::output::WriteFailure;
 use crate::pipeline::ledger::Ledger;
-use crate::pipeline::ledger::add;
 use crate::pipeline::messages;
+use crate::pipeline::outcome::Fate;
+use crate::pipeline::outcome::Taker;
 use crate::pipeline::records::Consumer;
 
 /// The form of the lines.
@@ -98,7 +99,7 @@ impl Lines {
             }
             Encoder::Batches(_) => {
                 if let Some(outcome) = self.ledger.outcome(kind) {
-                    add(&outcome.unwritten, kind.records());
+                    outcome.resolve(Taker::Lines, Fate::Unwritten, kind.records());
                 }
             }
         }
@@ -131,7 +132,8 @@ impl Lines {
         };
         let requests = traces.requests();
         if let Err(error) = self.close_batch() {
-            add(&self.ledger.requests.unwritten, requests);
+            let outcome = &self.ledger.requests;
+            outcome.resolve(Taker::Lines, Fate::Unwritten, requests);
             self.messages.warn(&error);
         }
     }
@@ -143,7 +145,7 @@ impl Lines {
             let mut has_written = false;
             let flushed = self.output.flush(&self.signals, |kind| {
                 if let Some(outcome) = ledger.outcome(kind) {
-                    add(&outcome.written, kind.records());
+                    outcome.resolve(Taker::Lines, Fate::Written, kind.records());
                     has_written = true;
                 }
             });
@@ -209,12 +211,12 @@ impl Lines {
                 LineKind::Requests(_) | LineKind::Blocked => {}
             }
             if let Some(outcome) = self.ledger.outcome(kind) {
-                let count = if is_closed {
-                    &outcome.late
+                let fate = if is_closed {
+                    Fate::Late
                 } else {
-                    &outcome.unwritten
+                    Fate::Unwritten
                 };
-                add(count, kind.records());
+                outcome.resolve(Taker::Lines, fate, kind.records());
             }
         }
         let is_failing = &self.ledger.is_output_failing;

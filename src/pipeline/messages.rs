@@ -112,6 +112,16 @@ pub fn unwritten(messages: Messages, records: u64) {
     );
 }
 
+/// Reports that the receiver of `--otlp` took nothing more until the end, and how many records are known to be lost by
+/// it.
+pub fn unsent(messages: Messages, records: u64) {
+    let plural = plural(records);
+    messages.print_last(
+        Verbosity::Quiet,
+        format_args!("the receiver of --otlp took nothing more until the end: {records} record{plural} not taken"),
+    );
+}
+
 /// Reports the counts of connections at the end: connections seen = written + lost.
 pub fn connections(messages: Messages, counts: &ConnectionCounts) {
     let ConnectionCounts {

@@ -73,6 +73,8 @@ fn bad_usage() {
         &["--max-line", "1024"],
         &["--max-line", "4k"],
         &["--format", "otlp", "--connections"],
+        &["--otlp", "127.0.0.1:4318"],
+        &["--otlp", "http://a:1/v1/traces", "--connections"],
         &["--format", "otlp", "--service", ""],
         &["--metrics", "host:1"],
         &["--metrics", "0"],
@@ -158,12 +160,16 @@ fn complaints() {
 fn spans() {
     for (args, expected) in [
         (
-            &["--service", "shop"][..],
-            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\"",
+            &["--otlp", "https://a:4318"][..],
+            "ngx-bpf does not speak TLS: run an OpenTelemetry Collector on this machine",
+        ),
+        (
+            &["--service", "shop"],
+            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\" or \"--otlp URL\"",
         ),
         (
             &["--format=otlp", "--blocked=1s"],
-            "\"--blocked\" asks for records that are no spans: leave it out, or write \"--json\"",
+            "\"--blocked\" asks for records that are no spans: leave it out, or write \"--json\" as well",
         ),
     ] {
         assert_complaint(args, expected);

@@ -8,12 +8,16 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::Generator;
+use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Record;
 use ngx_bpf_record::format::escape::is_unsafe;
 use ngx_bpf_record::format::otlp::Identity;
 use ngx_bpf_record::format::otlp::LINE_BYTES;
+use ngx_bpf_record::format::otlp::Logs;
 use ngx_bpf_record::format::otlp::Traces;
 use ngx_bpf_record::format::otlp::has_spans;
+use ngx_bpf_record::schema;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -185,4 +189,57 @@ fn decoded() {
     }
     assert_eq!(servers, count);
     assert!(attempts > 100 && parts > 100, "{attempts} and {parts}");
+}
+
+/// Check that records of every type are decoded as log records, each once, with right attributes.
+#[test]
+fn logs() {
+    let mut generator = Generator::new(19);
+    let mut logs = Logs::new(Identity::default(), None);
+    let mut added: BTreeMap<&str, usize> = BTreeMap::new();
+    for _ in 0..RECORDS / 10 {
+        let value = generator.record();
+        let record: Record<'_> = serde_json::from_value(value).unwrap();
+        let event = match record {
+            Record::Request(request) => {
+                logs.request(&request, None).unwrap();
+                "nginx.request"
+            }
+            Record::Connection(connection) => {
+                logs.connection(&connection).unwrap();
+                "nginx.connection"
+            }
+            Record::Lost(lost) => {
+                logs.lost(&lost).unwrap();
+                "nginx.lost"
+            }
+            Record::Blocked(_) => continue,
+        };
+        *added.entry(event).or_default() += 1;
+    }
+    let blocked: Blocked<'_> = schema::longest_of("blocked");
+    logs.blocked(&blocked).unwrap();
+    added.insert("nginx.blocked", 1);
+    assert!(logs.bytes() > 1_000);
+    let mut line = Vec::new();
+    logs.write_line(&mut line).unwrap();
+    let text = std::str::from_utf8(&line).unwrap();
+    assert!(!text.trim_end().chars().any(is_unsafe));
+    let batch: ExportLogsServiceRequest = serde_json::from_str(text).unwrap();
+    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+    for resource in &batch.resource_logs {
+        assert_attributes(&resource.resource.as_ref().unwrap().attributes);
+        for record in resource
+            .scope_logs
+            .iter()
+            .flat_map(|scope| &scope.log_records)
+        {
+            *found.entry(&record.event_name).or_default() += 1;
+            assert_attributes(&record.attributes);
+            assert!(record.body.is_some() && record.observed_time_unix_nano > 0);
+            assert!([9, 13, 17].contains(&record.severity_number));
+        }
+    }
+    assert_eq!(found, added);
+    assert_eq!(logs.bytes(), 0);
 }

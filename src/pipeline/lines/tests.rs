@@ -15,13 +15,13 @@ use rustix::fs::Mode;
 
 use super::LineSettings;
 use super::Lines;
-use super::add;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
 use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::pipeline::ledger::Ledger;
+use crate::pipeline::ledger::add;
 use crate::pipeline::records::Consumer as _;
 
 /// Returns the consumer that writes to this file.

@@ -9,6 +9,8 @@ pub mod cached;
 pub mod cgroup;
 /// A client that sends given bytes.
 pub mod client;
+/// A receiver of OTLP.
+pub mod collector;
 /// A disk that does not answer.
 pub mod disk;
 /// A name server that knows one address.

@@ -24,6 +24,8 @@ use crate::suite::common::tool::PROGRAM;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
+mod delivery;
+
 /// A group whose first server refuses connections, and a location that waits.
 const HTTP: &str = "
     limit_req_zone $pid zone=five:64k rate=5r/s;

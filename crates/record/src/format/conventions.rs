@@ -16,7 +16,7 @@ pub const KNOWN_METHODS_VARIABLE: &str = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHOD
 const KNOWN_METHODS: &str = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE";
 
 /// The lowest status that means that the server has failed.
-const SERVER_ERROR: u32 = 500;
+pub(super) const SERVER_ERROR: u32 = 500;
 
 /// The methods that are written by their names.
 pub(super) struct KnownMethods(String);

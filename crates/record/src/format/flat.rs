@@ -2,7 +2,6 @@
 //! Converts a record to one flat list of keys and values. The key of a value within objects or
 //! arrays of objects is its path, with dots. An array of plain values is one value.
 
-use std::fmt::Display;
 use std::fmt::Write as _;
 use std::io;
 
@@ -78,19 +77,13 @@ impl Flat<'_> {
         self.value.clear();
     }
 
-    /// Adds the value of a member or of an item, with `name` added to the path.
-    fn below<T: Serialize + ?Sized>(
-        &mut self,
-        name: impl Display,
-        is_item: bool,
-        value: &T,
-    ) -> Result<(), Error> {
+    /// Begins the path of a member or of an item, and returns the length of the path before it.
+    fn begin(&mut self) -> usize {
         let len = self.path.len();
         if len != 0 {
             self.path.push('.');
         }
-        write!(self.path, "{name}").map_err(Error::custom)?;
-        self.at_path(len, is_item, value)
+        len
     }
 
     /// Adds a value whose path is complete, and then cuts the path to `len` bytes.
@@ -118,7 +111,9 @@ impl SerializeSeq for Items<'_, '_> {
     fn serialize_element<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), Error> {
         let number = self.1;
         self.1 += 1;
-        self.0.below(number, true, item)
+        let len = self.0.begin();
+        write!(self.0.path, "{number}").map_err(Error::custom)?;
+        self.0.at_path(len, true, item)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -143,7 +138,9 @@ impl SerializeStruct for &mut Flat<'_> {
         if self.path.is_empty() && !(self.is_wanted)(key) {
             return Ok(());
         }
-        self.below(key, false, value)
+        let len = self.begin();
+        self.path.push_str(key);
+        self.at_path(len, false, value)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -161,10 +158,7 @@ impl SerializeMap for &mut Flat<'_> {
         key: &K,
         value: &V,
     ) -> Result<(), Error> {
-        let len = self.path.len();
-        if len != 0 {
-            self.path.push('.');
-        }
+        let len = self.begin();
         self.is_name = true;
         key.serialize(&mut **self)?;
         self.is_name = false;

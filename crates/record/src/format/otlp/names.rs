@@ -24,6 +24,23 @@ pub(super) fn is_attribute(key: &str) -> bool {
     !OF_SPANS.contains(&key)
 }
 
+/// Keys that are no attributes of a log record: they are other members of it, or the resource.
+const OF_LOGS: [&str; 8] = [
+    "time",
+    "trace_id",
+    "trace_flags",
+    "pid",
+    "container_id",
+    "pod_uid",
+    "pod",
+    "namespace",
+];
+
+/// Returns whether a key of a record becomes attributes of its log record.
+pub(super) fn is_log_attribute(key: &str) -> bool {
+    !OF_LOGS.contains(&key)
+}
+
 /// The keys with a name in the semantic conventions.
 pub(super) struct Names {
     /// Indexed by the length of the key, each with its name. `None`: it becomes several attributes.
@@ -63,6 +80,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::Names;
+    use super::OF_LOGS;
     use super::OF_SPANS;
     use crate::schema::definition;
 
@@ -78,7 +96,7 @@ mod tests {
             Some(("nginx.", "tcp.client.cwnd"))
         );
         let definition = definition();
-        for key in OF_SPANS {
+        for key in OF_SPANS.iter().chain(&OF_LOGS) {
             assert!(
                 definition["$defs"]["request"]["properties"][key].is_object(),
                 "{key}"

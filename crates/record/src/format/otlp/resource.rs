@@ -24,6 +24,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resource {
     service: String,
+    /// The pid of the worker; 0: it is no worker.
     pid: u32,
     container: Container<'static>,
 }
@@ -34,8 +35,14 @@ impl Resource {
         Self::new(service(request, identity), request.pid, &request.container)
     }
 
+    /// Returns that of a record without a server. The pid 0 stands for no worker.
+    pub fn without_server(identity: &Identity, pid: u32, container: &Container<'_>) -> Self {
+        let service = identity.service.as_deref().unwrap_or(SERVICE);
+        Self::new(service, pid, container)
+    }
+
     /// Returns that of a service whose worker this is.
-    pub fn new(service: &str, pid: u32, container: &Container<'_>) -> Self {
+    fn new(service: &str, pid: u32, container: &Container<'_>) -> Self {
         let owned = |text: &Option<std::borrow::Cow<'_, str>>| {
             text.as_ref().map(|text| text.clone().into_owned().into())
         };
@@ -75,7 +82,9 @@ impl Resource {
                 attributes.add(name, Value::Text(value))?;
             }
         }
-        attributes.add("process.pid", Value::Number(self.pid.into()))?;
+        if self.pid != 0 {
+            attributes.add("process.pid", Value::Number(self.pid.into()))?;
+        }
         attributes.close();
         out.push(b'}');
         Ok(())

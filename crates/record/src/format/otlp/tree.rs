@@ -50,6 +50,25 @@ impl Parent {
     }
 }
 
+/// A span, or without one a trace, that a request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanContext {
+    pub(super) trace: u128,
+    pub(super) span: Option<u64>,
+    /// The flags of the trace.
+    pub(super) flags: u32,
+}
+
+/// Returns the trace that the client of a request states.
+pub(super) fn context_of_client(request: &Request<'_>) -> Option<SpanContext> {
+    let parent = Parent::of(&request.trace)?;
+    Some(SpanContext {
+        trace: parent.trace,
+        span: None,
+        flags: parent.flags,
+    })
+}
+
 /// Returns whether a request becomes spans: it is known when it began, and the client does not say that its trace is
 /// not sampled.
 pub fn has_spans(request: &Request<'_>) -> bool {
@@ -124,17 +143,17 @@ pub(super) struct Tree<'t> {
 }
 
 impl<'t> Tree<'t> {
-    /// Appends the spans of a request. Returns false when it is not known when the request began. Fails when it can't
-    /// be encoded.
+    /// Appends the spans of a request. Returns the server's one; `None` when it is not known when the request began. Fails
+    /// when it can't be encoded.
     pub fn write(
         out: &'t mut Vec<u8>,
         names: &'t Names,
         known_methods: &'t KnownMethods,
         ids: &'t mut Ids,
         request: &Request<'_>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<SpanContext>> {
         let Some(clock) = Clock::of(request) else {
-            return Ok(false);
+            return Ok(None);
         };
         let parent = Parent::of(&request.trace);
         let flags = parent.as_ref().map_or(SAMPLED, |parent| parent.flags);
@@ -149,12 +168,16 @@ impl<'t> Tree<'t> {
             clock,
             flags: flags | HAS_IS_REMOTE,
         };
-        tree.add_all(request, parent.map(|parent| parent.span))?;
-        Ok(true)
+        let span = tree.add_all(request, parent.map(|parent| parent.span))?;
+        Ok(Some(SpanContext {
+            trace: tree.trace,
+            span: Some(span),
+            flags,
+        }))
     }
 
-    /// Appends the server's span, and those within it.
-    fn add_all(&mut self, request: &Request<'_>, parent: Option<u64>) -> io::Result<()> {
+    /// Appends the server's span, and those within it. Returns its id.
+    fn add_all(&mut self, request: &Request<'_>, parent: Option<u64>) -> io::Result<u64> {
         let life = self.clock.life(request);
         let id = self.ids.span();
         self.add_server(request, (id, parent), life)?;
@@ -165,7 +188,7 @@ impl<'t> Tree<'t> {
         for subrequest in &request.subrequests {
             self.add_subrequest(request, subrequest, (id, life))?;
         }
-        Ok(())
+        Ok(id)
     }
 
     /// Appends the server's span.
