@@ -121,6 +121,7 @@ mod tests {
 
     use super::Fate;
     use super::Outcome;
+    use super::Runs;
     use super::Taker;
 
     /// Returns the counts: written, unwritten, late, unsent.
@@ -163,6 +164,6 @@ mod tests {
         outcome.resolve(Taker::Receiver, Fate::Written, 3);
         assert_eq!(counts(&outcome), [2, 3, 1, 3]);
         let waiting = outcome.waiting.get().unwrap().lock().unwrap();
-        assert!(waiting.iter().all(|runs| runs.is_empty()));
+        assert!(waiting.iter().all(Runs::is_empty));
     }
 }
