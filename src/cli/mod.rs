@@ -130,7 +130,7 @@ impl Cli {
                 return Ok(());
             };
             format!(
-                "\"{option}\" asks for records that are no spans: leave it out, or write \"--json\" as well"
+                "\"{option}\" asks for records that are no spans, and only spans are written: leave it out"
             )
         };
         Err(Self::command().error(ErrorKind::ArgumentConflict, message))

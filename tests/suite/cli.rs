@@ -169,7 +169,7 @@ fn spans() {
         ),
         (
             &["--format=otlp", "--blocked=1s"],
-            "\"--blocked\" asks for records that are no spans: leave it out, or write \"--json\" as well",
+            "\"--blocked\" asks for records that are no spans, and only spans are written: leave it out",
         ),
     ] {
         assert_complaint(args, expected);
