@@ -153,9 +153,9 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -m 644 packaging/examples/* packaging/grafana/* packaging/kubernetes/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
 	# The links of the pages must point to the installed files.
-	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
+	sed -i 's:](docs/:](:g; s:](packaging/grafana/:](examples/:g; s:](packaging/:](examples/:g; s:](LICENSE):](copyright):g' \
 		$(DOC)/README.md
-	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:' $(DOC)/*.md
+	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:; s:](../packaging/pipelines/:](examples/pipelines/:' $(DOC)/*.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
 
 .PHONY: deb

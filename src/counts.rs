@@ -67,6 +67,11 @@ impl Counts {
         self.blocked_lost = moment.blocked_lost;
     }
 
+    /// Adds requests that the receiver of `--otlp` has not taken.
+    pub fn add_unsent(&mut self, count: u64) {
+        self.lost[Cause::Otlp as usize] += count;
+    }
+
     /// Returns the number of lost requests.
     pub fn lost(&self) -> u64 {
         self.lost.iter().sum()
@@ -100,13 +105,13 @@ mod tests {
         let moment = Counts {
             seen: 10,
             filtered: 3,
-            lost: [1, 0, 0, 0, 0],
+            lost: [1, 0, 0, 0, 0, 0],
             ..Default::default()
         };
         let mut counts = Counts {
             seen: 30,
             filtered: 8,
-            lost: [5, 0, 0, 0, 0],
+            lost: [5, 0, 0, 0, 0, 0],
             ..Default::default()
         };
         /* 17 requests were delivered: one before the end, 16 after it. */
@@ -138,11 +143,11 @@ mod tests {
     #[test]
     fn since() {
         let before = Counts {
-            lost: [5, 1, 0, 0, 0],
+            lost: [5, 1, 0, 0, 0, 0],
             ..Default::default()
         };
         let now = Counts {
-            lost: [5, 3, 1, 0, 0],
+            lost: [5, 3, 1, 0, 0, 0],
             ..Default::default()
         };
         let lost: Vec<_> = now.since(&before).collect();

@@ -11,5 +11,6 @@ mod decode;
 mod follow;
 pub mod host;
 mod metrics;
+mod otlp;
 mod output;
 mod pipeline;

@@ -14,7 +14,12 @@ import yaml
 folder, records = sys.argv[1:]
 
 
-for name in "vector/vector.yaml", "opentelemetry-collector/config.yaml":
+for name in (
+    "vector/vector.yaml",
+    "opentelemetry-collector/config.yaml",
+    "opentelemetry-collector/spans.yaml",
+    "opentelemetry-collector/otlp.yaml",
+):
     with open(f"{folder}/{name}") as file:
         yaml.safe_load(file)
 with open(f"{folder}/logstash/ngx-bpf.conf") as file:

@@ -12,7 +12,7 @@ const STATUS_MAX: u32 = 599;
 /// pipe.
 pub fn hints(options: &TraceArgs, is_piped: bool) -> Vec<String> {
     let mut hints = Vec::new();
-    if is_piped && options.output.is_none() && options.is_format_open() {
+    if is_piped && options.output.is_none() && options.is_format_open() && options.writes_lines() {
         hints.push(
             "stdout is a pipe and gets lines of text: --json writes JSON, and --format text asks for \
              text"
@@ -64,7 +64,7 @@ fn asked_in_text(options: &TraceArgs) -> Option<String> {
         options.format(false),
         OutputFormat::Text | OutputFormat::Pretty
     );
-    is_text.then(|| {
+    (is_text && options.writes_lines()).then(|| {
         format!("{option} adds nothing to lines of text: --json and --format otel have its keys")
     })
 }

@@ -106,6 +106,7 @@ impl Cli {
             );
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
+        self.check_spans()?;
         for (option, is_given) in [
             ("--route", !self.trace.route.is_empty()),
             ("--stats", self.trace.stats),
@@ -118,6 +119,32 @@ impl Cli {
             }
         }
         Ok(self)
+    }
+
+    /// Fails for options that spans have no use for, or that only spans have.
+    fn check_spans(&self) -> Result<(), clap::Error> {
+        let has_spans = self.trace.writes_only_spans(false);
+        let has_service = has_spans || self.trace.otlp.is_some();
+        let choice = &self.trace.choice;
+        let message = if !has_service && self.trace.service.is_some() {
+            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\" or \"--otlp URL\""
+                .to_owned()
+        } else {
+            let others = [
+                ("--connections", choice.connections),
+                ("--blocked", choice.blocked.is_some()),
+            ];
+            let mut others = others
+                .into_iter()
+                .filter(|(_, is_given)| has_spans && *is_given);
+            let Some((option, _)) = others.next() else {
+                return Ok(());
+            };
+            format!(
+                "\"{option}\" asks for records that are no spans, and only spans are written: leave it out"
+            )
+        };
+        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
     }
 }
 

@@ -8,11 +8,13 @@ use clap::ValueEnum;
 use clap::ValueHint;
 
 use super::choice::ChoiceArgs;
+use super::value;
 use super::value::DEFAULT_MAX_LINE;
 use super::value::Interval;
 use super::value::ListenAddress;
 use super::value::MaxLine;
 use crate::metrics::route::Route;
+use crate::otlp::Endpoint;
 use crate::output::OutputFormat;
 
 /// The options of tracing.
@@ -25,6 +27,19 @@ pub struct TraceArgs {
     /// Write records in this format [default: pretty on a terminal, text elsewhere]
     #[arg(long, value_name = "FORMAT", value_enum)]
     format: Option<FormatArg>,
+
+    /// Send requests as spans, and all records as log records, to a receiver of OTLP by HTTP, such as an OpenTelemetry
+    /// Collector: http://HOST:4318. Lines are written only where --output, --json or --format asks for them
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub otlp: Option<Endpoint>,
+
+    /// In spans, call the service NAME [default: the name of the request's server, else nginx]
+    #[arg(long, value_name = "NAME", value_parser = value::service)]
+    pub service: Option<String>,
+
+    /// Write only requests whose client states a trace (a traceparent header)
+    #[arg(long)]
+    pub traced_only: bool,
 
     /// Append to FILE instead of stdout; SIGUSR1 reopens it
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -71,10 +86,24 @@ impl TraceArgs {
             _ if self.json => OutputFormat::Json,
             Some(FormatArg::Json) => OutputFormat::Json,
             Some(FormatArg::Otel) => OutputFormat::Otel,
+            Some(FormatArg::Otlp) => OutputFormat::Otlp,
             Some(FormatArg::Text) => OutputFormat::Text,
             Some(FormatArg::Pretty) => OutputFormat::Pretty,
             None if is_terminal && self.output.is_none() => OutputFormat::Pretty,
             None => OutputFormat::Text,
+        }
+    }
+
+    /// Returns whether records are written as lines.
+    pub fn writes_lines(&self) -> bool {
+        self.otlp.is_none() || self.output.is_some() || !self.is_format_open()
+    }
+
+    /// Returns whether nothing but spans is written or sent, or lines have nothing else.
+    pub fn writes_only_spans(&self, is_terminal: bool) -> bool {
+        match (self.writes_lines(), &self.otlp) {
+            (false, Some(endpoint)) => endpoint.logs().is_none(),
+            _ => self.format(is_terminal) == OutputFormat::Otlp,
         }
     }
 
@@ -95,4 +124,6 @@ pub enum FormatArg {
     Json,
     /// One flat JSON object per line, with OpenTelemetry's names
     Otel,
+    /// OpenTelemetry's spans: one ExportTraceServiceRequest per line, of many requests
+    Otlp,
 }

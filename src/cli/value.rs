@@ -247,6 +247,15 @@ pub fn socket_source(text: &str) -> Result<SocketSource> {
     }
 }
 
+/// Parses the name of a service.
+pub fn service(text: &str) -> Result<String> {
+    ensure!(
+        !text.is_empty() && !text.contains(char::is_control),
+        "not the name of a service"
+    );
+    Ok(text.to_owned())
+}
+
 /// Parses a request method. Returns it in upper case, as nginx has it.
 pub fn method(text: &str) -> Result<String> {
     let known = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-');

@@ -19,13 +19,14 @@ use crate::pipeline::filter::TextFilter;
 use crate::pipeline::sink::Sink;
 
 /// Converts these options. Metrics and the overhead are not asked for.
-pub fn settings(choice: &ChoiceArgs, sink: Sink) -> TraceSettings {
+pub fn settings(choice: &ChoiceArgs, sink: Option<Sink>) -> TraceSettings {
     TraceSettings {
         follow: follow_settings(choice),
         reading: reading_settings(choice),
         filter: text_filter(choice),
         headers: choice.header_values(),
         sink,
+        delivery: None,
         duration: choice.duration,
         count: choice.count,
         overhead: None,
@@ -95,5 +96,7 @@ fn text_filter(choice: &ChoiceArgs) -> TextFilter {
         uri_prefix: choice.uri.clone(),
         host: choice.host.clone(),
         failed_only: choice.failed,
+        traced_only: false,
+        spans_only: false,
     }
 }

@@ -49,7 +49,7 @@ pub fn trace<S: Send + 'static>(
     let started = Arc::new(Mutex::new(None));
     let (to, begun) = (Arc::clone(&sum), Arc::clone(&started));
     let view = move |record: &Record<'_>| add(&mut locked(&to), record);
-    let mut settings = choice::settings(choice, Sink::View(Box::new(view)));
+    let mut settings = choice::settings(choice, Some(Sink::View(Box::new(view))));
     settings.started = Some(Box::new(move |traced| {
         *locked(&begun) = Some(Start {
             queues: ListenOverflows::of(&traced.pids),

@@ -126,7 +126,7 @@ fn live(options: &TopArgs) -> Result<bool> {
             .unwrap_or_else(PoisonError::into_inner)
             .record(record, now);
     };
-    let mut settings = choice::settings(&options.view.choice, Sink::View(Box::new(view)));
+    let mut settings = choice::settings(&options.view.choice, Some(Sink::View(Box::new(view))));
     choice::ask_for(&mut settings, &options.group);
     let (begun, of_start) = (screen.clone(), Arc::clone(&shown));
     let inflight_to = Arc::clone(&screen.top);

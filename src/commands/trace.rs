@@ -13,6 +13,7 @@ use crate::metrics::MetricsSettings;
 use crate::output;
 use crate::pipeline;
 use crate::pipeline::TraceSettings;
+use crate::pipeline::delivery::DeliverySettings;
 use crate::pipeline::overhead::ReportTimes;
 use crate::pipeline::sink::LineOutput;
 use crate::pipeline::sink::Sink;
@@ -26,10 +27,14 @@ pub fn trace(options: &TraceArgs) -> Result<bool> {
 
 /// Converts options to settings. `is_terminal` says whether stdout is one.
 fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> TraceSettings {
-    let sink = Sink::Lines(LineOutput {
-        format: options.format(is_terminal),
-        output: options.output.clone(),
-        line_bytes_max: options.max_line.0,
+    let format = options.format(is_terminal);
+    let sink = options.writes_lines().then(|| {
+        Sink::Lines(LineOutput {
+            format,
+            service: options.service.clone(),
+            output: options.output.clone(),
+            line_bytes_max: options.max_line.0,
+        })
     });
     let mut settings = choice::settings(&options.choice, sink);
     settings.overhead = options.self_stats.map(|Interval(time)| match time {
@@ -40,6 +45,12 @@ fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> Trace
         address: address.0,
         routes: options.route.clone(),
         stats: options.stats,
+    });
+    settings.filter.traced_only = options.traced_only;
+    settings.filter.spans_only = options.writes_only_spans(is_terminal);
+    settings.delivery = options.otlp.clone().map(|endpoint| DeliverySettings {
+        endpoint,
+        service: options.service.clone(),
     });
     settings.follow.extras.listeners = options.metrics.is_some();
     settings.reading.counters = options.stats;
@@ -76,8 +87,8 @@ mod tests {
     /// Returns where lines go.
     fn lines(settings: &TraceSettings) -> &LineOutput {
         match &settings.sink {
-            Sink::Lines(lines) => lines,
-            Sink::View(_) => panic!("it is a view"),
+            Some(Sink::Lines(lines)) => lines,
+            Some(Sink::View(_)) | None => panic!("there are no lines"),
         }
     }
 
@@ -158,6 +169,25 @@ mod tests {
         assert_eq!((metrics.address.port(), metrics.routes.len()), (9913, 1));
         assert_eq!(settings.overhead, Some(ReportTimes::AtEnd));
         assert_eq!(settings.verbosity, Verbosity::Verbose);
+    }
+
+    /// Check that with a receiver there are lines only where they are asked for, and that only requests that become spans
+    /// pass where there is nothing else.
+    #[test]
+    fn receivers() {
+        let url = "--otlp=http://127.0.0.1:4318";
+        let settings = parsed(&[url, "--service=shop", "--connections"]);
+        let delivery = settings.delivery.unwrap();
+        assert_eq!(delivery.endpoint.to_string(), "http://127.0.0.1:4318");
+        assert_eq!(delivery.service.as_deref(), Some("shop"));
+        assert!(settings.sink.is_none() && !settings.filter.spans_only);
+        for option in ["--json", "--format=text", "--output=/dev/null"] {
+            assert!(parsed(&[url, option]).sink.is_some(), "{option}");
+        }
+        let spans_only = |args: &[&str]| parsed(args).filter.spans_only;
+        let of_traces = "--otlp=http://127.0.0.1:4318/v1/traces";
+        assert!(spans_only(&["--format=otlp"]) && spans_only(&["--format=otlp", url]));
+        assert!(spans_only(&[of_traces]) && !spans_only(&[of_traces, "--json"]));
     }
 
     /// Check that the metrics have listening sockets.

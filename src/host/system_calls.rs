@@ -49,11 +49,20 @@ pub enum Threads {
     This,
 }
 
+/// What is done with the network from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Sockets that listen, or are connected, go on. There are no new ones.
+    Closed,
+    /// New connections are made, over TCP.
+    Connects,
+}
+
 /// Gives up all system calls that are not needed any more, and memory that is mapped as code.
 ///
 /// Fails when the kernel has no seccomp filters, or when a sandbox forbids them.
-pub fn give_up(threads: Threads) -> io::Result<()> {
-    let filter = filter(std::process::id());
+pub fn give_up(threads: Threads, network: Network) -> io::Result<()> {
+    let filter = filter(std::process::id(), network);
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(io::Error::other)?,
         filter: filter.as_ptr().cast_mut(),
@@ -86,7 +95,7 @@ pub fn give_up(threads: Threads) -> io::Result<()> {
 
 /// Returns the instructions of the filter for a process. For a system call that is judged by its number
 /// alone, the kernel runs them once, and remembers the answer.
-fn filter(own_pid: u32) -> Vec<sock_filter> {
+fn filter(own_pid: u32, network: Network) -> Vec<sock_filter> {
     let (forbidden, allowed) = (fails(libc::EPERM), returns(libc::SECCOMP_RET_ALLOW));
     let mut filter = vec![
         load(offset_of!(libc::seccomp_data, arch)),
@@ -99,6 +108,9 @@ fn filter(own_pid: u32) -> Vec<sock_filter> {
         instruction(EQUALS, number(libc::SYS_clone3), 0, 1),
         fails(libc::ENOSYS),
     ];
+    if network == Network::Connects {
+        filter.extend(to_connect());
+    }
     for call in FORBIDDEN.iter().chain(&FORBIDDEN_HERE) {
         filter.extend([instruction(EQUALS, number(*call), 0, 1), forbidden]);
     }
@@ -134,6 +146,22 @@ fn filter(own_pid: u32) -> Vec<sock_filter> {
         allowed,
     ]);
     filter
+}
+
+/// Returns the instructions that allow to connect, with sockets of IPv4 and IPv6 alone, before these calls are forbidden.
+fn to_connect() -> Vec<sock_filter> {
+    let allowed = returns(libc::SECCOMP_RET_ALLOW);
+    let [ipv4, ipv6] = [libc::AF_INET, libc::AF_INET6].map(i32::unsigned_abs);
+    vec![
+        instruction(EQUALS, number(libc::SYS_connect), 0, 1),
+        allowed,
+        instruction(EQUALS, number(libc::SYS_socket), 0, 5),
+        load_argument(0),
+        instruction(EQUALS, ipv4, 1, 0),
+        instruction(EQUALS, ipv6, 0, 1),
+        allowed,
+        fails(libc::EPERM),
+    ]
 }
 
 /// Returns the instruction that loads a word of `struct seccomp_data`, which has 64 bytes.
@@ -186,7 +214,10 @@ mod tests {
     use std::io;
     use std::io::ErrorKind;
     use std::net::TcpListener;
+    use std::net::TcpStream;
     use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixDatagram;
+    use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::process::Command;
     use std::thread;
@@ -194,6 +225,7 @@ mod tests {
     use libc::c_long;
     use rustix::thread::set_no_new_privs;
 
+    use super::Network;
     use super::Threads;
     use super::give_up;
     use crate::host::foreign;
@@ -210,7 +242,7 @@ mod tests {
         symlink("file", folder.path().join("link")).unwrap();
         let fenced = thread::spawn(move || {
             set_no_new_privs(true).unwrap();
-            give_up(Threads::This).unwrap();
+            give_up(Threads::This, Network::Closed).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"x");
             /* Debug files are found through links as before. */
             let link = Path::new("link");
@@ -246,6 +278,26 @@ mod tests {
         });
         fenced.join().unwrap();
         assert!(Command::new("/bin/true").status().unwrap().success());
+    }
+
+    /// Check that only connections over IPv4 and IPv6 are made where that is asked for.
+    #[test]
+    fn connects() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let fenced = thread::spawn(move || {
+            set_no_new_privs(true).unwrap();
+            give_up(Threads::This, Network::Connects).unwrap();
+            assert!(TcpStream::connect(address).is_ok());
+            for error in [
+                UnixStream::pair().unwrap_err(),
+                UnixDatagram::unbound().unwrap_err(),
+                TcpListener::bind("127.0.0.1:0").unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            }
+        });
+        fenced.join().unwrap();
     }
 
     /// Makes a system call whose arguments are numbers, or null.

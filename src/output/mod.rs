@@ -25,8 +25,9 @@ use rustix::fs::FileType;
 
 use crate::host::signals::Signals;
 
+pub use encoder::Encoder;
 pub use encoder::OutputFormat;
-pub use encoder::encoder;
+pub use encoder::identity;
 
 mod destination;
 mod encoder;
@@ -63,7 +64,8 @@ pub enum WriteFailure {
 /// The record of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
-    Request,
+    /// So many requests.
+    Requests(u64),
     /// A connection without a request. The line reports that so many others were lost.
     Connection {
         lost: u64,
@@ -74,6 +76,16 @@ pub enum LineKind {
         cause: Cause,
         count: u64,
     },
+}
+
+impl LineKind {
+    /// Returns the number of records in the line.
+    pub fn records(self) -> u64 {
+        match self {
+            Self::Requests(count) => count,
+            Self::Connection { .. } | Self::Blocked | Self::Lost { .. } => 1,
+        }
+    }
 }
 
 /// The result of writing the lines that waited.

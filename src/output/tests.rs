@@ -25,7 +25,7 @@ fn piped() -> (PipeReader, Output) {
     let mut output = Output::new(Some(File::from(OwnedFd::from(writer))), None);
     for n in 0..LINES {
         let encode = |line: &mut Vec<u8>| writeln!(line, "line {n:05}");
-        output.append(LineKind::Request, encode).unwrap();
+        output.append(LineKind::Requests(1), encode).unwrap();
     }
     (reader, output)
 }

@@ -11,6 +11,7 @@ use crate::host::privileges;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
 use crate::host::system_calls;
+use crate::host::system_calls::Network;
 use crate::host::system_calls::Threads;
 
 /// The capabilities that the start may need. Those that nothing needs later are dropped then.
@@ -33,12 +34,14 @@ pub struct Rights {
     pub reading: CapabilitySet,
     /// Those of the thread that writes records.
     pub writing: CapabilitySet,
+    /// What is done with the network.
+    network: Network,
 }
 
 impl Rights {
     /// Returns the rights that are needed on this kernel. `has_output` says that records are written
-    /// to a file of `-o`.
-    pub fn new(kernel: &Kernel, has_output: bool) -> Result<Self> {
+    /// to a file of `-o`, and `has_receiver` that they are sent to a receiver.
+    pub fn new(kernel: &Kernel, has_output: bool, has_receiver: bool) -> Result<Self> {
         let needed = refusal::needed(kernel.method).into_iter();
         let needed = needed.fold(CapabilitySet::DAC_READ_SEARCH, |all, (one, _)| all | one);
         let rights = Self::from_held(privileges::held()?, needed);
@@ -47,6 +50,10 @@ impl Rights {
                 /* SIGUSR1 opens it again, in a folder or with an owner that may not be root. */
                 true => CapabilitySet::DAC_OVERRIDE,
                 false => CapabilitySet::empty(),
+            },
+            network: match has_receiver {
+                true => Network::Connects,
+                false => Network::Closed,
             },
             ..rights
         })
@@ -69,6 +76,7 @@ impl Rights {
             following: with_admin(needed),
             reading: with_admin(reading),
             writing: CapabilitySet::empty(),
+            network: Network::Closed,
         }
     }
 
@@ -86,7 +94,7 @@ impl Rights {
                 format_args!("failed to drop capabilities: {error}"),
             ),
         }
-        match system_calls::give_up(Threads::All) {
+        match system_calls::give_up(Threads::All, self.network) {
             Ok(()) => messages.print(Verbosity::Verbose, "gave up system calls by a filter"),
             Err(error) => messages.print(
                 Verbosity::Verbose,

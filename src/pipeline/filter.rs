@@ -4,6 +4,7 @@
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::filter::has_failed;
+use ngx_bpf_record::format::otlp::has_spans;
 use ngx_bpf_record::host::has_name;
 
 use crate::decode::texts::Texts;
@@ -19,6 +20,10 @@ pub struct TextFilter {
     pub host: Option<String>,
     /// True when only failed requests pass.
     pub failed_only: bool,
+    /// True when only requests whose client states a trace pass.
+    pub traced_only: bool,
+    /// True when only requests pass that become spans.
+    pub spans_only: bool,
 }
 
 impl TextFilter {
@@ -40,9 +45,11 @@ impl TextFilter {
             && self.host.as_deref().is_none_or(is_host)
     }
 
-    /// Returns whether the request passes the filter on what became of it.
+    /// Returns whether the request passes the filters on what became of it, and on its trace.
     pub fn lets_through(&self, request: &Request<'_>) -> bool {
-        !self.failed_only || has_failed(request)
+        (!self.failed_only || has_failed(request))
+            && (!self.traced_only || request.trace.trace_id.is_some())
+            && (!self.spans_only || has_spans(request))
     }
 }
 

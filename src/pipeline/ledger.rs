@@ -14,6 +14,7 @@ use crate::bpf::types;
 use crate::bpf::types::lost_cause;
 use crate::counts::Counts;
 use crate::output::LineKind;
+use crate::pipeline::outcome::Outcome;
 
 /// The causes that BPF counts, indexed by `enum lost_cause`. A cause of wire.h that is missing here
 /// is a compile error.
@@ -32,18 +33,6 @@ const _: () = {
         n += 1;
     }
 };
-
-/// What has become of the records of one kind.
-#[derive(Default)]
-pub struct Outcome {
-    /// The number of those that were written.
-    pub written: AtomicU64,
-    /// The number of those that could not be written.
-    pub unwritten: AtomicU64,
-    /// The number of those that came after the end: after `--count` was reached, or after the reader of
-    /// the output had closed it.
-    pub late: AtomicU64,
-}
 
 /// The counts, shared by the record thread, the control thread, and the handler of signals.
 #[derive(Default)]
@@ -80,6 +69,8 @@ pub struct Ledger {
     pub forgotten_workers: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
+    /// True when the receiver of `--otlp` did not take the last batch.
+    pub is_receiver_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
     /// later are not lost.
     end: OnceLock<Counts>,
@@ -115,17 +106,23 @@ impl Ledger {
     /// counted where they happen.
     pub fn outcome(&self, kind: LineKind) -> Option<&Outcome> {
         match kind {
-            LineKind::Request => Some(&self.requests),
+            LineKind::Requests(_) => Some(&self.requests),
             LineKind::Connection { .. } => Some(&self.connections),
             LineKind::Blocked => Some(&self.blocked),
             LineKind::Lost { .. } => None,
         }
     }
 
+    /// Returns what has become of the records of each kind: requests, connections, blocked workers.
+    pub fn outcomes(&self) -> [&Outcome; 3] {
+        [&self.requests, &self.connections, &self.blocked]
+    }
+
     /// Returns the number of records that could not be written.
     pub fn unwritten(&self) -> u64 {
-        let outcomes = [&self.requests, &self.connections, &self.blocked];
-        let unwritten = outcomes.map(|outcome| outcome.unwritten.load(Ordering::Relaxed));
+        let unwritten = self
+            .outcomes()
+            .map(|outcome| outcome.unwritten.load(Ordering::Relaxed));
         unwritten.into_iter().sum()
     }
 
@@ -150,9 +147,10 @@ impl Ledger {
         counts.filtered += self.filtered.load(Ordering::Relaxed);
         counts.add_bad_records(self.bad_records.load(Ordering::Relaxed));
         counts.add_unwritten(self.requests.unwritten.load(Ordering::Relaxed));
+        counts.add_unsent(self.requests.unsent.load(Ordering::Relaxed));
         counts.connections.written = self.connections.written.load(Ordering::Relaxed);
-        counts.connections.lost += self.connections.unwritten.load(Ordering::Relaxed);
-        counts.blocked_lost += self.blocked.unwritten.load(Ordering::Relaxed);
+        counts.connections.lost += self.connections.lost();
+        counts.blocked_lost += self.blocked.lost();
         counts
     }
 
@@ -161,8 +159,7 @@ impl Ledger {
     pub fn counts_at_once(&self) -> Counts {
         let mut counts = self.counts();
         if self.has_ended() {
-            let unwritten = self.requests.unwritten.load(Ordering::Relaxed);
-            let lost_before = counts.lost().saturating_sub(unwritten);
+            let lost_before = counts.lost().saturating_sub(self.requests.lost());
             counts.seen = self.taken.load(Ordering::Relaxed) + counts.filtered + lost_before;
         }
         counts

@@ -14,26 +14,30 @@ use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::append_blocked;
 use ngx_bpf_record::append_line;
+use ngx_bpf_record::format::otlp::LINE_BYTES;
 
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
-use crate::output;
+use crate::output::Encoder;
 use crate::output::Flushed;
 use crate::output::LineKind;
 use crate::output::Output;
 use crate::output::OutputFormat;
 use crate::output::WriteFailure;
 use crate::pipeline::ledger::Ledger;
-use crate::pipeline::ledger::add;
 use crate::pipeline::messages;
+use crate::pipeline::outcome::Fate;
+use crate::pipeline::outcome::Taker;
 use crate::pipeline::records::Consumer;
 
 /// The form of the lines.
 pub struct LineSettings {
     /// The format.
     pub format: OutputFormat,
+    /// The name of the service in spans. `None`: that of a request is its `server_name`.
+    pub service: Option<String>,
     /// The redaction of query strings.
     pub redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
@@ -43,8 +47,10 @@ pub struct LineSettings {
 /// Writes records as lines of one format.
 pub struct Lines {
     /// The encoder of the format.
-    sink: Box<dyn Format + Send>,
-    settings: LineSettings,
+    encoder: Encoder,
+    redaction: Redaction,
+    /// The longest line in bytes, its end included. `None`: any length.
+    line_bytes_max: Option<usize>,
     /// The output that the lines are written to.
     output: Output,
     /// The state of the signals. They ask for the end, which a reader that does not read must not
@@ -68,8 +74,9 @@ impl Lines {
         messages: Messages,
     ) -> Self {
         Self {
-            sink: output::encoder(settings.format),
-            settings,
+            encoder: Encoder::new(settings.format, settings.service),
+            redaction: settings.redaction,
+            line_bytes_max: settings.line_bytes_max,
             output,
             signals: signals.clone(),
             ledger: Arc::clone(ledger),
@@ -78,18 +85,57 @@ impl Lines {
         }
     }
 
-    /// Appends the line of a record, and writes those that wait when they are enough.
+    /// Appends the line of a record, and writes those that wait when they are enough. A format without lines for
+    /// such records does not take it.
     fn append(
         &mut self,
         kind: LineKind,
         encode: impl FnOnce(&mut dyn Format, &mut Vec<u8>) -> io::Result<()>,
     ) -> Result<()> {
-        self.output
-            .append(kind, |line| encode(&mut *self.sink, line))?;
+        match &mut self.encoder {
+            Encoder::Records(format) => {
+                self.output
+                    .append(kind, |line| encode(&mut **format, line))?;
+            }
+            Encoder::Batches(_) => {
+                if let Some(outcome) = self.ledger.outcome(kind) {
+                    outcome.resolve(Taker::Lines, Fate::Unwritten, kind.records());
+                }
+            }
+        }
+        self.write_if_full();
+        Ok(())
+    }
+
+    /// Writes the lines that wait when they are enough.
+    fn write_if_full(&mut self) {
         if self.output.is_full() {
             self.write();
         }
+    }
+
+    /// Appends the line of the requests that were collected, in a format that collects them.
+    fn close_batch(&mut self) -> Result<()> {
+        if let Encoder::Batches(traces) = &mut self.encoder
+            && traces.requests() > 0
+        {
+            let kind = LineKind::Requests(traces.requests());
+            self.output.append(kind, |line| traces.write_line(line))?;
+        }
         Ok(())
+    }
+
+    /// Does the same between records. Requests that can't be encoded are lost.
+    fn close_batch_or_lose_it(&mut self) {
+        let Encoder::Batches(traces) = &self.encoder else {
+            return;
+        };
+        let requests = traces.requests();
+        if let Err(error) = self.close_batch() {
+            let outcome = &self.ledger.requests;
+            outcome.resolve(Taker::Lines, Fate::Unwritten, requests);
+            self.messages.warn(&error);
+        }
     }
 
     /// Writes the lines that wait. When SIGUSR1 has come, the rest is written to the new file.
@@ -99,7 +145,7 @@ impl Lines {
             let mut has_written = false;
             let flushed = self.output.flush(&self.signals, |kind| {
                 if let Some(outcome) = ledger.outcome(kind) {
-                    add(&outcome.written, 1);
+                    outcome.resolve(Taker::Lines, Fate::Written, kind.records());
                     has_written = true;
                 }
             });
@@ -111,7 +157,7 @@ impl Lines {
     }
 
     /// Writes a line for each cause of new losses, unless the end has come. What can't be written now is
-    /// tried again at the next call.
+    /// tried again at the next call. In a format without such lines, the first loss of each cause is a message.
     fn report_losses(&mut self) {
         if self.ledger.has_ended() || self.output.is_unread() {
             return;
@@ -121,7 +167,17 @@ impl Lines {
             let time = Clock::wall_now();
             let lost = Lost { time, count, cause };
             let kind = LineKind::Lost { cause, count };
-            let appended = self.output.append(kind, |line| self.sink.lost(line, &lost));
+            let appended = match &mut self.encoder {
+                Encoder::Records(format) => {
+                    self.output.append(kind, |line| format.lost(line, &lost))
+                }
+                Encoder::Batches(_) => {
+                    if reported.lost[cause as usize] == 0 {
+                        messages::lost(self.messages, cause);
+                    }
+                    Ok(())
+                }
+            };
             if appended.is_ok() {
                 self.reported.lost[cause as usize] += count;
             }
@@ -152,15 +208,15 @@ impl Lines {
             match kind {
                 LineKind::Connection { lost } => self.reported.connections.lost -= lost,
                 LineKind::Lost { cause, count } => self.reported.lost[cause as usize] -= count,
-                LineKind::Request | LineKind::Blocked => {}
+                LineKind::Requests(_) | LineKind::Blocked => {}
             }
             if let Some(outcome) = self.ledger.outcome(kind) {
-                let count = if is_closed {
-                    &outcome.late
+                let fate = if is_closed {
+                    Fate::Late
                 } else {
-                    &outcome.unwritten
+                    Fate::Unwritten
                 };
-                add(count, 1);
+                outcome.resolve(Taker::Lines, fate, kind.records());
             }
         }
         let is_failing = &self.ledger.is_output_failing;
@@ -182,15 +238,23 @@ impl Lines {
 
 impl Consumer for Lines {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.settings.redaction.apply(request);
-        let max = self.settings.line_bytes_max;
-        self.append(LineKind::Request, |sink, line| {
+        self.redaction.apply(request);
+        let max = self.line_bytes_max;
+        if let Encoder::Batches(traces) = &mut self.encoder {
+            traces.add(request)?;
+            if traces.bytes() >= LINE_BYTES {
+                self.close_batch()?;
+                self.write_if_full();
+            }
+            return Ok(());
+        }
+        self.append(LineKind::Requests(1), |sink, line| {
             append_line(sink, line, request, max)
         })
     }
 
     fn blocked(&mut self, blocked: &mut Blocked<'_>) -> Result<()> {
-        let max = self.settings.line_bytes_max;
+        let max = self.line_bytes_max;
         self.append(LineKind::Blocked, |sink, line| {
             append_blocked(sink, line, blocked, max)
         })
@@ -211,6 +275,7 @@ impl Consumer for Lines {
     }
 
     fn tick(&mut self) {
+        self.close_batch_or_lose_it();
         self.write();
         if self.output.is_closed() {
             self.ledger.end_here();
@@ -219,6 +284,7 @@ impl Consumer for Lines {
     }
 
     fn finish(&mut self) {
+        self.close_batch_or_lose_it();
         self.write();
         if self.output.is_unread() {
             let given_up = self.output.give_up_unread();
@@ -229,137 +295,4 @@ impl Consumer for Lines {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-    use std::sync::Arc;
-    use std::sync::atomic::Ordering;
-    use std::thread;
-
-    use ngx_bpf_record::Blocked;
-    use ngx_bpf_record::Connection;
-    use ngx_bpf_record::Redaction;
-    use ngx_bpf_record::Request;
-    use rustix::fs::Mode;
-
-    use super::LineSettings;
-    use super::Lines;
-    use super::add;
-    use crate::host::signals::Signals;
-    use crate::host::stderr::Messages;
-    use crate::host::stderr::Verbosity;
-    use crate::output::Output;
-    use crate::output::OutputFormat;
-    use crate::pipeline::ledger::Ledger;
-    use crate::pipeline::records::Consumer as _;
-
-    /// Returns the consumer that writes to this file.
-    fn lines_to(path: &Path, signals: &Signals) -> Lines {
-        let settings = LineSettings {
-            format: OutputFormat::Json,
-            redaction: Redaction::Query,
-            line_bytes_max: None,
-        };
-        Lines::new(
-            Output::open(Some(path)).unwrap(),
-            settings,
-            signals,
-            &Arc::new(Ledger::default()),
-            Messages::new(Verbosity::Quiet),
-        )
-    }
-
-    /// Check that the lines of a blocked worker and of a connection are not counted as requests, and that they are
-    /// counted as lost when they can't be written, and not as lost requests.
-    #[test]
-    fn no_requests() {
-        for (path, lost) in [("/dev/null", 0), ("/dev/full", 1)] {
-            let mut lines = lines_to(Path::new(path), &Signals::default());
-            lines.blocked(&mut Blocked::default()).unwrap();
-            lines.connection(&mut Connection::default()).unwrap();
-            lines.finish();
-            let ledger = &lines.ledger;
-            assert_eq!(ledger.counts().blocked_lost, lost, "{path}");
-            let counts = ledger.counts();
-            let connections = (counts.connections.written, counts.connections.lost);
-            assert_eq!(connections, (1 - lost, lost), "{path}");
-            assert_eq!((counts.lost(), counts.seen), (0, 0));
-            assert_eq!(ledger.requests.written.load(Ordering::Relaxed), 0);
-            assert_eq!(ledger.is_output_failing.load(Ordering::Relaxed), lost > 0);
-        }
-    }
-
-    /// Check that requests are redacted, that losses are written once and not counted as written, and
-    /// that SIGUSR1 opens the file again after it was moved away.
-    #[test]
-    fn written() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
-        let signals = Signals::default();
-        let mut lines = lines_to(&path, &signals);
-        let mut request = Request {
-            request_uri: Some("/a?b=secret".into()),
-            ..Default::default()
-        };
-        lines.request(&mut request).unwrap();
-        add(&lines.ledger.bad_records, 2);
-        lines.tick();
-        fs::rename(&path, &moved).unwrap();
-        signals.ask_for_reopen();
-        lines.tick();
-        lines.request(&mut request).unwrap();
-        lines.finish();
-        let old = fs::read_to_string(&moved).unwrap();
-        assert_eq!(old.lines().count(), 2);
-        assert!(old.contains("\"/a\"") && !old.contains("secret"), "{old}");
-        assert!(
-            old.contains("\"count\":2") && old.contains("bad_read"),
-            "{old}"
-        );
-        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
-        assert_eq!(lines.ledger.requests.written.load(Ordering::Relaxed), 2);
-    }
-
-    /// Check that a loss in a line that was not written is reported by the next one that is written.
-    #[test]
-    fn reported_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        let mut lines = lines_to(Path::new("/dev/full"), &Signals::default());
-        add(&lines.ledger.connections.unwritten, 2);
-        lines.connection(&mut Connection::default()).unwrap();
-        lines.tick();
-        assert_eq!(lines.ledger.counts().connections.lost, 3);
-        lines.output = Output::open(Some(&path)).unwrap();
-        lines.connection(&mut Connection::default()).unwrap();
-        lines.connection(&mut Connection::default()).unwrap();
-        lines.finish();
-        let text = fs::read_to_string(&path).unwrap();
-        let reports: Vec<_> = text.matches("\"connections_lost\":3").collect();
-        assert_eq!((reports.len(), text.lines().count()), (1, 2), "{text}");
-        assert!(!lines.ledger.is_output_failing.load(Ordering::Relaxed));
-    }
-
-    /// Check that records of every kind wait until a FIFO is read, and that none is lost.
-    #[test]
-    fn unread() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("fifo");
-        let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
-        let mut lines = lines_to(&path, &Signals::default());
-        lines.request(&mut Request::default()).unwrap();
-        lines.connection(&mut Connection::default()).unwrap();
-        lines.blocked(&mut Blocked::default()).unwrap();
-        lines.tick();
-        let reader = path.clone();
-        let text = thread::spawn(move || fs::read_to_string(reader).unwrap());
-        while lines.output.is_unread() {
-            lines.tick();
-        }
-        lines.finish();
-        assert_eq!(lines.ledger.unwritten(), 0);
-        drop(lines);
-        assert_eq!(text.join().unwrap().lines().count(), 3);
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
+use ngx_bpf_record::values::Cause;
+
 use crate::attach::object::RING_BYTES;
 use crate::counts::ConnectionCounts;
 use crate::counts::Counts;
@@ -75,6 +77,16 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
     }
 }
 
+/// Reports the first loss of a cause, where the output has no lines for losses.
+pub fn lost(messages: Messages, cause: Cause) {
+    messages.print(
+        Verbosity::Normal,
+        format_args!(
+            "requests were lost ({cause}): they have no spans; the last message has their number"
+        ),
+    );
+}
+
 /// Returns the end of a noun of which there are so many.
 fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
@@ -97,6 +109,16 @@ pub fn unwritten(messages: Messages, records: u64) {
     messages.print_last(
         Verbosity::Quiet,
         format_args!("the output failed to the end: {records} record{plural} not written"),
+    );
+}
+
+/// Reports that the receiver of `--otlp` took nothing more until the end, and how many records are known to be lost by
+/// it.
+pub fn unsent(messages: Messages, records: u64) {
+    let plural = plural(records);
+    messages.print_last(
+        Verbosity::Quiet,
+        format_args!("the receiver of --otlp took nothing more until the end: {records} record{plural} not taken"),
     );
 }
 

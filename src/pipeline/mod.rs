@@ -21,7 +21,6 @@ use crossbeam_channel::bounded;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
-use ngx_bpf_record::Request;
 
 use crate::attach::Tracer;
 use crate::decode::clock::Clock;
@@ -44,21 +43,21 @@ use crate::host::terminal;
 use crate::host::usage::Usage;
 use crate::metrics;
 use crate::metrics::MetricsSettings;
-use crate::metrics::RequestMetrics;
 use crate::metrics::own::OwnMetrics;
 use crate::pipeline::abandoned::AbandonedRequests;
 use crate::pipeline::asked::AskedNames;
 use crate::pipeline::containers::ContainerKeys;
 use crate::pipeline::counters::CounterExport;
+use crate::pipeline::delivery::DeliverySettings;
 use crate::pipeline::fence::Rights;
 use crate::pipeline::filter::TextFilter;
 use crate::pipeline::ledger::Ledger;
 use crate::pipeline::listeners::ListenerExport;
+use crate::pipeline::outputs::Outputs;
 use crate::pipeline::overhead::Overhead;
 use crate::pipeline::overhead::OverheadMeter;
 use crate::pipeline::overhead::ReportTimes;
 use crate::pipeline::places::Places;
-use crate::pipeline::records::Consumer;
 use crate::pipeline::records::RecordThread;
 use crate::pipeline::sink::Sink;
 use crate::pipeline::stacks::StackThread;
@@ -67,12 +66,15 @@ mod abandoned;
 mod asked;
 mod containers;
 mod counters;
+pub mod delivery;
 mod fence;
 pub mod filter;
 mod ledger;
 mod lines;
 mod listeners;
 mod messages;
+mod outcome;
+mod outputs;
 pub mod overhead;
 mod places;
 mod records;
@@ -118,8 +120,10 @@ pub struct TraceSettings {
     pub filter: TextFilter,
     /// The values that headers must have, by their names.
     pub headers: Vec<(String, String)>,
-    /// What takes the records.
-    pub sink: Sink,
+    /// What takes the records. `None`: only the receiver does.
+    pub sink: Option<Sink>,
+    /// The receiver of OTLP that records are sent to.
+    pub delivery: Option<DeliverySettings>,
     /// The time after which tracing ends.
     pub duration: Option<Duration>,
     /// The number of requests after which tracing ends; at least 1.
@@ -148,7 +152,9 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let (mut signals, stopped) = take_over_signals(&ledger, messages)?;
     let kernel = settings.follow.check_kernel()?;
     descriptors::raise_limit();
-    let rights = Rights::new(&kernel, settings.sink.is_file())?;
+    let redaction = settings.follow.redaction.clone();
+    let outputs = Outputs::new(settings.sink, settings.delivery, redaction);
+    let rights = Rights::new(&kernel, outputs.has_file(), outputs.has_receiver())?;
     let tracer = Tracer::start(kernel, &settings.follow.filter, &settings.follow.extras)?;
     ledger.count_from(tracer.counters()?);
     let reading = file_reading(settings.reading, &tracer, &rights)?;
@@ -157,9 +163,8 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
     let containers = ContainerNumbers::default();
     let keys = ContainerKeys::new(containers.numbered());
     let asked = AskedNames::new(&settings.follow.extras, &settings.headers);
-    let redaction = settings.follow.redaction.clone();
-    let (sink, state) = settings.sink.open(redaction, &signals, &ledger, messages)?;
     let served = metrics::serve(settings.metrics)?;
+    let (consumers, state) = outputs.open(served.requests, &signals, &ledger, messages)?;
     let stacks = (settings.follow.extras.blocked).map(|_| StackThread::start(rights.reading));
     let mut control = Control {
         abandoned: AbandonedRequests::new(settings.follow.filter),
@@ -181,7 +186,7 @@ pub fn trace(settings: TraceSettings) -> Result<bool> {
         asked,
         places: Places::default(),
         stacks: stacks.transpose()?,
-        consumers: consumers(served.requests, sink),
+        consumers,
         left: settings.count,
         ledger,
         messages,
@@ -224,23 +229,6 @@ fn take_over_signals(ledger: &Arc<Ledger>, messages: Messages) -> Result<(Signal
             messages::ended_at_once(messages, written, &ledger.counts_at_once());
         })
     })?
-}
-
-/// Returns the consumers of requests. The sink comes last, because it changes the requests.
-fn consumers(metrics: Option<RequestMetrics>, sink: Box<dyn Consumer>) -> Vec<Box<dyn Consumer>> {
-    let metrics = metrics.map(|metrics| Box::new(metrics) as Box<dyn Consumer>);
-    metrics.into_iter().chain([sink]).collect()
-}
-
-impl Consumer for RequestMetrics {
-    fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.observe(request);
-        Ok(())
-    }
-
-    fn tick(&mut self) {
-        Self::tick(self);
-    }
 }
 
 /// The state of the main thread, which controls which processes are traced.
@@ -384,6 +372,9 @@ impl Control {
         }
         let written = self.ledger.requests.written.load(Ordering::Relaxed);
         messages::finished(self.messages, written, &counts);
-        handled.and(read).map(|()| !is_failing)
+        let is_receiver_failing = self.ledger.is_receiver_failing.load(Ordering::Relaxed);
+        handled
+            .and(read)
+            .map(|()| !is_failing && !is_receiver_failing)
     }
 }

@@ -33,6 +33,8 @@ pub enum Sink {
 pub struct LineOutput {
     /// The format of the lines.
     pub format: OutputFormat,
+    /// The name of the service in spans. `None`: that of a request is its `server_name`.
+    pub service: Option<String>,
     /// The file that lines are appended to. `None`: stdout.
     pub output: Option<PathBuf>,
     /// The longest line in bytes, its end included. `None`: any length.
@@ -67,6 +69,7 @@ impl Sink {
         };
         let settings = LineSettings {
             format: lines.format,
+            service: lines.service,
             redaction,
             line_bytes_max: lines.line_bytes_max,
         };

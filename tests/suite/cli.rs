@@ -72,6 +72,10 @@ fn bad_usage() {
         &["--max-line", "0"],
         &["--max-line", "1024"],
         &["--max-line", "4k"],
+        &["--format", "otlp", "--connections"],
+        &["--otlp", "127.0.0.1:4318"],
+        &["--otlp", "http://a:1/v1/traces", "--connections"],
+        &["--format", "otlp", "--service", ""],
         &["--metrics", "host:1"],
         &["--metrics", "0"],
         &["--route", "a=/"],
@@ -105,7 +109,10 @@ fn complaints() {
             &["chekc"],
             "there is no command \"chekc\": did you mean \"check\"?",
         ),
-        (&["--format", "yaml"], "(it takes text, pretty, json, otel)"),
+        (
+            &["--format", "yaml"],
+            "(it takes text, pretty, json, otel, otlp)",
+        ),
         (&["--format", "jsn"], ": did you mean \"json\"?"),
         (
             &["--route", "a=/"],
@@ -144,13 +151,39 @@ fn complaints() {
             "cannot be used multiple times",
         ),
     ] {
-        let output = run(args);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        assert!(stderr.contains(expected), "{args:?}: {stderr}");
-        assert!(stderr.ends_with("; try \"ngx-bpf --help\"\n"), "{stderr}");
+        assert_complaint(args, expected);
     }
+}
+
+/// Check the same of options about spans that do not go together with others.
+#[test]
+fn spans() {
+    for (args, expected) in [
+        (
+            &["--otlp", "https://a:4318"][..],
+            "ngx-bpf does not speak TLS: run an OpenTelemetry Collector on this machine",
+        ),
+        (
+            &["--service", "shop"],
+            "\"--service\" changes nothing, since there are no spans: add \"--format otlp\" or \"--otlp URL\"",
+        ),
+        (
+            &["--format=otlp", "--blocked=1s"],
+            "\"--blocked\" asks for records that are no spans, and only spans are written: leave it out",
+        ),
+    ] {
+        assert_complaint(args, expected);
+    }
+}
+
+/// Asserts that options are bad usage, and what the message says.
+fn assert_complaint(args: &[&str], expected: &str) {
+    let output = run(args);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains(expected), "{args:?}: {stderr}");
+    assert!(stderr.ends_with("; try \"ngx-bpf --help\"\n"), "{stderr}");
 }
 
 /// All commands.

@@ -11,23 +11,24 @@ use super::common::sources::sources;
 
 /// The order: each layer, and the layers that it may import, all of which stand below it. A layer is a
 /// file or a folder of src/; of two that match the longer name counts.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("main", &["cli", "commands", "host"]),
     ("lib", &[]),
     (
         "commands",
         &[
-            "cli", "pipeline", "metrics", "output", "follow", "attach", "host",
+            "cli", "pipeline", "metrics", "otlp", "output", "follow", "attach", "host",
         ],
     ),
-    ("cli", &["metrics", "output", "attach", "host"]),
+    ("cli", &["metrics", "otlp", "output", "attach", "host"]),
     (
         "pipeline",
         &[
-            "metrics", "output", "follow", "attach", "decode", "counts", "bpf", "host",
+            "metrics", "otlp", "output", "follow", "attach", "decode", "counts", "bpf", "host",
         ],
     ),
     ("metrics", &["counts", "host"]),
+    ("otlp", &["host"]),
     ("output", &["host"]),
     ("follow", &["attach", "host"]),
     ("attach", &["bpf", "host"]),

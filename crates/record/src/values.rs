@@ -209,7 +209,7 @@ names! {
 }
 
 names! {
-    /// Why requests were lost. BPF counts the first four, user space the last, and those records that it
+    /// Why requests were lost. BPF counts the first four, user space the others, and those records that it
     /// can't decode.
     pub enum Cause {
         /// The reader of the output was too slow, and the ring buffer was full.
@@ -225,6 +225,9 @@ names! {
         /// The output took no more: a full disk, a limit of the file's size, or a reader that had stopped
         /// reading before the end.
         WriteFailed = "write_failed",
+        /// The receiver of `--otlp` did not take them: it was down or slow for too long, or refused them. Another
+        /// output has them, if there is one.
+        Otlp = "otlp",
     }
 }
 

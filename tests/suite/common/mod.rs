@@ -9,6 +9,8 @@ pub mod cached;
 pub mod cgroup;
 /// A client that sends given bytes.
 pub mod client;
+/// A receiver of OTLP.
+pub mod collector;
 /// A disk that does not answer.
 pub mod disk;
 /// A name server that knows one address.
@@ -46,6 +48,8 @@ pub mod server;
 pub mod service;
 /// The project's own sources.
 pub mod sources;
+/// Spans, as they are decoded.
+pub mod spans;
 /// TCP sockets, as the kernel describes them.
 pub mod tcp;
 /// A client that speaks TLS.

@@ -71,6 +71,8 @@ mod namespaces;
 mod neighbours;
 /// `--format otel`.
 mod otel;
+/// `--format otlp`.
+mod otlp;
 /// Outputs that are full, unread, or belong to another user.
 mod output;
 /// Cases of nginx's own test suite.

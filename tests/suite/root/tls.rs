@@ -56,7 +56,7 @@ const BACKEND: &str = "
 
 /// An nginx that speaks TLS to its clients and to its upstream, and the servers after it.
 pub struct Chain {
-    front: Nginx,
+    pub front: Nginx,
     back: Nginx,
     _upstream: Upstream,
 }

@@ -2,7 +2,6 @@
 //! Converts a record to one flat list of keys and values. The key of a value within objects or
 //! arrays of objects is its path, with dots. An array of plain values is one value.
 
-use std::fmt::Display;
 use std::fmt::Write as _;
 use std::io;
 
@@ -21,7 +20,17 @@ use super::json::write_value;
 ///
 /// Fails when a value has a form that records do not have: a tuple, bytes, an enum with data.
 pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io::Result<()> {
+    flatten_some(object, |_| true, leaf)
+}
+
+/// Does the same with those members of `object` whose names are wanted.
+pub fn flatten_some(
+    object: &impl Serialize,
+    is_wanted: fn(&str) -> bool,
+    leaf: &mut dyn FnMut(&str, &[u8]),
+) -> io::Result<()> {
     let mut flat = Flat {
+        is_wanted,
         path: String::new(),
         value: Vec::new(),
         is_item: false,
@@ -33,6 +42,8 @@ pub fn flatten(object: &impl Serialize, leaf: &mut dyn FnMut(&str, &[u8])) -> io
 
 /// The state of the walk through a record.
 struct Flat<'f> {
+    /// Returns whether a member of the record itself is wanted, by its name.
+    is_wanted: fn(&str) -> bool,
     /// The path of the current value: the names of the members that contain it, with dots.
     path: String,
     /// The JSON of the current value, or the beginning of that of an array of plain values.
@@ -66,19 +77,13 @@ impl Flat<'_> {
         self.value.clear();
     }
 
-    /// Adds the value of a member or of an item, with `name` added to the path.
-    fn below<T: Serialize + ?Sized>(
-        &mut self,
-        name: impl Display,
-        is_item: bool,
-        value: &T,
-    ) -> Result<(), Error> {
+    /// Begins the path of a member or of an item, and returns the length of the path before it.
+    fn begin(&mut self) -> usize {
         let len = self.path.len();
         if len != 0 {
             self.path.push('.');
         }
-        write!(self.path, "{name}").map_err(Error::custom)?;
-        self.at_path(len, is_item, value)
+        len
     }
 
     /// Adds a value whose path is complete, and then cuts the path to `len` bytes.
@@ -106,7 +111,9 @@ impl SerializeSeq for Items<'_, '_> {
     fn serialize_element<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), Error> {
         let number = self.1;
         self.1 += 1;
-        self.0.below(number, true, item)
+        let len = self.0.begin();
+        write!(self.0.path, "{number}").map_err(Error::custom)?;
+        self.0.at_path(len, true, item)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -128,7 +135,12 @@ impl SerializeStruct for &mut Flat<'_> {
         key: &'static str,
         value: &T,
     ) -> Result<(), Error> {
-        self.below(key, false, value)
+        if self.path.is_empty() && !(self.is_wanted)(key) {
+            return Ok(());
+        }
+        let len = self.begin();
+        self.path.push_str(key);
+        self.at_path(len, false, value)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -146,13 +158,14 @@ impl SerializeMap for &mut Flat<'_> {
         key: &K,
         value: &V,
     ) -> Result<(), Error> {
-        let len = self.path.len();
-        if len != 0 {
-            self.path.push('.');
-        }
+        let len = self.begin();
         self.is_name = true;
         key.serialize(&mut **self)?;
         self.is_name = false;
+        if len == 0 && !(self.is_wanted)(&self.path) {
+            self.path.clear();
+            return Ok(());
+        }
         self.at_path(len, false, value)
     }
 

@@ -9,10 +9,12 @@ use crate::lost::Lost;
 use crate::request::Request;
 use crate::values::Cut;
 
+pub mod conventions;
 pub mod escape;
 mod flat;
 pub mod json;
 pub mod otel;
+pub mod otlp;
 pub mod text;
 
 /// A format, which encodes records as lines.

@@ -4,38 +4,28 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::ops::Range;
 
 use serde::Serialize;
 
 use super::Format;
+use super::conventions;
+use super::conventions::KnownMethods;
+use super::conventions::Value;
 use super::flat::flatten;
 use super::json;
 use crate::blocked::Blocked;
 use crate::connection::Connection;
-use crate::host::host_and_port;
-use crate::host::without_brackets;
 use crate::lost::Lost;
 use crate::request::Request;
 use crate::schema::Name;
 use crate::schema::otel_names;
-use crate::values::Cut;
-use crate::values::Failure;
-
-/// The environment variable that lists the methods that are not written as `_OTHER`, by the
-/// conventions.
-pub const KNOWN_METHODS_VARIABLE: &str = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS";
-
-/// The methods that are not written as `_OTHER` when the variable is not set.
-const KNOWN_METHODS: &str = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE";
-
-/// The lowest status that means that the server has failed.
-const SERVER_ERROR: u32 = 500;
 
 /// Writes JSON lines.
 pub struct Otel {
-    /// The methods that are written by their names, with commas between them.
-    known_methods: String,
+    /// The methods that are written by their names.
+    known_methods: KnownMethods,
     /// The names of the keys of a request, by the attributes of its fields.
     names: HashMap<String, Name>,
     /// The attributes of the current line. They are kept to reuse their memory.
@@ -43,10 +33,10 @@ pub struct Otel {
 }
 
 impl Otel {
-    /// Creates the format. `known_methods` is the value of `KNOWN_METHODS_VARIABLE`, if it is set.
+    /// Creates the format. `known_methods` is the value of `conventions::KNOWN_METHODS_VARIABLE`, if it is set.
     pub fn new(known_methods: Option<String>) -> Self {
         Self {
-            known_methods: known_methods.unwrap_or_else(|| KNOWN_METHODS.to_owned()),
+            known_methods: KnownMethods::new(known_methods),
             names: otel_names(),
             attributes: Attributes::default(),
         }
@@ -66,45 +56,20 @@ impl Otel {
             }
         })
     }
-
-    /// Adds `http.request.method`, and the original method when it is not a known one.
-    fn add_method(&mut self, method: &str) -> io::Result<()> {
-        let mut known = self.known_methods.split(',');
-        if known.any(|known| known == method) {
-            return self.attributes.add("http.request.method", method);
-        }
-        self.attributes.add("http.request.method", "_OTHER")?;
-        self.attributes.add("http.request.method_original", method)
-    }
 }
 
 impl Format for Otel {
     fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()> {
         self.add_keys("request", request)?;
-        if let Some(method) = &request.request_method {
-            self.add_method(method)?;
-        }
-        let attributes = &mut self.attributes;
-        if let Some(uri) = &request.request_uri {
-            attributes.add_uri(uri)?;
-        }
-        if let Some(protocol) = &request.server_protocol {
-            attributes.add_protocol(protocol)?;
-        }
-        /* A port that was cut is another port. */
-        if let Some(host) = &request.http_host
-            && !request.truncated.contains(&Cut::HttpHost)
-        {
-            attributes.add_host(host)?;
-        }
-        if let Some(status) = request.status {
-            attributes.add("http.response.status_code", &status)?;
-        }
-        if let Some(status) = request.status.filter(|status| *status >= SERVER_ERROR) {
-            attributes.add("error.type", &format_args!("{status}"))?;
-        } else if let Some(failure) = failure(request) {
-            attributes.add("error.type", failure.name())?;
-        }
+        let (attributes, mut result) = (&mut self.attributes, Ok(()));
+        conventions::derived(request, &self.known_methods, &mut |name, value| {
+            let added = match value {
+                Value::Text(text) => attributes.add(name, text),
+                Value::Number(number) => attributes.add(name, &number),
+            };
+            result = mem::replace(&mut result, Ok(())).and(added);
+        });
+        result?;
         attributes.write(line);
         Ok(())
     }
@@ -130,13 +95,6 @@ impl Format for Otel {
     fn width(&self, c: char) -> usize {
         json::width(c)
     }
-}
-
-/// Returns the failure that cut the response short, which is that of the last attempt that the client waited
-/// for.
-fn failure(request: &Request<'_>) -> Option<Failure> {
-    let failure = request.last_awaited().and_then(|last| last.failure);
-    failure.filter(|failure| *failure != Failure::ClientClosed)
 }
 
 /// Attributes: names and their JSON, which are written in the order of the names.
@@ -172,38 +130,6 @@ impl Attributes {
         let middle = self.bytes.len();
         self.bytes.extend_from_slice(value);
         self.places.push((start..middle, middle..self.bytes.len()));
-    }
-
-    /// Adds `url.path`, and `url.query` if there is one.
-    fn add_uri(&mut self, uri: &str) -> io::Result<()> {
-        let (path, query) = match uri.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (uri, None),
-        };
-        self.add("url.path", path)?;
-        query.map_or(Ok(()), |query| self.add("url.query", query))
-    }
-
-    /// Adds `server.address` and `server.port`: the host that the client asked for.
-    fn add_host(&mut self, host: &str) -> io::Result<()> {
-        let (name, port) = host_and_port(host);
-        self.add("server.address", without_brackets(name))?;
-        let port = port.and_then(|port| port.parse::<u16>().ok());
-        port.map_or(Ok(()), |port| self.add("server.port", &port))
-    }
-
-    /// Adds `network.protocol.name`, and `network.protocol.version`: 1.0, 1.1, 2, 3.
-    fn add_protocol(&mut self, protocol: &str) -> io::Result<()> {
-        let Some((name, version)) = protocol.split_once('/') else {
-            return Ok(());
-        };
-        let version = match version {
-            "2.0" => "2",
-            "3.0" => "3",
-            version => version,
-        };
-        self.add("network.protocol.name", &name.to_lowercase())?;
-        self.add("network.protocol.version", version)
     }
 
     /// Appends all attributes as one object. No name has to be escaped, since they are our own.

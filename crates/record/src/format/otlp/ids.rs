@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The ids of traces and spans.
+
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
+
+/// Makes ids that are random, and of which none is 0.
+pub(super) struct Ids {
+    /// Two sequences (SplitMix64) that begin at random places. One alone has too few places for ids of 128 bits.
+    states: [u64; 2],
+}
+
+impl Ids {
+    /// Begins at places that the keys of the standard library's hash maps give, which the system's generator makes.
+    pub fn new() -> Self {
+        let keys = RandomState::new();
+        Self {
+            states: [keys.hash_one(0), keys.hash_one(1)],
+        }
+    }
+
+    /// Returns the id of a span.
+    pub fn span(&mut self) -> u64 {
+        loop {
+            let id = next(&mut self.states[0]);
+            if id != 0 {
+                return id;
+            }
+        }
+    }
+
+    /// Returns the id of a trace.
+    pub fn trace(&mut self) -> u128 {
+        let high = next(&mut self.states[1]);
+        u128::from(high) << 64 | u128::from(self.span())
+    }
+}
+
+/// Returns the next number of a sequence.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Appends an id as hexadecimal digits: 16 of them are one word.
+pub(super) fn write_hex(out: &mut Vec<u8>, word: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = word.to_be_bytes();
+    out.extend(digits.iter().flat_map(|byte| {
+        [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]
+    }));
+}
+
+/// Returns the id that a text of exactly this many hexadecimal digits in lower case writes. `None` for 0, which is
+/// no id.
+pub(super) fn parse_hex(text: &str, digits: usize) -> Option<u128> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_right = text.len() == digits && text.bytes().all(is_digit);
+    let id = u128::from_str_radix(text, 16).ok().filter(|_| is_right);
+    id.filter(|id| *id != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Ids;
+    use super::parse_hex;
+    use super::write_hex;
+
+    /// Check that ids differ, also those of two generators, and that what is written is read.
+    #[test]
+    fn ids() {
+        let (mut one, mut other) = (Ids::new(), Ids::new());
+        let ids: BTreeSet<u128> = (0..10_000)
+            .flat_map(|_| [one.trace(), other.trace(), one.span().into()])
+            .collect();
+        assert_eq!(ids.len(), 30_000);
+        let mut text = Vec::new();
+        write_hex(&mut text, 0x00f0_67aa_0ba9_02b7);
+        assert_eq!(text, b"00f067aa0ba902b7");
+        let text = std::str::from_utf8(&text).unwrap();
+        assert_eq!(parse_hex(text, 16), Some(0x00f0_67aa_0ba9_02b7));
+        for text in [
+            "",
+            "0000000000000000",
+            "00F067AA0BA902B7",
+            "+0f067aa0ba902b7",
+        ] {
+            assert_eq!(parse_hex(text, 16), None, "{text}");
+        }
+    }
+}
