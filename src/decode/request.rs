@@ -102,6 +102,7 @@ fn trace<'a>(facts: &Facts<'_, 'a>) -> Trace<'a> {
     context.map_or_else(Trace::default, |context| Trace {
         trace_id: Some(context.trace_id.into()),
         parent_span_id: Some(context.parent_span_id.into()),
+        trace_flags: Some(context.flags.into()),
     })
 }
 

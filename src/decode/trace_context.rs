@@ -9,6 +9,9 @@ const TRACE_ID: std::ops::Range<usize> = 3..35;
 /// The position of the parent id.
 const PARENT_ID: std::ops::Range<usize> = 36..52;
 
+/// The position of the flags.
+const FLAGS: std::ops::Range<usize> = 53..55;
+
 /// The trace and the span that a client states.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TraceContext<'a> {
@@ -16,6 +19,8 @@ pub struct TraceContext<'a> {
     pub trace_id: &'a str,
     /// The id of the span that made the request: 16 hexadecimal digits.
     pub parent_span_id: &'a str,
+    /// The flags: two hexadecimal digits.
+    pub flags: &'a str,
 }
 
 impl<'a> TraceContext<'a> {
@@ -37,6 +42,7 @@ impl<'a> TraceContext<'a> {
         (is_right && is_end).then_some(Self {
             trace_id,
             parent_span_id: parent_id,
+            flags: &text[FLAGS],
         })
     }
 }
@@ -56,6 +62,7 @@ mod tests {
             let context = TraceContext::parse(value.as_bytes()).unwrap();
             assert_eq!(context.trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
             assert_eq!(context.parent_span_id, "00f067aa0ba902b7");
+            assert_eq!(context.flags, "01");
         }
     }
 

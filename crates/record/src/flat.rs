@@ -147,6 +147,7 @@ keys! {
     trace: Trace {
         trace_id: Text<'a>,
         parent_span_id: Text<'a>,
+        trace_flags: Text<'a>,
     }
     container: Container {
         container_id: Text<'a>,

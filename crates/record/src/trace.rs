@@ -31,4 +31,15 @@ pub struct Trace<'a> {
         "x-absent" = "`trace_id` is absent"
     ))]
     pub parent_span_id: Option<Cow<'a, str>>,
+    /// The flags of that trace, as the client states them: the lowest bit says that it is sampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2), extend(
+        "pattern" = "^[0-9a-f]{2}$",
+        "x-unit" = "two hexadecimal digits",
+        "x-source" = "the request's `traceparent` header (`r->headers_in.headers`)",
+        "x-absent" = "`trace_id` is absent",
+        "x-otel" = "trace_flags",
+        "x-otel-note" = "for the `TraceFlags` of a log record"
+    ))]
+    pub trace_flags: Option<Cow<'a, str>>,
 }
