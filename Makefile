@@ -146,12 +146,12 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -m 644 docs/schema/* $(DOC)/schema
 	install -m 644 docs/advise/* $(DOC)/advise
 	install -m 644 packaging/copyright $(DOC)/copyright
-	install -m 644 packaging/examples/* packaging/grafana/* packaging/kubernetes/* $(DOC)/examples
+	install -m 644 packaging/examples/* packaging/grafana/* packaging/prometheus/* packaging/kubernetes/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
 	# The links of the pages must point to the installed files.
-	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
+	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/prometheus/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
 		$(DOC)/README.md
-	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:' $(DOC)/*.md
+	sed -i 's:](../README.md:](README.md:; s:](../packaging/\(kubernetes\|grafana\|prometheus\)/:](examples/:g' $(DOC)/*.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
 
 .PHONY: deb

@@ -21,6 +21,8 @@ use crossbeam_channel::bounded;
 use crossbeam_channel::never;
 use crossbeam_channel::select;
 use crossbeam_channel::tick;
+use ngx_bpf_record::Blocked;
+use ngx_bpf_record::Connection;
 use ngx_bpf_record::Request;
 
 use crate::attach::Tracer;
@@ -231,6 +233,16 @@ fn consumers(metrics: Option<RequestMetrics>, sink: Box<dyn Consumer>) -> Vec<Bo
 impl Consumer for RequestMetrics {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
         self.observe(request);
+        Ok(())
+    }
+
+    fn blocked(&mut self, blocked: &mut Blocked<'_>) -> Result<()> {
+        Self::blocked(self, blocked);
+        Ok(())
+    }
+
+    fn connection(&mut self, connection: &mut Connection<'_>) -> Result<()> {
+        Self::connection(self, connection);
         Ok(())
     }
 

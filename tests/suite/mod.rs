@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The suites.
 
+/// The alerts for Prometheus.
+mod alerts;
 /// The command line, its messages, and the man page.
 mod cli;
 /// What the tests share.

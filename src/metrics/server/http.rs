@@ -23,6 +23,8 @@ pub struct HttpRequest<'a> {
     pub path: &'a str,
     /// The values of all `Host` headers.
     pub hosts: Vec<&'a str>,
+    /// The values of all `Accept` headers.
+    pub accept: Vec<&'a str>,
 }
 
 impl<'a> HttpRequest<'a> {
@@ -36,15 +38,19 @@ impl<'a> HttpRequest<'a> {
             .next()
             .filter(|version| version.starts_with("HTTP/1."))?;
         let path = target.split_once('?').map_or(target, |(path, _)| path);
-        let hosts = lines.filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("host").then_some(value.trim())
-        });
-        let hosts = hosts.collect();
+        let (mut hosts, mut accept) = (Vec::new(), Vec::new());
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            match name.to_ascii_lowercase().as_str() {
+                "host" => hosts.push(value.trim()),
+                "accept" => accept.push(value.trim()),
+                _ => {}
+            }
+        }
         Some(Self {
             method,
             path,
             hosts,
+            accept,
         })
     }
 }
