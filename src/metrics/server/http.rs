@@ -121,12 +121,13 @@ mod tests {
     #[test]
     fn requests() {
         for text in [
-            "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\n\r\n",
-            "GET /metrics HTTP/1.0\nHost: a:1\n\n",
+            "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\naccept: b\r\nAccept:c\r\n\r\n",
+            "GET /metrics HTTP/1.0\nAccept: b\nHost: a:1\nAccept: c\n\n",
         ] {
             let request = HttpRequest::parse(text.as_bytes()).unwrap();
             assert_eq!((request.method, request.path), ("GET", "/metrics"));
             assert_eq!(request.hosts, ["a:1"]);
+            assert_eq!(request.accept, ["b", "c"]);
         }
         for text in [
             "",

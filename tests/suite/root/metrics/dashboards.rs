@@ -21,6 +21,7 @@ use crate::suite::common::program::kill;
 use crate::suite::common::program::stop;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
+use crate::suite::common::wait_for;
 use crate::suite::common::wait_until;
 use crate::suite::root::listeners;
 use crate::suite::root::tunnels;
@@ -229,17 +230,24 @@ fn assert_equal(text: &Prometheus, native: &Prometheus) {
     ] {
         for part in ["count", "sum"] {
             let classic = format!("sum({metric}_{part})");
-            let value = || {
-                let result = text.query(&classic).remove(0);
-                result["value"][1].as_str().unwrap().to_owned()
-            };
-            let query = format!("histogram_{part}(sum({metric})) / {}", value());
-            let is_near = format!("abs({query} - 1) < bool 1e-9");
-            native.wait_for(&is_near, "1");
+            let of_native = format!("histogram_{part}(sum({metric}))");
+            /* Either may not have scraped the last requests yet. */
+            wait_for(|| {
+                let (classic, native) = (number(text, &classic), number(native, &of_native));
+                let is_equal = (native / classic - 1.0).abs() < 1e-9;
+                let different = format!("{metric}_{part}: {classic} and {native}");
+                is_equal.then_some(()).ok_or(different)
+            });
         }
     }
     /* A tenth of the requests and more waits for 20 ms. */
     let metric = "nginx_http_request_duration_seconds";
     let fraction = format!("histogram_fraction(0.02, 0.05, sum({metric})) > bool 0.05");
     native.wait_for(&fraction, "1");
+}
+
+/// Returns the one number of a query.
+fn number(prometheus: &Prometheus, query: &str) -> f64 {
+    let result = prometheus.query(query).remove(0);
+    result["value"][1].as_str().unwrap().parse().unwrap()
 }
