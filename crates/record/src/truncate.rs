@@ -13,7 +13,7 @@ use crate::values::Cut;
 
 /// The least limit. Every record fits into a line of this length, in every format, when all texts
 /// are cut and all that may be left out is.
-pub const MAX_LINE_MIN: usize = 3968;
+pub const MAX_LINE_MIN: usize = 4000;
 
 /// The number of bytes to which a text is cut at most, as it is written.
 const TEXT_MIN: usize = 32;

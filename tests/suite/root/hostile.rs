@@ -132,7 +132,7 @@ fn line_length() {
     let long = records.iter().filter(|r| r.truncated.contains(&Cut::Uri));
     assert_eq!(long.count(), 4);
     crate::suite::common::record::assert_equal(&records, &logged);
-    let (ended, _) = trace(&["--format", "text", "--max-line", "3968"]);
-    assert!(ended.stdout.iter().all(|line| line.len() < 3968));
+    let (ended, _) = trace(&["--format", "text", "--max-line", "4000"]);
+    assert!(ended.stdout.iter().all(|line| line.len() < 4000));
     assert!(ended.stdout.iter().any(|line| line.len() > 3500));
 }
