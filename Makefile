@@ -149,10 +149,11 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -m 644 packaging/examples/* packaging/grafana/* packaging/prometheus/* packaging/kubernetes/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
 	# The links of the pages must point to the installed files.
-	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/prometheus/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
+	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
 		$(DOC)/README.md
-	sed -i 's:](../README.md:](README.md:; s:](../packaging/\(kubernetes\|grafana\|prometheus\)/:](examples/:g' $(DOC)/*.md
+	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:' $(DOC)/*.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
+	sed -i 's:](\(../packaging/grafana\|../packaging/prometheus\|examples/prometheus\)/:](examples/:g' $(DOC)/*.md
 
 .PHONY: deb
 deb: build-deps package-deps ## Build target/dist/*.deb
