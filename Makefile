@@ -150,13 +150,14 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	install -m 644 docs/schema/* $(DOC)/schema
 	install -m 644 docs/advise/* $(DOC)/advise
 	install -m 644 packaging/copyright $(DOC)/copyright
-	install -m 644 packaging/examples/* packaging/grafana/* packaging/kubernetes/* $(DOC)/examples
+	install -m 644 packaging/examples/* packaging/grafana/* packaging/prometheus/* packaging/kubernetes/* $(DOC)/examples
 	cp -r --no-preserve=mode packaging/pipelines $(DOC)/examples
 	# The links of the pages must point to the installed files.
 	sed -i 's:](docs/:](:g; s:](packaging/grafana/:](examples/:g; s:](packaging/:](examples/:g; s:](LICENSE):](copyright):g' \
 		$(DOC)/README.md
 	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:; s:](../packaging/pipelines/:](examples/pipelines/:' $(DOC)/*.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
+	sed -i 's:](\(../packaging/grafana\|../packaging/prometheus\|examples/prometheus\)/:](examples/:g' $(DOC)/*.md
 
 .PHONY: deb
 deb: build-deps package-deps ## Build target/dist/*.deb

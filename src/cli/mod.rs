@@ -18,6 +18,7 @@ use ngx_bpf_record::statistics::GroupKey;
 use layout::LayoutArgs;
 use pids::Pids;
 use redaction::RedactionArgs;
+use trace::MetricNamesArg;
 use trace::TraceArgs;
 use view::AdviseArgs;
 use view::SummaryArgs;
@@ -110,6 +111,10 @@ impl Cli {
         for (option, is_given) in [
             ("--route", !self.trace.route.is_empty()),
             ("--stats", self.trace.stats),
+            (
+                "--metrics-names",
+                self.trace.metrics_names != MetricNamesArg::Nginx,
+            ),
         ] {
             if is_given && self.trace.metrics.is_none() {
                 let message = format!(

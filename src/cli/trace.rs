@@ -64,6 +64,10 @@ pub struct TraceArgs {
     #[arg(long, value_name = "[ADDR:]PORT")]
     pub metrics: Option<ListenAddress>,
 
+    /// In metrics, name those of requests and attempts as NAMES says
+    #[arg(long, value_name = "NAMES", default_value = "nginx")]
+    pub metrics_names: MetricNamesArg,
+
     /// In metrics, count requests as NAME if their URI, as the client sent it and without its query,
     /// matches PATTERN, in which "*" stands for anything; may be repeated
     #[arg(long, value_name = "NAME=PATTERN")]
@@ -126,4 +130,13 @@ pub enum FormatArg {
     Otel,
     /// OpenTelemetry's spans: one ExportTraceServiceRequest per line, of many requests
     Otlp,
+}
+
+/// The values of `--metrics-names`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricNamesArg {
+    /// ngx-bpf's own: nginx_http_requests_total, nginx_http_request_duration_seconds and so on
+    Nginx,
+    /// Those of OpenTelemetry: http_server_request_duration_seconds, http_client_request_duration_seconds
+    Otel,
 }

@@ -5,10 +5,12 @@
 use anyhow::Result;
 
 use crate::cli::hint::hints;
+use crate::cli::trace::MetricNamesArg;
 use crate::cli::trace::TraceArgs;
 use crate::cli::value::Interval;
 use crate::commands::choice;
 use crate::host::terminal;
+use crate::metrics::MetricNames;
 use crate::metrics::MetricsSettings;
 use crate::output;
 use crate::pipeline;
@@ -43,6 +45,10 @@ fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> Trace
     });
     settings.metrics = options.metrics.map(|address| MetricsSettings {
         address: address.0,
+        names: match options.metrics_names {
+            MetricNamesArg::Nginx => MetricNames::Nginx,
+            MetricNamesArg::Otel => MetricNames::Otel,
+        },
         routes: options.route.clone(),
         stats: options.stats,
     });

@@ -3,16 +3,15 @@
 
 use std::collections::HashMap;
 
+use super::exposition::Counter;
+use super::exposition::Family;
+use super::exposition::Registry;
+use super::labels::Labels;
+use super::labels::NONE;
 use ngx_bpf_record::Ending;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Timeout;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
-
-use super::labels::Labels;
-use super::labels::NONE;
 
 /// How a request ended: `end`, `timeout` and `last_phase`.
 type How = (Option<End>, Option<Timeout>, Option<Part>);
@@ -20,7 +19,7 @@ type How = (Option<End>, Option<Timeout>, Option<Part>);
 /// The number of requests by how they ended. Each of the three keys has a fixed set of values.
 #[derive(Default)]
 pub struct Ends {
-    counters: Family<Labels, Counter>,
+    counters: Family<Counter>,
     /// The counters that exist, by the label of the upstream.
     known: HashMap<String, Vec<(How, Counter)>>,
 }
@@ -32,7 +31,7 @@ impl Ends {
         registry.register(
             "nginx_http_request_ends",
             "Requests by how they ended",
-            ends.counters.clone(),
+            &ends.counters,
         );
         ends
     }
@@ -48,7 +47,7 @@ impl Ends {
             counter.inc();
             return;
         }
-        let counter = self.counters.get_or_create_owned(&labels(upstream, how));
+        let counter = self.counters.with(&labels(upstream, how));
         counter.inc();
         let known = self.known.entry(upstream.to_owned()).or_default();
         known.push((how, counter));

@@ -37,6 +37,8 @@ pub struct LabelValues<T> {
     max: usize,
     /// The number of ticks so far.
     now: u64,
+    /// The tick before which none of them can have become idle, since none was when it was full last.
+    busy_until: u64,
 }
 
 /// What became of a value.
@@ -57,6 +59,7 @@ impl<T: Clone + Eq + Hash> LabelValues<T> {
             known: HashMap::new(),
             max,
             now: 0,
+            busy_until: 0,
         }
     }
 
@@ -68,9 +71,7 @@ impl<T: Clone + Eq + Hash> LabelValues<T> {
         }
         let mut gone = None;
         if self.known.len() >= self.max {
-            let oldest = self.known.iter().min_by_key(|(_, seen)| **seen);
-            let idle = oldest.filter(|(_, seen)| self.now - **seen >= IDLE_TICKS);
-            let Some(idle) = idle.map(|(value, _)| value.clone()) else {
+            let Some(idle) = self.idle() else {
                 return TakenIn::Refused;
             };
             self.known.remove(&idle);
@@ -78,6 +79,16 @@ impl<T: Clone + Eq + Hash> LabelValues<T> {
         }
         self.known.insert(value.clone(), self.now);
         gone.map_or(TakenIn::Known, TakenIn::InPlaceOf)
+    }
+
+    /// Returns the value that was not seen for the longest time, if that is long enough.
+    fn idle(&mut self) -> Option<T> {
+        if self.now < self.busy_until {
+            return None;
+        }
+        let (oldest, seen) = self.known.iter().min_by_key(|(_, seen)| **seen)?;
+        self.busy_until = *seen + IDLE_TICKS;
+        (self.now >= self.busy_until).then(|| oldest.clone())
     }
 
     /// Called ten times a second.

@@ -4,13 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-
+use super::exposition::Counter;
+use super::exposition::Family;
+use super::exposition::Gauge;
+use super::exposition::Registry;
 use super::labels::Labels;
 use super::labels::OTHER;
 
@@ -49,9 +47,9 @@ struct Drops {
 /// The metrics of listening sockets.
 #[derive(Default)]
 pub struct ListenMetrics {
-    waiting: Family<Labels, Gauge>,
-    waiting_max: Family<Labels, Gauge>,
-    drops: Family<Labels, Counter>,
+    waiting: Family<Gauge>,
+    waiting_max: Family<Gauge>,
+    drops: Family<Counter>,
     /// The places that have series.
     places: BTreeMap<Place, Drops>,
 }
@@ -76,17 +74,17 @@ impl ListenMetrics {
         registry.register(
             "nginx_listen_queue_connections",
             "Connections that wait in the queue of a listening socket to be accepted",
-            metrics.waiting.clone(),
+            &metrics.waiting,
         );
         registry.register(
             "nginx_listen_queue_max",
             "The backlog of a listening socket: the kernel drops when more connections wait",
-            metrics.waiting_max.clone(),
+            &metrics.waiting_max,
         );
         registry.register(
             "nginx_listen_drops",
             "Segments that the kernel has dropped at a listening socket, mostly because its queue was full",
-            metrics.drops.clone(),
+            &metrics.drops,
         );
         metrics
     }
@@ -103,12 +101,10 @@ impl ListenMetrics {
                 sockets.iter().map(|socket| i64::from(value(socket))).sum()
             };
             let waiting = sum(|socket| socket.waiting);
-            self.waiting.get_or_create(&labels).set(waiting);
+            self.waiting.with(&labels).set(waiting);
             let waiting_max = sum(|socket| socket.waiting_max);
-            self.waiting_max.get_or_create(&labels).set(waiting_max);
-            let counter = self.drops.get_or_create(&labels);
-            counter.inner().store(drops.total, Ordering::Relaxed);
-            drop(counter);
+            self.waiting_max.with(&labels).set(waiting_max);
+            self.drops.with(&labels).set(drops.total);
             self.places.insert(place, drops);
         }
         for place in gone.into_keys() {
@@ -157,12 +153,11 @@ fn labels((pid, address): Place) -> Labels {
 mod tests {
     use std::net::SocketAddr;
 
-    use prometheus_client::encoding::text;
-    use prometheus_client::registry::Registry;
-
     use super::ADDRESSES_MAX;
     use super::ListenMetrics;
     use super::Listener;
+    use crate::metrics::exposition::Format;
+    use crate::metrics::exposition::Registry;
 
     /// Returns a socket whose queue has three connections.
     fn socket(inode: u64, address: &str, drops: u32) -> Listener {
@@ -185,9 +180,7 @@ mod tests {
                 listeners.entry(*pid).or_default().push(*socket);
             }
             metrics.update(&listeners);
-            let mut text = String::new();
-            text::encode(&mut text, &registry).unwrap();
-            text
+            String::from_utf8(registry.encode(Format::OpenMetrics)).unwrap()
         });
         texts.collect()
     }

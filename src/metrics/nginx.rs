@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use nginx_binary::counters::COUNTERS;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 
+use super::exposition::Family;
+use super::exposition::Gauge;
+use super::exposition::Registry;
 use super::labels::Labels;
 
 /// The name and the help of each of `COUNTERS`.
@@ -47,7 +47,7 @@ const METRICS: [(&str, &str); COUNTERS.len()] = [
 /// The metrics of nginx itself.
 #[derive(Default)]
 pub struct NginxMetrics {
-    gauges: [Family<Labels, Gauge>; COUNTERS.len()],
+    gauges: [Family<Gauge>; COUNTERS.len()],
     /// The pids that have a value.
     pids: BTreeSet<u32>,
 }
@@ -57,7 +57,7 @@ impl NginxMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         for (gauge, (name, help)) in metrics.gauges.iter().zip(METRICS) {
-            registry.register(name, help, gauge.clone());
+            registry.register(name, help, gauge);
         }
         metrics
     }
@@ -69,8 +69,8 @@ impl NginxMetrics {
             for (pid, values) in counters {
                 /* A value that is no number of connections or requests is left out. */
                 match i64::try_from(values[at]) {
-                    Ok(value) => drop(gauge.get_or_create(&labels(*pid)).set(value)),
-                    Err(_) => drop(gauge.remove(&labels(*pid))),
+                    Ok(value) => gauge.with(&labels(*pid)).set(value),
+                    Err(_) => gauge.remove(&labels(*pid)),
                 }
             }
             for pid in self.pids.iter().filter(|pid| !counters.contains_key(pid)) {
@@ -88,10 +88,9 @@ fn labels(pid: u32) -> Labels {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::encoding::text;
-    use prometheus_client::registry::Registry;
-
     use super::NginxMetrics;
+    use crate::metrics::exposition::Format;
+    use crate::metrics::exposition::Registry;
 
     /// Check that each process has its metrics while it is there, and that a value that is negative is
     /// left out.
@@ -101,9 +100,7 @@ mod tests {
         let mut metrics = NginxMetrics::register(&mut registry);
         let mut served = |counters: &[(u32, [u64; 7])]| {
             metrics.update(&counters.iter().copied().collect());
-            let mut text = String::new();
-            text::encode(&mut text, &registry).unwrap();
-            text
+            String::from_utf8(registry.encode(Format::OpenMetrics)).unwrap()
         };
         let first = served(&[
             (7, [9, 8, 30, 3, 0, 1, 2]),

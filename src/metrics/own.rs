@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The metrics of the tool itself: its losses, its CPU and memory, and what it traces.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-
-use super::labels::Labels;
+use super::exposition::Counter;
+use super::exposition::Family;
+use super::exposition::Gauge;
+use super::exposition::Registry;
+use super::exposition::Seconds;
 use crate::counts::Counts;
 use crate::host::usage::Usage;
 
@@ -30,13 +26,13 @@ pub struct OwnMetrics {
     /// The number of records of blocked workers that were lost.
     blocked_lost: Counter,
     /// The number of requests lost, by cause.
-    lost: Family<Labels, Counter>,
+    lost: Family<Counter>,
     /// The number of processes that could not be traced.
     untraced: Counter,
     /// The number of nginx binaries that are traced.
     binaries: Gauge,
     /// The CPU time of the tool, in seconds.
-    cpu: Counter<f64, AtomicU64>,
+    cpu: Seconds,
     /// The resident memory of the tool, in bytes.
     resident: Gauge,
 }
@@ -83,21 +79,17 @@ impl OwnMetrics {
                 &self.blocked_lost,
             ),
         ] {
-            registry.register(name, help, counter.clone());
+            registry.register_one(name, help, counter);
         }
         self.register_connections(registry);
         let lost = "Requests that were lost";
-        registry.register("ngx_bpf_requests_lost", lost, self.lost.clone());
+        registry.register("ngx_bpf_requests_lost", lost, &self.lost);
         let binaries = "nginx binaries that are traced";
-        registry.register("ngx_bpf_traced_binaries", binaries, self.binaries.clone());
+        registry.register_one("ngx_bpf_traced_binaries", binaries, &self.binaries);
         let cpu = "CPU time that ngx-bpf itself has used";
-        registry.register("process_cpu_seconds", cpu, self.cpu.clone());
+        registry.register_one("process_cpu_seconds", cpu, &self.cpu);
         let resident = "Memory that ngx-bpf itself has in use";
-        registry.register(
-            "process_resident_memory_bytes",
-            resident,
-            self.resident.clone(),
-        );
+        registry.register_one("process_resident_memory_bytes", resident, &self.resident);
     }
 
     /// Registers those of connections.
@@ -120,33 +112,31 @@ impl OwnMetrics {
                 lost,
             ),
         ] {
-            registry.register(name, help, counter.clone());
+            registry.register_one(name, help, counter);
         }
     }
 
     /// Updates all metrics. `binaries` is the number of binaries that are traced.
     pub fn update(&self, counts: &Counts, written: u64, binaries: usize) {
-        let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
-        set(&self.seen, counts.seen);
-        set(&self.written, written);
-        set(&self.filtered, counts.filtered);
-        set(&self.failed_handshakes, counts.failed_handshakes);
+        self.seen.set(counts.seen);
+        self.written.set(written);
+        self.filtered.set(counts.filtered);
+        self.failed_handshakes.set(counts.failed_handshakes);
         let connections = counts.connections;
         let values = [connections.seen, connections.written, connections.lost];
         for (counter, value) in self.connections.iter().zip(values) {
-            set(counter, value);
+            counter.set(value);
         }
-        set(&self.blocked_lost, counts.blocked_lost);
-        set(&self.untraced, counts.untraced_processes);
+        self.blocked_lost.set(counts.blocked_lost);
+        self.untraced.set(counts.untraced_processes);
         for (cause, count) in counts.by_cause() {
             let labels = vec![("cause", cause.name().to_owned())];
-            set(&self.lost.get_or_create(&labels), count);
+            self.lost.with(&labels).set(count);
         }
         self.binaries
             .set(i64::try_from(binaries).unwrap_or(i64::MAX));
         if let Ok(usage) = Usage::read() {
-            let seconds = usage.cpu.as_secs_f64();
-            self.cpu.inner().store(seconds.to_bits(), Ordering::Relaxed);
+            self.cpu.set(usage.cpu.as_secs_f64());
             self.resident
                 .set(i64::try_from(usage.resident).unwrap_or(i64::MAX));
         }

@@ -13,8 +13,8 @@ use super::labels::safe_value;
 /// The place of requests, by the names that nginx's configuration gives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PlaceLabels {
-    location: String,
-    server_name: String,
+    pub location: String,
+    pub server_name: String,
     upstream_name: String,
 }
 

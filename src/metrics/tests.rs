@@ -1,35 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the metrics of requests.
 
+use super::MetricNames;
+use super::OwnMetrics;
+use super::RequestMetrics;
+use super::exposition::Format;
+use super::exposition::Registry;
+use super::route::Route;
+use super::waits::WAITS;
+use crate::counts::Counts;
 use ngx_bpf_record::Phases;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::SPANS;
 use ngx_bpf_record::format::escape::is_unsafe;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Timeout;
-use prometheus_client::registry::Registry;
 
-use super::OwnMetrics;
-use super::PLACES_MAX;
-use super::RequestMetrics;
-use super::SPANS;
-use super::UPSTREAMS_MAX;
-use super::route::Route;
-use super::waits::WAITS;
-use crate::counts::Counts;
+/// How many there are.
+mod bounds;
 
 /// Returns the text that is served after these requests.
 fn served(routes: &[&str], requests: &[Request<'_>]) -> String {
+    served_as(MetricNames::Nginx, routes, requests)
+}
+
+/// Returns the text that is served after these requests, with these names.
+fn served_as(names: MetricNames, routes: &[&str], requests: &[Request<'_>]) -> String {
     let routes = routes.iter().map(|route| route.parse::<Route>().unwrap());
     let mut registry = Registry::default();
-    let mut metrics = RequestMetrics::register(routes.collect(), &mut registry);
+    let mut metrics = RequestMetrics::register(names, routes.collect(), &mut registry);
     let own = OwnMetrics::register(&mut registry);
     requests.iter().for_each(|request| metrics.observe(request));
     own.update(&Counts::default(), 0, 1);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    text
+    text(&registry)
+}
+
+/// Returns the text that is served.
+fn text(registry: &Registry) -> String {
+    String::from_utf8(registry.encode(Format::OpenMetrics)).unwrap()
 }
 
 /// Returns a request to an upstream.
@@ -57,10 +67,10 @@ fn kinds() {
         &[request("a:1"), request("a:1"), Request::default()],
     );
     for line in [
-        "nginx_http_requests_total{upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 2",
-        "nginx_http_requests_total{upstream=\"none\",status=\"none\",route=\"other\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 1",
-        "nginx_http_request_duration_seconds_bucket{le=\"0.0025\",upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 2",
-        "nginx_http_request_duration_seconds_bucket{le=\"0.001\",upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 0",
+        "nginx_http_requests_total{upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\",cache=\"none\"} 2",
+        "nginx_http_requests_total{upstream=\"none\",status=\"none\",route=\"other\",location=\"none\",server_name=\"none\",upstream_name=\"none\",cache=\"none\"} 1",
+        "nginx_http_request_duration_seconds_bucket{le=\"0.0025\",upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\",cache=\"none\"} 2",
+        "nginx_http_request_duration_seconds_bucket{le=\"0.001\",upstream=\"a:1\",status=\"5xx\",route=\"users\",location=\"none\",server_name=\"none\",upstream_name=\"none\",cache=\"none\"} 0",
         "nginx_http_request_phase_seconds_sum{upstream=\"a:1\",status=\"5xx\",route=\"users\",phase=\"upstream_connect\"} 0.0002",
         "ngx_bpf_requests_lost_total{cause=\"ring_full\"} 0",
         "ngx_bpf_traced_binaries 1",
@@ -83,8 +93,8 @@ fn tunnels() {
     (tunnel.status, tunnel.ending.tunnel) = (Some(101), true);
     let text = served(&[], &[tunnel]);
     for line in [
-        "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 1",
-        "nginx_http_tunnels_total{upstream=\"a:1\",status=\"1xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\"} 1",
+        "nginx_http_requests_total{upstream=\"a:1\",status=\"1xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\",cache=\"none\"} 1",
+        "nginx_http_tunnels_total{upstream=\"a:1\",status=\"1xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\",cache=\"none\"} 1",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{text}");
     }
@@ -142,17 +152,95 @@ fn waits() {
     assert!(!text.contains("wait=\"client_stall\""), "{text}");
 }
 
-/// Check that the number of upstream labels is bounded, whatever upstreams nginx connects to.
+/// Check that every wait of the record has a histogram.
 #[test]
-fn bounded() {
-    let requests: Vec<_> = (0..1000).map(|n| request(&format!("host{n}:80"))).collect();
-    let text = served(&[], &requests);
-    let lines = text
+fn all_waits() {
+    let longest = serde_json::to_value(schema::longest()).unwrap();
+    let keys = longest.as_object().unwrap().keys();
+    let keys = keys.filter_map(|key| key.strip_suffix("_ns"));
+    let names = WAITS.map(|(name, _)| name);
+    let others = ["duration", "elapsed", "time", "tunnel"];
+    for key in keys.filter(|key| !others.contains(key)) {
+        assert!(names.contains(&key), "{key}");
+    }
+}
+
+/// Check exemplars: the last traced request of a bucket is there, if its client says that the trace is sampled.
+#[test]
+fn exemplars() {
+    let traced = |id: &str, flags: &str| {
+        let mut request = request("a:1");
+        request.trace.trace_id = Some(id.repeat(32).into());
+        request.trace.trace_flags = Some(flags.to_owned().into());
+        request
+    };
+    let text = served(
+        &[],
+        &[
+            traced("a", "01"),
+            traced("b", "03"),
+            traced("c", "00"),
+            request("a:1"),
+        ],
+    );
+    let bucket = text
         .lines()
-        .filter(|line| line.starts_with("nginx_http_requests_total"));
-    assert_eq!(lines.count(), UPSTREAMS_MAX + 1);
-    let other = requests.len() - UPSTREAMS_MAX;
-    assert!(text.contains(&format!("upstream=\"other\",status=\"5xx\",location=\"none\",server_name=\"none\",upstream_name=\"none\"}} {other}\n")));
+        .find(|line| line.starts_with("nginx_http_request_duration_seconds_bucket{le=\"0.0025\""));
+    let (_, exemplar) = bucket.unwrap().split_once(" 4 # ").unwrap();
+    let expected = format!("{{trace_id=\"{}\"}} 0.002 ", "b".repeat(32));
+    assert!(exemplar.starts_with(&expected), "{exemplar}");
+    assert!(text.contains("phase=\"upstream_connect\"} 4 # {trace_id"));
+    for id in ["a", "c"] {
+        assert!(!text.contains(&id.repeat(32)), "{text}");
+    }
+}
+
+/// Check the names and labels of OpenTelemetry. What a request does not have is no label, and what clients may choose
+/// freely is none either.
+#[test]
+fn otel() {
+    let mut full = located("/a", "[::1]:81");
+    full.request_method = Some("GET".into());
+    full.server_protocol = Some("HTTP/2.0".into());
+    full.http_host = Some("chosen.by.the.client".into());
+    full.upstreams = schema::longest().upstreams;
+    full.upstreams.truncate(1);
+    let attempt = &mut full.upstreams[0];
+    attempt.addr = Some("[::1]:81".into());
+    attempt.status = Some(404);
+    attempt.failure = None;
+    attempt.upstream_connect_time = Some(0);
+    attempt.upstream_response_last_byte_time = Some(20_000_000);
+    let mut bare = Request {
+        elapsed_ns: Some(1),
+        request_method: Some("BREW".into()),
+        server_protocol: Some("HTTP/1.7".into()),
+        ..Default::default()
+    };
+    let text = served_as(MetricNames::Otel, &[], &[full, bare.clone()]);
+    for line in [
+        "http_server_request_duration_seconds_count{error_type=\"502\",http_request_method=\"GET\",\
+         http_response_status_code=\"502\",http_route=\"/a\",network_protocol_version=\"2\",\
+         server_address=\"shop \\\"x\\\"\",url_scheme=\"http\"} 1",
+        "http_server_request_duration_seconds_count{http_request_method=\"_OTHER\",url_scheme=\"http\"} 1",
+        "http_client_request_duration_seconds_bucket{le=\"0.025\",error_type=\"404\",http_request_method=\"GET\",\
+         http_response_status_code=\"404\",server_address=\"::1\",server_port=\"81\"} 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+    }
+    assert!(
+        !text.contains("nginx_http_request_duration_seconds"),
+        "{text}"
+    );
+    assert!(!text.contains("nginx_http_requests_total"), "{text}");
+    assert!(!text.contains("chosen"), "{text}");
+    let bounds = text.lines().filter(|line| {
+        line.starts_with("http_server_request_duration_seconds_bucket") && line.contains("_OTHER")
+    });
+    assert_eq!(bounds.count(), 15);
+    bare.ending.tunnel = true;
+    let text = served_as(MetricNames::Otel, &[], &[bare]);
+    assert!(!text.contains("http_server"), "{text}");
 }
 
 /// Check that a failed attempt is counted by server and reason.
@@ -181,7 +269,7 @@ fn places() {
     let text = served(&[], &[located("/a", "a:1"), located("/b", "a:1")]);
     let of = |location| {
         format!(
-            "upstream=\"a:1\",status=\"5xx\",location=\"{location}\",server_name=\"shop \\\"x\\\"\",upstream_name=\"backend\"}} 1\n"
+            "upstream=\"a:1\",status=\"5xx\",location=\"{location}\",server_name=\"shop \\\"x\\\"\",upstream_name=\"backend\",cache=\"none\"}} 1\n"
         )
     };
     for location in ["/a", "/b"] {
@@ -213,58 +301,4 @@ fn hostile() {
     assert!(text.contains(location), "{text}");
     let addr = r#"failures_total{upstream="unix:/\\x07","#;
     assert!(text.contains(addr), "{text}");
-}
-
-/// Check that the number of places is bounded, whatever configurations nginx reads.
-#[test]
-fn bounded_places() {
-    let requests: Vec<_> = (0..1000)
-        .map(|n| located(&format!("/{n}"), "a:1"))
-        .collect();
-    let text = served(&[], &requests);
-    let lines = text
-        .lines()
-        .filter(|line| line.starts_with("nginx_http_requests_total"));
-    assert_eq!(lines.count(), PLACES_MAX + 1);
-    let of_clients = (0..1000).map(|n| {
-        let mut request = located("/", "a:1");
-        request.place.upstream_name = Some(format!("host{n}").into());
-        request.place.is_upstream_of_variable = true;
-        request
-    });
-    let of_clients = served(&[], &of_clients.collect::<Vec<_>>());
-    assert!(
-        of_clients.contains("upstream_name=\"other\"} 1000\n"),
-        "{of_clients}"
-    );
-    let other = requests.len() - PLACES_MAX;
-    let other =
-        format!("location=\"other\",server_name=\"other\",upstream_name=\"other\"}} {other}\n");
-    assert!(text.contains(&other), "{text}");
-}
-
-/// Check that upstreams and places that have gone make room for new ones, with all their series.
-#[test]
-fn gone() {
-    let mut registry = Registry::default();
-    let mut metrics = RequestMetrics::register(Vec::new(), &mut registry);
-    let failed = schema::longest();
-    metrics.observe(&failed);
-    for n in 0..PLACES_MAX {
-        metrics.observe(&located(&format!("/{n}"), &format!("old{n}:1")));
-    }
-    for _ in 0..10 * 60 * 10 {
-        metrics.tick();
-    }
-    for n in 0..PLACES_MAX {
-        metrics.observe(&located(&format!("/new{n}"), &format!("new{n}:1")));
-    }
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    let lines = |part: &str| text.lines().filter(|line| line.contains(part)).count();
-    assert_eq!(lines("\"old"), 0, "{text}");
-    assert_eq!(lines("failures_total{"), 0, "{text}");
-    assert_eq!(lines("ends_total{upstream=\"x"), 0, "{text}");
-    assert!(lines("requests_total{upstream=\"new") >= UPSTREAMS_MAX);
-    assert_eq!(lines("location=\"/new"), lines("location=\"/"), "{text}");
 }

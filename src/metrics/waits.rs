@@ -1,29 +1,41 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Histograms of what requests waited for besides the phases.
+//! Histograms of what requests waited for.
 
-use ngx_bpf_record::Waits;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use ngx_bpf_record::Request;
 
-use super::histograms::Histograms;
-use super::histograms::histograms;
-use super::histograms::seconds;
+use super::buckets::own_histograms;
+use super::exposition::Exemplar;
+use super::exposition::Family;
+use super::exposition::Histogram;
+use super::exposition::Registry;
 
-/// The key of a wait.
-type Wait = fn(&Waits) -> Option<u64>;
+/// A function that returns the time of a wait. `None` of a request that did not wait.
+type Wait = fn(&Request<'_>) -> Option<u64>;
 
-/// The values of the label `wait`, and their keys.
-pub const WAITS: [(&str, Wait); 5] = [
-    ("accept_queue", |waits| waits.accept_queue_ns),
-    ("read_wait", |waits| waits.read_wait_ns),
-    ("upstream_read_wait", |waits| waits.upstream_read_wait_ns),
-    ("client_stall", |waits| waits.client_stall_ns),
-    ("upstream_stall", |waits| waits.upstream_stall_ns),
+/// The values of the label `wait`, which are the keys of the record without `_ns`.
+pub const WAITS: [(&str, Wait); 13] = [
+    ("accept_queue", |request| request.waits.accept_queue_ns),
+    ("read_wait", |request| request.waits.read_wait_ns),
+    ("upstream_read_wait", |request| {
+        request.waits.upstream_read_wait_ns
+    }),
+    ("queue", |request| request.waits.queue_ns),
+    ("body_read", |request| request.waits.body_read_ns),
+    ("limit_req_delay", |request| {
+        request.waits.limit_req_delay_ns
+    }),
+    ("auth", |request| request.waits.auth_ns),
+    ("resolve", |request| request.waits.resolve_ns),
+    ("cache_lock", |request| request.waits.cache_lock_ns),
+    ("wait", |request| request.waits.wait_ns),
+    ("client_stall", |request| request.waits.client_stall_ns),
+    ("upstream_stall", |request| request.waits.upstream_stall_ns),
+    ("tls_handshake", |request| request.tls.tls_handshake_ns),
 ];
 
 /// The metrics of waits.
 pub struct WaitMetrics {
-    histograms: Histograms,
+    histograms: Family<Histogram>,
     /// Those that have a value, in the order of `WAITS`.
     known: [Option<Histogram>; WAITS.len()],
 }
@@ -32,24 +44,23 @@ impl WaitMetrics {
     /// Registers the metric.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            histograms: histograms(),
+            histograms: own_histograms(),
             known: Default::default(),
         };
         registry.register(
             "nginx_http_request_wait_seconds",
-            "What requests waited for besides the phases",
-            metrics.histograms.clone(),
+            "What requests waited for",
+            &metrics.histograms,
         );
         metrics
     }
 
     /// Measures the waits that a request has.
-    pub fn observe(&mut self, waits: &Waits) {
+    pub fn observe(&mut self, request: &Request<'_>, exemplar: Option<Exemplar>) {
         for (known, (name, wait)) in self.known.iter_mut().zip(WAITS) {
-            if let Some(ns) = wait(waits) {
-                let labels = || vec![("wait", name.to_owned())];
-                let new = || self.histograms.get_or_create_owned(&labels());
-                known.get_or_insert_with(new).observe(seconds(ns));
+            if let Some(ns) = wait(request) {
+                let new = || self.histograms.with(&vec![("wait", name.to_owned())]);
+                known.get_or_insert_with(new).observe(ns, exemplar);
             }
         }
     }

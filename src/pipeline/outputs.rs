@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use ngx_bpf_record::Blocked;
+use ngx_bpf_record::Connection;
 use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 
@@ -84,6 +86,16 @@ impl Outputs {
 impl Consumer for RequestMetrics {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
         self.observe(request);
+        Ok(())
+    }
+
+    fn blocked(&mut self, blocked: &mut Blocked<'_>) -> Result<()> {
+        Self::blocked(self, blocked);
+        Ok(())
+    }
+
+    fn connection(&mut self, connection: &mut Connection<'_>) -> Result<()> {
+        Self::connection(self, connection);
         Ok(())
     }
 

@@ -114,9 +114,10 @@ fn complaints() {
             "(it takes text, pretty, json, otel, otlp)",
         ),
         (&["--format", "jsn"], ": did you mean \"json\"?"),
+        (&["--route", "a=/"], "\"--route\" changes nothing, since"),
         (
-            &["--route", "a=/"],
-            "\"--route\" changes nothing, since no metrics are served: add \"--metrics [ADDR:]PORT\"",
+            &["--metrics-names", "otel"],
+            "\"--metrics-names\" changes nothing",
         ),
         (
             &["--stats"],

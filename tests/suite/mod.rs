@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The suites.
 
+/// The alerts for Prometheus.
+mod alerts;
 /// The page of a waterfall in a browser.
 mod browser;
 /// The command line, its messages, and the man page.

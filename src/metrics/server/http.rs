@@ -23,6 +23,8 @@ pub struct HttpRequest<'a> {
     pub path: &'a str,
     /// The values of all `Host` headers.
     pub hosts: Vec<&'a str>,
+    /// The values of all `Accept` headers.
+    pub accept: Vec<&'a str>,
 }
 
 impl<'a> HttpRequest<'a> {
@@ -36,15 +38,19 @@ impl<'a> HttpRequest<'a> {
             .next()
             .filter(|version| version.starts_with("HTTP/1."))?;
         let path = target.split_once('?').map_or(target, |(path, _)| path);
-        let hosts = lines.filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("host").then_some(value.trim())
-        });
-        let hosts = hosts.collect();
+        let (mut hosts, mut accept) = (Vec::new(), Vec::new());
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            match name.to_ascii_lowercase().as_str() {
+                "host" => hosts.push(value.trim()),
+                "accept" => accept.push(value.trim()),
+                _ => {}
+            }
+        }
         Some(Self {
             method,
             path,
             hosts,
+            accept,
         })
     }
 }
@@ -115,12 +121,13 @@ mod tests {
     #[test]
     fn requests() {
         for text in [
-            "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\n\r\n",
-            "GET /metrics HTTP/1.0\nHost: a:1\n\n",
+            "GET /metrics?a HTTP/1.1\r\nhOST:  a:1 \r\nX: y\r\naccept: b\r\nAccept:c\r\n\r\n",
+            "GET /metrics HTTP/1.0\nAccept: b\nHost: a:1\nAccept: c\n\n",
         ] {
             let request = HttpRequest::parse(text.as_bytes()).unwrap();
             assert_eq!((request.method, request.path), ("GET", "/metrics"));
             assert_eq!(request.hosts, ["a:1"]);
+            assert_eq!(request.accept, ["b", "c"]);
         }
         for text in [
             "",

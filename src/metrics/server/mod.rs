@@ -13,13 +13,13 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::event::poll;
 
+use super::exposition::Format;
+use super::exposition::Registry;
 use super::host::Hosts;
 use crate::host::privileges;
 use client::Client;
@@ -36,9 +36,6 @@ mod http;
 
 /// The most connections at once. Each may hold a body with all metrics.
 const CLIENTS_MAX: usize = 16;
-
-/// The content type of the text that encode() writes.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The longest time between two looks at all connections.
 const TURN: Timespec = Timespec {
@@ -75,8 +72,8 @@ struct Server {
     registry: Registry,
     /// The connections, the oldest first.
     clients: Vec<Client>,
-    /// The last body and the time at which it was made.
-    body: Option<(Instant, Rc<[u8]>)>,
+    /// The last body of each format that was asked for, and the time at which it was made.
+    bodies: Vec<(Format, Instant, Rc<[u8]>)>,
 }
 
 impl Server {
@@ -87,7 +84,7 @@ impl Server {
             hosts,
             registry,
             clients: Vec::new(),
-            body: None,
+            bodies: Vec::new(),
         }
     }
 
@@ -191,7 +188,7 @@ impl Server {
             Response::plain("405 Method Not Allowed", "GET or HEAD\n")
         } else {
             match request.path {
-                "/metrics" => self.metrics(),
+                "/metrics" => self.metrics(Format::accepted(&request.accept)),
                 "/" => Response::plain("200 OK", "ngx-bpf: the metrics are at /metrics\n"),
                 _ => Response::plain("404 Not Found", "the metrics are at /metrics\n"),
             }
@@ -201,22 +198,21 @@ impl Server {
     }
 
     /// Returns all metrics, or the last answer if that is fresh.
-    fn metrics(&mut self) -> Response {
-        let fresh = self.body.take().filter(|(at, _)| at.elapsed() < FRESH);
-        let (at, body) = match fresh {
-            Some(fresh) => fresh,
+    fn metrics(&mut self, format: Format) -> Response {
+        self.bodies.retain(|(_, at, _)| at.elapsed() < FRESH);
+        let mut bodies = self.bodies.iter();
+        let fresh = bodies.find(|(of, _, _)| *of == format);
+        let body = match fresh {
+            Some((_, _, body)) => Rc::clone(body),
             None => {
-                let mut text = String::new();
-                if encode(&mut text, &self.registry).is_err() {
-                    return Response::plain("500 Internal Server Error", "failed to encode\n");
-                }
-                (Instant::now(), text.into_bytes().into())
+                let body = Rc::from(self.registry.encode(format));
+                self.bodies.push((format, Instant::now(), Rc::clone(&body)));
+                body
             }
         };
-        self.body = Some((at, Rc::clone(&body)));
         Response {
             status: "200 OK",
-            content_type: CONTENT_TYPE,
+            content_type: format.content_type(),
             body,
             is_head: false,
         }

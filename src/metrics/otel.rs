@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The metrics of HTTP that OpenTelemetry's conventions define (`--metrics-names otel`), with the names that Prometheus has
+//! for them: a dot is an underscore, and the unit is in the name.
+
+use ngx_bpf_record::Attempt;
+use ngx_bpf_record::Request;
+use ngx_bpf_record::host::host_and_port;
+use ngx_bpf_record::host::without_brackets;
+use ngx_bpf_record::values::Failure;
+
+use super::buckets::otel_histograms;
+use super::exposition::Exemplar;
+use super::exposition::Family;
+use super::exposition::Histogram;
+use super::exposition::Registry;
+use super::labels::LabelValues;
+use super::labels::Labels;
+use super::labels::NONE;
+use super::labels::OTHER;
+use super::labels::TakenIn;
+use super::overflows::Overflows;
+use super::place::PlaceLabels;
+
+/// The number of combinations of labels that have series of their own, for each of the two metrics.
+pub const SETS_MAX: usize = 1024;
+
+/// The methods that the conventions know; each other one is `_OTHER`.
+const METHODS: [&str; 10] = [
+    "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE",
+];
+
+/// The versions of HTTP that exist, as nginx and as the conventions write them. A client may state others.
+const VERSIONS: [(&str, &str); 5] = [
+    ("HTTP/0.9", "0.9"),
+    ("HTTP/1.0", "1.0"),
+    ("HTTP/1.1", "1.1"),
+    ("HTTP/2.0", "2"),
+    ("HTTP/3.0", "3"),
+];
+
+/// The metrics of requests and attempts.
+pub struct OtelMetrics {
+    server: Times,
+    client: Times,
+}
+
+/// Histograms, of which there are at most `SETS_MAX`, and one for all others.
+struct Times {
+    histograms: Family<Histogram>,
+    sets: LabelValues<Labels>,
+}
+
+impl OtelMetrics {
+    /// Registers the metrics.
+    pub fn register(registry: &mut Registry) -> Self {
+        let times = || Times {
+            histograms: otel_histograms(),
+            sets: LabelValues::new(SETS_MAX),
+        };
+        let (server, client) = (times(), times());
+        registry.register(
+            "http_server_request_duration_seconds",
+            "Duration of HTTP server requests",
+            &server.histograms,
+        );
+        registry.register(
+            "http_client_request_duration_seconds",
+            "Duration of HTTP client requests: nginx's attempts at upstreams",
+            &client.histograms,
+        );
+        Self { server, client }
+    }
+
+    /// Measures a request. A tunnel is in no histogram.
+    pub fn observe(
+        &mut self,
+        request: &Request<'_>,
+        route: Option<&str>,
+        place: &PlaceLabels,
+        exemplar: Option<Exemplar>,
+        overflows: &Overflows,
+    ) {
+        if let Some(ns) = request.elapsed_ns.filter(|_| !request.ending.tunnel) {
+            let labels = server_labels(request, route, place);
+            self.server.observe(labels, ns, exemplar, overflows);
+        }
+    }
+
+    /// Measures an attempt at the upstream of this label.
+    pub fn attempt(
+        &mut self,
+        method: Option<&str>,
+        upstream: &str,
+        (attempt, ns): (&Attempt<'_>, Option<u64>),
+        exemplar: Option<Exemplar>,
+        overflows: &Overflows,
+    ) {
+        if let Some(ns) = ns {
+            let labels = client_labels(method, upstream, attempt);
+            self.client.observe(labels, ns, exemplar, overflows);
+        }
+    }
+
+    /// Called ten times a second.
+    pub fn tick(&mut self) {
+        self.server.sets.tick();
+        self.client.sets.tick();
+    }
+}
+
+impl Times {
+    /// Measures a time.
+    fn observe(
+        &mut self,
+        mut labels: Labels,
+        ns: u64,
+        exemplar: Option<Exemplar>,
+        overflows: &Overflows,
+    ) {
+        match self.sets.take_in(&labels) {
+            TakenIn::Known => {}
+            TakenIn::InPlaceOf(gone) => self.histograms.remove(&gone),
+            TakenIn::Refused => {
+                overflows.series.inc();
+                /* The conventions' name for what has no room: `otel.metric.overflow`. */
+                labels = vec![("otel_metric_overflow", "true".to_owned())];
+            }
+        }
+        self.histograms.with(&labels).observe(ns, exemplar);
+    }
+}
+
+/// Returns the labels of a request. What it does not have is no label.
+fn server_labels(request: &Request<'_>, route: Option<&str>, place: &PlaceLabels) -> Labels {
+    let known = |name: &'static str, value: &str| (value != NONE).then(|| (name, value.to_owned()));
+    let method = method(request.request_method.as_deref());
+    let route = route.filter(|route| *route != OTHER);
+    let version = request.server_protocol.as_deref().and_then(version);
+    let status = request.status.map(|status| status.to_string());
+    let labels = [
+        ("error_type", error_type(request)),
+        ("http_request_method", Some(method.to_owned())),
+        ("http_response_status_code", status),
+        ("network_protocol_version", version.map(str::to_owned)),
+        ("url_scheme", Some(request.scheme.name().to_owned())),
+    ];
+    let mut labels: Labels = labels
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    labels.extend(known("http_route", route.unwrap_or(&place.location)));
+    labels.extend(known("server_address", &place.server_name));
+    labels.sort_unstable();
+    labels
+}
+
+/// Returns the labels of an attempt. The status is that of the upstream, and not the one that nginx itself puts there
+/// when no response came.
+fn client_labels(method: Option<&str>, upstream: &str, attempt: &Attempt<'_>) -> Labels {
+    let has_response = attempt.response_header_ns.is_some() || attempt.failure.is_none();
+    let status = attempt.status.filter(|_| has_response);
+    let is_error = status.is_some_and(|status| status >= 400);
+    let error = match attempt.failure {
+        Some(failure) => Some(failure.name().to_owned()),
+        None => status.filter(|_| is_error).map(|status| status.to_string()),
+    };
+    let (address, port) = match upstream.starts_with("unix:") {
+        true => (upstream, None),
+        false => host_and_port(upstream),
+    };
+    let address = without_brackets(address).to_owned();
+    let method = self::method(method).to_owned();
+    let labels = [
+        ("error_type", error),
+        ("http_request_method", Some(method)),
+        (
+            "http_response_status_code",
+            status.map(|status| status.to_string()),
+        ),
+        ("server_address", Some(address)),
+        ("server_port", port.map(str::to_owned)),
+    ];
+    let labels = labels.into_iter();
+    labels
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+}
+
+/// Returns the label of a method.
+fn method(method: Option<&str>) -> &str {
+    method
+        .filter(|method| METHODS.contains(method))
+        .unwrap_or("_OTHER")
+}
+
+/// Returns the label of a version.
+fn version(protocol: &str) -> Option<&'static str> {
+    let mut versions = VERSIONS.iter();
+    versions
+        .find(|(name, _)| *name == protocol)
+        .map(|(_, version)| *version)
+}
+
+/// Returns the label of an error: a status of 500 and above, else the failure that cut the response short.
+fn error_type(request: &Request<'_>) -> Option<String> {
+    if let Some(status) = request.status.filter(|status| *status >= 500) {
+        return Some(status.to_string());
+    }
+    let failure = request.last_awaited().and_then(|last| last.failure);
+    let failure = failure.filter(|failure| *failure != Failure::ClientClosed);
+    failure.map(|failure| failure.name().to_owned())
+}
