@@ -127,6 +127,10 @@ bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs
 bench-views: build-deps test-deps ## Measure the commands that show records, on a million of them
 	$(CARGO) bench --locked --bench views
 
+.PHONY: bench-scale
+bench-scale: build-deps test-deps ## Measure the bytes of a record in each form, on a million of them
+	$(CARGO) bench --locked --bench scale
+
 .PHONY: install
 install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
 	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf
@@ -155,7 +159,7 @@ install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR 
 	# The links of the pages must point to the installed files.
 	sed -i 's:](docs/:](:; s:](packaging/grafana/:](examples/:; s:](packaging/:](examples/:; s:](LICENSE):](copyright):' \
 		$(DOC)/README.md
-	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:' $(DOC)/*.md
+	sed -i 's:](../README.md:](README.md:; s:](../packaging/kubernetes/:](examples/:; s:](../packaging/pipelines/:](examples/pipelines/:' $(DOC)/*.md
 	sed -i 's:](../../docs/:](../../:g' $(DOC)/examples/pipelines/README.md
 
 .PHONY: deb

@@ -3,6 +3,8 @@
 
 /// The command line, its messages, and the man page.
 mod cli;
+/// The statements for ClickHouse.
+mod clickhouse;
 /// What the tests share.
 mod common;
 /// The files that `make install` installs.
