@@ -127,6 +127,10 @@ bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs
 bench-views: build-deps test-deps ## Measure the commands that show records, on a million of them
 	$(CARGO) bench --locked --bench views
 
+.PHONY: bench-scale
+bench-scale: build-deps test-deps ## Measure the bytes of a record in each form, on a million of them
+	$(CARGO) bench --locked --bench scale
+
 .PHONY: install
 install: ## Install the built program: DESTDIR, PREFIX (/usr/local), SYSCONFDIR (/etc)
 	install -D $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/ngx-bpf

@@ -7,6 +7,8 @@ mod alerts;
 mod browser;
 /// The command line, its messages, and the man page.
 mod cli;
+/// The statements for ClickHouse.
+mod clickhouse;
 /// What the tests share.
 mod common;
 /// Summaries, compared with DuckDB.

@@ -7,6 +7,8 @@ pub mod build;
 pub mod cached;
 /// A cgroup for one test.
 pub mod cgroup;
+/// ClickHouse's engine.
+pub mod clickhouse;
 /// A client that sends given bytes.
 pub mod client;
 /// A receiver of OTLP.
@@ -58,6 +60,8 @@ pub mod tls;
 pub mod tool;
 /// An upstream that does what the uri says.
 pub mod upstream;
+/// Records of a busy site.
+pub mod varied;
 /// Namespaces for one test.
 pub mod yard;
 
