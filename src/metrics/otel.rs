@@ -2,11 +2,16 @@
 //! The metrics of HTTP that OpenTelemetry's conventions define (`--metrics-names otel`), with the names that Prometheus has
 //! for them: a dot is an underscore, and the unit is in the name.
 
+use std::env;
+
 use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
+use ngx_bpf_record::format::conventions::KnownMethods;
+use ngx_bpf_record::format::conventions::http_version;
+use ngx_bpf_record::format::conventions::with_error_type;
 use ngx_bpf_record::host::host_and_port;
 use ngx_bpf_record::host::without_brackets;
-use ngx_bpf_record::values::Failure;
 
 use super::buckets::otel_histograms;
 use super::exposition::Exemplar;
@@ -24,24 +29,11 @@ use super::place::PlaceLabels;
 /// The number of combinations of labels that have series of their own, for each of the two metrics.
 pub const SETS_MAX: usize = 1024;
 
-/// The methods that the conventions know; each other one is `_OTHER`.
-const METHODS: [&str; 10] = [
-    "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE",
-];
-
-/// The versions of HTTP that exist, as nginx and as the conventions write them. A client may state others.
-const VERSIONS: [(&str, &str); 5] = [
-    ("HTTP/0.9", "0.9"),
-    ("HTTP/1.0", "1.0"),
-    ("HTTP/1.1", "1.1"),
-    ("HTTP/2.0", "2"),
-    ("HTTP/3.0", "3"),
-];
-
 /// The metrics of requests and attempts.
 pub struct OtelMetrics {
     server: Times,
     client: Times,
+    known_methods: KnownMethods,
 }
 
 /// Histograms, of which there are at most `SETS_MAX`, and one for all others.
@@ -68,7 +60,11 @@ impl OtelMetrics {
             "Duration of HTTP client requests: nginx's attempts at upstreams",
             &client.histograms,
         );
-        Self { server, client }
+        Self {
+            server,
+            client,
+            known_methods: KnownMethods::new(env::var(KNOWN_METHODS_VARIABLE).ok()),
+        }
     }
 
     /// Measures a request. A tunnel is in no histogram.
@@ -80,8 +76,9 @@ impl OtelMetrics {
         exemplar: Option<Exemplar>,
         overflows: &Overflows,
     ) {
+        let request_method = request.request_method.as_deref();
         if let Some(ns) = request.elapsed_ns.filter(|_| !request.ending.tunnel) {
-            let labels = server_labels(request, route, place);
+            let labels = server_labels(self.method(request_method), request, route, place);
             self.server.observe(labels, ns, exemplar, overflows);
         }
     }
@@ -96,9 +93,14 @@ impl OtelMetrics {
         overflows: &Overflows,
     ) {
         if let Some(ns) = ns {
-            let labels = client_labels(method, upstream, attempt);
+            let labels = client_labels(self.method(method), upstream, attempt);
             self.client.observe(labels, ns, exemplar, overflows);
         }
+    }
+
+    /// Returns the label of a method. One that is not known of a request is none that the conventions know.
+    fn method<'m>(&self, method: Option<&'m str>) -> &'m str {
+        self.known_methods.name(method.unwrap_or_default())
     }
 
     /// Called ten times a second.
@@ -131,11 +133,15 @@ impl Times {
 }
 
 /// Returns the labels of a request. What it does not have is no label.
-fn server_labels(request: &Request<'_>, route: Option<&str>, place: &PlaceLabels) -> Labels {
+fn server_labels(
+    method: &str,
+    request: &Request<'_>,
+    route: Option<&str>,
+    place: &PlaceLabels,
+) -> Labels {
     let known = |name: &'static str, value: &str| (value != NONE).then(|| (name, value.to_owned()));
-    let method = method(request.request_method.as_deref());
     let route = route.filter(|route| *route != OTHER);
-    let version = request.server_protocol.as_deref().and_then(version);
+    let version = request.server_protocol.as_deref().and_then(http_version);
     let status = request.status.map(|status| status.to_string());
     let labels = [
         ("error_type", error_type(request)),
@@ -156,7 +162,7 @@ fn server_labels(request: &Request<'_>, route: Option<&str>, place: &PlaceLabels
 
 /// Returns the labels of an attempt. The status is that of the upstream, and not the one that nginx itself puts there
 /// when no response came.
-fn client_labels(method: Option<&str>, upstream: &str, attempt: &Attempt<'_>) -> Labels {
+fn client_labels(method: &str, upstream: &str, attempt: &Attempt<'_>) -> Labels {
     let has_response = attempt.response_header_ns.is_some() || attempt.failure.is_none();
     let status = attempt.status.filter(|_| has_response);
     let is_error = status.is_some_and(|status| status >= 400);
@@ -169,10 +175,9 @@ fn client_labels(method: Option<&str>, upstream: &str, attempt: &Attempt<'_>) ->
         false => host_and_port(upstream),
     };
     let address = without_brackets(address).to_owned();
-    let method = self::method(method).to_owned();
     let labels = [
         ("error_type", error),
-        ("http_request_method", Some(method)),
+        ("http_request_method", Some(method.to_owned())),
         (
             "http_response_status_code",
             status.map(|status| status.to_string()),
@@ -186,27 +191,9 @@ fn client_labels(method: Option<&str>, upstream: &str, attempt: &Attempt<'_>) ->
         .collect()
 }
 
-/// Returns the label of a method.
-fn method(method: Option<&str>) -> &str {
-    method
-        .filter(|method| METHODS.contains(method))
-        .unwrap_or("_OTHER")
-}
-
-/// Returns the label of a version.
-fn version(protocol: &str) -> Option<&'static str> {
-    let mut versions = VERSIONS.iter();
-    versions
-        .find(|(name, _)| *name == protocol)
-        .map(|(_, version)| *version)
-}
-
-/// Returns the label of an error: a status of 500 and above, else the failure that cut the response short.
+/// Returns the label of an error.
 fn error_type(request: &Request<'_>) -> Option<String> {
-    if let Some(status) = request.status.filter(|status| *status >= 500) {
-        return Some(status.to_string());
-    }
-    let failure = request.last_awaited().and_then(|last| last.failure);
-    let failure = failure.filter(|failure| *failure != Failure::ClientClosed);
-    failure.map(|failure| failure.name().to_owned())
+    let mut error = None;
+    with_error_type(request, |text| error = Some(text.to_owned()));
+    error
 }

@@ -148,35 +148,61 @@ fn read(stream: &mut TcpStream, is_over: &dyn Fn() -> bool) -> io::Result<(Answe
     }
 }
 
+/// Returns an error about the answer.
+fn invalid<T>(what: &str) -> io::Result<T> {
+    Err(io::Error::new(ErrorKind::InvalidData, what))
+}
+
+/// The header of an answer, its status, and what follows the header.
+type Header<'b> = (&'b [u8], u16, &'b [u8]);
+
+/// Returns the header of the answer that these bytes are. `None` when there is more to read. Interim answers are skipped, as long as all headers together are not too long.
+///
+/// Fails when it is not one, or when it is too long.
+fn header(bytes: &[u8]) -> io::Result<Option<Header<'_>>> {
+    let mut from = 0;
+    while from < HEADER_BYTES {
+        let Some(length) = memmem::find(&bytes[from..], b"\r\n\r\n") else {
+            break;
+        };
+        let header = &bytes[from..from + length];
+        let mut words = header.split(|byte| matches!(byte, b' ' | b'\r'));
+        let is_http = words
+            .next()
+            .is_some_and(|word| word.starts_with(b"HTTP/1."));
+        let status = words
+            .next()
+            .and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+        let Some(status) = status.filter(|_| is_http) else {
+            return invalid("the answer is not HTTP/1");
+        };
+        from += length + 4;
+        if !(100..200).contains(&status) {
+            return Ok(Some((header, status, &bytes[from..])));
+        }
+    }
+    match bytes.len() {
+        ..HEADER_BYTES => Ok(None),
+        _ => invalid("the header of the answer is too long"),
+    }
+}
+
 /// Returns the answer that these bytes are, and whether the connection may be used again. `None` when there is more to
-/// read. Interim answers are skipped.
+/// read.
 ///
 /// Fails when it is not one, or when it is too long.
 fn parse(bytes: &[u8], is_closed: bool) -> io::Result<Option<(Answer, bool)>> {
-    let invalid = |what| Err(io::Error::new(ErrorKind::InvalidData, what));
-    let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
-        return match bytes.len() {
-            ..HEADER_BYTES => Ok(None),
-            _ => invalid("the header of the answer is too long"),
-        };
+    let Some((header, status, rest)) = header(bytes)? else {
+        return Ok(None);
     };
-    let header = String::from_utf8_lossy(&bytes[..end]);
+    let header = String::from_utf8_lossy(header);
     let mut lines = header.split("\r\n");
-    let mut words = lines.next().unwrap_or_default().split(' ');
-    let version = words.next().unwrap_or_default();
-    let status = words.next().and_then(|status| status.parse::<u16>().ok());
-    let Some(status) = status.filter(|_| version.starts_with("HTTP/1.")) else {
-        return invalid("the answer is not HTTP/1");
-    };
-    let rest = &bytes[end + 4..];
-    if (100..200).contains(&status) {
-        return parse(rest, is_closed);
-    }
+    let version = lines.next().and_then(|line| line.split(' ').next());
     let mut answer = Answer {
         status,
         ..Answer::default()
     };
-    let (mut length, mut is_chunked, mut is_kept) = (None, false, version == "HTTP/1.1");
+    let (mut length, mut is_chunked, mut is_kept) = (None, false, version == Some("HTTP/1.1"));
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
@@ -295,6 +321,8 @@ mod tests {
         let (answer, is_kept) = parse(long.as_bytes(), false).unwrap().unwrap();
         assert!(answer.status == 200 && !is_kept);
         assert!(parse(b"SSH-2.0\r\n\r\n", false).is_err());
+        let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(100_000);
+        assert!(parse(interim.as_bytes(), false).is_err());
         assert!(parse("x".repeat(20_000).as_bytes(), false).is_err());
     }
 }

@@ -18,8 +18,11 @@ const KNOWN_METHODS: &str = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUER
 /// The lowest status that means that the server has failed.
 pub(super) const SERVER_ERROR: u32 = 500;
 
+/// What stands for any other method.
+const OTHER_METHOD: &str = "_OTHER";
+
 /// The methods that are written by their names.
-pub(super) struct KnownMethods(String);
+pub struct KnownMethods(String);
 
 impl KnownMethods {
     /// Takes the value of `KNOWN_METHODS_VARIABLE`, if it is set.
@@ -31,6 +34,28 @@ impl KnownMethods {
     pub fn has(&self, method: &str) -> bool {
         self.0.split(',').any(|known| known == method)
     }
+
+    /// Returns the value of `http.request.method`.
+    pub fn name<'m>(&self, method: &'m str) -> &'m str {
+        if self.has(method) {
+            method
+        } else {
+            OTHER_METHOD
+        }
+    }
+}
+
+/// Returns the value of `network.protocol.version` of a version of HTTP that exists, as nginx writes it. A client may state
+/// others.
+pub fn http_version(protocol: &str) -> Option<&'static str> {
+    Some(match protocol {
+        "HTTP/0.9" => "0.9",
+        "HTTP/1.0" => "1.0",
+        "HTTP/1.1" => "1.1",
+        "HTTP/2.0" => "2",
+        "HTTP/3.0" => "3",
+        _ => return None,
+    })
 }
 
 /// The value of an attribute.
@@ -80,11 +105,10 @@ pub(super) fn add_method(
     known: &KnownMethods,
     add: &mut dyn FnMut(&'static str, Value<'_>),
 ) {
-    if known.has(method) {
-        return add("http.request.method", Value::Text(method));
+    add("http.request.method", Value::Text(known.name(method)));
+    if !known.has(method) {
+        add("http.request.method_original", Value::Text(method));
     }
-    add("http.request.method", Value::Text("_OTHER"));
-    add("http.request.method_original", Value::Text(method));
 }
 
 /// Adds `server.address` and `server.port` of a name or an address, with or without a port.
@@ -101,11 +125,7 @@ fn add_protocol(protocol: &str, add: &mut dyn FnMut(&'static str, Value<'_>)) {
     let Some((name, version)) = protocol.split_once('/') else {
         return;
     };
-    let version = match version {
-        "2.0" => "2",
-        "3.0" => "3",
-        version => version,
-    };
+    let version = http_version(protocol).unwrap_or(version);
     match name {
         "HTTP" => add("network.protocol.name", Value::Text("http")),
         name => add("network.protocol.name", Value::Text(&name.to_lowercase())),
@@ -115,7 +135,7 @@ fn add_protocol(protocol: &str, add: &mut dyn FnMut(&'static str, Value<'_>)) {
 
 /// Calls `with` with the value of `error.type`, if the request has one: a status of 500 and above; else the failure
 /// that cut the response short, which is that of the last attempt that the client waited for.
-pub(super) fn with_error_type(request: &Request<'_>, with: impl FnOnce(&str)) {
+pub fn with_error_type(request: &Request<'_>, with: impl FnOnce(&str)) {
     if let Some(status) = request.status.filter(|status| *status >= SERVER_ERROR) {
         return with(&status.to_string());
     }
