@@ -27,11 +27,16 @@ impl<'a> TraceContext<'a> {
     /// Parses the value of a header. `None` when the specification calls it invalid. The values of
     /// later versions may be longer.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        let text = std::str::from_utf8(value.get(..LEN)?).ok()?;
-        let is_right = text.bytes().enumerate().all(|(at, byte)| match at {
-            2 | 35 | 52 => byte == b'-',
+        let begin = value.get(..LEN)?;
+        let is_right = begin.iter().enumerate().all(|(at, byte)| match at {
+            2 | 35 | 52 => *byte == b'-',
             _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
         });
+        if !is_right {
+            return None;
+        }
+        /* Each byte is a character from here on. */
+        let text = std::str::from_utf8(begin).ok()?;
         let is_end = match &text[..2] {
             "00" => value.len() == LEN,
             "ff" => false,
@@ -39,7 +44,7 @@ impl<'a> TraceContext<'a> {
         };
         let id = |range| Some(&text[range]).filter(|id: &&str| id.bytes().any(|byte| byte != b'0'));
         let (trace_id, parent_id) = (id(TRACE_ID)?, id(PARENT_ID)?);
-        (is_right && is_end).then_some(Self {
+        is_end.then_some(Self {
             trace_id,
             parent_span_id: parent_id,
             flags: &text[FLAGS],
@@ -81,6 +86,10 @@ mod tests {
             &EXAMPLE.replace("00f067aa0ba902b7", &"0".repeat(16)),
             &EXAMPLE.replace("-00f", "_00f"),
             &"\u{fc}".repeat(28),
+            &format!("\u{20ac}{}", &EXAMPLE[3..]),
+            &EXAMPLE.replacen("00-4b", "0\u{20ac}", 1),
+            &EXAMPLE.replace("36-", "\u{20ac}"),
+            &EXAMPLE.replace("-01", "\u{20ac}"),
         ] {
             assert_eq!(TraceContext::parse(value.as_bytes()), None, "{value}");
         }

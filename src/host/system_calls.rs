@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The system calls that this process gives up for good before it attaches to a process, by a seccomp
-//! filter. It traces, reads and writes; it does not run programs, open connections, change files other than by
-//! writing to them, or change the machine.
+//! filter. It traces, reads and writes; it does not run programs, open connections (but to the receiver of `--otlp`),
+//! change files other than by writing to them, or change the machine.
 
 use std::io;
 use std::mem::offset_of;
@@ -148,17 +148,31 @@ fn filter(own_pid: u32, network: Network) -> Vec<sock_filter> {
     filter
 }
 
-/// Returns the instructions that allow to connect, with sockets of IPv4 and IPv6 alone, before these calls are forbidden.
+/// Returns the instructions that allow to connect, with sockets for TCP over IPv4 and IPv6 alone, before these calls are
+/// forbidden.
 fn to_connect() -> Vec<sock_filter> {
     let allowed = returns(libc::SECCOMP_RET_ALLOW);
-    let [ipv4, ipv6] = [libc::AF_INET, libc::AF_INET6].map(i32::unsigned_abs);
+    let [ipv4, ipv6, stream, tcp, flags] = [
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::SOCK_STREAM,
+        libc::IPPROTO_TCP,
+        libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+    ]
+    .map(i32::unsigned_abs);
     vec![
         instruction(EQUALS, number(libc::SYS_connect), 0, 1),
         allowed,
-        instruction(EQUALS, number(libc::SYS_socket), 0, 5),
+        instruction(EQUALS, number(libc::SYS_socket), 0, 11),
         load_argument(0),
         instruction(EQUALS, ipv4, 1, 0),
-        instruction(EQUALS, ipv6, 0, 1),
+        instruction(EQUALS, ipv6, 0, 7),
+        load_argument(1),
+        instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, !flags, 0, 0),
+        instruction(EQUALS, stream, 0, 4),
+        load_argument(2),
+        instruction(EQUALS, 0, 1, 0),
+        instruction(EQUALS, tcp, 0, 1),
         allowed,
         fails(libc::EPERM),
     ]

@@ -20,6 +20,8 @@ const HTTP_PORT: u16 = 80;
 /// The paths of the two kinds of data.
 const TRACES: &str = "/v1/traces";
 const LOGS: &str = "/v1/logs";
+/// That of a kind that is not sent.
+const METRICS: &str = "/v1/metrics";
 
 /// A receiver of OTLP. The URL of one of the two paths stands for that kind of data alone, and any other one for both:
 /// the paths are added to it.
@@ -60,6 +62,10 @@ impl FromStr for Endpoint {
         let port = port.map_or(Ok(HTTP_PORT), |port| port.parse().context(FORM))?;
         ensure!(port != 0, "port 0 is not allowed: name one");
         let path = path.trim_end_matches('/');
+        ensure!(
+            !path.ends_with(METRICS),
+            "no metrics are sent: name {TRACES}, {LOGS} or neither"
+        );
         let (of_traces, of_logs) = (path.strip_suffix(TRACES), path.strip_suffix(LOGS));
         Ok(Self {
             host: host.to_owned(),
@@ -148,6 +154,7 @@ mod tests {
             "http://a:99999",
             "http://user@a:1",
             "http://a:1/?x",
+            "http://a:1/v1/metrics",
             "http://a b:1",
             "http://a:1/\r\nx",
         ] {

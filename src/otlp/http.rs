@@ -73,7 +73,9 @@ impl Connection {
             .and_then(|()| write(&mut stream, body, is_over));
         let answer = read(&mut stream, is_over);
         let (answer, is_kept) = match (sent, answer) {
-            (_, Ok(answer)) => answer,
+            (Ok(()), Ok(answer)) => answer,
+            /* The receiver would take the next request for the rest of this one. */
+            (Err(_), Ok((answer, _))) => (answer, false),
             (Err(error), Err(_)) | (Ok(()), Err(error)) => return Err(error),
         };
         self.stream = Some(stream).filter(|_| is_kept);
@@ -115,11 +117,14 @@ fn is_later(error: &io::Error) -> bool {
 /// Sends bytes.
 fn write(stream: &mut TcpStream, mut bytes: &[u8], is_over: &dyn Fn() -> bool) -> io::Result<()> {
     while !bytes.is_empty() {
+        /* A receiver that takes a byte at a time has no more time than one that takes none. */
+        if is_over() {
+            return Err(ErrorKind::TimedOut.into());
+        }
         match stream.write(bytes) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(len) => bytes = &bytes[len..],
             Err(error) if !is_later(&error) => return Err(error),
-            Err(_) if is_over() => return Err(ErrorKind::TimedOut.into()),
             Err(_) => {}
         }
     }
@@ -137,12 +142,14 @@ fn read(stream: &mut TcpStream, is_over: &dyn Fn() -> bool) -> io::Result<(Answe
         if is_closed {
             return Err(ErrorKind::UnexpectedEof.into());
         }
+        if is_over() {
+            return Err(ErrorKind::TimedOut.into());
+        }
         let mut chunk = [0; 4 << 10];
         match stream.read(&mut chunk) {
             Ok(0) => is_closed = true,
             Ok(len) => bytes.extend_from_slice(&chunk[..len]),
             Err(error) if !is_later(&error) => return Err(error),
-            Err(_) if is_over() => return Err(ErrorKind::TimedOut.into()),
             Err(_) => {}
         }
     }
@@ -214,7 +221,7 @@ fn parse(bytes: &[u8], is_closed: bool) -> io::Result<Option<(Answer, bool)>> {
         }
     }
     let (body, used) = match (is_chunked, length) {
-        (true, _) => match dechunked(rest) {
+        (true, _) => match dechunked(rest)? {
             Some(body) => body,
             None => (Vec::new(), usize::MAX),
         },
@@ -233,25 +240,33 @@ fn parse(bytes: &[u8], is_closed: bool) -> io::Result<Option<(Answer, bool)>> {
 }
 
 /// Returns a body that comes in chunks, and the number of bytes that it takes. `None` when it is not whole.
-fn dechunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+///
+/// Fails when it is none, or when a chunk is too long.
+fn dechunked(bytes: &[u8]) -> io::Result<Option<(Vec<u8>, usize)>> {
     let (mut body, mut at) = (Vec::new(), 0);
-    loop {
-        let line = memmem::find(&bytes[at..], b"\r\n")?;
-        let size = std::str::from_utf8(&bytes[at..at + line]).ok()?;
-        let size = size.split(';').next()?.trim();
-        let size = usize::from_str_radix(size, 16)
-            .ok()
-            .filter(|size| *size <= BODY_BYTES)?;
+    while let Some(line) = memmem::find(&bytes[at..], b"\r\n") {
+        let size = std::str::from_utf8(&bytes[at..at + line]).unwrap_or_default();
+        let size = size.split(';').next().unwrap_or_default().trim();
+        let size = usize::from_str_radix(size, 16);
+        let Some(size) = size.ok().filter(|size| *size <= BODY_BYTES) else {
+            return invalid("a chunk of the answer has no valid size");
+        };
         at += line + 2;
-        let chunk = bytes.get(at..at + size)?;
-        body.extend_from_slice(chunk);
         if size == 0 {
-            /* Trailers are not expected. */
-            return (bytes.get(at..at + 2)? == b"\r\n").then_some((body, at + 2));
+            /* Trailers end with an empty line, if there are any. */
+            let end = match bytes[at..].starts_with(b"\r\n") {
+                true => Some(2),
+                false => memmem::find(&bytes[at..], b"\r\n\r\n").map(|end| end + 4),
+            };
+            return Ok(end.map(|end| (body, at + end)));
         }
+        let Some(chunk) = bytes.get(at..at + size + 2) else {
+            break;
+        };
+        body.extend_from_slice(&chunk[..size]);
         at += size + 2;
-        bytes.get(at - 1)?;
     }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -296,6 +311,11 @@ mod tests {
                 answer(503, "abc"),
                 true,
             ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: y\r\n\r\n",
+                answer(200, "a"),
+                true,
+            ),
         ] {
             let (found, kept) = parse(text.as_bytes(), false).unwrap().unwrap();
             assert_eq!((&found, kept), (&expected, is_kept), "{text}");
@@ -321,6 +341,8 @@ mod tests {
         let (answer, is_kept) = parse(long.as_bytes(), false).unwrap().unwrap();
         assert!(answer.status == 200 && !is_kept);
         assert!(parse(b"SSH-2.0\r\n\r\n", false).is_err());
+        let chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n";
+        assert!(parse(chunk, false).is_err());
         let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(100_000);
         assert!(parse(interim.as_bytes(), false).is_err());
         assert!(parse("x".repeat(20_000).as_bytes(), false).is_err());

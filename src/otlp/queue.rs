@@ -100,7 +100,10 @@ impl Queue {
         let mut state = self.state();
         loop {
             match state.items.pop_front() {
-                Some(Item::Dropped(records)) => (self.outcome)(Records::default(), records),
+                Some(Item::Dropped(records)) => {
+                    state.is_failing = true;
+                    (self.outcome)(Records::default(), records);
+                }
                 Some(Item::Batch(batch)) => {
                     state.bytes -= size(&batch);
                     state.in_flight = batch.records;

@@ -121,7 +121,7 @@ impl Sender {
             };
             let wait = retry_after.unwrap_or_else(|| jittered(pause));
             pause = (pause * 2).min(PAUSE_MAX);
-            if begun.elapsed() + wait > GIVE_UP || !self.queue.pause(wait) {
+            if begun.elapsed().saturating_add(wait) > GIVE_UP || !self.queue.pause(wait) {
                 return None;
             }
         }

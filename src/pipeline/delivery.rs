@@ -126,7 +126,7 @@ impl Delivery {
             .logs
             .as_mut()
             .map(|logs| logs.write_line(&mut batch.logs));
-        if let Some(Err(error)) = traces.and(logs) {
+        for error in [traces, logs].into_iter().flatten().filter_map(Result::err) {
             self.messages.warn(&error.into());
         }
         if self.begun.take().is_some() {

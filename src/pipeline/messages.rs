@@ -79,10 +79,14 @@ pub fn only_counted(messages: Messages, ledger: &Ledger) {
 
 /// Reports the first loss of a cause, where the output has no lines for losses.
 pub fn lost(messages: Messages, cause: Cause) {
+    let where_not = match cause {
+        Cause::Otlp => "the receiver has not taken them",
+        _ => "they have no spans",
+    };
     messages.print(
         Verbosity::Normal,
         format_args!(
-            "requests were lost ({cause}): they have no spans; the last message has their number"
+            "requests were lost ({cause}): {where_not}; the last message has their number"
         ),
     );
 }

@@ -6,7 +6,7 @@
 //! passes them to the consumers, which write and measure them. The main thread controls which
 //! processes are traced: it attaches to new binaries, which takes 0.3 s each, and updates the tool's
 //! own metrics. Two threads read what other users can make hang: `lookout` reads processes and their
-//! files, and `counters` nginx's own counters.
+//! files, and `counters` nginx's own counters. `otlp` sends to a receiver, which others can make slow.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

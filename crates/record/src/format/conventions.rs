@@ -32,7 +32,8 @@ impl KnownMethods {
 
     /// Returns whether a method is written by its name.
     pub fn has(&self, method: &str) -> bool {
-        self.0.split(',').any(|known| known == method)
+        let mut known = self.0.split(',').filter(|known| !known.is_empty());
+        known.any(|known| known == method)
     }
 
     /// Returns the value of `http.request.method`.
@@ -49,7 +50,6 @@ impl KnownMethods {
 /// others.
 pub fn http_version(protocol: &str) -> Option<&'static str> {
     Some(match protocol {
-        "HTTP/0.9" => "0.9",
         "HTTP/1.0" => "1.0",
         "HTTP/1.1" => "1.1",
         "HTTP/2.0" => "2",

@@ -16,15 +16,15 @@ pub struct PartialSuccess {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Answer {
-    partial_success: Partial,
+    partial_success: Option<Partial>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Partial {
-    rejected_spans: Count,
-    rejected_log_records: Count,
-    error_message: String,
+    rejected_spans: Option<Count>,
+    rejected_log_records: Option<Count>,
+    error_message: Option<String>,
 }
 
 /// A number of 64 bits: a text, by the mapping of Protobuf to JSON, or a number, which it allows too.
@@ -33,12 +33,6 @@ struct Partial {
 enum Count {
     Number(u64),
     Text(String),
-}
-
-impl Default for Count {
-    fn default() -> Self {
-        Self::Number(0)
-    }
 }
 
 impl Count {
@@ -54,11 +48,12 @@ impl PartialSuccess {
     /// Reads it from the body of the answer. A body that is none says that all was taken.
     pub fn read(body: &[u8]) -> Self {
         let answer: Answer = serde_json::from_slice(body).unwrap_or_default();
-        let partial = answer.partial_success;
-        let [spans, records] = [partial.rejected_spans, partial.rejected_log_records];
+        let partial = answer.partial_success.unwrap_or_default();
+        let counts = [partial.rejected_spans, partial.rejected_log_records];
+        let [spans, records] = counts.map(|count| count.map_or(0, Count::number));
         Self {
-            rejected: spans.number().saturating_add(records.number()),
-            message: partial.error_message,
+            rejected: spans.saturating_add(records),
+            message: partial.error_message.unwrap_or_default(),
         }
     }
 }
@@ -80,7 +75,12 @@ mod tests {
                 5,
                 "x",
             ),
-            (r#"{"partialSuccess":{"rejectedLogRecords":7}}"#, 7, ""),
+            (
+                r#"{"partialSuccess":{"rejectedLogRecords":7,"errorMessage":null}}"#,
+                7,
+                "",
+            ),
+            (r#"{"partialSuccess":null}"#, 0, ""),
         ] {
             let expected = PartialSuccess {
                 rejected,
