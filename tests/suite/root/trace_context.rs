@@ -67,6 +67,11 @@ fn absent() {
         format!("traceparent: {}\r\n", FIRST.to_uppercase()),
         format!("traceparent: {FIRST}{}\r\n", "0".repeat(500)),
         format!("traceparent: {FIRST}\r\ntraceparent: {SECOND}\r\n"),
+        /* As long as a valid one, with a character of three bytes where each part begins and ends. */
+        format!("traceparent: \u{20ac}{}\r\n", &FIRST[3..]),
+        format!("traceparent: {}\u{20ac}{}\r\n", &FIRST[..34], &FIRST[37..]),
+        format!("traceparent: {}\u{20ac}\r\n", &FIRST[..52]),
+        String::new(),
     ];
     let records = records(&headers);
     assert_eq!(records.len(), headers.len());
