@@ -4,8 +4,8 @@
 
 use std::env;
 
-use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::Tried;
 use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::conventions::KnownMethods;
 use ngx_bpf_record::format::conventions::http_version;
@@ -76,9 +76,11 @@ impl OtelMetrics {
         exemplar: Option<Exemplar>,
         overflows: &Overflows,
     ) {
-        let request_method = request.request_method.as_deref();
+        /* One that is not known of a request is none that the conventions know. */
+        let method = request.request_method.as_deref();
         if let Some(ns) = request.elapsed_ns.filter(|_| !request.ending.tunnel) {
-            let labels = server_labels(self.method(request_method), request, route, place);
+            let method = self.known_methods.name(method.unwrap_or_default());
+            let labels = server_labels(method, request, route, place);
             self.server.observe(labels, ns, exemplar, overflows);
         }
     }
@@ -86,21 +88,16 @@ impl OtelMetrics {
     /// Measures an attempt at the upstream of this label.
     pub fn attempt(
         &mut self,
-        method: Option<&str>,
         upstream: &str,
-        (attempt, ns): (&Attempt<'_>, Option<u64>),
+        tried: &Tried<'_, '_>,
         exemplar: Option<Exemplar>,
         overflows: &Overflows,
     ) {
-        if let Some(ns) = ns {
-            let labels = client_labels(self.method(method), upstream, attempt);
+        if let Some(ns) = tried.lasted() {
+            let method = tried.method().map(|method| self.known_methods.name(method));
+            let labels = client_labels(method, upstream, tried);
             self.client.observe(labels, ns, exemplar, overflows);
         }
-    }
-
-    /// Returns the label of a method. One that is not known of a request is none that the conventions know.
-    fn method<'m>(&self, method: Option<&'m str>) -> &'m str {
-        self.known_methods.name(method.unwrap_or_default())
     }
 
     /// Called ten times a second.
@@ -160,13 +157,11 @@ fn server_labels(
     labels
 }
 
-/// Returns the labels of an attempt. The status is that of the upstream, and not the one that nginx itself puts there
-/// when no response came.
-fn client_labels(method: &str, upstream: &str, attempt: &Attempt<'_>) -> Labels {
-    let has_response = attempt.response_header_ns.is_some() || attempt.failure.is_none();
-    let status = attempt.status.filter(|_| has_response);
+/// Returns the labels of an attempt. What is not known of it is no label.
+fn client_labels(method: Option<&str>, upstream: &str, tried: &Tried<'_, '_>) -> Labels {
+    let status = tried.own_status();
     let is_error = status.is_some_and(|status| status >= 400);
-    let error = match attempt.failure {
+    let error = match tried.attempt.failure {
         Some(failure) => Some(failure.name().to_owned()),
         None => status.filter(|_| is_error).map(|status| status.to_string()),
     };
@@ -174,15 +169,16 @@ fn client_labels(method: &str, upstream: &str, attempt: &Attempt<'_>) -> Labels 
         true => (upstream, None),
         false => host_and_port(upstream),
     };
-    let address = without_brackets(address).to_owned();
+    let address = Some(address).filter(|address| *address != NONE);
+    let address = address.map(|address| without_brackets(address).to_owned());
     let labels = [
         ("error_type", error),
-        ("http_request_method", Some(method.to_owned())),
+        ("http_request_method", method.map(str::to_owned)),
         (
             "http_response_status_code",
             status.map(|status| status.to_string()),
         ),
-        ("server_address", Some(address)),
+        ("server_address", address),
         ("server_port", port.map(str::to_owned)),
     ];
     let labels = labels.into_iter();

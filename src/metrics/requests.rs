@@ -6,8 +6,8 @@
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::values::Failure;
 
-use super::attempts;
 use super::attempts::AttemptMetrics;
 use super::buckets::exemplar;
 use super::connections::ConnectionMetrics;
@@ -87,8 +87,8 @@ impl RequestMetrics {
         let place = self.place(request);
         let group = Group {
             upstream: match request.upstream_addr.as_deref() {
-                Some(addr) => self.upstream(addr),
-                None => NONE.to_owned(),
+                Some(addr) if !is_none_alive(request) => self.upstream(addr),
+                _ => NONE.to_owned(),
             },
             status: class(request.status),
             route: Route::label(&self.routes, request.request_uri.as_deref()),
@@ -114,20 +114,18 @@ impl RequestMetrics {
 
     /// Counts and measures the attempts of a request.
     fn attempts(&mut self, request: &Request<'_>, exemplar: Option<Exemplar>) {
-        attempts::timed(request, |attempt, ns| {
-            let Some(addr) = attempt.addr.as_deref() else {
-                return;
+        for tried in request.tried() {
+            let upstream = match tried.addr() {
+                Some(addr) => self.upstream(addr),
+                /* No server of the group was alive. */
+                None if tried.attempt.addr.is_some() => NONE.to_owned(),
+                None => continue,
             };
-            let upstream = self.upstream(addr);
             match &mut self.whole {
-                Whole::Nginx(_, attempts) => attempts.observe(&upstream, attempt, ns, exemplar),
-                Whole::Otel(otel) => {
-                    let method = request.request_method.as_deref();
-                    let timed = (attempt, ns);
-                    otel.attempt(method, &upstream, timed, exemplar, &self.overflows);
-                }
+                Whole::Nginx(_, attempts) => attempts.observe(&upstream, &tried, exemplar),
+                Whole::Otel(otel) => otel.attempt(&upstream, &tried, exemplar, &self.overflows),
             }
-        });
+        }
     }
 
     /// Counts a connection that ended without a request.
@@ -187,6 +185,12 @@ impl RequestMetrics {
             otel.tick();
         }
     }
+}
+
+/// Returns whether `upstream_addr` is the name of a group of which no server was alive.
+fn is_none_alive(request: &Request<'_>) -> bool {
+    let last = request.last_awaited();
+    last.is_some_and(|last| last.failure == Some(Failure::NoLiveUpstreams))
 }
 
 /// Returns the class of a status: `2xx` and so on, `none` without a status.

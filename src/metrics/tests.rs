@@ -15,6 +15,7 @@ use ngx_bpf_record::SPANS;
 use ngx_bpf_record::format::escape::is_unsafe;
 use ngx_bpf_record::schema;
 use ngx_bpf_record::values::End;
+use ngx_bpf_record::values::Failure;
 use ngx_bpf_record::values::Part;
 use ngx_bpf_record::values::Timeout;
 
@@ -243,15 +244,29 @@ fn otel() {
     assert!(!text.contains("http_server"), "{text}");
 }
 
-/// Check that a failed attempt is counted by server and reason.
+/// Check that a failed attempt is counted by server and reason. The name of a group of which no server was alive is no
+/// server, whatever it is.
 #[test]
 fn failures() {
-    let text = served(&[], &[schema::longest()]);
-    let addr = "x".repeat(128);
-    let expected = format!(
-        "nginx_http_upstream_failures_total{{upstream=\"{addr}\",failure=\"no_live_upstreams\"}} 40\n"
-    );
-    assert!(text.contains(&expected), "{text}");
+    let mut request = schema::longest();
+    request.upstreams.truncate(2);
+    request.subrequests.clear();
+    request.upstream_addr = Some("other".into());
+    for attempt in &mut request.upstreams {
+        attempt.addr = Some("other".into());
+        attempt.post_action = false;
+    }
+    request.upstreams[0].failure = Some(Failure::Closed);
+    request.upstreams[0].addr = Some("a:1".into());
+    let text = served(&[], &[request]);
+    for upstream in [
+        "upstream=\"a:1\",failure=\"closed\"} 1",
+        "upstream=\"none\",failure=\"no_live_upstreams\"} 1",
+    ] {
+        let expected = format!("nginx_http_upstream_failures_total{{{upstream}\n");
+        assert!(text.contains(&expected), "{text}");
+    }
+    assert!(!text.contains("upstream=\"other\""), "{text}");
 }
 
 /// Returns a request that a location has answered.
@@ -295,6 +310,7 @@ fn hostile() {
     let mut request = located("/\x1b[2J\r\n\u{9b}\u{202e}\\d\"", "unix:/\x07");
     request.upstreams = schema::longest().upstreams;
     request.upstreams[0].addr = Some("unix:/\x07".into());
+    request.upstreams[0].failure = Some(Failure::Closed);
     let text = served(&[], &[request]);
     assert!(text.chars().all(|c| c == '\n' || !is_unsafe(c)), "{text}");
     let location = r#"location="/\\x1b[2J\\x0d\\x0a\\u{9b}\\u{202e}\\d\"","#;

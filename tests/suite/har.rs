@@ -14,10 +14,10 @@ use super::common::recorded::fetched;
 use super::common::sources::project;
 use super::common::tool::PROGRAM;
 
-/// Returns the validator of all files of the npm package har-schema, each of which is a part of the schema.
+/// Returns the validator of all files of har-schema, as Debian packages it, each of which is a part of the schema.
 fn validator() -> Validator {
     let mut parts = Map::new();
-    for file in fs::read_dir(fetched("har-schema/package/lib")).unwrap() {
+    for file in fs::read_dir(fetched("har-schema/usr/share/nodejs/har-schema/lib")).unwrap() {
         let path = file.unwrap().path();
         let Some(name) = path
             .file_name()

@@ -166,44 +166,7 @@ pub struct Attempt<'a> {
     pub post_action: bool,
 }
 
-/// An attempt, and what its request says about it.
-#[derive(Clone, Copy, Debug)]
-pub struct Tried<'r, 'a> {
-    /// The group of its upstream; empty for a subrequest, of which it is not known.
-    pub group: &'r str,
-    /// The attempt.
-    pub attempt: &'r Attempt<'a>,
-    /// Whether another attempt followed it.
-    pub is_retried: bool,
-}
-
-impl<'r> Tried<'r, '_> {
-    /// Returns the address of the server; empty where nginx had not chosen one.
-    pub fn addr(&self) -> &'r str {
-        self.attempt.addr.as_deref().unwrap_or_default()
-    }
-}
-
 impl<'a> Request<'a> {
-    /// Returns all attempts: those of the request, and then those of its subrequests.
-    pub fn tried(&self) -> impl Iterator<Item = Tried<'_, 'a>> {
-        let group = self.place.upstream_name.as_deref().unwrap_or_default();
-        let own = (group, &self.upstreams);
-        let of_subrequests = self.subrequests.iter().map(|sub| ("", &sub.upstreams));
-        let series = [own].into_iter().chain(of_subrequests);
-        series.flat_map(|(group, attempts)| {
-            let attempts = attempts
-                .iter()
-                .enumerate()
-                .map(|(n, attempt)| (n + 1 < attempts.len(), attempt));
-            attempts.map(move |(is_retried, attempt)| Tried {
-                group,
-                attempt,
-                is_retried,
-            })
-        })
-    }
-
     /// Returns all attempts: those of the request, and then those of its subrequests.
     pub fn all_attempts(&self) -> impl Iterator<Item = &Attempt<'a>> {
         let subrequests = self.subrequests.iter().flat_map(|sub| &sub.upstreams);

@@ -369,6 +369,13 @@ names! {
     }
 }
 
+impl Failure {
+    /// Returns whether the upstream answered, with a status for which nginx tries another server.
+    pub fn is_of_status(self) -> bool {
+        self.name().starts_with("http_")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Failure;

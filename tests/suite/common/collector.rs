@@ -9,8 +9,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -24,8 +24,8 @@ use super::wait_right;
 pub enum Reply {
     /// The batch is taken.
     Taken,
-    /// It is taken after this time.
-    Slowly(Duration),
+    /// It is taken when the test drops the other end of this channel.
+    After(Receiver<()>),
     /// It is taken, except this number of its records.
     Partly(u64),
     /// It is not taken: the status, and other headers.
@@ -132,8 +132,8 @@ fn serve(
     };
     let (status, headers, text) = match reply(number, &path) {
         Reply::Taken => (200, "", "{}".to_owned()),
-        Reply::Slowly(time) => {
-            thread::sleep(time);
+        Reply::After(event) => {
+            let _ = event.recv();
             (200, "", "{}".to_owned())
         }
         Reply::Partly(count) => {

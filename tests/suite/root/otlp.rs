@@ -40,6 +40,7 @@ const HTTP: &str = "
             auth_request /check/wait-50;
             proxy_pass http://127.0.0.1:{upstream};
         }
+        location /cut/ { proxy_read_timeout 300ms; proxy_pass http://127.0.0.1:{upstream}; }
         location /check/ { internal; proxy_pass http://127.0.0.1:{upstream}; }
     }";
 
@@ -98,7 +99,8 @@ fn assert_record(tree: &Tree, record: &Record) {
             record.first_ns() + connect,
             "connect",
         );
-        if let Some(last) = attempt.upstream_response_last_byte_time {
+        let last = attempt.upstream_response_last_byte_time;
+        if let Some(last) = last.filter(|_| attempt.failure.is_none()) {
             assert_near(
                 client.end_time_unix_nano,
                 record.first_ns() + last - first,
@@ -106,6 +108,34 @@ fn assert_record(tree: &Tree, record: &Record) {
             );
         }
     }
+}
+
+/// Check attempts for whose response nginx waits in vain, whether a part of it has come or nothing: they last as long as
+/// nginx waits.
+#[test]
+fn cut_short() {
+    let upstream = Upstream::start();
+    let nginx = Nginx::with(HTTP, upstream.port);
+    let (records, ended) = traced(nginx, &[], |nginx| {
+        for uri in ["/cut/hang", "/cut/half-10/hang"] {
+            let mut client = Client::connect(nginx.port);
+            client.send(format!(
+                "GET {uri} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            ));
+            client.rest();
+        }
+    });
+    let trees = Tree::of_lines(&ended.stdout);
+    assert_eq!((trees.len(), records.len()), (2, 2));
+    for (tree, record) in trees.iter().zip(&records) {
+        assert_record(tree, record);
+        let client = tree.clients()[0];
+        assert_eq!(attribute(client, "error.type").as_deref(), Some("timeout"));
+        assert!(length(client) >= 290_000_000, "{tree:#?}");
+        assert!(length(client) <= length(&tree.server), "{tree:#?}");
+    }
+    let last = records[1].upstreams[0].upstream_response_last_byte_time;
+    assert!(last.is_some(), "{:#?}", records[1]);
 }
 
 /// Check a request that is tried again, plain ones, and one that waits for `limit_req` and for `auth_request`, each

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::attempt::Tried;
 use crate::request::Request;
 use crate::shares::Shares;
 use crate::statistics::times::Times;
+use crate::tried::Tried;
 use crate::values::End;
 use crate::values::Failure;
 
@@ -108,15 +108,23 @@ pub struct Peer {
 impl Peer {
     /// Returns the name of the row of an upstream.
     pub fn row_name(tried: &Tried<'_, '_>) -> String {
-        format!("{}\t{}", tried.group, tried.addr())
+        let (group, addr) = (tried.group(), tried.addr());
+        format!(
+            "{}\t{}",
+            group.unwrap_or_default(),
+            addr.unwrap_or_default()
+        )
     }
 
     /// Adds an attempt of a request.
     pub fn add(&mut self, request: &Request<'_>, tried: &Tried<'_, '_>) {
         let attempt = tried.attempt;
         if self.tries == 0 {
-            tried.group.clone_into(&mut self.group);
-            tried.addr().clone_into(&mut self.addr);
+            tried
+                .group()
+                .unwrap_or_default()
+                .clone_into(&mut self.group);
+            tried.addr().unwrap_or_default().clone_into(&mut self.addr);
         }
         self.tries += 1;
         if let Some(reused) = attempt.reused {
@@ -141,7 +149,7 @@ impl Peer {
         if let Some(ns) = read {
             self.read.add(ns);
         }
-        self.retried += u64::from(tried.is_retried);
+        self.retried += u64::from(tried.is_retried());
         match attempt.failure {
             Some(failure) => *self.failures.entry(failure).or_default() += 1,
             None => self.last_success = self.last_success.take().max(request.time.clone()),

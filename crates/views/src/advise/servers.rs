@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use ngx_bpf_record::Attempt;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::Tried;
 use ngx_bpf_record::statistics::Rows;
 use ngx_bpf_record::statistics::Times;
 use ngx_bpf_record::statistics::has_failed;
@@ -116,78 +117,43 @@ pub struct Closed {
     pub lasted_ns: u64,
 }
 
-/// An attempt in its request.
+/// An attempt, and the place of its request among all.
 struct Try<'r> {
-    /// The place of the request among all.
     nth: u64,
-    request: &'r Request<'r>,
-    attempt: &'r Attempt<'r>,
-    next: Option<&'r Attempt<'r>>,
-    /// Whether the client's response is the one of this attempt.
-    is_answer: bool,
+    tried: Tried<'r, 'r>,
 }
 
 impl Server {
     /// Adds all attempts of a request: the nth of all, which began at this moment.
     pub fn add_all(servers: &mut Rows<Self>, request: &Request<'_>, nth: u64, begin: Option<u64>) {
-        let own = &request.upstreams;
-        let answer = own.iter().rposition(|attempt| !attempt.post_action);
-        let group = request.place.upstream_name.as_deref().unwrap_or_default();
-        /* The group is that of the last attempt; after a redirect the others may have had another one. */
-        let is_redirected = request.place.redirects.is_some();
-        for (n, attempt) in own.iter().enumerate() {
-            let is_last = n + 1 == own.len();
-            let is_certain = is_last || !is_redirected;
-            let attempt = Try {
-                nth,
-                request,
-                attempt,
-                next: own.get(n + 1),
-                is_answer: answer == Some(n),
-            };
-            let group = if is_certain { group } else { "" };
-            Self::add_to(servers, group, &attempt, begin);
-        }
-        for sub in &request.subrequests {
-            for (n, attempt) in sub.upstreams.iter().enumerate() {
-                let attempt = Try {
-                    nth,
-                    request,
-                    attempt,
-                    next: sub.upstreams.get(n + 1),
-                    is_answer: false,
-                };
-                Self::add_to(servers, "", &attempt, begin);
-            }
+        for tried in request.tried() {
+            Self::add_to(servers, &Try { nth, tried }, begin);
         }
     }
 
     /// Adds an attempt to its server.
-    fn add_to(servers: &mut Rows<Self>, group: &str, attempt: &Try<'_>, begin: Option<u64>) {
-        let failure = attempt.attempt.failure;
-        let Some(addr) = attempt.attempt.addr.as_deref() else {
+    fn add_to(servers: &mut Rows<Self>, of: &Try<'_>, begin: Option<u64>) {
+        let Some(addr) = of.tried.addr() else {
             return;
         };
-        if failure == Some(Failure::NoLiveUpstreams) {
-            return;
-        }
+        let group = of.tried.group().unwrap_or_default();
         let server = servers.row(&format!("{group}\t{addr}"));
         if server.addr.is_empty() {
             group.clone_into(&mut server.group);
             addr.clone_into(&mut server.addr);
         }
         if !group.is_empty()
-            && let Some(config) = &attempt.request.place.config.upstream
+            && let Some(config) = &of.tried.request.place.config.upstream
         {
             server.config = Some(config.clone().into_owned());
         }
-        server.add_connection(attempt, begin);
-        server.add_answer(attempt);
+        server.add_connection(of, begin);
+        server.add_answer(of);
     }
 
     /// Adds the connection of an attempt: whether it was kept, and whether one had become free.
     fn add_connection(&mut self, of: &Try<'_>, begin: Option<u64>) {
-        let (request, attempt) = (of.request, of.attempt);
+        let (request, attempt) = (of.tried.request, of.tried.attempt);
         let Some(is_reused) = attempt.reused else {
             return;
         };
@@ -216,22 +182,22 @@ impl Server {
 
     /// Adds an attempt before which a connection had become free.
     fn add_avoidable(&mut self, of: &Try<'_>, is_reused: bool) {
-        let sent = of.attempt.upstream_request_first_byte_time;
-        let connect = of.attempt.upstream_connect_time;
+        let sent = of.tried.attempt.upstream_request_first_byte_time;
+        let connect = of.tried.attempt.upstream_connect_time;
         let took = sent
             .zip(connect)
             .and_then(|(to, from)| to.checked_sub(from));
         if let Some(took) = took.filter(|_| !is_reused) {
             self.avoidable.connect.add(took);
             self.avoidable.requests.add(of);
-            let elapsed = of.request.elapsed_ns.unwrap_or_default();
+            let elapsed = of.tried.request.elapsed_ns.unwrap_or_default();
             self.avoidable.elapsed_ns += u128::from(elapsed);
         }
     }
 
     /// Adds whether an attempt was answered, and how soon.
     fn add_answer(&mut self, of: &Try<'_>) {
-        let attempt = of.attempt;
+        let attempt = of.tried.attempt;
         if is_answered(attempt) {
             self.answered += 1;
             if let Some(idle) = attempt.reused_idle_ns {
@@ -241,7 +207,7 @@ impl Server {
             if let (Some(ns), None) = (attempt.response_header_ns, attempt.failure) {
                 self.header.add(ns);
                 self.header_requests.add(of);
-                let elapsed = of.request.elapsed_ns.unwrap_or_default();
+                let elapsed = of.tried.request.elapsed_ns.unwrap_or_default();
                 self.header_elapsed_ns += u128::from(elapsed);
             }
             return;
@@ -249,9 +215,9 @@ impl Server {
         let Some(failure) = attempt.failure.filter(|failure| is_silence(*failure)) else {
             return;
         };
-        let is_failure = has_failed(of.request);
-        let has_failed = of.is_answer && is_failure;
-        let lasted_ns = of.lasted().unwrap_or_default();
+        let is_failure = has_failed(of.tried.request);
+        let has_failed = of.tried.is_answer() && is_failure;
+        let lasted_ns = of.tried.lasted().unwrap_or_default();
         let is_first = self.silent.requests.add(of);
         self.silent.count += 1;
         self.silent.failed += u64::from(has_failed);
@@ -270,7 +236,7 @@ impl Server {
                 idle_ns: attempt.reused_idle_ns,
                 nth: attempt.connection_requests,
                 has_failed,
-                is_retried: of.next.is_some(),
+                is_retried: of.tried.is_retried(),
                 lasted_ns,
             });
         }
@@ -282,24 +248,6 @@ impl Server {
             return self.addr.clone();
         }
         format!("{} ({})", self.addr, self.group)
-    }
-}
-
-impl Try<'_> {
-    /// Returns how long the attempt lasted: to the next one, to the response of the client, or to the end. `None` when
-    /// it is not known.
-    fn lasted(&self) -> Option<u64> {
-        let from = self.attempt.upstream_connect_time?;
-        if let Some(next) = self.next {
-            return next.upstream_connect_time?.checked_sub(from);
-        }
-        let phases = &self.request.phases;
-        let end = || {
-            let first = phases.downstream_request_first_byte_time?;
-            first.checked_add(self.request.elapsed_ns?)
-        };
-        let answered = phases.downstream_response_first_byte_time.or_else(end);
-        answered?.checked_sub(from).filter(|_| self.is_answer)
     }
 }
 

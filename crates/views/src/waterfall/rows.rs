@@ -261,7 +261,7 @@ fn outcome(attempt: &Attempt<'_>) -> Option<String> {
     let Some(failure) = attempt.failure else {
         return status;
     };
-    let is_status = failure.name().starts_with("http_");
+    let is_status = failure.is_of_status();
     match status.filter(|_| attempt.response_header_ns.is_some() && !is_status) {
         Some(status) => Some(format!("{status}, {failure}")),
         None => Some(failure.to_string()),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
+use crossbeam_channel::bounded;
 use ngx_bpf_record::values::Cause;
 use tempfile::TempDir;
 
@@ -233,7 +234,8 @@ fn silent() {
     }
 }
 
-/// Check that at full rate a slow receiver loses requests, and that each is taken or counted.
+/// Check that a receiver that takes the first batch, and the others when the load is over, loses requests, and that each
+/// is taken or counted.
 #[test]
 fn slow() {
     let nginx = Nginx::start(&Config {
@@ -242,12 +244,16 @@ fn slow() {
         workers: 2,
         ..Config::default()
     });
-    let collector = Collector::start(|_, _| Reply::Slowly(Duration::from_millis(200)));
+    let (is_loaded, over) = bounded::<()>(0);
+    let collector = Collector::start(move |number, _| match number {
+        0 => Reply::Taken,
+        _ => Reply::After(over.clone()),
+    });
     let pid = nginx.pid().to_string();
     let tool = Tool::start(&["--pid", &pid, "--otlp", &collector.url()], 1);
     let answered = wrk(nginx.port, "/", 32, 4);
     let resident = tool.resident();
-    drop(nginx);
+    drop((is_loaded, nginx));
     let ended = tool.wait();
     let summary = ended.summary();
     println!("{summary:?}, {resident} bytes resident");
@@ -256,7 +262,7 @@ fn slow() {
         "{answered} {summary:?}"
     );
     assert!(
-        summary.written > 0 && resident < 128 << 20,
+        summary.written > 0 && summary.lost > 0 && resident < 128 << 20,
         "{summary:?} {resident}"
     );
     /* A batch whose answer has not come when the end gives up counts as lost, and was taken. */

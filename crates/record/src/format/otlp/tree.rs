@@ -182,9 +182,7 @@ impl<'t> Tree<'t> {
         let id = self.ids.span();
         self.add_server(request, (id, parent), life)?;
         waits::add(self, request, id, life)?;
-        let answered = request.phases.downstream_response_first_byte_time;
-        let series = Series::new(request, answered.map(|time| self.clock.at(time)));
-        series.add(self, id, life)?;
+        Series::new(request).add(self, id, life)?;
         for subrequest in &request.subrequests {
             self.add_subrequest(request, subrequest, (id, life))?;
         }
