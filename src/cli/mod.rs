@@ -78,11 +78,10 @@ impl Cli {
     pub fn checked(self) -> Result<Self, clap::Error> {
         let view = self.command.as_ref().and_then(Subcommands::view);
         let choice = view.map_or(&self.trace.choice, |view| &view.choice);
-        let is_grouped = match self.command.as_ref().and_then(Subcommands::group) {
-            Some(GroupKey::Variable(name)) => !choice.variable.contains(name),
-            _ => false,
-        };
-        let variables = choice.variable.len() + usize::from(is_grouped);
+        let group = self.command.as_ref().and_then(Subcommands::group);
+        let of_group = group.and_then(GroupKey::variable);
+        let of_group = of_group.filter(|name| choice.variable.iter().all(|asked| asked != name));
+        let variables = choice.variable.len() + usize::from(of_group.is_some());
         for (option, count) in [
             ("--variable", variables),
             ("--header", choice.header_names().len()),
@@ -128,7 +127,7 @@ impl Cli {
 
     /// Fails for options that spans have no use for, or that only spans have.
     fn check_spans(&self) -> Result<(), clap::Error> {
-        let has_spans = self.trace.writes_only_spans(false);
+        let has_spans = self.trace.writes_only_spans();
         let has_service = has_spans || self.trace.otlp.is_some();
         let choice = &self.trace.choice;
         let message = if !has_service && self.trace.service.is_some() {

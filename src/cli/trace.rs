@@ -104,10 +104,11 @@ impl TraceArgs {
     }
 
     /// Returns whether nothing but spans is written or sent, or lines have nothing else.
-    pub fn writes_only_spans(&self, is_terminal: bool) -> bool {
+    pub fn writes_only_spans(&self) -> bool {
         match (self.writes_lines(), &self.otlp) {
             (false, Some(endpoint)) => endpoint.logs().is_none(),
-            _ => self.format(is_terminal) == OutputFormat::Otlp,
+            /* A terminal chooses among others. */
+            _ => self.format(false) == OutputFormat::Otlp,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::commands::ending::Ending;
 use crate::commands::live;
 use crate::commands::recorded;
 use crate::follow::old_workers::OldWorkers;
+use crate::host::listen_overflows::ListenOverflows;
 use crate::host::terminal;
 use crate::output;
 use crate::pipeline::Started;
@@ -31,8 +32,16 @@ struct Seen {
     advisor: Advisor,
     requests: u64,
     lost: u64,
-    /// The workers that shut down while they are traced. It is empty for files.
-    old_workers: Arc<OnceLock<OldWorkers>>,
+    /// What is watched while nginx is traced. It is empty for files.
+    watched: Arc<OnceLock<Watched>>,
+}
+
+/// What is watched besides the records, of the nginx that are there when tracing begins.
+struct Watched {
+    /// The workers that shut down.
+    old_workers: OldWorkers,
+    /// How often their accept queues are full. `None` when that can't be read.
+    queues: Option<ListenOverflows>,
 }
 
 impl Seen {
@@ -42,7 +51,7 @@ impl Seen {
             advisor: Advisor::new(),
             requests: 0,
             lost: 0,
-            old_workers: Arc::default(),
+            watched: Arc::default(),
         }
     }
 
@@ -50,9 +59,11 @@ impl Seen {
     fn add(&mut self, record: &Record<'_>) {
         if let Record::Request(request) = record {
             self.requests += 1;
-            let old = self.old_workers.get();
-            if let Some(since) = old.and_then(|old| old.old_for(request.pid)) {
-                self.advisor.ended_in_old_worker(request, since);
+            if request.ending.tunnel
+                && let Some(watched) = self.watched.get()
+                && let Some(since) = watched.old_workers.old_for(request.pid)
+            {
+                self.advisor.tunnel_outlived(request, since);
             }
         }
         if let Record::Lost(lost) = record {
@@ -72,7 +83,9 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
     let files = &options.view.files;
     let (seen, source, is_fine) = if files.is_empty() {
         let (mut seen, traced, is_fine) = trace(options)?;
-        if let Some(count) = traced.listen_overflows {
+        let queues = seen.watched.get();
+        let queues = queues.and_then(|watched| watched.queues.as_ref());
+        if let Some(count) = queues.and_then(ListenOverflows::since) {
             seen.advisor.set_listen_overflows(count);
         }
         let lasted = u64::try_from(traced.lasted.as_nanos()).unwrap_or(u64::MAX);
@@ -101,21 +114,26 @@ pub fn advise(options: &AdviseArgs) -> Result<Ending> {
 /// Traces until the end, with what the rules look at.
 fn trace(options: &AdviseArgs) -> Result<(Seen, live::Traced, bool)> {
     let seen = Seen::new();
-    let old_workers = Arc::clone(&seen.old_workers);
+    let cell = Arc::clone(&seen.watched);
     live::trace(&options.view.choice, seen, Seen::add, |settings| {
         let extras = &mut settings.follow.extras;
         extras.config_lines = true;
         extras.blocked.get_or_insert(BLOCKED);
-        settings.started = Some(watched(old_workers, settings.started.take()));
+        settings.started = Some(watching(cell, settings.started.take()));
     })
 }
 
-/// Returns what begins to look for old workers when tracing has begun, and then does what it did before.
-fn watched(old_workers: Arc<OnceLock<OldWorkers>>, started: Option<Started>) -> Started {
+/// Returns what begins to watch when tracing has begun, and then does what was asked before.
+fn watching(cell: Arc<OnceLock<Watched>>, started: Option<Started>) -> Started {
     Box::new(move |begun| {
-        let watched = OldWorkers::watch(begun.pids.clone());
-        let watched = watched.context("failed to start a thread that looks for old workers")?;
-        let _ = old_workers.set(watched);
+        let queues = ListenOverflows::of(&begun.pids);
+        let old_workers = OldWorkers::watch(begun.pids.clone());
+        let old_workers =
+            old_workers.context("failed to start a thread that looks for old workers")?;
+        let _ = cell.set(Watched {
+            old_workers,
+            queues,
+        });
         started.map_or(Ok(()), |started| started(begun))
     })
 }

@@ -2,9 +2,7 @@
 //! Converts the options that choose what is traced to the settings of the layers below, which do not know the command
 //! line.
 
-use ngx_bpf_record::limits::ASKED_MAX;
 use ngx_bpf_record::statistics::GroupKey;
-use ngx_bpf_record::statistics::INGRESS_SERVICE;
 
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
@@ -45,14 +43,11 @@ pub fn settings(choice: &ChoiceArgs, sink: Option<Sink>) -> TraceSettings {
 
 /// Makes records have what they are grouped by.
 pub fn ask_for(settings: &mut TraceSettings, key: &GroupKey) {
-    let name = match key {
-        GroupKey::Variable(name) => name,
-        /* The services of a pod stand below it. */
-        GroupKey::Pod => INGRESS_SERVICE,
-        _ => return,
+    let Some(name) = key.variable() else {
+        return;
     };
     let variables = &mut settings.follow.extras.variables;
-    if !variables.iter().any(|asked| asked == name) && variables.len() < ASKED_MAX {
+    if !variables.iter().any(|asked| asked == name) {
         variables.push(name.to_owned());
     }
 }

@@ -14,7 +14,6 @@ use ngx_bpf_record::Record;
 
 use crate::cli::choice::ChoiceArgs;
 use crate::commands::choice;
-use crate::host::listen_overflows::ListenOverflows;
 use crate::pipeline;
 use crate::pipeline::TraceSettings;
 use crate::pipeline::sink::Sink;
@@ -25,16 +24,12 @@ pub struct Traced {
     pub name: String,
     /// How long it was traced.
     pub lasted: Duration,
-    /// How often an accept queue was full meanwhile, in the network namespaces of the nginx that were there at the
-    /// beginning. `None` when that can't be read.
-    pub listen_overflows: Option<u64>,
 }
 
 /// What is known when tracing has begun.
 struct Start {
     name: String,
     at: Instant,
-    queues: Option<ListenOverflows>,
 }
 
 /// Traces until the end, with settings that `change` adds to those of the options, and adds each record to the sum.
@@ -52,7 +47,6 @@ pub fn trace<S: Send + 'static>(
     let mut settings = choice::settings(choice, Some(Sink::View(Box::new(view))));
     settings.started = Some(Box::new(move |traced| {
         *locked(&begun) = Some(Start {
-            queues: ListenOverflows::of(&traced.pids),
             name: traced.name,
             at: Instant::now(),
         });
@@ -67,7 +61,6 @@ pub fn trace<S: Send + 'static>(
     let traced = Traced {
         name: start.name,
         lasted: lasted.min(choice.duration.unwrap_or(lasted)),
-        listen_overflows: start.queues.and_then(|queues| queues.since()),
     };
     let sum = Arc::into_inner(sum).ok_or_else(|| anyhow!("a thread still adds records"))?;
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -132,7 +132,7 @@ fn live(options: &TopArgs) -> Result<bool> {
     let inflight_to = Arc::clone(&screen.top);
     settings.inflight = Some(Arc::new(move |requests| {
         let mut top = inflight_to.lock().unwrap_or_else(PoisonError::into_inner);
-        top.set_inflight(requests);
+        top.set_inflight(requests.map_err(|error| format!("{error:#}")));
     }));
     settings.started = Some(Box::new(move |traced| {
         let thread = show(begun, traced.name, traced.signals.clone())?;

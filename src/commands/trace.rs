@@ -53,7 +53,7 @@ fn settings(options: &TraceArgs, hints: Vec<String>, is_terminal: bool) -> Trace
         stats: options.stats,
     });
     settings.filter.traced_only = options.traced_only;
-    settings.filter.spans_only = options.writes_only_spans(is_terminal);
+    settings.filter.spans_only = options.writes_only_spans();
     settings.delivery = options.otlp.clone().map(|endpoint| DeliverySettings {
         endpoint,
         service: options.service.clone(),

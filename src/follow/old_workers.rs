@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::follow::processes::NginxProcess;
+use crate::follow::processes::children_of;
 use crate::follow::role;
 
 /// The interval at which their titles are read.
@@ -26,7 +26,7 @@ type Seen = BTreeMap<u32, Instant>;
 pub struct OldWorkers(Arc<Mutex<Seen>>);
 
 impl OldWorkers {
-    /// Begins to look at these masters and workers, until the value is dropped. Fails when there can be no thread.
+    /// Begins to look at these masters and workers, and at the workers that the masters start, until the value is dropped. Fails when there can be no thread.
     pub fn watch(pids: Vec<u32>) -> io::Result<Self> {
         let seen = Arc::new(Mutex::new(Seen::new()));
         let to = Arc::downgrade(&seen);
@@ -63,11 +63,7 @@ fn look(pids: &[u32], to: &Weak<Mutex<Seen>>) {
 
 /// Returns those of the processes and of their children that are shutting down.
 fn old_workers(pids: &[u32]) -> Vec<u32> {
-    let processes = pids.iter().filter_map(|pid| {
-        let mut process = NginxProcess::hold(*pid).ok()?;
-        process.read_titles().ok()?;
-        Some(process)
-    });
-    let workers = processes.flat_map(|process| process.serving());
-    workers.filter(|pid| role::is_shutting_down(*pid)).collect()
+    let children = pids.iter().filter_map(|pid| children_of(*pid).ok());
+    let all = pids.iter().copied().chain(children.flatten());
+    all.filter(|pid| role::is_shutting_down(*pid)).collect()
 }

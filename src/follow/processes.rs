@@ -65,11 +65,7 @@ impl NginxProcess {
         let pid = self.pid;
         let role = Role::read(pid).with_context(|| format!("no process with pid {pid}"))?;
         self.role = Some(role);
-        let children = match listed_children(pid) {
-            Some(children) => children,
-            None => children(pid)?,
-        };
-        let children = children.into_iter();
+        let children = children_of(pid)?.into_iter();
         self.children = children
             .map(|child| (child, Role::current(child)))
             .collect();
@@ -279,7 +275,12 @@ fn listed_children(pid: u32) -> Option<Vec<u32>> {
     Some(children)
 }
 
-/// Returns the children of a process.
+/// Returns the current children of a process.
+pub fn children_of(pid: u32) -> Result<Vec<u32>> {
+    listed_children(pid).map_or_else(|| children(pid), Ok)
+}
+
+/// Returns the children of a process, by a search in all processes.
 fn children(pid: u32) -> Result<Vec<u32>> {
     let mut pids = pids()?;
     pids.retain(|child| parent(*child) == Some(pid));

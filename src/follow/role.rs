@@ -52,9 +52,7 @@ impl Role {
 
     /// Returns the role that a title states.
     fn of_title(title: &str) -> Self {
-        let named = title.split_once(": ");
-        let named = named.filter(|(name, _)| NAMES.contains(name));
-        match named.map(|(_, rest)| rest) {
+        match described(title) {
             Some(rest) if rest.starts_with("master process") => Self::Master,
             Some(rest) if rest.starts_with("worker process") => Self::Worker,
             Some(_) => Self::Helper,
@@ -63,9 +61,21 @@ impl Role {
     }
 }
 
-/// Returns whether the title of a worker says that it is shutting down. Reading it may block for ever.
+/// Returns what a title says of a process of nginx, after its name. `None` when it is none.
+fn described(title: &str) -> Option<&str> {
+    let named = title.split_once(": ");
+    let named = named.filter(|(name, _)| NAMES.contains(name));
+    named.map(|(_, rest)| rest)
+}
+
+/// Returns whether a title is that of a worker that is shutting down.
+fn says_shutting_down(title: &str) -> bool {
+    described(title).is_some_and(|rest| rest.starts_with("worker process is shutting down"))
+}
+
+/// Returns whether a process is a worker that is shutting down. Reading its title may block for ever.
 pub fn is_shutting_down(pid: u32) -> bool {
-    title(pid).is_ok_and(|title| title.contains(": worker process is shutting down"))
+    title(pid).is_ok_and(|title| says_shutting_down(&title))
 }
 
 /// Reads the beginning of a process's command line. The process decides on its length, which may be
@@ -88,6 +98,20 @@ mod tests {
     use std::process::Stdio;
 
     use super::Role;
+    use super::says_shutting_down;
+
+    /// Check which titles are those of workers that shut down.
+    #[test]
+    fn shutting_down() {
+        for (title, expected) in [
+            ("nginx: worker process is shutting down\0", true),
+            ("angie: worker process is shutting down #1\0", true),
+            ("nginx: worker process\0", false),
+            ("my nginx: worker process is shutting down\0", false),
+        ] {
+            assert_eq!(says_shutting_down(title), expected, "{title}");
+        }
+    }
 
     /// Check the titles that nginx and Angie give their processes.
     #[test]

@@ -48,6 +48,16 @@ impl<'r, 'a> Tried<'r, 'a> {
         group.filter(|_| is_certain)
     }
 
+    /// Returns the name of the row of its upstream.
+    pub fn row_name(&self) -> String {
+        let (group, addr) = (self.group(), self.addr());
+        format!(
+            "{}\t{}",
+            group.unwrap_or_default(),
+            addr.unwrap_or_default()
+        )
+    }
+
     /// Returns the method with which nginx asked, which is that of the request, unless nginx may have changed it: a cache
     /// makes GET of HEAD (`proxy_cache_convert_head`), and `error_page` of any other method. That of a subrequest is not
     /// known, and `proxy_method` is not seen.

@@ -34,22 +34,32 @@ pub fn width(text: &str, look: Look) -> usize {
     text.chars().map(|c| shown(c, look).1).sum()
 }
 
+/// Divides a text at its spaces into lines of this width. A word that is longer is a line of its own, which is cut when it
+/// is shown.
+pub fn wrap(text: &str, columns: usize, look: Look) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut taken = 0;
+    for word in text.split(' ') {
+        let of_word = width(word, look);
+        match lines.last_mut() {
+            Some(line) if taken + 1 + of_word <= columns => {
+                line.push(' ');
+                line.push_str(word);
+                taken += 1 + of_word;
+            }
+            _ => {
+                lines.push(word.to_owned());
+                taken = of_word;
+            }
+        }
+    }
+    lines
+}
+
 /// Returns a text after its head, in lines of the screen's width.
 pub fn paragraph(head: &str, text: &str, look: Look) -> String {
     let columns = look.width.saturating_sub(head.len()).max(PARAGRAPH_MIN);
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let last = lines.len() - 1;
-        let word = at_most(word, columns, look);
-        let needed = width(&lines[last], look) + 1 + width(&word, look);
-        if lines[last].is_empty() {
-            lines[last] = word;
-        } else if needed > columns {
-            lines.push(word);
-        } else {
-            lines[last] = format!("{} {word}", lines[last]);
-        }
-    }
+    let lines = wrap(text, columns, look);
     let indent = " ".repeat(head.len());
     let heads = [head].into_iter().chain(std::iter::repeat(indent.as_str()));
     lines

@@ -11,6 +11,9 @@ use crate::cell;
 use crate::look::Look;
 use crate::units;
 
+/// The lines of the screen, at most.
+pub const LINES: usize = 24;
+
 /// The requests that are shown: with the other lines they fill a screen.
 const ROWS: usize = 16;
 
@@ -25,8 +28,7 @@ const WIDE: usize = 60;
 /// Returns the screen. The oldest requests come first.
 pub fn terminal(requests: &[Inflight<'_>], look: Look) -> String {
     let is_tunnel = |request: &&Inflight<'_>| request.state == Some(State::Tunnel);
-    let (tunnels, mut requests): (Vec<_>, Vec<_>) = requests.iter().partition(is_tunnel);
-    requests.sort_by_key(|request| Reverse(request.age_ms));
+    let (tunnels, requests): (Vec<_>, Vec<_>) = requests.iter().partition(is_tunnel);
     let mut text = look.strong(&cell::at_most(
         &title(&requests, &tunnels),
         look.width,
@@ -170,6 +172,7 @@ mod tests {
     use ngx_bpf_record::Inflight;
     use ngx_bpf_record::values::State;
 
+    use super::LINES;
     use super::terminal;
     use crate::cell;
     use crate::look::Look;
@@ -210,6 +213,7 @@ mod tests {
         };
         requests[8].state = None;
         requests[9].age_ms = None;
+        requests.sort_by_key(|request| std::cmp::Reverse(request.age_ms));
         requests.extend(vec![
             Inflight {
                 state: Some(State::Tunnel),
@@ -231,7 +235,7 @@ mod tests {
             };
             let text = terminal(&requests(), look);
             assert!(text.lines().all(|line| cell::width(line, look) <= width));
-            assert!(text.lines().count() <= 24, "{text}");
+            assert!(text.lines().count() <= LINES, "{text}");
             insta::assert_snapshot!(format!("inflight_{width}"), text);
             assert_eq!(terminal(&[], look), "0 requests in flight\n");
         }

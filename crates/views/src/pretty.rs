@@ -4,7 +4,6 @@
 
 use std::io;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
@@ -16,6 +15,8 @@ use ngx_bpf_record::values::Cut;
 
 use crate::bar::bar;
 use crate::cell;
+use crate::clock::since_epoch;
+use crate::clock::time_of_day;
 use crate::look::Look;
 use crate::units;
 
@@ -46,13 +47,10 @@ impl<L: FnMut() -> Look> Pretty<L> {
 
     /// Returns the time of day of a moment of a record.
     fn time_of_day(&self, time: Option<&str>) -> String {
-        let known = time.and_then(|time| time.parse::<Timestamp>().ok());
+        let known = time.and_then(since_epoch);
         known.map_or_else(
             || " ".repeat("21:04:17.123".len()),
-            |time| {
-                let zoned = time.to_zoned(self.zone.clone());
-                zoned.strftime("%H:%M:%S.%3f").to_string()
-            },
+            |time| time_of_day(time, &self.zone, "%H:%M:%S.%3f"),
         )
     }
 

@@ -70,8 +70,8 @@ impl BinaryFacts {
     }
 }
 
-/// Takes requests in flight, the oldest first.
-pub type InflightTo = Arc<dyn Fn(Vec<Inflight<'static>>) + Send + Sync>;
+/// Takes requests in flight, the oldest first, or why they can't be read.
+pub type InflightTo = Arc<dyn Fn(Result<Vec<Inflight<'static>>>) + Send + Sync>;
 
 /// The reading of the requests in flight that SIGUSR2 asks for.
 #[derive(Default)]

@@ -34,8 +34,12 @@ impl Follower {
         match self.inflight.thread.take() {
             Some(thread) if !thread.is_finished() => {
                 self.inflight.thread = Some(thread);
-                let text = "the requests in flight are still being read";
-                return self.messages.print(Verbosity::Quiet, text);
+                /* Who takes them waits for them already. */
+                if self.inflight.to.is_none() {
+                    let text = "the requests in flight are still being read";
+                    self.messages.print(Verbosity::Quiet, text);
+                }
+                return;
             }
             /* It may have panicked: then nothing is known of what hung. */
             Some(thread) => self.inflight.hung.extend(thread.join().unwrap_or_default()),
@@ -43,7 +47,10 @@ impl Follower {
         }
         match self.start_inflight() {
             Ok(thread) => self.inflight.thread = Some(thread),
-            Err(error) => self.messages.warn(&error),
+            Err(error) => match &self.inflight.to {
+                Some(to) => to(Err(error)),
+                None => self.messages.warn(&error),
+            },
         }
     }
 
@@ -89,7 +96,7 @@ impl Follower {
                     messages.warn(error);
                 }
                 match to {
-                    Some(to) => to(reading.requests),
+                    Some(to) => to(Ok(reading.requests)),
                     None => print(&reading.requests, messages),
                 }
                 reading.hung

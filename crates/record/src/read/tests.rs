@@ -120,17 +120,22 @@ fn unknown_causes() {
     assert_eq!(pids(text.into_bytes()), (vec![1], expected));
 }
 
-/// Check that a line with very many unknown keys is read at once.
+/// Check that a line with very many unknown keys is read whole.
 #[test]
 fn many_keys() {
     let keys: String = (0..60_000).map(|n| format!(",\"k{n}\":{n}")).collect();
-    let text = line(1, &(keys + ",\"status\":\"many\""));
+    let text = line(1, &(keys + ",\"status\":\"many\",\"uri\":\"/last\""));
     let expected = Unread {
         lines: 0,
         partly: 1,
         lost: 0,
     };
-    assert_eq!(pids(text.into_bytes()), (vec![1], expected));
+    assert_eq!(pids(text.clone().into_bytes()), (vec![1], expected));
+    let record = Records::new(text.as_bytes()).next_record().unwrap();
+    let Some(Record::Request(request)) = record else {
+        panic!("it is no request");
+    };
+    assert_eq!(request.uri.as_deref(), Some("/last"));
 }
 
 /// Check that a line without an end does not fill the memory, and does not hide the next one.

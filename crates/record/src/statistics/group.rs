@@ -106,16 +106,6 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Returns the name of the row of an upstream.
-    pub fn row_name(tried: &Tried<'_, '_>) -> String {
-        let (group, addr) = (tried.group(), tried.addr());
-        format!(
-            "{}\t{}",
-            group.unwrap_or_default(),
-            addr.unwrap_or_default()
-        )
-    }
-
     /// Adds an attempt of a request.
     pub fn add(&mut self, request: &Request<'_>, tried: &Tried<'_, '_>) {
         let attempt = tried.attempt;

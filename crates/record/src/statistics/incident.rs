@@ -33,6 +33,8 @@ pub struct IncidentKind {
     pub failure: Option<Failure>,
     /// Whether the last attempt was on a kept connection.
     pub reused: bool,
+    /// Whether the header of the last attempt's response was whole.
+    pub has_header: bool,
     /// The upstream of the last attempt.
     pub upstream_addr: Option<String>,
 }
@@ -87,6 +89,7 @@ impl Incidents {
             last_phase: ending.last_phase,
             failure: last.and_then(|last| last.failure),
             reused: last.and_then(|last| last.reused).unwrap_or_default(),
+            has_header: last.is_some_and(|last| last.response_header_ns.is_some()),
             upstream_addr: request.upstream_addr.as_deref().map(str::to_owned),
         };
         let Some(incident) = self.kind(kind) else {

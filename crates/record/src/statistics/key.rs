@@ -53,7 +53,7 @@ const NAMES: [(&str, GroupKey); 11] = [
 ];
 
 /// The variable in which ingress-nginx has the service of Kubernetes that a request goes to.
-pub const INGRESS_SERVICE: &str = "proxy_upstream_name";
+const INGRESS_SERVICE: &str = "proxy_upstream_name";
 
 /// What stands before the name of a variable.
 const VARIABLE: &str = "variable:";
@@ -62,13 +62,22 @@ const VARIABLE: &str = "variable:";
 const ID_DIGITS: usize = 12;
 
 /// Returns the service that a request goes to: that of its ingress, or else the group of its upstream.
-pub fn service<'r>(request: &'r Request<'_>) -> Option<Cow<'r, str>> {
+pub fn service<'r>(request: &'r Request<'_>) -> Option<&'r str> {
     let service = request.place.variables.get(INGRESS_SERVICE);
     let service = service.or(request.place.upstream_name.as_ref());
-    service.map(|service| Cow::Borrowed(&**service))
+    service.map(|service| &**service)
 }
 
 impl GroupKey {
+    /// Returns the variable that records need for this key: its own, or of pods the service, which stands below them.
+    pub fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Variable(name) => Some(name),
+            Self::Pod => Some(INGRESS_SERVICE),
+            _ => None,
+        }
+    }
+
     /// Returns the value of this key. `None` when the request has none.
     pub fn of<'r>(&self, request: &'r Request<'_>) -> Option<Cow<'r, str>> {
         let text = |value: &'r Option<Cow<'_, str>>| value.as_deref().map(Cow::Borrowed);

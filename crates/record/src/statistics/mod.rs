@@ -11,7 +11,6 @@ pub use incident::Incident;
 pub use incident::IncidentKind;
 pub use incident::Incidents;
 pub use key::GroupKey;
-pub use key::INGRESS_SERVICE;
 pub use key::service;
 pub use rows::Rows;
 pub use slowest::Slowest;
@@ -156,7 +155,7 @@ impl Statistics {
             .row(key.as_deref().unwrap_or("(none)"))
             .add(request);
         for tried in request.tried() {
-            let row = self.peers.row(&Peer::row_name(&tried));
+            let row = self.peers.row(&tried.row_name());
             row.add(request, &tried);
         }
         self.incidents.add(request);

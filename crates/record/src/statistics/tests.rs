@@ -132,4 +132,19 @@ fn tunnels() {
         (statistics.all.requests, statistics.tunnel_times.count()),
         (0, 1)
     );
+    request.ending.tunnel_ns = None;
+    statistics.request(&request);
+    let times = statistics.tunnel_times.count();
+    assert_eq!((statistics.tunnels, times), (2, 1));
+}
+
+/// Check that what is not known of a request is no number: it has no status, and is not among the slowest.
+#[test]
+fn not_known() {
+    let mut statistics = empty();
+    statistics.request(&Request::default());
+    let all = &statistics.all;
+    assert_eq!((all.requests, all.without_status), (1, 1));
+    assert_eq!((all.statuses, all.elapsed.count()), ([0; 10], 0));
+    assert_eq!(statistics.slowest.requests().count(), 0);
 }

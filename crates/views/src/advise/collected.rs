@@ -73,12 +73,10 @@ impl Collected {
         self.listeners.request(request, begin);
     }
 
-    /// Adds that a request ended in a worker that had been shutting down for at least this long.
-    pub fn ended_in_old_worker(&mut self, request: &Request<'_>, since: Duration) {
-        if request.ending.tunnel {
-            let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-            self.location(request).outlived.add(ns);
-        }
+    /// Adds that a tunnel ended in a worker that had been shutting down for at least this long.
+    pub fn tunnel_outlived(&mut self, request: &Request<'_>, since: Duration) {
+        let ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+        self.location(request).outlived.add(ns);
     }
 
     /// Returns the location of a request.

@@ -129,8 +129,8 @@ impl Advisor {
 
     /// Adds that a request ended in a worker that had been shutting down for at least this long. Records do not have it:
     /// it is the title of the worker's process.
-    pub fn ended_in_old_worker(&mut self, request: &Request<'_>, since: Duration) {
-        self.collected.ended_in_old_worker(request, since);
+    pub fn tunnel_outlived(&mut self, request: &Request<'_>, since: Duration) {
+        self.collected.tunnel_outlived(request, since);
     }
 
     /// Returns what was found, the most expensive first: by requests that failed, then by the time that was lost, then

@@ -137,7 +137,7 @@ impl Server {
             return;
         };
         let group = of.tried.group().unwrap_or_default();
-        let server = servers.row(&format!("{group}\t{addr}"));
+        let server = servers.row(&of.tried.row_name());
         if server.addr.is_empty() {
             group.clone_into(&mut server.group);
             addr.clone_into(&mut server.addr);

@@ -5,6 +5,7 @@ use crate::advise::Finding;
 use crate::advise::RULES;
 use crate::cell::at_most;
 use crate::cell::width;
+use crate::cell::wrap;
 use crate::look::Look;
 use crate::units::counted;
 use crate::units::time;
@@ -64,7 +65,11 @@ impl Screen {
     /// Adds a text in as many lines as it needs: the first one has this indent, the others have that one.
     fn wrapped(&mut self, first: usize, others: usize, text: &str) {
         let mut indent = first;
-        for line in wrap(text, self.look.width.saturating_sub(others), self.look) {
+        for line in wrap(
+            text,
+            self.look.width.saturating_sub(others).max(LEAST),
+            self.look,
+        ) {
             self.line(indent, &line);
             indent = others;
         }
@@ -95,7 +100,7 @@ impl Screen {
         let cost = cost(finding);
         let number = format!("{number:<2} ");
         let indent = number.len();
-        let mut lines = wrap(&finding.title, all.saturating_sub(indent), look);
+        let mut lines = wrap(&finding.title, all.saturating_sub(indent).max(LEAST), look);
         let last = lines.pop().unwrap_or_default();
         for (n, line) in lines.iter().chain([&last]).enumerate() {
             let begin = if n == 0 {
@@ -127,7 +132,7 @@ impl Screen {
     /// Adds a text after a label.
     fn labelled(&mut self, label: &str, text: &str) {
         let columns = self.look.width.saturating_sub(ADVICE);
-        for (n, line) in wrap(text, columns, self.look).iter().enumerate() {
+        for (n, line) in wrap(text, columns.max(LEAST), self.look).iter().enumerate() {
             let label = if n == 0 { label } else { "" };
             let room = ADVICE - INDENT;
             self.line(INDENT, &format!("{label:<room$}{line}"));
@@ -150,27 +155,4 @@ fn cost(finding: &Finding) -> String {
         return String::new();
     }
     format!("costs {}", parts.join(", "))
-}
-
-/// Divides a text at its spaces into lines of this width. A word that is longer is a line of its own, which is cut
-/// when it is shown.
-fn wrap(text: &str, columns: usize, look: Look) -> Vec<String> {
-    let columns = columns.max(LEAST);
-    let mut lines: Vec<String> = Vec::new();
-    let mut taken = 0;
-    for word in text.split(' ') {
-        let of_word = width(word, look);
-        match lines.last_mut() {
-            Some(line) if taken + 1 + of_word <= columns => {
-                line.push(' ');
-                line.push_str(word);
-                taken += 1 + of_word;
-            }
-            _ => {
-                lines.push(word.to_owned());
-                taken = of_word;
-            }
-        }
-    }
-    lines
 }

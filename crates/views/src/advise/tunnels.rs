@@ -173,7 +173,7 @@ mod tests {
                 if let Record::Request(request) = &record
                     && n < count
                 {
-                    advisor.ended_in_old_worker(request, Duration::from_secs(seconds));
+                    advisor.tunnel_outlived(request, Duration::from_secs(seconds));
                 }
             }
             advisor.findings()

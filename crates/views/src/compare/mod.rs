@@ -171,34 +171,29 @@ impl Comparison {
                 after: Some(after),
                 more_than_chance: None,
             };
-            text += &change.row(units::significant, look);
+            text += &change.row(&change.name, units::significant, look);
         }
         let time = |ns: f64| units::time(ns.round() as u64);
         for change in &self.elapsed_ns {
-            text += &change.row(time, look);
+            text += &change.row(&change.name, time, look);
         }
-        text += &self.failed.row(|share| format!("{share:.2} %"), look);
+        let failed = &self.failed;
+        text += &failed.row(&failed.name, |share| format!("{share:.2} %"), look);
         if !self.stages.is_empty() {
             text += "\nwhat moved, mean time of a request\n";
         }
         for change in &self.stages {
-            let mut stages = Stage::ALL.into_iter();
-            let stage = stages.find(|stage| stage.name() == change.name);
-            let name = stage.map_or_else(
-                || change.name.clone(),
-                |stage| words::title(stage).to_owned(),
-            );
-            text += &Change {
-                name,
-                ..change.clone()
-            }
-            .row(time, look);
+            let stage = Stage::ALL
+                .into_iter()
+                .find(|stage| stage.name() == change.name);
+            let name = stage.map_or(change.name.as_str(), |stage| words::title(stage));
+            text += &change.row(name, time, look);
         }
         if !self.groups.is_empty() {
             text += "\np99 by group\n";
             let most = if all { usize::MAX } else { GROUPS };
             for change in self.groups.iter().take(most) {
-                text += &change.row(time, look);
+                text += &change.row(&change.name, time, look);
             }
         }
         text += "\n";
@@ -213,8 +208,8 @@ impl Change {
         (before > 0.0).then(|| (after - before) * 100.0 / before)
     }
 
-    /// Returns its row.
-    fn row(&self, show: impl Fn(f64) -> String, look: Look) -> String {
+    /// Returns its row, with this name.
+    fn row(&self, name: &str, show: impl Fn(f64) -> String, look: Look) -> String {
         let number = |number: Option<f64>| number.map_or("-".to_owned(), &show);
         let change = self.percent().map(|percent| match percent {
             percent if percent > PERCENT_MAX => format!(">{PERCENT_MAX} %"),
@@ -230,12 +225,7 @@ impl Change {
             number(self.after),
             change.unwrap_or_default(),
         ];
-        row(
-            &self.name,
-            numbers.each_ref().map(String::as_str),
-            mark,
-            look,
-        )
+        row(name, numbers.each_ref().map(String::as_str), mark, look)
     }
 }
 

@@ -8,7 +8,6 @@ use ngx_bpf_record::statistics::IncidentKind;
 use ngx_bpf_record::statistics::Statistics;
 use ngx_bpf_record::values::End;
 use ngx_bpf_record::values::Failure;
-use ngx_bpf_record::values::Part;
 
 use super::room::Room;
 use crate::cell;
@@ -106,8 +105,7 @@ fn what(kind: &IncidentKind) -> String {
             None => "the client left".to_owned(),
         },
         (_, Some(failure), _) => {
-            let has_header = kind.last_phase == Some(Part::UpstreamResponse);
-            let what = words::failed(failure, kind.reused, has_header);
+            let what = words::failed(failure, kind.reused, kind.has_header);
             format!("{upstream} {what}")
         }
         (_, None, Some(timeout)) => words::expired(timeout).to_owned(),

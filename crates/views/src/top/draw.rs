@@ -81,14 +81,11 @@ impl Top {
         let mut canvas = Canvas::new(buffer, body, self.settings.look);
         let title = head::title(self, canvas.width());
         canvas.line(&Line::styled(title, paint::strong()));
-        match &self.opened {
+        match (&self.hanging, &self.opened) {
             _ if self.is_help => self.paint_help(&mut canvas),
-            _ if self.hanging.is_some() => {
-                let hanging = self.hanging.iter();
-                hanging.for_each(|hanging| hanging.paint(&mut canvas));
-            }
-            Some(opened) => self.paint_opened(&mut canvas, opened),
-            None => self.paint_view(&mut canvas, area.height),
+            (Some(hanging), _) => hanging.paint(&mut canvas),
+            (None, Some(opened)) => self.paint_opened(&mut canvas, opened),
+            (None, None) => self.paint_view(&mut canvas, area.height),
         }
         if has_keys {
             let last = Rect {

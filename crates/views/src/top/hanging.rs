@@ -5,29 +5,31 @@ use ngx_bpf_record::Inflight;
 
 use super::Top;
 use super::paint::Canvas;
+use crate::cell;
 use crate::inflight;
 use crate::look::Look;
 
 /// The requests in flight, and how far they are scrolled.
 #[derive(Debug, Default)]
 pub struct Hanging {
-    /// `None` until they were read.
-    requests: Option<Vec<Inflight<'static>>>,
+    /// `None` until they were read. An error says why they were not.
+    requests: Option<Result<Vec<Inflight<'static>>, String>>,
     scroll: usize,
 }
 
 impl Hanging {
     /// Draws them.
     pub fn paint(&self, canvas: &mut Canvas<'_>) {
-        let Some(requests) = &self.requests else {
-            return canvas.text("nginx's memory is being read");
-        };
         let look = Look {
             width: canvas.width(),
             colour: false,
             ..canvas.look()
         };
-        let text = inflight::terminal(requests, look);
+        let text = match &self.requests {
+            None => "nginx's memory is being read".to_owned(),
+            Some(Ok(requests)) => inflight::terminal(requests, look),
+            Some(Err(why)) => cell::paragraph("", why, look),
+        };
         let lines: Vec<&str> = text.lines().collect();
         let first = self.scroll.min(lines.len().saturating_sub(canvas.left()));
         lines[first..].iter().for_each(|line| canvas.text(line));
@@ -35,7 +37,7 @@ impl Hanging {
 
     /// Scrolls by lines.
     pub fn move_by(&mut self, by: isize) {
-        self.scroll = self.scroll.saturating_add_signed(by);
+        self.scroll = self.scroll.saturating_add_signed(by).min(inflight::LINES);
     }
 }
 
@@ -46,7 +48,7 @@ impl Top {
     }
 
     /// Shows requests in flight, if they are still asked for.
-    pub fn set_inflight(&mut self, requests: Vec<Inflight<'static>>) {
+    pub fn set_inflight(&mut self, requests: Result<Vec<Inflight<'static>>, String>) {
         if let Some(hanging) = &mut self.hanging {
             hanging.requests = Some(requests);
             self.is_changed = true;

@@ -40,7 +40,7 @@ pub fn title(top: &Top, width: usize) -> String {
         state.to_owned(),
         format!("lost {}", units::count(top.lost())),
         format!("window {seconds} s"),
-        time_of_day(window.now(), &top.settings.zone),
+        time_of_day(window.now(), &top.settings.zone, "%H:%M:%S"),
     ];
     let right = fitting(&at_right, width.saturating_sub(TITLE_MIN + 2), look);
     let room = width.saturating_sub(cell::width(&right, look));

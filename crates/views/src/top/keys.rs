@@ -58,6 +58,9 @@ impl Top {
                 _ => Asked::Nothing,
             };
         }
+        if self.hanging.is_some() {
+            return self.hanging_key(key.code);
+        }
         match key.code {
             KeyCode::Char('q') => return Asked::Leave,
             KeyCode::Esc | KeyCode::Backspace => return self.back(key.code == KeyCode::Esc),
@@ -81,9 +84,36 @@ impl Top {
         Asked::Nothing
     }
 
+    /// Does what a key asks while the requests in flight are shown.
+    fn hanging_key(&mut self, code: KeyCode) -> Asked {
+        let by = match code {
+            KeyCode::Char('q') => return Asked::Leave,
+            KeyCode::Char('i') => return Asked::Inflight,
+            KeyCode::Char('?') => {
+                self.is_help = true;
+                0
+            }
+            KeyCode::Esc | KeyCode::Backspace => {
+                self.hanging = None;
+                0
+            }
+            KeyCode::Up | KeyCode::Char('k') => -1,
+            KeyCode::Down | KeyCode::Char('j') => 1,
+            KeyCode::PageUp => -PAGE,
+            KeyCode::PageDown | KeyCode::Char(' ') => PAGE,
+            KeyCode::Home => isize::MIN,
+            KeyCode::End => isize::MAX,
+            _ => 0,
+        };
+        if let Some(hanging) = &mut self.hanging {
+            hanging.move_by(by);
+        }
+        Asked::Nothing
+    }
+
     /// Does what a key asks that is of the views only.
     fn view_key(&mut self, code: KeyCode) {
-        if self.opened.is_some() || self.hanging.is_some() {
+        if self.opened.is_some() {
             return;
         }
         let views = views::all(self.shown().keys());
@@ -120,8 +150,7 @@ impl Top {
 
     /// Goes back by one step. At the first one, Esc first takes the filter away, and then leaves.
     fn back(&mut self, is_escape: bool) -> Asked {
-        if self.hanging.take().is_some() {
-        } else if let Some(opened) = &mut self.opened {
+        if let Some(opened) = &mut self.opened {
             if !opened.back() {
                 self.opened = None;
             }
@@ -136,7 +165,6 @@ impl Top {
     /// Opens what is selected.
     fn enter(&mut self) {
         match &mut self.opened {
-            _ if self.hanging.is_some() => {}
             Some(opened) => {
                 opened.open();
             }
@@ -146,10 +174,6 @@ impl Top {
 
     /// Selects the row this number of rows further down; up if it is negative.
     fn move_by(&mut self, by: isize) {
-        if let Some(hanging) = &mut self.hanging {
-            hanging.move_by(by);
-            return;
-        }
         if let Some(opened) = &mut self.opened {
             opened.move_by(by);
             return;
@@ -163,7 +187,6 @@ impl Top {
     /// Moves by a page: of rows, or of a text.
     fn page(&mut self, by: isize) {
         match &mut self.opened {
-            _ if self.hanging.is_some() => self.move_by(by),
             Some(opened) if opened.depth != Depth::Requests => {
                 opened.scroll = opened.scroll.saturating_add_signed(by);
             }
@@ -173,9 +196,6 @@ impl Top {
 
     /// Sorts by a column, which counts from 1; the same again: reversed. Without one, by the next column.
     fn sort(&mut self, digit: Option<u32>) {
-        if self.hanging.is_some() {
-            return;
-        }
         let columns = match &self.opened {
             Some(opened) => opened.table().columns,
             None => self.table().columns,

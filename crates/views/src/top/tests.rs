@@ -173,14 +173,17 @@ fn in_flight() {
         ..Default::default()
     }];
     let view = drawn(&top, 80, 24).to_string();
-    top.set_inflight(requests.clone());
+    top.set_inflight(Ok(requests.clone()));
     assert_eq!(drawn(&top, 80, 24).to_string(), view);
     assert_eq!(press(&mut top, "i"), Asked::Inflight);
     assert!(line(drawn(&top, 80, 24).buffer(), 1).contains("is being read"));
-    top.set_inflight(requests);
+    top.set_inflight(Ok(requests));
     insta::assert_snapshot!("in_flight", drawn(&top, 80, 24));
     assert_eq!(press(&mut top, "Enter 3 i"), Asked::Inflight);
-    press(&mut top, "Esc");
+    top.set_inflight(Err("the memory of 8 workers could not be read".to_owned()));
+    assert!(line(drawn(&top, 80, 24).buffer(), 1).contains("of 8 workers could"));
+    /* The view is neither frozen nor another one meanwhile. */
+    press(&mut top, "p u Esc");
     assert_eq!(drawn(&top, 80, 24).to_string(), view);
     top.settings.has_inflight = false;
     assert_eq!(press(&mut top, "i"), Asked::Nothing);

@@ -120,13 +120,13 @@ impl Slice {
         worker.what.request(request);
         worker.keep(&mut line);
         for tried in request.tried() {
-            let row = self.peers.row(&Peer::row_name(&tried));
+            let row = self.peers.row(&tried.row_name());
             row.what.add(request, &tried);
             row.keep(&mut line);
         }
         if let Some(pod) = GroupKey::Pod.of(request) {
             let service = service(request);
-            let name = format!("{pod}{BETWEEN}{}", service.as_deref().unwrap_or(NONE));
+            let name = format!("{pod}{BETWEEN}{}", service.unwrap_or(NONE));
             let row = self.services.row(&name);
             row.what.add(request);
             row.keep(&mut line);
@@ -274,15 +274,12 @@ impl Window {
 
     /// Returns the rows of the services of a pod.
     pub fn services(&self, pod: &str) -> Rows<Row<Group>> {
-        let rows = self.slices.iter().map(|slice| &slice.services);
-        let all = merged(rows, Group::merge);
         let mut own = Rows::<Row<Group>>::new(ROWS_MAX);
-        for (name, row) in all.named() {
-            let service = name
-                .strip_prefix(pod)
-                .and_then(|name| name.strip_prefix(BETWEEN));
-            if let Some(service) = service {
-                own.row(service).clone_from(row);
+        let named = self.slices.iter().flat_map(|slice| slice.services.named());
+        for (name, row) in named {
+            let rest = name.strip_prefix(pod);
+            if let Some(service) = rest.and_then(|rest| rest.strip_prefix(BETWEEN)) {
+                own.row(service).merge(row, Group::merge);
             }
         }
         own

@@ -32,12 +32,7 @@ pub fn why(request: &Request<'_>) -> Vec<String> {
     }
     for sub in &request.subrequests {
         let failed = sub.upstreams.iter().filter_map(|attempt| {
-            let (server, failure) = (server(attempt), attempt.failure?);
-            let what = words::failed(
-                failure,
-                attempt.reused == Some(true),
-                attempt.response_header_ns.is_some(),
-            );
+            let (server, what) = (server(attempt), failed(attempt)?);
             Some(format!("Of a subrequest: {server} {what}."))
         });
         sentences.extend(failed);
@@ -50,6 +45,13 @@ pub fn why(request: &Request<'_>) -> Vec<String> {
 /// Returns the name of the server of an attempt.
 fn server(attempt: &Attempt<'_>) -> String {
     attempt.addr.as_deref().unwrap_or("the upstream").to_owned()
+}
+
+/// Returns how an attempt failed. `None` when it did not.
+fn failed(attempt: &Attempt<'_>) -> Option<&'static str> {
+    let has_header = attempt.response_header_ns.is_some();
+    let is_kept = attempt.reused == Some(true);
+    Some(words::failed(attempt.failure?, is_kept, has_header))
 }
 
 /// Returns why an attempt failed. `None` when it did not.
@@ -78,11 +80,7 @@ fn of_attempt(
         ns => format!(" ({})", part(request, ns)),
     };
     let server = server(attempt);
-    let what = words::failed(
-        failure,
-        attempt.reused == Some(true),
-        attempt.response_header_ns.is_some(),
-    );
+    let what = failed(attempt)?;
     if request.upstreams.len() == 1 {
         return Some(format!("{server} {what}{lasted}."));
     }
