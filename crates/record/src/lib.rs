@@ -41,6 +41,7 @@ pub use waits::Waits;
 
 mod attempt;
 mod blocked;
+pub mod clock;
 mod connection;
 mod container;
 mod ending;

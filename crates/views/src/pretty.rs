@@ -15,10 +15,10 @@ use ngx_bpf_record::values::Cut;
 
 use crate::bar::bar;
 use crate::cell;
-use crate::clock::since_epoch;
 use crate::clock::time_of_day;
 use crate::look::Look;
 use crate::units;
+use ngx_bpf_record::clock::since_epoch;
 
 /// The cells of a bar.
 const BAR: usize = 10;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Request;
+use ngx_bpf_record::clock::unix_ns;
 use ngx_bpf_record::statistics::Rows;
 
 use crate::advise::listeners::Listeners;
 use crate::advise::locations::Location;
 use crate::advise::servers::Server;
 use crate::advise::workers::Worker;
-use crate::clock::since_epoch;
 
 /// The most upstream servers, and the most locations. Both are those of a configuration, which has fewer.
 const ROWS_MAX: usize = 128;
@@ -56,8 +56,7 @@ impl Default for Collected {
 impl Collected {
     /// Adds a request.
     pub fn request(&mut self, request: &Request<'_>) {
-        let begin = request.time.as_deref().and_then(since_epoch);
-        let begin = begin.and_then(|time| u64::try_from(time.as_nanos()).ok());
+        let begin = request.time.as_deref().and_then(unix_ns);
         if let Some(begin) = begin {
             let (first, last) = self.window.unwrap_or((begin, begin));
             self.window = Some((first.min(begin), last.max(begin)));

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::About;
-use crate::clock::since_epoch;
+use ngx_bpf_record::clock::since_epoch;
 
 /// The numbers of a summary. A key whose value does not exist is not there.
 #[derive(Debug, JsonSchema, Serialize)]

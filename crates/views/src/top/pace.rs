@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use ngx_bpf_record::Record;
 
 use super::window::WINDOW;
-use crate::clock::since_epoch;
+use ngx_bpf_record::clock::since_epoch;
 
 /// Returns how long to wait for a record, if the first one was shown at `started`, and records pass `speed` times as
 /// fast as they were written. All times of records count from 1970.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ngx_bpf_record::Request;
 
-use crate::clock::since_epoch;
+use ngx_bpf_record::clock::since_epoch;
 
 /// Returns when a request began, from 1970. `None` when that is not known.
 pub fn begin(request: &Request<'_>) -> Option<Duration> {

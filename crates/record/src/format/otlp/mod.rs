@@ -20,7 +20,6 @@ mod span;
 mod traces;
 mod tree;
 mod waits;
-mod wall_clock;
 
 /// The bytes from which on a batch that is a line is full. Its last request adds less than half a MiB; readers of lines
 /// have buffers of 1 MiB (the Collector's `otlpjsonfile` receiver).

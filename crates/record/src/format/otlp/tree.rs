@@ -16,7 +16,7 @@ use super::span::IS_REMOTE;
 use super::span::Kind;
 use super::span::Span;
 use super::waits;
-use super::wall_clock::unix_ns;
+use crate::clock::unix_ns;
 use crate::format::conventions;
 use crate::format::conventions::KnownMethods;
 use crate::format::conventions::Value;
