@@ -22,18 +22,19 @@ pub(super) const SERVER_ERROR: u32 = 500;
 const OTHER_METHOD: &str = "_OTHER";
 
 /// The methods that are written by their names.
-pub struct KnownMethods(String);
+pub struct KnownMethods(Vec<String>);
 
 impl KnownMethods {
     /// Takes the value of `KNOWN_METHODS_VARIABLE`, if it is set.
     pub fn new(variable: Option<String>) -> Self {
-        Self(variable.unwrap_or_else(|| KNOWN_METHODS.to_owned()))
+        let list = variable.as_deref().unwrap_or(KNOWN_METHODS).split(',');
+        let methods = list.filter(|method| !method.is_empty());
+        Self(methods.map(str::to_owned).collect())
     }
 
     /// Returns whether a method is written by its name.
     pub fn has(&self, method: &str) -> bool {
-        let mut known = self.0.split(',').filter(|known| !known.is_empty());
-        known.any(|known| known == method)
+        self.0.iter().any(|known| known == method)
     }
 
     /// Returns the value of `http.request.method`.

@@ -84,8 +84,8 @@ fn write_any(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(begin);
     /* Numbers of 20 digits, and some of 19, are greater than a signed one may be. */
     let is_long_number = value.len() >= 19 && begin.ends_with(b"\"");
-    let text = std::str::from_utf8(value).ok().filter(|_| is_long_number);
-    match text.and_then(|text| text.parse::<u64>().ok()) {
+    let text = is_long_number.then(|| std::str::from_utf8(value).ok());
+    match text.flatten().and_then(|text| text.parse::<u64>().ok()) {
         Some(number) => out.extend_from_slice(greatest(number).to_string().as_bytes()),
         None => out.extend_from_slice(value),
     }

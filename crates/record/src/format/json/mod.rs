@@ -3,12 +3,10 @@
 //! JSON but not safe on a terminal: they are escaped here.
 
 use std::io;
-use std::io::Write;
 
 use serde::Serialize;
-use serde_json::Serializer;
-use serde_json::ser::Formatter;
 
+use self::serializer::Line;
 use super::Format;
 use super::escape::is_unsafe;
 use crate::blocked::Blocked;
@@ -16,16 +14,11 @@ use crate::connection::Connection;
 use crate::lost::Lost;
 use crate::request::Request;
 
+mod serializer;
+mod string;
+
 /// Writes JSON lines.
 pub struct Json;
-
-/// A record with its type as the first key, without a copy of the record: see `Record`.
-#[derive(Serialize)]
-struct Tagged<'a, T> {
-    r#type: &'static str,
-    #[serde(flatten)]
-    record: &'a T,
-}
 
 impl Format for Json {
     fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()> {
@@ -59,13 +52,19 @@ pub(super) fn width(c: char) -> usize {
     }
 }
 
-/// Appends one record.
-fn write_record<T: Serialize>(
-    line: &mut Vec<u8>,
-    r#type: &'static str,
-    record: &T,
-) -> io::Result<()> {
-    write_line(line, &Tagged { r#type, record })
+/// Appends one record with its type as the first key: see `Record`.
+fn write_record(line: &mut Vec<u8>, r#type: &str, record: &impl Serialize) -> io::Result<()> {
+    let start = line.len();
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(r#type.as_bytes());
+    line.push(b'"');
+    let brace = line.len();
+    let result = write_line(line, record);
+    match result {
+        Ok(()) => line[brace] = b',',
+        Err(_) => line.truncate(start),
+    }
+    result
 }
 
 /// Appends an object as JSON, and a line end. Fails when the object can't be encoded; then nothing
@@ -82,31 +81,7 @@ pub fn write_line(line: &mut Vec<u8>, object: &impl Serialize) -> io::Result<()>
 
 /// Appends a value as JSON.
 pub(super) fn write_value(text: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
-    let mut serializer = Serializer::with_formatter(text, Safe);
-    value.serialize(&mut serializer).map_err(io::Error::from)
-}
-
-/// A formatter like that of serde_json, except that it escapes unsafe characters in strings.
-struct Safe;
-
-impl Formatter for Safe {
-    fn write_string_fragment<W: Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        /* The case of all keys and most values is fast: the compiler checks many bytes at once. */
-        if fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            return writer.write_all(fragment.as_bytes());
-        }
-        let mut written = 0;
-        for (at, c) in fragment.char_indices().filter(|(_, c)| is_unsafe(*c)) {
-            writer.write_all(&fragment.as_bytes()[written..at])?;
-            write!(writer, "\\u{:04x}", u32::from(c))?;
-            written = at + c.len_utf8();
-        }
-        writer.write_all(&fragment.as_bytes()[written..])
-    }
+    value.serialize(&mut Line(text)).map_err(io::Error::from)
 }
 
 #[cfg(test)]
