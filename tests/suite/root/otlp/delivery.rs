@@ -18,6 +18,7 @@ use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::ports::free_port;
 use crate::suite::common::record::Line;
+use crate::suite::common::spans::Tree;
 use crate::suite::common::spans::hex;
 use crate::suite::common::tool::Ended;
 use crate::suite::common::tool::Tool;
@@ -145,6 +146,27 @@ fn alone() {
     assert!(ended.stdout.is_empty());
     assert_eq!((collector.trees().len(), ended.summary().written), (5, 5));
     assert!(collector.logs("nginx.request").is_empty());
+}
+
+/// Check that the spans that are written and those that are sent are the same ones.
+#[test]
+fn same_ids() {
+    let collector = Collector::start(|_, _| Reply::Taken);
+    let nginx = Nginx::simple();
+    let pid = nginx.pid().to_string();
+    let options = ["--format", "otlp", "--otlp", &collector.url()];
+    let tool = Tool::start(&[&["--pid", &pid], &options[..]].concat(), 1);
+    get(&mut Client::connect(nginx.port), 5);
+    drop(nginx);
+    let ended = tool.wait();
+    ended.assert_clean();
+    let ids = |trees: Vec<Tree>| -> Vec<_> {
+        let servers = trees.into_iter().map(|tree| tree.server);
+        servers.map(|span| (span.trace_id, span.span_id)).collect()
+    };
+    let written = ids(Tree::of_lines(&ended.stdout));
+    assert_eq!(written.len(), 5);
+    assert_eq!(ids(collector.trees()), written);
 }
 
 /// Check that a batch is sent again after 429 and 503, that one that is refused is lost, and that what a partial success

@@ -3,19 +3,27 @@
 
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
+use std::sync::LazyLock;
 
-/// Makes ids that are random, and of which none is 0.
+use crate::request::Request;
+
+/// What the ids of this process follow from. The system's generator makes the keys of the standard library's hash maps.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Makes the ids of a request, of which none is 0. They are random, and the same in every output of this process: a
+/// request without `traceparent` that is written as spans and also sent is one trace.
 pub(super) struct Ids {
     /// Two sequences (SplitMix64) that begin at random places. One alone has too few places for ids of 128 bits.
     states: [u64; 2],
 }
 
 impl Ids {
-    /// Begins at places that the keys of the standard library's hash maps give, which the system's generator makes.
-    pub fn new() -> Self {
-        let keys = RandomState::new();
+    /// Begins at places that follow from what no two requests have in common.
+    pub fn of(request: &Request<'_>) -> Self {
+        let number = (request.connection, request.connection_requests);
+        let identity = (request.pid, number, request.time.as_deref());
         Self {
-            states: [keys.hash_one(0), keys.hash_one(1)],
+            states: [0, 1].map(|sequence| KEYS.hash_one((sequence, identity))),
         }
     }
 
@@ -73,15 +81,29 @@ mod tests {
     use super::Ids;
     use super::parse_hex;
     use super::write_hex;
+    use crate::request::Request;
 
-    /// Check that ids differ, also those of two generators, and that what is written is read.
+    /// Returns the ids of a request on a connection.
+    fn ids(connection: u64) -> [u128; 3] {
+        let request = Request {
+            connection: Some(connection),
+            ..Default::default()
+        };
+        let mut ids = Ids::of(&request);
+        [ids.trace(), ids.span().into(), ids.span().into()]
+    }
+
+    /// Check that ids differ, and that those of one request are the same.
     #[test]
-    fn ids() {
-        let (mut one, mut other) = (Ids::new(), Ids::new());
-        let ids: BTreeSet<u128> = (0..10_000)
-            .flat_map(|_| [one.trace(), other.trace(), one.span().into()])
-            .collect();
-        assert_eq!(ids.len(), 30_000);
+    fn of_request() {
+        let all: BTreeSet<u128> = (0..10_000).flat_map(ids).collect();
+        assert_eq!(all.len(), 30_000);
+        assert_eq!(ids(7), ids(7));
+    }
+
+    /// Check that what is written is read.
+    #[test]
+    fn hexadecimal() {
         let mut text = Vec::new();
         write_hex(&mut text, 0x00f0_67aa_0ba9_02b7);
         assert_eq!(text, b"00f067aa0ba902b7");

@@ -5,7 +5,6 @@ use std::io;
 
 use super::groups::Groups;
 use super::groups::Lists;
-use super::ids::Ids;
 use super::names::Names;
 use super::resource::Identity;
 use super::tree::SpanContext;
@@ -20,7 +19,6 @@ const LISTS: Lists = Lists(["resourceSpans", "scopeSpans", "spans"]);
 pub struct Traces {
     names: Names,
     known_methods: KnownMethods,
-    ids: Ids,
     groups: Groups,
     /// The number of requests in the batch.
     requests: u64,
@@ -34,7 +32,6 @@ impl Traces {
         Self {
             names: Names::new(),
             known_methods: KnownMethods::new(known_methods),
-            ids: Ids::new(),
             groups: Groups::new(identity),
             requests: 0,
             bytes: 0,
@@ -47,7 +44,7 @@ impl Traces {
         let spans = self.groups.of_request(request);
         let before = spans.len();
         let (names, methods) = (&self.names, &self.known_methods);
-        let written = Tree::write(spans, names, methods, &mut self.ids, request);
+        let written = Tree::write(spans, names, methods, request);
         if written.is_err() {
             spans.truncate(before);
         }

@@ -135,7 +135,7 @@ pub(super) struct Tree<'t> {
     pub out: &'t mut Vec<u8>,
     pub names: &'t Names,
     pub known_methods: &'t KnownMethods,
-    pub ids: &'t mut Ids,
+    pub ids: Ids,
     pub clock: Clock,
     trace: u128,
     /// The flags of spans whose parent is in this process.
@@ -149,12 +149,12 @@ impl<'t> Tree<'t> {
         out: &'t mut Vec<u8>,
         names: &'t Names,
         known_methods: &'t KnownMethods,
-        ids: &'t mut Ids,
         request: &Request<'_>,
     ) -> io::Result<Option<SpanContext>> {
         let Some(clock) = Clock::of(request) else {
             return Ok(None);
         };
+        let mut ids = Ids::of(request);
         let parent = Parent::of(&request.trace);
         let flags = parent.as_ref().map_or(SAMPLED, |parent| parent.flags);
         let mut tree = Self {
