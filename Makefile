@@ -94,7 +94,7 @@ ifeq ($(shell id -u),0)
 	tests/kernels/run --some 6.1 || [ $$? -eq 77 ]
 else
 	$(CARGO) test --locked --workspace -- --skip root::
-	$(CARGO) test --locked --test integration -- --ignored $$(tests/missing)
+	$(CARGO) test --locked --test integration -- --ignored --skip root:: $$(tests/missing)
 	@echo 'SKIP root::: not root'
 endif
 

@@ -25,6 +25,7 @@ use crate::suite::common::tool::Tool;
 use crate::suite::common::upstream::Upstream;
 
 mod delivery;
+mod store;
 
 /// A group whose first server refuses connections, and a location that waits.
 const HTTP: &str = "

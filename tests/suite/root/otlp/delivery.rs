@@ -29,7 +29,7 @@ use crate::suite::root::trace_context::SECOND;
 const END: Duration = Duration::from_secs(8);
 
 /// A tool that sends to a receiver, and writes JSON to a file.
-struct Sending {
+pub struct Sending {
     tool: Tool,
     file: PathBuf,
     _folder: TempDir,
@@ -37,7 +37,7 @@ struct Sending {
 
 impl Sending {
     /// Starts one.
-    fn start(nginx: &Nginx, url: &str, options: &[&str]) -> Self {
+    pub fn start(nginx: &Nginx, url: &str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("records.json");
         let (pid, path) = (nginx.pid().to_string(), file.display().to_string());
@@ -50,7 +50,7 @@ impl Sending {
     }
 
     /// Ends it by SIGTERM, in bounded time. Returns the lines of the file as well.
-    fn stop(self) -> (Ended, Vec<Line>) {
+    pub fn stop(self) -> (Ended, Vec<Line>) {
         let begun = Instant::now();
         self.tool.signal("TERM");
         let ended = self.tool.wait();
