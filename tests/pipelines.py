@@ -42,12 +42,17 @@ def check_collector(config):
     assert used == there, (used, there)
 
 
+followed = []
 configurations = sorted(glob.glob(f"{folder}/*/*.yaml"))
 assert len(configurations) == 10, configurations
 for name in configurations:
     with open(name) as file:
         config = yaml.safe_load(file)
     (check_collector if "service" in config else check_vector)(config)
+    if "filelog" in config.get("receivers", {}):
+        followed.append(config["receivers"]["filelog"]["operators"])
+# The lines of a file are the same, wherever they are sent.
+assert len(followed) == 2 and followed[0] == followed[1], followed
 with open(f"{folder}/logstash/ngx-bpf.conf") as file:
     sections = logstash_pipeline_parser.Pipeline(file.read()).parse()
 assert [name for name, _ in sections] == ["input", "filter", "output"], sections
