@@ -2,7 +2,8 @@
 --   clickhouse-client --multiquery <schema.sql
 --
 -- The columns have the names of the keys. A number or a Boolean that a record does not have is NULL, and a text is
--- empty. Names that the configuration gives, and those of fixed sets, are LowCardinality; what clients choose is not.
+-- empty. Names that the configuration gives, and those of fixed sets, are LowCardinality. What clients choose is
+-- not, except methods, protocols and the flags of traces: almost all clients choose from a few of these.
 CREATE DATABASE IF NOT EXISTS ngx_bpf;
 
 CREATE TABLE IF NOT EXISTS ngx_bpf.records
