@@ -298,7 +298,7 @@ fn keys_of_vector() {
         "message",
     ];
     let mut common = BTreeSet::new();
-    for record in ["request", "lost"] {
+    for record in ["request", "connection", "blocked", "lost"] {
         let keys = schema["$defs"][record]["properties"]
             .as_object()
             .unwrap()
