@@ -62,11 +62,10 @@ pub fn otel_histograms() -> Family<Histogram> {
 /// Returns the exemplar of a request that ends now. `None` unless it has a trace, and its client says that the trace is
 /// sampled: there is nothing to look at otherwise.
 pub fn exemplar(trace: &Trace<'_>) -> Option<Exemplar> {
-    let flags = u8::from_str_radix(trace.trace_flags.as_deref()?, 16).ok()?;
-    if flags & 1 == 0 {
+    if trace.flags()? & Trace::SAMPLED == 0 {
         return None;
     }
-    let trace_id = u128::from_str_radix(trace.trace_id.as_deref()?, 16).ok()?;
+    let trace_id = trace.id()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     let unix_ms = u64::try_from(now.as_millis()).ok()?;
     Some(Exemplar { trace_id, unix_ms })

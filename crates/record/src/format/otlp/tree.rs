@@ -7,7 +7,6 @@ use std::io;
 use super::attempts::Series;
 use super::attributes::Attributes;
 use super::ids::Ids;
-use super::ids::parse_hex;
 use super::names::Names;
 use super::names::is_attribute;
 use super::span;
@@ -26,8 +25,8 @@ use crate::request::Request;
 use crate::subrequest::Subrequest;
 use crate::trace::Trace;
 
-/// The lowest bit of the flags of a trace: it is sampled.
-const SAMPLED: u32 = 1;
+/// The flags of a trace that is sampled.
+const SAMPLED: u32 = Trace::SAMPLED as u32;
 
 /// The trace that a request belongs to, and its parent there.
 struct Parent {
@@ -39,13 +38,15 @@ struct Parent {
 impl Parent {
     /// Returns what the client states. `None` when it states none.
     fn of(trace: &Trace<'_>) -> Option<Self> {
-        let span = parse_hex(trace.parent_span_id.as_deref()?, 16)?;
-        /* Records of before there was `trace_flags` do not have it. */
-        let flags = trace.trace_flags.as_deref().unwrap_or("01");
+        let flags = match trace.trace_flags {
+            Some(_) => trace.flags()?,
+            /* Records of before there was `trace_flags` do not have it. */
+            None => Trace::SAMPLED,
+        };
         Some(Self {
-            trace: parse_hex(trace.trace_id.as_deref()?, 32)?,
-            span: u64::try_from(span).ok()?,
-            flags: u8::from_str_radix(flags, 16).ok()?.into(),
+            trace: trace.id()?,
+            span: trace.parent_id()?,
+            flags: flags.into(),
         })
     }
 }
