@@ -2,16 +2,16 @@
 //! The metrics of HTTP that OpenTelemetry's conventions define (`--metrics-names otel`), with the names that Prometheus has
 //! for them: a dot is an underscore, and the unit is in the name.
 
+use std::borrow::Cow;
 use std::env;
 
 use ngx_bpf_record::Request;
 use ngx_bpf_record::Tried;
 use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::conventions::KnownMethods;
+use ngx_bpf_record::format::conventions::error_type;
 use ngx_bpf_record::format::conventions::http_version;
-use ngx_bpf_record::format::conventions::with_error_type;
-use ngx_bpf_record::host::host_and_port;
-use ngx_bpf_record::host::without_brackets;
+use ngx_bpf_record::format::conventions::server;
 
 use super::buckets::otel_histograms;
 use super::exposition::Exemplar;
@@ -141,7 +141,7 @@ fn server_labels(
     let version = request.server_protocol.as_deref().and_then(http_version);
     let status = request.status.map(|status| status.to_string());
     let labels = [
-        ("error_type", error_type(request)),
+        ("error_type", error_type(request).map(Cow::into_owned)),
         ("http_request_method", Some(method.to_owned())),
         ("http_response_status_code", status),
         ("network_protocol_version", version.map(str::to_owned)),
@@ -159,37 +159,23 @@ fn server_labels(
 
 /// Returns the labels of an attempt. What is not known of it is no label.
 fn client_labels(method: Option<&str>, upstream: &str, tried: &Tried<'_, '_>) -> Labels {
-    let status = tried.own_status();
-    let is_error = status.is_some_and(|status| status >= 400);
-    let error = match tried.attempt.failure {
-        Some(failure) => Some(failure.name().to_owned()),
-        None => status.filter(|_| is_error).map(|status| status.to_string()),
+    let status = tried.own_status().map(|status| status.to_string());
+    let (address, port) = match upstream {
+        NONE => (None, None),
+        _ => {
+            let (address, port) = server(upstream);
+            (Some(address), port)
+        }
     };
-    let (address, port) = match upstream.starts_with("unix:") {
-        true => (upstream, None),
-        false => host_and_port(upstream),
-    };
-    let address = Some(address).filter(|address| *address != NONE);
-    let address = address.map(|address| without_brackets(address).to_owned());
     let labels = [
-        ("error_type", error),
+        ("error_type", tried.error_type().map(Cow::into_owned)),
         ("http_request_method", method.map(str::to_owned)),
-        (
-            "http_response_status_code",
-            status.map(|status| status.to_string()),
-        ),
-        ("server_address", address),
-        ("server_port", port.map(str::to_owned)),
+        ("http_response_status_code", status),
+        ("server_address", address.map(str::to_owned)),
+        ("server_port", port.map(|port| port.to_string())),
     ];
     let labels = labels.into_iter();
     labels
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
-}
-
-/// Returns the label of an error.
-fn error_type(request: &Request<'_>) -> Option<String> {
-    let mut error = None;
-    with_error_type(request, |text| error = Some(text.to_owned()));
-    error
 }

@@ -205,13 +205,14 @@ fn otel() {
     full.server_protocol = Some("HTTP/2.0".into());
     full.http_host = Some("chosen.by.the.client".into());
     full.upstreams = schema::longest().upstreams;
-    full.upstreams.truncate(1);
-    let attempt = &mut full.upstreams[0];
-    attempt.addr = Some("[::1]:81".into());
-    attempt.status = Some(404);
-    attempt.failure = None;
-    attempt.upstream_connect_time = Some(0);
-    attempt.upstream_response_last_byte_time = Some(20_000_000);
+    full.upstreams.truncate(2);
+    for (attempt, addr) in full.upstreams.iter_mut().zip(["[::1]:81", "unix:/run/app"]) {
+        attempt.addr = Some(addr.into());
+        attempt.status = Some(404);
+        attempt.failure = None;
+        attempt.upstream_connect_time = Some(0);
+        attempt.upstream_response_last_byte_time = Some(20_000_000);
+    }
     let mut bare = Request {
         elapsed_ns: Some(1),
         request_method: Some("BREW".into()),
@@ -226,6 +227,8 @@ fn otel() {
         "http_server_request_duration_seconds_count{http_request_method=\"_OTHER\",url_scheme=\"http\"} 1",
         "http_client_request_duration_seconds_bucket{le=\"0.025\",error_type=\"404\",http_request_method=\"GET\",\
          http_response_status_code=\"404\",server_address=\"::1\",server_port=\"81\"} 1",
+        "http_client_request_duration_seconds_count{error_type=\"404\",http_request_method=\"GET\",\
+         http_response_status_code=\"404\",server_address=\"/run/app\"} 1",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
     }

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An attempt at an upstream in its request: what follows from the two together.
 
+use std::borrow::Cow;
+
 use crate::attempt::Attempt;
 use crate::request::Request;
 use crate::values::Failure;
+
+/// The lowest status that is an error for a client.
+const CLIENT_ERROR: u32 = 400;
 
 /// An attempt, and what its request says about it.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +92,16 @@ impl<'r, 'a> Tried<'r, 'a> {
         let is_nginx = matches!(status, 502 | 504) && attempt.response_header_ns.is_none();
         let is_of_status = attempt.failure.is_none_or(Failure::is_of_status);
         (!is_nginx || is_of_status).then_some(status)
+    }
+
+    /// Returns the value of OpenTelemetry's `error.type`, if it has one: the failure, else a status of 400 and above.
+    pub fn error_type(&self) -> Option<Cow<'static, str>> {
+        if let Some(failure) = self.attempt.failure {
+            return Some(failure.name().into());
+        }
+        let status = self.own_status();
+        let status = status.filter(|status| *status >= CLIENT_ERROR)?;
+        Some(status.to_string().into())
     }
 
     /// Returns when nginx was done with it, on the clock of `phases`: with the last byte of the response or, if it waited
@@ -217,6 +232,25 @@ mod tests {
         }
         let refused = request(vec![attempt(10, Some(20), Some(Failure::InvalidHeader))]);
         assert_eq!(lasted(&refused), [Some(10)]);
+    }
+
+    /// Check the type of an error: the failure, else the status that the upstream sent.
+    #[test]
+    fn error_types() {
+        for (status, failure, expected) in [
+            (200, None, None),
+            (399, None, None),
+            (404, None, Some("404")),
+            (404, Some(Failure::Closed), Some("closed")),
+            (502, None, Some("502")),
+            (502, Some(Failure::ConnectError), Some("connect_error")),
+        ] {
+            let mut attempt = attempt(10, None, failure);
+            attempt.status = Some(status);
+            let request = request(vec![attempt]);
+            let error = request.tried().next().unwrap().error_type();
+            assert_eq!(error.as_deref(), expected, "{status} {failure:?}");
+        }
     }
 
     /// Check that what an attempt of a subrequest, of `post_action` or before a redirect does not have is absent.

@@ -2,6 +2,8 @@
 //! What OpenTelemetry's semantic conventions make of keys that become several attributes, or none of which is the
 //! key itself.
 
+use std::borrow::Cow;
+
 use crate::host::host_and_port;
 use crate::host::without_brackets;
 use crate::request::Request;
@@ -92,12 +94,14 @@ pub(super) fn derived(
     if let Some(host) = request.http_host.as_deref()
         && !request.truncated.contains(&Cut::HttpHost)
     {
-        add_address(host, add);
+        add_server(name_and_port(host), add);
     }
     if let Some(status) = request.status {
         add("http.response.status_code", Value::Number(status.into()));
     }
-    with_error_type(request, |error| add("error.type", Value::Text(error)));
+    if let Some(error) = error_type(request) {
+        add("error.type", Value::Text(&error));
+    }
 }
 
 /// Adds `http.request.method`, and the original method when it is not a known one.
@@ -112,11 +116,29 @@ pub(super) fn add_method(
     }
 }
 
-/// Adds `server.address` and `server.port` of a name or an address, with or without a port.
-pub(super) fn add_address(address: &str, add: &mut dyn FnMut(&'static str, Value<'_>)) {
-    let (name, port) = host_and_port(address);
-    add("server.address", Value::Text(without_brackets(name)));
-    if let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) {
+/// Returns what an address of nginx's upstreams says about the server: its name without the brackets of IPv6, or the path
+/// of a unix socket, and its port if it has one.
+pub fn server(addr: &str) -> (&str, Option<u16>) {
+    match addr.strip_prefix("unix:") {
+        Some(path) => (path, None),
+        None => name_and_port(addr),
+    }
+}
+
+/// Returns a name or an address without the brackets of IPv6, and its port if it has one.
+fn name_and_port(text: &str) -> (&str, Option<u16>) {
+    let (name, port) = host_and_port(text);
+    let port = port.and_then(|port| port.parse().ok());
+    (without_brackets(name), port)
+}
+
+/// Adds `server.address` and `server.port`.
+pub(super) fn add_server(
+    (name, port): (&str, Option<u16>),
+    add: &mut dyn FnMut(&'static str, Value<'_>),
+) {
+    add("server.address", Value::Text(name));
+    if let Some(port) = port {
         add("server.port", Value::Number(port.into()));
     }
 }
@@ -134,14 +156,32 @@ fn add_protocol(protocol: &str, add: &mut dyn FnMut(&'static str, Value<'_>)) {
     add("network.protocol.version", Value::Text(version));
 }
 
-/// Calls `with` with the value of `error.type`, if the request has one: a status of 500 and above; else the failure
-/// that cut the response short, which is that of the last attempt that the client waited for.
-pub fn with_error_type(request: &Request<'_>, with: impl FnOnce(&str)) {
+/// Returns the value of `error.type`, if a request has one: a status of 500 and above; else the failure that cut the
+/// response short, which is that of the last attempt that the client waited for.
+pub fn error_type(request: &Request<'_>) -> Option<Cow<'static, str>> {
     if let Some(status) = request.status.filter(|status| *status >= SERVER_ERROR) {
-        return with(&status.to_string());
+        return Some(status.to_string().into());
     }
-    let failure = request.last_awaited().and_then(|last| last.failure);
-    if let Some(failure) = failure.filter(|failure| *failure != Failure::ClientClosed) {
-        with(failure.name());
+    let failure = request.last_awaited()?.failure?;
+    (failure != Failure::ClientClosed).then(|| failure.name().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server;
+
+    /// Check the server of each form of address.
+    #[test]
+    fn servers() {
+        for (addr, expected) in [
+            ("10.0.0.1:80", ("10.0.0.1", Some(80))),
+            ("[::1]:81", ("::1", Some(81))),
+            ("unix:/run/app", ("/run/app", None)),
+            ("unix:/run/[a]:80", ("/run/[a]:80", None)),
+            ("app", ("app", None)),
+            ("app:99999", ("app", None)),
+        ] {
+            assert_eq!(server(addr), expected);
+        }
     }
 }

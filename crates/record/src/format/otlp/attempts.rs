@@ -11,18 +11,14 @@ use super::tree::Interval;
 use super::tree::Tree;
 use crate::attempt::Attempt;
 use crate::format::conventions::Value;
-use crate::format::conventions::add_address;
 use crate::format::conventions::add_method;
+use crate::format::conventions::add_server;
+use crate::format::conventions::server;
 use crate::format::flat::flatten_some;
-use crate::host::host_and_port;
-use crate::host::without_brackets;
 use crate::request::Request;
 use crate::subrequest::Subrequest;
 use crate::tried::Tried;
 use crate::values::Cut;
-
-/// The lowest status that is an error for a client.
-const CLIENT_ERROR: u32 = 400;
 
 /// The attempts of a request or of a subrequest, in order.
 pub(super) struct Series<'r, 'a> {
@@ -114,7 +110,6 @@ impl<'r, 'a> Series<'r, 'a> {
         interval: Interval,
     ) -> io::Result<()> {
         let tried = &self.tried[n];
-        let attempt = tried.attempt;
         let known = tried
             .method()
             .filter(|method| tree.known_methods.has(method));
@@ -136,28 +131,19 @@ impl<'r, 'a> Series<'r, 'a> {
         if let Some(count) = self.resend_count(n) {
             add("http.request.resend_count", Value::Number(count));
         }
-        let status = tried.own_status();
-        if let Some(status) = status {
+        if let Some(status) = tried.own_status() {
             add("http.response.status_code", Value::Number(status.into()));
         }
-        let error = status.filter(|status| *status >= CLIENT_ERROR);
-        let has_failed = match (attempt.failure, error) {
-            (Some(failure), _) => {
-                add("error.type", Value::Text(failure.name()));
-                true
-            }
-            (None, Some(status)) => {
-                add("error.type", Value::Text(&status.to_string()));
-                true
-            }
-            (None, None) => false,
-        };
+        let error = tried.error_type();
+        if let Some(error) = &error {
+            add("error.type", Value::Text(error));
+        }
         result?;
-        flatten_some(attempt, |_| true, &mut |path, value| {
+        flatten_some(tried.attempt, |_| true, &mut |path, value| {
             attributes.add_json("nginx.", path, value);
         })?;
         attributes.close();
-        span::close(tree.out, has_failed)
+        span::close(tree.out, error.is_some())
     }
 
     /// Returns how many attempts came before this one. `None` for the first one, and when that is not known.
@@ -177,21 +163,14 @@ fn add_peer(tried: &Tried<'_, '_>, add: &mut dyn FnMut(&'static str, Value<'_>))
     let Some(addr) = tried.addr() else {
         return;
     };
-    let is_connected = tried.attempt.upstream_request_first_byte_time.is_some();
-    if let Some(path) = addr.strip_prefix("unix:") {
-        add("server.address", Value::Text(path));
-        if is_connected {
-            add("network.peer.address", Value::Text(path));
-        }
+    let (name, port) = server(addr);
+    add_server((name, port), add);
+    if tried.attempt.upstream_request_first_byte_time.is_none() {
         return;
     }
-    add_address(addr, add);
-    if is_connected {
-        let (name, port) = host_and_port(addr);
-        add("network.peer.address", Value::Text(without_brackets(name)));
-        if let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) {
-            add("network.peer.port", Value::Number(port.into()));
-        }
+    add("network.peer.address", Value::Text(name));
+    if let Some(port) = port {
+        add("network.peer.port", Value::Number(port.into()));
     }
 }
 

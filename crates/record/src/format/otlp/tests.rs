@@ -211,14 +211,14 @@ fn statuses() {
     request.place.location = None;
     let found = spans(&request);
     assert_eq!(
-        (&found[0]["name"], &found[3]["name"]),
+        (&found[0]["name"], &found[2]["name"]),
         (&json!("HTTP"), &json!("HTTP"))
     );
     assert_eq!(attribute(&found[0], "http.request.method"), "_OTHER");
     assert_eq!(attribute(&found[0], "http.request.method_original"), "BREW");
     assert!(found[0].get("status").is_none());
-    assert_eq!(attribute(&found[3], "error.type"), "404");
-    assert_eq!(found[3]["status"], json!({"code": 2}));
+    assert_eq!(attribute(&found[2], "error.type"), "404");
+    assert_eq!(found[2]["status"], json!({"code": 2}));
     request.status = Some(503);
     let found = spans(&request);
     assert_eq!(found[0]["status"], json!({"code": 2}));
@@ -239,6 +239,28 @@ fn uncertain() {
         attribute(&found[4], "http.request.resend_count"),
         Value::Null
     );
+}
+
+/// Check that a wait for a name server has a span only where the first attempt's connect followed it: it is an attribute
+/// in any case.
+#[test]
+fn resolved() {
+    let mut request = proxied();
+    let names = |request: &Request<'_>| {
+        let spans = spans(request);
+        assert_eq!(attribute(&spans[0], "nginx.resolve_ns"), "100");
+        let names = spans.iter().map(|span| outline(span).0.to_owned());
+        names.collect::<Vec<_>>()
+    };
+    let resolve = "resolve".to_owned();
+    assert!(names(&request).contains(&resolve));
+    request.upstreams[0].upstream_connect_time = None;
+    assert!(!names(&request).contains(&resolve));
+    request.upstreams[0].upstream_connect_time = Some(4_000);
+    request.upstreams[0].resolve_ns = None;
+    assert!(!names(&request).contains(&resolve));
+    request.upstreams.clear();
+    assert!(!names(&request).contains(&resolve));
 }
 
 /// Check that a tunnel's span ends with the response, and that of a request without a response with the request.

@@ -34,18 +34,14 @@ pub(super) fn add(
     let body = add(tree, "body_read", header, waits.body_read_ns)?;
     let delayed = add(tree, "limit_req_delay", header, waits.limit_req_delay_ns)?;
     let allowed = add(tree, "auth", delayed, waits.auth_ns)?;
-    /* These begin at the end of the body, or of the wait before them. */
-    let unlocked = add(tree, "cache_lock", allowed.max(body), waits.cache_lock_ns)?;
-    let Some(resolve) = waits.resolve_ns else {
+    /* It begins at the end of the body, or of the wait before it. */
+    add(tree, "cache_lock", allowed.max(body), waits.cache_lock_ns)?;
+    /* Without a connect that followed it, it is not known where it ended. */
+    let first = request.upstreams.first();
+    let resolved = first.and_then(|first| first.resolve_ns.zip(first.upstream_connect_time));
+    let Some((ns, connect)) = resolved else {
         return Ok(());
     };
-    let first = request
-        .upstreams
-        .first()
-        .filter(|first| first.resolve_ns.is_some());
-    let connect = first.and_then(|first| first.upstream_connect_time);
-    let from = connect.map_or(unlocked, |connect| {
-        clock.at(connect).saturating_sub(resolve)
-    });
-    add(tree, "resolve", from, Some(resolve)).map(|_| ())
+    let from = clock.at(connect).saturating_sub(ns);
+    add(tree, "resolve", from, Some(ns)).map(|_| ())
 }
