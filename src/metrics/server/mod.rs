@@ -46,7 +46,8 @@ const TURN: Timespec = Timespec {
 /// The pause when no connection can be accepted, for want of a descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest time for which an answer is used again; counters are updated as often.
+/// The longest time for which an answer is used again that no client reads any more; counters are updated as often. One that
+/// is still being read is used again for at most `TIME`, so that slow clients do not hold a body each.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// Starts a thread that serves metrics. It ends with the process.
@@ -197,9 +198,12 @@ impl Server {
         response
     }
 
-    /// Returns all metrics, or the last answer if that is fresh.
+    /// Returns all metrics, or the last answer if that is fresh or still being read.
     fn metrics(&mut self, format: Format) -> Response {
-        self.bodies.retain(|(_, at, _)| at.elapsed() < FRESH);
+        self.bodies.retain(|(_, at, body)| {
+            let age = at.elapsed();
+            age < FRESH || (age < TIME && Rc::strong_count(body) > 1)
+        });
         let mut bodies = self.bodies.iter();
         let fresh = bodies.find(|(of, _, _)| *of == format);
         let body = match fresh {
@@ -216,5 +220,56 @@ impl Server {
             body,
             is_head: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::collections::VecDeque;
+    use std::net::TcpListener;
+    use std::rc::Rc;
+
+    use super::CLIENTS_MAX;
+    use super::FRESH;
+    use super::Hosts;
+    use super::Registry;
+    use super::Server;
+    use super::TIME;
+    use crate::metrics::exposition::Counter;
+
+    /// Check that clients that do not read their answers hold two bodies at most, and that an answer which no client reads
+    /// any more is not used again.
+    #[test]
+    fn held_bodies() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let hosts = Hosts::bound_to(listener.local_addr().unwrap().ip());
+        let (mut registry, counter) = (Registry::default(), Counter::default());
+        registry.register_one("c", "A counter", &counter);
+        let mut server = Server::new(listener, hosts, registry);
+        let mut held = VecDeque::new();
+        /* Each client comes `FRESH` after the one before it, and is closed `TIME` later. */
+        let steps = usize::try_from(TIME.as_millis() / FRESH.as_millis()).unwrap();
+        let (mut bodies, mut most) = (BTreeSet::new(), 0);
+        for _ in 0..10 * steps {
+            counter.inc();
+            let response = server.answer(b"GET /metrics HTTP/1.1\r\n\r\n");
+            bodies.insert(response.body.to_vec());
+            held.push_back(response.body);
+            if held.len() > steps.min(CLIENTS_MAX) {
+                held.pop_front();
+            }
+            for (_, at, _) in &mut server.bodies {
+                *at -= FRESH;
+            }
+            let distinct: BTreeSet<_> = held.iter().map(Rc::as_ptr).collect();
+            most = most.max(distinct.len());
+        }
+        assert!(most <= 2, "{most}");
+        assert!(bodies.len() >= 9, "{}", bodies.len());
+        let last = held.back().unwrap().to_vec();
+        drop(held);
+        let response = server.answer(b"GET /metrics HTTP/1.1\r\n\r\n");
+        assert_ne!(response.body.to_vec(), last);
     }
 }
