@@ -108,23 +108,58 @@ fn tool(nginx: &Nginx, names: &str) -> (Tool, u16) {
     (Tool::start(&args, 1), port.parse().unwrap())
 }
 
-/// Returns the queries of a dashboard with the titles of their panels.
-fn queries(dashboard: &str) -> Vec<(String, String)> {
+/// A query of a panel.
+struct Query {
+    /// The title of the panel.
+    title: String,
+    text: String,
+    /// The labels that the legend shows.
+    legend: Vec<String>,
+}
+
+/// Returns the queries of a dashboard. A variable stands for any value but the empty one, which a label that does not exist
+/// has.
+fn queries(dashboard: &str) -> Vec<Query> {
     let dashboard: Value = serde_json::from_str(dashboard).unwrap();
     let mut queries = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         let targets = panel["targets"].as_array().into_iter().flatten();
         for target in targets {
-            let mut query = target["expr"].as_str().unwrap().to_owned();
-            query = query.replace("$__rate_interval", "1m");
+            let mut text = target["expr"].as_str().unwrap().to_owned();
+            text = text.replace("$__rate_interval", "1m");
             for variable in ["$instance", "$upstream", "$location", "$job", "$http_route"] {
-                query = query.replace(variable, ".*");
+                text = text.replace(variable, ".+");
             }
-            assert!(!query.contains('$'), "{query}");
-            queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+            assert!(!text.contains('$'), "{text}");
+            let legend = target["legendFormat"].as_str().unwrap_or_default();
+            let names = legend.split("{{").skip(1);
+            let names = names.map(|part| part.split_once("}}").unwrap().0.to_owned());
+            queries.push(Query {
+                title: panel["title"].as_str().unwrap().to_owned(),
+                text,
+                legend: names.collect(),
+            });
         }
     }
     queries
+}
+
+/// Asserts that the result of a query that sums by labels has those that its legend shows.
+fn assert_labels(prometheus: &Prometheus, query: &Query) {
+    if query.text.contains("by (") && !has_none(&query.text) {
+        let results = prometheus.query(&query.text);
+        let labels = &results[0]["metric"];
+        let has = |name: &String| labels[name].is_string();
+        let Query {
+            title,
+            text,
+            legend,
+        } = query;
+        assert!(
+            legend.iter().all(has),
+            "{title}: {text}: {labels} {legend:?}"
+        );
+    }
 }
 
 /// Returns whether there can't be a result: a build that does not count has none of nginx's own counters, and an old
@@ -176,7 +211,8 @@ fn answered() {
 fn assert_answers(text: &Prometheus, native: &Prometheus) {
     let mut count = 0;
     for (job, dashboard) in DASHBOARDS {
-        for (title, query) in queries(dashboard) {
+        for query in queries(dashboard) {
+            let (title, text_of) = (&query.title, &query.text);
             /* What has buckets, but not by name, are native histograms. */
             let is_native = [
                 "Durations",
@@ -186,9 +222,10 @@ fn assert_answers(text: &Prometheus, native: &Prometheus) {
             ]
             .contains(&title.as_str());
             let prometheus = if is_native { native } else { text };
-            wait_until(&format!("no result: {job}, {title}: {query}"), || {
-                prometheus.has_number(&query) || has_none(&query)
+            wait_until(&format!("no result: {job}, {title}: {text_of}"), || {
+                prometheus.has_number(text_of) || has_none(text_of)
             });
+            assert_labels(prometheus, &query);
             count += 1;
         }
     }
