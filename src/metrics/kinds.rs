@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use ngx_bpf_record::Request;
+use ngx_bpf_record::values::CacheStatus;
 
 use super::buckets::own_histograms;
 use super::exposition::Counter;
@@ -11,6 +12,7 @@ use super::exposition::Exemplar;
 use super::exposition::Family;
 use super::exposition::Histogram;
 use super::exposition::Registry;
+use super::labels::LabelValues;
 use super::labels::Labels;
 use super::labels::NONE;
 use super::labels::OTHER;
@@ -37,8 +39,7 @@ pub struct Kind {
     pub group: Group,
     /// Where in the configuration the requests were handled.
     pub place: PlaceLabels,
-    /// `$upstream_cache_status` in lower case, `none` or `other`.
-    pub cache: String,
+    pub cache: Option<CacheStatus>,
 }
 
 impl Group {
@@ -61,31 +62,36 @@ impl Group {
 }
 
 impl Kind {
-    /// Returns the kind of a request.
-    pub fn of(request: &Request<'_>, group: Group, place: PlaceLabels) -> Self {
-        let cache = request.upstream_cache_status;
-        Self {
-            group,
-            place,
-            cache: cache.map_or(NONE.to_owned(), |cache| cache.name().to_lowercase()),
-        }
-    }
-
     /// Returns names and values.
     fn labels(&self) -> Labels {
-        let mut labels = self.group.labels();
-        self.place.append_to(&mut labels);
-        labels.push(("cache", self.cache.clone()));
-        labels
+        let cache = self.cache.map(|cache| cache.name().to_lowercase());
+        labels(
+            &self.group,
+            &self.place,
+            cache.unwrap_or_else(|| NONE.to_owned()),
+        )
     }
 
-    /// Returns the kind that takes the requests of this one when there is no room.
-    fn folded(mut self) -> Self {
-        self.group.upstream = OTHER.to_owned();
-        self.place = PlaceLabels::other();
-        self.cache = OTHER.to_owned();
-        self
+    /// Returns the group that takes the requests of this kind when there is no room.
+    fn folded(self) -> Group {
+        Group {
+            upstream: OTHER.to_owned(),
+            ..self.group
+        }
     }
+}
+
+/// Returns the labels of a kind.
+fn labels(group: &Group, place: &PlaceLabels, cache: String) -> Labels {
+    let mut labels = group.labels();
+    place.append_to(&mut labels);
+    labels.push(("cache", cache));
+    labels
+}
+
+/// Returns the labels of the requests of a group that had no room.
+fn labels_of_others(group: &Group) -> Labels {
+    labels(group, &PlaceLabels::other(), OTHER.to_owned())
 }
 
 /// The metrics of one kind of requests.
@@ -94,12 +100,18 @@ struct Series {
     requests: Counter,
     /// The time from the first byte read to the end of the request. `None` before the first value.
     duration: Option<Histogram>,
-    labels: Labels,
 }
 
 /// Requests and their durations, by kind.
 pub struct KindMetrics {
-    series: HashMap<Kind, Series>,
+    series: LabelValues<Kind, Series>,
+    /// Those of kinds that had no room.
+    others: HashMap<Group, Series>,
+    families: Families,
+}
+
+/// The metrics of all kinds.
+struct Families {
     /// The number of requests.
     requests: Family<Counter>,
     /// The number of requests whose connection became a tunnel.
@@ -111,63 +123,101 @@ pub struct KindMetrics {
 impl KindMetrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            series: HashMap::new(),
+        let families = Families {
             requests: Family::default(),
             tunnels: Family::default(),
             durations: own_histograms(),
         };
         let requests = "Requests that have ended";
-        registry.register("nginx_http_requests", requests, &metrics.requests);
+        registry.register("nginx_http_requests", requests, &families.requests);
         let tunnels = "Requests whose connection has become a tunnel, which has ended";
-        registry.register("nginx_http_tunnels", tunnels, &metrics.tunnels);
+        registry.register("nginx_http_tunnels", tunnels, &families.tunnels);
         registry.register(
             "nginx_http_request_duration_seconds",
             "From the first byte of the request read to the moment at which nginx ends it",
-            &metrics.durations,
+            &families.durations,
         );
-        metrics
+        Self {
+            series: LabelValues::new(KINDS_MAX),
+            others: HashMap::new(),
+            families,
+        }
     }
 
     /// Counts and measures one request.
     pub fn observe(
         &mut self,
-        mut kind: Kind,
+        kind: Kind,
         request: &Request<'_>,
         exemplar: Option<Exemplar>,
         overflows: &Overflows,
     ) {
-        if self.series.len() >= KINDS_MAX && !self.series.contains_key(&kind) {
-            overflows.series.inc();
-            kind = kind.folded();
-        }
-        let series = self.series.entry(kind).or_insert_with_key(|kind| {
-            let labels = kind.labels();
-            Series {
-                requests: self.requests.with(&labels),
-                duration: None,
-                labels,
+        let families = &self.families;
+        let new = || families.series(&kind.labels());
+        if let Some(taken) = self.series.take_in(&kind, new) {
+            let labels = || kind.labels();
+            families.observe(taken.value, labels, request, exemplar);
+            if let Some((gone, _)) = taken.in_place_of {
+                families.remove(&gone.labels());
             }
-        });
-        series.requests.inc();
-        /* A tunnel lives for hours, which says nothing about how fast requests are. */
-        if request.ending.tunnel {
-            self.tunnels.with(&series.labels).inc();
-        } else if let Some(ns) = request.elapsed_ns {
-            let new = || self.durations.with(&series.labels);
-            series
-                .duration
-                .get_or_insert_with(new)
-                .observe(ns, exemplar);
+            return;
         }
+        overflows.series.inc();
+        let group = kind.folded();
+        let labels = || labels_of_others(&group);
+        let new = || families.series(&labels());
+        let series = match self.others.get_mut(&group) {
+            Some(series) => series,
+            None => self.others.entry(group.clone()).or_insert_with(new),
+        };
+        families.observe(series, labels, request, exemplar);
     }
 
     /// Removes the series of kinds of requests.
     pub fn forget(&mut self, is_gone: impl Fn(&Kind) -> bool) {
-        for (_, series) in self.series.extract_if(|kind, _| is_gone(kind)) {
-            self.requests.remove(&series.labels);
-            self.tunnels.remove(&series.labels);
-            self.durations.remove(&series.labels);
+        for (kind, _) in self.series.forget(is_gone) {
+            self.families.remove(&kind.labels());
         }
+    }
+
+    /// Called ten times a second.
+    pub fn tick(&mut self) {
+        self.series.tick();
+    }
+}
+
+impl Families {
+    /// Creates the series of a kind.
+    fn series(&self, labels: &Labels) -> Series {
+        Series {
+            requests: self.requests.with(labels),
+            duration: None,
+        }
+    }
+
+    /// Counts and measures one request of a kind.
+    fn observe(
+        &self,
+        series: &mut Series,
+        labels: impl Fn() -> Labels,
+        request: &Request<'_>,
+        exemplar: Option<Exemplar>,
+    ) {
+        series.requests.inc();
+        /* A tunnel lives for hours, which says nothing about how fast requests are. */
+        if request.ending.tunnel {
+            self.tunnels.with(&labels()).inc();
+        } else if let Some(ns) = request.elapsed_ns {
+            let new = || self.durations.with(&labels());
+            let duration = series.duration.get_or_insert_with(new);
+            duration.observe(ns, exemplar);
+        }
+    }
+
+    /// Removes the series with these labels.
+    fn remove(&self, labels: &Labels) {
+        self.requests.remove(labels);
+        self.tunnels.remove(labels);
+        self.durations.remove(labels);
     }
 }

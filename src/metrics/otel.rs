@@ -22,7 +22,6 @@ use super::labels::LabelValues;
 use super::labels::Labels;
 use super::labels::NONE;
 use super::labels::OTHER;
-use super::labels::TakenIn;
 use super::overflows::Overflows;
 use super::place::PlaceLabels;
 
@@ -39,7 +38,9 @@ pub struct OtelMetrics {
 /// Histograms, of which there are at most `SETS_MAX`, and one for all others.
 struct Times {
     histograms: Family<Histogram>,
-    sets: LabelValues<Labels>,
+    sets: LabelValues<Labels, Histogram>,
+    /// That for all others. `None` before its first value.
+    others: Option<Histogram>,
 }
 
 impl OtelMetrics {
@@ -48,6 +49,7 @@ impl OtelMetrics {
         let times = || Times {
             histograms: otel_histograms(),
             sets: LabelValues::new(SETS_MAX),
+            others: None,
         };
         let (server, client) = (times(), times());
         registry.register(
@@ -81,7 +83,7 @@ impl OtelMetrics {
         if let Some(ns) = request.elapsed_ns.filter(|_| !request.ending.tunnel) {
             let method = self.known_methods.name(method.unwrap_or_default());
             let labels = server_labels(method, request, route, place);
-            self.server.observe(labels, ns, exemplar, overflows);
+            self.server.observe(&labels, ns, exemplar, overflows);
         }
     }
 
@@ -96,7 +98,7 @@ impl OtelMetrics {
         if let Some(ns) = tried.lasted() {
             let method = tried.method().map(|method| self.known_methods.name(method));
             let labels = client_labels(method, upstream, tried);
-            self.client.observe(labels, ns, exemplar, overflows);
+            self.client.observe(&labels, ns, exemplar, overflows);
         }
     }
 
@@ -111,21 +113,23 @@ impl Times {
     /// Measures a time.
     fn observe(
         &mut self,
-        mut labels: Labels,
+        labels: &Labels,
         ns: u64,
         exemplar: Option<Exemplar>,
         overflows: &Overflows,
     ) {
-        match self.sets.take_in(&labels) {
-            TakenIn::Known => {}
-            TakenIn::InPlaceOf(gone) => self.histograms.remove(&gone),
-            TakenIn::Refused => {
-                overflows.series.inc();
-                /* The conventions' name for what has no room: `otel.metric.overflow`. */
-                labels = vec![("otel_metric_overflow", "true".to_owned())];
-            }
+        let histograms = &self.histograms;
+        let Some(taken) = self.sets.take_in(labels, || histograms.with(labels)) else {
+            overflows.series.inc();
+            /* The conventions' name for what has no room: `otel.metric.overflow`. */
+            let new = || histograms.with(&vec![("otel_metric_overflow", "true".to_owned())]);
+            let others = self.others.get_or_insert_with(new);
+            return others.observe(ns, exemplar);
+        };
+        taken.value.observe(ns, exemplar);
+        if let Some((gone, _)) = taken.in_place_of {
+            histograms.remove(&gone);
         }
-        self.histograms.with(&labels).observe(ns, exemplar);
     }
 }
 

@@ -20,7 +20,6 @@ use super::kinds::KindMetrics;
 use super::labels::LabelValues;
 use super::labels::NONE;
 use super::labels::OTHER;
-use super::labels::TakenIn;
 use super::labels::safe_value;
 use super::names::MetricNames;
 use super::otel::OtelMetrics;
@@ -102,7 +101,11 @@ impl RequestMetrics {
         let overflows = &self.overflows;
         match &mut self.whole {
             Whole::Nginx(kinds, _) => {
-                let kind = Kind::of(request, group, place);
+                let kind = Kind {
+                    group,
+                    place,
+                    cache: request.upstream_cache_status,
+                };
                 kinds.observe(kind, request, exemplar, overflows);
             }
             Whole::Otel(otel) => {
@@ -141,48 +144,43 @@ impl RequestMetrics {
     /// Returns the label of an upstream.
     fn upstream(&mut self, addr: &str) -> String {
         let addr = safe_value(addr);
-        match self.upstreams.take_in(&addr) {
-            TakenIn::Known => addr,
-            TakenIn::InPlaceOf(gone) => {
-                if let Whole::Nginx(kinds, attempts) = &mut self.whole {
-                    kinds.forget(|kind| kind.group.upstream == gone);
-                    attempts.forget(&gone);
-                }
-                self.phases.forget(&gone);
-                self.ends.forget(&gone);
-                addr
+        let Some(taken) = self.upstreams.take_in(&addr, || ()) else {
+            self.overflows.upstream.inc();
+            return OTHER.to_owned();
+        };
+        if let Some((gone, ())) = taken.in_place_of {
+            if let Whole::Nginx(kinds, attempts) = &mut self.whole {
+                kinds.forget(|kind| kind.group.upstream == gone);
+                attempts.forget(&gone);
             }
-            TakenIn::Refused => {
-                self.overflows.upstream.inc();
-                OTHER.to_owned()
-            }
+            self.phases.forget(&gone);
+            self.ends.forget(&gone);
         }
+        addr
     }
 
     /// Returns the labels of the place of a request.
     fn place(&mut self, request: &Request<'_>) -> PlaceLabels {
         let place = PlaceLabels::of(request);
-        match self.places.take_in(&place) {
-            TakenIn::Known => place,
-            TakenIn::InPlaceOf(gone) => {
-                if let Whole::Nginx(kinds, _) = &mut self.whole {
-                    kinds.forget(|kind| kind.place == gone);
-                }
-                place
-            }
-            TakenIn::Refused => {
-                self.overflows.place.inc();
-                PlaceLabels::other()
-            }
+        let Some(taken) = self.places.take_in(&place, || ()) else {
+            self.overflows.place.inc();
+            return PlaceLabels::other();
+        };
+        if let Some((gone, ())) = taken.in_place_of
+            && let Whole::Nginx(kinds, _) = &mut self.whole
+        {
+            kinds.forget(|kind| kind.place == gone);
         }
+        place
     }
 
     /// Called ten times a second.
     pub fn tick(&mut self) {
         self.upstreams.tick();
         self.places.tick();
-        if let Whole::Otel(otel) = &mut self.whole {
-            otel.tick();
+        match &mut self.whole {
+            Whole::Nginx(kinds, _) => kinds.tick(),
+            Whole::Otel(otel) => otel.tick(),
         }
     }
 }
