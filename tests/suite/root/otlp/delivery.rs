@@ -206,12 +206,38 @@ fn refused() {
     assert_eq!((requests(&lines), lost(&lines)), (12, 6));
     let said = |text: &str| ended.stderr.iter().any(|line| line.contains(text));
     assert!(
-        said("status 400: \"no\"") && said("has rejected 2 records"),
+        said("status 400: \"no\"") && said("has rejected 2 spans or log records"),
         "{:?}",
         ended.stderr
     );
     let reported = collector.logs("nginx.lost");
     assert!(!reported.is_empty());
+}
+
+/// Check that a receiver that serves only one of the two paths is reported once, and that the end says so.
+#[test]
+fn one_path() {
+    for unserved in ["/v1/traces", "/v1/logs"] {
+        let collector = Collector::start(move |_, path| match path == unserved {
+            true => Reply::Status(404, ""),
+            false => Reply::Taken,
+        });
+        let nginx = Nginx::simple();
+        let sending = Sending::start(&nginx, &collector.url(), &[]);
+        for count in 1..4 {
+            get(&mut Client::connect(nginx.port), 1);
+            collector.wait_came(unserved, count);
+        }
+        nginx.wait_logged(3);
+        let (ended, lines) = sending.stop();
+        assert_eq!(ended.status.code(), Some(1), "{:?}", ended.stderr);
+        assert_eq!((ended.summary().lost, lost(&lines)), (3, 3));
+        let sent = ended
+            .stderr
+            .iter()
+            .filter(|line| line.contains("failed to send") || line.contains("takes records again"));
+        assert_eq!(sent.count(), 1, "{:?}", ended.stderr);
+    }
 }
 
 /// Check that a receiver that is not there at first, and comes later, gets all, and that this is reported.
