@@ -3,6 +3,7 @@
 
 use std::env;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::otlp::Logs;
 use ngx_bpf_record::format::otlp::Traces;
 use ngx_bpf_record::format::otlp::has_spans;
+use ngx_bpf_record::values::Cause;
 
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
@@ -46,6 +48,9 @@ pub struct DeliverySettings {
     pub service: Option<String>,
 }
 
+/// Numbers of lost requests, of each cause.
+type Reported = [AtomicU64; Cause::ALL.len()];
+
 /// Sends records.
 pub struct Delivery {
     /// What is collected. `None`: it is not sent.
@@ -58,8 +63,8 @@ pub struct Delivery {
     exporter: Exporter,
     redaction: Redaction,
     ledger: Arc<Ledger>,
-    /// The losses that were sent.
-    reported: Counts,
+    /// The losses that were sent or wait for it. Those that the receiver has not taken are taken back.
+    reported: Arc<Reported>,
     messages: Messages,
 }
 
@@ -79,13 +84,17 @@ impl Delivery {
             Traces::new(identity, known_methods)
         });
         let logs = endpoint.logs().map(|_| Logs::new(identity, known_methods));
-        let counts = Arc::clone(ledger);
+        let reported = Arc::<Reported>::default();
+        let (counts, its_reported) = (Arc::clone(ledger), Arc::clone(&reported));
         let outcome = move |taken: Records, lost: Records| {
             for (fate, records) in [(Fate::Written, taken), (Fate::Unsent, lost)] {
                 let numbers = [records.requests, records.connections, records.blocked];
                 for (outcome, count) in counts.outcomes().into_iter().zip(numbers) {
                     outcome.resolve(Taker::Receiver, fate, count);
                 }
+            }
+            for (reported, count) in its_reported.iter().zip(lost.losses) {
+                reported.fetch_sub(count, Ordering::Relaxed);
             }
         };
         Ok(Self {
@@ -96,7 +105,7 @@ impl Delivery {
             exporter: Exporter::start(endpoint, Box::new(outcome), messages)?,
             redaction,
             ledger: Arc::clone(ledger),
-            reported: Counts::default(),
+            reported,
             messages,
         })
     }
@@ -136,18 +145,25 @@ impl Delivery {
 
     /// Adds new losses.
     fn report_losses(&mut self) -> Result<()> {
-        let (counts, reported) = (self.ledger.counts(), self.reported);
         let Some(logs) = self.logs.as_mut().filter(|_| !self.ledger.has_ended()) else {
             return Ok(());
         };
-        let mut count_added = 0;
-        for (cause, count) in counts.since(&reported) {
+        let mut has_added = false;
+        let before = Counts {
+            lost: self
+                .reported
+                .each_ref()
+                .map(|count| count.load(Ordering::Relaxed)),
+            ..Counts::default()
+        };
+        for (cause, count) in self.ledger.counts().since(&before) {
             let time = Clock::wall_now();
             logs.lost(&Lost { time, count, cause })?;
-            self.reported.lost[cause as usize] += count;
-            count_added += 1;
+            self.reported[cause as usize].fetch_add(count, Ordering::Relaxed);
+            self.records.losses[cause as usize] += count;
+            has_added = true;
         }
-        if count_added > 0 {
+        if has_added {
             self.added(Records::default());
         }
         Ok(())

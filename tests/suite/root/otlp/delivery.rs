@@ -240,6 +240,36 @@ fn one_path() {
     }
 }
 
+/// Check that losses in a batch that was refused are sent again.
+#[test]
+fn losses_again() {
+    let mut logs = 0;
+    let collector = Collector::start(move |_, path| {
+        logs += usize::from(path == "/v1/logs");
+        match (path, logs) {
+            ("/v1/logs", ..3) => Reply::Status(400, ""),
+            _ => Reply::Taken,
+        }
+    });
+    let nginx = Nginx::simple();
+    let sending = Sending::start(&nginx, &collector.url(), &[]);
+    get(&mut Client::connect(nginx.port), 1);
+    collector.wait_came("/v1/logs", 3);
+    nginx.wait_logged(1);
+    let (ended, lines) = sending.stop();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);
+    assert_eq!((ended.summary().lost, lost(&lines)), (1, 1));
+    let reported = collector.logs("nginx.lost");
+    let bodies: Vec<_> = reported
+        .iter()
+        .map(|log| format!("{:?}", log.body))
+        .collect();
+    assert!(
+        bodies.len() == 1 && bodies[0].contains("1 requests lost: otlp"),
+        "{bodies:?}"
+    );
+}
+
 /// Check that a receiver that is not there at first, and comes later, gets all, and that this is reported.
 #[test]
 fn restarted() {
