@@ -12,7 +12,6 @@ use anyhow::Result;
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
 use ngx_bpf_record::Lost;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::otlp::Logs;
@@ -61,7 +60,6 @@ pub struct Delivery {
     /// When the first of them came.
     begun: Option<Instant>,
     exporter: Exporter,
-    redaction: Redaction,
     ledger: Arc<Ledger>,
     /// The losses that were sent or wait for it. Those that the receiver has not taken are taken back.
     reported: Arc<Reported>,
@@ -72,7 +70,6 @@ impl Delivery {
     /// Starts the thread that sends. Fails when the name of the receiver can't be resolved.
     pub fn start(
         settings: DeliverySettings,
-        redaction: Redaction,
         ledger: &Arc<Ledger>,
         messages: Messages,
     ) -> Result<Self> {
@@ -103,7 +100,6 @@ impl Delivery {
             records: Records::default(),
             begun: None,
             exporter: Exporter::start(endpoint, Box::new(outcome), messages)?,
-            redaction,
             ledger: Arc::clone(ledger),
             reported,
             messages,
@@ -172,7 +168,6 @@ impl Delivery {
 
 impl Consumer for Delivery {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.redaction.apply(request);
         let traces = self.traces.as_mut().filter(|_| has_spans(request));
         let span = traces
             .map(|traces| traces.add(request))

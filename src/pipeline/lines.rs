@@ -10,7 +10,6 @@ use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
 use ngx_bpf_record::Format;
 use ngx_bpf_record::Lost;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::append_blocked;
 use ngx_bpf_record::append_line;
@@ -38,8 +37,6 @@ pub struct LineSettings {
     pub format: OutputFormat,
     /// The name of the service in spans. `None`: that of a request is its `server_name`.
     pub service: Option<String>,
-    /// The redaction of query strings.
-    pub redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
     pub line_bytes_max: Option<usize>,
 }
@@ -48,7 +45,6 @@ pub struct LineSettings {
 pub struct Lines {
     /// The encoder of the format.
     encoder: Encoder,
-    redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
     line_bytes_max: Option<usize>,
     /// The output that the lines are written to.
@@ -75,7 +71,6 @@ impl Lines {
     ) -> Self {
         Self {
             encoder: Encoder::new(settings.format, settings.service),
-            redaction: settings.redaction,
             line_bytes_max: settings.line_bytes_max,
             output,
             signals: signals.clone(),
@@ -238,7 +233,6 @@ impl Lines {
 
 impl Consumer for Lines {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.redaction.apply(request);
         let max = self.line_bytes_max;
         if let Encoder::Batches(traces) = &mut self.encoder {
             traces.add(request)?;
