@@ -16,7 +16,6 @@ use ngx_bpf_record::Request;
 use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::otlp::Logs;
 use ngx_bpf_record::format::otlp::Traces;
-use ngx_bpf_record::format::otlp::has_spans;
 use ngx_bpf_record::values::Cause;
 
 use crate::counts::Counts;
@@ -123,16 +122,11 @@ impl Delivery {
             records: std::mem::take(&mut self.records),
             ..Batch::default()
         };
-        let traces = self
-            .traces
-            .as_mut()
-            .map(|traces| traces.write_line(&mut batch.traces));
-        let logs = self
-            .logs
-            .as_mut()
-            .map(|logs| logs.write_line(&mut batch.logs));
-        for error in [traces, logs].into_iter().flatten().filter_map(Result::err) {
-            self.messages.warn(&error.into());
+        if let Some(traces) = &mut self.traces {
+            traces.write_line(&mut batch.traces);
+        }
+        if let Some(logs) = &mut self.logs {
+            logs.write_line(&mut batch.logs);
         }
         if self.begun.take().is_some() {
             self.exporter.send(batch);
@@ -168,7 +162,7 @@ impl Delivery {
 
 impl Consumer for Delivery {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        let traces = self.traces.as_mut().filter(|_| has_spans(request));
+        let traces = self.traces.as_mut();
         let span = traces
             .map(|traces| traces.add(request))
             .transpose()?

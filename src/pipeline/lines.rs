@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The consumer that writes records as lines.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -110,26 +111,15 @@ impl Lines {
     }
 
     /// Appends the line of the requests that were collected, in a format that collects them.
-    fn close_batch(&mut self) -> Result<()> {
+    fn close_batch(&mut self) {
         if let Encoder::Batches(traces) = &mut self.encoder
             && traces.requests() > 0
         {
             let kind = LineKind::Requests(traces.requests());
-            self.output.append(kind, |line| traces.write_line(line))?;
-        }
-        Ok(())
-    }
-
-    /// Does the same between records. Requests that can't be encoded are lost.
-    fn close_batch_or_lose_it(&mut self) {
-        let Encoder::Batches(traces) = &self.encoder else {
-            return;
-        };
-        let requests = traces.requests();
-        if let Err(error) = self.close_batch() {
-            let outcome = &self.ledger.requests;
-            outcome.resolve(Taker::Lines, Fate::Unwritten, requests);
-            self.messages.warn(&error);
+            let Ok(()) = self.output.append(kind, |line| {
+                traces.write_line(line);
+                Ok::<(), Infallible>(())
+            });
         }
     }
 
@@ -237,7 +227,7 @@ impl Consumer for Lines {
         if let Encoder::Batches(traces) = &mut self.encoder {
             traces.add(request)?;
             if traces.bytes() >= LINE_BYTES {
-                self.close_batch()?;
+                self.close_batch();
                 self.write_if_full();
             }
             return Ok(());
@@ -269,7 +259,7 @@ impl Consumer for Lines {
     }
 
     fn tick(&mut self) {
-        self.close_batch_or_lose_it();
+        self.close_batch();
         self.write();
         if self.output.is_closed() {
             self.ledger.end_here();
@@ -278,7 +268,7 @@ impl Consumer for Lines {
     }
 
     fn finish(&mut self) {
-        self.close_batch_or_lose_it();
+        self.close_batch();
         self.write();
         if self.output.is_unread() {
             let given_up = self.output.give_up_unread();
