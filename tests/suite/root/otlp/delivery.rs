@@ -307,7 +307,7 @@ fn silent() {
         let said = ended
             .stderr
             .iter()
-            .any(|line| line.contains("took nothing more until the end"));
+            .any(|line| line.contains("the receiver of --otlp failed to the end"));
         assert!(said, "{:?}", ended.stderr);
     }
 }
