@@ -42,7 +42,7 @@ const SAID_CHARS: usize = 200;
 enum Failing {
     /// There is no answer.
     Receiver,
-    /// One of the paths is not served: the receiver may well take the bodies for the other one.
+    /// One of the paths answers, and does not take a body. The other one may take all.
     Path(String),
 }
 
@@ -86,8 +86,8 @@ impl Sender {
         }
     }
 
-    /// Sends both bodies of a batch. Returns what the receiver has rejected of it; `None` when the batch is lost, because
-    /// one of the bodies was not taken.
+    /// Sends both bodies of a batch. Returns what the receiver has rejected of it; `None` when the batch is lost,
+    /// because one of the bodies was not taken.
     fn deliver(&mut self, batch: &Batch) -> Option<u64> {
         let begun = Instant::now();
         let (mut rejected, mut taken) = (0_u64, Vec::new());

@@ -133,7 +133,7 @@ fn refused() {
     assert_eq!(*noted.lock().unwrap(), [(0, 1), (0, 0), (0, 0)]);
 }
 
-/// Check that a path that is not served fails until a body for it is taken, whatever the receiver takes on the other one.
+/// Check that a path that is not served fails until a body for it is taken, whatever the receiver takes on the other.
 #[test]
 fn one_path() {
     for (unserved, other_path) in [("/v1/traces", "/v1/logs"), ("/v1/logs", "/v1/traces")] {

@@ -51,8 +51,9 @@ impl Outputs {
         self.sink.as_ref().is_some_and(Sink::is_file)
     }
 
-    /// Opens them. Returns the consumers of records. Metrics see a request as it was, and the others without its secrets.
-    /// The sink comes last, because it changes the requests, and because it reports what the receiver loses at the end.
+    /// Opens them. Returns the consumers of records. Metrics see a request as it was, and the others without its
+    /// secrets. The sink comes last, because it changes the requests, and because it reports what the receiver loses at
+    /// the end.
     pub fn open(
         self,
         metrics: Option<RequestMetrics>,

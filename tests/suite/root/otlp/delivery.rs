@@ -170,7 +170,7 @@ fn same_ids() {
 }
 
 /// Check that a batch is sent again after 429 and 503, that one that is refused is lost, and that what a partial success
-/// rejects is counted, each in a record of JSON, too.
+/// rejects is counted, each in a record of JSON, too. A warning about what is taken is reported once.
 #[test]
 fn refused() {
     let mut logs = 0;
@@ -184,7 +184,7 @@ fn refused() {
             2 => Reply::Status(503, ""),
             4 => Reply::Status(400, ""),
             5 => Reply::Partly(2),
-            _ => Reply::Taken,
+            _ => Reply::Warned("old"),
         }
     });
     let nginx = Nginx::simple();
@@ -210,6 +210,12 @@ fn refused() {
         "{:?}",
         ended.stderr
     );
+    let warned = ended
+        .stderr
+        .iter()
+        .filter(|line| line.contains("has taken a batch, and says: \"old\""));
+    assert_eq!(warned.count(), 1, "{:?}", ended.stderr);
+    assert!(!said("rejected 0"), "{:?}", ended.stderr);
     let reported = collector.logs("nginx.lost");
     assert!(!reported.is_empty());
 }

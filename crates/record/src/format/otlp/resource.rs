@@ -20,8 +20,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns the name of the service that a record of this server belongs to. A `server_name` without a letter or digit,
-    /// such as `_`, is none.
+    /// Returns the name of the service that a record of this server belongs to. A `server_name` without a letter or
+    /// digit, such as `_`, is none.
     pub(super) fn service<'i>(&'i self, server_name: Option<&'i str>) -> &'i str {
         let server_name = server_name.filter(|name| name.contains(char::is_alphanumeric));
         self.service.as_deref().or(server_name).unwrap_or(SERVICE)

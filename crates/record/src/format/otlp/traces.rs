@@ -38,8 +38,8 @@ impl Traces {
         }
     }
 
-    /// Adds the spans of a request, if it is known when it began, and its trace is sampled. Returns its own span. Fails when
-    /// it can't be encoded; then nothing is added.
+    /// Adds the spans of a request, if it is known when it began, and its trace is sampled. Returns its own span. Fails
+    /// when it can't be encoded; then nothing is added.
     pub fn add(&mut self, request: &Request<'_>) -> io::Result<Option<SpanContext>> {
         let server_name = request.place.server_name.as_deref();
         let spans = self.groups.of(server_name, request.pid, &request.container);
