@@ -108,27 +108,11 @@ static __always_inline struct attempt_times *attempt_find(struct worker *w, stru
 }
 
 /*
- * Reads c->number and c->requests of an upstream's connection: at once, since only the time at
- * which the connection began may lie between them.
+ * Begins the attempt, unless it has begun already: a slot may still hold another one. w->peer is a
+ * copy of the connection.
  */
-static __always_inline void attempt_numbers(struct attempt_times *a, struct ngx_connection_s *c)
-{
-	__u32 from = bpf_core_field_offset(*c, number), size = NGX_END(c, requests) - from;
-	__u64 words[3] = {};
-
-	if (size != 2 * sizeof(*words) && size != 3 * sizeof(*words)) {
-		a->number = NGX_GET(c, number);
-		a->requests = NGX_GET(c, requests);
-		return;
-	}
-	bpf_probe_read_user(words, size, (void *)c + from);
-	a->number = words[0];
-	a->requests = size == sizeof(words) ? words[2] : words[1];
-}
-
-/* Begins the attempt, unless it has begun already: a slot may still hold another one. */
-static __always_inline void attempt_begin(struct attempt_times *a, struct socket_state *s,
-					  __u32 index)
+static __always_inline void attempt_begin(struct worker *w, struct attempt_times *a,
+					  struct socket_state *s, __u32 index)
 {
 	if (a->generation == s->generation && a->index == index)
 		return;
@@ -137,12 +121,14 @@ static __always_inline void attempt_begin(struct attempt_times *a, struct socket
 	a->index = index;
 	a->flags = ATTEMPT_SEEN;
 	a->connection = s->connection;
-	attempt_numbers(a, (struct ngx_connection_s *)s->connection);
+	a->number = OF_PEER(w, number);
+	a->requests = OF_PEER(w, requests);
 }
 
 /*
  * Joins the socket with the attempt that `r` is at, which is the last of r->upstream_states:
  * ngx_http_upstream_connect() adds it before it connects. A subrequest has states of its own.
+ * w->peer is a copy of the socket's ngx_connection_t.
  */
 static __always_inline struct attempt_times *upstream_join(struct worker *w, struct socket_state *s,
 							   struct ngx_http_request_s *r)
@@ -155,9 +141,9 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 
 	s->client = 0;
 	s->subrequest = 0;
-	if (!request_head(w, r))
+	if (!request_copy(w, r, NGX_END(r, main)))
 		return NULL;
-	main = NGX_READ(failed, r, main);
+	main = OF_HEAD(w, main);
 	nelts = NGX_READ(failed, OF_HEAD(w, upstream_states), nelts);
 	if (failed || !nelts || (__u64)OF_HEAD(w, connection) == s->connection)
 		return NULL;
@@ -169,10 +155,18 @@ static __always_inline struct attempt_times *upstream_join(struct worker *w, str
 	conn->request = (__u64)main;
 	a = attempt_find(w, s, conn, (__u64)r, nelts - 1);
 	if (a)
-		attempt_begin(a, s, nelts - 1);
+		attempt_begin(w, a, s, nelts - 1);
 	else
 		s->client = 0;
 	return a;
+}
+
+/* The same after its connect, when c->data is the request. */
+static __always_inline struct attempt_times *upstream_rejoin(struct worker *w,
+							     struct socket_state *s)
+{
+	connection_copy(w, (void *)s->connection);
+	return upstream_join(w, s, OF_PEER(w, data));
 }
 
 #endif

@@ -54,7 +54,9 @@ static __always_inline void client_sent(struct worker *w, struct connection *con
 		return streams_sent(w, conn, c, ret, now);
 	if (ret < 0 || is_handshake(w, &conn->handshake, c, now))
 		return;
-	if (is_left_out(conn) || (!conn->response_first_ns && !response_begun(conn, c)))
+	/* How many bytes of its own nginx sends is not known over TLS. */
+	sent = conn->handshake.is_tls ? 0 : ret;
+	if (is_left_out(conn) || (!conn->response_first_ns && !response_begun(conn, c, sent)))
 		return;
 	if (!conn->handshake.is_tls) {
 		if (!conn->response_first_ns)

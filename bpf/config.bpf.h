@@ -69,7 +69,7 @@ enum capacity {
 	TAIL_BYTES = ATTEMPTS_MAX * ATTEMPT_BYTES + sizeof(struct texts_room) +
 		     SUBREQUESTS_MAX * SUBREQUEST_BYTES,
 	/* Room for copies of nginx's memory. */
-	REQUEST_HEAD_BYTES = 128, /* an ngx_http_request_t, at least up to its pool */
+	REQUEST_HEAD_BYTES = 128, /* an ngx_http_request_t, at least up to r->upstream */
 	HEADER_BYTES = 64,	  /* an ngx_table_elt_t at most */
 	PART_HEADERS_MAX = 20,	  /* headers in a part: ngx_http_alloc_request() */
 	HEADERS_BYTES = PART_HEADERS_MAX * HEADER_BYTES,

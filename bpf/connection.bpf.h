@@ -76,14 +76,29 @@ static __always_inline struct connection *connection_adopt(struct worker *w, __u
  * these through epoll, and the event of a connection that was just accepted is not yet there:
  * ngx_event_accept(). One that is passed without a wait is as good as just accepted.
  */
-static __always_inline bool is_passed(struct connection *conn, struct ngx_connection_s *c)
+static __always_inline bool is_passed(struct worker *w, struct connection *conn)
 {
-	struct ngx_event_s *ev;
+	struct ngx_event_s *ev = OF_PEER(w, read);
 
-	if (conn->handshake.is_tls)
-		return true;
-	ev = NGX_GET(c, read);
-	return NGX_GET(ev, write) & NGX_EVENT_ACTIVE;
+	return conn->handshake.is_tls || NGX_GET(ev, write) & NGX_EVENT_ACTIVE;
+}
+
+/* Notes the address of the client of a connection that was just accepted. */
+static __always_inline void remote_note(struct worker *w, struct connection *conn)
+{
+	void *sockaddr = OF_PEER(w, sockaddr);
+	struct {
+		__u16 family;
+		__u16 port;
+		__u32 ipv4;
+	} from = {};
+
+	if (bpf_probe_read_user(&from, sizeof(from), sockaddr) || from.family != AF_INET)
+		return;
+	conn->remote.sockaddr = (__u64)sockaddr;
+	conn->remote.text = (__u64)OF_PEER(w, addr_text.data);
+	conn->remote.ipv4 = from.ipv4;
+	conn->remote.port = from.port;
 }
 
 /* ngx_http_init_connection(c): whatever used this ngx_connection_t before is over. */
@@ -98,11 +113,13 @@ static __always_inline void connection_accepted(struct worker *w, struct ngx_con
 	if (!conn)
 		return;
 	conn->accepted_ns = now;
+	connection_copy(w, c);
+	remote_note(w, conn);
 	/* The pass directive of ngx_stream hands over connections after their handshake. */
-	conn->handshake.is_tls = NGX_GET_OR(c, ssl, NULL) != NULL;
+	conn->handshake.is_tls = bpf_core_field_exists(c->ssl) && OF_PEER(w, ssl);
 	conn->handshake.is_over = conn->handshake.is_tls;
-	if (!is_passed(conn, c))
-		conn->established_ns = established_ns(sock_of(NGX_GET(c, fd)));
+	if (!is_passed(w, conn))
+		conn->established_ns = established_ns(sock_of(OF_PEER(w, fd)));
 	if (conn->established_ns)
 		turn_waited(now - conn->established_ns, now);
 }
@@ -136,15 +153,30 @@ static __always_inline bool is_left_out(struct connection *conn)
 	return conn->sample == SAMPLE_OUT;
 }
 
-/* Whether bytes that are sent now are the response's. */
-static __always_inline bool response_begun(struct connection *conn, struct ngx_connection_s *c)
+enum { CONTINUE_BYTES = 25 }; /* "HTTP/1.1 100 Continue" and an empty line */
+
+/*
+ * Whether the bytes that are sent now are the response's. Those of an interim response are not:
+ * nginx's own is short, and longer ones come from an upstream. So of a request without one less is
+ * read. draft_entry() does not trust this where there was no response after all.
+ */
+static __always_inline bool response_begun(struct connection *conn, struct ngx_connection_s *c,
+					   int sent)
 {
 	struct ngx_http_request_s *r, *main = (struct ngx_http_request_s *)conn->request;
+	struct {
+		__u64 head[REQUEST_HEAD_BYTES / 8];
+	} copy;
+	__u32 size = NGX_END(r, upstream);
 
 	if (!main) {
 		r = NGX_GET(c, data);
-		if (!is_request(r))
+		if (size > sizeof(copy.head) || /* false in all known layouts */
+		    bpf_probe_read_user(copy.head, size, r) ||
+		    OF_HEAD(&copy, signature) != NGX_HTTP_MODULE)
 			return false;
+		if (!OF_HEAD(&copy, upstream) && sent > CONTINUE_BYTES)
+			return true;
 		main = NGX_GET(r, main);
 		conn->request = (__u64)main;
 	}

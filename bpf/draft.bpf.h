@@ -29,6 +29,21 @@ static __always_inline bool is_delayed(struct scratch *s)
 	return NGX_GET(ev, write) & NGX_EVENT_DELAYED;
 }
 
+/*
+ * Whether the client's address is that of the kernel's socket. Where nginx has it is compared, and
+ * not what is there, so that this reads nothing.
+ */
+static __always_inline bool is_of_peer(struct scratch *s, struct connection *conn)
+{
+	struct remote *remote = &conn->remote;
+	struct address *peer = &conn->peer;
+
+	return remote->sockaddr && remote->sockaddr == (__u64)OF_CONNECTION(s, sockaddr) &&
+	       remote->text == (__u64)OF_CONNECTION(s, addr_text.data) && peer->family == AF_INET &&
+	       bpf_ntohs(remote->port) == peer->port &&
+	       !__builtin_memcmp(&remote->ipv4, peer->bytes, sizeof(remote->ipv4));
+}
+
 /* The times of the request that are in the entry. */
 static __always_inline void draft_entry(struct scratch *s, struct connection *conn)
 {
@@ -52,18 +67,40 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 	d->header_ns = conn->header_ns;
 	d->handshake_first_ns = conn->handshake.first_ns;
 	d->handshake_last_ns = conn->handshake.last_ns;
-	d->response_first_ns = conn->response_first_ns;
-	d->response_last_ns = conn->response_last_ns;
+	if (OF_REQUEST(s, headers_out.status) ||
+	    OF_REQUEST(s, http_version) == NGX_HTTP_VERSION_9) { /* as in has_response() */
+		d->response_first_ns = conn->response_first_ns;
+		d->response_last_ns = conn->response_last_ns;
+	}
 	d->flags |= conn->flags;
 	d->local = conn->local;
 	d->peer = conn->peer;
+	if (is_of_peer(s, conn)) {
+		d->flags |= REQUEST_OF_PEER;
+		d->remote_port = d->peer.port;
+	}
+}
+
+/*
+ * The number of internal redirects: r->uri_changes counts down from one more than nginx allows. A
+ * value that nginx never has is left to src/decode/facts.rs.
+ */
+static __always_inline __u32 redirects(struct scratch *s)
+{
+	__u32 at = URI_CHANGES_WORD, word;
+
+	if (!uri_changes_at || at > REQUEST_BYTES_MAX - sizeof(word))
+		return 0;
+	word = *(__u32 *)&s->request[at];
+	return NGX_HTTP_MAX_URI_CHANGES + 1 -
+	       (word >> uri_changes_at % 32 & NGX_HTTP_URI_CHANGES_MASK);
 }
 
 /*
  * Whether ngx_http_process_request() was called, which sets both handlers. Without it error_page
  * sets the first one when it redirects, and a response of nginx's own that cannot be sent at once
  * sets both. But then r->err_status is that of a broken header, or what error_page has replaced it
- * with.
+ * with: that is 0 after a redirect without a status of its own.
  */
 static __always_inline bool is_processed(struct scratch *s)
 {
@@ -72,8 +109,10 @@ static __always_inline bool is_processed(struct scratch *s)
 	if (!bpf_core_field_exists(struct ngx_http_request_s, read_event_handler) ||
 	    !OF_REQUEST(s, write_event_handler) || !OF_REQUEST(s, read_event_handler))
 		return false;
-	return !err_status || (err_status > 400 && err_status != 408 && err_status != 414 &&
-			       err_status != 431 && err_status != 494 && err_status != 505);
+	if (!err_status)
+		return !redirects(s);
+	return err_status > 400 && err_status != 408 && err_status != 414 && err_status != 431 &&
+	       err_status != 494 && err_status != 505;
 }
 
 /*
@@ -90,6 +129,20 @@ static __always_inline bool is_header_complete(struct scratch *s, const unsigned
 	if (end[1] == '\n' || (end[1] == '\r' && end[0] == '\n'))
 		return true;
 	return (!end[1] || (end[1] == '\r' && !end[0])) && is_processed(s);
+}
+
+/*
+ * Whether a handler of the content has answered, so that nginx had parsed the whole header: without
+ * an error, and without a redirect, with which error_page may hide one. Most requests end so, and
+ * nothing has to be read of them.
+ */
+static __always_inline bool is_answered_at_once(struct scratch *s, struct request_record *d)
+{
+	__u64 status = OF_REQUEST(s, headers_out.status);
+
+	return uri_changes_at && !OF_REQUEST(s, err_status) && status >= NGX_HTTP_OK &&
+	       status < NGX_HTTP_BAD_REQUEST && d->http_version < NGX_HTTP_VERSION_20 &&
+	       is_processed(s);
 }
 
 /*
@@ -167,21 +220,6 @@ static __always_inline bool is_stream_refused(struct scratch *s)
 	return NGX_GET(ev, write) & NGX_EVENT_ERROR;
 }
 
-/*
- * The number of internal redirects: r->uri_changes counts down from one more than nginx allows. A
- * value that nginx never has is left to src/decode/facts.rs.
- */
-static __always_inline __u32 redirects(struct scratch *s)
-{
-	__u32 at = URI_CHANGES_WORD, word;
-
-	if (!uri_changes_at || at > REQUEST_BYTES_MAX - sizeof(word))
-		return 0;
-	word = *(__u32 *)&s->request[at];
-	return NGX_HTTP_MAX_URI_CHANGES + 1 -
-	       (word >> uri_changes_at % 32 & NGX_HTTP_URI_CHANGES_MASK);
-}
-
 /* The members of r and c that are numbers. Returns 0 when one of them could not be read. */
 __noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 {
@@ -190,11 +228,6 @@ __noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 	struct ngx_buf_s *header_in;
 	struct ngx_http_upstream_s *u;
 	bool failed = false;
-	struct {
-		__u16 family;
-		__be16 port;
-	} remote = {};
-
 	if (!s || NGX_COPY(s->connection, c))
 		return 0;
 	d = &s->held.draft;
@@ -217,16 +250,16 @@ __noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 		d->flags |= REQUEST_UNSERVED;
 	if (u) {
 		d->flags |= REQUEST_UPSTREAM;
-		d->cache_status = NGX_GET_OR(u, cache_status, 0) >> NGX_HTTP_CACHE_STATUS_BIT;
-		d->cache_status &= NGX_HTTP_CACHE_STATUS_MASK;
+		NGX_COPY(s->upstream, u); /* it is 0 where it cannot be read */
+		if (bpf_core_field_exists(u->cache_status))
+			d->cache_status =
+				OF_UPSTREAM(s, cache_status) >> NGX_HTTP_CACHE_STATUS_BIT &
+				NGX_HTTP_CACHE_STATUS_MASK;
 	}
 	header_in = OF_REQUEST(s, header_in);
-	if (!u && header_in && is_header_complete(s, NGX_READ(failed, header_in, pos)))
+	if (!u && header_in &&
+	    (is_answered_at_once(s, d) || is_header_complete(s, NGX_READ(failed, header_in, pos))))
 		d->flags |= REQUEST_HEADER_COMPLETE;
-	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
-	if (!bpf_probe_read_user(&remote, sizeof(remote), OF_CONNECTION(s, sockaddr)) &&
-	    (remote.family == AF_INET || remote.family == AF_INET6))
-		d->remote_port = bpf_ntohs(remote.port);
 	return !failed;
 }
 

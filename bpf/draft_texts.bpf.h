@@ -52,6 +52,24 @@ static __always_inline void draft_text(struct scratch *s, struct line *line, str
 #define DRAFT_TEXT(s, line, member, from, len)                                                     \
 	draft_text(s, line, &(s)->held.draft.texts.member, from, len, TEXT_MAX(member))
 
+/* The address of the client, as realip has set it. */
+static __always_inline void draft_remote(struct scratch *s, struct line *line)
+{
+	struct {
+		__u16 family;
+		__be16 port;
+	} from = {};
+
+	if (s->held.draft.flags & REQUEST_OF_PEER)
+		return;
+	/* sockaddr_in and sockaddr_in6 both begin with the family and the port. */
+	if (!bpf_probe_read_user(&from, sizeof(from), OF_CONNECTION(s, sockaddr)) &&
+	    (from.family == AF_INET || from.family == AF_INET6))
+		s->held.draft.remote_port = bpf_ntohs(from.port);
+	DRAFT_TEXT(s, line, remote_addr, OF_CONNECTION(s, addr_text.data),
+		   OF_CONNECTION(s, addr_text.len));
+}
+
 /* nginx's address of a QUIC connection, which each datagram has shown to nginx. */
 static __always_inline void draft_local_sockaddr(struct scratch *s)
 {
@@ -186,8 +204,7 @@ __noinline int draft_texts(struct worker *w, struct scratch *s)
 	if (OF_REQUEST(s, http_version) != NGX_HTTP_VERSION_20)
 		DRAFT_TEXT(s, &line, protocol, OF_REQUEST(s, http_protocol.data),
 			   OF_REQUEST(s, http_protocol.len));
-	DRAFT_TEXT(s, &line, remote_addr, OF_CONNECTION(s, addr_text.data),
-		   OF_CONNECTION(s, addr_text.len));
+	draft_remote(s, &line);
 	DRAFT_TEXT(s, &line, host, host.data, host.len);
 	if (!s->held.draft.local.family) {
 		draft_addresses(s);

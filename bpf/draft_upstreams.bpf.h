@@ -90,16 +90,17 @@ static __always_inline void draft_timers(struct attempt *out, struct attempt_tim
 	out->flags |= times->flags;
 }
 
-/* How the last attempt has ended: `u` is about this one. */
-static __always_inline void draft_outcome(struct attempt *out, struct attempt_times *times,
+/* How the last attempt has ended: `u` is about this one, and s->upstream is its copy. */
+static __always_inline void draft_outcome(struct scratch *s, struct attempt *out,
+					  struct attempt_times *times,
 					  struct ngx_http_upstream_s *u)
 {
 	__u32 bits;
 
 	if (!u)
 		return;
-	bits = upstream_bits(u);
-	out->flags |= upstream_outcome(u, bits);
+	bits = upstream_bits_in(OF_UPSTREAM(s, store));
+	out->flags |= upstream_outcome(s, bits);
 	draft_timers(out, times);
 	if (!(out->flags & ATTEMPT_HTTP2 && out->flags & ATTEMPT_HEADER &&
 	      out->flags & ATTEMPT_INCOMPLETE))
@@ -114,7 +115,8 @@ static __always_inline void draft_outcome(struct attempt *out, struct attempt_ti
 /*
  * Appends the attempt with this index in r->upstream_states, of which s->states is a copy. `times`
  * may be NULL, or those of another attempt: then nothing is known of its socket. `u` is
- * r->upstream, which is about the last attempt. Returns 0 when the tail has no room.
+ * r->upstream, which is about the last attempt, and of which s->upstream is a copy. Returns 0 when
+ * the tail has no room.
  */
 __noinline int draft_attempt(struct scratch *s, struct attempt_times *times, __u64 generation,
 			     __u32 index, __u64 u)
@@ -137,7 +139,7 @@ __noinline int draft_attempt(struct scratch *s, struct attempt_times *times, __u
 		draft_times(out, times);
 	draft_state(s, out, times, (void *)(s->states.elts + s->states.size * index));
 	if (times && out->flags & ATTEMPT_SEEN && index == (__u32)s->states.nelts - 1)
-		draft_outcome(out, times, (void *)u);
+		draft_outcome(s, out, times, (void *)u);
 	put(s, at, out, sizeof(*out));
 	return 1;
 }
@@ -193,6 +195,7 @@ __noinline int draft_subrequest(struct worker *w, struct scratch *s, __u64 reque
 {
 	struct ngx_http_request_s *r = (void *)request;
 	struct subrequest_times *sub;
+	struct ngx_http_upstream_s *u;
 	struct subrequest *out;
 	__u32 at, err_status;
 	__u64 len;
@@ -208,8 +211,10 @@ __noinline int draft_subrequest(struct worker *w, struct scratch *s, __u64 reque
 	err_status = NGX_GET(r, err_status);
 	out->status = err_status ? err_status : NGX_GET(r, headers_out.status);
 	s->held.tail_len = at + sizeof(*out);
+	u = NGX_GET(r, upstream);
+	NGX_COPY(s->upstream, u);
 	out->attempts_len = draft_attempts(s, sub->attempts, SUBREQUEST_ATTEMPTS_MAX, generation,
-					   NGX_GET(r, upstream_states), NGX_GET(r, upstream));
+					   NGX_GET(r, upstream_states), u);
 	out->upstreams_seen = s->states.nelts;
 	len = NGX_GET(r, uri.len);
 	out->uri_len = append_text(s, NGX_GET(r, uri.data), len, SUBREQUEST_URI_MAX);

@@ -13,11 +13,6 @@
 #include "http3.bpf.h"
 #include "phase.bpf.h"
 
-enum {
-	SWITCHING_PROTOCOLS = 101, /* of a tunnel: both of its sides may go on after the response */
-	CLIENT_ERROR = 400,	   /* the first status of an error */
-};
-
 /* Before 1.11.0 the bits of c are elsewhere. This member is there since 1.11.4. */
 static __always_inline bool knows_connection_bits(void)
 {
@@ -80,9 +75,10 @@ __noinline int draft_ending(struct worker *w, struct scratch *s, struct connecti
 	d = &s->held.draft;
 	if ((__u64)OF_REQUEST(s, write_event_handler) == s->empty_handler) {
 		d->flags |= REQUEST_FINISHED;
-		if (d->status >= CLIENT_ERROR && is_limited(w, s))
+		if (d->status >= NGX_HTTP_BAD_REQUEST && is_limited(w, s))
 			d->flags |= REQUEST_LIMITED;
-		if (d->status != SWITCHING_PROTOCOLS)
+		/* Both sides of a tunnel may go on after the response. */
+		if (d->status != NGX_HTTP_SWITCHING_PROTOCOLS)
 			return 0;
 	} else if (knows_connection_bits()) {
 		d->flags |= REQUEST_CUT;

@@ -115,7 +115,7 @@ static __always_inline void stream_sent(struct worker *w, __u64 c, bool is_reset
 		return;
 	if (is_reset)
 		conn->is_over = 1;
-	else if (conn->response_first_ns || response_begun(conn, (void *)c))
+	else if (conn->response_first_ns || response_begun(conn, (void *)c, 0))
 		conn->response_last_ns = now;
 	if (!conn->response_first_ns)
 		conn->response_first_ns = conn->response_last_ns;

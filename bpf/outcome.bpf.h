@@ -21,21 +21,27 @@ enum upstream_bit {
 };
 
 /*
- * The bits of enum upstream_bit, from u->store on. Since 1.19.1 the bit error comes before
- * request_sent. request_sent is set when anything was sent, and error is not set before the header
- * was sent to the client: so the values show which of the two the first bit is.
+ * The bits of enum upstream_bit, of the word that begins with u->store. Since 1.19.1 the bit error
+ * comes before request_sent. request_sent is set when anything was sent, and error is not set
+ * before the header was sent to the client: so the values show which of the two the first bit is.
  */
-static __always_inline __u32 upstream_bits(struct ngx_http_upstream_s *u)
+static __always_inline __u32 upstream_bits_in(__u32 bits)
 {
-	__u32 bits = NGX_GET(u, store), rest;
+	__u32 rest;
 
-	bits >>= bpf_core_field_exists(u->cache_status) ? NGX_HTTP_UPSTREAM_BUFFERING_BIT
-							: NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE;
+	bits >>= bpf_core_field_exists(struct ngx_http_upstream_s, cache_status)
+			 ? NGX_HTTP_UPSTREAM_BUFFERING_BIT
+			 : NGX_HTTP_UPSTREAM_BUFFERING_BIT_NO_CACHE;
 	rest = bits >> 3;
 	bits &= U_BUFFERING | U_KEEPALIVE | U_UPGRADE;
 	if (!(rest & 1) || rest & 16)
 		return bits | (rest & 31) << 3;
 	return bits | (rest & 15) << 4;
+}
+
+static __always_inline __u32 upstream_bits(struct ngx_http_upstream_s *u)
+{
+	return upstream_bits_in(NGX_GET(u, store));
 }
 
 /* ATTEMPT_WHOLE or ATTEMPT_PART, by what was sent of the request; 0: nothing was sent. */
@@ -88,10 +94,10 @@ static __always_inline bool is_cancelled(struct ngx_http_upstream_s *u)
 }
 
 /*
- * Flags of the last attempt of a request, by its r->upstream. If the attempt has sent nothing, that
- * may still be about the attempt before, so that there are none.
+ * Flags of the last attempt of a request, by the copy of its r->upstream. If the attempt has sent
+ * nothing, that may still be about the attempt before, so that there are none.
  */
-static __noinline int upstream_outcome(struct ngx_http_upstream_s *u, __u32 bits)
+static __always_inline int upstream_outcome(struct scratch *s, __u32 bits)
 {
 	struct ngx_event_pipe_s *p;
 	int flags = whole_or_part(bits);
@@ -105,7 +111,7 @@ static __noinline int upstream_outcome(struct ngx_http_upstream_s *u, __u32 bits
 	if (bits & U_KEEPALIVE)
 		return flags;
 	if (bits & U_BUFFERING) {
-		p = NGX_GET(u, pipe);
+		p = OF_UPSTREAM(s, pipe);
 		piped = NGX_GET(p, read);
 		/* Where only the header is sent on, the pipe is not used. */
 		if (piped & NGX_EVENT_PIPE_UPSTREAM_DONE || !NGX_GET(p, downstream))
@@ -120,7 +126,7 @@ static __noinline int upstream_outcome(struct ngx_http_upstream_s *u, __u32 bits
 		if (piped & NGX_EVENT_PIPE_DOWNSTREAM_ERROR)
 			flags |= ATTEMPT_UNSERVED;
 	} else {
-		length = NGX_GET(u, length);
+		length = OF_UPSTREAM(s, length);
 		if (!length)
 			return flags;
 		if (bits & U_ERROR)

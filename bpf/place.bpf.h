@@ -151,14 +151,11 @@ __noinline int draft_location(struct worker *w, struct scratch *s)
 /* The group of its last upstream. */
 __noinline int draft_group(struct worker *w, struct scratch *s)
 {
-	struct ngx_http_upstream_s *u;
-
 	if (!w || !s || !bpf_core_field_exists(struct ngx_http_upstream_s, upstream) ||
 	    !bpf_core_field_exists(struct ngx_http_upstream_srv_conf_s, host))
 		return 0;
-	u = OF_REQUEST(s, upstream);
 	s->held.draft.upstream =
-		place_announced(w, s, (__u64)NGX_GET(u, upstream), RECORD_UPSTREAM);
+		place_announced(w, s, (__u64)OF_UPSTREAM(s, upstream), RECORD_UPSTREAM);
 	return 0;
 }
 

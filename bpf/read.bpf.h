@@ -55,6 +55,9 @@
 #define OF_REQUEST(s, member) NGX_IN((s)->request, (struct ngx_http_request_s *)NULL, member)
 #define OF_CONNECTION(s, member) NGX_IN((s)->connection, (struct ngx_connection_s *)NULL, member)
 
+/* The same of the copy of its ngx_http_upstream_t. */
+#define OF_UPSTREAM(s, member) NGX_IN((s)->upstream, (struct ngx_http_upstream_s *)NULL, member)
+
 /* The offset of the word that has r->uri_changes. Only where uri_changes_at is set. */
 #define URI_CHANGES_WORD                                                                           \
 	(bpf_core_field_offset(struct ngx_http_request_s, http_connection) +                       \
@@ -101,12 +104,32 @@ static __always_inline struct ngx_str_t *host_of_variable(struct ngx_http_upstre
 /* Members of the head of a request. */
 #define OF_HEAD(w, member) NGX_IN((w)->head, (struct ngx_http_request_s *)NULL, member)
 
-/* Copies the head of a request. False: this is not a request, or cannot be read. */
+/* Copies the head of a request of this size. False: this is not a request, or cannot be read. */
+static __always_inline bool request_copy(struct worker *w, struct ngx_http_request_s *r, __u32 size)
+{
+	return size <= sizeof(w->head) && /* true in all known layouts */
+	       !bpf_probe_read_user(w->head, size, r) && OF_HEAD(w, signature) == NGX_HTTP_MODULE;
+}
+
+/* The same up to its pool, which is one of the first members. */
 static __always_inline bool request_head(struct worker *w, struct ngx_http_request_s *r)
 {
-	return NGX_END(r, pool) <= sizeof(w->head) && /* true in all known layouts */
-	       !bpf_probe_read_user(w->head, NGX_END(r, pool), r) &&
-	       OF_HEAD(w, signature) == NGX_HTTP_MODULE;
+	return request_copy(w, r, NGX_END(r, pool));
+}
+
+/* Whether this request, which was copied up to the status, has a response: has_response(). */
+static __always_inline bool has_response_in(struct worker *w, struct ngx_http_request_s *r)
+{
+	return OF_HEAD(w, headers_out.status) || NGX_GET(r, http_version) == NGX_HTTP_VERSION_9;
+}
+
+/* Members of the copy of an ngx_connection_t. */
+#define OF_PEER(w, member) NGX_IN((w)->peer, (struct ngx_connection_s *)NULL, member)
+
+/* Copies an ngx_connection_t. One that cannot be read is 0. */
+static __always_inline void connection_copy(struct worker *w, struct ngx_connection_s *c)
+{
+	NGX_COPY(w->peer, c);
 }
 
 /*

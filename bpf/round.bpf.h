@@ -122,11 +122,11 @@ __noinline int mark_stream(struct worker *w, struct multiplex *m, struct connect
 	if (!w || !m || !conn)
 		return 0;
 	r = NGX_GET(stream, request);
-	if (!request_head(w, r))
+	if (!request_copy(w, r, NGX_END(r, headers_out.status)))
 		return 0;
 	fake = OF_HEAD(w, connection);
 	of_stream = connection_find(w, (__u64)fake);
-	if (!(of_stream && of_stream->first_round) && !has_response(r))
+	if (!(of_stream && of_stream->first_round) && !has_response_in(w, r))
 		return 0;
 	if (!of_stream)
 		of_stream = stream_on(w, m, conn, (void *)c, r);

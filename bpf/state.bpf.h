@@ -105,10 +105,11 @@ struct worker {
 	__u8 opening_len[OPENING_ROWS];	   /* entries of each row of `opening` */
 	struct watch opening[OPENING_MAX]; /* HTTP/3 streams with an incomplete header or body */
 	struct datagram datagrams[DATAGRAM_SOCKETS_MAX];
-	__u8 head[REQUEST_HEAD_BYTES]; /* copy of an ngx_http_request_t up to its pool */
-	__u64 variables_of;	       /* r->main_conf that the next member belongs to */
-	__u16 variable_at[ASKED_MAX];  /* of each of --variable, 1 + its index in r->variables; 0:
-					  none */
+	__u8 head[REQUEST_BYTES_MAX];	 /* copy of the beginning of an ngx_http_request_t */
+	__u8 peer[CONNECTION_BYTES_MAX]; /* copy of an ngx_connection_t */
+	__u64 variables_of;		 /* r->main_conf that the next member belongs to */
+	__u16 variable_at[ASKED_MAX];	 /* of each of --variable, 1 + its index in r->variables; 0:
+					    none */
 	__u64 places[PLACE_SLOTS]; /* those that user space knows, by their slots: place.bpf.h */
 };
 
@@ -161,6 +162,7 @@ struct scratch {
 	__u64 probe;			 /* the probed instruction of ngx_http_free_request() */
 	__u8 request[REQUEST_BYTES_MAX]; /* copy of the ngx_http_request_t that ends */
 	__u8 connection[CONNECTION_BYTES_MAX]; /* copy of its ngx_connection_t */
+	__u8 upstream[UPSTREAM_BYTES_MAX];     /* copy of its ngx_http_upstream_t */
 	__u8 state[STATE_BYTES_MAX];	       /* copy of one of its ngx_http_upstream_state_t */
 	__u8 headers[HEADERS_BYTES];	       /* copy of a part of r->headers_in.headers */
 	__u64 traceparent;		       /* address of the value of its traceparent header */
@@ -274,6 +276,17 @@ struct unsure {
 	__u64 sent; /* c->sent when they were sent */
 };
 
+/*
+ * A client's IPv4 address as nginx had it when it accepted the connection. This memory is the
+ * connection's own: it does not change, also where realip shows another address for a while.
+ */
+struct remote {
+	__u64 sockaddr; /* c->sockaddr; 0: it is not IPv4, or was not seen */
+	__u64 text;	/* c->addr_text.data */
+	__u32 ipv4;	/* in network byte order */
+	__u32 port;	/* likewise */
+};
+
 /* What is incomplete of an HTTP/3 stream, as far as datagrams have found. */
 enum stage {
 	STAGE_NONE = 0,	 /* nothing, or no datagram has checked it */
@@ -337,6 +350,7 @@ struct connection {
 	__u8 is_early;	     /* HTTP/2 stream: its body was not looked at */
 	struct address local;
 	struct address peer;
+	struct remote remote;
 	__u64 number;	      /* with --connections: c->number */
 	__u64 requests;	      /* with --connections: c->requests, when it was last read */
 	__u64 idle_ns;	      /* with --connections: its last request ended */

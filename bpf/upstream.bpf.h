@@ -16,13 +16,10 @@ enum {
  * The request for which an upstream connection is opened. c->data is set after the connect only,
  * but c->log is the client connection's since ngx_get_connection().
  */
-static __always_inline struct ngx_http_request_s *request_of_log(__u64 c)
+static __always_inline struct ngx_http_request_s *request_of_log(struct ngx_log_s *log)
 {
-	struct ngx_http_log_ctx_s *ctx;
-	struct ngx_log_s *log;
+	struct ngx_http_log_ctx_s *ctx = NGX_GET(log, data);
 
-	log = NGX_GET((struct ngx_connection_s *)c, log);
-	ctx = NGX_GET(log, data);
 	return NGX_GET(ctx, current_request);
 }
 
@@ -41,9 +38,11 @@ static __always_inline bool is_peer(struct ngx_http_request_s *r, __u64 c)
 /* A connect begins. */
 static __always_inline void upstream_connecting(struct worker *w, struct socket_state *s, __u64 now)
 {
-	struct ngx_http_request_s *r = request_of_log(s->connection);
+	struct ngx_http_request_s *r;
 	struct attempt_times *a;
 
+	connection_copy(w, (void *)s->connection);
+	r = request_of_log(OF_PEER(w, log));
 	s->phase = UPSTREAM_IDLE;
 	s->connect_ns = now;
 	s->client = 0;
@@ -107,15 +106,13 @@ static __always_inline __u32 upstream_bits_of(struct socket_state *s)
 static __always_inline struct attempt_times *upstream_request_out(struct worker *w,
 								  struct socket_state *s, __u64 now)
 {
-	struct ngx_http_request_s *r = request_of(s);
-	struct attempt_times *a;
+	struct attempt_times *a = upstream_rejoin(w, s);
 
 	s->phase = UPSTREAM_SENDING;
-	a = upstream_join(w, s, r);
 	if (!a || a->request_first_ns)
 		return a;
 	if (!s->served)
-		s->is_http2 = is_http2(r);
+		s->is_http2 = is_http2(OF_PEER(w, data));
 	if (s->is_http2)
 		a->flags |= ATTEMPT_HTTP2;
 	upstream_reuse(s, a);
@@ -136,10 +133,8 @@ static __always_inline struct attempt_times *upstream_request_out(struct worker 
 /* Bytes of the TLS handshake. A unix socket was not yet joined with an attempt by its connect. */
 static __always_inline void upstream_handshake(struct worker *w, struct socket_state *s)
 {
-	struct ngx_connection_s *c = (struct ngx_connection_s *)s->connection;
-	struct attempt_times *a;
+	struct attempt_times *a = s->client ? upstream_attempt(w, s) : upstream_rejoin(w, s);
 
-	a = s->client ? upstream_attempt(w, s) : upstream_join(w, s, NGX_GET(c, data));
 	if (!a)
 		return;
 	a->handshake_first_ns = s->handshake.first_ns;

@@ -28,11 +28,12 @@ enum limit {
 	STATUS_WORDS = 16,	 /* of a set of statuses, 64 in each */
 	STRUCT_BYTES_MAX = 4096, /* members of a struct of nginx are read up to here */
 	/*
-	 * And of the structs that are copied whole. The largest known are read up to 1400, 240 and
-	 * 112; an ngx_http_request_body_t is copied to where a state is.
+	 * And of the structs that are copied whole. The largest known are read up to 1400, 240,
+	 * 1200 and 112; an ngx_http_request_body_t is copied to where a state is.
 	 */
 	REQUEST_BYTES_MAX = 2048,
 	CONNECTION_BYTES_MAX = 512,
+	UPSTREAM_BYTES_MAX = 2048,
 	STATE_BYTES_MAX = 256,
 	LAYOUTS_MAX = 64, /* layouts that are traced at the same time */
 	HELD_MAX = 1024,  /* responses over HTTP/3 that are waited for */
@@ -77,6 +78,7 @@ enum request_flag {
 	REQUEST_BODY = 64,	  /* it has a body, which nginx has read or begun to read */
 	REQUEST_UNSERVED = 128,	  /* nginx has noted that its client's connection failed */
 	REQUEST_UNRESOLVED = 256, /* no name server has resolved the upstream's name in time */
+	REQUEST_OF_PEER = 512,	  /* remote_port and the text remote_addr are those of peer */
 	/* How it ended: bpf/ending.bpf.h. Without the first two, that is not known. */
 	REQUEST_FINISHED = 1 << 16,	/* nginx has sent the whole response */
 	REQUEST_CUT = 1 << 17,		/* it ended the request before that */

@@ -23,6 +23,11 @@ typedef int               ngx_socket_t;
 #define NGX_HTTP_VERSION_20  2000
 #define NGX_HTTP_VERSION_30  3000
 
+/* statuses, by nginx's names */
+#define NGX_HTTP_SWITCHING_PROTOCOLS  101
+#define NGX_HTTP_OK                   200
+#define NGX_HTTP_BAD_REQUEST          400
+
 /* u->cache_status: three bits after store, cacheable, accel and ssl; 0: no cache was asked */
 #define NGX_HTTP_CACHE_STATUS_BIT   4
 #define NGX_HTTP_CACHE_STATUS_MASK  7

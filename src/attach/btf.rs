@@ -324,6 +324,7 @@ fn bytes_max(name: &str) -> u32 {
     match name {
         "ngx_http_request_s" => limit::REQUEST_BYTES_MAX.0,
         "ngx_connection_s" => limit::CONNECTION_BYTES_MAX.0,
+        "ngx_http_upstream_s" => limit::UPSTREAM_BYTES_MAX.0,
         "ngx_http_upstream_state_t" | "ngx_http_request_body_t" => limit::STATE_BYTES_MAX.0,
         _ => limit::STRUCT_BYTES_MAX.0,
     }

@@ -115,9 +115,22 @@ impl<'a> Facts<'_, 'a> {
         (Some(addr.to_string().into()), nonzero(port))
     }
 
+    /// Returns the client's address, as realip has set it.
+    pub fn remote(&self) -> (Option<Cow<'a, str>>, Option<u16>) {
+        let port = nonzero(self.0.record.remote_port);
+        if !self.has(request_flag::REQUEST_OF_PEER) {
+            return (self.0.texts.remote_addr.lossy(), port);
+        }
+        let addr = address(&self.0.record.peer).map(|(addr, _)| addr.to_string().into());
+        (addr, port)
+    }
+
     /// Returns the client's end of the connection as the kernel knows it, if nginx has replaced the
     /// client's address by another one.
     pub fn peer(&self) -> Option<(IpAddr, Option<u16>)> {
+        if self.has(request_flag::REQUEST_OF_PEER) {
+            return None;
+        }
         let remote = self.0.texts.remote_addr.lossy();
         let remote: Option<IpAddr> = remote.and_then(|remote| remote.parse().ok());
         address(&self.0.record.peer)
@@ -265,6 +278,10 @@ pub mod tests {
         assert_eq!(Facts(&event).peer(), None);
         event.record.remote_port = 81;
         assert!(Facts(&event).peer().is_some());
+        event.record.flags |= request_flag::REQUEST_OF_PEER.0;
+        let (addr, port) = Facts(&event).remote();
+        assert_eq!((addr.as_deref(), port), (Some("127.0.0.1"), Some(81)));
+        assert_eq!(Facts(&event).peer(), None);
         event.texts.local_path = text("/run/x");
         event.record.local.family = libc::AF_UNIX as u16;
         let (addr, port) = Facts(&event).server();

@@ -33,6 +33,7 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
     let accepted = nonzero(record.accepted_ns).filter(|_| !facts.is_partial());
     let origin = accepted.or(first_byte);
     let (server_addr, server_port) = facts.server();
+    let (remote_addr, remote_port) = facts.remote();
     let (peer_addr, peer_port) = facts.peer().unzip();
     let is_inferred = facts.has(request_flag::REQUEST_INFERRED);
     let mut request = Request {
@@ -40,8 +41,8 @@ pub fn request<'a>(event: &RequestEvent<'a>, clock: Clock) -> Request<'a> {
         pid: record.pid,
         connection: nonzero(record.connection),
         connection_requests: nonzero(record.connection_requests),
-        remote_addr: texts.remote_addr.lossy(),
-        remote_port: nonzero(record.remote_port),
+        remote_addr,
+        remote_port,
         peer_addr: peer_addr.map(|addr| addr.to_string().into()),
         peer_port: peer_port.flatten(),
         server_addr,

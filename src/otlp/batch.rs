@@ -3,12 +3,16 @@
 
 use std::ops::AddAssign;
 
-/// The number of records of each kind.
+use ngx_bpf_record::values::Cause;
+
+/// The number of records of each kind, and the losses that they report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Records {
     pub requests: u64,
     pub connections: u64,
     pub blocked: u64,
+    /// The requests that are reported as lost, of each cause, in the order of `Cause::ALL`.
+    pub losses: [u64; Cause::ALL.len()],
 }
 
 impl AddAssign for Records {
@@ -16,11 +20,15 @@ impl AddAssign for Records {
         self.requests += other.requests;
         self.connections += other.connections;
         self.blocked += other.blocked;
+        for (count, other) in self.losses.iter_mut().zip(other.losses) {
+            *count += other;
+        }
     }
 }
 
 impl Records {
     /// Takes up to this number of records away: first requests, then the others. Returns those that were taken.
+    /// The losses stay: they are not records that are counted.
     pub fn split(&mut self, mut count: u64) -> Self {
         let mut take = |from: &mut u64| {
             let taken = count.min(*from);
@@ -32,6 +40,7 @@ impl Records {
             requests: take(&mut self.requests),
             connections: take(&mut self.connections),
             blocked: take(&mut self.blocked),
+            losses: Default::default(),
         }
     }
 }
@@ -61,6 +70,7 @@ mod tests {
             requests: 3,
             connections: 2,
             blocked: 1,
+            losses: [1, 2, 3, 4, 5, 6],
         };
         for (count, expected) in [
             (0, [0, 0, 0]),
@@ -71,6 +81,7 @@ mod tests {
             let mut left = all;
             let taken = left.split(count);
             assert_eq!([taken.requests, taken.connections, taken.blocked], expected);
+            assert_eq!(left.losses, all.losses);
             left += taken;
             assert_eq!(left, all);
         }

@@ -72,7 +72,7 @@ impl Exporter {
     }
 
     /// Sends what is queued, and returns when that is done, at the latest after the time of `END`. Returns false when
-    /// the last batches could not be sent.
+    /// the receiver has not taken the last ones.
     pub fn finish(&self) -> bool {
         self.queue.finish(END)
     }

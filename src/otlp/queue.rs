@@ -33,7 +33,7 @@ struct State {
     in_flight: Records,
     /// When to give up. `None` until the end.
     deadline: Option<Instant>,
-    /// Whether the last batch could not be sent.
+    /// Whether the receiver does not take what it gets.
     is_failing: bool,
     /// Whether all is sent, or given up.
     is_over: bool,
@@ -119,16 +119,20 @@ impl Queue {
         }
     }
 
-    /// Passes on what has become of the batch that `next()` has returned: so many of its records are lost.
-    pub fn sent(&self, lost: u64) {
+    /// Passes on what has become of the batch that `next()` has returned: this number of its records was rejected, or
+    /// all are lost (`None`). `is_failing` says whether the receiver does not take what it gets.
+    pub fn sent(&self, rejected: Option<u64>, is_failing: bool) {
         let mut state = self.state();
         if state.is_over {
             /* It was given up meanwhile. */
             return;
         }
         let mut taken = std::mem::take(&mut state.in_flight);
-        let lost = taken.split(lost);
-        state.is_failing = lost != Records::default() && taken == Records::default();
+        let lost = match rejected {
+            Some(count) => taken.split(count),
+            None => std::mem::take(&mut taken),
+        };
+        state.is_failing = is_failing;
         (self.outcome)(taken, lost);
     }
 
@@ -153,8 +157,8 @@ impl Queue {
         deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
-    /// Waits until all batches are sent, at most for this time. Those that are left are lost. Returns false when the
-    /// last one could not be sent.
+    /// Waits until all batches are sent, at most for this time. Those that are left are lost. Returns false when
+    /// there are such, or when the receiver does not take what it gets.
     pub fn finish(&self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         let mut state = self.state();
@@ -164,7 +168,7 @@ impl Queue {
             state = self.wait(state, Some(deadline));
         }
         if !state.is_over {
-            state.is_over = true;
+            (state.is_over, state.is_failing) = (true, true);
             let mut lost = std::mem::take(&mut state.in_flight);
             for item in state.items.drain(..) {
                 lost += match item {
@@ -172,7 +176,6 @@ impl Queue {
                     Item::Dropped(records) => records,
                 };
             }
-            state.is_failing |= lost != Records::default();
             (self.outcome)(Records::default(), lost);
         }
         !state.is_failing

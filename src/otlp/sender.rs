@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use ngx_bpf_record::format::escape::Escaped;
 use ngx_bpf_record::format::otlp::PartialSuccess;
 
 use super::batch::Batch;
@@ -36,16 +37,26 @@ const PAUSE_MAX: Duration = Duration::from_secs(16);
 /// The most characters of what a receiver says that a message has.
 const SAID_CHARS: usize = 200;
 
+/// What fails.
+#[derive(Debug, PartialEq, Eq)]
+enum Failing {
+    /// There is no answer.
+    Receiver,
+    /// One of the paths answers, and does not take a body. The other one may take all.
+    Path(String),
+}
+
 /// Sends batches, one after the other.
 pub struct Sender {
     connection: Connection,
     endpoint: Endpoint,
     queue: Arc<Queue>,
     messages: Messages,
-    /// Whether the last try has failed, which was reported.
-    is_failing: bool,
-    /// Whether a partial success was reported.
-    has_reported_partial: bool,
+    /// What of the receiver has failed last, which was reported. `None`: it takes records.
+    failing: Option<Failing>,
+    /// Whether a rejection was reported, and whether a warning about what was taken was.
+    has_reported_rejection: bool,
+    has_reported_warning: bool,
 }
 
 impl Sender {
@@ -61,36 +72,36 @@ impl Sender {
             endpoint,
             queue,
             messages,
-            is_failing: false,
-            has_reported_partial: false,
+            failing: None,
+            has_reported_rejection: false,
+            has_reported_warning: false,
         }
     }
 
     /// Sends batches until there are no more.
     pub fn run(mut self) {
         while let Some(batch) = self.queue.next() {
-            let lost = self.deliver(&batch);
-            self.queue.sent(lost);
+            let rejected = self.deliver(&batch);
+            self.queue.sent(rejected, self.failing.is_some());
         }
     }
 
-    /// Sends both bodies of a batch. Returns the number of records that the receiver has not taken: all of them when it
-    /// has not taken one of the bodies.
-    fn deliver(&mut self, batch: &Batch) -> u64 {
+    /// Sends both bodies of a batch. Returns what the receiver has rejected of it; `None` when the batch is lost,
+    /// because one of the bodies was not taken.
+    fn deliver(&mut self, batch: &Batch) -> Option<u64> {
         let begun = Instant::now();
-        let mut lost: u64 = 0;
+        let (mut rejected, mut taken) = (0_u64, Vec::new());
         for (path, body) in [
             (self.endpoint.traces(), &batch.traces),
             (self.endpoint.logs(), &batch.logs),
         ] {
             if let Some(path) = path.filter(|_| !body.is_empty()) {
-                match self.send(&path, body, begun) {
-                    Some(rejected) => lost = lost.saturating_add(rejected),
-                    None => return u64::MAX,
-                }
+                rejected = rejected.saturating_add(self.send(&path, body, begun)?);
+                taken.push(path);
             }
         }
-        lost
+        self.note_taken(&taken);
+        Some(rejected)
     }
 
     /// Sends a body until it is taken. Returns what the receiver has rejected of it; `None` when the body is lost.
@@ -102,24 +113,25 @@ impl Sender {
             let queue = &self.queue;
             let is_over = || Instant::now() >= over || queue.is_given_up();
             let answer = self.connection.post(path, &body, &is_over);
+            let of_path = Failing::Path(path.to_owned());
             let retry_after = match &answer {
                 Ok(answer) if (200..300).contains(&answer.status) => {
-                    return Some(self.taken(&answer.body));
+                    return Some(self.rejected(&answer.body));
                 }
                 Ok(answer) if matches!(answer.status, 429 | 502 | 503 | 504) => {
-                    self.failing(&said(answer), "it is tried again");
+                    self.fails(of_path, &said(answer), "it is tried again");
                     answer.retry_after
                 }
                 Ok(answer) => {
-                    self.failing(&said(answer), "what it refuses is lost");
+                    self.fails(of_path, &said(answer), "what it refuses is lost");
                     return None;
                 }
                 Err(error) => {
-                    self.failing(error, "it is tried again");
+                    self.fails(Failing::Receiver, error, "it is tried again");
                     None
                 }
             };
-            let wait = retry_after.unwrap_or_else(|| jittered(pause));
+            let wait = retry_after.map_or_else(|| jittered(pause), |time| time.max(PAUSE_MIN));
             pause = (pause * 2).min(PAUSE_MAX);
             if begun.elapsed().saturating_add(wait) > GIVE_UP || !self.queue.pause(wait) {
                 return None;
@@ -127,29 +139,49 @@ impl Sender {
         }
     }
 
-    /// Notes that a body was taken. Returns what was rejected of it, the first time with a message.
-    fn taken(&mut self, body: &[u8]) -> u64 {
-        if std::mem::take(&mut self.is_failing) {
+    /// Notes that the receiver has taken all bodies of a batch, which were for these paths. A failure of a path ends
+    /// with a body for it.
+    fn note_taken(&mut self, paths: &[String]) {
+        let has_ended = match &self.failing {
+            Some(Failing::Receiver) => !paths.is_empty(),
+            Some(Failing::Path(path)) => paths.contains(path),
+            None => false,
+        };
+        if has_ended {
+            self.failing = None;
             let text = format_args!("{} takes records again", self.endpoint);
             self.messages.print(Verbosity::Normal, text);
         }
-        let partial = PartialSuccess::read(body);
-        if partial != PartialSuccess::default() && !self.has_reported_partial {
-            self.has_reported_partial = true;
-            let (count, why) = (partial.rejected, shortened(&partial.message));
-            let endpoint = &self.endpoint;
-            let text = format_args!(
-                "{endpoint} has rejected {count} records of a batch (\"{why}\"); others like it are only counted"
-            );
-            self.messages.print(Verbosity::Normal, text);
-        }
-        partial.rejected
     }
 
-    /// Reports a failure, if it is the first one since a body was taken.
-    fn failing(&mut self, why: &dyn Display, then: &str) {
-        if !self.is_failing {
-            self.is_failing = true;
+    /// Returns what was rejected of a body that was taken otherwise. The first rejection is reported, and the first
+    /// warning about a body that was taken whole.
+    fn rejected(&mut self, body: &[u8]) -> u64 {
+        let PartialSuccess { rejected, message } = PartialSuccess::read(body);
+        let (endpoint, why) = (&self.endpoint, shortened(&message));
+        let is_known = match (rejected, why.as_str()) {
+            (0, "") => true,
+            (0, _) => std::mem::replace(&mut self.has_reported_warning, true),
+            _ => std::mem::replace(&mut self.has_reported_rejection, true),
+        };
+        if !is_known {
+            let text = match rejected {
+                0 => format!(
+                    "{endpoint} has taken a batch, and says: \"{why}\"; others like it are not reported"
+                ),
+                _ => format!(
+                    "{endpoint} has rejected {rejected} spans or log records of a batch (\"{why}\"); others like it \
+                     are only counted"
+                ),
+            };
+            self.messages.print(Verbosity::Normal, text);
+        }
+        rejected
+    }
+
+    /// Notes a failure, and reports it if it is the first one since a batch was taken.
+    fn fails(&mut self, what: Failing, why: &dyn Display, then: &str) {
+        if self.failing.replace(what).is_none() {
             let text = format_args!("failed to send to {}: {why}: {then}", self.endpoint);
             self.messages.print(Verbosity::Normal, text);
         }
@@ -168,7 +200,7 @@ fn said(answer: &Answer) -> String {
 /// Returns the begin of a text of others, on one line.
 fn shortened(text: &str) -> String {
     let begin: String = text.chars().take(SAID_CHARS).collect();
-    begin.escape_debug().to_string()
+    Escaped(&begin).to_string()
 }
 
 /// Returns a pause of half this time to one and a half of it, so that many senders do not come at the same time.
@@ -188,7 +220,9 @@ fn compressed(body: &[u8]) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::PAUSE_MIN;
+    use super::SAID_CHARS;
     use super::jittered;
+    use super::shortened;
 
     /// Check the limits of a pause, and that two are rarely the same.
     #[test]
@@ -197,5 +231,12 @@ mod tests {
         let limits = PAUSE_MIN / 2..=PAUSE_MIN * 3 / 2;
         assert!(pauses.iter().all(|pause| limits.contains(pause)));
         assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+    }
+
+    /// Check that what a receiver says is on one line, does nothing to a terminal, and is not long.
+    #[test]
+    fn said() {
+        assert_eq!(shortened("a\n\u{202e}\x1b[2J"), r"a\x0a\u{202e}\x1b[2J");
+        assert_eq!(shortened(&"é".repeat(1_000)), "é".repeat(SAID_CHARS));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -11,12 +12,11 @@ use anyhow::Result;
 use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
 use ngx_bpf_record::Lost;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::format::conventions::KNOWN_METHODS_VARIABLE;
 use ngx_bpf_record::format::otlp::Logs;
 use ngx_bpf_record::format::otlp::Traces;
-use ngx_bpf_record::format::otlp::has_spans;
+use ngx_bpf_record::values::Cause;
 
 use crate::counts::Counts;
 use crate::decode::clock::Clock;
@@ -46,6 +46,9 @@ pub struct DeliverySettings {
     pub service: Option<String>,
 }
 
+/// Numbers of lost requests, of each cause.
+type Reported = [AtomicU64; Cause::ALL.len()];
+
 /// Sends records.
 pub struct Delivery {
     /// What is collected. `None`: it is not sent.
@@ -56,10 +59,9 @@ pub struct Delivery {
     /// When the first of them came.
     begun: Option<Instant>,
     exporter: Exporter,
-    redaction: Redaction,
     ledger: Arc<Ledger>,
-    /// The losses that were sent.
-    reported: Counts,
+    /// The losses that were sent or wait for it. Those that the receiver has not taken are taken back.
+    reported: Arc<Reported>,
     messages: Messages,
 }
 
@@ -67,7 +69,6 @@ impl Delivery {
     /// Starts the thread that sends. Fails when the name of the receiver can't be resolved.
     pub fn start(
         settings: DeliverySettings,
-        redaction: Redaction,
         ledger: &Arc<Ledger>,
         messages: Messages,
     ) -> Result<Self> {
@@ -79,13 +80,17 @@ impl Delivery {
             Traces::new(identity, known_methods)
         });
         let logs = endpoint.logs().map(|_| Logs::new(identity, known_methods));
-        let counts = Arc::clone(ledger);
+        let reported = Arc::<Reported>::default();
+        let (counts, its_reported) = (Arc::clone(ledger), Arc::clone(&reported));
         let outcome = move |taken: Records, lost: Records| {
             for (fate, records) in [(Fate::Written, taken), (Fate::Unsent, lost)] {
                 let numbers = [records.requests, records.connections, records.blocked];
                 for (outcome, count) in counts.outcomes().into_iter().zip(numbers) {
                     outcome.resolve(Taker::Receiver, fate, count);
                 }
+            }
+            for (reported, count) in its_reported.iter().zip(lost.losses) {
+                reported.fetch_sub(count, Ordering::Relaxed);
             }
         };
         Ok(Self {
@@ -94,9 +99,8 @@ impl Delivery {
             records: Records::default(),
             begun: None,
             exporter: Exporter::start(endpoint, Box::new(outcome), messages)?,
-            redaction,
             ledger: Arc::clone(ledger),
-            reported: Counts::default(),
+            reported,
             messages,
         })
     }
@@ -118,16 +122,11 @@ impl Delivery {
             records: std::mem::take(&mut self.records),
             ..Batch::default()
         };
-        let traces = self
-            .traces
-            .as_mut()
-            .map(|traces| traces.write_line(&mut batch.traces));
-        let logs = self
-            .logs
-            .as_mut()
-            .map(|logs| logs.write_line(&mut batch.logs));
-        for error in [traces, logs].into_iter().flatten().filter_map(Result::err) {
-            self.messages.warn(&error.into());
+        if let Some(traces) = &mut self.traces {
+            traces.write_line(&mut batch.traces);
+        }
+        if let Some(logs) = &mut self.logs {
+            logs.write_line(&mut batch.logs);
         }
         if self.begun.take().is_some() {
             self.exporter.send(batch);
@@ -136,18 +135,25 @@ impl Delivery {
 
     /// Adds new losses.
     fn report_losses(&mut self) -> Result<()> {
-        let (counts, reported) = (self.ledger.counts(), self.reported);
         let Some(logs) = self.logs.as_mut().filter(|_| !self.ledger.has_ended()) else {
             return Ok(());
         };
-        let mut count_added = 0;
-        for (cause, count) in counts.since(&reported) {
+        let mut has_added = false;
+        let before = Counts {
+            lost: self
+                .reported
+                .each_ref()
+                .map(|count| count.load(Ordering::Relaxed)),
+            ..Counts::default()
+        };
+        for (cause, count) in self.ledger.counts().since(&before) {
             let time = Clock::wall_now();
             logs.lost(&Lost { time, count, cause })?;
-            self.reported.lost[cause as usize] += count;
-            count_added += 1;
+            self.reported[cause as usize].fetch_add(count, Ordering::Relaxed);
+            self.records.losses[cause as usize] += count;
+            has_added = true;
         }
-        if count_added > 0 {
+        if has_added {
             self.added(Records::default());
         }
         Ok(())
@@ -156,8 +162,7 @@ impl Delivery {
 
 impl Consumer for Delivery {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.redaction.apply(request);
-        let traces = self.traces.as_mut().filter(|_| has_spans(request));
+        let traces = self.traces.as_mut();
         let span = traces
             .map(|traces| traces.add(request))
             .transpose()?

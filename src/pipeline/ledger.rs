@@ -69,7 +69,7 @@ pub struct Ledger {
     pub forgotten_workers: AtomicU64,
     /// True when the last attempt to write has failed.
     pub is_output_failing: AtomicBool,
-    /// True when the receiver of `--otlp` did not take the last batch.
+    /// True when the receiver of `--otlp` was still failing at the end.
     pub is_receiver_failing: AtomicBool,
     /// The counts of BPF at the end, unless a signal asked for the end: requests that BPF counts
     /// later are not lost.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The consumer that writes records as lines.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,6 @@ use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
 use ngx_bpf_record::Format;
 use ngx_bpf_record::Lost;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 use ngx_bpf_record::append_blocked;
 use ngx_bpf_record::append_line;
@@ -38,8 +38,6 @@ pub struct LineSettings {
     pub format: OutputFormat,
     /// The name of the service in spans. `None`: that of a request is its `server_name`.
     pub service: Option<String>,
-    /// The redaction of query strings.
-    pub redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
     pub line_bytes_max: Option<usize>,
 }
@@ -48,7 +46,6 @@ pub struct LineSettings {
 pub struct Lines {
     /// The encoder of the format.
     encoder: Encoder,
-    redaction: Redaction,
     /// The longest line in bytes, its end included. `None`: any length.
     line_bytes_max: Option<usize>,
     /// The output that the lines are written to.
@@ -75,7 +72,6 @@ impl Lines {
     ) -> Self {
         Self {
             encoder: Encoder::new(settings.format, settings.service),
-            redaction: settings.redaction,
             line_bytes_max: settings.line_bytes_max,
             output,
             signals: signals.clone(),
@@ -115,26 +111,15 @@ impl Lines {
     }
 
     /// Appends the line of the requests that were collected, in a format that collects them.
-    fn close_batch(&mut self) -> Result<()> {
+    fn close_batch(&mut self) {
         if let Encoder::Batches(traces) = &mut self.encoder
             && traces.requests() > 0
         {
             let kind = LineKind::Requests(traces.requests());
-            self.output.append(kind, |line| traces.write_line(line))?;
-        }
-        Ok(())
-    }
-
-    /// Does the same between records. Requests that can't be encoded are lost.
-    fn close_batch_or_lose_it(&mut self) {
-        let Encoder::Batches(traces) = &self.encoder else {
-            return;
-        };
-        let requests = traces.requests();
-        if let Err(error) = self.close_batch() {
-            let outcome = &self.ledger.requests;
-            outcome.resolve(Taker::Lines, Fate::Unwritten, requests);
-            self.messages.warn(&error);
+            let Ok(()) = self.output.append(kind, |line| {
+                traces.write_line(line);
+                Ok::<(), Infallible>(())
+            });
         }
     }
 
@@ -238,12 +223,11 @@ impl Lines {
 
 impl Consumer for Lines {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.redaction.apply(request);
         let max = self.line_bytes_max;
         if let Encoder::Batches(traces) = &mut self.encoder {
             traces.add(request)?;
             if traces.bytes() >= LINE_BYTES {
-                self.close_batch()?;
+                self.close_batch();
                 self.write_if_full();
             }
             return Ok(());
@@ -275,7 +259,7 @@ impl Consumer for Lines {
     }
 
     fn tick(&mut self) {
-        self.close_batch_or_lose_it();
+        self.close_batch();
         self.write();
         if self.output.is_closed() {
             self.ledger.end_here();
@@ -284,7 +268,7 @@ impl Consumer for Lines {
     }
 
     fn finish(&mut self) {
-        self.close_batch_or_lose_it();
+        self.close_batch();
         self.write();
         if self.output.is_unread() {
             let given_up = self.output.give_up_unread();

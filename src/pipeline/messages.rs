@@ -116,13 +116,14 @@ pub fn unwritten(messages: Messages, records: u64) {
     );
 }
 
-/// Reports that the receiver of `--otlp` took nothing more until the end, and how many records are known to be lost by
-/// it.
+/// Reports that the receiver of `--otlp` was still failing at the end, and how many records are known to be lost by it.
 pub fn unsent(messages: Messages, records: u64) {
     let plural = plural(records);
     messages.print_last(
         Verbosity::Quiet,
-        format_args!("the receiver of --otlp took nothing more until the end: {records} record{plural} not taken"),
+        format_args!(
+            "the receiver of --otlp failed to the end: {records} record{plural} not taken"
+        ),
     );
 }
 

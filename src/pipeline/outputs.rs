@@ -51,8 +51,9 @@ impl Outputs {
         self.sink.as_ref().is_some_and(Sink::is_file)
     }
 
-    /// Opens them. Returns the consumers of records. The sink comes last, because it changes the requests, and because
-    /// it reports what the receiver loses at the end.
+    /// Opens them. Returns the consumers of records. Metrics see a request as it was, and the others without its
+    /// secrets. The sink comes last, because it changes the requests, and because it reports what the receiver loses at
+    /// the end.
     pub fn open(
         self,
         metrics: Option<RequestMetrics>,
@@ -67,19 +68,24 @@ impl Outputs {
         if let Some(metrics) = metrics {
             consumers.push(Box::new(metrics));
         }
+        consumers.push(Box::new(self.redaction));
         if let Some(settings) = self.delivery {
-            let redaction = self.redaction.clone();
-            consumers.push(Box::new(Delivery::start(
-                settings, redaction, ledger, messages,
-            )?));
+            consumers.push(Box::new(Delivery::start(settings, ledger, messages)?));
         }
         let mut state = OutputState::default();
         if let Some(sink) = self.sink {
-            let (sink, its_state) = sink.open(self.redaction, signals, ledger, messages)?;
+            let (sink, its_state) = sink.open(signals, ledger, messages)?;
             consumers.push(sink);
             state = its_state;
         }
         Ok((consumers, state))
+    }
+}
+
+impl Consumer for Redaction {
+    fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
+        self.apply(request);
+        Ok(())
     }
 }
 
@@ -101,5 +107,53 @@ impl Consumer for RequestMetrics {
 
     fn tick(&mut self) {
         Self::tick(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use ngx_bpf_record::Record;
+    use ngx_bpf_record::Redaction;
+    use ngx_bpf_record::Request;
+
+    use super::Outputs;
+    use crate::host::signals::Signals;
+    use crate::host::stderr::Messages;
+    use crate::host::stderr::Verbosity;
+    use crate::pipeline::ledger::Ledger;
+    use crate::pipeline::sink::Sink;
+
+    /// Check that a request has lost its secrets before an output takes it.
+    #[test]
+    fn redacted() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&seen);
+        let view = move |record: &Record<'_>| {
+            let Record::Request(request) = record else {
+                panic!("{record:?}");
+            };
+            let uri = request.request_uri.as_deref().map(str::to_owned);
+            to.lock().unwrap().push(uri);
+        };
+        let outputs = Outputs::new(Some(Sink::View(Box::new(view))), None, Redaction::Query);
+        let (mut consumers, _) = outputs
+            .open(
+                None,
+                &Signals::default(),
+                &Arc::new(Ledger::default()),
+                Messages::new(Verbosity::Quiet),
+            )
+            .unwrap();
+        let mut request = Request {
+            request_uri: Some("/a?b=secret".into()),
+            ..Default::default()
+        };
+        for consumer in &mut consumers {
+            consumer.request(&mut request).unwrap();
+        }
+        assert_eq!(*seen.lock().unwrap(), [Some("/a".to_owned())]);
     }
 }

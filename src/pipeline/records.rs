@@ -88,7 +88,7 @@ pub struct RecordThread {
     /// The thread that names the functions on the stacks of blocked workers. `None` when they are not
     /// asked for.
     pub stacks: Option<StackThread>,
-    /// The consumers. One that changes requests comes last.
+    /// The consumers, in the order of `Outputs::open()`.
     pub consumers: Vec<Box<dyn Consumer>>,
     /// The number of requests until the end (`--count`). `None`: no limit.
     pub left: Option<u64>,

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use ngx_bpf_record::Redaction;
 
 use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
@@ -50,7 +49,6 @@ impl Sink {
     /// Opens the output, and returns the consumer that takes the records.
     pub fn open(
         self,
-        redaction: Redaction,
         signals: &Signals,
         ledger: &Arc<Ledger>,
         messages: Messages,
@@ -58,7 +56,7 @@ impl Sink {
         let lines = match self {
             Self::Lines(lines) => lines,
             Self::View(view) => {
-                let shown = Shown::new(view, redaction, ledger);
+                let shown = Shown::new(view, ledger);
                 return Ok((Box::new(shown), OutputState::default()));
             }
         };
@@ -70,7 +68,6 @@ impl Sink {
         let settings = LineSettings {
             format: lines.format,
             service: lines.service,
-            redaction,
             line_bytes_max: lines.line_bytes_max,
         };
         let lines = Lines::new(output, settings, signals, ledger, messages);

@@ -9,7 +9,6 @@ use ngx_bpf_record::Blocked;
 use ngx_bpf_record::Connection;
 use ngx_bpf_record::Lost;
 use ngx_bpf_record::Record;
-use ngx_bpf_record::Redaction;
 use ngx_bpf_record::Request;
 
 use crate::counts::Counts;
@@ -24,7 +23,6 @@ pub type View = Box<dyn FnMut(&Record<'_>) + Send>;
 /// Passes records to a view. What it has taken counts as written.
 pub struct Shown {
     view: View,
-    redaction: Redaction,
     /// The counts of requests.
     ledger: Arc<Ledger>,
     /// The losses that the view knows.
@@ -33,10 +31,9 @@ pub struct Shown {
 
 impl Shown {
     /// Creates the consumer.
-    pub fn new(view: View, redaction: Redaction, ledger: &Arc<Ledger>) -> Self {
+    pub fn new(view: View, ledger: &Arc<Ledger>) -> Self {
         Self {
             view,
-            redaction,
             ledger: Arc::clone(ledger),
             reported: Counts::default(),
         }
@@ -55,7 +52,6 @@ impl Shown {
 
 impl Consumer for Shown {
     fn request(&mut self, request: &mut Request<'_>) -> Result<()> {
-        self.redaction.apply(request);
         (self.view)(&Record::Request(Box::new(mem::take(request))));
         add(&self.ledger.requests.written, 1);
         Ok(())
@@ -90,7 +86,6 @@ mod tests {
 
     use ngx_bpf_record::Connection;
     use ngx_bpf_record::Record;
-    use ngx_bpf_record::Redaction;
     use ngx_bpf_record::Request;
 
     use super::Shown;
@@ -98,7 +93,7 @@ mod tests {
     use crate::pipeline::ledger::add;
     use crate::pipeline::records::Consumer as _;
 
-    /// Check that a view gets every kind of record, redacted, and each loss once.
+    /// Check that a view gets every kind of record, and each loss once.
     #[test]
     fn all() {
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -112,9 +107,9 @@ mod tests {
                 Record::Blocked(_) => "blocked".to_owned(),
             });
         };
-        let mut shown = Shown::new(Box::new(view), Redaction::Query, &ledger);
+        let mut shown = Shown::new(Box::new(view), &ledger);
         let mut request = Request {
-            request_uri: Some("/a?b=secret".into()),
+            request_uri: Some("/a".into()),
             ..Default::default()
         };
         shown.request(&mut request).unwrap();

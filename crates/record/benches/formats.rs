@@ -40,7 +40,7 @@ fn spans() -> Encode {
     Box::new(move |request, line| {
         traces.add(request).unwrap();
         if traces.bytes() >= LINE_BYTES {
-            traces.write_line(line).unwrap();
+            traces.write_line(line);
         }
     })
 }
@@ -51,7 +51,7 @@ fn logs() -> Encode {
     Box::new(move |request, line| {
         logs.request(request, None).unwrap();
         if logs.bytes() >= LINE_BYTES {
-            logs.write_line(line).unwrap();
+            logs.write_line(line);
         }
     })
 }

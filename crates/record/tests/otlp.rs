@@ -80,7 +80,7 @@ fn batches() -> (Vec<ExportTraceServiceRequest>, usize) {
         }
         if traces.bytes() >= LINE_BYTES || n + 1 == RECORDS {
             let mut line = Vec::new();
-            traces.write_line(&mut line).unwrap();
+            traces.write_line(&mut line);
             assert!(line.len() < 1 << 20, "{}", line.len());
             let text = std::str::from_utf8(&line).unwrap();
             let text = text.strip_suffix('\n').unwrap();
@@ -222,7 +222,7 @@ fn logs() {
     added.insert("nginx.blocked", 1);
     assert!(logs.bytes() > 1_000);
     let mut line = Vec::new();
-    logs.write_line(&mut line).unwrap();
+    logs.write_line(&mut line);
     let text = std::str::from_utf8(&line).unwrap();
     assert!(!text.trim_end().chars().any(is_unsafe));
     let batch: ExportLogsServiceRequest = serde_json::from_str(text).unwrap();

@@ -28,6 +28,8 @@ pub enum Reply {
     After(Receiver<()>),
     /// It is taken, except this number of its records.
     Partly(u64),
+    /// It is taken, with this warning.
+    Warned(&'static str),
     /// It is not taken: the status, and other headers.
     Status(u16, &'static str),
     /// None, for ever.
@@ -138,6 +140,10 @@ fn serve(
         }
         Reply::Partly(count) => {
             let text = format!("{{\"partialSuccess\":{{\"rejectedLogRecords\":\"{count}\"}}}}");
+            (200, "", text)
+        }
+        Reply::Warned(text) => {
+            let text = format!("{{\"partialSuccess\":{{\"errorMessage\":\"{text}\"}}}}");
             (200, "", text)
         }
         Reply::Status(status, headers) => (status, headers, "no".to_owned()),

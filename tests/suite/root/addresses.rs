@@ -130,6 +130,51 @@ fn real_ip() {
     assert_eq!(records[6].peer_port, None);
 }
 
+/// Check that a kept connection has another address only for the requests for which realip shows one.
+#[test]
+fn real_ip_for_a_while() {
+    if is_built_without("http_realip_module") {
+        return;
+    }
+    let nginx = Nginx::with(
+        "set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;
+         server { listen 127.0.0.1:{port}; location / { return 200; } }",
+        9,
+    );
+    let shown = [
+        Some("192.0.2.7"),
+        None,
+        Some("192.0.2.7"),
+        Some("192.0.2.8"),
+        None,
+        None,
+    ];
+    let mut port = None;
+    let records = traced(nginx, |nginx| {
+        let stream = TcpStream::connect(("127.0.0.1", nginx.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        port = Some(stream.local_addr().unwrap().port());
+        let mut client = Client::new(Box::new(stream));
+        for shown in shown {
+            let header = shown.map(|shown| format!("X-Real-IP: {shown}\r\n"));
+            let header = header.unwrap_or_default();
+            client.send(format!("GET / HTTP/1.1\r\nHost: t\r\n{header}\r\n"));
+            assert_eq!(client.receive().status, 200);
+        }
+    });
+    assert_eq!(records.len(), shown.len());
+    for (record, shown) in records.iter().zip(shown) {
+        record.assert_complete();
+        let local = Some("127.0.0.1");
+        let (remote, peer) = (record.remote_addr.as_deref(), record.peer_addr.as_deref());
+        if shown.is_some() {
+            assert_eq!((remote, peer, record.peer_port), (shown, local, port));
+        } else {
+            assert_eq!((remote, record.remote_port, peer), (local, port, None));
+        }
+    }
+}
+
 /// Check that realip works for each stream of HTTP/2 as for a request of HTTP/1.
 #[test]
 fn real_ip_of_streams() {

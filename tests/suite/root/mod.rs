@@ -17,6 +17,8 @@ mod balancers;
 mod blocked;
 /// The body of a request, and the queue.
 mod bodies;
+/// What tracing may cost, by counts.
+mod budget;
 /// `proxy_cache`.
 mod cache;
 /// Certificates that nginx looks up within the handshake.

@@ -13,6 +13,7 @@ pub mod conventions;
 pub mod escape;
 mod flat;
 pub mod json;
+mod names;
 pub mod otel;
 pub mod otlp;
 pub mod text;

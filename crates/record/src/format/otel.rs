@@ -2,9 +2,7 @@
 //! The record with the names of OpenTelemetry's semantic conventions: one flat JSON object a line,
 //! its names sorted. A key for which the conventions have no stable name gets the prefix `nginx.`.
 
-use std::collections::HashMap;
 use std::io;
-use std::mem;
 use std::ops::Range;
 
 use serde::Serialize;
@@ -15,19 +13,17 @@ use super::conventions::KnownMethods;
 use super::conventions::Value;
 use super::flat::flatten;
 use super::json;
+use super::names::Names;
 use crate::blocked::Blocked;
 use crate::connection::Connection;
 use crate::lost::Lost;
 use crate::request::Request;
-use crate::schema::Name;
-use crate::schema::otel_names;
 
 /// Writes JSON lines.
 pub struct Otel {
     /// The methods that are written by their names.
     known_methods: KnownMethods,
-    /// The names of the keys of a request, by the attributes of its fields.
-    names: HashMap<String, Name>,
+    names: Names,
     /// The attributes of the current line. They are kept to reuse their memory.
     attributes: Attributes,
 }
@@ -37,7 +33,7 @@ impl Otel {
     pub fn new(known_methods: Option<String>) -> Self {
         Self {
             known_methods: KnownMethods::new(known_methods),
-            names: otel_names(),
+            names: Names::new(),
             attributes: Attributes::default(),
         }
     }
@@ -45,14 +41,11 @@ impl Otel {
     /// Adds all keys of a record except those that become several attributes.
     fn add_keys(&mut self, r#type: &str, record: &impl Serialize) -> io::Result<()> {
         self.attributes.clear();
-        self.attributes.add("nginx.type", r#type)?;
+        self.attributes.add("nginx.type", Value::Text(r#type));
         let (names, attributes) = (&self.names, &mut self.attributes);
         flatten(record, &mut |path, value| {
-            let is_key = !path.contains('.');
-            match is_key.then(|| names.get(path)).flatten() {
-                Some(Name::Is(name)) => attributes.add_json("", name, value),
-                Some(Name::Parts) => {}
-                None => attributes.add_json("nginx.", path, value),
+            if let Some((prefix, name)) = names.of(path) {
+                attributes.add_json(prefix, name, value);
             }
         })
     }
@@ -61,15 +54,10 @@ impl Otel {
 impl Format for Otel {
     fn request(&mut self, line: &mut Vec<u8>, request: &Request<'_>) -> io::Result<()> {
         self.add_keys("request", request)?;
-        let (attributes, mut result) = (&mut self.attributes, Ok(()));
+        let attributes = &mut self.attributes;
         conventions::derived(request, &self.known_methods, &mut |name, value| {
-            let added = match value {
-                Value::Text(text) => attributes.add(name, text),
-                Value::Number(number) => attributes.add(name, &number),
-            };
-            result = mem::replace(&mut result, Ok(())).and(added);
+            attributes.add(name, value);
         });
-        result?;
         attributes.write(line);
         Ok(())
     }
@@ -112,14 +100,16 @@ impl Attributes {
         self.places.clear();
     }
 
-    /// Adds an attribute. Fails when its value can't be encoded.
-    fn add(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    /// Adds an attribute.
+    fn add(&mut self, name: &str, value: Value<'_>) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name.as_bytes());
         let middle = self.bytes.len();
-        json::write_value(&mut self.bytes, value)?;
+        match value {
+            Value::Text(text) => json::write_string(&mut self.bytes, text),
+            Value::Number(number) => json::write_number(&mut self.bytes, number),
+        }
         self.places.push((start..middle, middle..self.bytes.len()));
-        Ok(())
     }
 
     /// Adds an attribute whose value is JSON.

@@ -170,7 +170,7 @@ fn same_ids() {
 }
 
 /// Check that a batch is sent again after 429 and 503, that one that is refused is lost, and that what a partial success
-/// rejects is counted, each in a record of JSON, too.
+/// rejects is counted, each in a record of JSON, too. A warning about what is taken is reported once.
 #[test]
 fn refused() {
     let mut logs = 0;
@@ -184,7 +184,7 @@ fn refused() {
             2 => Reply::Status(503, ""),
             4 => Reply::Status(400, ""),
             5 => Reply::Partly(2),
-            _ => Reply::Taken,
+            _ => Reply::Warned("old"),
         }
     });
     let nginx = Nginx::simple();
@@ -206,12 +206,74 @@ fn refused() {
     assert_eq!((requests(&lines), lost(&lines)), (12, 6));
     let said = |text: &str| ended.stderr.iter().any(|line| line.contains(text));
     assert!(
-        said("status 400: \"no\"") && said("has rejected 2 records"),
+        said("status 400: \"no\"") && said("has rejected 2 spans or log records"),
         "{:?}",
         ended.stderr
     );
+    let warned = ended
+        .stderr
+        .iter()
+        .filter(|line| line.contains("has taken a batch, and says: \"old\""));
+    assert_eq!(warned.count(), 1, "{:?}", ended.stderr);
+    assert!(!said("rejected 0"), "{:?}", ended.stderr);
     let reported = collector.logs("nginx.lost");
     assert!(!reported.is_empty());
+}
+
+/// Check that a receiver that serves only one of the two paths is reported once, and that the end says so.
+#[test]
+fn one_path() {
+    for unserved in ["/v1/traces", "/v1/logs"] {
+        let collector = Collector::start(move |_, path| match path == unserved {
+            true => Reply::Status(404, ""),
+            false => Reply::Taken,
+        });
+        let nginx = Nginx::simple();
+        let sending = Sending::start(&nginx, &collector.url(), &[]);
+        for count in 1..4 {
+            get(&mut Client::connect(nginx.port), 1);
+            collector.wait_came(unserved, count);
+        }
+        nginx.wait_logged(3);
+        let (ended, lines) = sending.stop();
+        assert_eq!(ended.status.code(), Some(1), "{:?}", ended.stderr);
+        assert_eq!((ended.summary().lost, lost(&lines)), (3, 3));
+        let sent = ended
+            .stderr
+            .iter()
+            .filter(|line| line.contains("failed to send") || line.contains("takes records again"));
+        assert_eq!(sent.count(), 1, "{:?}", ended.stderr);
+    }
+}
+
+/// Check that losses in a batch that was refused are sent again.
+#[test]
+fn losses_again() {
+    let mut logs = 0;
+    let collector = Collector::start(move |_, path| {
+        logs += usize::from(path == "/v1/logs");
+        match (path, logs) {
+            ("/v1/logs", ..3) => Reply::Status(400, ""),
+            _ => Reply::Taken,
+        }
+    });
+    let nginx = Nginx::simple();
+    let sending = Sending::start(&nginx, &collector.url(), &[]);
+    get(&mut Client::connect(nginx.port), 1);
+    collector.wait_came("/v1/logs", 3);
+    nginx.wait_logged(1);
+    let (ended, lines) = sending.stop();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);
+    assert_eq!((ended.summary().lost, lost(&lines)), (1, 1));
+    let reported = collector.logs("nginx.lost");
+    let bodies: Vec<_> = reported
+        .iter()
+        .map(|log| format!("{:?}", log.body))
+        .collect();
+    assert!(
+        bodies.len() == 1 && bodies[0].contains("1 requests lost: otlp"),
+        "{bodies:?}"
+    );
 }
 
 /// Check that a receiver that is not there at first, and comes later, gets all, and that this is reported.
@@ -251,7 +313,7 @@ fn silent() {
         let said = ended
             .stderr
             .iter()
-            .any(|line| line.contains("took nothing more until the end"));
+            .any(|line| line.contains("the receiver of --otlp failed to the end"));
         assert!(said, "{:?}", ended.stderr);
     }
 }

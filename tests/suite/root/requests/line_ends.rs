@@ -41,7 +41,8 @@ const CUT: [&str; 4] = [
 /// error, and never when its last line is missing, even if the error is redirected.
 #[test]
 fn bare_line_feeds() {
-    for error_page in ["", "error_page 400 =200 /return;"] {
+    let redirected = ["error_page 400 =200 /return;", "error_page 400 = /return;"];
+    for error_page in [""].into_iter().chain(redirected) {
         let (nginx, upstream) = start(1);
         drop(nginx);
         let http = HTTP.replace(

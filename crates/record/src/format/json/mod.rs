@@ -7,6 +7,7 @@ use std::io;
 use serde::Serialize;
 
 use self::serializer::Line;
+pub(super) use self::string::write_string;
 use super::Format;
 use super::escape::is_unsafe;
 use crate::blocked::Blocked;
@@ -77,6 +78,12 @@ pub fn write_line(line: &mut Vec<u8>, object: &impl Serialize) -> io::Result<()>
         Err(_) => line.truncate(start),
     }
     result
+}
+
+/// Appends a number.
+pub(super) fn write_number(text: &mut Vec<u8>, number: impl itoa::Integer) {
+    let mut digits = itoa::Buffer::new();
+    text.extend_from_slice(digits.format(number).as_bytes());
 }
 
 /// Appends a value as JSON.

@@ -13,6 +13,7 @@ use serde::ser::Serializer;
 use serde_json::Error;
 
 use super::string::write_string;
+use super::write_number;
 
 /// Appends values to a line.
 pub(super) struct Line<'l>(pub &'l mut Vec<u8>);
@@ -23,12 +24,6 @@ impl Line<'_> {
         if !matches!(self.0.last(), Some(b'{' | b'[')) {
             self.0.push(b',');
         }
-    }
-
-    /// Appends a number.
-    fn number(&mut self, number: impl itoa::Integer) {
-        let mut digits = itoa::Buffer::new();
-        self.0.extend_from_slice(digits.format(number).as_bytes());
     }
 
     /// Adds a member.
@@ -115,7 +110,7 @@ impl SerializeMap for &mut Line<'_> {
 macro_rules! numbers {
     ($($method:ident: $type:ty,)+) => {
         $(fn $method(self, value: $type) -> Result<(), Error> {
-            self.number(value);
+            write_number(self.0, value);
             Ok(())
         })+
     };

@@ -4,7 +4,7 @@
 use crate::format::escape::is_unsafe;
 
 /// Appends a string with its quotation marks. Unsafe characters are escaped.
-pub(super) fn write_string(line: &mut Vec<u8>, text: &str) {
+pub(in crate::format) fn write_string(line: &mut Vec<u8>, text: &str) {
     line.push(b'"');
     if is_plain(text.as_bytes()) {
         line.extend_from_slice(text.as_bytes());

@@ -85,7 +85,7 @@ impl<'r, 'a> Series<'r, 'a> {
             let interval = self.interval(n, tree.clock, outer);
             let id = tree.ids.span();
             self.add_client(tree, n, (id, parent), interval)?;
-            add_connect(tree, tried.attempt, id, interval)?;
+            add_connect(tree, tried.attempt, id, interval);
             let first_byte = tried.attempt.upstream_response_first_byte_time;
             if let (Some(ns), Some(first_byte)) = (self.read_wait, first_byte)
                 && tried.is_answer()
@@ -95,7 +95,7 @@ impl<'r, 'a> Series<'r, 'a> {
                     from: to.saturating_sub(ns),
                     to,
                 };
-                tree.add_part(id, "read_wait", waited, interval)?;
+                tree.add_part(id, "read_wait", waited, interval);
             }
         }
         Ok(())
@@ -114,16 +114,11 @@ impl<'r, 'a> Series<'r, 'a> {
             .method()
             .filter(|method| tree.known_methods.has(method));
         let name = known.unwrap_or("HTTP");
-        tree.open(ids, format_args!("{name}"), Kind::Client, interval)?;
+        tree.open(ids, format_args!("{name}"), Kind::Client, interval);
         tree.out.push(b',');
         let known_methods = tree.known_methods;
         let mut attributes = Attributes::open(tree.out);
-        let mut result = Ok(());
-        let mut add = |name: &'static str, value: Value<'_>| {
-            if result.is_ok() {
-                result = attributes.add(name, value);
-            }
-        };
+        let mut add = |name: &'static str, value: Value<'_>| attributes.add(name, value);
         if let Some(method) = tried.method() {
             add_method(method, known_methods, &mut add);
         }
@@ -138,12 +133,12 @@ impl<'r, 'a> Series<'r, 'a> {
         if let Some(error) = &error {
             add("error.type", Value::Text(error));
         }
-        result?;
         flatten_some(tried.attempt, |_| true, &mut |path, value| {
             attributes.add_json("nginx.", path, value);
         })?;
         attributes.close();
-        span::close(tree.out, error.is_some())
+        span::close(tree.out, error.is_some());
+        Ok(())
     }
 
     /// Returns how many attempts came before this one. `None` for the first one, and when that is not known.
@@ -176,15 +171,10 @@ fn add_peer(tried: &Tried<'_, '_>, add: &mut dyn FnMut(&'static str, Value<'_>))
 
 /// Appends the spans of the connect and of the TLS handshake, in an attempt on a new connection. The handshake is over
 /// when nginx sends the request.
-fn add_connect(
-    tree: &mut Tree<'_>,
-    attempt: &Attempt<'_>,
-    parent: u64,
-    outer: Interval,
-) -> io::Result<()> {
+fn add_connect(tree: &mut Tree<'_>, attempt: &Attempt<'_>, parent: u64, outer: Interval) {
     let sent = attempt.upstream_request_first_byte_time;
     let (Some(sent), Some(false)) = (sent, attempt.reused) else {
-        return Ok(());
+        return;
     };
     let sent = tree.clock.at(sent);
     let tls = attempt.upstream_tls_ns.unwrap_or_default();
@@ -193,10 +183,10 @@ fn add_connect(
         from: outer.from,
         to: connected,
     };
-    tree.add_part(parent, "connect", connect, outer)?;
+    tree.add_part(parent, "connect", connect, outer);
     let handshake = Interval {
         from: connected,
         to: sent,
     };
-    tree.add_part(parent, "tls_handshake", handshake, outer)
+    tree.add_part(parent, "tls_handshake", handshake, outer);
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attributes in the JSON of OTLP: a list of names, each with a value that names its type.
 
-use std::io;
-
 use crate::format::conventions::Value;
-use crate::format::json::write_value;
+use crate::format::json::write_number;
+use crate::format::json::write_string;
 
 /// A list of attributes that is being written. `close()` ends it.
 pub(super) struct Attributes<'o> {
@@ -29,23 +28,22 @@ impl<'o> Attributes<'o> {
         self.out.push(b'}');
     }
 
-    /// Adds an attribute. Fails when its value can't be encoded.
-    pub fn add(&mut self, name: &str, value: Value<'_>) -> io::Result<()> {
+    /// Adds an attribute.
+    pub fn add(&mut self, name: &str, value: Value<'_>) {
         self.name("", name);
         match value {
             Value::Text(text) => {
                 self.out.extend_from_slice(b"{\"stringValue\":");
-                write_value(self.out, text)?;
+                write_string(self.out, text);
                 self.out.push(b'}');
             }
             Value::Number(number) => {
                 self.out.extend_from_slice(b"{\"intValue\":\"");
-                write_value(self.out, &greatest(number))?;
+                write_number(self.out, greatest(number));
                 self.out.extend_from_slice(b"\"}");
             }
         }
         self.out.push(b'}');
-        Ok(())
     }
 
     /// Begins an attribute. No name has to be escaped: they are our own, or those of variables and headers, which
@@ -86,7 +84,7 @@ fn write_any(out: &mut Vec<u8>, value: &[u8]) {
     let is_long_number = value.len() >= 19 && begin.ends_with(b"\"");
     let text = is_long_number.then(|| std::str::from_utf8(value).ok());
     match text.flatten().and_then(|text| text.parse::<u64>().ok()) {
-        Some(number) => out.extend_from_slice(greatest(number).to_string().as_bytes()),
+        Some(number) => write_number(out, greatest(number)),
         None => out.extend_from_slice(value),
     }
     out.extend_from_slice(end);
@@ -135,8 +133,8 @@ mod tests {
         let mut out = b"{".to_vec();
         let mut attributes = Attributes::open(&mut out);
         attributes.add_json("nginx.", "a", value.to_string().as_bytes());
-        attributes.add("b", Value::Text("\u{202e}\"")).unwrap();
-        attributes.add("c", Value::Number(u64::MAX)).unwrap();
+        attributes.add("b", Value::Text("\u{202e}\""));
+        attributes.add("c", Value::Number(u64::MAX));
         attributes.close();
         out.push(b'}');
         let found: Json = serde_json::from_slice(&out).unwrap();

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A batch of spans or log records, by the resources that they belong to.
 
-use std::io;
-
 use super::resource::Identity;
 use super::resource::Resource;
-use crate::request::Request;
+use crate::container::Container;
 
 /// The version of the semantic conventions whose names are written.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -29,24 +27,18 @@ impl Groups {
         }
     }
 
-    /// Returns what the resource of a request has.
-    pub fn of_request(&mut self, request: &Request<'_>) -> &mut Vec<u8> {
-        let identity = &self.identity;
-        /* Most requests belong to the same resource as the one before. */
-        let known = (self.list.iter()).rposition(|(resource, _)| resource.has(request, identity));
-        let at = known.unwrap_or_else(|| {
-            self.list
-                .push((Resource::of(request, identity), Vec::new()));
-            self.list.len() - 1
-        });
-        &mut self.list[at].1
-    }
-
-    /// Returns what a resource has. `of` makes it of what all resources have.
-    pub fn of(&mut self, of: impl FnOnce(&Identity) -> Resource) -> &mut Vec<u8> {
-        let resource = of(&self.identity);
-        let known = self.list.iter().rposition(|(known, _)| *known == resource);
-        let at = known.unwrap_or_else(|| {
+    /// Returns what the resource of a record has, of a server and a worker. The pid 0 stands for no worker.
+    pub fn of(
+        &mut self,
+        server_name: Option<&str>,
+        pid: u32,
+        container: &Container<'_>,
+    ) -> &mut Vec<u8> {
+        let service = self.identity.service(server_name);
+        let is_it = |(resource, _): &(Resource, _)| resource.is(service, pid, container);
+        /* Most records belong to the same resource as the one before. */
+        let at = self.list.iter().rposition(is_it).unwrap_or_else(|| {
+            let resource = Resource::new(service, pid, container);
             self.list.push((resource, Vec::new()));
             self.list.len() - 1
         });
@@ -54,9 +46,7 @@ impl Groups {
     }
 
     /// Appends the batch as one line with its end, and begins a new one. Of an empty batch there is no line.
-    ///
-    /// Fails when it can't be encoded; then nothing is appended, and the batch is gone.
-    pub fn write_line(&mut self, lists: &Lists, line: &mut Vec<u8>) -> io::Result<()> {
+    pub fn write_line(&mut self, lists: &Lists, line: &mut Vec<u8>) {
         let start = line.len();
         let list = std::mem::take(&mut self.list);
         let Lists([resources, scopes, items]) = lists;
@@ -65,10 +55,7 @@ impl Groups {
                 true => put(line, &["{\"", resources, "\":[{"]),
                 false => put(line, &[",{"]),
             }
-            if let Err(error) = resource.write(line, &self.identity) {
-                line.truncate(start);
-                return Err(error);
-            }
+            resource.write(line, &self.identity);
             put(
                 line,
                 &[
@@ -93,7 +80,6 @@ impl Groups {
         if line.len() > start {
             line.extend_from_slice(b"]}\n");
         }
-        Ok(())
     }
 }
 

@@ -12,10 +12,8 @@ use super::attributes::Attributes;
 use super::groups::Groups;
 use super::groups::Lists;
 use super::ids::write_hex;
-use super::names::Names;
-use super::names::is_log_attribute;
+use super::keys::is_log_attribute;
 use super::resource::Identity;
-use super::resource::Resource;
 use super::tree::SpanContext;
 use super::tree::context_of_client;
 use crate::blocked::Blocked;
@@ -25,7 +23,9 @@ use crate::container::Container;
 use crate::format::conventions;
 use crate::format::conventions::KnownMethods;
 use crate::format::flat::flatten_some;
-use crate::format::json::write_value;
+use crate::format::json::write_number;
+use crate::format::json::write_string;
+use crate::format::names::Names;
 use crate::lost::Lost;
 use crate::request::Request;
 
@@ -100,15 +100,12 @@ impl Logs {
             body: format_args!("{method} {uri} {status:03}"),
         };
         let (names, known_methods) = (&self.names, &self.known_methods);
-        let out = self.groups.of_request(request);
+        let server_name = request.place.server_name.as_deref();
+        let out = self.groups.of(server_name, request.pid, &request.container);
         let added = write(out, &head, names, request, |attributes| {
-            let mut result = Ok(());
             conventions::derived(request, known_methods, &mut |name, value| {
-                if result.is_ok() {
-                    result = attributes.add(name, value);
-                }
+                attributes.add(name, value);
             });
-            result
         });
         let added =
             added.inspect(|_| write_context(out, span.or_else(|| context_of_client(request))));
@@ -160,20 +157,16 @@ impl Logs {
         (pid, container): (u32, &Container<'_>),
         head: &Head<'_>,
     ) -> io::Result<()> {
-        let out = self
-            .groups
-            .of(|identity| Resource::without_server(identity, pid, container));
-        let added = write(out, head, &self.names, record, |_| Ok(()));
+        let out = self.groups.of(None, pid, container);
+        let added = write(out, head, &self.names, record, |_| {});
         self.bytes += end(out, added)?;
         Ok(())
     }
 
     /// Appends the batch as one line with its end, and begins a new one. Of an empty batch there is no line.
-    ///
-    /// Fails when it can't be encoded; then nothing is appended, and the batch is gone.
-    pub fn write_line(&mut self, line: &mut Vec<u8>) -> io::Result<()> {
+    pub fn write_line(&mut self, line: &mut Vec<u8>) {
         self.bytes = 0;
-        self.groups.write_line(&LISTS, line)
+        self.groups.write_line(&LISTS, line);
     }
 }
 
@@ -184,56 +177,52 @@ fn write(
     head: &Head<'_>,
     names: &Names,
     record: &impl Serialize,
-    add: impl FnOnce(&mut Attributes<'_>) -> io::Result<()>,
+    add: impl FnOnce(&mut Attributes<'_>),
 ) -> io::Result<usize> {
     let start = out.len();
-    let encode = || {
-        if start > 0 {
-            out.push(b',');
-        }
-        out.push(b'{');
-        if let Some(time) = head.time.and_then(unix_ns) {
-            write_number(out, "timeUnixNano", time)?;
-        }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or_default();
-        write_number(out, "observedTimeUnixNano", now)?;
-        out.extend_from_slice(b"\"severityNumber\":");
-        write_value(out, &(head.severity as u32))?;
-        out.extend_from_slice(b",\"severityText\":");
-        write_value(out, head.severity.name())?;
-        out.extend_from_slice(b",\"eventName\":");
-        write_value(out, head.event)?;
-        out.extend_from_slice(b",\"body\":{\"stringValue\":");
-        write_value(out, &head.body)?;
-        out.extend_from_slice(b"},");
-        let mut attributes = Attributes::open(out);
-        flatten_some(record, is_log_attribute, &mut |path, value| {
-            if let Some((prefix, name)) = names.of(path) {
-                attributes.add_json(prefix, name, value);
-            }
-        })?;
-        add(&mut attributes)?;
-        attributes.close();
-        io::Result::Ok(start)
-    };
-    let written = encode();
-    if written.is_err() {
-        out.truncate(start);
+    if start > 0 {
+        out.push(b',');
     }
-    written
+    out.push(b'{');
+    if let Some(time) = head.time.and_then(unix_ns) {
+        write_time(out, "timeUnixNano", time);
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_nanos()).unwrap_or_default();
+    write_time(out, "observedTimeUnixNano", now);
+    out.extend_from_slice(b"\"severityNumber\":");
+    write_number(out, head.severity as u32);
+    out.extend_from_slice(b",\"severityText\":");
+    write_string(out, head.severity.name());
+    out.extend_from_slice(b",\"eventName\":");
+    write_string(out, head.event);
+    out.extend_from_slice(b",\"body\":{\"stringValue\":");
+    write_string(out, &head.body.to_string());
+    out.extend_from_slice(b"},");
+    let mut attributes = Attributes::open(out);
+    let flattened = flatten_some(record, is_log_attribute, &mut |path, value| {
+        if let Some((prefix, name)) = names.of(path) {
+            attributes.add_json(prefix, name, value);
+        }
+    });
+    if let Err(error) = flattened {
+        out.truncate(start);
+        return Err(error);
+    }
+    add(&mut attributes);
+    attributes.close();
+    Ok(start)
 }
 
-/// Appends a member whose value is a number of 64 bits, and a comma.
-fn write_number(out: &mut Vec<u8>, name: &str, number: u64) -> io::Result<()> {
+/// Appends a member whose value is a moment, and a comma.
+fn write_time(out: &mut Vec<u8>, name: &str, time: u64) {
     for part in ["\"", name, "\":\""] {
         out.extend_from_slice(part.as_bytes());
     }
-    write_value(out, &number)?;
+    write_number(out, time);
     out.extend_from_slice(b"\",");
-    Ok(())
 }
 
 /// Appends the trace that a request belongs to.

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The resource that spans belong to: a worker of an nginx.
 
-use std::io;
+use std::borrow::Cow;
 
 use super::attributes::Attributes;
 use crate::container::Container;
 use crate::format::conventions::Value;
-use crate::request::Request;
 
 /// `service.name` where neither an option nor a `server_name` gives one.
 const SERVICE: &str = "nginx";
@@ -20,8 +19,16 @@ pub struct Identity {
     pub host_name: Option<String>,
 }
 
+impl Identity {
+    /// Returns the name of the service that a record of this server belongs to. A `server_name` without a letter or
+    /// digit, such as `_`, is none.
+    pub(super) fn service<'i>(&'i self, server_name: Option<&'i str>) -> &'i str {
+        let server_name = server_name.filter(|name| name.contains(char::is_alphanumeric));
+        self.service.as_deref().or(server_name).unwrap_or(SERVICE)
+    }
+}
+
 /// A resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resource {
     service: String,
     /// The pid of the worker; 0: it is no worker.
@@ -30,20 +37,9 @@ pub(super) struct Resource {
 }
 
 impl Resource {
-    /// Returns that of a request.
-    pub fn of(request: &Request<'_>, identity: &Identity) -> Self {
-        Self::new(service(request, identity), request.pid, &request.container)
-    }
-
-    /// Returns that of a record without a server. The pid 0 stands for no worker.
-    pub fn without_server(identity: &Identity, pid: u32, container: &Container<'_>) -> Self {
-        let service = identity.service.as_deref().unwrap_or(SERVICE);
-        Self::new(service, pid, container)
-    }
-
     /// Returns that of a service whose worker this is.
-    fn new(service: &str, pid: u32, container: &Container<'_>) -> Self {
-        let owned = |text: &Option<std::borrow::Cow<'_, str>>| {
+    pub fn new(service: &str, pid: u32, container: &Container<'_>) -> Self {
+        let owned = |text: &Option<Cow<'_, str>>| {
             text.as_ref().map(|text| text.clone().into_owned().into())
         };
         Self {
@@ -58,18 +54,16 @@ impl Resource {
         }
     }
 
-    /// Returns whether a request belongs to it.
-    pub fn has(&self, request: &Request<'_>, identity: &Identity) -> bool {
-        self.pid == request.pid
-            && self.service == service(request, identity)
-            && self.container == request.container
+    /// Returns whether it is the one that `new()` makes of this.
+    pub fn is(&self, service: &str, pid: u32, container: &Container<'_>) -> bool {
+        self.pid == pid && self.service == service && self.container == *container
     }
 
     /// Appends it as the member `resource` of an object.
-    pub fn write(&self, out: &mut Vec<u8>, identity: &Identity) -> io::Result<()> {
+    pub fn write(&self, out: &mut Vec<u8>, identity: &Identity) {
         out.extend_from_slice(b"\"resource\":{");
         let mut attributes = Attributes::open(out);
-        attributes.add("service.name", Value::Text(&self.service))?;
+        attributes.add("service.name", Value::Text(&self.service));
         let container = &self.container;
         for (name, value) in [
             ("host.name", identity.host_name.as_deref()),
@@ -79,22 +73,13 @@ impl Resource {
             ("k8s.namespace.name", container.namespace.as_deref()),
         ] {
             if let Some(value) = value {
-                attributes.add(name, Value::Text(value))?;
+                attributes.add(name, Value::Text(value));
             }
         }
         if self.pid != 0 {
-            attributes.add("process.pid", Value::Number(self.pid.into()))?;
+            attributes.add("process.pid", Value::Number(self.pid.into()));
         }
         attributes.close();
         out.push(b'}');
-        Ok(())
     }
-}
-
-/// Returns the name of the service that a request belongs to. A `server_name` without a letter or digit, such as `_`,
-/// is none.
-fn service<'r>(request: &'r Request<'_>, identity: &'r Identity) -> &'r str {
-    let of_server = request.place.server_name.as_deref();
-    let of_server = of_server.filter(|name| name.contains(char::is_alphanumeric));
-    identity.service.as_deref().or(of_server).unwrap_or(SERVICE)
 }

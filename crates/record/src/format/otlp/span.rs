@@ -2,11 +2,10 @@
 //! One span in the JSON of OTLP.
 
 use std::fmt;
-use std::io;
-use std::io::Write as _;
 
 use super::ids::write_hex;
-use crate::format::json::write_value;
+use crate::format::json::write_number;
+use crate::format::json::write_string;
 
 /// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: it is known whether the parent is in another process.
 pub(super) const HAS_IS_REMOTE: u32 = 0x100;
@@ -38,8 +37,8 @@ pub(super) struct Span<'s> {
 
 impl Span<'_> {
     /// Appends the span as far as its attributes, with a comma before it unless it is the first one. `close()` ends
-    /// it. Fails when the name can't be encoded.
-    pub fn open(&self, out: &mut Vec<u8>) -> io::Result<()> {
+    /// it.
+    pub fn open(&self, out: &mut Vec<u8>) {
         if !out.is_empty() {
             out.push(b',');
         }
@@ -54,24 +53,23 @@ impl Span<'_> {
             write_hex(out, parent);
         }
         out.extend_from_slice(b"\",\"flags\":");
-        write_value(out, &self.flags)?;
+        write_number(out, self.flags);
         out.extend_from_slice(b",\"name\":");
-        write_value(out, &self.name)?;
+        write_string(out, &self.name.to_string());
         out.extend_from_slice(b",\"kind\":");
-        write_value(out, &(self.kind as u32))?;
+        write_number(out, self.kind as u32);
         out.extend_from_slice(b",\"startTimeUnixNano\":\"");
-        write_value(out, &self.from)?;
+        write_number(out, self.from);
         out.extend_from_slice(b"\",\"endTimeUnixNano\":\"");
-        write_value(out, &self.to)?;
+        write_number(out, self.to);
         out.push(b'"');
-        Ok(())
     }
 }
 
 /// Ends a span. One that has failed has the status `ERROR`, and any other one none.
-pub(super) fn close(out: &mut Vec<u8>, has_failed: bool) -> io::Result<()> {
+pub(super) fn close(out: &mut Vec<u8>, has_failed: bool) {
     if has_failed {
-        out.write_all(b",\"status\":{\"code\":2}")?;
+        out.extend_from_slice(b",\"status\":{\"code\":2}");
     }
-    out.write_all(b"}")
+    out.push(b'}');
 }

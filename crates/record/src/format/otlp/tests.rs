@@ -90,7 +90,7 @@ fn batch(requests: &[Request<'_>], service: Option<&str>) -> Value {
     }
     assert_eq!(traces.requests(), requests.len() as u64);
     let mut line = Vec::new();
-    traces.write_line(&mut line).unwrap();
+    traces.write_line(&mut line);
     assert_eq!(traces.requests(), 0);
     assert!(line.ends_with(b"]}\n"));
     serde_json::from_slice(&line).unwrap()
@@ -193,11 +193,16 @@ fn traced() {
     assert_eq!(found[0]["parentSpanId"], "00f067aa0ba902b7");
     assert_eq!(found[0]["flags"], 0x303);
     assert_eq!(found[1]["flags"], 0x103);
-    request.trace.trace_flags = Some("02".into());
-    assert!(!has_spans(&request));
+    let mut unsampled = request.clone();
+    unsampled.trace.trace_flags = Some("02".into());
     request.trace = Trace::default();
     request.time = None;
-    assert!(!has_spans(&request));
+    let mut traces = Traces::new(Identity::default(), None);
+    for request in [unsampled, request] {
+        assert!(!has_spans(&request));
+        assert_eq!(traces.add(&request).unwrap(), None);
+    }
+    assert_eq!((traces.requests(), traces.bytes()), (0, 0));
 }
 
 /// Check the status of spans: 4xx is an error for a client, and for no server.
@@ -356,10 +361,10 @@ fn bytes() {
     traces.add(&longest).unwrap();
     assert!(traces.bytes() - one < 1 << 19, "{}", traces.bytes());
     let mut line = Vec::new();
-    traces.write_line(&mut line).unwrap();
+    traces.write_line(&mut line);
     assert_eq!((traces.requests(), traces.bytes()), (0, 0));
     assert!(line.len() > one);
     line.clear();
-    traces.write_line(&mut line).unwrap();
+    traces.write_line(&mut line);
     assert!(line.is_empty());
 }

@@ -5,11 +5,11 @@ use std::io;
 
 use super::groups::Groups;
 use super::groups::Lists;
-use super::names::Names;
 use super::resource::Identity;
 use super::tree::SpanContext;
 use super::tree::Tree;
 use crate::format::conventions::KnownMethods;
+use crate::format::names::Names;
 use crate::request::Request;
 
 /// The lists of an `ExportTraceServiceRequest`.
@@ -38,10 +38,11 @@ impl Traces {
         }
     }
 
-    /// Adds the spans of a request, if it is known when it began. Returns its own span. Fails when it can't be encoded;
-    /// then nothing is added.
+    /// Adds the spans of a request, if it is known when it began, and its trace is sampled. Returns its own span. Fails
+    /// when it can't be encoded; then nothing is added.
     pub fn add(&mut self, request: &Request<'_>) -> io::Result<Option<SpanContext>> {
-        let spans = self.groups.of_request(request);
+        let server_name = request.place.server_name.as_deref();
+        let spans = self.groups.of(server_name, request.pid, &request.container);
         let before = spans.len();
         let (names, methods) = (&self.names, &self.known_methods);
         let written = Tree::write(spans, names, methods, request);
@@ -65,10 +66,8 @@ impl Traces {
     }
 
     /// Appends the batch as one line with its end, and begins a new one. Of an empty batch there is no line.
-    ///
-    /// Fails when it can't be encoded; then nothing is appended, and the batch is gone.
-    pub fn write_line(&mut self, line: &mut Vec<u8>) -> io::Result<()> {
+    pub fn write_line(&mut self, line: &mut Vec<u8>) {
         (self.requests, self.bytes) = (0, 0);
-        self.groups.write_line(&LISTS, line)
+        self.groups.write_line(&LISTS, line);
     }
 }

@@ -7,8 +7,7 @@ use std::io;
 use super::attempts::Series;
 use super::attributes::Attributes;
 use super::ids::Ids;
-use super::names::Names;
-use super::names::is_attribute;
+use super::keys::is_attribute;
 use super::span;
 use super::span::HAS_IS_REMOTE;
 use super::span::IS_REMOTE;
@@ -21,6 +20,7 @@ use crate::format::conventions::KnownMethods;
 use crate::format::conventions::Value;
 use crate::format::flat::flatten;
 use crate::format::flat::flatten_some;
+use crate::format::names::Names;
 use crate::request::Request;
 use crate::subrequest::Subrequest;
 use crate::trace::Trace;
@@ -70,12 +70,17 @@ pub(super) fn context_of_client(request: &Request<'_>) -> Option<SpanContext> {
     })
 }
 
+/// Returns whether the client does not say that its trace is not sampled.
+fn is_sampled(parent: Option<&Parent>) -> bool {
+    parent.is_none_or(|parent| parent.flags & SAMPLED != 0)
+}
+
 /// Returns whether a request becomes spans: it is known when it began, and the client does not say that its trace is
 /// not sampled.
 pub fn has_spans(request: &Request<'_>) -> bool {
     let has_begun = request.time.as_deref().and_then(unix_ns).is_some()
         && request.phases.downstream_request_first_byte_time.is_some();
-    has_begun && Parent::of(&request.trace).is_none_or(|parent| parent.flags & SAMPLED != 0)
+    has_begun && is_sampled(Parent::of(&request.trace).as_ref())
 }
 
 /// The part of time in which a span lies, in nanoseconds since 1970.
@@ -144,7 +149,7 @@ pub(super) struct Tree<'t> {
 }
 
 impl<'t> Tree<'t> {
-    /// Appends the spans of a request. Returns the server's one; `None` when it is not known when the request began. Fails
+    /// Appends the spans of a request. Returns the server's one; `None` when it has none: see `has_spans()`. Fails
     /// when it can't be encoded.
     pub fn write(
         out: &'t mut Vec<u8>,
@@ -152,11 +157,14 @@ impl<'t> Tree<'t> {
         known_methods: &'t KnownMethods,
         request: &Request<'_>,
     ) -> io::Result<Option<SpanContext>> {
+        let parent = Parent::of(&request.trace);
+        if !is_sampled(parent.as_ref()) {
+            return Ok(None);
+        }
         let Some(clock) = Clock::of(request) else {
             return Ok(None);
         };
         let mut ids = Ids::of(request);
-        let parent = Parent::of(&request.trace);
         let flags = parent.as_ref().map_or(SAMPLED, |parent| parent.flags);
         let mut tree = Self {
             trace: parent
@@ -182,7 +190,7 @@ impl<'t> Tree<'t> {
         let life = self.clock.life(request);
         let id = self.ids.span();
         self.add_server(request, (id, parent), life)?;
-        waits::add(self, request, id, life)?;
+        waits::add(self, request, id, life);
         Series::new(request).add(self, id, life)?;
         for subrequest in &request.subrequests {
             self.add_subrequest(request, subrequest, (id, life))?;
@@ -214,8 +222,8 @@ impl<'t> Tree<'t> {
             to: life.to,
         };
         match request.place.location.as_deref() {
-            Some(route) => span(format_args!("{method} {route}")).open(self.out)?,
-            None => span(format_args!("{method}")).open(self.out)?,
+            Some(route) => span(format_args!("{method} {route}")).open(self.out),
+            None => span(format_args!("{method}")).open(self.out),
         }
         self.out.push(b',');
         let names = self.names;
@@ -225,14 +233,11 @@ impl<'t> Tree<'t> {
                 attributes.add_json(prefix, name, value);
             }
         })?;
-        let (mut result, mut has_failed) = (Ok(()), false);
+        let mut has_failed = false;
         conventions::derived(request, self.known_methods, &mut |name, value| {
             has_failed |= name == "error.type";
-            if result.is_ok() {
-                result = attributes.add(name, value);
-            }
+            attributes.add(name, value);
         });
-        result?;
         /* A subrequest without any time has no span. */
         for (n, subrequest) in request.subrequests.iter().enumerate() {
             if begin(subrequest).is_none() {
@@ -243,12 +248,13 @@ impl<'t> Tree<'t> {
             }
         }
         attributes.close();
-        self.add_retries(request, life)?;
-        span::close(self.out, has_failed)
+        self.add_retries(request, life);
+        span::close(self.out, has_failed);
+        Ok(())
     }
 
     /// Appends an event for each attempt at an upstream that followed another one.
-    fn add_retries(&mut self, request: &Request<'_>, life: Interval) -> io::Result<()> {
+    fn add_retries(&mut self, request: &Request<'_>, life: Interval) {
         let mut begin = ",\"events\":[";
         for pair in request.upstreams.windows(2) {
             let [before, attempt] = pair else { continue };
@@ -264,10 +270,10 @@ impl<'t> Tree<'t> {
             self.out.extend_from_slice(event.as_bytes());
             let mut attributes = Attributes::open(self.out);
             if let Some(failure) = before.failure {
-                attributes.add("error.type", Value::Text(failure.name()))?;
+                attributes.add("error.type", Value::Text(failure.name()));
             }
             if let Some(addr) = before.addr.as_deref() {
-                attributes.add("nginx.addr", Value::Text(addr))?;
+                attributes.add("nginx.addr", Value::Text(addr));
             }
             attributes.close();
             self.out.push(b'}');
@@ -276,7 +282,6 @@ impl<'t> Tree<'t> {
         if begin == "," {
             self.out.push(b']');
         }
-        Ok(())
     }
 
     /// Appends the span of a subrequest, from its first connect to its last byte, with its attempts.
@@ -297,14 +302,14 @@ impl<'t> Tree<'t> {
         };
         let (interval, id) = (interval.within(life), self.ids.span());
         let name = format_args!("subrequest");
-        self.open((id, parent), name, Kind::Internal, interval)?;
+        self.open((id, parent), name, Kind::Internal, interval);
         self.out.push(b',');
         let mut attributes = Attributes::open(self.out);
         flatten_some(subrequest, |key| key != "upstreams", &mut |path, value| {
             attributes.add_json("nginx.", path, value);
         })?;
         attributes.close();
-        span::close(self.out, false)?;
+        span::close(self.out, false);
         series.add(self, id, interval)
     }
 
@@ -315,7 +320,7 @@ impl<'t> Tree<'t> {
         name: fmt::Arguments<'_>,
         kind: Kind,
         interval: Interval,
-    ) -> io::Result<()> {
+    ) {
         let span = Span {
             trace: self.trace,
             id,
@@ -326,21 +331,15 @@ impl<'t> Tree<'t> {
             from: interval.from,
             to: interval.to,
         };
-        span.open(self.out)
+        span.open(self.out);
     }
 
     /// Appends a span of nginx itself, without attributes, as far as it lies within another one. One without length is
     /// left out.
-    pub fn add_part(
-        &mut self,
-        parent: u64,
-        name: &str,
-        interval: Interval,
-        outer: Interval,
-    ) -> io::Result<()> {
+    pub fn add_part(&mut self, parent: u64, name: &str, interval: Interval, outer: Interval) {
         let interval = interval.within(outer);
         if interval.from == interval.to {
-            return Ok(());
+            return;
         }
         let id = self.ids.span();
         self.open(
@@ -348,8 +347,8 @@ impl<'t> Tree<'t> {
             format_args!("{name}"),
             Kind::Internal,
             interval,
-        )?;
-        span::close(self.out, false)
+        );
+        span::close(self.out, false);
     }
 }
 

@@ -1,45 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The names of a request's keys as attributes of its span.
+//! The names of keys as attributes.
 
 use crate::schema::Name;
 use crate::schema::otel_names;
-
-/// Keys that are no attributes: they are the span itself, other spans, or the resource.
-const OF_SPANS: [&str; 11] = [
-    "time",
-    "trace_id",
-    "parent_span_id",
-    "trace_flags",
-    "upstreams",
-    "subrequests",
-    "pid",
-    "container_id",
-    "pod_uid",
-    "pod",
-    "namespace",
-];
-
-/// Returns whether a key of a request becomes attributes of its span.
-pub(super) fn is_attribute(key: &str) -> bool {
-    !OF_SPANS.contains(&key)
-}
-
-/// Keys that are no attributes of a log record: they are other members of it, or the resource.
-const OF_LOGS: [&str; 8] = [
-    "time",
-    "trace_id",
-    "trace_flags",
-    "pid",
-    "container_id",
-    "pod_uid",
-    "pod",
-    "namespace",
-];
-
-/// Returns whether a key of a record becomes attributes of its log record.
-pub(super) fn is_log_attribute(key: &str) -> bool {
-    !OF_LOGS.contains(&key)
-}
 
 /// The keys with a name in the semantic conventions.
 pub(super) struct Names {
@@ -80,11 +43,8 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::Names;
-    use super::OF_LOGS;
-    use super::OF_SPANS;
-    use crate::schema::definition;
 
-    /// Check each kind of name, and that the keys that are no attributes exist.
+    /// Check each kind of name.
     #[test]
     fn names() {
         let names = Names::new();
@@ -95,12 +55,5 @@ mod tests {
             names.of("tcp.client.cwnd"),
             Some(("nginx.", "tcp.client.cwnd"))
         );
-        let definition = definition();
-        for key in OF_SPANS.iter().chain(&OF_LOGS) {
-            assert!(
-                definition["$defs"]["request"]["properties"][key].is_object(),
-                "{key}"
-            );
-        }
     }
 }
