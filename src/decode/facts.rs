@@ -203,6 +203,7 @@ pub fn address(end: &types::address) -> Option<(IpAddr, u16)> {
 pub mod tests {
     use super::Facts;
     use crate::bpf::types;
+    use crate::bpf::types::request_flag;
     use crate::decode::examples::text;
     use crate::decode::texts::Texts;
     use crate::decode::wire::RequestEvent;
