@@ -34,11 +34,22 @@ use crate::bpf::types::limit;
 /// The prefix of nginx's structs.
 const PREFIX: &str = "ngx_";
 
-/// Returns an anonymous file with BTF: the kernel's members that `program` names, and with a layout
-/// the nginx members that it names.
+/// Returns an anonymous file for BTF.
+pub fn file() -> Result<File> {
+    let fd = rustix::fs::memfd_create("ngx-bpf-btf", MemfdFlags::CLOEXEC);
+    Ok(File::from(fd.context("failed to create a file in memory")?))
+}
+
+/// Writes BTF to a file: the kernel's members that `program` names, and with a layout the nginx
+/// members that it names.
 ///
 /// Fails when the layout lacks a member that every nginx has.
-pub fn encode(program: &Btf<'_>, layout: Option<&Layout>, kernel: &KernelTypes) -> Result<File> {
+pub fn encode(
+    program: &Btf<'_>,
+    layout: Option<&Layout>,
+    kernel: &KernelTypes,
+    file: &mut File,
+) -> Result<()> {
     let mut writer = Writer::new(program, layout, kernel)?;
     for ty in program.type_by_kind::<Struct<'_>>() {
         let Ok(name) = name_of(&ty) else {
@@ -54,12 +65,8 @@ pub fn encode(program: &Btf<'_>, layout: Option<&Layout>, kernel: &KernelTypes) 
         }
     }
     writer.add_enums()?;
-    let fd = rustix::fs::memfd_create("ngx-bpf-btf", MemfdFlags::CLOEXEC)
-        .context("failed to create a file in memory")?;
-    let mut file = File::from(fd);
     file.write_all(writer.bytes()?)
-        .context("failed to write BTF")?;
-    Ok(file)
+        .context("failed to write BTF")
 }
 
 /// Returns the nginx members that `program` names, by struct.

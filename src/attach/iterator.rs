@@ -16,8 +16,8 @@ use plain::Plain;
 use rustix::mm::MapFlags;
 use rustix::mm::ProtFlags;
 
-use crate::attach::trial::link_options;
-use crate::attach::trial::owned;
+use crate::attach::link;
+use crate::attach::link::owned;
 use crate::bpf::types;
 
 // SAFETY: integers, without implicit padding (-Wpadded).
@@ -38,21 +38,13 @@ impl BpfIterator {
     /// them be chosen (Linux 6.1), or else all are.
     pub fn link(program: BorrowedFd<'_>, thread: Option<u32>) -> Result<Self> {
         let mut chosen = libbpf_sys::bpf_iter_link_info::default();
-        let mut options = link_options();
+        let mut options = link::options();
         if let Some(thread) = thread {
             chosen.task.tid = thread;
             options.iter_info = &raw mut chosen;
             options.iter_info_len = size_of_val(&chosen) as u32;
         }
-        // SAFETY: the descriptor and all that the options point to live until the call returns.
-        let link = owned(unsafe {
-            libbpf_sys::bpf_link_create(
-                program.as_raw_fd(),
-                0,
-                libbpf_sys::BPF_TRACE_ITER,
-                &raw const options,
-            )
-        });
+        let link = link::create(program, 0, libbpf_sys::BPF_TRACE_ITER, &options);
         Ok(Self(link.context("failed to attach a BPF iterator")?))
     }
 

@@ -4,13 +4,11 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
-use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::FuncProto;
@@ -19,6 +17,8 @@ use libbpf_rs::btf::types::Typedef;
 use rustix::thread::CapabilitySet;
 use rustix::thread::capabilities;
 
+use crate::attach::kernel_btf::KERNEL_BTF;
+use crate::attach::kernel_btf::KernelBtf;
 use crate::attach::kernel_types::KernelTypes;
 use crate::attach::program_types;
 use crate::attach::refusal::NEEDED;
@@ -34,14 +34,11 @@ use crate::attach::socket_source;
 use crate::attach::socket_source::SocketSource;
 use crate::attach::storage_trial;
 use crate::attach::trial::Trial;
-use crate::attach::trial::UprobeMethod;
+use crate::attach::uprobe::UprobeMethod;
 use crate::bpf::types;
 
 /// The program for the end of a process that still has its memory.
 pub const EXIT_WITH_MEMORY: &str = "process_exit_read";
-
-/// The BTF of a kernel that was built with `CONFIG_DEBUG_INFO_BTF`.
-const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The struct that only kernels have whose hash maps may allocate while a uprobe runs (Linux 6.1).
 /// Older kernels print a warning with a stack trace when a uprobe uses a map whose entries are not
@@ -82,7 +79,7 @@ pub struct KernelSurvey {
     /// The socket source. `None` when the kernel has none.
     pub sockets: Option<SocketSource>,
     /// The kernel's types. `None` when it has no BTF.
-    types: Option<Btf<'static>>,
+    types: Option<KernelBtf>,
 }
 
 /// A kernel that has everything that tracing needs.
@@ -106,11 +103,7 @@ impl KernelSurvey {
     pub fn read(asked: Option<SocketSource>) -> Result<Self> {
         let held = capabilities(None).context("failed to read the capabilities")?;
         let held = held.effective;
-        let types = Path::new(KERNEL_BTF)
-            .exists()
-            .then(|| Btf::from_path(KERNEL_BTF))
-            .transpose()
-            .with_context(|| format!("failed to read {KERNEL_BTF}"))?;
+        let types = KernelBtf::read()?;
         let mut survey = Self {
             capabilities: Vec::new(),
             missing_capabilities: Vec::new(),
@@ -137,7 +130,7 @@ impl KernelSurvey {
     }
 
     /// Tries the operations of tracing, if no feature is missing.
-    fn try_all(&mut self, types: &Btf<'_>, held: CapabilitySet) {
+    fn try_all(&mut self, types: &KernelBtf, held: CapabilitySet) {
         let Some(sockets) = self.sockets.filter(|_| self.missing_feature().is_none()) else {
             return;
         };
@@ -196,7 +189,7 @@ pub fn check(sockets: Option<SocketSource>, with_turns: bool) -> Result<Kernel> 
         .sockets
         .context("this kernel has no source of the bytes on sockets")?;
     let method = survey.method.context("no uprobe was tried")?;
-    let named = program_types::kernel_types(&types)?;
+    let named = program_types::kernel_types(types.all())?;
     let mut programs = programs(&types, sockets);
     if with_turns {
         let is_known = named.has(RUN_DELAY.0, RUN_DELAY.1);
@@ -209,8 +202,8 @@ pub fn check(sockets: Option<SocketSource>, with_turns: bool) -> Result<Kernel> 
     }
     Ok(Kernel {
         programs,
-        can_allocate: types.type_by_name::<Struct<'_>>(ALLOCATOR).is_some(),
-        can_list_listeners: types.type_by_name::<Enum<'_>>(CHOSEN_TASKS).is_some()
+        can_allocate: types.find::<Struct<'_>>(ALLOCATOR).is_some(),
+        can_list_listeners: types.find::<Enum<'_>>(CHOSEN_TASKS).is_some()
             && QUEUE.iter().all(|member| named.has("sock", member)),
         types: named,
         sockets,
@@ -219,7 +212,7 @@ pub fn check(sockets: Option<SocketSource>, with_turns: bool) -> Result<Kernel> 
 }
 
 /// Returns the programs to attach to the kernel, each with the tracepoint or function.
-fn programs(kernel: &Btf<'_>, sockets: SocketSource) -> Vec<(&'static str, &'static str)> {
+fn programs(kernel: &KernelBtf, sockets: SocketSource) -> Vec<(&'static str, &'static str)> {
     let sockets = sockets.programs(kernel);
     let tracepoints = TRACEPOINTS
         .into_iter()
@@ -232,8 +225,8 @@ fn programs(kernel: &Btf<'_>, sockets: SocketSource) -> Vec<(&'static str, &'sta
 
 /// Returns whether a process still has its memory when the kernel says that it ends: Linux 6.16 has moved the
 /// tracepoint, and given it another argument.
-fn has_memory_at_exit(kernel: &Btf<'_>) -> bool {
-    let tracepoint = kernel.type_by_name::<Typedef<'_>>("btf_trace_sched_process_exit");
+fn has_memory_at_exit(kernel: &KernelBtf) -> bool {
+    let tracepoint = kernel.find::<Typedef<'_>>("btf_trace_sched_process_exit");
     let prototype = tracepoint.and_then(|tracepoint| tracepoint.next_type()?.next_type());
     let prototype = prototype.and_then(|prototype| FuncProto::try_from(prototype).ok());
     prototype.is_some_and(|prototype| prototype.len() == 3)
@@ -242,7 +235,7 @@ fn has_memory_at_exit(kernel: &Btf<'_>) -> bool {
 /// Tries the operations of tracing, with programs that do nothing, and undoes each at once. Returns
 /// the method by which uprobes are attached.
 fn rehearse(
-    kernel: &Btf<'_>,
+    kernel: &KernelBtf,
     sockets: SocketSource,
     held: CapabilitySet,
 ) -> std::result::Result<UprobeMethod, Refusal> {
@@ -251,7 +244,7 @@ fn rehearse(
     for (_, place) in programs(kernel, sockets) {
         let trial = match socket_source::tracepoint_type(kernel, place) {
             Some(type_id) => Trial::of_tracepoint(type_id),
-            None => match kernel.type_by_name::<Func<'_>>(place) {
+            None => match kernel.find::<Func<'_>>(place) {
                 Some(function) => Trial::of_fexit(function.type_id().into()),
                 None => continue,
             },
@@ -273,7 +266,7 @@ fn rehearse(
 }
 
 /// Attaches a uprobe by the best method that this kernel has.
-fn rehearse_uprobe(kernel: &Btf<'_>) -> std::result::Result<UprobeMethod, Refusal> {
+fn rehearse_uprobe(kernel: &KernelBtf) -> std::result::Result<UprobeMethod, Refusal> {
     let attach = |method| -> std::result::Result<UprobeMethod, Refusal> {
         let trial = Trial::of_uprobe(method);
         trial
@@ -301,6 +294,7 @@ mod tests {
     use libbpf_rs::libbpf_sys;
 
     use super::KERNEL_BTF;
+    use super::KernelBtf;
     use super::KernelSurvey;
     use super::features;
     use super::supports_fexit;
@@ -308,7 +302,7 @@ mod tests {
     use crate::attach::requirements::Marker;
 
     /// Returns the types of a kernel that has the first `known` features, and no tracepoint.
-    fn kernel(known: usize) -> Btf<'static> {
+    fn kernel(known: usize) -> KernelBtf {
         let c_name = |name: &str| CString::new(name).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
         // SAFETY: the BTF is ours, every name ends with a NUL, and the bytes are copied at once.
@@ -333,7 +327,7 @@ mod tests {
             bytes
         };
         std::fs::write(file.path(), bytes).unwrap();
-        Btf::from_path(file.path()).unwrap()
+        KernelBtf::new(Btf::from_path(file.path()).unwrap())
     }
 
     /// Check that the first feature that a kernel lacks is named, with the release that has it.
@@ -362,7 +356,7 @@ mod tests {
     /// Check that the kernel that runs here has everything, if it has BTF at all.
     #[test]
     fn this_kernel() {
-        if let Ok(kernel) = Btf::from_path(KERNEL_BTF) {
+        if let Some(kernel) = KernelBtf::read().unwrap() {
             let mut features = features(&kernel, supports_fexit(&kernel));
             assert!(features.all(|feature| feature.found || feature.optional));
         } else {

@@ -185,12 +185,12 @@ fn enums(kernel: &Btf<'_>, program: &Btf<'_>) -> BTreeMap<String, BTreeMap<Strin
     for ty in program.type_by_kind::<Enum<'_>>() {
         let name = ty.name().and_then(OsStr::to_str).unwrap_or_default();
         let base = without_flavor(name);
-        let Some(of_kernel) = kernel.type_by_name::<Enum<'_>>(base) else {
-            continue;
-        };
         if base == name {
             continue;
         }
+        let Some(of_kernel) = kernel.type_by_name::<Enum<'_>>(base) else {
+            continue;
+        };
         let wanted = ty.iter().filter_map(|value| value.name?.to_str());
         let wanted: BTreeSet<&str> = wanted.map(without_flavor).collect();
         let values = of_kernel.iter().filter_map(|value| {

@@ -3,18 +3,17 @@
 //! them.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
+use std::os::fd::OwnedFd;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
-use libbpf_rs::UprobeMultiOpts;
-use libbpf_rs::UprobeOpts;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::Skel as _;
 use nginx_binary::layout::Layout;
@@ -22,18 +21,15 @@ use nginx_binary::sites;
 use nginx_binary::sites::ProbeSite;
 use nginx_binary::sites::ProbeSites;
 
-use crate::attach::object::LoadedObject;
+use crate::attach::object::LoadedPrograms;
 use crate::attach::object::ObjectSettings;
 use crate::attach::object::Part;
 use crate::attach::shared::LAYOUTS;
 use crate::attach::shared::SharedObject;
-use crate::attach::trial::UprobeMethod;
+use crate::attach::uprobe;
+use crate::attach::uprobe::UprobeMethod;
 use crate::bpf::OpenNgxSkel;
 use crate::host::descriptors;
-
-/// The pid that stands for any process. BPF itself decides which processes are traced, since the
-/// workers of a master have other pids.
-const ANY_PROCESS: i32 = -1;
 
 /// The end of the name of the program of a layout for an event of the kernel.
 const TRACED: &str = "_traced";
@@ -81,7 +77,7 @@ impl LayoutKey {
 /// The programs that are loaded for one layout.
 pub struct LayoutObject {
     pub key: LayoutKey,
-    object: LoadedObject,
+    programs: LoadedPrograms,
     /// The index of its programs in the maps of programs.
     pub slot: u32,
     /// The maps that have one of its programs.
@@ -149,7 +145,7 @@ impl LayoutObject {
         let object = settings.load(&part, Some(&key.layout))?;
         let mut loaded = Self {
             key,
-            object,
+            programs: object.into_programs()?,
             slot,
             maps: Vec::new(),
             method: settings.kernel.method,
@@ -163,46 +159,24 @@ impl LayoutObject {
     /// Puts the program for an event into the map that its caller uses.
     fn add_to(&mut self, caller: &str, map: MapHandle) -> Result<()> {
         let name = format!("{caller}{TRACED}");
-        let mut programs = self.object.skel.object().progs();
-        let program = programs.find(|program| program.name() == &*name);
-        let program = program.context("the BPF object has no such program")?;
-        let fd = program.as_fd().as_raw_fd();
+        let fd = self.programs.get(&name)?.as_raw_fd();
         map.update(&self.slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
             .with_context(|| format!("failed to add the program {name} of a layout"))?;
         self.maps.push(map);
         Ok(())
     }
 
-    /// Attaches a program to one site of a binary.
-    pub fn attach(&self, binary: &File, site: &ProbeSite) -> Result<Link> {
-        let mut programs = self.object.skel.object().progs_mut();
-        let program = programs.find(|program| program.name() == site.program);
-        let program = program.context("the BPF object has no such program")?;
-        let path = descriptors::path_of(binary);
-        let offset = usize::try_from(site.file_offset)?;
-        let link = match self.method {
-            UprobeMethod::Multi => {
-                let opts = UprobeMultiOpts {
-                    offsets: vec![offset],
-                    cookies: vec![site.cookie],
-                    ..Default::default()
-                };
-                program.attach_uprobe_multi_with_opts(ANY_PROCESS, path, "", opts)
-            }
-            UprobeMethod::Perf => {
-                let opts = UprobeOpts {
-                    cookie: site.cookie,
-                    ..Default::default()
-                };
-                program.attach_uprobe_with_opts(ANY_PROCESS, path, offset, opts)
-            }
-        };
+    /// Attaches a program to one site of a binary, until the link is closed.
+    pub fn attach(&self, binary: &File, site: &ProbeSite) -> Result<OwnedFd> {
+        let program = self.programs.get(site.program)?;
+        let path = CString::new(descriptors::path_of(binary))?;
+        let link = uprobe::attach(program, self.method, &path, site.file_offset, site.cookie);
         link.with_context(|| format!("failed to attach to {}", site.function))
     }
 
     /// Returns the programs.
-    pub fn programs(&self) -> &LoadedObject {
-        &self.object
+    pub fn programs(&self) -> &LoadedPrograms {
+        &self.programs
     }
 }
 

@@ -8,11 +8,11 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use anyhow::Context as _;
 use anyhow::Result;
-use libbpf_rs::Link;
 use libbpf_rs::MapCore as _;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
@@ -33,7 +33,6 @@ use crate::attach::layout_object::LayoutKey;
 use crate::attach::layout_object::LayoutObject;
 use crate::attach::object::Extras;
 use crate::attach::object::KernelFilter;
-use crate::attach::object::LoadedObject;
 use crate::attach::object::ObjectSettings;
 use crate::attach::process_event::ProcessEvent;
 use crate::attach::shared::LISTENERS;
@@ -51,9 +50,11 @@ pub mod counters;
 pub mod departed;
 pub mod iterator;
 pub mod kernel;
+pub mod kernel_btf;
 mod kernel_types;
 mod layout_object;
 pub mod libbpf_log;
+mod link;
 pub mod object;
 pub mod process_event;
 pub mod program_types;
@@ -67,6 +68,7 @@ mod storage_trial;
 mod task_storage;
 pub mod trial;
 mod turns;
+pub mod uprobe;
 
 // SAFETY: integers and arrays of integers, without implicit padding (-Wpadded).
 unsafe impl Plain for types::worker {}
@@ -101,7 +103,7 @@ pub struct ProgramRuns {
 
 /// The probes in one binary. They stay attached until `Tracer::detach()`, or until this is dropped.
 pub struct Probe {
-    links: Vec<Link>,
+    links: Vec<OwnedFd>,
     layout: Rc<LayoutObject>,
     /// The number by which BPF knows the binary.
     number: u32,
@@ -215,7 +217,9 @@ impl Tracer {
         let slot = probe.layout.slot;
         drop(probe);
         if let Some(layout) = self.layouts.take_unused(slot) {
-            add_runs(&mut self.past_runs, layout.programs());
+            for (name, program) in layout.programs().iter() {
+                add_runs(&mut self.past_runs, name, program);
+            }
         }
     }
 
@@ -337,9 +341,13 @@ impl Tracer {
     /// Returns the runs that the kernel has counted, by the name of the program.
     pub fn program_runs(&self) -> BTreeMap<String, ProgramRuns> {
         let mut programs = self.past_runs.clone();
-        let layouts = self.layouts.values().map(|layout| layout.programs());
-        for object in layouts.chain([&self.shared.object]) {
-            add_runs(&mut programs, object);
+        let layouts = self.layouts.values();
+        for (name, program) in layouts.flat_map(|layout| layout.programs().iter()) {
+            add_runs(&mut programs, name, program);
+        }
+        for program in self.shared.object.skel.object().progs() {
+            let name = program.name().to_string_lossy();
+            add_runs(&mut programs, &name, program.as_fd());
         }
         programs
     }
@@ -361,14 +369,11 @@ impl Probe {
     }
 }
 
-/// Adds the runs of an object's programs.
-fn add_runs(programs: &mut BTreeMap<String, ProgramRuns>, object: &LoadedObject) {
-    for program in object.skel.object().progs() {
-        let Some(info) = program_info(program.as_fd()).filter(|info| info.run_cnt > 0) else {
-            continue;
-        };
-        let name = program.name().to_string_lossy().into_owned();
-        let runs = programs.entry(name).or_default();
+/// Adds the runs of a program.
+fn add_runs(programs: &mut BTreeMap<String, ProgramRuns>, name: &str, program: BorrowedFd<'_>) {
+    let info = program_info(program).filter(|info| info.run_cnt > 0);
+    if let Some(info) = info {
+        let runs = programs.entry(name.to_owned()).or_default();
         runs.hits += info.run_cnt;
         runs.time_ns += info.run_time_ns;
     }

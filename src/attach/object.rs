@@ -2,8 +2,13 @@
 //! The BPF object before it is attached: the nginx members that it reads, its settings, the sizes
 //! of its maps, and how a part of it is loaded.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -11,17 +16,20 @@ use anyhow::Context as _;
 use anyhow::Result;
 use libbpf_rs::OpenObject;
 use libbpf_rs::ProgramAttachType;
+use libbpf_rs::ProgramImpl;
 use libbpf_rs::ProgramType;
 use libbpf_rs::skel::OpenSkel as _;
+use libbpf_rs::skel::Skel as _;
 use libbpf_rs::skel::SkelBuilder as _;
 use nginx_binary::layout::Layout;
 use rustix::time::ClockId;
 
+use crate::attach::btf;
 use crate::attach::kernel::EXIT_WITH_MEMORY;
 use crate::attach::kernel::Kernel;
 use crate::attach::program_types;
 use crate::attach::socket_source::SocketSource;
-use crate::attach::trial::UprobeMethod;
+use crate::attach::uprobe::UprobeMethod;
 use crate::bpf::NgxSkel;
 use crate::bpf::NgxSkelBuilder;
 use crate::bpf::OpenNgxMaps;
@@ -160,10 +168,42 @@ pub struct LoadedObject {
     _storage: Storage,
 }
 
+/// The programs of a layout, without the object that had them: libbpf keeps a mebibyte of each.
+pub struct LoadedPrograms(BTreeMap<String, OwnedFd>);
+
+impl LoadedObject {
+    /// Takes the programs that were loaded, and closes all else. The programs keep the maps that they use.
+    pub fn into_programs(self) -> Result<LoadedPrograms> {
+        let all = self.skel.object().progs();
+        let programs = all.filter(ProgramImpl::autoload).map(|program| {
+            let name = program.name().to_string_lossy().into_owned();
+            Ok((name, program.as_fd().try_clone_to_owned()?))
+        });
+        let programs: io::Result<_> = programs.collect();
+        Ok(LoadedPrograms(
+            programs.context("failed to keep a BPF program")?,
+        ))
+    }
+}
+
+impl LoadedPrograms {
+    /// Returns a program by its name.
+    pub fn get(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let program = self.0.get(name).map(AsFd::as_fd);
+        program.context("the BPF object has no such program")
+    }
+
+    /// Returns all programs, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        let programs = self.0.iter();
+        programs.map(|(name, program)| (&**name, program.as_fd()))
+    }
+}
+
 impl ObjectSettings {
     /// Opens and loads a part of the object, relocated for a layout.
     pub fn load(&self, part: &impl Part, layout: Option<&Layout>) -> Result<LoadedObject> {
-        let relocations = program_types::relocations(&self.kernel.types, layout)?;
+        let mut relocations = btf::file()?;
         let mut storage = Storage::new();
         let mut builder = NgxSkelBuilder::default();
         let path = descriptors::path_of(&relocations);
@@ -176,6 +216,9 @@ impl ObjectSettings {
         let mut open = builder
             .open(borrowed)
             .context("failed to open the BPF object")?;
+        /* libbpf reads this file when it loads the object. */
+        let (object, kernel) = (open.open_object(), &self.kernel.types);
+        program_types::write_relocations(object, kernel, layout, &mut relocations)?;
         self.configure(&mut open)?;
         for mut program in open.open_object_mut().progs_mut() {
             let is_uprobe = program.prog_type() == ProgramType::Kprobe;

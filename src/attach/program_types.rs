@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use anyhow::Context as _;
 use anyhow::Result;
 use libbpf_rs::AsRawLibbpf as _;
+use libbpf_rs::OpenObject;
 use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::OpenSkel as _;
 use libbpf_rs::skel::SkelBuilder as _;
@@ -27,9 +28,14 @@ pub fn kernel_types(kernel: &Btf<'_>) -> Result<KernelTypes> {
     with_program(|program| Ok(KernelTypes::read(kernel, program)))
 }
 
-/// Creates the BTF that relocates the program to a kernel and, if given, to a layout.
-pub fn relocations(kernel: &KernelTypes, layout: Option<&Layout>) -> Result<File> {
-    with_program(|program| btf::encode(program, layout, kernel))
+/// Writes the BTF that relocates an object to a kernel and, if given, to a layout.
+pub fn write_relocations(
+    object: &OpenObject,
+    kernel: &KernelTypes,
+    layout: Option<&Layout>,
+    to: &mut File,
+) -> Result<()> {
+    btf::encode(&of_object(object)?, layout, kernel, to)
 }
 
 /// Calls a function with the program's own types. The object is opened for this, but not loaded.
@@ -38,11 +44,15 @@ fn with_program<T>(use_it: impl FnOnce(&Btf<'_>) -> Result<T>) -> Result<T> {
     let open = NgxSkelBuilder::default()
         .open(&mut storage)
         .context("failed to open the BPF object")?;
-    let object = open.open_object().as_libbpf_object();
-    // SAFETY: the object lives as long as `open`, and no one changes it.
-    let program =
-        Btf::from_bpf_object(unsafe { object.as_ref() })?.context("the BPF object has no BTF")?;
-    use_it(&program)
+    use_it(&of_object(open.open_object())?)
+}
+
+/// Returns the types of an object.
+fn of_object(object: &OpenObject) -> Result<Btf<'_>> {
+    let object = object.as_libbpf_object();
+    // SAFETY: the object lives as long as it is borrowed, and no one changes it.
+    let types = Btf::from_bpf_object(unsafe { object.as_ref() })?;
+    types.context("the BPF object has no BTF")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::thread::CapabilitySet;
 
-use crate::attach::trial::UprobeMethod;
+use crate::attach::uprobe::UprobeMethod;
 use crate::host::confinement::Confinement;
 
 /// The capabilities that tracing needs: to load a program, to attach it, and to read processes of
@@ -105,7 +105,7 @@ mod tests {
 
     use super::Refusal;
     use super::needed;
-    use crate::attach::trial::UprobeMethod;
+    use crate::attach::uprobe::UprobeMethod;
 
     /// Returns the complaint about a refusal to a process that holds these capabilities.
     fn complaint(error: i32, held: CapabilitySet, perf: bool) -> String {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The features of the kernel that tracing uses, in one table.
 
-use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Enum;
 use libbpf_rs::btf::types::Func;
 use serde::Serialize;
 
+use crate::attach::kernel_btf::KernelBtf;
 use crate::attach::socket_source;
 use crate::attach::socket_source::SocketSource;
 use crate::attach::trial::Trial;
@@ -111,10 +111,10 @@ pub const UPROBE_MULTI: Marker = Marker::Enumerator("bpf_attach_type", "BPF_TRAC
 impl Marker {
     /// Returns whether the kernel has the feature. `has_fexit` is the result of `supports_fexit()`,
     /// which takes a moment to find out.
-    pub fn is_in(self, kernel: &Btf<'_>, has_fexit: bool) -> bool {
+    pub fn is_in(self, kernel: &KernelBtf, has_fexit: bool) -> bool {
         match self {
             Self::Enumerator(enumeration, enumerator) => {
-                let enumeration = kernel.type_by_name::<Enum<'_>>(enumeration);
+                let enumeration = kernel.find::<Enum<'_>>(enumeration);
                 enumeration.is_some_and(|enumeration| {
                     let mut names = enumeration.iter().filter_map(|member| member.name);
                     names.any(|name| name == enumerator)
@@ -146,7 +146,7 @@ pub struct Feature {
 
 impl Requirement {
     /// Returns the state of the feature. `has_fexit` is as in `Marker::is_in()`.
-    fn state(&self, kernel: &Btf<'_>, has_fexit: bool) -> Feature {
+    fn state(&self, kernel: &KernelBtf, has_fexit: bool) -> Feature {
         Feature {
             name: self.name.to_owned(),
             found: self.evidence.is_in(kernel, has_fexit),
@@ -157,7 +157,7 @@ impl Requirement {
 }
 
 /// Returns the state of all features: those of BPF, the tracepoints, and the others.
-pub fn features(kernel: &Btf<'_>, has_fexit: bool) -> impl Iterator<Item = Feature> {
+pub fn features(kernel: &KernelBtf, has_fexit: bool) -> impl Iterator<Item = Feature> {
     let tracepoints = TRACEPOINTS.iter().map(|(_, tracepoint)| Feature {
         name: format!("tracepoint {tracepoint}"),
         found: socket_source::has_tracepoint(kernel, tracepoint),
@@ -174,8 +174,8 @@ pub fn features(kernel: &Btf<'_>, has_fexit: bool) -> impl Iterator<Item = Featu
 /// Returns whether the kernel loads and attaches programs at the end of its functions. Some kernels
 /// refuse to load them. Others load them and refuse to attach them (arm64 before Linux 6.4). Attaching
 /// is therefore tried on arm64, but only if such programs would be used.
-pub fn supports_fexit(kernel: &Btf<'_>) -> bool {
-    let Some(function) = kernel.type_by_name::<Func<'_>>(TRACED_FUNCTION) else {
+pub fn supports_fexit(kernel: &KernelBtf) -> bool {
+    let Some(function) = kernel.find::<Func<'_>>(TRACED_FUNCTION) else {
         return false;
     };
     let Ok(trial) = Trial::of_fexit(function.type_id().into()) else {

@@ -2,10 +2,11 @@
 //! The socket sources. Each of them calls the same two functions of bpf/socket.bpf.h with the same
 //! values. They differ only in where the state of a socket is kept.
 
-use libbpf_rs::btf::Btf;
 use libbpf_rs::btf::types::Func;
 use libbpf_rs::btf::types::Typedef;
 use serde::Serialize;
+
+use crate::attach::kernel_btf::KernelBtf;
 
 /// The programs (bpf/ngx.bpf.c) for the kernel's tracepoints of Linux 6.3, each with its
 /// tracepoint.
@@ -51,7 +52,7 @@ pub enum SocketSource {
 impl SocketSource {
     /// Returns the cheapest source that reports all bytes. `fexit` says whether the kernel supports
     /// fexit.
-    pub fn choose(kernel: &Btf<'_>, fexit: bool) -> Option<Self> {
+    pub fn choose(kernel: &KernelBtf, fexit: bool) -> Option<Self> {
         if have_tracepoints(kernel) {
             return Some(Self::Tracepoint);
         }
@@ -65,7 +66,7 @@ impl SocketSource {
     }
 
     /// Returns the programs for which this kernel has a tracepoint or function, each with its name.
-    pub fn programs(self, kernel: &Btf<'_>) -> Vec<(&'static str, &'static str)> {
+    pub fn programs(self, kernel: &KernelBtf) -> Vec<(&'static str, &'static str)> {
         match self {
             Self::Tracepoint => TRACEPOINTS.into_iter().chain([SOCKET_END]).collect(),
             Self::Fexit => FUNCTIONS
@@ -79,31 +80,31 @@ impl SocketSource {
 }
 
 /// Returns whether the kernel has a tracepoint of this name.
-pub fn has_tracepoint(kernel: &Btf<'_>, name: &str) -> bool {
+pub fn has_tracepoint(kernel: &KernelBtf, name: &str) -> bool {
     tracepoint_type(kernel, name).is_some()
 }
 
 /// Returns the BTF type of a tracepoint.
-pub fn tracepoint_type(kernel: &Btf<'_>, name: &str) -> Option<u32> {
+pub fn tracepoint_type(kernel: &KernelBtf, name: &str) -> Option<u32> {
     let name = format!("btf_trace_{name}");
-    let tracepoint = kernel.type_by_name::<Typedef<'_>>(&name)?;
+    let tracepoint = kernel.find::<Typedef<'_>>(&name)?;
     Some(tracepoint.type_id().into())
 }
 
 /// Returns whether tracepoints report all bytes on sockets.
-pub fn have_tracepoints(kernel: &Btf<'_>) -> bool {
+pub fn have_tracepoints(kernel: &KernelBtf) -> bool {
     let mut all = TRACEPOINTS.iter();
     all.all(|(_, name)| has_tracepoint(kernel, name)) && !has_function(kernel, INET_SENDPAGE)
 }
 
 /// Returns whether a tracepoint reports system calls.
-pub fn have_system_calls(kernel: &Btf<'_>) -> bool {
+pub fn have_system_calls(kernel: &KernelBtf) -> bool {
     has_tracepoint(kernel, SYSTEM_CALLS.1)
 }
 
 /// Returns whether the kernel has a function of this name.
-fn has_function(kernel: &Btf<'_>, name: &str) -> bool {
-    kernel.type_by_name::<Func<'_>>(name).is_some()
+fn has_function(kernel: &KernelBtf, name: &str) -> bool {
+    kernel.find::<Func<'_>>(name).is_some()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use rustix::process::PidfdFlags;
 use rustix::process::getpid;
 use rustix::process::pidfd_open;
 
-use crate::attach::trial::owned;
+use crate::attach::link::owned;
 
 /// The ids of the types of a map, in the order in which they are added.
 const KEY_TYPE: u32 = 1;

@@ -5,18 +5,22 @@
 use std::ffi::CStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::fd::AsRawFd as _;
-use std::os::fd::FromRawFd as _;
 use std::os::fd::OwnedFd;
 use std::ptr;
 
 use libbpf_rs::libbpf_sys;
 
+use crate::attach::link::owned;
+use crate::attach::uprobe;
+use crate::attach::uprobe::UprobeMethod;
+
 /// The file that this process runs, on which the uprobe is tried.
 const OWN_PROGRAM: &CStr = c"/proc/self/exe";
 
-/// The file with the type number of the perf events for uprobes.
-const PERF_TYPE: &str = "/sys/bus/event_source/devices/uprobe/type";
+/// A number for the program, as probes have one.
+const COOKIE: u64 = 1;
 
 /// The instructions of the program. They call `bpf_probe_read_kernel()`, as the programs that trace do:
 /// under lockdown, at the level "confidentiality", the kernel loads no program that does.
@@ -29,15 +33,6 @@ const CODE: [u64; 7] = [
     0xb7,                  /* r0 = 0 */
     0x95,                  /* exit */
 ];
-
-/// The methods to attach uprobes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UprobeMethod {
-    /// `uprobe_multi` links (Linux 6.6), which cost less.
-    Multi,
-    /// One perf event for each probe.
-    Perf,
-}
 
 /// A loaded program.
 pub struct Trial(OwnedFd);
@@ -103,88 +98,9 @@ impl Trial {
     /// Attaches the program to a function of this process that is never called, and detaches it.
     pub fn attach_to_self(&self, method: UprobeMethod) -> io::Result<()> {
         let offset = file_offset_of(uprobe_target as fn() as usize)?;
-        match method {
-            UprobeMethod::Multi => self.attach_multi(offset),
-            UprobeMethod::Perf => self.attach_perf(offset),
-        }
-    }
-
-    /// Attaches as libbpf's `bpf_program__attach_uprobe_multi()` does.
-    fn attach_multi(&self, offset: u64) -> io::Result<()> {
-        let mut options = link_options();
-        let cookie = 0_u64;
-        options.__bindgen_anon_1.uprobe_multi =
-            libbpf_sys::bpf_link_create_opts__bindgen_ty_1__bindgen_ty_3 {
-                cnt: 1,
-                path: OWN_PROGRAM.as_ptr(),
-                offsets: &raw const offset,
-                cookies: &raw const cookie,
-                ..Default::default()
-            };
-        self.link(0, libbpf_sys::BPF_TRACE_UPROBE_MULTI, &options)
-    }
-
-    /// Attaches as libbpf's `bpf_program__attach_uprobe_opts()` does.
-    fn attach_perf(&self, offset: u64) -> io::Result<()> {
-        let number = fs::read_to_string(PERF_TYPE)?;
-        let number = number.trim_end().parse().map_err(io::Error::other)?;
-        let mut event = libbpf_sys::perf_event_attr {
-            type_: number,
-            size: size_of::<libbpf_sys::perf_event_attr>() as u32,
-            ..Default::default()
-        };
-        event.__bindgen_anon_3.uprobe_path = OWN_PROGRAM.as_ptr() as u64;
-        event.__bindgen_anon_4.probe_offset = offset;
-        // SAFETY: the event and the path in it outlive the call. Any process, on one CPU.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_perf_event_open,
-                &raw const event,
-                -1,
-                0,
-                -1,
-                libbpf_sys::PERF_FLAG_FD_CLOEXEC as libc::c_ulong,
-            )
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let event = owned(i32::try_from(fd).map_err(io::Error::other)?)?;
-        let mut options = link_options();
-        options.__bindgen_anon_1.perf_event.bpf_cookie = 1;
-        self.link(event.as_raw_fd(), libbpf_sys::BPF_PERF_EVENT, &options)
-    }
-
-    /// Creates a link, and closes it at once.
-    fn link(
-        &self,
-        target: i32,
-        attach_type: libbpf_sys::bpf_attach_type,
-        options: &libbpf_sys::bpf_link_create_opts,
-    ) -> io::Result<()> {
-        // SAFETY: the descriptors and all that the options point to live until the call returns.
-        owned(unsafe {
-            libbpf_sys::bpf_link_create(self.0.as_raw_fd(), target, attach_type, options)
-        })?;
+        uprobe::attach(self.0.as_fd(), method, OWN_PROGRAM, offset, COOKIE)?;
         Ok(())
     }
-}
-
-/// Returns the options of a link, without any value.
-pub fn link_options() -> libbpf_sys::bpf_link_create_opts {
-    libbpf_sys::bpf_link_create_opts {
-        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as libbpf_sys::size_t,
-        ..Default::default()
-    }
-}
-
-/// Returns the result of a function of libbpf: a descriptor, or the error for a number below 0.
-pub fn owned(fd: i32) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: the descriptor is new, and no one else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The function that the uprobe is attached to.

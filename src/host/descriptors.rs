@@ -12,8 +12,8 @@ use rustix::process::Resource;
 use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 
-/// Raises the limit of open files to its maximum, since each traced binary takes about forty. If
-/// that is refused the limit stays, and opening more files than that fails later.
+/// Raises the limit of open files to its maximum, since each layout takes about twenty, and each traced binary
+/// some. If that is refused the limit stays, and opening more files than that fails later.
 pub fn raise_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

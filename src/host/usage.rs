@@ -30,6 +30,26 @@ impl Usage {
     }
 }
 
+/// A buffer of at least this many bytes is mapped, and goes back to the kernel when it is freed. Smaller ones
+/// are used again.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES_MIN: libc::c_int = 256 << 10;
+
+/// The most free bytes that the allocator keeps at the end of a heap: those of the batches in flight.
+#[cfg(target_env = "gnu")]
+const FREE_BYTES_MAX: libc::c_int = 512 << 10;
+
+/// Limits the freed memory that the allocator keeps, in each of its heaps. glibc would raise both limits with
+/// the largest buffer that was freed: set-up frees some of several MiB.
+pub fn limit_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, FREE_BYTES_MAX);
+    }
+}
+
 /// Returns freed memory to the kernel: set-up takes ten times the memory of tracing, and the
 /// allocator would keep it.
 pub fn release_free_memory() {

@@ -40,6 +40,7 @@ use crate::host::signals::Signals;
 use crate::host::stderr::Messages;
 use crate::host::stderr::Verbosity;
 use crate::host::terminal;
+use crate::host::usage;
 use crate::host::usage::Usage;
 use crate::metrics;
 use crate::metrics::MetricsSettings;
@@ -146,6 +147,7 @@ pub struct TraceSettings {
 /// Traces until the end is asked for, or no process is left to trace. Returns false when the output
 /// was still failing at the end, which was reported.
 pub fn trace(settings: TraceSettings) -> Result<bool> {
+    usage::limit_free_memory();
     let messages = Messages::new(settings.verbosity);
     fence::become_user(settings.user.as_deref())?;
     let ledger = Arc::new(Ledger::default());

@@ -7,8 +7,9 @@ use libbpf_rs::btf::types::Struct;
 use nginx_binary::layout::Layout;
 use nginx_binary::layout::wanted::WantedMembers;
 
-use super::relocations;
 use super::wanted;
+use super::with_program;
+use crate::attach::btf;
 use crate::attach::kernel_types::KernelTypes;
 use crate::bpf::types::limit;
 use crate::host::descriptors;
@@ -27,7 +28,8 @@ fn whole_layout() -> Layout {
 
 /// Encodes a layout, and returns the layout that can be read from the result.
 fn encoded(layout: &Layout) -> anyhow::Result<Layout> {
-    let file = relocations(&KernelTypes::default(), Some(layout))?;
+    let mut file = btf::file()?;
+    with_program(|program| btf::encode(program, Some(layout), &KernelTypes::default(), &mut file))?;
     let btf = Btf::from_path(descriptors::path_of(&file))?;
     let text = |name: Option<&std::ffi::OsStr>| name.unwrap().to_str().unwrap().to_owned();
     let structs = btf.type_by_kind::<Struct<'_>>().map(|ty| {

@@ -207,9 +207,15 @@ impl Tool {
 
     /// Returns its resident memory, in bytes.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS")
+    }
+
+    /// Returns a number of its memory, in bytes, by the kernel's name for it.
+    pub fn memory(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = value.unwrap().trim().strip_suffix(" kB").unwrap();
+        let mut values = status.lines().filter_map(|line| line.split_once(':'));
+        let value = values.find(|(found, _)| *found == name).unwrap().1;
+        let kib = value.trim().strip_suffix(" kB").unwrap();
         kib.parse::<u64>().unwrap() << 10
     }
 

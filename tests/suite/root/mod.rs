@@ -61,6 +61,8 @@ mod listeners;
 mod locations;
 /// Loss.
 mod loss;
+/// The tool's own memory.
+mod memory;
 /// `--metrics`.
 mod metrics;
 /// Everything at once.
