@@ -119,9 +119,16 @@ soak: build-deps test-deps ## Let containers come and go while one nginx is unde
 	NGX_BPF_TEST_CHURN=$(CHURN) $(CARGO) test --locked --test integration -- --nocapture root::hosts::churn
 
 .PHONY: bench
-bench: build-deps test-deps bench-deps ## Measure the overhead of tracing (needs root)
-	tests/builds/run --fetch symbols compat
+bench: build-deps test-deps bench-deps ## Measure the overhead of tracing, and write docs/bench.md (needs root)
+	tests/builds/run --fetch symbols compat clang || [ $$? -eq 77 ]
+	@rm -f target/bench/bench.md
 	$(CARGO) bench --locked --bench cost
+	# Only a whole run leaves this page.
+	[ ! -e target/bench/bench.md ] || cp target/bench/bench.md target/bench/bench.svg docs
+
+.PHONY: bench-quick
+bench-quick: build-deps test-deps ## Measure the most important part of it in two minutes (needs root)
+	NGX_BPF_BENCH_QUICK=1 $(CARGO) bench --locked --bench cost
 
 .PHONY: bench-views
 bench-views: build-deps test-deps ## Measure the commands that show records, on a million of them

@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::HTTP;
+use tempfile::TempDir;
+
 use crate::common::build::binary;
 use crate::common::build::kept;
 use crate::common::cgroup::Cgroup;
@@ -17,9 +19,10 @@ use crate::common::program::copy_program;
 use crate::common::program::open_to_all;
 use crate::common::tool::PROGRAM;
 use crate::common::tool::Tool;
-use crate::compare;
-use crate::heading;
-use crate::row;
+use crate::load::Load;
+use crate::row::Row;
+use crate::run::Run;
+use crate::site::HTTP;
 
 /// Builds with layouts other than that of the machine's nginx.
 const OTHERS: [&str; 2] = ["source-symbols/objs/nginx", "source-compat/objs/nginx"];
@@ -37,40 +40,74 @@ const MEMORY: [(&str, &str, &str); 2] = [
     ("/sys/fs/cgroup", "memory.current", "memory.peak"),
 ];
 
-/// Measures nginx of the same build, each of which runs a file of its own.
-pub fn measure(upstream: u16) {
-    let folder = tempfile::tempdir().unwrap();
-    open_to_all(folder.path());
-    let start = |binary| {
-        Nginx::start(&Config {
-            http: HTTP,
-            upstream,
-            binary,
-            ..Config::default()
-        })
-    };
-    let all: Vec<Nginx> = (0..COUNTS[COUNTS.len() - 1].0)
-        .map(|n| {
+/// Instances of nginx, each of which runs a file of its own.
+struct Many {
+    all: Vec<Nginx>,
+    _folder: TempDir,
+}
+
+impl Many {
+    /// Starts as many as a row traces at most, of the same build.
+    fn start(upstream: u16) -> Self {
+        let folder = TempDir::new().unwrap();
+        open_to_all(folder.path());
+        let copy = |n| {
             let copy = folder.path().join(format!("nginx-{n}"));
             copy_program(&binary(), &copy);
-            start(copy)
-        })
-        .collect();
-    heading("many nginx, return 200");
-    let mut rows = Vec::from(COUNTS.map(|(count, name)| {
-        let traced = &all[..count];
-        row(name, "/static", move || trace(&pids(traced), None))
-    }));
-    let others: Vec<Nginx> = OTHERS.into_iter().filter_map(kept).map(start).collect();
-    if others.len() == OTHERS.len() {
-        let three = [pids(&all[..1]), pids(&others)].concat();
-        rows.push(row("3 layouts", "/static", move || trace(&three, None)));
+            start(upstream, copy)
+        };
+        Self {
+            all: (0..COUNTS[COUNTS.len() - 1].0).map(copy).collect(),
+            _folder: folder,
+        }
     }
-    compare(&all[0], "/static", &rows);
-    drop(others);
+}
+
+/// Starts an nginx.
+fn start(upstream: u16, binary: PathBuf) -> Nginx {
+    Nginx::start(&Config {
+        http: HTTP,
+        upstream,
+        binary,
+        ..Config::default()
+    })
+}
+
+/// Measures requests of one of them while this number is traced.
+pub fn measure(run: &mut Run, upstream: u16) {
+    let rows = COUNTS.map(|(count, name)| (count, format!("static, {name} traced")));
+    let of_layouts = "static, 3 layouts traced";
+    let mut names = rows
+        .iter()
+        .map(|(_, name)| name.as_str())
+        .chain([of_layouts]);
+    if !names.any(|name| run.wants(name, false)) {
+        return;
+    }
+    let many = Many::start(upstream);
+    let nginx = &many.all[0];
+    let load = || Load::http1(nginx.port, "/static");
+    for (count, name) in &rows {
+        let traced = pids(&many.all[..*count]);
+        let start = |program: &str| trace(program, &traced, None);
+        run.measure(&Row::started(name, nginx, load(), start));
+    }
+    let others = OTHERS.into_iter().filter_map(kept);
+    let others: Vec<Nginx> = others.map(|binary| start(upstream, binary)).collect();
+    if others.len() < OTHERS.len() {
+        return run.skip(of_layouts, "make test-nginx has not made the builds");
+    }
+    let three = [pids(&many.all[..1]), pids(&others)].concat();
+    let start = |program: &str| trace(program, &three, None);
+    run.measure(&Row::started(of_layouts, nginx, load(), start));
+}
+
+/// Prints what the tool itself takes.
+pub fn report(upstream: u16) {
+    let many = Many::start(upstream);
     println!("\nthe tool, by the number of binaries");
     for (count, name) in COUNTS {
-        report(name, &all[..count]);
+        of_tool(name, &many.all[..count]);
     }
 }
 
@@ -80,7 +117,7 @@ fn pids(nginx: &[Nginx]) -> Vec<String> {
 }
 
 /// Traces these nginx, in a control group if there is one.
-fn trace(pids: &[String], group: Option<&Path>) -> Tool {
+fn trace(program: &str, pids: &[String], group: Option<&Path>) -> Tool {
     let join = group.map_or("true".to_owned(), |group| {
         format!("echo $$ >{}/cgroup.procs", group.display())
     });
@@ -88,7 +125,7 @@ fn trace(pids: &[String], group: Option<&Path>) -> Tool {
         Command::new("sh")
             .args([
                 "-c",
-                &format!("{join} && exec {PROGRAM} --json -p \"$0\" >/dev/null"),
+                &format!("{join} && exec {program} --json -p \"$0\" >/dev/null"),
             ])
             .arg(pids.join(",")),
     );
@@ -97,7 +134,7 @@ fn trace(pids: &[String], group: Option<&Path>) -> Tool {
 }
 
 /// Prints the start, the memory and the descriptors of the tool.
-fn report(name: &str, nginx: &[Nginx]) {
+fn of_tool(name: &str, nginx: &[Nginx]) {
     let group = MEMORY.into_iter().find_map(|(root, now, peak)| {
         let group = Cgroup::make(root, &format!("ngx-bpf-bench-{}", std::process::id()))?;
         let files = [now, peak].map(|file| group.folder().join(file));
@@ -107,6 +144,7 @@ fn report(name: &str, nginx: &[Nginx]) {
     });
     let started = Instant::now();
     let tool = trace(
+        PROGRAM,
         &pids(nginx),
         group.as_ref().map(|(group, _)| group.folder()),
     );

@@ -11,18 +11,22 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::ROUNDS;
-use crate::SECONDS;
-use crate::SYSTEM_CALLS;
-use crate::attach;
 use crate::common::client::Client;
 use crate::common::load::wrk;
 use crate::common::nginx::Nginx;
 use crate::common::tool::PROGRAM;
 use crate::common::tool::Tool;
-use crate::median;
-use crate::process_cpu_ns;
-use crate::tool;
+use crate::cpu::process_cpu_ns;
+use crate::interval::median;
+use crate::tracing::SYSTEM_CALLS;
+use crate::tracing::attach;
+use crate::tracing::tool;
+
+/// The number of measurements of each row.
+const ROUNDS: usize = 9;
+
+/// The seconds of one measurement.
+const SECONDS: u32 = 4;
 
 /// Measures all of it on this nginx.
 pub fn measure(nginx: &Nginx) {
@@ -41,14 +45,14 @@ pub fn measure(nginx: &Nginx) {
 fn records(nginx: &Nginx, uri: &str) {
     let tool = tool(nginx, &[]);
     let before = process_cpu_ns(tool.pid());
-    let requests = wrk(nginx.port, uri, 16, 2 * SECONDS);
+    let requests = wrk(nginx.port, uri, 16, SECONDS);
     let cpu = process_cpu_ns(tool.pid()) - before;
     let resident = tool.resident() as f64 / f64::from(1 << 20);
     let summary = tool.stop().summary();
     println!(
         "{uri:<10} {:>6.2} us of its CPU per record, {resident:.1} MiB resident, {:.0} requests/s, {} lost",
         cpu as f64 / requests as f64 / 1e3,
-        requests as f64 / f64::from(2 * SECONDS),
+        requests as f64 / f64::from(SECONDS),
         summary.lost
     );
 }

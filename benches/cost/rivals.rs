@@ -19,7 +19,20 @@ use libbpf_rs::ObjectBuilder;
 use libbpf_rs::RingBufferBuilder;
 use libbpf_rs::UprobeOpts;
 
+use crate::common::build::kept;
+use crate::common::nginx::Config;
+use crate::common::nginx::Nginx;
 use crate::common::program::kill;
+use crate::load::Load;
+use crate::row::Row;
+use crate::run::Run;
+use crate::site::HTTP;
+
+/// An nginx that is not stripped, for tools that need the names of static functions.
+const UNSTRIPPED: &str = "source-symbols/objs/nginx";
+
+/// nginx's module for OpenTelemetry, where a package would install it.
+const OTEL: &str = "/usr/lib/nginx/modules/ngx_otel_module.so";
 
 /// The place of a probe in a function.
 #[derive(PartialEq, Eq)]
@@ -44,6 +57,59 @@ const HOOKS: [(&str, Place, &str); 10] = [
 
 /// One probe that does nothing, at the same function as ngx-bpf's.
 const NOTHING: [(&str, Place, &str); 1] = [("nothing", Place::Entry, "ngx_http_free_request")];
+
+/// Measures them beside the tool, on an nginx with the names of its static functions.
+pub fn measure(run: &mut Run, upstream: u16) {
+    let reason = match Path::new(OTEL).exists() {
+        true => "this bench has no configuration for it",
+        false => "Debian (bookworm, trixie) has no package of ngx_otel_module.so",
+    };
+    run.skip("rivals, nginx's otel module", reason);
+    let names = ["static", "proxied"].map(|uri| format!("rivals, {uri}"));
+    let is_wanted = |name: &String| {
+        NAMES
+            .iter()
+            .any(|row| run.wants(&format!("{name}: {row}"), false))
+    };
+    if !names.iter().any(is_wanted) {
+        return;
+    }
+    let Some(binary) = kept(UNSTRIPPED) else {
+        return run.skip("rivals", "make test-nginx has not made the build");
+    };
+    let nginx = Nginx::start(&Config {
+        http: HTTP,
+        upstream,
+        binary: binary.clone(),
+        ..Config::default()
+    });
+    let output = nginx.prefix().join("bpftrace.out");
+    for name in &names {
+        let uri = name.replace("rivals, ", "/");
+        let load = || Load::http1(nginx.port, &uri);
+        let [ngx_bpf, ten, nothing, bpftrace, log] = NAMES.map(|row| format!("{name}: {row}"));
+        run.measure(&Row::tool(&ngx_bpf, &nginx, load(), &[]));
+        run.measure(&Row::other(&ten, &nginx, load(), || Hooks::ten(&binary)));
+        run.measure(&Row::other(&nothing, &nginx, load(), || {
+            Hooks::nothing(&binary)
+        }));
+        run.measure(&Row::other(&bpftrace, &nginx, load(), || {
+            Bpftrace::attach(&binary, &output)
+        }));
+        let logged = Load::http1(nginx.port, &format!("/logged{uri}"));
+        let row = Row::other(&log, &nginx, load(), || ());
+        run.measure(&row.with_load(logged));
+    }
+}
+
+/// The rows.
+const NAMES: [&str; 5] = [
+    "ngx-bpf",
+    "ten hooks",
+    "one empty uprobe",
+    "bpftrace",
+    "access_log, JSON",
+];
 
 /// Attached probes, and a reader of their records.
 pub struct Hooks {

@@ -3,6 +3,8 @@
 
 /// The alerts for Prometheus.
 mod alerts;
+/// What the bench of the cost computes and draws.
+mod bench;
 /// The page of a waterfall in a browser.
 mod browser;
 /// The command line, its messages, and the man page.

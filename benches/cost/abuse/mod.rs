@@ -13,7 +13,6 @@ mod upstreams;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use crate::build_before;
 use idle::Idle;
 
 use crate::common::http3::is_missing;
@@ -22,9 +21,10 @@ use crate::common::nginx::Nginx;
 use crate::common::ports::free_port;
 use crate::common::tls;
 use crate::common::tool::PROGRAM;
-use crate::cpu_ns;
-use crate::median;
-use crate::of_build;
+use crate::cpu::cpu_ns;
+use crate::interval::median;
+use crate::tracing::build_before;
+use crate::tracing::of_build;
 
 /// The rounds, each without tracing and with it.
 const ROUNDS: usize = 7;

@@ -35,12 +35,20 @@ impl Drop for Load {
 
 /// Loads a port of 127.0.0.1 for a number of seconds. Returns how many requests were answered.
 pub fn wrk(port: u16, uri: &str, connections: u32, seconds: u32) -> u64 {
+    let url = format!("http://127.0.0.1:{port}{uri}");
+    wrk_with(&url, connections, seconds, &[])
+}
+
+/// Does the same with any url, and more arguments of wrk. Panics when an answer is an error.
+pub fn wrk_with(url: &str, connections: u32, seconds: u32, args: &[&str]) -> u64 {
     let output = Command::new("wrk")
         .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s")])
-        .arg(format!("http://127.0.0.1:{port}{uri}"))
+        .args(args)
+        .arg(url)
         .output()
         .expect("wrk is installed by make test");
     let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.contains("Non-2xx"), "{url}: {text}");
     text.lines()
         .find_map(|line| line.split_once(" requests in "))
         .and_then(|(count, _)| count.trim().parse().ok())
