@@ -26,7 +26,7 @@ const MARKS: [f64; 18] = [
 ];
 const APART: f64 = 34.0;
 
-/// Colours that can be told apart on either background.
+/// Colours that differ enough on either background.
 const STYLE: &str = "<style>
 text { font: 12px sans-serif; fill: #1f2328; }
 .title { font-weight: bold; }

@@ -15,7 +15,7 @@ pub struct Plan {
     pub seconds: u32,
     /// The least and the most rounds of a row.
     pub rounds: RangeInclusive<usize>,
-    /// Rounds end when half of the interval of the ratio is no more than this share of it.
+    /// Rounds end when half of the interval of the ratio is at most this share of it.
     pub margin: f64,
 }
 
