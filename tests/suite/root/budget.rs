@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What tracing may cost, by counts, which do not depend on how fast a machine is.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::suite::common::build::about;
-use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
+use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
 use crate::suite::common::tool::Tool;
 use crate::suite::common::tool::bpftool;
@@ -25,6 +26,9 @@ const VERIFIED: [(&str, u64); 8] = [
     ("wait_ended", 7_706),
 ];
 
+/// The nginx of the numbers: that of the machine, whichever build the other tests trace.
+const NGINX: &str = "/usr/sbin/nginx";
+
 /// Returns the first line that a program prints about itself.
 fn version(program: &str, option: &str) -> String {
     let output = Command::new(program).arg(option).output().unwrap();
@@ -38,12 +42,17 @@ fn instructions() {
     let (kernel, clang) = (version("uname", "-r"), version("clang", "--version"));
     let is_known = kernel.starts_with("6.18.")
         && clang.contains("version 14.")
-        && about(&binary()).contains("nginx/1.22.1");
+        && Path::new(NGINX).exists()
+        && about(Path::new(NGINX)).contains("nginx/1.22.1");
     if !is_known {
         println!("SKIP: the numbers are those of Linux 6.18, clang 14 and nginx 1.22.1");
         return;
     }
-    let nginx = Nginx::simple();
+    let nginx = Nginx::start(&Config {
+        http: "server { listen 127.0.0.1:{port}; location / { return 200; } }",
+        binary: NGINX.into(),
+        ..Config::default()
+    });
     let verified = Tool::trace(nginx.pid()).verified_instructions();
     for (program, known) in VERIFIED {
         let now = verified[program];
