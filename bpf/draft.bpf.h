@@ -67,8 +67,7 @@ static __always_inline void draft_entry(struct scratch *s, struct connection *co
 	d->header_ns = conn->header_ns;
 	d->handshake_first_ns = conn->handshake.first_ns;
 	d->handshake_last_ns = conn->handshake.last_ns;
-	if (OF_REQUEST(s, headers_out.status) ||
-	    OF_REQUEST(s, http_version) == NGX_HTTP_VERSION_9) { /* as in has_response() */
+	if (IS_RESPONSE(OF_REQUEST(s, headers_out.status), OF_REQUEST(s, http_version))) {
 		d->response_first_ns = conn->response_first_ns;
 		d->response_last_ns = conn->response_last_ns;
 	}
@@ -228,6 +227,7 @@ __noinline int draft_numbers(struct scratch *s, long rc, __u64 connection)
 	struct ngx_buf_s *header_in;
 	struct ngx_http_upstream_s *u;
 	bool failed = false;
+
 	if (!s || NGX_COPY(s->connection, c))
 		return 0;
 	d = &s->held.draft;

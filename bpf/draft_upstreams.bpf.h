@@ -172,7 +172,7 @@ static __always_inline void draft_spill(struct scratch *s)
 
 	if (!bpf_core_field_exists(state->bytes_received) ||
 	    OF_STATE(s, bytes_received) >= SPILL_BYTES_MIN)
-		s->held.draft.response_spilt = spilt_response(OF_REQUEST(s, upstream));
+		s->held.draft.response_spilt = spilt_response(s);
 }
 
 /* Appends the request's own attempts. `conn` is NULL if nothing is known of their sockets. */

@@ -76,6 +76,9 @@ static __always_inline bool is_request(struct ngx_http_request_s *r)
 	return NGX_GET(r, signature) == NGX_HTTP_MODULE;
 }
 
+/* has_response() of both members. The second one is read only where it is needed. */
+#define IS_RESPONSE(status, version) ((status) || (version) == NGX_HTTP_VERSION_9)
+
 /*
  * Whether this request has a response by now. Interim responses (100, 103) are no part of it: nginx
  * sets headers_out.status of the main request before it sends the header, and not for them. A
@@ -83,7 +86,7 @@ static __always_inline bool is_request(struct ngx_http_request_s *r)
  */
 static __always_inline bool has_response(struct ngx_http_request_s *r)
 {
-	return NGX_GET(r, headers_out.status) || NGX_GET(r, http_version) == NGX_HTTP_VERSION_9;
+	return IS_RESPONSE(NGX_GET(r, headers_out.status), NGX_GET(r, http_version));
 }
 
 /* The host that a variable gave an upstream without a group; NULL: it has none. */
@@ -117,10 +120,10 @@ static __always_inline bool request_head(struct worker *w, struct ngx_http_reque
 	return request_copy(w, r, NGX_END(r, pool));
 }
 
-/* Whether this request, which was copied up to the status, has a response: has_response(). */
+/* The same as has_response(), of a request that was copied up to its status. */
 static __always_inline bool has_response_in(struct worker *w, struct ngx_http_request_s *r)
 {
-	return OF_HEAD(w, headers_out.status) || NGX_GET(r, http_version) == NGX_HTTP_VERSION_9;
+	return IS_RESPONSE(OF_HEAD(w, headers_out.status), NGX_GET(r, http_version));
 }
 
 /* Members of the copy of an ngx_connection_t. */

@@ -43,12 +43,12 @@ static __always_inline __u64 spilt_body(struct scratch *s)
 }
 
 /*
- * Bytes of the response that the pipe of `u` has written to a temporary file. What goes to the
- * cache or is stored (proxy_store) is written to one in any case.
+ * Bytes of the response that the pipe of r->upstream has written to a temporary file. What goes to
+ * the cache or is stored (proxy_store) is written to one in any case.
  */
-static __always_inline __u64 spilt_response(struct ngx_http_upstream_s *u)
+static __always_inline __u64 spilt_response(struct scratch *s)
 {
-	struct ngx_event_pipe_s *p = NGX_GET(u, pipe);
+	struct ngx_event_pipe_s *p = OF_UPSTREAM(s, pipe);
 	__u64 bytes = spilt_bytes(NGX_GET(p, temp_file));
 
 	return bytes && NGX_GET(p, read) & NGX_EVENT_PIPE_CACHEABLE ? 0 : bytes;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What tracing may cost, by counts, which do not depend on how fast a machine is.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::suite::common::build::about;
+use crate::suite::common::build::binary;
 use crate::suite::common::client::Client;
 use crate::suite::common::nginx::Config;
 use crate::suite::common::nginx::Nginx;
@@ -61,7 +63,8 @@ fn instructions() {
     }
 }
 
-/// Check that one uprobe runs for each request, and one for each connection.
+/// Check that one uprobe runs for each request, and one for each connection. This nginx runs a file of its own, because
+/// the kernel also counts the runs in other processes of the same file.
 #[test]
 fn uprobes() {
     const REQUESTS: usize = 50;
@@ -70,7 +73,15 @@ fn uprobes() {
         server { listen 127.0.0.1:{port}; location / { return 200; }
                  location /wait-0 { proxy_pass http://kept; proxy_http_version 1.1;
                                     proxy_set_header Connection ''; } }";
-    let nginx = Nginx::with(http, upstream.port);
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("nginx");
+    fs::copy(binary(), &copy).unwrap();
+    let nginx = Nginx::start(&Config {
+        http,
+        upstream: upstream.port,
+        binary: copy,
+        ..Config::default()
+    });
     /* With this option the kernel counts the runs. */
     let tool = Tool::start(
         &["--json", "--self-stats", "-p", &nginx.pid().to_string()],

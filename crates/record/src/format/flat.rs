@@ -15,6 +15,8 @@ use serde::ser::Serializer;
 use serde_json::Error;
 
 use super::json::write_value;
+use super::refused::refuse_forms;
+use super::refused::refused;
 
 /// Calls `leaf` with the path and the JSON of each value of `object`, in the order of its members.
 ///
@@ -191,11 +193,6 @@ macro_rules! plain {
     };
 }
 
-/// Fails for a value of a form that records do not have.
-fn refused<T>() -> Result<T, Error> {
-    Err(Error::custom("a record has no such value"))
-}
-
 impl<'a, 'f> Serializer for &'a mut Flat<'f> {
     type Ok = ();
     type Error = Error;
@@ -271,10 +268,6 @@ impl<'a, 'f> Serializer for &'a mut Flat<'f> {
         refused()
     }
 
-    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
-        refused()
-    }
-
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
         _: &'static str,
@@ -289,37 +282,11 @@ impl<'a, 'f> Serializer for &'a mut Flat<'f> {
         refused()
     }
 
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleStruct, Error> {
-        refused()
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleVariant, Error> {
-        refused()
-    }
-
     fn serialize_map(self, _: Option<usize>) -> Result<Self, Error> {
         Ok(self)
     }
 
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeStructVariant, Error> {
-        refused()
-    }
+    refuse_forms!();
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod json;
 mod names;
 pub mod otel;
 pub mod otlp;
+mod refused;
 pub mod text;
 
 /// A format, which encodes records as lines.

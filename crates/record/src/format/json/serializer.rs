@@ -14,6 +14,8 @@ use serde_json::Error;
 
 use super::string::write_string;
 use super::write_number;
+use crate::format::refused::refuse_forms;
+use crate::format::refused::refused;
 
 /// Appends values to a line.
 pub(super) struct Line<'l>(pub &'l mut Vec<u8>);
@@ -114,11 +116,6 @@ macro_rules! numbers {
             Ok(())
         })+
     };
-}
-
-/// Fails for a value of a form that records do not have.
-fn refused<T>() -> Result<T, Error> {
-    Err(Error::custom("a record has no such value"))
 }
 
 impl Serializer for &mut Line<'_> {
@@ -231,37 +228,7 @@ impl Serializer for &mut Line<'_> {
         self.serialize_map(Some(len))
     }
 
-    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
-        refused()
-    }
-
-    fn serialize_tuple_struct(
-        self,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleStruct, Error> {
-        refused()
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeTupleVariant, Error> {
-        refused()
-    }
-
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self::SerializeStructVariant, Error> {
-        refused()
-    }
+    refuse_forms!();
 }
 
 #[cfg(test)]
